@@ -1,0 +1,223 @@
+#include "common/tensor/dtype.h"
+
+#include <cstring>
+#include <limits>
+
+#include "common/base/check.h"
+
+namespace expertmesh {
+namespace {
+
+template <typename T>
+T LoadUnaligned(const void* source, size_t index) {
+  T value;
+  std::memcpy(&value, static_cast<const uint8_t*>(source) + index * sizeof(T), sizeof(T));
+  return value;
+}
+
+template <typename T>
+void StoreUnaligned(void* target, size_t index, T value) {
+  std::memcpy(static_cast<uint8_t*>(target) + index * sizeof(T), &value, sizeof(T));
+}
+
+struct F32 {
+  using Bits = float;
+  static float Decode(float bits) { return bits; }
+  static float Encode(float value) { return value; }
+};
+struct BF16 {
+  using Bits = uint16_t;
+  static float Decode(uint16_t bits) { return FloatFromBF16(bits); }
+  static uint16_t Encode(float value) { return BF16FromFloat(value); }
+};
+struct F16 {
+  using Bits = uint16_t;
+  static float Decode(uint16_t bits) { return FloatFromF16(bits); }
+  static uint16_t Encode(float value) { return F16FromFloat(value); }
+};
+
+template <typename From, typename To>
+void ConvertLoop(const void* source, void* target, size_t count) {
+  for (size_t i = 0; i < count; ++i) {
+    const float value = From::Decode(LoadUnaligned<typename From::Bits>(source, i));
+    StoreUnaligned<typename To::Bits>(target, i, To::Encode(value));
+  }
+}
+
+template <typename From>
+void ConvertFrom(const void* source, DType to, void* target, size_t count) {
+  switch (to) {
+    case DType::kF32:
+      return ConvertLoop<From, F32>(source, target, count);
+    case DType::kBF16:
+      return ConvertLoop<From, BF16>(source, target, count);
+    case DType::kF16:
+      return ConvertLoop<From, F16>(source, target, count);
+    default:
+      EXPERTMESH_CHECK(IsActivationDType(to));
+  }
+}
+
+// True when an element has all bits of `exponent` set.
+template <typename Bits>
+bool AnyWithExponent(const void* data, size_t count, Bits exponent) {
+  bool found = false;
+  for (size_t i = 0; i < count; ++i) {
+    found |= (LoadUnaligned<Bits>(data, i) & exponent) == exponent;
+  }
+  return found;
+}
+
+}  // namespace
+
+size_t BitsOf(DType dtype) {
+  switch (dtype) {
+    case DType::kF4:
+      return 4;
+    case DType::kF6E2M3:
+    case DType::kF6E3M2:
+      return 6;
+    case DType::kBool:
+    case DType::kU8:
+    case DType::kI8:
+    case DType::kF8E4M3:
+    case DType::kF8E5M2:
+    case DType::kF8E8M0:
+      return 8;
+    case DType::kU16:
+    case DType::kI16:
+    case DType::kF16:
+    case DType::kBF16:
+      return 16;
+    case DType::kU32:
+    case DType::kI32:
+    case DType::kF32:
+      return 32;
+    case DType::kU64:
+    case DType::kI64:
+    case DType::kF64:
+    case DType::kC64:
+      return 64;
+  }
+  EXPERTMESH_CHECK(false);
+}
+
+size_t BytesOf(DType dtype) {
+  const size_t bits = BitsOf(dtype);
+  EXPERTMESH_CHECK(bits % 8 == 0);
+  return bits / 8;
+}
+
+std::string_view NameOf(DType dtype) {
+  switch (dtype) {
+    case DType::kBool:
+      return "BOOL";
+    case DType::kU8:
+      return "U8";
+    case DType::kI8:
+      return "I8";
+    case DType::kU16:
+      return "U16";
+    case DType::kI16:
+      return "I16";
+    case DType::kU32:
+      return "U32";
+    case DType::kI32:
+      return "I32";
+    case DType::kU64:
+      return "U64";
+    case DType::kI64:
+      return "I64";
+    case DType::kF8E4M3:
+      return "F8_E4M3";
+    case DType::kF8E5M2:
+      return "F8_E5M2";
+    case DType::kF8E8M0:
+      return "F8_E8M0";
+    case DType::kF4:
+      return "F4";
+    case DType::kF6E2M3:
+      return "F6_E2M3";
+    case DType::kF6E3M2:
+      return "F6_E3M2";
+    case DType::kF16:
+      return "F16";
+    case DType::kBF16:
+      return "BF16";
+    case DType::kF32:
+      return "F32";
+    case DType::kF64:
+      return "F64";
+    case DType::kC64:
+      return "C64";
+  }
+  EXPERTMESH_CHECK(false);
+}
+
+float FloatFromF16(uint16_t bits) {
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16;
+  const uint32_t exponent = (bits >> 10) & 0x1fu;
+  const uint32_t mantissa = bits & 0x3ffu;
+  if (exponent == 0) {  // Zero or subnormal: mantissa * 2^-24, exact in float.
+    const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;
+    return std::bit_cast<float>(std::bit_cast<uint32_t>(magnitude) | sign);
+  }
+  if (exponent == 0x1fu) {
+    return std::bit_cast<float>(sign | 0x7f800000u | (mantissa << 13));
+  }
+  return std::bit_cast<float>(sign | ((exponent + 112u) << 23) | (mantissa << 13));
+}
+
+uint16_t F16FromFloat(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  const uint16_t sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) {
+    return static_cast<uint16_t>(sign | 0x7e00u | ((magnitude >> 13) & 0x3ffu));
+  }
+  if (magnitude >= 0x477ff000u) {  // Rounds to at least 65520: infinity.
+    return static_cast<uint16_t>(sign | 0x7c00u);
+  }
+  if (magnitude < 0x38800000u) {  // Below 2^-14: subnormal; adding 0.5 rounds at bit 2^-24.
+    const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
+    return static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(shifted) - 0x3f000000u));
+  }
+  const uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1u);
+  return static_cast<uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
+}
+
+void ConvertElements(DType from, const void* source, DType to, void* target, size_t count) {
+  if (from == to) {
+    EXPERTMESH_CHECK(IsActivationDType(from));
+    if (count > 0) {
+      std::memcpy(target, source, count * BytesOf(from));
+    }
+    return;
+  }
+  switch (from) {
+    case DType::kF32:
+      return ConvertFrom<F32>(source, to, target, count);
+    case DType::kBF16:
+      return ConvertFrom<BF16>(source, to, target, count);
+    case DType::kF16:
+      return ConvertFrom<F16>(source, to, target, count);
+    default:
+      EXPERTMESH_CHECK(IsActivationDType(from));
+  }
+}
+
+bool HasNonFinite(DType dtype, const void* data, size_t count) {
+  switch (dtype) {
+    case DType::kF32:
+      return AnyWithExponent<uint32_t>(data, count, 0x7f800000u);
+    case DType::kBF16:
+      return AnyWithExponent<uint16_t>(data, count, 0x7f80u);
+    case DType::kF16:
+      return AnyWithExponent<uint16_t>(data, count, 0x7c00u);
+    default:
+      EXPERTMESH_CHECK(IsActivationDType(dtype));
+  }
+  return false;
+}
+
+}  // namespace expertmesh

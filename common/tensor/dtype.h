@@ -1,0 +1,75 @@
+// Element types, and conversion of rows between them.
+#ifndef EXPERTMESH_COMMON_TENSOR_DTYPE_H_
+#define EXPERTMESH_COMMON_TENSOR_DTYPE_H_
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace expertmesh {
+
+// Every type a safetensors file can hold. Activations use kF32, kBF16 and kF16 only.
+enum class DType : uint8_t {
+  kBool,
+  kU8,
+  kI8,
+  kU16,
+  kI16,
+  kU32,
+  kI32,
+  kU64,
+  kI64,
+  kF8E4M3,
+  kF8E5M2,
+  kF8E8M0,
+  kF4,      // Two values to a byte; sizes are in bits.
+  kF6E2M3,  // Six bits, packed.
+  kF6E3M2,
+  kF16,
+  kBF16,
+  kF32,
+  kF64,
+  kC64,  // Complex of two F32.
+};
+
+// Size of one element in bits.
+size_t BitsOf(DType dtype);
+
+// Size of one element in bytes. The type must be a whole number of bytes (all but kF4, kF6*).
+size_t BytesOf(DType dtype);
+
+// Name as safetensors writes it ("BF16").
+std::string_view NameOf(DType dtype);
+
+inline bool IsActivationDType(DType dtype) {
+  return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16;
+}
+
+inline float FloatFromBF16(uint16_t bits) {
+  return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+}
+
+// Round to nearest even; NaN stays NaN (quiet).
+inline uint16_t BF16FromFloat(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) {
+    return static_cast<uint16_t>((bits >> 16) | 0x0040u);
+  }
+  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+// IEEE binary16, subnormals included; overflow goes to infinity.
+float FloatFromF16(uint16_t bits);
+uint16_t F16FromFloat(float value);
+
+// Converts `count` elements. Both types must be activation types. Neither pointer needs to be aligned;
+// the ranges must not overlap.
+void ConvertElements(DType from, const void* source, DType to, void* target, size_t count);
+
+// True when any of `count` elements of an activation type is NaN or infinite.
+bool HasNonFinite(DType dtype, const void* data, size_t count);
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_COMMON_TENSOR_DTYPE_H_

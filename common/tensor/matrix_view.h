@@ -1,0 +1,33 @@
+// Views of matrices owned by someone else.
+#ifndef EXPERTMESH_COMMON_TENSOR_MATRIX_VIEW_H_
+#define EXPERTMESH_COMMON_TENSOR_MATRIX_VIEW_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "common/tensor/dtype.h"
+
+namespace expertmesh {
+
+// A matrix [rows, cols] with any strides: a weight as it lies in a checkpoint, which may be a part of
+// a fused tensor or stored transposed. Element (r, c) is at data + (r * row_stride + c * col_stride)
+// elements. `data` need not be aligned. The owner of the memory must outlive the view.
+struct MatrixView {
+  const uint8_t* data = nullptr;
+  DType dtype = DType::kF32;
+  size_t rows = 0;
+  size_t cols = 0;
+  size_t row_stride = 0;
+  size_t col_stride = 1;
+
+  // A packed row-major matrix.
+  static MatrixView RowMajor(const void* data, DType dtype, size_t rows, size_t cols) {
+    return {static_cast<const uint8_t*>(data), dtype, rows, cols, cols, 1};
+  }
+
+  bool empty() const { return rows == 0 || cols == 0; }
+};
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_COMMON_TENSOR_MATRIX_VIEW_H_

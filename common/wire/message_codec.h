@@ -1,0 +1,56 @@
+// Encoding of the messages that carry a tensor, without copying the tensor's bytes.
+//
+// ForwardRequest, ForwardResponse, ComputeRequest and ComputeResponse all have their Tensor in field 1000.
+// On the wire they are exactly what generated code writes and reads, in any field order. Here the small
+// fields go through the generated message (which never holds the tensor), and the tensor's data stays
+// where it is: as slices of the received frame, or as slices that the sender appends.
+#ifndef EXPERTMESH_COMMON_WIRE_MESSAGE_CODEC_H_
+#define EXPERTMESH_COMMON_WIRE_MESSAGE_CODEC_H_
+
+#include <cstdint>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "common/tensor/dtype.h"
+#include "common/wire/frame.h"
+#include "expertmesh/v1/expert.pb.h"
+#include "expertmesh/v1/router.pb.h"
+
+namespace expertmesh {
+
+// A matrix of activations inside a frame.
+struct TensorFrame {
+  DType dtype = DType::kF32;  // kF32, kBF16 or kF16.
+  uint64_t rows = 0;
+  uint64_t cols = 0;
+  Frame data;  // rows * cols elements, row-major; may start at any address.
+};
+
+// A message and the tensor it carries. `message` itself has no tensor set.
+template <typename Message>
+struct TensorMessage {
+  Message message;
+  bool has_tensor = false;
+  TensorFrame tensor;
+};
+
+// Message is one of the four above; explicitly instantiated for these.
+//
+// Checks everything that the bytes alone tell: dtype, two dimensions, product of the shape without
+// overflow, byte count. INVALID_ARGUMENT names the field, the value and what is accepted. Allocates
+// nothing in proportion to a number that the bytes merely claim.
+template <typename Message>
+absl::StatusOr<TensorMessage<Message>> DecodeTensorMessage(const Frame& frame);
+
+// `tensor` may be null. `message` must not have its tensor field set.
+template <typename Message>
+Frame EncodeTensorMessage(const Message& message, const TensorFrame* tensor);
+
+// Between the wire's enum and ours. DTYPE_UNSPECIFIED and types that are no activations give
+// INVALID_ARGUMENT naming `field`.
+absl::StatusOr<DType> FromWire(v1::DType dtype, std::string_view field);
+v1::DType ToWire(DType dtype);
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_COMMON_WIRE_MESSAGE_CODEC_H_

@@ -1,0 +1,67 @@
+# Compiler settings, and one function per kind of target.
+
+include(GNUInstallDirs)
+
+add_library(expertmesh_options INTERFACE)
+add_library(expertmesh::options ALIAS expertmesh_options)
+target_include_directories(expertmesh_options INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
+target_compile_options(expertmesh_options INTERFACE -Wall -Wextra -Wnon-virtual-dtor -Woverloaded-virtual)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  target_compile_options(expertmesh_options INTERFACE -Wthread-safety)
+endif()
+if(EXPERTMESH_WERROR)
+  target_compile_options(expertmesh_options INTERFACE -Werror)
+endif()
+if(EXPERTMESH_SANITIZE)
+  add_compile_options(-fsanitize=${EXPERTMESH_SANITIZE} -fno-omit-frame-pointer -g1)
+  add_link_options(-fsanitize=${EXPERTMESH_SANITIZE})
+endif()
+
+find_program(CCACHE_PROGRAM ccache)
+if(CCACHE_PROGRAM)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
+endif()
+find_program(LLD_PROGRAM ld.lld)
+if(LLD_PROGRAM)
+  add_link_options(-fuse-ld=lld)
+endif()
+
+# expertmesh_library(NAME SOURCES a.cc ... DEPS x ...): static library expertmesh_NAME, alias
+# expertmesh::NAME. Includes are written from the top of the tree: "common/base/clock.h".
+function(expertmesh_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  if(ARG_SOURCES)
+    add_library(expertmesh_${name} STATIC ${ARG_SOURCES})
+    target_link_libraries(expertmesh_${name} PUBLIC ${ARG_DEPS} PRIVATE expertmesh::options)
+    target_include_directories(expertmesh_${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
+  else()
+    add_library(expertmesh_${name} INTERFACE)
+    target_link_libraries(expertmesh_${name} INTERFACE ${ARG_DEPS} expertmesh::options)
+  endif()
+  add_library(expertmesh::${name} ALIAS expertmesh_${name})
+endfunction()
+
+# expertmesh_binary(NAME SOURCES ... DEPS ...): executable NAME, installed.
+function(expertmesh_binary name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE ${ARG_DEPS} expertmesh::options)
+  install(TARGETS ${name} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+endfunction()
+
+# expertmesh_test(NAME SOURCES ... DEPS ...): GoogleTest binary NAME, one ctest entry, label "unit".
+function(expertmesh_test name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE ${ARG_DEPS} expertmesh::options GTest::gmock GTest::gtest_main)
+  target_compile_definitions(${name} PRIVATE EXPERTMESH_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  add_test(NAME unit.${name} COMMAND ${name})
+  set_tests_properties(unit.${name} PROPERTIES LABELS unit TIMEOUT 300)
+endfunction()
+
+# expertmesh_benchmark(NAME SOURCES ... DEPS ...): Google Benchmark binary, not a test.
+function(expertmesh_benchmark name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE ${ARG_DEPS} expertmesh::options benchmark::benchmark_main)
+endfunction()
