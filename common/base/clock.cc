@@ -40,8 +40,8 @@ absl::Time FakeClock::Now() const {
   return now_;
 }
 
-// The caller's mutex is always taken before mutex_. Advance() therefore signals without mutex_ held,
-// and takes each waiter's mutex first so that no waiter is between its check and its wait.
+// The caller's mutex is always taken before mutex_. Advance() therefore signals without mutex_
+// held, and takes each waiter's mutex first so that no waiter is between its check and its wait.
 bool FakeClock::WaitUntil(absl::Mutex* mutex, absl::CondVar* condition, absl::Time deadline) {
   std::list<Waiter>::iterator self;
   {

@@ -20,8 +20,8 @@ class Clock {
   // Monotonic: never goes back, unrelated to the calendar. Compare only values of one clock.
   virtual absl::Time Now() const = 0;
 
-  // Waits on `condition` (held `mutex` is released meanwhile) until it is signalled or Now() reaches
-  // `deadline`; may wake early for no reason. True when the deadline has been reached.
+  // Waits on `condition` (held `mutex` is released meanwhile) until it is signalled or Now()
+  // reaches `deadline`; may wake early for no reason. True when the deadline has been reached.
   virtual bool WaitUntil(absl::Mutex* mutex, absl::CondVar* condition, absl::Time deadline)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) = 0;
 

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <fstream>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 
 namespace expertmesh {
@@ -32,6 +33,16 @@ void TuneProcess() {
   std::signal(SIGPIPE, SIG_IGN);
 }
 
+void AcceptHyphens(int argc, char** argv) {
+  for (int i = 1; i < argc && std::string(argv[i]) != "--"; ++i) {
+    if (argv[i][0] == '-' && argv[i][1] == '-') {
+      for (char* c = argv[i] + 2; *c != '\0' && *c != '='; ++c) {
+        *c = *c == '-' ? '_' : *c;
+      }
+    }
+  }
+}
+
 void BlockStopSignals() {
   const sigset_t set = StopSignals();
   EXPERTMESH_CHECK(pthread_sigmask(SIG_BLOCK, &set, nullptr) == 0);
@@ -42,6 +53,24 @@ int WaitForStopSignal() {
   int signal = 0;
   EXPERTMESH_CHECK(sigwait(&set, &signal) == 0);
   return signal;
+}
+
+absl::Status WritePortFile(const std::string& path, int grpc_port, int metrics_port) {
+  if (path.empty()) {
+    return absl::OkStatus();
+  }
+  const std::string temporary = absl::StrCat(path, ".new");
+  {
+    std::ofstream file(temporary);
+    file << grpc_port << ' ' << metrics_port << '\n';
+    if (!file.flush()) {
+      return absl::UnavailableError(absl::StrCat("cannot write port file ", temporary));
+    }
+  }
+  if (std::rename(temporary.c_str(), path.c_str()) != 0) {
+    return absl::UnavailableError(absl::StrCat("cannot rename ", temporary, " to ", path));
+  }
+  return absl::OkStatus();
 }
 
 uint64_t ResidentBytes() {

@@ -36,6 +36,16 @@ bool TimerQueue::Cancel(Id id) {
   return true;
 }
 
+void TimerQueue::CancelAndWait(Id id) {
+  if (id == 0 || Cancel(id)) {
+    return;
+  }
+  const auto not_running = [this, id]()
+                               ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return running_ != id; };
+  absl::MutexLock lock(&mutex_);
+  mutex_.Await(absl::Condition(&not_running));
+}
+
 void TimerQueue::Run() {
   absl::MutexLock lock(&mutex_);
   while (!stopping_) {
@@ -48,12 +58,15 @@ void TimerQueue::Run() {
       clock_->WaitUntil(&mutex_, &changed_, first->first.first);
       continue;
     }
-    const std::function<void()> callback = std::move(first->second);
-    when_.erase(first->first.second);
+    std::function<void()> callback = std::move(first->second);
+    running_ = first->first.second;
+    when_.erase(running_);
     pending_.erase(first);
     mutex_.Unlock();
     callback();
+    callback = nullptr;  // What it holds goes before CancelAndWait returns.
     mutex_.Lock();
+    running_ = 0;
   }
 }
 

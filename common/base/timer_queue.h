@@ -29,11 +29,15 @@ class TimerQueue {
   TimerQueue(const TimerQueue&) = delete;
   TimerQueue& operator=(const TimerQueue&) = delete;
 
-  // Never 0.
+  // Never 0: that is no timer, and may be given to Cancel and CancelAndWait.
   Id Schedule(absl::Time when, std::function<void()> callback);
 
   // True when the callback has not started and never will. Does not wait for one that is running.
   bool Cancel(Id id);
+
+  // Cancels, or waits until the callback has run: afterwards it does not run. Not from a callback,
+  // nor with a lock held that the callback wants.
+  void CancelAndWait(Id id);
 
  private:
   void Run();
@@ -43,6 +47,7 @@ class TimerQueue {
   absl::CondVar changed_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   Id next_id_ ABSL_GUARDED_BY(mutex_) = 1;
+  Id running_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<std::pair<absl::Time, Id>, std::function<void()>> pending_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<Id, absl::Time> when_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;  // Last: starts when everything else is there.

@@ -1,6 +1,6 @@
-// A Hugging Face checkpoint folder, seen as MoE layers: config.json becomes a ModelDescription by the
-// table of families, and tensors become views into the mapped safetensors files. Only the pages that are
-// looked at are read.
+// A Hugging Face checkpoint folder, seen as MoE layers: config.json becomes a ModelDescription by
+// the table of families, and tensors become views into the mapped safetensors files. Only the pages
+// that are looked at are read.
 #ifndef EXPERTMESH_COMMON_CHECKPOINT_MOE_CHECKPOINT_H_
 #define EXPERTMESH_COMMON_CHECKPOINT_MOE_CHECKPOINT_H_
 
@@ -14,14 +14,14 @@
 
 namespace expertmesh {
 
-// Immutable and thread-safe. Views are valid for as long as the checkpoint lives. Errors name the file
-// and the tensor (or the configuration key).
+// Immutable and thread-safe. Views are valid for as long as the checkpoint lives. Errors name the
+// file and the tensor (or the configuration key).
 class MoeCheckpoint {
  public:
   virtual ~MoeCheckpoint() = default;
 
-  // Reads config.json and the headers of every safetensors file of `directory`, and checks that each
-  // MoE tensor is there with the right shape and a type this build can use.
+  // Reads config.json and the headers of every safetensors file of `directory`, and checks that
+  // each MoE tensor is there with the right shape and a type this build can use.
   //   NOT_FOUND          no such folder, config.json or tensor file.
   //   INVALID_ARGUMENT   unknown family, contradictory configuration, wrong shape or type.
   //   DATA_LOSS          a file is truncated, or its header does not fit its data.
@@ -29,13 +29,13 @@ class MoeCheckpoint {
 
   virtual const ModelDescription& model() const = 0;
 
-  // 64 hex digits over the configuration of the MoE layers, the name, type and shape of every tensor, and
-  // the first bytes of each gate: the same however the tensors are spread over files, different for
-  // another fine-tune of the same architecture.
+  // 64 hex digits over the configuration of the MoE layers, the name, type and shape of every
+  // tensor, and the first bytes of each gate: the same however the tensors are spread over files,
+  // different for another fine-tune of the same architecture.
   virtual const std::string& fingerprint() const = 0;
 
-  // NOT_FOUND when the layer is not a MoE layer, or the expert does not exist, or (Shared) the layer has no
-  // shared expert.
+  // NOT_FOUND when the layer is not a MoE layer, or the expert does not exist, or (Shared) the
+  // layer has no shared expert.
   virtual absl::StatusOr<GateWeights> Gate(uint32_t layer) const = 0;
   virtual absl::StatusOr<ExpertWeights> Expert(uint32_t layer, uint32_t expert) const = 0;
   virtual absl::StatusOr<ExpertWeights> Shared(uint32_t layer) const = 0;

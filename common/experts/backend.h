@@ -1,6 +1,6 @@
-// The seam for expert math. A backend packs an expert's weights once, when it is loaded, into the layout
-// its kernels want, and then computes whole batches: every token row through every expert it was
-// assigned to, weighted and summed.
+// The seam for expert math. A backend packs an expert's weights once, when it is loaded, into the
+// layout its kernels want, and then computes whole batches: every token row through every expert it
+// was assigned to, weighted and summed.
 //
 // What holds for every implementation (tests/unit/common/experts/backend_conformance.h):
 // - a row's result does not depend on which rows or experts share its batch, bit for bit;
@@ -12,10 +12,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "common/model/expert_weights.h"
 #include "common/model/model_description.h"
@@ -37,7 +37,8 @@ struct GroupedBatch {
   const void* hidden_states = nullptr;
   size_t rows = 0;
   size_t d_model = 0;
-  // Assignments of row r are [row_begin[r], row_begin[r + 1]); row_begin has rows + 1 entries from 0.
+  // Assignments of row r are [row_begin[r], row_begin[r + 1]); row_begin has rows + 1 entries from
+  // 0.
   absl::Span<const uint32_t> row_begin;
   // Per assignment, in slot order. Experts come from this backend's Pack with the same d_model.
   absl::Span<const PackedExpert* const> experts;
@@ -52,22 +53,22 @@ class Backend {
   virtual ~Backend() = default;
 
   // "cpu" or "cuda".
-  virtual std::string_view name() const = 0;
+  virtual absl::string_view name() const = 0;
 
   // Type hidden states must have, and products are computed in: kF32 or kBF16.
   virtual DType compute_dtype() const = 0;
 
-  // Converts and packs one expert, or one slice of its intermediate dimension. Reads `weights` during
-  // the call only. Thread-safe.
-  //   INVALID_ARGUMENT    shapes or types do not fit `options`, or the slice does not divide the width.
-  //   RESOURCE_EXHAUSTED  no memory.
+  // Converts and packs one expert, or one slice of its intermediate dimension. Reads `weights`
+  // during the call only. Thread-safe.
+  //   INVALID_ARGUMENT    shapes or types do not fit `options`, or the slice does not divide the
+  //   width. RESOURCE_EXHAUSTED  no memory.
   virtual absl::StatusOr<std::shared_ptr<const PackedExpert>> Pack(const ExpertOptions& options,
                                                                    const ExpertWeights& weights,
                                                                    IntermediateSlice slice) = 0;
 
   // Computes partials[r] = sum over assignments a of r of weights[a] * experts[a](row r) (with
-  // ApplyWeight::kInput: experts[a](weights[a] * row r)). Blocks until done and uses all threads the
-  // backend has; calls from several threads run one after the other.
+  // ApplyWeight::kInput: experts[a](weights[a] * row r)). Blocks until done and uses all threads
+  // the backend has; calls from several threads run one after the other.
   virtual absl::Status Compute(const GroupedBatch& batch) = 0;
 };
 

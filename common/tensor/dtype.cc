@@ -3,6 +3,7 @@
 #include <cstring>
 #include <limits>
 
+#include "absl/strings/string_view.h"
 #include "common/base/check.h"
 
 namespace expertmesh {
@@ -108,7 +109,7 @@ size_t BytesOf(DType dtype) {
   return bits / 8;
 }
 
-std::string_view NameOf(DType dtype) {
+absl::string_view NameOf(DType dtype) {
   switch (dtype) {
     case DType::kBool:
       return "BOOL";

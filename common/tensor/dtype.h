@@ -5,7 +5,8 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <string_view>
+
+#include "absl/strings/string_view.h"
 
 namespace expertmesh {
 
@@ -40,7 +41,7 @@ size_t BitsOf(DType dtype);
 size_t BytesOf(DType dtype);
 
 // Name as safetensors writes it ("BF16").
-std::string_view NameOf(DType dtype);
+absl::string_view NameOf(DType dtype);
 
 inline bool IsActivationDType(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16;
@@ -63,8 +64,8 @@ inline uint16_t BF16FromFloat(float value) {
 float FloatFromF16(uint16_t bits);
 uint16_t F16FromFloat(float value);
 
-// Converts `count` elements. Both types must be activation types. Neither pointer needs to be aligned;
-// the ranges must not overlap.
+// Converts `count` elements. Both types must be activation types. Neither pointer needs to be
+// aligned; the ranges must not overlap.
 void ConvertElements(DType from, const void* source, DType to, void* target, size_t count);
 
 // True when any of `count` elements of an activation type is NaN or infinite.

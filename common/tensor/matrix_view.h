@@ -9,9 +9,9 @@
 
 namespace expertmesh {
 
-// A matrix [rows, cols] with any strides: a weight as it lies in a checkpoint, which may be a part of
-// a fused tensor or stored transposed. Element (r, c) is at data + (r * row_stride + c * col_stride)
-// elements. `data` need not be aligned. The owner of the memory must outlive the view.
+// A matrix [rows, cols] with any strides: a weight as it lies in a checkpoint, which may be a part
+// of a fused tensor or stored transposed. Element (r, c) is at data + (r * row_stride + c *
+// col_stride) elements. `data` need not be aligned. The owner of the memory must outlive the view.
 struct MatrixView {
   const uint8_t* data = nullptr;
   DType dtype = DType::kF32;

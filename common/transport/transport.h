@@ -1,16 +1,18 @@
 // The seam between router and node: frames, free of gRPC types.
 //
-// Router side: Transport::Connect(address, observer) returns a NodeConnection at once and keeps trying
-// for as long as it lives. A connection is *up* from the first OnStatus until OnDisconnected, then it
-// reconnects by itself. While up, Send() queues ComputeRequest frames and OnFrame() brings
-// ComputeResponse frames; frames keep their order in each direction. A frame that was queued when the
-// connection goes down is lost: who sent it learns that from OnDisconnected, never from silence.
+// Router side: Transport::Connect(address, observer) returns a NodeConnection at once and keeps
+// trying for as long as it lives. A connection is *up* from the first OnStatus until
+// OnDisconnected, then it reconnects by itself. While up, Send() queues ComputeRequest frames and
+// OnFrame() brings ComputeResponse frames; frames keep their order in each direction. A frame that
+// was queued when the connection goes down is lost: who sent it learns that from OnDisconnected,
+// never from silence.
 //
 // Node side: a server (gRPC or in-process) hands each compute stream that a router opens to
 // NodeEndpoint::OpenCompute and feeds its frames to the StreamHandler it gets back.
 //
-// Implementations: common/net/grpc_transport.h (ships), in_process_transport.h (tests), and the decorator
-// faulty_transport.h (seeded faults). All pass tests/unit/common/transport/transport_conformance.h.
+// Implementations: common/net/grpc_transport.h (ships), in_process_transport.h (tests), and the
+// decorator faulty_transport.h (seeded faults). All pass
+// tests/unit/common/transport/transport_conformance.h.
 #ifndef EXPERTMESH_COMMON_TRANSPORT_TRANSPORT_H_
 #define EXPERTMESH_COMMON_TRANSPORT_TRANSPORT_H_
 
@@ -77,10 +79,14 @@ class FrameSink {
   // Queues one encoded answer; never blocks. UNAVAILABLE once the stream is gone: the answer is
   // no longer wanted.
   virtual absl::Status Send(Frame frame) = 0;
+
+  // True once Send gives UNAVAILABLE for good: what is still to be computed for this stream may be
+  // dropped. May lag, but not for ever; a peer that has only closed its sending side is not gone.
+  virtual bool IsGone() const { return false; }
 };
 
-// A server's end of one bidirectional stream of frames. OnFrame calls come one after the other and must
-// not block. Destroyed when the stream is gone; no OnFrame afterwards.
+// A server's end of one bidirectional stream of frames. OnFrame calls come one after the other and
+// must not block. Destroyed when the stream is gone; no OnFrame afterwards.
 class StreamHandler {
  public:
   virtual ~StreamHandler() = default;
@@ -103,8 +109,8 @@ class NodeEndpoint {
   // The current status, `description` included.
   virtual v1::WatchStatusResponse Status() const = 0;
 
-  // Calls `on_change` after every change of state or of what is held (not for load alone). The callback
-  // must not block nor call back into the endpoint.
+  // Calls `on_change` after every change of state or of what is held (not for load alone). The
+  // callback must not block nor call back into the endpoint.
   virtual std::unique_ptr<StatusSubscription> Subscribe(std::function<void()> on_change) = 0;
 
   virtual std::unique_ptr<StreamHandler> OpenCompute(std::shared_ptr<FrameSink> replies) = 0;

@@ -1,5 +1,5 @@
-// A frame: the bytes of one message as a list of shared, immutable slices, so that tensor bytes pass
-// through the process without being copied.
+// A frame: the bytes of one message as a list of shared, immutable slices, so that tensor bytes
+// pass through the process without being copied.
 #ifndef EXPERTMESH_COMMON_WIRE_FRAME_H_
 #define EXPERTMESH_COMMON_WIRE_FRAME_H_
 
@@ -8,7 +8,6 @@
 #include <cstring>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <utility>
 
 #include "absl/container/inlined_vector.h"

@@ -1,16 +1,17 @@
 // Encoding of the messages that carry a tensor, without copying the tensor's bytes.
 //
-// ForwardRequest, ForwardResponse, ComputeRequest and ComputeResponse all have their Tensor in field 1000.
-// On the wire they are exactly what generated code writes and reads, in any field order. Here the small
-// fields go through the generated message (which never holds the tensor), and the tensor's data stays
-// where it is: as slices of the received frame, or as slices that the sender appends.
+// ForwardRequest, ForwardResponse, ComputeRequest and ComputeResponse all have their Tensor in
+// field 1000. On the wire they are exactly what generated code writes and reads, in any field
+// order. Here the small fields go through the generated message (which never holds the tensor), and
+// the tensor's data stays where it is: as slices of the received frame, or as slices that the
+// sender appends.
 #ifndef EXPERTMESH_COMMON_WIRE_MESSAGE_CODEC_H_
 #define EXPERTMESH_COMMON_WIRE_MESSAGE_CODEC_H_
 
 #include <cstdint>
-#include <string_view>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "common/tensor/dtype.h"
 #include "common/wire/frame.h"
 #include "expertmesh/v1/expert.pb.h"
@@ -30,15 +31,20 @@ struct TensorFrame {
 template <typename Message>
 struct TensorMessage {
   Message message;
+  // There is a tensor, and it is valid.
   bool has_tensor = false;
   TensorFrame tensor;
+  // INVALID_ARGUMENT when there is a tensor and it is not valid: `message` still tells whom to
+  // answer.
+  absl::Status tensor_status;
 };
 
 // Message is one of the four above; explicitly instantiated for these.
 //
-// Checks everything that the bytes alone tell: dtype, two dimensions, product of the shape without
-// overflow, byte count. INVALID_ARGUMENT names the field, the value and what is accepted. Allocates
-// nothing in proportion to a number that the bytes merely claim.
+// INVALID_ARGUMENT when the bytes are no such message. Of the tensor it checks everything that the
+// bytes alone tell: dtype, two dimensions, product of the shape without overflow, byte count;
+// messages name the field, the value and what is accepted. Allocates nothing in proportion to a
+// number that is merely claimed.
 template <typename Message>
 absl::StatusOr<TensorMessage<Message>> DecodeTensorMessage(const Frame& frame);
 
@@ -48,7 +54,7 @@ Frame EncodeTensorMessage(const Message& message, const TensorFrame* tensor);
 
 // Between the wire's enum and ours. DTYPE_UNSPECIFIED and types that are no activations give
 // INVALID_ARGUMENT naming `field`.
-absl::StatusOr<DType> FromWire(v1::DType dtype, std::string_view field);
+absl::StatusOr<DType> FromWire(v1::DType dtype, absl::string_view field);
 v1::DType ToWire(DType dtype);
 
 }  // namespace expertmesh

@@ -1,0 +1,27 @@
+// The commands of `expertmesh`, one file each.
+#ifndef EXPERTMESH_CLIENT_CPP_COMMAND_COMMANDS_H_
+#define EXPERTMESH_CLIENT_CPP_COMMAND_COMMANDS_H_
+
+#include "absl/status/status.h"
+#include "client/cpp/command/options.h"
+
+namespace expertmesh {
+
+struct Command {
+  CommandSpec spec;
+  // Results go to stdout. An error is printed by the caller.
+  absl::Status (*run)(const Options& options);
+};
+
+Command HealthCommand();
+Command TopologyCommand();
+Command ForwardCommand();
+Command CheckpointMakeCommand();
+Command CheckpointInspectCommand();
+Command VerifyCommand();
+Command BenchCommand();
+Command DemoCommand();
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_CLIENT_CPP_COMMAND_COMMANDS_H_

@@ -1,0 +1,89 @@
+// expertmesh: looks at a mesh, calls it, checks it, measures it, and makes checkpoints for it.
+//
+// Exit status: 0 when all is well, 1 when the command failed, 2 for a command line that makes no
+// sense.
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/types/span.h"
+#include "client/cpp/command/commands.h"
+#include "common/base/process.h"
+
+namespace expertmesh {
+namespace {
+
+std::vector<Command> Commands() {
+  return {HealthCommand(),         TopologyCommand(), ForwardCommand(), CheckpointMakeCommand(),
+          CheckpointInspectCommand(), VerifyCommand(),   BenchCommand(),   DemoCommand()};
+}
+
+std::string Overview(const std::vector<Command>& commands) {
+  std::string text = "usage: expertmesh COMMAND [option]...\n\n";
+  for (const Command& command : commands) {
+    absl::StrAppend(&text, "  ", command.spec.name,
+                    std::string(20 - command.spec.name.size(), ' '), command.spec.summary, "\n");
+  }
+  absl::StrAppend(&text, "\nexpertmesh COMMAND --help tells more.\n");
+  return text;
+}
+
+// Takes the command's name, of one or two words, off `arguments`. Null when there is none such.
+const Command* TakeCommand(const std::vector<Command>& commands,
+                           absl::Span<const std::string>* arguments) {
+  for (const Command& command : commands) {
+    const std::vector<std::string> words = absl::StrSplit(command.spec.name, ' ');
+    if (arguments->subspan(0, words.size()) == absl::MakeConstSpan(words)) {
+      arguments->remove_prefix(words.size());
+      return &command;
+    }
+  }
+  return nullptr;
+}
+
+int Run(absl::Span<const std::string> arguments) {
+  const std::vector<Command> commands = Commands();
+  const Command* command = TakeCommand(commands, &arguments);
+  if (command == nullptr) {
+    const std::string overview = Overview(commands);
+    if (!arguments.empty() && (arguments.back() == "--help" || arguments.back() == "-h")) {
+      std::fputs(overview.c_str(), stdout);
+      return 0;
+    }
+    if (!arguments.empty()) {
+      std::fprintf(stderr, "expertmesh: unknown command '%s'\n", arguments[0].c_str());
+    }
+    std::fputs(overview.c_str(), stderr);
+    return 2;
+  }
+  const absl::StatusOr<Options> options = ParseOptions(command->spec, arguments);
+  if (!options.ok()) {
+    std::fprintf(stderr, "expertmesh %s: %s\n\n%s", command->spec.name.c_str(),
+                 std::string(options.status().message()).c_str(), Usage(command->spec).c_str());
+    return 2;
+  }
+  if (options->help()) {
+    std::fputs(Usage(command->spec).c_str(), stdout);
+    return 0;
+  }
+  const absl::Status status = command->run(*options);
+  // Whoever reads the output must see what there is before the error.
+  std::fflush(stdout);
+  if (!status.ok()) {
+    std::fprintf(stderr, "expertmesh %s: %s\n", command->spec.name.c_str(),
+                 std::string(status.message()).c_str());
+    return 1;
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace expertmesh
+
+int main(int argc, char** argv) {
+  expertmesh::TuneProcess();
+  const std::vector<std::string> arguments(argv + (argc > 0 ? 1 : 0), argv + argc);
+  return expertmesh::Run(arguments);
+}

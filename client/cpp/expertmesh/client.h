@@ -1,0 +1,277 @@
+// The C++ client of an Expertmesh router: hidden states of one MoE layer in, the layer's output
+// back.
+//
+//   auto client = expertmesh::client::Client::Connect("127.0.0.1:50050");
+//   std::vector<float> rows = ...;                                     // [tokens, d_model]
+//   auto hidden = Matrix::Take(tokens, d_model, std::move(rows));
+//   auto result = (*client)->Forward(layer, hidden);
+//   if (!result.ok()) ...                                              // absl::Status
+//   const float* output = result->output.As<float>();                  // [tokens, d_model]
+//
+// Three ways to call: Forward waits; ForwardAsync calls back; a ForwardStream keeps many requests
+// of any layers in flight on one stream. All give the same bits.
+//
+// CMake: find_package(expertmesh), link expertmesh::client. This header needs Abseil and nothing
+// else. A program must not link both this library and its own generated code of
+// expertmesh/v1/*.proto: protobuf refuses to register the same file twice.
+#ifndef EXPERTMESH_CLIENT_H_
+#define EXPERTMESH_CLIENT_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+
+#define EXPERTMESH_CLIENT_EXPORT __attribute__((visibility("default")))
+
+namespace expertmesh::client {
+
+enum class DType { kFloat32, kBFloat16, kFloat16 };
+
+// Bytes of one element.
+constexpr size_t BytesOf(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
+
+// A row-major matrix whose bytes are shared, little endian and never change. Copying a Matrix shares
+// the bytes. Immutable, hence thread-safe.
+class EXPERTMESH_CLIENT_EXPORT Matrix {
+ public:
+  Matrix() = default;
+
+  // Takes over `values`, rows * cols of them; sending does not copy them.
+  static Matrix Take(size_t rows, size_t cols, std::vector<float> values);
+  // Takes over `bytes`, rows * cols elements of `dtype`.
+  static Matrix Take(DType dtype, size_t rows, size_t cols, std::string bytes);
+  // Bytes that `owner` keeps alive. They must not change while this matrix, a copy of it or a
+  // request that carries it exists; a request may outlive its answer for a moment, so give an owner
+  // and do not borrow. Any alignment.
+  static Matrix Share(DType dtype, size_t rows, size_t cols, absl::Span<const uint8_t> bytes,
+                      std::shared_ptr<const void> owner);
+  // Copies `bytes`.
+  static Matrix Copy(DType dtype, size_t rows, size_t cols, absl::Span<const uint8_t> bytes);
+
+  DType dtype() const { return dtype_; }
+  size_t rows() const { return rows_; }
+  size_t cols() const { return cols_; }
+  // Whether there are exactly rows * cols elements is checked when the matrix is sent.
+  absl::Span<const uint8_t> bytes() const { return bytes_; }
+  const std::shared_ptr<const void>& owner() const { return owner_; }
+
+  // The elements as T, which must have the size of the dtype's elements; the bytes must be aligned
+  // for T, as those of results are (to 64 bytes).
+  template <typename T>
+  const T* As() const {
+    return reinterpret_cast<const T*>(bytes_.data());
+  }
+  // The elements as float, converted and copied.
+  std::vector<float> ToFloats() const;
+
+ private:
+  DType dtype_ = DType::kFloat32;
+  size_t rows_ = 0;
+  size_t cols_ = 0;
+  absl::Span<const uint8_t> bytes_;
+  std::shared_ptr<const void> owner_;
+};
+
+struct ForwardOptions {
+  // From the call until the answer; then DEADLINE_EXCEEDED, also when no router answers. Zero or
+  // negative: already past.
+  absl::Duration timeout = absl::InfiniteDuration();
+  // W3C trace context of this request. An invalid one is ignored.
+  std::string traceparent;
+  std::string tracestate;
+  // Fill in ForwardResult::routing.
+  bool return_routing = false;
+  // Type of the output; unset: that of the hidden states.
+  std::optional<DType> output_dtype;
+  // Bytes for models that need more than hidden states, by name.
+  std::map<std::string, std::string> extensions;
+};
+
+// Which experts were used for each token, and with which weights.
+struct Routing {
+  size_t experts_per_token = 0;
+  // [tokens * experts_per_token], token by token, best first.
+  std::vector<uint32_t> expert_ids;
+  std::vector<float> expert_weights;
+};
+
+// Where the time went inside the router, in microseconds.
+struct ForwardTiming {
+  uint64_t queue_us = 0;
+  uint64_t route_us = 0;
+  uint64_t experts_us = 0;
+  uint64_t combine_us = 0;
+  // Tokens of the batch that the request was part of, and nodes that batch was sent to.
+  uint32_t batch_tokens = 0;
+  uint32_t nodes = 0;
+};
+
+struct ForwardResult {
+  // [tokens, d_model]; owns its bytes, aligned to 64.
+  Matrix output;
+  // Empty unless ForwardOptions::return_routing.
+  Routing routing;
+  // Version of bias and placement that served the request.
+  uint64_t epoch = 0;
+  ForwardTiming timing;
+};
+
+// Called exactly once, on a thread of the library (on the caller's, when nothing could be sent).
+// Must not block, nor destroy the client or stream it came from; may send further requests.
+using ForwardCallback = std::function<void(absl::StatusOr<ForwardResult>)>;
+
+// Many requests in flight, answered in any order. Thread-safe. Must not outlive its client.
+class EXPERTMESH_CLIENT_EXPORT ForwardStream {
+ public:
+  // Requests in flight get CANCELLED. No callback runs afterwards.
+  virtual ~ForwardStream();
+
+  // Errors as for Client::Forward; an error of one request leaves the others alone. Besides,
+  //   UNAVAILABLE         the stream is broken. Every request in flight gets this once; open
+  //                       another stream.
+  //   RESOURCE_EXHAUSTED  ClientOptions::stream_window_bytes wait to be sent already.
+  virtual void Send(uint32_t layer, const Matrix& hidden, const ForwardOptions& options,
+                    ForwardCallback done) = 0;
+
+  // Requests that are not answered yet.
+  virtual size_t InFlight() const = 0;
+
+  // UNAVAILABLE once the stream is broken, with the reason.
+  virtual absl::Status status() const = 0;
+};
+
+struct LayerInfo {
+  uint32_t layer = 0;
+  uint32_t num_experts = 0;
+  uint32_t experts_per_token = 0;
+  // Width of one expert, and of the shared experts together (0: none).
+  uint32_t intermediate_size = 0;
+  uint32_t shared_intermediate_size = 0;
+};
+
+struct ModelInfo {
+  std::string family;
+  // 64 hex digits.
+  std::string fingerprint;
+  uint32_t d_model = 0;
+  // Type that activations have inside the mesh.
+  DType activation_dtype = DType::kFloat32;
+  // Ascending by `layer`.
+  std::vector<LayerInfo> layers;
+  // Largest request accepted, in bytes.
+  uint64_t max_message_bytes = 0;
+};
+
+// Experts of one layer.
+struct ExpertSet {
+  uint32_t layer = 0;
+  // Ascending.
+  std::vector<uint32_t> experts;
+  // Which part of the intermediate dimension a node holds; 0 of 1: whole experts.
+  uint32_t slice_index = 0;
+  uint32_t slice_count = 1;
+};
+
+enum class Link { kUnknown, kDown, kUp, kRefused, kDraining };
+
+struct NodeInfo {
+  std::string address;
+  Link link = Link::kUnknown;
+  // Why the link is not up.
+  std::string reason;
+  // What the node said of itself; empty before the first contact.
+  std::string node_id;
+  std::string backend;
+  // "loading", "ready", "draining" or "failed".
+  std::string state;
+  std::vector<ExpertSet> hosted;
+  uint64_t weights_bytes = 0;
+  uint64_t resident_bytes = 0;
+  // Sent by the router and not answered yet.
+  uint32_t batches_in_flight = 0;
+  uint64_t rows_in_flight = 0;
+  // Times the link went down since the router started.
+  uint64_t disconnects = 0;
+};
+
+struct Topology {
+  uint64_t epoch = 0;
+  // Every expert has a ready node.
+  bool ready = false;
+  std::string fingerprint;
+  // In the order in which partials are summed.
+  std::vector<NodeInfo> nodes;
+  std::vector<ExpertSet> missing;
+};
+
+struct ClientOptions {
+  // Largest message sent or accepted.
+  size_t max_message_bytes = size_t{64} << 20;
+  // Bytes that may wait to be sent on one ForwardStream.
+  size_t stream_window_bytes = size_t{64} << 20;
+  // For the calls that describe (not Forward).
+  absl::Duration describe_timeout = absl::Seconds(10);
+};
+
+// A connection to one router. Thread-safe. Destroying it cancels what is under way (CANCELLED) and
+// waits for callbacks; not from a callback.
+class EXPERTMESH_CLIENT_EXPORT Client {
+ public:
+  // `address` is host:port or unix:/path. Does not wait: the connection is made by the first call,
+  // which is UNAVAILABLE when there is no router, and made anew when it breaks.
+  //   INVALID_ARGUMENT  no such address is possible.
+  static absl::StatusOr<std::unique_ptr<Client>> Connect(const std::string& address,
+                                                         const ClientOptions& options = {});
+  ~Client();
+  Client(const Client&) = delete;
+  Client& operator=(const Client&) = delete;
+
+  // Computes the MoE block of `layer` (its index in the model) for hidden states [tokens, d_model];
+  // tokens may be 0.
+  //   INVALID_ARGUMENT    wrong layer, d_model, dtype or byte count; the message names it.
+  //   DEADLINE_EXCEEDED   the timeout passed.
+  //   UNAVAILABLE         no router, or no ready node holds an expert that is needed; retry later.
+  //   RESOURCE_EXHAUSTED  the layer's queue is full, or the message is over the limit.
+  absl::StatusOr<ForwardResult> Forward(uint32_t layer, const Matrix& hidden,
+                                        const ForwardOptions& options = {});
+
+  // The same without waiting.
+  void ForwardAsync(uint32_t layer, const Matrix& hidden, const ForwardOptions& options,
+                    ForwardCallback done);
+
+  // Never null; whether there is a router shows with the first answer.
+  std::unique_ptr<ForwardStream> OpenStream();
+
+  // What the router serves.
+  absl::StatusOr<ModelInfo> DescribeModel();
+
+  // Nodes, what each holds, and what is missing.
+  absl::StatusOr<client::Topology> Topology();
+
+  // Calls `on_change` with the topology now and after every change, on this thread, until it
+  // returns false (OK) or the connection breaks (the error).
+  absl::Status WatchTopology(const std::function<bool(const client::Topology&)>& on_change);
+
+  // Whether `service` ("": all of the process) is SERVING, by grpc.health.v1; works against nodes,
+  // too. NOT_FOUND: the process knows no such service.
+  absl::StatusOr<bool> Health(const std::string& service = "");
+
+ private:
+  struct Impl;
+  explicit Client(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace expertmesh::client
+
+#endif  // EXPERTMESH_CLIENT_H_

@@ -1,0 +1,214 @@
+"""Arrays to requests, and answers to arrays. Shared by both clients; does no I/O."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import Any, Dict, Optional, Tuple, Union
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+from expertmesh import errors
+from expertmesh.types import ForwardResult, ForwardTiming, Health
+from expertmesh.v1 import router_pb2, tensor_pb2
+
+# numpy.ndarray, torch.Tensor, or anything numpy.asarray takes.
+ArrayLike = Any
+DTypeLike = Union[str, npt.DTypeLike, Any]
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+_TO_WIRE: Dict[np.dtype[Any], tensor_pb2.DType] = {
+    np.dtype(np.float32): tensor_pb2.DTYPE_F32,
+    np.dtype(np.float16): tensor_pb2.DTYPE_F16,
+    BFLOAT16: tensor_pb2.DTYPE_BF16,
+}
+_FROM_WIRE = {wire: dtype for dtype, wire in _TO_WIRE.items()}
+_NAMES: Dict[str, np.dtype[Any]] = {
+    "float32": np.dtype(np.float32),
+    "f32": np.dtype(np.float32),
+    "float16": np.dtype(np.float16),
+    "f16": np.dtype(np.float16),
+    "bfloat16": BFLOAT16,
+    "bf16": BFLOAT16,
+}
+_ACCEPTED = "float32, float16 or bfloat16"
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What decoding an answer needs to remember of its request."""
+
+    leading: Tuple[int, ...]
+    d_model: int
+    torch: bool
+
+
+def _is_torch(value: Any) -> bool:
+    # A torch tensor exists only if its owner imported torch: this package never does.
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _dtype(value: DTypeLike) -> np.dtype[Any]:
+    name = str(value)
+    if name.startswith("torch."):
+        name = name[len("torch.") :]
+    if name in _NAMES:
+        return _NAMES[name]
+    try:
+        return np.dtype(value)
+    except TypeError:
+        raise errors.InvalidArgument(f"output_dtype is {value!r}; use {_ACCEPTED}") from None
+
+
+def wire_dtype(value: DTypeLike) -> tensor_pb2.DType:
+    """The wire's enum for a dtype given by name, as numpy dtype or as torch dtype."""
+    if value is None:
+        return tensor_pb2.DTYPE_UNSPECIFIED
+    dtype = _dtype(value)
+    if dtype not in _TO_WIRE:
+        raise errors.InvalidArgument(f"output_dtype is {dtype}; use {_ACCEPTED}")
+    return _TO_WIRE[dtype]
+
+
+def _to_numpy(array: ArrayLike) -> npt.NDArray[Any]:
+    if not _is_torch(array):
+        return np.asarray(array)
+    torch = sys.modules["torch"]
+    array = array.detach().cpu().contiguous()
+    if array.dtype == torch.bfloat16:
+        # numpy has no bfloat16 of its own: hand the bits over.
+        bits: npt.NDArray[Any] = array.view(torch.int16).numpy()
+        return bits.view(BFLOAT16)
+    result: npt.NDArray[Any] = array.numpy()
+    return result
+
+
+def encode_request(
+    layer: int,
+    array: ArrayLike,
+    *,
+    request_id: int = 0,
+    timeout: Optional[float] = None,
+    return_routing: bool = False,
+    output_dtype: DTypeLike = None,
+    traceparent: Optional[str] = None,
+) -> Tuple[router_pb2.ForwardRequest, Shape]:
+    """Builds the request for hidden states [..., d_model]; copies them once."""
+    values = _to_numpy(array)
+    if values.ndim < 2:
+        raise errors.InvalidArgument(
+            f"array has shape {values.shape}; hidden states are [tokens, d_model] or [..., d_model]"
+        )
+    if values.dtype.newbyteorder("=") not in _TO_WIRE:
+        raise errors.InvalidArgument(
+            f"array has dtype {values.dtype}; convert it to {_ACCEPTED} first"
+        )
+    if not 0 <= layer < 2**32:
+        raise errors.InvalidArgument(f"layer is {layer}; use the index of a layer of the model")
+    dtype = values.dtype.newbyteorder("=")
+    # The wire is little endian.
+    values = values.astype(dtype.newbyteorder("<"), copy=False)
+    leading, d_model = values.shape[:-1], values.shape[-1]
+    tokens = int(np.prod(leading, dtype=np.int64))
+    request = router_pb2.ForwardRequest(
+        request_id=request_id,
+        layer=layer,
+        return_routing=return_routing,
+        output_dtype=wire_dtype(output_dtype),
+        hidden_states=tensor_pb2.Tensor(
+            dtype=_TO_WIRE[dtype], shape=[tokens, d_model], data=values.tobytes()
+        ),
+    )
+    if timeout is not None:
+        request.timeout_us = int(timeout * 1e6)
+    if traceparent is not None:
+        request.traceparent = traceparent
+    return request, Shape(leading, d_model, _is_torch(array))
+
+
+def _decode_output(tensor: tensor_pb2.Tensor, shape: Shape) -> Any:
+    dtype = _FROM_WIRE.get(tensor.dtype)
+    if dtype is None:
+        raise errors.Internal(f"output has dtype {tensor.dtype}, which this client does not know")
+    wanted = shape.leading + (shape.d_model,)
+    data = tensor.data
+    count = int(np.prod(wanted, dtype=np.int64))
+    if len(data) != count * dtype.itemsize or int(np.prod(tensor.shape, dtype=np.int64)) != count:
+        raise errors.Internal(
+            f"output has shape {list(tensor.shape)} and {len(data)} bytes; expected "
+            f"{list(wanted)} of {dtype}, {count * dtype.itemsize} bytes"
+        )
+    output = np.frombuffer(data, dtype=dtype.newbyteorder("<")).astype(dtype, copy=False)
+    output = output.reshape(wanted)
+    if not shape.torch:
+        return output
+    torch = sys.modules["torch"]
+    # torch has no read-only tensors, so this one owns its memory.
+    if dtype == BFLOAT16:
+        return torch.from_numpy(output.view(np.int16).copy()).view(torch.bfloat16)
+    return torch.from_numpy(output.copy())
+
+
+def decode_response(response: router_pb2.ForwardResponse, shape: Shape) -> ForwardResult:
+    """Turns an answer into arrays; raises the error that the answer carries."""
+    if response.status.code != 0:
+        raise errors.from_number(response.status.code, response.status.message)
+    expert_ids = expert_weights = None
+    if response.HasField("routing"):
+        routing = response.routing
+        k = routing.experts_per_token
+        wanted = shape.leading + (k,)
+        count = int(np.prod(wanted, dtype=np.int64))
+        if len(routing.expert_ids) != count or len(routing.expert_weights) != count:
+            raise errors.Internal(
+                f"routing has {len(routing.expert_ids)} ids and {len(routing.expert_weights)} "
+                f"weights; expected {list(wanted)}"
+            )
+        expert_ids = np.array(routing.expert_ids, dtype=np.uint32).reshape(wanted)
+        expert_weights = np.array(routing.expert_weights, dtype=np.float32).reshape(wanted)
+    timing = response.timing
+    return ForwardResult(
+        output=_decode_output(response.output, shape),
+        epoch=response.epoch,
+        expert_ids=expert_ids,
+        expert_weights=expert_weights,
+        timing=ForwardTiming(
+            queue_us=timing.queue_us,
+            route_us=timing.route_us,
+            experts_us=timing.experts_us,
+            combine_us=timing.combine_us,
+            batch_tokens=timing.batch_tokens,
+            nodes=timing.nodes,
+        ),
+    )
+
+
+HEALTH_METHOD = "/grpc.health.v1.Health/Check"
+
+
+def encode_health_request(service: str) -> bytes:
+    """HealthCheckRequest{service = 1}, by hand: grpcio-health-checking would narrow the protobuf range
+    that this package works with."""
+    name = service.encode()
+    if len(name) > 127:
+        raise errors.InvalidArgument(
+            f"service name has {len(name)} bytes; at most 127 are accepted"
+        )
+    return b"\x0a" + bytes([len(name)]) + name if name else b""
+
+
+def decode_health_response(data: bytes) -> Health:
+    """HealthCheckResponse{status = 1}; an absent field is UNKNOWN."""
+    if len(data) >= 2 and data[0] == 0x08 and data[1] < len(Health):
+        return Health(data[1])
+    return Health.UNKNOWN
+
+
+# Tensors are larger than gRPC's default limit for received messages; the router's own limit holds.
+CHANNEL_OPTIONS = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+)

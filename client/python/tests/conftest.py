@@ -1,0 +1,144 @@
+"""A small router in Python on port 0: output = (layer + 1) * input, expert i at slot i."""
+
+import concurrent.futures
+import threading
+
+import grpc
+import ml_dtypes
+import numpy as np
+import pytest
+
+from expertmesh.v1 import (
+    control_pb2,
+    control_pb2_grpc,
+    router_pb2,
+    router_pb2_grpc,
+    tensor_pb2,
+)
+
+D_MODEL = 8
+LAYERS = 4
+K = 2
+DTYPES = {
+    tensor_pb2.DTYPE_F32: np.dtype(np.float32),
+    tensor_pb2.DTYPE_F16: np.dtype(np.float16),
+    tensor_pb2.DTYPE_BF16: np.dtype(ml_dtypes.bfloat16),
+}
+
+
+class Refused(Exception):
+    def __init__(self, code, message):
+        super().__init__(message)
+        self.code, self.message = code, message
+
+
+class FakeRouter(router_pb2_grpc.RouterServicer, control_pb2_grpc.ControlServicer):
+    """`reverse_after`: ForwardStream holds that many answers back and sends them last first."""
+
+    def __init__(self):
+        self.requests = []
+        self.reverse_after = 1
+        self.fail_with = None
+        self.hold = threading.Event()
+        self.hold.set()
+
+    def answer(self, request):
+        self.requests.append(request)
+        if self.fail_with is not None:
+            raise Refused(*self.fail_with)
+        if request.layer >= LAYERS:
+            raise Refused(
+                grpc.StatusCode.INVALID_ARGUMENT, f"layer is {request.layer}; layers are 0 to 3"
+            )
+        tensor = request.hidden_states
+        tokens, d_model = tensor.shape
+        if d_model != D_MODEL:
+            raise Refused(
+                grpc.StatusCode.INVALID_ARGUMENT, f"hidden_states has d_model {d_model}, not 8"
+            )
+        x = np.frombuffer(tensor.data, DTYPES[tensor.dtype]).reshape(tokens, d_model)
+        wire = request.output_dtype or tensor.dtype
+        y = (x.astype(np.float32) * (request.layer + 1)).astype(DTYPES[wire])
+        response = router_pb2.ForwardResponse(
+            request_id=request.request_id,
+            epoch=5,
+            timing=router_pb2.ForwardTiming(queue_us=1, route_us=2, batch_tokens=tokens, nodes=3),
+            output=tensor_pb2.Tensor(dtype=wire, shape=[tokens, d_model], data=y.tobytes()),
+        )
+        if request.return_routing:
+            response.routing.experts_per_token = K
+            response.routing.expert_ids.extend(list(range(K)) * tokens)
+            response.routing.expert_weights.extend([0.75, 0.25] * tokens)
+        return response
+
+    def Forward(self, request, context):
+        self.hold.wait(30)
+        try:
+            return self.answer(request)
+        except Refused as refused:
+            context.abort(refused.code, refused.message)
+
+    def ForwardStream(self, requests, context):
+        held = []
+        for request in requests:
+            try:
+                held.append(self.answer(request))
+            except Refused as refused:
+                held.append(
+                    router_pb2.ForwardResponse(
+                        request_id=request.request_id,
+                        status=tensor_pb2.Status(
+                            code=refused.code.value[0], message=refused.message
+                        ),
+                    )
+                )
+            if len(held) >= self.reverse_after:
+                yield from reversed(held)
+                held = []
+        yield from reversed(held)
+
+    def DescribeModel(self, request, context):
+        return router_pb2.DescribeModelResponse(
+            family="qwen3_moe",
+            d_model=D_MODEL,
+            layers=[router_pb2.MoeLayer(layer=layer) for layer in range(LAYERS)],
+        )
+
+    def GetTopology(self, request, context):
+        return control_pb2.GetTopologyResponse(epoch=5, ready=True)
+
+
+def health_check(request, context):
+    if request == b"":
+        return b"\x08\x01"
+    if request == b"\x0a\x04down":
+        return b"\x08\x02"
+    context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
+
+
+@pytest.fixture
+def router():
+    """The servicer; `router.address` is where it listens."""
+    servicer = FakeRouter()
+    server = grpc.server(
+        concurrent.futures.ThreadPoolExecutor(16),
+        options=[
+            ("grpc.max_receive_message_length", 1 << 20),
+            ("grpc.so_reuseport", 0),
+        ],
+    )
+    router_pb2_grpc.add_RouterServicer_to_server(servicer, server)
+    control_pb2_grpc.add_ControlServicer_to_server(servicer, server)
+    server.add_generic_rpc_handlers(
+        [
+            grpc.method_handlers_generic_handler(
+                "grpc.health.v1.Health",
+                {"Check": grpc.unary_unary_rpc_method_handler(health_check)},
+            )
+        ]
+    )
+    servicer.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    yield servicer
+    servicer.hold.set()
+    server.stop(None).wait()

@@ -1,0 +1,89 @@
+#include "common/checkpoint/fingerprint.h"
+
+#include <openssl/evp.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstdint>
+#include <memory>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "common/base/check.h"
+
+namespace expertmesh {
+namespace {
+
+constexpr size_t kGateBytes = 4096;
+
+class Sha256 {
+ public:
+  Sha256() : context_(EVP_MD_CTX_new(), &EVP_MD_CTX_free) {
+    EXPERTMESH_CHECK(context_ != nullptr);
+    EXPERTMESH_CHECK(EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1);
+  }
+
+  // Lengths go in too, so that neighbouring pieces cannot be cut differently.
+  void Add(absl::string_view bytes) {
+    const std::string length = absl::StrCat(bytes.size(), ":");
+    AddRaw(length);
+    AddRaw(bytes);
+  }
+
+  std::string HexDigest() {
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned int size = 0;
+    EXPERTMESH_CHECK(EVP_DigestFinal_ex(context_.get(), digest, &size) == 1);
+    return absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(digest), size));
+  }
+
+ private:
+  void AddRaw(absl::string_view bytes) {
+    EXPERTMESH_CHECK(EVP_DigestUpdate(context_.get(), bytes.data(), bytes.size()) == 1);
+  }
+
+  std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context_;
+};
+
+// Floats by their bits: no rounding, no locale.
+std::string LayerText(const MoeLayerDescription& layer) {
+  const RoutingOptions& routing = layer.routing;
+  const auto bits = [](float value) { return absl::Hex(std::bit_cast<uint32_t>(value)); };
+  return absl::StrCat("layer ", layer.layer, " experts ", routing.num_experts, " top_k ",
+                      routing.top_k, " logit_dtype ", static_cast<int>(routing.logit_dtype),
+                      " score ", static_cast<int>(routing.score), " scope ",
+                      static_cast<int>(routing.scope), " bias ", routing.select_bias, " groups ",
+                      routing.n_group, " ", routing.topk_group, " ",
+                      static_cast<int>(routing.group_score), " ", bits(routing.masked_choice)) +
+         absl::StrCat(" renormalise ", static_cast<int>(routing.renormalise), " ",
+                      bits(routing.renormalise_epsilon), " scale ", bits(routing.scale), " weight ",
+                      static_cast<int>(routing.weight_dtype), " ", static_cast<int>(routing.apply),
+                      " expert ", layer.expert.d_model, " ", layer.expert.intermediate_size, " ",
+                      static_cast<int>(layer.expert.activation), " shared ",
+                      layer.shared_intermediate_size);
+}
+
+}  // namespace
+
+std::string CheckpointFingerprint(const ModelDescription& model, const SafetensorsReader& tensors,
+                                  absl::Span<const TensorView* const> gates) {
+  Sha256 hash;
+  hash.Add("expertmesh checkpoint 1");
+  hash.Add(absl::StrCat(model.family, " d_model ", model.d_model, " layers ", model.num_layers,
+                        " dtype ", NameOf(model.dtype)));
+  for (const MoeLayerDescription& layer : model.layers) {
+    hash.Add(LayerText(layer));
+  }
+  for (const auto& [name, tensor] : tensors.tensors()) {
+    hash.Add(name);
+    hash.Add(absl::StrCat(NameOf(tensor.dtype), " ", ShapeString(tensor.shape)));
+  }
+  for (const TensorView* gate : gates) {
+    hash.Add(absl::string_view(reinterpret_cast<const char*>(gate->data),
+                               std::min(gate->bytes, kGateBytes)));
+  }
+  return hash.HexDigest();
+}
+
+}  // namespace expertmesh

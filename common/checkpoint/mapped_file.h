@@ -1,0 +1,49 @@
+// A file mapped for reading.
+#ifndef EXPERTMESH_COMMON_CHECKPOINT_MAPPED_FILE_H_
+#define EXPERTMESH_COMMON_CHECKPOINT_MAPPED_FILE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace expertmesh {
+
+// Immutable and thread-safe. The file must not shrink while it is mapped.
+class MappedFile {
+ public:
+  // NOT_FOUND when it cannot be opened, INVALID_ARGUMENT when it is no regular file.
+  static absl::StatusOr<std::unique_ptr<MappedFile>> Open(const std::string& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  const std::string& path() const { return path_; }
+  const uint8_t* data() const { return data_; }
+  size_t size() const { return size_; }
+  absl::string_view bytes() const {
+    return absl::string_view(reinterpret_cast<const char*>(data_), size_);
+  }
+
+  // From now on a page that is touched brings in no neighbours: looking at one tensor does not read
+  // another one.
+  void AdviseRandom() const;
+
+  // Starts reading [offset, offset + count) into memory, in large pieces, without waiting.
+  void WillNeed(size_t offset, size_t count) const;
+
+ private:
+  MappedFile(std::string path, const uint8_t* data, size_t size)
+      : path_(std::move(path)), data_(data), size_(size) {}
+
+  const std::string path_;
+  const uint8_t* const data_;  // Null when the file is empty.
+  const size_t size_;
+};
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_COMMON_CHECKPOINT_MAPPED_FILE_H_

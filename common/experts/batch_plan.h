@@ -1,0 +1,74 @@
+// How a batch is cut into pieces of work. Private to common/experts.
+#ifndef EXPERTMESH_COMMON_EXPERTS_BATCH_PLAN_H_
+#define EXPERTMESH_COMMON_EXPERTS_BATCH_PLAN_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "common/experts/cpu_expert.h"
+#include "common/experts/group_by_expert.h"
+#include "common/experts/matmul.h"
+
+namespace expertmesh {
+
+// Keeps its memory between batches. Not thread-safe.
+class BatchPlan {
+ public:
+  // Rows that go through one expert together.
+  struct Block {
+    const CpuExpert* expert = nullptr;
+    // Assignments order()[begin, begin + count) of the groups.
+    uint32_t begin = 0;
+    uint32_t count = 0;
+    // Rows of its matrices: `count` and zero rows.
+    uint32_t rows = 0;
+    // How its two products are divided over tasks.
+    const MatmulShape::Split* up = nullptr;
+    const MatmulShape::Split* down = nullptr;
+    // Where its activations (bytes; inner chunk after inner chunk, [rows, chunk] each) and its
+    // outputs (floats; panel after panel, [rows, panel columns] each) are.
+    size_t activations = 0;
+    size_t outputs = 0;
+  };
+  // One panel of one of a block's products.
+  struct Task {
+    uint32_t block;
+    uint32_t panel;
+  };
+  // Where an assignment's output is.
+  struct Place {
+    uint32_t block;
+    uint32_t row;
+  };
+
+  // `groups` must have been built; each of its experts is a CpuExpert.
+  void Build(const GroupByExpert& groups, int threads);
+
+  absl::Span<const Block> blocks() const { return blocks_; }
+  // Largest first.
+  absl::Span<const Task> up_tasks() const { return up_tasks_; }
+  absl::Span<const Task> down_tasks() const { return down_tasks_; }
+  absl::Span<const Place> places() const { return places_; }
+  size_t activation_bytes() const { return activation_bytes_; }
+  size_t output_floats() const { return output_floats_; }
+  // Multiplications, roughly.
+  uint64_t cost() const { return cost_; }
+
+ private:
+  void AddBlocks(const GroupByExpert::Group& group);
+  void ChooseSplits(Block& block, int threads);
+
+  std::vector<Block> blocks_;
+  std::vector<Task> up_tasks_;
+  std::vector<Task> down_tasks_;
+  std::vector<Place> places_;
+  size_t activation_bytes_ = 0;
+  size_t output_floats_ = 0;
+  uint64_t cost_ = 0;
+};
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_COMMON_EXPERTS_BATCH_PLAN_H_

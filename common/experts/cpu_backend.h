@@ -1,0 +1,43 @@
+// Expert math on the CPU, by oneDNN.
+//
+// A batch is computed in three phases, each a list of tasks that all threads work off:
+//   1. up    per expert: gather its rows, multiply by gate and up, silu(gate) * up
+//   2. down  per expert: multiply by down; one float32 row per assignment
+//   3. sum   per row: its assignments' rows times their weights, in slot order
+// Products are single-threaded; an expert with a large share of the work has its columns divided
+// over several tasks.
+#ifndef EXPERTMESH_COMMON_EXPERTS_CPU_BACKEND_H_
+#define EXPERTMESH_COMMON_EXPERTS_CPU_BACKEND_H_
+
+#include <cstddef>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "common/experts/backend.h"
+#include "common/tensor/dtype.h"
+
+namespace expertmesh {
+
+struct CpuBackendOptions {
+  // kF32 or kBF16.
+  DType compute_dtype = DType::kBF16;
+  // Threads that compute, the caller of Compute() included. 0: one per available core.
+  int threads = 0;
+  // Asks the kernel for huge pages for packed weights (a few per cent faster; falls back silently).
+  bool huge_pages = true;
+  // Scratch memory that one batch may use, roughly; larger batches are computed in parts, with the
+  // same result. Scratch memory is kept between batches.
+  size_t max_scratch_bytes = size_t{512} << 20;
+};
+
+// True when this machine multiplies bf16 matrices (x86 with AVX-512; fast with AVX512_BF16 or AMX).
+bool CpuSupportsBF16();
+
+// Thread-safe, as Backend demands; packed experts may outlive it, but no other backend takes them.
+//   INVALID_ARGUMENT  compute_dtype or threads out of range.
+//   UNIMPLEMENTED     kBF16 on a machine that cannot.
+absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options);
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_COMMON_EXPERTS_CPU_BACKEND_H_

@@ -1,0 +1,116 @@
+#include "common/experts/elementwise.h"
+
+#include <bit>
+
+#include "common/tensor/dtype.h"
+
+// Compiled with -ffp-contract=off (see CMakeLists.txt). One body for all instruction sets: each
+// variant inlines it into a function of its own target.
+#define EXPERTMESH_INLINE inline __attribute__((always_inline))
+
+namespace expertmesh {
+namespace {
+
+// exp(x), relative error about 1e-7; infinite from 88.8, flushed to 0 below -87; NaN stays NaN.
+EXPERTMESH_INLINE float Exp(float x) {
+  x = x < -87.0f ? -87.0f : x;
+  x = x > 88.8f ? 88.8f : x;
+  // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits of the sum.
+  constexpr float kMagic = 12582912.0f;
+  const float shifted = x * 1.44269504f + kMagic;
+  const float n = shifted - kMagic;
+  // ln 2 in two parts; n times the first is exact.
+  const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = (p * r) * r + r + 1.0f;
+  // Two factors: 2^128 alone is no float.
+  const uint32_t exponent = std::bit_cast<uint32_t>(shifted) - std::bit_cast<uint32_t>(kMagic);
+  const float half = std::bit_cast<float>((exponent - 1u + 127u) << 23);
+  return (p * half) * 2.0f;
+}
+
+EXPERTMESH_INLINE float SiluMul(float gate, float up) { return gate / (1.0f + Exp(-gate)) * up; }
+
+EXPERTMESH_INLINE void Store(float value, float* out) { *out = value; }
+EXPERTMESH_INLINE void Store(float value, uint16_t* out) { *out = BF16FromFloat(value); }
+EXPERTMESH_INLINE float Load(const float* in) { return *in; }
+EXPERTMESH_INLINE float Load(const uint16_t* in) { return FloatFromBF16(*in); }
+
+template <typename T>
+EXPERTMESH_INLINE void SiluMulBody(const float* __restrict z, size_t blocks, T* __restrict out) {
+  for (size_t b = 0; b < blocks; ++b) {
+    for (size_t j = 0; j < kInterleave; ++j) {
+      Store(SiluMul(z[2 * kInterleave * b + j], z[2 * kInterleave * b + kInterleave + j]),
+            out + kInterleave * b + j);
+    }
+  }
+}
+
+template <typename T>
+EXPERTMESH_INLINE void ScaleBody(float weight, const T* __restrict in, size_t count,
+                                 T* __restrict out) {
+  for (size_t i = 0; i < count; ++i) {
+    Store(weight * Load(in + i), out + i);
+  }
+}
+
+EXPERTMESH_INLINE void AccumulateBody(float weight, const float* __restrict in, size_t count,
+                                      float* __restrict sum) {
+  for (size_t i = 0; i < count; ++i) {
+    sum[i] = sum[i] + weight * in[i];
+  }
+}
+
+#define EXPERTMESH_VARIANT(name, target)                                                          \
+  struct name {                                                                                   \
+    target static void SiluMulF32(const float* z, size_t blocks, float* out) {                    \
+      SiluMulBody(z, blocks, out);                                                                \
+    }                                                                                             \
+    target static void SiluMulBF16(const float* z, size_t blocks, uint16_t* out) {                \
+      SiluMulBody(z, blocks, out);                                                                \
+    }                                                                                             \
+    target static void ScaleF32(float weight, const float* in, size_t count, float* out) {        \
+      ScaleBody(weight, in, count, out);                                                          \
+    }                                                                                             \
+    target static void ScaleBF16(float weight, const uint16_t* in, size_t count, uint16_t* out) { \
+      ScaleBody(weight, in, count, out);                                                          \
+    }                                                                                             \
+    target static void Accumulate(float weight, const float* in, size_t count, float* sum) {      \
+      AccumulateBody(weight, in, count, sum);                                                     \
+    }                                                                                             \
+    static constexpr ElementwiseOps kOps = {SiluMulF32, SiluMulBF16, ScaleF32, ScaleBF16,         \
+                                            Accumulate};                                          \
+  }
+
+EXPERTMESH_VARIANT(Generic, );
+#if defined(__x86_64__)
+EXPERTMESH_VARIANT(Avx2, __attribute__((target("avx2"))));
+EXPERTMESH_VARIANT(Avx512, __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq"))));
+#endif
+
+const ElementwiseOps& Choose() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
+    return Avx512::kOps;
+  }
+  if (__builtin_cpu_supports("avx2")) {
+    return Avx2::kOps;
+  }
+#endif
+  return Generic::kOps;
+}
+
+}  // namespace
+
+const ElementwiseOps& GetElementwiseOps() {
+  static const ElementwiseOps& ops = Choose();
+  return ops;
+}
+
+}  // namespace expertmesh

@@ -1,0 +1,141 @@
+// Matrix products with packed weights by oneDNN, arranged so that the bits of a row do not depend
+// on how many rows are multiplied with it, nor on how the columns are divided over threads. oneDNN
+// alone does not promise that, and does not give it:
+// - with AMX it sums the inner dimension in blocks whose number depends on the rows, from about
+// 1000
+//   elements on: bf16 weights are cut into chunks of at most 512 along the inner dimension, each a
+//   product of its own, added in order in float32;
+// - small products go to another kernel (rows * columns <= 256): Split::min_rows keeps clear of it;
+// - on machines without AVX-512 the rows' number changes everything: there every product has
+// kFixedRows.
+//
+// Private to common/experts.
+#ifndef EXPERTMESH_COMMON_EXPERTS_MATMUL_H_
+#define EXPERTMESH_COMMON_EXPERTS_MATMUL_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <oneapi/dnnl/dnnl.hpp>
+#include <tuple>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/tensor/dtype.h"
+
+namespace expertmesh {
+
+// Inner dimensions are padded with zeros to a multiple of kInnerStep, columns to kColumnStep.
+inline constexpr size_t kInnerStep = 32;
+inline constexpr size_t kColumnStep = 64;
+// Most rows of one product.
+inline constexpr size_t kMaxRows = 256;
+inline constexpr size_t kFixedRows = 16;
+
+inline size_t RoundUp(size_t value, size_t step) { return (value + step - 1) / step * step; }
+
+// Turns OpenMP's threads off for the calling thread: work is divided by products here, not inside
+// one.
+void UseSingleThreadedOpenMP();
+
+// The same while it lives, for threads that are not ours.
+class SingleThreadedOpenMP {
+ public:
+  SingleThreadedOpenMP();
+  ~SingleThreadedOpenMP();
+  SingleThreadedOpenMP(const SingleThreadedOpenMP&) = delete;
+  SingleThreadedOpenMP& operator=(const SingleThreadedOpenMP&) = delete;
+
+ private:
+  const int before_;
+};
+
+// True when oneDNN multiplies `dtype` on this machine by something better than its reference code.
+bool MatmulSupports(DType dtype);
+
+// How a weight matrix [inner, columns] lies packed, and how its columns can be divided. Immutable.
+class MatmulShape {
+ public:
+  // Part of the inner dimension, packed by itself.
+  struct Chunk {
+    size_t begin = 0;
+    size_t inner = 0;
+    size_t offset = 0;  // Of its packed bytes.
+    dnnl::memory::desc packed;
+  };
+  // `panels` equal parts of the columns.
+  struct Split {
+    size_t panels = 1;
+    size_t columns = 0;
+    // Fewest rows whose product comes out as one of many rows would.
+    size_t min_rows = 1;
+  };
+
+  // `inner` and `columns` are padded sizes. INTERNAL when oneDNN refuses the product.
+  static absl::StatusOr<std::shared_ptr<const MatmulShape>> Create(DType dtype, size_t inner,
+                                                                   size_t columns);
+
+  DType dtype() const { return dtype_; }
+  size_t inner() const { return inner_; }
+  size_t columns() const { return columns_; }
+  size_t bytes() const { return bytes_; }
+  const std::vector<Chunk>& chunks() const { return chunks_; }
+  // Ascending by panels; the first has one.
+  const std::vector<Split>& splits() const { return splits_; }
+  size_t max_rows() const { return fixed_rows_ ? kFixedRows : kMaxRows; }
+
+  // Packs `source`, [columns, inner] row-major of dtype(), to `packed` (bytes() of them).
+  absl::Status Pack(const void* source, void* packed) const;
+
+  // Where panel `panel` of `split` starts in the packed chunk.
+  size_t PanelOffset(const Chunk& chunk, const Split& split, size_t panel) const {
+    return chunk.offset + panel * split.columns * chunk.inner * BytesOf(dtype_);
+  }
+
+ private:
+  MatmulShape() = default;
+  void AddSplits();
+
+  DType dtype_ = DType::kF32;
+  size_t inner_ = 0;
+  size_t columns_ = 0;
+  size_t bytes_ = 0;
+  bool fixed_rows_ = false;
+  std::vector<Chunk> chunks_;
+  std::vector<Split> splits_;
+};
+
+// Runs products and keeps their kernels. One per thread.
+class MatmulRunner {
+ public:
+  MatmulRunner();
+
+  // y = x * panel `panel` of the packed weights.
+  //   x  chunk after chunk, [rows, chunk.inner] each, of the shape's dtype
+  //   y  [rows, split.columns] float32
+  absl::Status Run(const MatmulShape& shape, const MatmulShape::Split& split, size_t panel,
+                   size_t rows, const uint8_t* x, const uint8_t* packed, float* y);
+
+ private:
+  struct Kernel {
+    dnnl::matmul matmul;
+    dnnl::memory x;
+    dnnl::memory weights;
+    dnnl::memory y;
+    dnnl::memory scratchpad;
+  };
+  // dtype, inner, columns, rows, adds to y.
+  using Key = std::tuple<DType, size_t, size_t, size_t, bool>;
+
+  Kernel& Get(const MatmulShape& shape, const MatmulShape::Chunk& chunk, size_t columns,
+              size_t rows, bool add);
+
+  dnnl::stream stream_;
+  absl::flat_hash_map<Key, std::unique_ptr<Kernel>> kernels_;
+};
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_COMMON_EXPERTS_MATMUL_H_

@@ -1,0 +1,45 @@
+// Every knob of gRPC that Expertmesh turns, for both sides, in one place.
+#ifndef EXPERTMESH_COMMON_NET_GRPC_OPTIONS_H_
+#define EXPERTMESH_COMMON_NET_GRPC_OPTIONS_H_
+
+#include <grpcpp/channel.h>
+#include <grpcpp/server_builder.h>
+
+#include <cstddef>
+#include <memory>
+#include <string>
+
+#include "absl/time/time.h"
+
+namespace expertmesh {
+
+// Defaults fit a mesh inside one data centre. Times are rounded to milliseconds.
+struct GrpcOptions {
+  // Largest message accepted and sent, in bytes. A larger one fails its own RPC.
+  size_t max_message_bytes = size_t{64} << 20;
+  // HTTP/2 pings, so that a peer that vanished without a word is noticed, also without calls.
+  absl::Duration keepalive_time = absl::Seconds(10);
+  absl::Duration keepalive_timeout = absl::Seconds(5);
+  // Server: pings that come faster are answered by closing the connection; must be less than the
+  // clients' keepalive_time.
+  absl::Duration min_ping_interval = absl::Seconds(5);
+  // Client: pauses between attempts to connect grow from the first to the last.
+  absl::Duration reconnect_initial = absl::Milliseconds(100);
+  absl::Duration reconnect_max = absl::Seconds(1);
+  // Client: longest time one attempt to connect may take.
+  absl::Duration connect_timeout = absl::Seconds(2);
+  // Client: whether http_proxy and the like in the environment count.
+  bool use_proxy = false;
+};
+
+// A channel of its own: never shares a connection with another channel, so that large frames on one
+// do not hold up the other. Connects on first use. `target` is what gRPC takes: host:port,
+// dns:///name:port or unix:/path.
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target, const GrpcOptions& options);
+
+// Sets the server's share of `options`; SO_REUSEPORT off, so that a port in use is an error.
+void ApplyOptions(const GrpcOptions& options, grpc::ServerBuilder* builder);
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_COMMON_NET_GRPC_OPTIONS_H_

@@ -1,0 +1,85 @@
+#include "common/net/grpc_runtime.h"
+
+#include <algorithm>
+
+#include "common/base/process.h"
+
+namespace expertmesh {
+
+QueuePoller::QueuePoller(grpc::CompletionQueue* queue)
+    : queue_(queue), thread_([queue] {
+        void* tag = nullptr;
+        bool ok = false;
+        while (queue->Next(&tag, &ok)) {
+          static_cast<Tag*>(tag)->Proceed(ok);
+        }
+      }) {}
+
+QueuePoller::~QueuePoller() {
+  queue_->Shutdown();
+  thread_.join();
+}
+
+int DefaultPollers() {
+  const int cores = AvailableCores();
+  return cores <= 4 ? 1 : std::clamp(cores / 4, 1, 4);
+}
+
+bool LiveCalls::Add(const std::shared_ptr<LiveCall>& call) {
+  absl::MutexLock lock(&mutex_);
+  if (stopped_) {
+    return false;
+  }
+  calls_.emplace(call.get(), call);
+  return true;
+}
+
+void LiveCalls::Remove(const LiveCall* call) {
+  absl::MutexLock lock(&mutex_);
+  calls_.erase(call);
+}
+
+std::vector<std::shared_ptr<LiveCall>> LiveCalls::Stop() {
+  absl::MutexLock lock(&mutex_);
+  stopped_ = true;
+  std::vector<std::shared_ptr<LiveCall>> calls;
+  calls.reserve(calls_.size());
+  for (const auto& [key, weak] : calls_) {
+    if (std::shared_ptr<LiveCall> call = weak.lock()) {
+      calls.push_back(std::move(call));
+    }
+  }
+  return calls;
+}
+
+bool LiveCalls::stopped() const {
+  absl::MutexLock lock(&mutex_);
+  return stopped_;
+}
+
+bool LiveCalls::AwaitNone(absl::Duration timeout) const {
+  absl::MutexLock lock(&mutex_);
+  const auto none = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return calls_.empty(); };
+  return mutex_.AwaitWithTimeout(absl::Condition(&none), timeout);
+}
+
+GrpcRuntime::GrpcRuntime(int pollers) {
+  const int count = pollers > 0 ? pollers : DefaultPollers();
+  for (int i = 0; i < count; ++i) {
+    queues_.push_back(std::make_unique<grpc::CompletionQueue>());
+    pollers_.push_back(std::make_unique<QueuePoller>(queues_.back().get()));
+  }
+}
+
+GrpcRuntime::~GrpcRuntime() {
+  for (const std::shared_ptr<LiveCall>& call : calls_.Stop()) {
+    call->Abort(absl::CancelledError("the client is shutting down"));
+  }
+  calls_.AwaitNone(absl::InfiniteDuration());
+}
+
+grpc::CompletionQueue* GrpcRuntime::NextQueue() {
+  return queues_[next_.fetch_add(1, std::memory_order_relaxed) % queues_.size()].get();
+}
+
+}  // namespace expertmesh

@@ -1,0 +1,141 @@
+// Completion queues and the threads that poll them: what GrpcClient and GrpcServer run on.
+//
+// One thread per queue, and every call stays on the queue it started on; so what happens to one
+// call happens one after the other. (gRPC's callback API would stall for up to 100 ms after a
+// second of silence.)
+#ifndef EXPERTMESH_COMMON_NET_GRPC_RUNTIME_H_
+#define EXPERTMESH_COMMON_NET_GRPC_RUNTIME_H_
+
+#include <grpcpp/completion_queue.h>
+
+#include <atomic>
+#include <cstddef>
+#include <memory>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "common/base/check.h"
+
+namespace expertmesh {
+
+// What a completion queue hands back when an operation is done. Pass tags to gRPC as Tag*.
+class Tag {
+ public:
+  // `ok` as gRPC defines it for the operation.
+  virtual void Proceed(bool ok) = 0;
+
+ protected:
+  ~Tag() = default;
+};
+
+// A tag for an operation of `Owner`, to be used again and again, one operation at a time. Keeps its
+// owner alive from Arm() until Proceed() or Disarm().
+template <typename Owner>
+class OpTag final : public Tag {
+ public:
+  using Method = void (Owner::*)(bool ok);
+  explicit OpTag(Method method) : method_(method) {}
+
+  void* Arm(std::shared_ptr<Owner> owner) {
+    EXPERTMESH_CHECK(owner_ == nullptr);
+    owner_ = std::move(owner);
+    armed_.store(true, std::memory_order_release);
+    return static_cast<Tag*>(this);
+  }
+
+  // For operations that gRPC never completes.
+  void Disarm() {
+    armed_.store(false, std::memory_order_relaxed);
+    owner_.reset();
+  }
+
+  void Proceed(bool ok) override {
+    // Also the point where a race detector that cannot see into gRPC learns of the order.
+    EXPERTMESH_CHECK(armed_.exchange(false, std::memory_order_acquire));
+    const std::shared_ptr<Owner> owner = std::move(owner_);
+    owner_ = nullptr;
+    ((*owner).*method_)(ok);
+  }
+
+ private:
+  const Method method_;
+  std::shared_ptr<Owner> owner_;
+  std::atomic<bool> armed_{false};
+};
+
+// Polls one queue on a thread of its own.
+class QueuePoller {
+ public:
+  // `queue` must outlive the poller.
+  explicit QueuePoller(grpc::CompletionQueue* queue);
+  // Shuts the queue down and returns when it is empty. No operation may be started afterwards.
+  ~QueuePoller();
+  QueuePoller(const QueuePoller&) = delete;
+  QueuePoller& operator=(const QueuePoller&) = delete;
+
+ private:
+  grpc::CompletionQueue* const queue_;
+  std::thread thread_;
+};
+
+// 1 up to 4 cores, then a quarter of the cores, at most 4.
+int DefaultPollers();
+
+// A call that has operations on a queue, or may start some.
+class LiveCall {
+ public:
+  virtual ~LiveCall() = default;
+  // Ends the call soon, as if by `why`. Any thread; no effect once it has ended.
+  virtual void Abort(const absl::Status& why) = 0;
+  // Asks the call to end as soon as what it has begun is done.
+  virtual void Drain(const absl::Status& why) = 0;
+};
+
+// The calls of one runtime or server: a queue may only be shut down when there is none.
+// Thread-safe.
+class LiveCalls {
+ public:
+  // False after Stop(): the call must not start any operation.
+  [[nodiscard]] bool Add(const std::shared_ptr<LiveCall>& call);
+  // When the call will start no more operations.
+  void Remove(const LiveCall* call);
+  // Refuses further calls; returns those that there are.
+  std::vector<std::shared_ptr<LiveCall>> Stop();
+  bool stopped() const;
+  // Waits until there are none; false when `timeout` has passed.
+  bool AwaitNone(absl::Duration timeout) const;
+
+ private:
+  mutable absl::Mutex mutex_;
+  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::flat_hash_map<const LiveCall*, std::weak_ptr<LiveCall>> calls_ ABSL_GUARDED_BY(mutex_);
+};
+
+// Queues for clients. Thread-safe.
+class GrpcRuntime {
+ public:
+  // `pollers`: queues, each with a thread; 0: DefaultPollers().
+  explicit GrpcRuntime(int pollers = 0);
+  // Cancels all calls and waits until their callbacks have run. Not from such a callback.
+  ~GrpcRuntime();
+
+  // For implementations of calls: the queue for a new one, and the set it must join.
+  grpc::CompletionQueue* NextQueue();
+  LiveCalls& calls() { return calls_; }
+
+ private:
+  LiveCalls calls_;
+  std::atomic<size_t> next_{0};
+  std::vector<std::unique_ptr<grpc::CompletionQueue>> queues_;
+  std::vector<std::unique_ptr<QueuePoller>> pollers_;  // After queues_: gone before them.
+};
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_COMMON_NET_GRPC_RUNTIME_H_

@@ -1,0 +1,65 @@
+// Frames that wait for their turn on one stream.
+#ifndef EXPERTMESH_COMMON_NET_SEND_QUEUE_H_
+#define EXPERTMESH_COMMON_NET_SEND_QUEUE_H_
+
+#include <grpcpp/impl/codegen/call_op_set.h>
+
+#include <cstddef>
+#include <deque>
+#include <utility>
+
+#include "common/wire/frame.h"
+
+namespace expertmesh {
+
+// Not thread-safe. The frame being written counts until Written().
+class SendQueue {
+ public:
+  size_t bytes() const { return bytes_; }
+  bool empty() const { return frames_.empty(); }
+
+  void Push(Frame frame) {
+    bytes_ += frame.size();
+    frames_.push_back(std::move(frame));
+  }
+
+  struct Next {
+    Frame frame;
+    grpc::WriteOptions options;
+  };
+
+  // The queue must not be empty.
+  Next Pop() {
+    Next next;
+    next.frame = std::move(frames_.front());
+    frames_.pop_front();
+    writing_bytes_ = next.frame.size();
+    // Small frames that follow each other share a system call; the last one flushes.
+    if (!frames_.empty() && next.frame.size() < kCoalesceBelow) {
+      next.options.set_buffer_hint();
+    }
+    return next;
+  }
+
+  void Written() {
+    bytes_ -= writing_bytes_;
+    writing_bytes_ = 0;
+  }
+
+  // Drops what waits; not what is being written. Returns it, to be destroyed without locks.
+  std::deque<Frame> Clear() {
+    bytes_ = writing_bytes_;
+    return std::exchange(frames_, {});
+  }
+
+ private:
+  static constexpr size_t kCoalesceBelow = 16384;
+
+  std::deque<Frame> frames_;
+  size_t bytes_ = 0;
+  size_t writing_bytes_ = 0;
+};
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_COMMON_NET_SEND_QUEUE_H_

@@ -1,0 +1,174 @@
+#include <map>
+#include <string>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "common/base/clock.h"
+#include "common/net/byte_buffer.h"
+#include "common/net/grpc_status.h"
+#include "common/net/server_calls.h"
+
+namespace expertmesh {
+namespace {
+
+absl::Time DeadlineOf(const grpc::ServerContext& context) {
+  const gpr_timespec deadline = gpr_convert_clock_type(context.raw_deadline(), GPR_CLOCK_MONOTONIC);
+  if (gpr_time_cmp(deadline, gpr_inf_future(GPR_CLOCK_MONOTONIC)) == 0) {
+    return absl::InfiniteFuture();
+  }
+  const gpr_timespec left = gpr_time_sub(deadline, gpr_now(GPR_CLOCK_MONOTONIC));
+  return Clock::Real()->Now() + absl::Seconds(left.tv_sec) + absl::Nanoseconds(left.tv_nsec);
+}
+
+std::string MetadataOf(const grpc::ServerContext& context, const char* key) {
+  const auto& metadata = context.client_metadata();
+  const auto it = metadata.find(key);
+  return it == metadata.end() ? std::string() : std::string(it->second.data(), it->second.size());
+}
+
+class UnaryCall final : public LiveCall, public std::enable_shared_from_this<UnaryCall> {
+ public:
+  UnaryCall(const ServerQueue& host, const RawUnaryMethod* method)
+      : host_(host), method_(method), rpc_(std::make_unique<Rpc>()) {}
+
+  void Await() {
+    if (!host_.calls->Add(shared_from_this())) {
+      return;
+    }
+    rpc_->context.AsyncNotifyWhenDone(done_tag_.Arm(shared_from_this()));
+    method_->request(&rpc_->context, &rpc_->request, &rpc_->writer, host_.queue, host_.queue,
+                     request_tag_.Arm(shared_from_this()));
+  }
+
+  void Abort(const absl::Status& why) override {
+    if (accepted()) {
+      Respond(why);
+    }
+  }
+
+  void Drain(const absl::Status&) override {}  // Its answer will come by itself.
+
+  // The first answer counts.
+  void Respond(absl::StatusOr<Frame> answer) {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (answered_) {
+        return;
+      }
+      answered_ = true;
+      ++pending_;
+    }
+    if (answer.ok() && answer->size() > host_.max_message_bytes) {
+      answer = absl::ResourceExhaustedError(
+          absl::StrCat("the answer has ", answer->size(), " bytes, the limit is ",
+                       host_.max_message_bytes, "; ask for fewer tokens"));
+    }
+    void* const tag = finish_tag_.Arm(shared_from_this());
+    if (answer.ok()) {
+      rpc_->writer.Finish(ToByteBuffer(*answer), grpc::Status::OK, tag);
+    } else {
+      rpc_->writer.FinishWithError(ToGrpc(answer.status()), tag);
+    }
+  }
+
+  bool cancelled() const {
+    absl::MutexLock lock(&mutex_);
+    return cancelled_;
+  }
+
+ private:
+  // Gone when the call is over, even if a handler keeps its responder.
+  struct Rpc {
+    grpc::ServerContext context;
+    grpc::ByteBuffer request;
+    grpc::ServerAsyncResponseWriter<grpc::ByteBuffer> writer{&context};
+  };
+
+  bool accepted() const {
+    absl::MutexLock lock(&mutex_);
+    return accepted_;
+  }
+
+  void OnRequested(bool ok) {
+    if (!ok) {  // The server is shutting down; nobody called.
+      done_tag_.Disarm();
+      host_.calls->Remove(this);
+      return;
+    }
+    {
+      absl::MutexLock lock(&mutex_);
+      accepted_ = true;
+      pending_ = 1;  // done_tag_
+    }
+    AwaitUnaryCall(host_, method_);
+    if (host_.calls->stopped()) {
+      Respond(absl::UnavailableError("the server is shutting down; call another one"));
+      return;
+    }
+    UnaryContext context;
+    context.deadline = DeadlineOf(rpc_->context);
+    context.traceparent = MetadataOf(rpc_->context, "traceparent");
+    context.tracestate = MetadataOf(rpc_->context, "tracestate");
+    context.peer = rpc_->context.peer();
+    context.cancelled = [self = shared_from_this()] { return self->cancelled(); };
+    // Answers by itself when the last copy of the responder goes.
+    struct Responder {
+      explicit Responder(std::shared_ptr<UnaryCall> target) : call(std::move(target)) {}
+      ~Responder() { call->Respond(absl::InternalError("the request was dropped unanswered")); }
+      const std::shared_ptr<UnaryCall> call;
+    };
+    method_->handler(
+        TakeFrame(&rpc_->request), context,
+        [responder = std::make_shared<Responder>(shared_from_this())](
+            absl::StatusOr<Frame> answer) { responder->call->Respond(std::move(answer)); });
+  }
+
+  void OnDone(bool) {
+    const bool cancelled = rpc_->context.IsCancelled();
+    {
+      absl::MutexLock lock(&mutex_);
+      cancelled_ = cancelled_ || cancelled;
+    }
+    OnOperationDone();
+  }
+
+  void OnFinished(bool) { OnOperationDone(); }
+
+  void OnOperationDone() {
+    std::unique_ptr<Rpc> over;
+    {
+      absl::MutexLock lock(&mutex_);
+      --pending_;
+      if (pending_ > 0 || !answered_) {
+        return;
+      }
+      over = std::move(rpc_);
+    }
+    over.reset();
+    host_.calls->Remove(this);
+  }
+
+  const ServerQueue host_;
+  const RawUnaryMethod* const method_;
+  // Operations run outside of mutex_; gRPC orders them. Replaced by null when none is left.
+  std::unique_ptr<Rpc> rpc_;
+  OpTag<UnaryCall> request_tag_{&UnaryCall::OnRequested};
+  OpTag<UnaryCall> done_tag_{&UnaryCall::OnDone};
+  OpTag<UnaryCall> finish_tag_{&UnaryCall::OnFinished};
+
+  mutable absl::Mutex mutex_;
+  bool accepted_ ABSL_GUARDED_BY(mutex_) = false;
+  bool answered_ ABSL_GUARDED_BY(mutex_) = false;
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+  int pending_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace
+
+void AwaitUnaryCall(const ServerQueue& host, const RawUnaryMethod* method) {
+  std::make_shared<UnaryCall>(host, method)->Await();
+}
+
+}  // namespace expertmesh

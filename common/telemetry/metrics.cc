@@ -1,0 +1,89 @@
+#include "common/telemetry/metrics.h"
+
+#include <prometheus/collectable.h>
+#include <prometheus/exposer.h>
+#include <prometheus/gauge.h>
+
+#include <exception>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/process.h"
+
+namespace expertmesh {
+
+prometheus::Histogram::BucketBoundaries DurationBuckets() {
+  return {0.00001, 0.00003, 0.0001, 0.0003, 0.0006, 0.001, 0.002, 0.003, 0.005, 0.008, 0.013,
+          0.02,    0.03,    0.05,   0.08,   0.13,   0.2,   0.5,   1.0,   2.0,   5.0,   10.0};
+}
+
+prometheus::Histogram::BucketBoundaries RowBuckets() {
+  prometheus::Histogram::BucketBoundaries bounds;
+  for (double rows = 1; rows <= 8192; rows *= 2) {
+    bounds.push_back(rows);
+  }
+  return bounds;
+}
+
+namespace {
+
+// Reads the resident set when it is asked for.
+class ResidentCollectable final : public prometheus::Collectable {
+ public:
+  std::vector<prometheus::MetricFamily> Collect() const override {
+    prometheus::MetricFamily family;
+    family.name = "expertmesh_process_resident_bytes";
+    family.help = "Resident set of the process";
+    family.type = prometheus::MetricType::Gauge;
+    prometheus::ClientMetric metric;
+    metric.gauge.value = static_cast<double>(ResidentBytes());
+    family.metric.push_back(std::move(metric));
+    return {std::move(family)};
+  }
+};
+
+}  // namespace
+
+void RegisterProcessMetrics(const std::string& process, prometheus::Registry& registry) {
+  prometheus::BuildGauge()
+      .Name("expertmesh_build_info")
+      .Help("1, labelled with what runs")
+      .Register(registry)
+      .Add({{"process", process}, {"version", EXPERTMESH_VERSION}})
+      .Set(1);
+}
+
+MetricsServer::MetricsServer(std::unique_ptr<prometheus::Exposer> exposer, int port)
+    : exposer_(std::move(exposer)), port_(port) {}
+
+MetricsServer::~MetricsServer() = default;
+
+absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(
+    const std::string& address, std::shared_ptr<prometheus::Registry> registry) {
+  const size_t colon = address.rfind(':');
+  int port = 0;
+  if (colon == std::string::npos || colon == 0 ||
+      !absl::SimpleAtoi(address.substr(colon + 1), &port) || port < 0 || port > 65535) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("metrics address '", address, "' is not host:port, for example 0.0.0.0:9464"));
+  }
+  try {
+    // One thread answers scrapes; a second keeps a slow scraper from blocking the next.
+    auto exposer = std::make_unique<prometheus::Exposer>(address, 2);
+    static const auto* const resident =
+        new std::shared_ptr<prometheus::Collectable>(std::make_shared<ResidentCollectable>());
+    exposer->RegisterCollectable(*resident);
+    exposer->RegisterCollectable(std::move(registry));
+    const std::vector<int> ports = exposer->GetListeningPorts();
+    return std::unique_ptr<MetricsServer>(
+        new MetricsServer(std::move(exposer), ports.empty() ? port : ports.front()));
+  } catch (const std::exception& error) {  // The library's border: civetweb throws on bind errors.
+    return absl::UnavailableError(absl::StrCat("cannot serve metrics on ", address, ": ",
+                                               error.what(), "; choose a free port"));
+  }
+}
+
+}  // namespace expertmesh

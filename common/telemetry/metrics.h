@@ -1,0 +1,54 @@
+// Metrics: a prometheus-cpp registry and the HTTP endpoint that serves it.
+//
+// Rooms register their families once and keep references to the children they touch on hot paths;
+// counters and histograms are thread-safe. Names: prefix expertmesh_, base units, promtool-clean.
+#ifndef EXPERTMESH_COMMON_TELEMETRY_METRICS_H_
+#define EXPERTMESH_COMMON_TELEMETRY_METRICS_H_
+
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+
+namespace prometheus {
+class Exposer;
+}
+
+namespace expertmesh {
+
+// From 10 us to 10 s: an expert call takes well under a millisecond, a queue under overload
+// seconds.
+prometheus::Histogram::BucketBoundaries DurationBuckets();
+
+// 1, 2, 4 ... 8192 rows.
+prometheus::Histogram::BucketBoundaries RowBuckets();
+
+// Registers expertmesh_build_info{process,version} in `registry`.
+void RegisterProcessMetrics(const std::string& process, prometheus::Registry& registry);
+
+// Serves GET /metrics until destroyed: `registry`, and expertmesh_process_resident_bytes, which is read
+// when scraped. Thread-safe.
+class MetricsServer {
+ public:
+  // `address` is host:port; port 0 picks a free one. `registry` is shared with the server.
+  //   INVALID_ARGUMENT  not host:port.
+  //   UNAVAILABLE       the address cannot be bound; the message names it.
+  static absl::StatusOr<std::unique_ptr<MetricsServer>> Start(
+      const std::string& address, std::shared_ptr<prometheus::Registry> registry);
+  ~MetricsServer();
+
+  int port() const { return port_; }
+
+ private:
+  MetricsServer(std::unique_ptr<prometheus::Exposer> exposer, int port);
+
+  const std::unique_ptr<prometheus::Exposer> exposer_;
+  const int port_;
+};
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_COMMON_TELEMETRY_METRICS_H_

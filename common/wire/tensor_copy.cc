@@ -1,0 +1,73 @@
+#include "common/wire/tensor_copy.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+namespace expertmesh {
+namespace {
+
+// Converts a run of bytes that arrives in pieces; an element may lie across two of them.
+class PieceConverter {
+ public:
+  PieceConverter(DType from, DType to, void* target)
+      : from_(from),
+        to_(to),
+        from_bytes_(BytesOf(from)),
+        to_bytes_(BytesOf(to)),
+        target_(static_cast<uint8_t*>(target)) {}
+
+  void Add(const uint8_t* data, size_t size) {
+    if (partial_size_ > 0) {
+      const size_t take = std::min(size, from_bytes_ - partial_size_);
+      std::memcpy(partial_.data() + partial_size_, data, take);
+      partial_size_ += take;
+      data += take;
+      size -= take;
+      if (partial_size_ < from_bytes_) {
+        return;
+      }
+      Convert(partial_.data(), 1);
+      partial_size_ = 0;
+    }
+    const size_t whole = size / from_bytes_;
+    Convert(data, whole);
+    partial_size_ = size - whole * from_bytes_;
+    std::memcpy(partial_.data(), data + whole * from_bytes_, partial_size_);
+  }
+
+ private:
+  void Convert(const uint8_t* data, size_t count) {
+    ConvertElements(from_, data, to_, target_, count);
+    target_ += count * to_bytes_;
+  }
+
+  const DType from_;
+  const DType to_;
+  const size_t from_bytes_;
+  const size_t to_bytes_;
+  uint8_t* target_;
+  std::array<uint8_t, 4> partial_{};
+  size_t partial_size_ = 0;
+};
+
+}  // namespace
+
+uint64_t CopyRows(const TensorFrame& tensor, DType dtype, void* target) {
+  PieceConverter converter(tensor.dtype, dtype, target);
+  for (const Slice& slice : tensor.data.slices()) {
+    converter.Add(slice.data(), slice.size());
+  }
+  // On the converted values: conversion keeps NaN and infinity, and makes an infinity of what
+  // overflows.
+  uint64_t nonfinite = 0;
+  const size_t row_bytes = tensor.cols * BytesOf(dtype);
+  for (uint64_t row = 0; row < tensor.rows; ++row) {
+    if (HasNonFinite(dtype, static_cast<const uint8_t*>(target) + row * row_bytes, tensor.cols)) {
+      ++nonfinite;
+    }
+  }
+  return nonfinite;
+}
+
+}  // namespace expertmesh

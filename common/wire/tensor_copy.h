@@ -1,0 +1,18 @@
+// The one copy on the way in: from received slices, in whatever pieces and alignment, into a
+// matrix.
+#ifndef EXPERTMESH_COMMON_WIRE_TENSOR_COPY_H_
+#define EXPERTMESH_COMMON_WIRE_TENSOR_COPY_H_
+
+#include "common/tensor/dtype.h"
+#include "common/wire/message_codec.h"
+
+namespace expertmesh {
+
+// Copies all rows of `tensor` to `target` [rows, cols] of `dtype`, converting on the way. `target`
+// must have room for rows * cols elements. Returns how many rows have a NaN or an infinity after
+// conversion (an F32 value beyond the range of F16 counts).
+uint64_t CopyRows(const TensorFrame& tensor, DType dtype, void* target);
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_COMMON_WIRE_TENSOR_COPY_H_

@@ -1,0 +1,40 @@
+// A batch of tokens of one layer, complete and checked, waiting to be computed.
+#ifndef EXPERTMESH_EXPERT_SERVICE_BATCH_H_
+#define EXPERTMESH_EXPERT_SERVICE_BATCH_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "common/wire/message_codec.h"
+#include "expert_service/hosted_experts.h"
+
+namespace expertmesh {
+
+// Movable. Plain data without locks: one thread at a time.
+struct Batch {
+  uint64_t batch_id = 0;
+  uint32_t layer = 0;
+  // When its first frame came, and when it was complete.
+  absl::Time arrival;
+  absl::Time completed;
+  absl::Time deadline = absl::InfiniteFuture();
+  uint32_t total_rows = 0;
+  // Hidden states as they were received, in order of rows. They stay in the received bytes until
+  // the batch is computed: converting them into the matrix of the merged batch is the only copy.
+  std::vector<TensorFrame> parts;
+  // Assignments of row r are [row_begin[r], row_begin[r + 1]).
+  std::vector<uint32_t> row_begin;
+  std::vector<uint32_t> expert_ids;
+  std::vector<float> weights;
+  // The experts it was accepted with: they live until the batch is done.
+  std::shared_ptr<const HostedLayer> hosted;
+  // Received bytes it keeps alive.
+  size_t bytes = 0;
+};
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_EXPERT_SERVICE_BATCH_H_

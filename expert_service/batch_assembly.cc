@@ -1,0 +1,269 @@
+#include "expert_service/batch_assembly.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/base/check.h"
+#include "common/base/status_macros.h"
+
+namespace expertmesh {
+namespace {
+
+// Enough for every batch a well-behaved router can have in flight when it errs.
+constexpr size_t kFailedRemembered = 4096;
+// Experts named in a message.
+constexpr size_t kNamedExperts = 16;
+// What an unfinished batch costs besides its bytes.
+constexpr size_t kBatchOverhead = 1024;
+
+absl::Status Invalid(absl::string_view message) { return absl::InvalidArgumentError(message); }
+
+// For an answer to a frame that does not decode: whatever of it there is. Errors only, so the copy
+// does not matter.
+v1::ComputeRequest Recover(const Frame& frame) {
+  v1::ComputeRequest request;
+  // The result does not matter: fields read before the malformed byte stay set.
+  (void)request.ParsePartialFromString(frame.Flatten());
+  return request;
+}
+
+absl::Status CheckAssignments(const v1::ComputeRequest& message, uint64_t rows,
+                              const MoeLayerDescription& layer) {
+  const uint32_t num_experts = layer.routing.num_experts;
+  if (static_cast<uint64_t>(message.assignments_per_row_size()) != rows) {
+    return Invalid(absl::StrCat("assignments_per_row has ", message.assignments_per_row_size(),
+                                " entries; hidden_states has ", rows, " rows"));
+  }
+  uint64_t sum = 0;
+  for (const uint32_t count : message.assignments_per_row()) {
+    if (count < 1 || count > num_experts) {
+      return Invalid(absl::StrCat("assignments_per_row has an entry ", count,
+                                  "; each must be from 1 to the number of experts, ", num_experts));
+    }
+    sum += count;
+  }
+  if (static_cast<uint64_t>(message.expert_ids_size()) != sum) {
+    return Invalid(absl::StrCat("expert_ids has ", message.expert_ids_size(),
+                                " entries; assignments_per_row adds up to ", sum));
+  }
+  if (static_cast<uint64_t>(message.expert_weights_size()) != sum) {
+    return Invalid(absl::StrCat("expert_weights has ", message.expert_weights_size(),
+                                " entries; assignments_per_row adds up to ", sum));
+  }
+  for (const uint32_t expert : message.expert_ids()) {
+    if (expert >= num_experts) {
+      return Invalid(absl::StrCat("expert_ids has an entry ", expert, "; layer ", layer.layer,
+                                  " has ", num_experts, " experts"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+void AppendFrame(TensorMessage<v1::ComputeRequest>* request, size_t frame_bytes, Batch* batch) {
+  const v1::ComputeRequest& message = request->message;
+  for (const uint32_t count : message.assignments_per_row()) {
+    batch->row_begin.push_back(batch->row_begin.back() + count);
+  }
+  batch->expert_ids.insert(batch->expert_ids.end(), message.expert_ids().begin(),
+                           message.expert_ids().end());
+  batch->weights.insert(batch->weights.end(), message.expert_weights().begin(),
+                        message.expert_weights().end());
+  batch->parts.push_back(std::move(request->tensor));
+  batch->bytes += frame_bytes;
+}
+
+}  // namespace
+
+BatchAssembler::BatchAssembler(const AssemblyLimits& limits, const ModelDescription* model,
+                               const HostedExperts* hosted, Clock* clock)
+    : limits_(limits), model_(model), hosted_(hosted), clock_(clock) {}
+
+BatchAssembler::Outcome BatchAssembler::Add(const Frame& frame) {
+  Outcome outcome;
+  absl::StatusOr<Request> request = DecodeTensorMessage<v1::ComputeRequest>(frame);
+  if (!request.ok()) {
+    const v1::ComputeRequest recovered = Recover(frame);
+    outcome.batch_id = recovered.batch_id();
+    if (recovered.first_row() == 0 || !failed_.contains(outcome.batch_id)) {
+      outcome.status = request.status();
+      Forget(outcome.batch_id);
+      RememberFailed(outcome.batch_id);
+    }
+    return outcome;
+  }
+  const v1::ComputeRequest& message = request->message;
+  const uint64_t batch_id = message.batch_id();
+  outcome.batch_id = batch_id;
+  const uint64_t last_row = uint64_t{message.first_row()} + request->tensor.rows;
+  const bool last = last_row >= message.total_rows();
+  if (failed_.contains(batch_id)) {
+    if (message.first_row() != 0) {
+      if (last) {
+        failed_.erase(batch_id);
+      }
+      return outcome;
+    }
+    failed_.erase(batch_id);  // Used anew.
+  }
+  outcome.status = AddToBatch(&*request, frame.size(), &outcome.batch);
+  if (!outcome.status.ok()) {
+    Forget(batch_id);
+    if (!last) {
+      RememberFailed(batch_id);
+    }
+  }
+  return outcome;
+}
+
+absl::Status BatchAssembler::AddToBatch(Request* request, size_t frame_bytes,
+                                        std::unique_ptr<Batch>* completed) {
+  RETURN_IF_ERROR(CheckFrame(*request, frame_bytes));
+  const v1::ComputeRequest& message = request->message;
+  ASSIGN_OR_RETURN(Batch * batch, OpenOrFind(message));
+  RETURN_IF_ERROR(CheckContinues(*batch, *request));
+  const absl::Time now = clock_->Now();
+  if (now >= batch->deadline) {
+    return absl::DeadlineExceededError(
+        absl::StrCat("timeout_us: the deadline of batch ", batch->batch_id, " has passed"));
+  }
+  const bool complete = message.first_row() + request->tensor.rows == batch->total_rows;
+  if (!complete && open_bytes_ + frame_bytes > limits_.max_open_bytes) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "unfinished batches of this stream hold ", open_bytes_, " bytes, and ", frame_bytes,
+        " more pass the limit of ", limits_.max_open_bytes, "; finish some first"));
+  }
+  AppendFrame(request, frame_bytes, batch);
+  open_bytes_ += frame_bytes;
+  if (!complete) {
+    return absl::OkStatus();
+  }
+  RETURN_IF_ERROR(PinExperts(batch));
+  batch->completed = now;
+  const auto found = open_.find(batch->batch_id);
+  std::unique_ptr<Batch> taken = std::move(found->second);
+  open_.erase(found);
+  open_bytes_ -= taken->bytes;
+  *completed = std::move(taken);
+  return absl::OkStatus();
+}
+
+absl::Status BatchAssembler::CheckFrame(const Request& request, size_t frame_bytes) const {
+  const v1::ComputeRequest& message = request.message;
+  if (frame_bytes > limits_.max_frame_bytes) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the frame has ", frame_bytes, " bytes; this node accepts ",
+                     limits_.max_frame_bytes, " (max_frame_bytes); cut the batch smaller"));
+  }
+  const MoeLayerDescription* layer = model_->FindLayer(message.layer());
+  if (layer == nullptr) {
+    return Invalid(absl::StrCat("layer ", message.layer(),
+                                " is not a MoE layer of this model; DescribeModel lists them"));
+  }
+  if (message.total_rows() < 1 || message.total_rows() > limits_.max_batch_rows) {
+    return Invalid(absl::StrCat("total_rows is ", message.total_rows(), "; must be from 1 to ",
+                                limits_.max_batch_rows, " (max_batch_rows)"));
+  }
+  RETURN_IF_ERROR(request.tensor_status);
+  if (!request.has_tensor) {
+    return Invalid("hidden_states is missing; send [rows, d_model]");
+  }
+  if (request.tensor.rows == 0) {
+    return Invalid("hidden_states has 0 rows; send at least 1 in each frame");
+  }
+  if (request.tensor.cols != layer->expert.d_model) {
+    return Invalid(absl::StrCat("hidden_states has ", request.tensor.cols, " columns; d_model is ",
+                                layer->expert.d_model));
+  }
+  if (message.first_row() + request.tensor.rows > message.total_rows()) {
+    return Invalid(absl::StrCat("first_row ", message.first_row(), " and ", request.tensor.rows,
+                                " rows of hidden_states pass total_rows ", message.total_rows()));
+  }
+  return CheckAssignments(message, request.tensor.rows, *layer);
+}
+
+absl::StatusOr<Batch*> BatchAssembler::OpenOrFind(const v1::ComputeRequest& message) {
+  const auto found = open_.find(message.batch_id());
+  if (found != open_.end()) {
+    return found->second.get();
+  }
+  if (message.first_row() != 0) {
+    return Invalid(absl::StrCat("first_row is ", message.first_row(), " in the first frame of ",
+                                "batch ", message.batch_id(), "; frames go in order from row 0"));
+  }
+  auto batch = std::make_unique<Batch>();
+  batch->batch_id = message.batch_id();
+  batch->layer = message.layer();
+  batch->total_rows = message.total_rows();
+  batch->arrival = clock_->Now();
+  if (message.has_timeout_us()) {
+    batch->deadline = batch->arrival + absl::Microseconds(message.timeout_us());
+  }
+  batch->row_begin.push_back(0);
+  batch->bytes = kBatchOverhead;
+  open_bytes_ += batch->bytes;
+  return open_.emplace(message.batch_id(), std::move(batch)).first->second.get();
+}
+
+absl::Status BatchAssembler::CheckContinues(const Batch& batch, const Request& request) const {
+  const v1::ComputeRequest& message = request.message;
+  const size_t received = batch.row_begin.size() - 1;
+  if (message.first_row() != received) {
+    return Invalid(absl::StrCat("first_row is ", message.first_row(), "; batch ", batch.batch_id,
+                                " goes on at row ", received,
+                                " (batch_id must be unique among batches in flight)"));
+  }
+  if (message.layer() != batch.layer) {
+    return Invalid(absl::StrCat("layer is ", message.layer(), "; batch ", batch.batch_id,
+                                " began with layer ", batch.layer));
+  }
+  if (message.total_rows() != batch.total_rows) {
+    return Invalid(absl::StrCat("total_rows is ", message.total_rows(), "; batch ", batch.batch_id,
+                                " began with ", batch.total_rows));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BatchAssembler::PinExperts(Batch* batch) const {
+  batch->hosted = hosted_->FindLayer(batch->layer);
+  std::vector<uint32_t> missing;
+  for (const uint32_t expert : batch->expert_ids) {
+    if (batch->hosted == nullptr || batch->hosted->experts[expert] == nullptr) {
+      missing.push_back(expert);
+    }
+  }
+  if (missing.empty()) {
+    return absl::OkStatus();
+  }
+  std::sort(missing.begin(), missing.end());
+  missing.erase(std::unique(missing.begin(), missing.end()), missing.end());
+  const size_t named = std::min(missing.size(), kNamedExperts);
+  return absl::FailedPreconditionError(absl::StrCat(
+      "layer ", batch->layer, ": this node does not hold experts ",
+      absl::StrJoin(missing.begin(), missing.begin() + named, ","),
+      named < missing.size() ? absl::StrCat(" and ", missing.size() - named, " more") : "",
+      "; send them to a node that does"));
+}
+
+void BatchAssembler::Forget(uint64_t batch_id) {
+  const auto found = open_.find(batch_id);
+  if (found != open_.end()) {
+    open_bytes_ -= found->second->bytes;
+    open_.erase(found);
+  }
+}
+
+void BatchAssembler::RememberFailed(uint64_t batch_id) {
+  if (!failed_.insert(batch_id).second) {
+    return;
+  }
+  failed_order_.push_back(batch_id);
+  if (failed_order_.size() > kFailedRemembered) {
+    failed_.erase(failed_order_.front());
+    failed_order_.pop_front();
+  }
+}
+
+}  // namespace expertmesh

@@ -1,0 +1,35 @@
+// Answers to batches, as frames.
+#ifndef EXPERTMESH_EXPERT_SERVICE_COMPUTE_RESPONSE_H_
+#define EXPERTMESH_EXPERT_SERVICE_COMPUTE_RESPONSE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "common/wire/frame.h"
+
+namespace expertmesh {
+
+// The one frame that answers a batch with an error. `status` is not OK.
+Frame EncodeError(uint64_t batch_id, const absl::Status& status);
+
+// The result of one batch: [rows, d_model] floats that `owner` keeps alive.
+struct BatchResult {
+  uint64_t batch_id = 0;
+  const float* partials = nullptr;
+  size_t rows = 0;
+  size_t d_model = 0;
+  std::shared_ptr<const void> owner;
+  uint64_t queue_us = 0;
+  uint64_t compute_us = 0;
+};
+
+// Frames of consecutive rows, as many rows each as fit in `max_frame_bytes` (one row at least). The
+// rows are shared with `owner`, not copied. Timings are in the last frame.
+std::vector<Frame> EncodeResult(const BatchResult& result, size_t max_frame_bytes);
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_EXPERT_SERVICE_COMPUTE_RESPONSE_H_

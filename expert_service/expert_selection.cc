@@ -1,0 +1,188 @@
+#include "expert_service/expert_selection.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "common/base/status_macros.h"
+
+namespace expertmesh {
+namespace {
+
+absl::Status Bad(absl::string_view flag, absl::string_view value, absl::string_view why) {
+  return absl::InvalidArgumentError(absl::StrCat(flag, "=", value, ": ", why));
+}
+
+std::string MoeLayerList(const ModelDescription& model) {
+  std::vector<std::string> runs;
+  for (size_t i = 0; i < model.layers.size();) {
+    size_t end = i + 1;
+    while (end < model.layers.size() &&
+           model.layers[end].layer == model.layers[end - 1].layer + 1) {
+      ++end;
+    }
+    const uint32_t first = model.layers[i].layer;
+    const uint32_t last = model.layers[end - 1].layer;
+    runs.push_back(first == last ? absl::StrCat(first) : absl::StrCat(first, "-", last));
+    i = end;
+  }
+  return absl::StrJoin(runs, ",");
+}
+
+absl::StatusOr<std::vector<const MoeLayerDescription*>> SelectLayers(
+    const SelectionFlags& flags, const ModelDescription& model) {
+  std::vector<const MoeLayerDescription*> layers;
+  if (flags.layers.empty()) {
+    for (const MoeLayerDescription& layer : model.layers) {
+      layers.push_back(&layer);
+    }
+    return layers;
+  }
+  ASSIGN_OR_RETURN(const std::vector<uint32_t> numbers,
+                   ParseRanges("--layers", flags.layers, model.num_layers));
+  for (const uint32_t number : numbers) {
+    const MoeLayerDescription* layer = model.FindLayer(number);
+    if (layer == nullptr) {
+      return Bad(
+          "--layers", flags.layers,
+          absl::StrCat("layer ", number, " is not a MoE layer; the MoE layers of this model are ",
+                       MoeLayerList(model)));
+    }
+    layers.push_back(layer);
+  }
+  return layers;
+}
+
+std::vector<uint32_t> ExpertsOfShard(uint32_t num_experts, Fraction shard, uint32_t replicas) {
+  std::vector<uint32_t> experts;
+  for (uint32_t back = 0; back < replicas; ++back) {
+    const uint64_t run = (shard.index + shard.count - back) % shard.count;
+    const uint64_t begin = run * num_experts / shard.count;
+    const uint64_t end = (run + 1) * num_experts / shard.count;
+    for (uint64_t expert = begin; expert < end; ++expert) {
+      experts.push_back(static_cast<uint32_t>(expert));
+    }
+  }
+  std::sort(experts.begin(), experts.end());
+  return experts;
+}
+
+// Of one layer, by --experts or --shard and --replicas.
+absl::StatusOr<std::vector<uint32_t>> ExpertsOfLayer(const SelectionFlags& flags, Fraction shard,
+                                                     const MoeLayerDescription& layer) {
+  const uint32_t num_experts = layer.routing.num_experts;
+  if (!flags.experts.empty()) {
+    return ParseRanges("--experts", flags.experts, num_experts);
+  }
+  if (!flags.shard.empty()) {
+    if (shard.count > num_experts) {
+      return Bad("--shard", flags.shard,
+                 absl::StrCat("layer ", layer.layer, " has only ", num_experts,
+                              " experts; use at most as many shards"));
+    }
+    return ExpertsOfShard(num_experts, shard, flags.replicas);
+  }
+  std::vector<uint32_t> all(num_experts);
+  std::iota(all.begin(), all.end(), 0);
+  return all;
+}
+
+absl::Status CheckReplicas(const SelectionFlags& flags, Fraction shard) {
+  if (flags.shard.empty()) {
+    if (flags.replicas != 1) {
+      return Bad("--replicas", absl::StrCat(flags.replicas), "needs --shard i/n");
+    }
+    return absl::OkStatus();
+  }
+  if (!flags.experts.empty()) {
+    return Bad("--shard", flags.shard, "cannot be combined with --experts; give one of them");
+  }
+  if (flags.replicas < 1 || flags.replicas > shard.count) {
+    return Bad(
+        "--replicas", absl::StrCat(flags.replicas),
+        absl::StrCat("must be from 1 to the number of shards (", shard.count, " in --shard)"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<Fraction> ParseFraction(absl::string_view flag, absl::string_view value) {
+  const std::vector<absl::string_view> parts = absl::StrSplit(value, '/');
+  Fraction fraction;
+  if (parts.size() != 2 || !absl::SimpleAtoi(parts[0], &fraction.index) ||
+      !absl::SimpleAtoi(parts[1], &fraction.count) || fraction.index >= fraction.count) {
+    return Bad(flag, value, "give i/n with 0 <= i < n, for example 0/4");
+  }
+  return fraction;
+}
+
+absl::StatusOr<std::vector<uint32_t>> ParseRanges(absl::string_view flag, absl::string_view value,
+                                                  uint32_t limit) {
+  std::vector<bool> chosen(limit, false);
+  for (const absl::string_view part : absl::StrSplit(value, ',')) {
+    const std::pair<absl::string_view, absl::string_view> ends =
+        absl::StrSplit(part, absl::MaxSplits('-', 1));
+    uint32_t first = 0;
+    uint32_t last = 0;
+    const bool single = part.find('-') == absl::string_view::npos;
+    if (!absl::SimpleAtoi(ends.first, &first) ||
+        !absl::SimpleAtoi(single ? ends.first : ends.second, &last)) {
+      return Bad(flag, value,
+                 absl::StrCat("'", part, "' is no number or range; give for example 0-31,40"));
+    }
+    if (last < first) {
+      return Bad(flag, value, absl::StrCat("range '", part, "' ends before it begins"));
+    }
+    if (last >= limit) {
+      return Bad(flag, value,
+                 absl::StrCat(last, " does not exist; numbers go from 0 to ",
+                              static_cast<int64_t>(limit) - 1));
+    }
+    std::fill(chosen.begin() + first, chosen.begin() + last + 1, true);
+  }
+  std::vector<uint32_t> numbers;
+  for (uint32_t number = 0; number < limit; ++number) {
+    if (chosen[number]) {
+      numbers.push_back(number);
+    }
+  }
+  return numbers;
+}
+
+absl::StatusOr<std::vector<LayerExperts>> SelectExperts(const SelectionFlags& flags,
+                                                        const ModelDescription& model) {
+  Fraction shard;
+  Fraction slice;
+  if (!flags.shard.empty()) {
+    ASSIGN_OR_RETURN(shard, ParseFraction("--shard", flags.shard));
+  }
+  if (!flags.slice.empty()) {
+    ASSIGN_OR_RETURN(slice, ParseFraction("--slice", flags.slice));
+  }
+  RETURN_IF_ERROR(CheckReplicas(flags, shard));
+  ASSIGN_OR_RETURN(const std::vector<const MoeLayerDescription*> layers,
+                   SelectLayers(flags, model));
+  std::vector<LayerExperts> selection;
+  for (const MoeLayerDescription* layer : layers) {
+    if (layer->expert.intermediate_size % slice.count != 0) {
+      return Bad(
+          "--slice", flags.slice,
+          absl::StrCat("the intermediate size of layer ", layer->layer, ", ",
+                       layer->expert.intermediate_size, ", is not divisible by ", slice.count));
+    }
+    LayerExperts chosen;
+    chosen.layer = layer->layer;
+    chosen.slice = {slice.index, slice.count};
+    ASSIGN_OR_RETURN(chosen.experts, ExpertsOfLayer(flags, shard, *layer));
+    selection.push_back(std::move(chosen));
+  }
+  return selection;
+}
+
+}  // namespace expertmesh

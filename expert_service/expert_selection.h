@@ -1,0 +1,60 @@
+// Which experts a node holds, as flags say it.
+#ifndef EXPERTMESH_EXPERT_SERVICE_EXPERT_SELECTION_H_
+#define EXPERTMESH_EXPERT_SERVICE_EXPERT_SELECTION_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "common/model/expert_weights.h"
+#include "common/model/model_description.h"
+
+namespace expertmesh {
+
+// Experts of one layer, all as the same slice of the intermediate dimension.
+struct LayerExperts {
+  uint32_t layer = 0;
+  std::vector<uint32_t> experts;  // Ascending, each once.
+  IntermediateSlice slice;
+
+  friend bool operator==(const LayerExperts&, const LayerExperts&) = default;
+};
+
+// The flags as given; empty means "not given".
+struct SelectionFlags {
+  // --layers: "3-10,12". Not given: every MoE layer.
+  std::string layers;
+  // --experts: "0-31,40", of every selected layer. Not given: all of them.
+  std::string experts;
+  // --shard: "i/n", i from 0. The experts of each selected layer are dealt to n shards as
+  // contiguous runs whose lengths differ by one at most. Excludes --experts.
+  std::string shard;
+  // --replicas: how many shards hold each run; shard i holds the runs i, i-1 ... i-replicas+1
+  // (mod n). Needs --shard when it is not 1.
+  uint32_t replicas = 1;
+  // --slice: "i/n", the part of the intermediate dimension. Not given: whole experts.
+  std::string slice;
+};
+
+// Ascending by layer; at least one expert in all.
+//   INVALID_ARGUMENT  names the flag, its value and what is accepted.
+absl::StatusOr<std::vector<LayerExperts>> SelectExperts(const SelectionFlags& flags,
+                                                        const ModelDescription& model);
+
+// "i/n" with i < n.
+struct Fraction {
+  uint32_t index = 0;
+  uint32_t count = 1;
+};
+absl::StatusOr<Fraction> ParseFraction(absl::string_view flag, absl::string_view value);
+
+// "0-31,40" to ascending numbers, each once. `limit` bounds them (numbers are below it), so that
+// a mistyped range costs no memory.
+absl::StatusOr<std::vector<uint32_t>> ParseRanges(absl::string_view flag, absl::string_view value,
+                                                  uint32_t limit);
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_EXPERT_SERVICE_EXPERT_SELECTION_H_

@@ -1,0 +1,330 @@
+#include "expert_service/hosted_experts.h"
+
+#include <algorithm>
+#include <map>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/check.h"
+#include "common/base/status_macros.h"
+
+namespace expertmesh {
+namespace {
+
+absl::Status CheckExperts(const MoeLayerDescription* layer, const LayerExperts& wanted) {
+  if (layer == nullptr) {
+    return absl::NotFoundError(
+        absl::StrCat("layer ", wanted.layer, " is not a MoE layer of this model"));
+  }
+  for (const uint32_t expert : wanted.experts) {
+    if (expert >= layer->routing.num_experts) {
+      return absl::NotFoundError(absl::StrCat("layer ", wanted.layer, " has no expert ", expert,
+                                              "; it has ", layer->routing.num_experts));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckSlice(const MoeLayerDescription& layer, IntermediateSlice slice) {
+  if (slice.count == 0 || slice.index >= slice.count ||
+      layer.expert.intermediate_size % slice.count != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "slice ", slice.index, " of ", slice.count, " of layer ", layer.layer,
+        " is impossible; its intermediate size ", layer.expert.intermediate_size,
+        " must be divisible by the number of slices, and the index below that number"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+HostedExpert::HostedExpert(std::shared_ptr<MemoryLedger> ledger, uint64_t ledger_id,
+                           std::shared_ptr<const PackedExpert> packed, IntermediateSlice slice)
+    : ledger_(std::move(ledger)),
+      ledger_id_(ledger_id),
+      bytes_(packed->bytes()),
+      packed_(std::move(packed)),
+      slice_(slice) {}
+
+HostedExpert::~HostedExpert() {
+  packed_.reset();
+  ledger_->Leave(ledger_id_, bytes_);
+}
+
+HostedExperts::Turn::Turn(HostedExperts* owner) : owner_(owner) {
+  absl::MutexLock lock(&owner_->mutex_);
+  const auto free = [owner]()
+                        ABSL_EXCLUSIVE_LOCKS_REQUIRED(owner->mutex_) { return !owner->changing_; };
+  owner_->mutex_.Await(absl::Condition(&free));
+  owner_->changing_ = true;
+}
+
+HostedExperts::Turn::~Turn() {
+  absl::MutexLock lock(&owner_->mutex_);
+  owner_->changing_ = false;
+}
+
+HostedExperts::HostedExperts(std::shared_ptr<const MoeCheckpoint> checkpoint, Backend* backend,
+                             HostedExpertsOptions options, std::function<void()> on_change)
+    : checkpoint_(std::move(checkpoint)),
+      backend_(backend),
+      options_(options),
+      on_change_(std::move(on_change)),
+      ledger_(std::make_shared<MemoryLedger>(options.memory_limit_bytes)),
+      layers_(std::make_shared<const Layers>()) {
+  EXPERTMESH_CHECK(options_.load_threads >= 1);
+}
+
+uint64_t HostedExperts::EstimateBytes(const ExpertOptions& expert, IntermediateSlice slice) const {
+  return uint64_t{3} * expert.d_model * (expert.intermediate_size / slice.count) *
+         BytesOf(backend_->compute_dtype());
+}
+
+absl::Status HostedExperts::PlanOne(const LayerExperts& wanted, const Layers& held,
+                                    std::vector<Item>* items) const {
+  const MoeLayerDescription* layer = checkpoint_->model().FindLayer(wanted.layer);
+  RETURN_IF_ERROR(CheckExperts(layer, wanted));
+  RETURN_IF_ERROR(CheckSlice(*layer, wanted.slice));
+  const auto found = held.find(wanted.layer);
+  for (const uint32_t expert : wanted.experts) {
+    const HostedExpert* present =
+        found == held.end() ? nullptr : found->second->experts[expert].get();
+    if (present == nullptr) {
+      items->push_back(
+          {layer, expert, wanted.slice, EstimateBytes(layer->expert, wanted.slice), nullptr});
+    } else if (present->slice() != wanted.slice) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("layer ", wanted.layer, " expert ", expert, " is held as slice ",
+                       present->slice().index, " of ", present->slice().count, ", not ",
+                       wanted.slice.index, " of ", wanted.slice.count, "; unload it first"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<HostedExperts::Item>> HostedExperts::Plan(
+    absl::Span<const LayerExperts> request) const {
+  const std::shared_ptr<const Layers> held = layers();
+  std::vector<Item> items;
+  for (const LayerExperts& wanted : request) {
+    RETURN_IF_ERROR(PlanOne(wanted, *held, &items));
+  }
+  const auto key = [](const Item& item) { return std::make_pair(item.layer->layer, item.expert); };
+  std::sort(items.begin(), items.end(),
+            [&key](const Item& a, const Item& b) { return key(a) < key(b); });
+  for (size_t i = 1; i < items.size(); ++i) {
+    if (key(items[i - 1]) == key(items[i]) && items[i - 1].slice != items[i].slice) {
+      return absl::InvalidArgumentError(absl::StrCat("layer ", items[i].layer->layer, " expert ",
+                                                     items[i].expert,
+                                                     " is asked for as two slices; ask for one"));
+    }
+  }
+  items.erase(std::unique(items.begin(), items.end(),
+                          [&key](const Item& a, const Item& b) { return key(a) == key(b); }),
+              items.end());
+  return items;
+}
+
+absl::Status HostedExperts::CheckLoad(absl::Span<const LayerExperts> request) const {
+  ASSIGN_OR_RETURN(const std::vector<Item> items, Plan(request));
+  uint64_t bytes = 0;
+  for (const Item& item : items) {
+    bytes += item.estimated_bytes;
+  }
+  RETURN_IF_ERROR(ledger_->Reserve(bytes));
+  ledger_->Unreserve(bytes);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<uint64_t> HostedExperts::Load(absl::Span<const LayerExperts> request,
+                                             Publish publish, const Progress& progress) {
+  const Turn turn(this);
+  ASSIGN_OR_RETURN(std::vector<Item> items, Plan(request));
+  uint64_t bytes = 0;
+  for (const Item& item : items) {
+    bytes += item.estimated_bytes;
+  }
+  RETURN_IF_ERROR(ledger_->Reserve(bytes));
+
+  uint64_t done = 0;  // PackAll calls one_done for one thread at a time.
+  const auto one_done = [&] {
+    ++done;
+    if (progress) {
+      progress(done, items.size());
+    }
+  };
+  absl::Status status;
+  for (size_t begin = 0; begin < items.size() && status.ok();) {
+    size_t end = items.size();
+    if (publish == Publish::kPerLayer) {
+      end = begin + 1;
+      while (end < items.size() && items[end].layer == items[begin].layer) {
+        ++end;
+      }
+    }
+    const absl::Span<Item> group = absl::MakeSpan(items).subspan(begin, end - begin);
+    status = PackAll(group, one_done);
+    if (status.ok()) {
+      PublishItems(group);
+      begin = end;
+    }
+  }
+  for (const Item& item : items) {
+    if (item.loaded == nullptr) {
+      ledger_->Unreserve(item.estimated_bytes);
+    }
+  }
+  RETURN_IF_ERROR(status);
+  return items.size();
+}
+
+absl::Status HostedExperts::PackOne(Item* item) {
+  if (stopping_.load(std::memory_order_relaxed)) {
+    return absl::CancelledError("the node is stopping");
+  }
+  ASSIGN_OR_RETURN(const ExpertWeights weights,
+                   checkpoint_->Expert(item->layer->layer, item->expert));
+  ASSIGN_OR_RETURN(std::shared_ptr<const PackedExpert> packed,
+                   backend_->Pack(item->layer->expert, weights, item->slice));
+  uint64_t id = 0;
+  RETURN_IF_ERROR(ledger_->Enter(item->estimated_bytes, packed->bytes(), &id));
+  item->loaded = std::make_shared<const HostedExpert>(ledger_, id, std::move(packed), item->slice);
+  return absl::OkStatus();
+}
+
+absl::Status HostedExperts::PackAll(absl::Span<Item> items, const std::function<void()>& one_done) {
+  absl::Mutex mutex;
+  absl::Status first_error;  // Guarded by `mutex`, like the calls of one_done.
+  std::atomic<size_t> next{0};
+  std::atomic<bool> failed{false};
+  const auto work = [&] {
+    for (size_t i = next++; i < items.size() && !failed; i = next++) {
+      const absl::Status status = PackOne(&items[i]);
+      const absl::MutexLock lock(&mutex);
+      if (status.ok()) {
+        one_done();
+      } else if (!failed.exchange(true)) {
+        first_error = absl::Status(status.code(),
+                                   absl::StrCat("loading layer ", items[i].layer->layer, " expert ",
+                                                items[i].expert, ": ", status.message()));
+      }
+    }
+  };
+  const size_t extra = std::min<size_t>(options_.load_threads, items.size());
+  std::vector<std::thread> threads;
+  for (size_t i = 1; i < extra; ++i) {
+    threads.emplace_back(work);
+  }
+  work();
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  const absl::MutexLock lock(&mutex);
+  return first_error;
+}
+
+void HostedExperts::PublishItems(absl::Span<const Item> items) {
+  if (items.empty()) {
+    return;
+  }
+  auto changed = std::make_shared<Layers>(*layers());
+  for (size_t begin = 0; begin < items.size();) {
+    const MoeLayerDescription* description = items[begin].layer;
+    std::shared_ptr<const HostedLayer>& slot = (*changed)[description->layer];
+    auto layer =
+        slot == nullptr ? std::make_shared<HostedLayer>() : std::make_shared<HostedLayer>(*slot);
+    layer->description = description;
+    layer->experts.resize(description->routing.num_experts);
+    for (; begin < items.size() && items[begin].layer == description; ++begin) {
+      layer->experts[items[begin].expert] = items[begin].loaded;
+    }
+    slot = std::move(layer);
+  }
+  SetLayers(std::move(changed));
+}
+
+absl::StatusOr<uint64_t> HostedExperts::Unload(absl::Span<const LayerExperts> request) {
+  std::vector<uint64_t> leaving;
+  {
+    const Turn turn(this);
+    auto changed = std::make_shared<Layers>(*layers());
+    for (const LayerExperts& wanted : request) {
+      RETURN_IF_ERROR(CheckExperts(checkpoint_->model().FindLayer(wanted.layer), wanted));
+      const auto found = changed->find(wanted.layer);
+      if (found == changed->end()) {
+        continue;
+      }
+      auto layer = std::make_shared<HostedLayer>(*found->second);
+      for (const uint32_t expert : wanted.experts) {
+        if (layer->experts[expert] != nullptr) {
+          leaving.push_back(layer->experts[expert]->ledger_id());
+          layer->experts[expert] = nullptr;
+        }
+      }
+      if (std::all_of(layer->experts.begin(), layer->experts.end(),
+                      [](const auto& expert) { return expert == nullptr; })) {
+        changed->erase(found);
+      } else {
+        found->second = std::move(layer);
+      }
+    }
+    if (!leaving.empty()) {
+      SetLayers(std::move(changed));
+    }
+  }
+  // Without the turn: batches may take a while, and others may load meanwhile.
+  ledger_->AwaitGone(leaving);
+  return leaving.size();
+}
+
+std::shared_ptr<const HostedExperts::Layers> HostedExperts::layers() const {
+  absl::MutexLock lock(&mutex_);
+  return layers_;
+}
+
+void HostedExperts::SetLayers(std::shared_ptr<const Layers> layers) {
+  {
+    absl::MutexLock lock(&mutex_);
+    layers_.swap(layers);
+  }
+  layers.reset();  // Frees what nobody uses, outside the lock.
+  on_change_();
+}
+
+std::shared_ptr<const HostedLayer> HostedExperts::FindLayer(uint32_t layer) const {
+  const std::shared_ptr<const Layers> held = layers();
+  const auto found = held->find(layer);
+  return found == held->end() ? nullptr : found->second;
+}
+
+std::vector<v1::HostedExperts> HostedExperts::Describe() const {
+  const std::shared_ptr<const Layers> held = layers();
+  std::vector<v1::HostedExperts> described;
+  for (const MoeLayerDescription& description : checkpoint_->model().layers) {
+    const auto found = held->find(description.layer);
+    if (found == held->end()) {
+      continue;
+    }
+    std::map<std::pair<uint32_t, uint32_t>, v1::HostedExperts> by_slice;
+    for (uint32_t expert = 0; expert < found->second->experts.size(); ++expert) {
+      const HostedExpert* hosted = found->second->experts[expert].get();
+      if (hosted == nullptr) {
+        continue;
+      }
+      const IntermediateSlice slice = hosted->slice();
+      v1::HostedExperts& entry = by_slice[{slice.count, slice.index}];
+      entry.set_layer(description.layer);
+      entry.set_slice_index(slice.index);
+      entry.set_slice_count(slice.count);
+      entry.add_experts(expert);
+    }
+    for (auto& [slice, entry] : by_slice) {
+      described.push_back(std::move(entry));
+    }
+  }
+  return described;
+}
+
+}  // namespace expertmesh

@@ -1,0 +1,152 @@
+// The experts a node holds. Compute reads an immutable snapshot per layer; loading and unloading
+// put a new one in its place, so neither ever waits for the other.
+#ifndef EXPERTMESH_EXPERT_SERVICE_HOSTED_EXPERTS_H_
+#define EXPERTMESH_EXPERT_SERVICE_HOSTED_EXPERTS_H_
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/types/span.h"
+#include "common/checkpoint/moe_checkpoint.h"
+#include "common/experts/backend.h"
+#include "expert_service/expert_selection.h"
+#include "expert_service/memory_ledger.h"
+#include "expertmesh/v1/expert.pb.h"
+
+namespace expertmesh {
+
+// One expert, packed. Immutable; its memory is freed, and the ledger told, with its last owner.
+class HostedExpert {
+ public:
+  HostedExpert(std::shared_ptr<MemoryLedger> ledger, uint64_t ledger_id,
+               std::shared_ptr<const PackedExpert> packed, IntermediateSlice slice);
+  ~HostedExpert();
+  HostedExpert(const HostedExpert&) = delete;
+  HostedExpert& operator=(const HostedExpert&) = delete;
+
+  const PackedExpert* packed() const { return packed_.get(); }
+  IntermediateSlice slice() const { return slice_; }
+  uint64_t ledger_id() const { return ledger_id_; }
+
+ private:
+  const std::shared_ptr<MemoryLedger> ledger_;
+  const uint64_t ledger_id_;
+  const uint64_t bytes_;
+  std::shared_ptr<const PackedExpert> packed_;
+  const IntermediateSlice slice_;
+};
+
+// What is held of one layer at one moment. Immutable. A batch keeps the one it was accepted with,
+// and thereby its experts.
+struct HostedLayer {
+  // Belongs to the checkpoint.
+  const MoeLayerDescription* description = nullptr;
+  // [num_experts]; null where not held.
+  std::vector<std::shared_ptr<const HostedExpert>> experts;
+};
+
+struct HostedExpertsOptions {
+  // Largest sum of packed weights, in bytes; 0: no limit.
+  uint64_t memory_limit_bytes = 0;
+  // Threads that pack at the same time; at least 1.
+  int load_threads = 1;
+};
+
+// Thread-safe. Changes (Load, Unload) happen one after the other, in the order they came.
+class HostedExperts {
+ public:
+  // When loaded experts are offered: all of a request together (and none when it fails), or layer
+  // by layer as they are ready.
+  enum class Publish { kTogether, kPerLayer };
+
+  // Experts of the request ready, and experts to load in all. Called from loading threads, one call
+  // at a time.
+  using Progress = std::function<void(uint64_t done, uint64_t total)>;
+
+  // `backend` must outlive this object. `on_change` is called, without locks, after every change of
+  // what is held.
+  HostedExperts(std::shared_ptr<const MoeCheckpoint> checkpoint, Backend* backend,
+                HostedExpertsOptions options, std::function<void()> on_change);
+
+  // Loads what is not held yet; returns how many experts that were. Blocks until they are ready.
+  //   NOT_FOUND            no such layer or expert; nothing is loaded.
+  //   INVALID_ARGUMENT     impossible slice, or one expert asked for as two slices.
+  //   FAILED_PRECONDITION  an expert is held as another slice.
+  //   RESOURCE_EXHAUSTED   the memory limit would be passed; found before anything is packed.
+  //   CANCELLED            Stop() was called.
+  absl::StatusOr<uint64_t> Load(absl::Span<const LayerExperts> request, Publish publish,
+                                const Progress& progress = nullptr);
+
+  // The checks of Load, memory included, without loading.
+  absl::Status CheckLoad(absl::Span<const LayerExperts> request) const;
+
+  // Offers the experts no more, waits until batches that use them are done and their memory is
+  // free; returns how many were held. Slices are ignored.
+  //   NOT_FOUND  no such layer or expert; nothing is unloaded.
+  absl::StatusOr<uint64_t> Unload(absl::Span<const LayerExperts> request);
+
+  // Null when nothing of `layer` is held (or it is not a MoE layer).
+  std::shared_ptr<const HostedLayer> FindLayer(uint32_t layer) const;
+
+  // Ascending by layer, then one entry per slice.
+  std::vector<v1::HostedExperts> Describe() const;
+
+  const MemoryLedger& memory() const { return *ledger_; }
+
+  // Makes a running Load, and every later one, end with CANCELLED.
+  void Stop() { stopping_.store(true, std::memory_order_relaxed); }
+
+ private:
+  struct Item {
+    const MoeLayerDescription* layer;
+    uint32_t expert;
+    IntermediateSlice slice;
+    uint64_t estimated_bytes;
+    std::shared_ptr<const HostedExpert> loaded;
+  };
+  using Layers = absl::flat_hash_map<uint32_t, std::shared_ptr<const HostedLayer>>;
+
+  // While one exists no other thread is in Load or Unload.
+  class Turn {
+   public:
+    explicit Turn(HostedExperts* owner);
+    ~Turn();
+
+   private:
+    HostedExperts* const owner_;
+  };
+
+  // What Load has to do, sorted by layer and expert.
+  absl::StatusOr<std::vector<Item>> Plan(absl::Span<const LayerExperts> request) const;
+  absl::Status PlanOne(const LayerExperts& wanted, const Layers& held,
+                       std::vector<Item>* items) const;
+  uint64_t EstimateBytes(const ExpertOptions& expert, IntermediateSlice slice) const;
+  absl::Status PackAll(absl::Span<Item> items, const std::function<void()>& one_done);
+  absl::Status PackOne(Item* item);
+  void PublishItems(absl::Span<const Item> items);
+  std::shared_ptr<const Layers> layers() const;
+  void SetLayers(std::shared_ptr<const Layers> layers);
+
+  const std::shared_ptr<const MoeCheckpoint> checkpoint_;
+  Backend* const backend_;
+  const HostedExpertsOptions options_;
+  const std::function<void()> on_change_;
+  const std::shared_ptr<MemoryLedger> ledger_;
+  std::atomic<bool> stopping_{false};
+
+  mutable absl::Mutex mutex_;
+  bool changing_ ABSL_GUARDED_BY(mutex_) = false;
+  std::shared_ptr<const Layers> layers_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_EXPERT_SERVICE_HOSTED_EXPERTS_H_

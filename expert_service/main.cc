@@ -1,0 +1,229 @@
+// expertmesh-expert: holds experts of a checkpoint and computes them for routers.
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/clock.h"
+#include "common/base/process.h"
+#include "common/base/status_macros.h"
+#include "common/checkpoint/moe_checkpoint.h"
+#include "common/experts/cpu_backend.h"
+#include "common/net/node_server.h"
+#include "common/telemetry/logging.h"
+#include "common/telemetry/metrics.h"
+#include "expert_service/expert_selection.h"
+#include "expert_service/node.h"
+
+ABSL_FLAG(std::string, model, "", "Checkpoint folder in Hugging Face layout (required)");
+ABSL_FLAG(std::string, listen, "0.0.0.0:50061", "Address to serve on; port 0 picks one");
+ABSL_FLAG(std::string, node_id, "", "Stable name of this node; empty: its host name and port");
+ABSL_FLAG(std::string, layers, "", "MoE layers to hold, like 3-10,12; empty: all");
+ABSL_FLAG(std::string, experts, "", "Experts of these layers to hold, like 0-31,40; empty: all");
+ABSL_FLAG(std::string, shard, "",
+          "i/n: hold the i-th (from 0) of n even runs of each layer's experts");
+ABSL_FLAG(uint32_t, replicas, 1, "With --shard: how many shards hold each run");
+ABSL_FLAG(std::string, slice, "", "i/n: hold the i-th of n parts of the intermediate dimension");
+ABSL_FLAG(std::string, compute_dtype, "auto",
+          "f32, bf16, or auto: bf16 for a BF16 checkpoint where the machine can, else f32");
+ABSL_FLAG(int, threads, 0, "Threads that compute and load; 0: one per core");
+ABSL_FLAG(uint64_t, memory_limit_bytes, 0, "Most bytes of packed weights; 0: no limit");
+ABSL_FLAG(uint32_t, max_batch_rows, 8192, "Largest batch, and most rows computed together");
+ABSL_FLAG(uint64_t, max_queue_rows, 65536, "Rows that may wait; more are refused");
+ABSL_FLAG(uint64_t, max_message_bytes, uint64_t{8} << 20, "Largest frame accepted");
+ABSL_FLAG(std::string, metrics_listen, "0.0.0.0:9464",
+          "Address of GET /metrics; port 0 picks one, empty turns it off");
+ABSL_FLAG(std::string, port_file, "",
+          "File to write \"grpc_port metrics_port\" to once both are bound");
+ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(20),
+          "Time for batches in flight to finish after SIGTERM");
+ABSL_FLAG(std::string, log_level, "info", "trace, debug, info, warning, error or off");
+
+namespace expertmesh {
+namespace {
+
+// So long a draining node still accepts what routers sent before they heard of it.
+constexpr absl::Duration kDrainLinger = absl::Milliseconds(200);
+// For answers that are queued when everything is computed.
+constexpr absl::Duration kShutdownGrace = absl::Seconds(2);
+
+absl::Status CheckFlags(const std::vector<char*>& rest) {
+  if (rest.size() > 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("unexpected argument '", rest[1], "'; see --help"));
+  }
+  if (absl::GetFlag(FLAGS_model).empty()) {
+    return absl::InvalidArgumentError("--model is empty; give a checkpoint folder");
+  }
+  if (absl::GetFlag(FLAGS_listen).empty()) {
+    return absl::InvalidArgumentError("--listen is empty; give host:port");
+  }
+  if (absl::GetFlag(FLAGS_threads) < 0) {
+    return absl::InvalidArgumentError(absl::StrCat("--threads=", absl::GetFlag(FLAGS_threads),
+                                                   ": must be 0 (all cores) or more"));
+  }
+  if (absl::GetFlag(FLAGS_drain_timeout) < absl::ZeroDuration()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--drain-timeout=", absl::FormatDuration(absl::GetFlag(FLAGS_drain_timeout)),
+                     ": must not be negative"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<DType> ComputeDTypeFlag(DType checkpoint) {
+  const std::string name = absl::GetFlag(FLAGS_compute_dtype);
+  if (name == "auto") {
+    return checkpoint == DType::kBF16 && CpuSupportsBF16() ? DType::kBF16 : DType::kF32;
+  }
+  if (name == "f32") {
+    return DType::kF32;
+  }
+  if (name == "bf16") {
+    return DType::kBF16;
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("--compute-dtype=", name, ": give auto, f32 or bf16"));
+}
+
+absl::StatusOr<NodeOptions> OptionsFromFlags(const ModelDescription& model, int threads) {
+  NodeOptions options;
+  options.node_id = absl::GetFlag(FLAGS_node_id);
+  if (options.node_id.empty()) {
+    char host[256] = "localhost";
+    (void)gethostname(host, sizeof(host) - 1);
+    const std::string listen = absl::GetFlag(FLAGS_listen);
+    const std::string port = listen.substr(listen.rfind(':') + 1);
+    // A port that is not chosen yet tells nodes of one host apart as little as none.
+    options.node_id = absl::StrCat(host, ":", port == "0" ? absl::StrCat("pid", getpid()) : port);
+  }
+  options.max_batch_rows = absl::GetFlag(FLAGS_max_batch_rows);
+  options.max_queue_rows = absl::GetFlag(FLAGS_max_queue_rows);
+  options.max_frame_bytes = absl::GetFlag(FLAGS_max_message_bytes);
+  const uint64_t needed = uint64_t{model.d_model} * sizeof(float) + 4096;
+  if (options.max_frame_bytes < needed) {
+    return absl::InvalidArgumentError(absl::StrCat("--max-message-bytes=", options.max_frame_bytes,
+                                                   ": one row of this model ", "needs ", needed));
+  }
+  options.reply_frame_bytes = std::min(options.reply_frame_bytes, options.max_frame_bytes);
+  options.memory_limit_bytes = absl::GetFlag(FLAGS_memory_limit_bytes);
+  options.load_threads = threads;
+  return options;
+}
+
+uint64_t CountExperts(const std::vector<LayerExperts>& selection) {
+  uint64_t count = 0;
+  for (const LayerExperts& layer : selection) {
+    count += layer.experts.size();
+  }
+  return count;
+}
+
+absl::Status LoadAndLog(Node* node, const std::vector<LayerExperts>& selection) {
+  spdlog::info("loading {} experts of {} layers", CountExperts(selection), selection.size());
+  const absl::Time start = Clock::Real()->Now();
+  uint64_t last_tenth = 0;
+  const absl::Status status = node->Load(selection, [&last_tenth](uint64_t done, uint64_t total) {
+    if (const uint64_t tenth = done * 10 / total; tenth > last_tenth) {
+      last_tenth = tenth;
+      spdlog::info("loaded {} of {} experts", done, total);
+    }
+  });
+  if (status.ok()) {
+    spdlog::info("ready after {:.1f} s, {} bytes of weights",
+                 absl::ToDoubleSeconds(Clock::Real()->Now() - start),
+                 node->Describe().memory().weights_bytes());
+  } else if (absl::IsCancelled(status)) {
+    spdlog::info("loading was stopped");
+  } else {
+    spdlog::error("{}; the node stays up to say so, and serves what it has",
+                  std::string(status.message()));
+  }
+  return status;
+}
+
+// Serves until a signal comes, then finishes what is in flight.
+absl::Status ServeUntilSignal(Node* node, NodeServer* server,
+                              const std::vector<LayerExperts>& selection) {
+  absl::Status loaded;
+  std::thread loading([&] { loaded = LoadAndLog(node, selection); });
+  const int signal = WaitForStopSignal();
+  const absl::Duration timeout = absl::GetFlag(FLAGS_drain_timeout);
+  spdlog::info("signal {}: finishing what is in flight, at most {}", signal,
+               absl::FormatDuration(timeout));
+  if (!node->Drain(kDrainLinger, Clock::Real()->Now() + timeout)) {
+    spdlog::warn("batches were left unanswered after {}", absl::FormatDuration(timeout));
+  }
+  server->Shutdown(kShutdownGrace);
+  loading.join();
+  return absl::IsCancelled(loaded) ? absl::OkStatus() : loaded;
+}
+
+absl::Status Run(const std::vector<char*>& rest) {
+  RETURN_IF_ERROR(CheckFlags(rest));
+  RETURN_IF_ERROR(InitLogging("expertmesh-expert", absl::GetFlag(FLAGS_log_level)));
+  ASSIGN_OR_RETURN(const std::shared_ptr<const MoeCheckpoint> checkpoint,
+                   MoeCheckpoint::Open(absl::GetFlag(FLAGS_model)));
+  const SelectionFlags selection_flags = {absl::GetFlag(FLAGS_layers), absl::GetFlag(FLAGS_experts),
+                                          absl::GetFlag(FLAGS_shard), absl::GetFlag(FLAGS_replicas),
+                                          absl::GetFlag(FLAGS_slice)};
+  ASSIGN_OR_RETURN(const std::vector<LayerExperts> selection,
+                   SelectExperts(selection_flags, checkpoint->model()));
+  const int threads =
+      absl::GetFlag(FLAGS_threads) > 0 ? absl::GetFlag(FLAGS_threads) : AvailableCores();
+  CpuBackendOptions backend_options;
+  ASSIGN_OR_RETURN(backend_options.compute_dtype, ComputeDTypeFlag(checkpoint->model().dtype));
+  backend_options.threads = threads;
+  ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, MakeCpuBackend(backend_options));
+
+  const auto registry = std::make_shared<prometheus::Registry>();
+  RegisterProcessMetrics("expertmesh-expert", *registry);
+  ASSIGN_OR_RETURN(const NodeOptions options, OptionsFromFlags(checkpoint->model(), threads));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Node> node,
+                   Node::Create(options, checkpoint, backend.get(), Clock::Real(), registry));
+  RETURN_IF_ERROR(node->CheckLoad(selection));
+
+  NodeServerOptions server_options;
+  server_options.address = absl::GetFlag(FLAGS_listen);
+  server_options.max_frame_bytes = options.max_frame_bytes;
+  ASSIGN_OR_RETURN(const std::unique_ptr<NodeServer> server,
+                   NodeServer::Start(node.get(), server_options));
+  std::unique_ptr<MetricsServer> metrics;
+  if (const std::string address = absl::GetFlag(FLAGS_metrics_listen); !address.empty()) {
+    ASSIGN_OR_RETURN(metrics, MetricsServer::Start(address, registry));
+  }
+  const int metrics_port = metrics == nullptr ? 0 : metrics->port();
+  RETURN_IF_ERROR(WritePortFile(absl::GetFlag(FLAGS_port_file), server->port(), metrics_port));
+  spdlog::info("{}: {} ({}, {}) on port {}, metrics on port {}", options.node_id,
+               absl::GetFlag(FLAGS_model), checkpoint->model().family,
+               std::string(NameOf(backend->compute_dtype())), server->port(), metrics_port);
+  return ServeUntilSignal(node.get(), server.get(), selection);
+}
+
+}  // namespace
+}  // namespace expertmesh
+
+int main(int argc, char** argv) {
+  expertmesh::TuneProcess();
+  expertmesh::BlockStopSignals();
+  absl::SetProgramUsageMessage(
+      "Holds experts of a model and computes them for routers.\n"
+      "  expertmesh-expert --model DIR [--shard i/n [--replicas r]]");
+  expertmesh::AcceptHyphens(argc, argv);
+  const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
+  const absl::Status status = expertmesh::Run(rest);
+  if (!status.ok()) {
+    std::fprintf(stderr, "expertmesh-expert: %s\n", std::string(status.message()).c_str());
+    return 1;
+  }
+  return 0;
+}

@@ -1,0 +1,76 @@
+#include "expert_service/memory_ledger.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/check.h"
+
+namespace expertmesh {
+
+absl::Status MemoryLedger::CheckLimit(uint64_t more) const {
+  if (limit_bytes_ == 0 || more <= limit_bytes_ - std::min(limit_bytes_, held_ + reserved_)) {
+    return absl::OkStatus();
+  }
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "experts need ", more, " bytes more, ", held_ + reserved_, " of the limit of ", limit_bytes_,
+      " are in use; load fewer, unload some, or raise ", "--memory-limit-bytes"));
+}
+
+absl::Status MemoryLedger::Reserve(uint64_t bytes) {
+  absl::MutexLock lock(&mutex_);
+  absl::Status status = CheckLimit(bytes);
+  if (status.ok()) {
+    reserved_ += bytes;
+  }
+  return status;
+}
+
+void MemoryLedger::Unreserve(uint64_t bytes) {
+  absl::MutexLock lock(&mutex_);
+  EXPERTMESH_CHECK(bytes <= reserved_);
+  reserved_ -= bytes;
+}
+
+absl::Status MemoryLedger::Enter(uint64_t reserved, uint64_t actual, uint64_t* id) {
+  absl::MutexLock lock(&mutex_);
+  EXPERTMESH_CHECK(reserved <= reserved_);
+  if (actual > reserved) {
+    absl::Status status = CheckLimit(actual - reserved);
+    if (!status.ok()) {
+      return status;
+    }
+  }
+  reserved_ -= reserved;
+  held_ += actual;
+  *id = next_id_++;
+  entries_.insert(*id);
+  return absl::OkStatus();
+}
+
+void MemoryLedger::Leave(uint64_t id, uint64_t bytes) {
+  absl::MutexLock lock(&mutex_);
+  held_ -= bytes;
+  entries_.erase(id);
+  left_.SignalAll();
+}
+
+void MemoryLedger::AwaitGone(absl::Span<const uint64_t> ids) const {
+  absl::MutexLock lock(&mutex_);
+  for (const uint64_t id : ids) {
+    while (entries_.contains(id)) {
+      left_.Wait(&mutex_);
+    }
+  }
+}
+
+uint64_t MemoryLedger::used_bytes() const {
+  absl::MutexLock lock(&mutex_);
+  return held_ + reserved_;
+}
+
+uint64_t MemoryLedger::held_bytes() const {
+  absl::MutexLock lock(&mutex_);
+  return held_;
+}
+
+}  // namespace expertmesh

@@ -1,0 +1,278 @@
+#include "expert_service/node.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/process.h"
+#include "common/base/status_macros.h"
+#include "common/wire/message_codec.h"
+#include "expert_service/compute_response.h"
+
+namespace expertmesh {
+namespace {
+
+// One stream of a router.
+class ComputeHandler final : public StreamHandler {
+ public:
+  ComputeHandler(Scheduler* scheduler, NodeMetrics* metrics, BatchAssembler assembler,
+                 std::shared_ptr<FrameSink> replies)
+      : scheduler_(scheduler),
+        metrics_(metrics),
+        assembler_(std::move(assembler)),
+        replies_(std::move(replies)),
+        stream_(scheduler_->OpenStream(replies_)) {}
+
+  ~ComputeHandler() override { scheduler_->CloseStream(stream_); }
+
+  void OnFrame(Frame frame) override {
+    BatchAssembler::Outcome outcome = assembler_.Add(frame);
+    absl::Status status = outcome.status;
+    if (outcome.batch != nullptr) {
+      status = scheduler_->Enqueue(stream_, std::move(outcome.batch));
+    }
+    if (!status.ok()) {
+      metrics_->Rejected(status.code());
+      // A stream that is gone no longer wants its answer.
+      (void)replies_->Send(EncodeError(outcome.batch_id, status));
+    }
+  }
+
+ private:
+  Scheduler* const scheduler_;
+  NodeMetrics* const metrics_;
+  BatchAssembler assembler_;
+  const std::shared_ptr<FrameSink> replies_;
+  const Scheduler::StreamId stream_;
+};
+
+std::vector<LayerExperts> FromProto(
+    const google::protobuf::RepeatedPtrField<v1::HostedExperts>& entries) {
+  std::vector<LayerExperts> result;
+  for (const v1::HostedExperts& entry : entries) {
+    LayerExperts experts;
+    experts.layer = entry.layer();
+    experts.experts.assign(entry.experts().begin(), entry.experts().end());
+    std::sort(experts.experts.begin(), experts.experts.end());
+    experts.experts.erase(std::unique(experts.experts.begin(), experts.experts.end()),
+                          experts.experts.end());
+    // Both left out: the whole expert.
+    const bool whole = entry.slice_index() == 0 && entry.slice_count() == 0;
+    experts.slice = {entry.slice_index(), whole ? 1 : entry.slice_count()};
+    result.push_back(std::move(experts));
+  }
+  return result;
+}
+
+uint64_t BytesOfRows(uint64_t rows, const ModelDescription& model) {
+  return rows * model.d_model * sizeof(float);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Node>> Node::Create(const NodeOptions& options,
+                                                   std::shared_ptr<const MoeCheckpoint> checkpoint,
+                                                   Backend* backend, Clock* clock,
+                                                   std::shared_ptr<prometheus::Registry> registry) {
+  if (options.node_id.empty()) {
+    return absl::InvalidArgumentError("node_id is empty; give a stable name");
+  }
+  if (options.max_batch_rows < 1) {
+    return absl::InvalidArgumentError("max_batch_rows is 0; must be at least 1");
+  }
+  if (options.max_queue_rows < options.max_batch_rows) {
+    return absl::InvalidArgumentError(absl::StrCat("max_queue_rows is ", options.max_queue_rows,
+                                                   "; must be at least max_batch_rows, ",
+                                                   options.max_batch_rows));
+  }
+  if (options.load_threads < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("load_threads is ", options.load_threads, "; must be at least 1"));
+  }
+  return std::unique_ptr<Node>(
+      new Node(options, std::move(checkpoint), backend, clock, std::move(registry)));
+}
+
+Node::Node(const NodeOptions& options, std::shared_ptr<const MoeCheckpoint> checkpoint,
+           Backend* backend, Clock* clock, std::shared_ptr<prometheus::Registry> registry)
+    : options_(options),
+      checkpoint_(std::move(checkpoint)),
+      backend_(backend),
+      clock_(clock),
+      metrics_(std::move(registry)),
+      hosted_(checkpoint_, backend, {options.memory_limit_bytes, options.load_threads},
+              [this] { OnHostedChange(); }),
+      scheduler_(MakeSchedulerOptions(), backend, clock, &metrics_) {}
+
+Node::~Node() {
+  hosted_.Stop();
+  scheduler_.Stop();
+}
+
+AssemblyLimits Node::MakeAssemblyLimits() const {
+  AssemblyLimits limits;
+  limits.max_batch_rows = options_.max_batch_rows;
+  limits.max_frame_bytes = options_.max_frame_bytes;
+  limits.max_open_bytes = options_.max_open_bytes;
+  if (limits.max_open_bytes == 0) {
+    limits.max_open_bytes =
+        2 * (BytesOfRows(options_.max_batch_rows, checkpoint_->model()) + options_.max_frame_bytes);
+  }
+  return limits;
+}
+
+SchedulerOptions Node::MakeSchedulerOptions() const {
+  SchedulerOptions options;
+  options.max_batch_rows = options_.max_batch_rows;
+  options.max_queue_rows = options_.max_queue_rows;
+  options.max_queue_bytes = options_.max_queue_bytes;
+  if (options.max_queue_bytes == 0) {
+    options.max_queue_bytes =
+        2 * (BytesOfRows(options_.max_queue_rows, checkpoint_->model()) + options_.max_frame_bytes);
+  }
+  options.reply_frame_bytes = options_.reply_frame_bytes;
+  return options;
+}
+
+absl::Status Node::CheckLoad(absl::Span<const LayerExperts> selection) const {
+  return hosted_.CheckLoad(selection);
+}
+
+absl::Status Node::Load(absl::Span<const LayerExperts> selection,
+                        const HostedExperts::Progress& progress) {
+  for (const LayerExperts& layer : selection) {
+    metrics_.Offer(layer.layer, layer.experts);
+  }
+  const absl::Status status =
+      hosted_.Load(selection, HostedExperts::Publish::kPerLayer, progress).status();
+  if (status.ok()) {
+    SetState(v1::NODE_STATE_READY, "");
+  } else {
+    SetState(v1::NODE_STATE_FAILED, std::string(status.message()));
+  }
+  return status;
+}
+
+bool Node::Drain(absl::Duration linger, absl::Time deadline) {
+  const absl::Time until = std::min(clock_->Now() + linger, deadline);
+  hosted_.Stop();
+  SetState(v1::NODE_STATE_DRAINING, "");
+  {
+    const absl::MutexLock lock(&mutex_);
+    while (!clock_->WaitUntil(&mutex_, &linger_, until)) {
+    }
+  }
+  const bool idle = scheduler_.AwaitIdle(deadline);
+  scheduler_.Stop();
+  return idle;
+}
+
+void Node::SetState(v1::NodeState state, std::string message) {
+  {
+    const absl::MutexLock lock(&mutex_);
+    if (state_ == v1::NODE_STATE_DRAINING || state_ == state) {
+      return;
+    }
+    state_ = state;
+    message_ = std::move(message);
+    ++version_;
+  }
+  metrics_.SetState(state);
+  notifier_.Notify();
+}
+
+void Node::OnHostedChange() {
+  {
+    const absl::MutexLock lock(&mutex_);
+    ++version_;
+  }
+  metrics_.SetWeightsBytes(hosted_.memory().held_bytes());
+  notifier_.Notify();
+}
+
+v1::MemoryUsage Node::Memory() const {
+  v1::MemoryUsage memory;
+  memory.set_weights_bytes(hosted_.memory().held_bytes());
+  memory.set_resident_bytes(ResidentBytes());
+  memory.set_limit_bytes(hosted_.memory().limit_bytes());
+  return memory;
+}
+
+v1::DescribeResponse Node::Describe() const {
+  v1::DescribeResponse response;
+  {
+    const absl::MutexLock lock(&mutex_);
+    response.set_state(state_);
+    response.set_message(message_);
+  }
+  response.set_node_id(options_.node_id);
+  response.set_family(checkpoint_->model().family);
+  response.set_fingerprint(checkpoint_->fingerprint());
+  response.set_d_model(checkpoint_->model().d_model);
+  response.set_backend(std::string(backend_->name()));
+  response.set_compute_dtype(ToWire(backend_->compute_dtype()));
+  for (v1::HostedExperts& hosted : hosted_.Describe()) {
+    *response.add_hosted() = std::move(hosted);
+  }
+  *response.mutable_memory() = Memory();
+  response.set_max_batch_rows(options_.max_batch_rows);
+  response.set_max_frame_bytes(options_.max_frame_bytes);
+  return response;
+}
+
+v1::WatchStatusResponse Node::Status() const {
+  v1::WatchStatusResponse status;
+  {
+    // Before the description: that may be newer than its version, never older.
+    const absl::MutexLock lock(&mutex_);
+    status.set_version(version_);
+  }
+  *status.mutable_description() = Describe();
+  status.set_state(status.description().state());
+  const Scheduler::Load load = scheduler_.load();
+  status.set_batches_in_flight(load.batches);
+  status.set_rows_in_flight(load.rows);
+  return status;
+}
+
+std::unique_ptr<StatusSubscription> Node::Subscribe(std::function<void()> on_change) {
+  return notifier_.Subscribe(std::move(on_change));
+}
+
+std::unique_ptr<StreamHandler> Node::OpenCompute(std::shared_ptr<FrameSink> replies) {
+  return std::make_unique<ComputeHandler>(
+      &scheduler_, &metrics_,
+      BatchAssembler(MakeAssemblyLimits(), &checkpoint_->model(), &hosted_, clock_),
+      std::move(replies));
+}
+
+absl::StatusOr<v1::LoadExpertsResponse> Node::LoadExperts(const v1::LoadExpertsRequest& request) {
+  {
+    const absl::MutexLock lock(&mutex_);
+    if (state_ == v1::NODE_STATE_DRAINING) {
+      return absl::UnavailableError("this node is draining; load the experts on another one");
+    }
+  }
+  const std::vector<LayerExperts> wanted = FromProto(request.experts());
+  ASSIGN_OR_RETURN(const uint64_t loaded, hosted_.Load(wanted, HostedExperts::Publish::kTogether));
+  for (const LayerExperts& layer : wanted) {
+    metrics_.Offer(layer.layer, layer.experts);
+  }
+  v1::LoadExpertsResponse response;
+  response.set_loaded(loaded);
+  *response.mutable_memory() = Memory();
+  return response;
+}
+
+absl::StatusOr<v1::UnloadExpertsResponse> Node::UnloadExperts(
+    const v1::UnloadExpertsRequest& request) {
+  ASSIGN_OR_RETURN(const uint64_t unloaded, hosted_.Unload(FromProto(request.experts())));
+  metrics_.SetWeightsBytes(hosted_.memory().held_bytes());
+  v1::UnloadExpertsResponse response;
+  response.set_unloaded(unloaded);
+  *response.mutable_memory() = Memory();
+  return response;
+}
+
+}  // namespace expertmesh

@@ -1,0 +1,72 @@
+// The node's metrics. Names and labels are part of what operators rely on.
+#ifndef EXPERTMESH_EXPERT_SERVICE_NODE_METRICS_H_
+#define EXPERTMESH_EXPERT_SERVICE_NODE_METRICS_H_
+
+#include <prometheus/counter.h>
+#include <prometheus/family.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "expertmesh/v1/expert.pb.h"
+
+namespace expertmesh {
+
+// Thread-safe.
+class NodeMetrics {
+ public:
+  explicit NodeMetrics(std::shared_ptr<prometheus::Registry> registry);
+
+  // One batch answered well: its wait, and one computed group: its rows, duration and assignments
+  // per expert ([num_experts], zeros are left out).
+  void Queued(absl::Duration wait);
+  void Computed(uint32_t layer, size_t rows, absl::Duration duration,
+                absl::Span<const uint64_t> assignments);
+  // One batch that got an error instead of a result; `reason` is its code in lower case, or
+  // "stream_gone".
+  void Rejected(absl::StatusCode code);
+  void Dropped();
+  void NonFinite(size_t tokens);
+  void SetQueueRows(uint64_t rows);
+  void SetWeightsBytes(uint64_t bytes);
+  void SetState(v1::NodeState state);
+
+  // Makes the series of an expert appear with 0 before its first token.
+  void Offer(uint32_t layer, absl::Span<const uint32_t> experts);
+
+ private:
+  prometheus::Counter& Tokens(uint32_t layer, uint32_t expert);
+  void CountRejected(absl::string_view reason);
+
+  const std::shared_ptr<prometheus::Registry> registry_;
+  prometheus::Family<prometheus::Counter>& tokens_;
+  prometheus::Histogram& batch_rows_;
+  prometheus::Histogram& queue_seconds_;
+  prometheus::Histogram& forward_seconds_;
+  prometheus::Family<prometheus::Counter>& rejected_;
+  prometheus::Gauge& weights_bytes_;
+  prometheus::Counter& nonfinite_;
+  prometheus::Gauge& queue_rows_;
+  prometheus::Family<prometheus::Gauge>& state_;
+
+  // Family::Add is slow; children are looked up once.
+  absl::Mutex mutex_;
+  absl::flat_hash_map<std::pair<uint32_t, uint32_t>, prometheus::Counter*> tokens_of_
+      ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_EXPERT_SERVICE_NODE_METRICS_H_

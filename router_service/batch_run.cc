@@ -1,0 +1,424 @@
+#include "router_service/batch_run.h"
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <numeric>
+#include <set>
+#include <tuple>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/base/check.h"
+#include "common/wire/tensor_copy.h"
+#include "router_service/combine.h"
+
+namespace expertmesh {
+namespace {
+
+// Room for the fields of a frame that are not rows.
+constexpr uint64_t kFrameHeaderBytes = 4096;
+
+// `slices[s]` is the slice of the expert that `node` holds in `placement`; only that one is to be
+// served again, and only from a placement cut the same way.
+ExpertReplicas ReplicasOfSlice(const ExpertReplicas& before, const ExpertReplicas& now,
+                               NodeIndex node) {
+  if (before.slices.size() != now.slices.size()) {
+    return {};
+  }
+  for (size_t s = 0; s < before.slices.size(); ++s) {
+    if (std::binary_search(before.slices[s].begin(), before.slices[s].end(), node)) {
+      return ExpertReplicas{{now.slices[s]}};
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+BatchRun::BatchRun(const RunEnvironment* environment, const LayerRuntime* layer,
+                   std::vector<ForwardJobPtr> jobs, std::function<void()> on_finished)
+    : environment_(environment),
+      layer_(layer),
+      jobs_(std::move(jobs)),
+      on_finished_(std::move(on_finished)),
+      closed_at_(environment->clock->Now()) {}
+
+void BatchRun::Start() {
+  if (!AllAnswered()) {
+    GatherRows();
+    Route();
+  }
+  if (!AllAnswered()) {
+    DispatchAll();
+    ComputeShared();
+  }
+  WorkDone();
+}
+
+void BatchRun::GatherRows() {
+  for (const ForwardJobPtr& job : jobs_) {
+    first_row_of_job_.push_back(rows_);
+    rows_ += static_cast<uint32_t>(job->rows());
+    environment_->metrics->queue_seconds.Observe(absl::ToDoubleSeconds(closed_at_ - job->arrival));
+  }
+  const size_t row_bytes = environment_->d_model * BytesOf(environment_->activation_dtype);
+  hidden_states_ = std::make_shared<AlignedBuffer>(rows_ * row_bytes);
+  uint64_t nonfinite = 0;
+  for (size_t i = 0; i < jobs_.size(); ++i) {
+    nonfinite += CopyRows(jobs_[i]->hidden_states, environment_->activation_dtype,
+                          hidden_states_->data() + first_row_of_job_[i] * row_bytes);
+  }
+  environment_->metrics->nonfinite_tokens.Increment(static_cast<double>(nonfinite));
+  environment_->metrics->batch_tokens.Observe(rows_);
+}
+
+void BatchRun::Route() {
+  thread_local GateScratch scratch;
+  const size_t assignments = size_t{rows_} * layer_->description->routing.top_k;
+  expert_ids_.resize(assignments);
+  expert_weights_.resize(assignments);
+  const absl::Status status =
+      layer_->gate->Route(hidden_states_->data(), environment_->activation_dtype, rows_, &scratch,
+                          absl::MakeSpan(expert_ids_), absl::MakeSpan(expert_weights_));
+  if (!status.ok()) {
+    FailAll(status, "gate");
+    return;
+  }
+  LayerLoadCounters& load = *layer_->load;
+  load.tokens.fetch_add(rows_, std::memory_order_relaxed);
+  for (const uint32_t expert : expert_ids_) {
+    load.assignments[expert].fetch_add(1, std::memory_order_relaxed);
+  }
+}
+
+void BatchRun::DispatchAll() {
+  const std::shared_ptr<const Placement> placement = environment_->fleet->placement();
+  const std::vector<ExpertReplicas>* replicas = placement->Layer(layer_->description->layer);
+  EXPERTMESH_CHECK(replicas != nullptr);
+  std::vector<uint32_t> rows(rows_);
+  std::iota(rows.begin(), rows.end(), 0);
+  std::vector<uint32_t> row_begin(rows_ + 1);
+  for (uint32_t row = 0; row <= rows_; ++row) {
+    row_begin[row] = row * layer_->description->routing.top_k;
+  }
+  const Assignments assignments{rows, row_begin, expert_ids_, expert_weights_};
+  BatchPlan plan = PlanBatch(
+      *replicas, assignments, [this](NodeIndex node) { return LoadOf(node); },
+      [](NodeIndex) { return true; });
+  environment_->metrics->batch_nodes.Observe(static_cast<double>(plan.nodes.size()));
+  dispatched_at_ = environment_->clock->Now();
+  Dispatch(std::move(plan), placement, nullptr);
+}
+
+void BatchRun::ComputeShared() {
+  if (layer_->shared_expert == nullptr || AllAnswered()) {
+    return;
+  }
+  shared_output_.Resize(size_t{rows_} * environment_->d_model * sizeof(float));
+  std::vector<uint32_t> row_begin(rows_ + 1);
+  std::iota(row_begin.begin(), row_begin.end(), 0);
+  const std::vector<const PackedExpert*> experts(rows_, layer_->shared_expert.get());
+  const std::vector<float> weights(rows_, 1.0f);
+  GroupedBatch batch;
+  batch.hidden_states = hidden_states_->data();
+  batch.rows = rows_;
+  batch.d_model = environment_->d_model;
+  batch.row_begin = row_begin;
+  batch.experts = experts;
+  batch.weights = weights;
+  batch.partials = shared_output_.as<float>();
+  const absl::Status status = environment_->backend->Compute(batch);
+  if (!status.ok()) {
+    FailAll(status, "shared experts");
+  }
+}
+
+NodeLoad BatchRun::LoadOf(NodeIndex node) const {
+  const std::shared_ptr<NodeLink> link = environment_->fleet->node(node);
+  if (link == nullptr) {
+    return {};
+  }
+  NodeLoad load = link->Load();
+  const uint64_t row_bytes = environment_->d_model * sizeof(float);
+  const uint32_t limit =
+      static_cast<uint32_t>(std::max<uint64_t>(1, environment_->max_node_batch_bytes / row_bytes));
+  load.max_batch_rows = load.max_batch_rows == 0 ? limit : std::min(load.max_batch_rows, limit);
+  return load;
+}
+
+void BatchRun::Dispatch(BatchPlan plan, const std::shared_ptr<const Placement>& placement,
+                        const Part* replaces) {
+  uint64_t epoch = epoch_.load();
+  while (epoch < placement->epoch() && !epoch_.compare_exchange_weak(epoch, placement->epoch())) {
+  }
+  if (!plan.unplaced.empty()) {
+    FailUnplaced(plan.unplaced, replaces == nullptr ? absl::OkStatus() : replaces->why_lost);
+  }
+  for (NodePlan& node_plan : plan.nodes) {
+    // Rows of requests that have been answered by now need not travel; a plan of only such rows is
+    // dropped.
+    const bool wanted =
+        std::any_of(node_plan.rows.begin(), node_plan.rows.end(),
+                    [this](uint32_t row) { return !jobs_[JobOfRow(row)]->answered(); });
+    if (wanted) {
+      Send(std::move(node_plan), placement, replaces);
+    }
+  }
+}
+
+void BatchRun::Send(NodePlan plan, const std::shared_ptr<const Placement>& placement,
+                    const Part* replaces) {
+  auto part = std::make_shared<Part>();
+  part->placement = placement;
+  if (replaces != nullptr) {
+    part->excluded = replaces->excluded;
+    part->attempt = replaces->attempt + 1;
+  }
+  part->batch = std::make_shared<NodeBatch>();
+  NodeBatch& batch = *part->batch;
+  batch.layer = layer_->description->layer;
+  batch.d_model = environment_->d_model;
+  batch.plan = std::move(plan);
+  batch.partials.Resize(batch.plan.rows.size() * environment_->d_model * sizeof(float));
+  batch.done = [self = shared_from_this(), part](const absl::Status& status, bool lost) {
+    self->OnPartDone(part, status, lost);
+  };
+  AddWork();
+  const std::shared_ptr<NodeLink> link = environment_->fleet->node(batch.plan.node);
+  if (link == nullptr) {
+    batch.done = nullptr;
+    OnPartDone(part, absl::UnavailableError("the node has left the mesh"), true);
+    return;
+  }
+  const uint64_t node_limit = link->MaxFrameBytes();
+  const uint64_t limit = node_limit == 0 ? environment_->max_frame_bytes
+                                         : std::min(environment_->max_frame_bytes, node_limit);
+  const uint64_t batch_id = link->NextBatchId();
+  link->Send(batch_id, part->batch, EncodeFrames(batch.plan, batch_id, placement->epoch(), limit));
+}
+
+std::vector<Frame> BatchRun::EncodeFrames(const NodePlan& plan, uint64_t batch_id, uint64_t epoch,
+                                          uint64_t frame_limit) const {
+  const size_t row_bytes = environment_->d_model * BytesOf(environment_->activation_dtype);
+  const uint32_t total = static_cast<uint32_t>(plan.rows.size());
+  std::shared_ptr<AlignedBuffer> rows = hidden_states_;
+  if (total != rows_) {  // A node that gets every row is sent the matrix as it is.
+    rows = std::make_shared<AlignedBuffer>(total * row_bytes);
+    for (uint32_t i = 0; i < total; ++i) {
+      std::memcpy(rows->data() + i * row_bytes, hidden_states_->data() + plan.rows[i] * row_bytes,
+                  row_bytes);
+    }
+  }
+  // An assignment takes up to 5 bytes of id and 4 of weight, a row up to 5 more for its count.
+  const uint64_t row_cost = row_bytes + 9 * uint64_t{layer_->description->routing.top_k} + 5;
+  const uint64_t room = frame_limit > kFrameHeaderBytes ? frame_limit - kFrameHeaderBytes : 0;
+  const uint32_t rows_per_frame = static_cast<uint32_t>(std::max<uint64_t>(1, room / row_cost));
+  const absl::Time deadline = LatestDeadline();
+
+  std::vector<Frame> frames;
+  for (uint32_t begin = 0; begin < total; begin += rows_per_frame) {
+    const uint32_t end = std::min(total, begin + rows_per_frame);
+    v1::ComputeRequest request;
+    request.set_batch_id(batch_id);
+    request.set_layer(layer_->description->layer);
+    request.set_epoch(epoch);
+    request.set_total_rows(total);
+    request.set_first_row(begin);
+    if (deadline != absl::InfiniteFuture()) {
+      request.set_timeout_us(absl::ToInt64Microseconds(deadline - environment_->clock->Now()));
+    }
+    if (jobs_.size() == 1) {  // A batch of several requests belongs to no single trace.
+      request.set_traceparent(jobs_.front()->request.traceparent());
+      request.set_tracestate(jobs_.front()->request.tracestate());
+      *request.mutable_extensions() = jobs_.front()->request.extensions();
+    }
+    for (uint32_t row = begin; row < end; ++row) {
+      request.add_assignments_per_row(plan.row_begin[row + 1] - plan.row_begin[row]);
+    }
+    const uint32_t first = plan.row_begin[begin];
+    const uint32_t last = plan.row_begin[end];
+    request.mutable_expert_ids()->Add(plan.expert_ids.begin() + first,
+                                      plan.expert_ids.begin() + last);
+    request.mutable_expert_weights()->Add(plan.expert_weights.begin() + first,
+                                          plan.expert_weights.begin() + last);
+    TensorFrame tensor;
+    tensor.dtype = environment_->activation_dtype;
+    tensor.rows = end - begin;
+    tensor.cols = environment_->d_model;
+    tensor.data.Append(Slice(rows->data() + begin * row_bytes, (end - begin) * row_bytes, rows));
+    frames.push_back(EncodeTensorMessage(request, &tensor));
+  }
+  return frames;
+}
+
+void BatchRun::OnPartDone(const std::shared_ptr<Part>& part, const absl::Status& status,
+                          bool lost) {
+  if (status.ok()) {
+    absl::MutexLock lock(&mutex_);
+    contributions_.push_back(part->batch);
+  } else if (lost && part->attempt < environment_->max_attempts && !AllAnswered()) {
+    part->why_lost = status;
+    part->excluded.insert(part->batch->plan.node);
+    AddWork();
+    environment_->pool->Run([self = shared_from_this(), part] {
+      self->PlanAnew(part);
+      self->WorkDone();
+    });
+  } else {
+    FailRows(part->batch->plan.rows, status);
+  }
+  WorkDone();
+}
+
+void BatchRun::PlanAnew(const std::shared_ptr<Part>& part) {
+  const NodePlan& plan = part->batch->plan;
+  const std::shared_ptr<const Placement> placement = environment_->fleet->placement();
+  const std::vector<ExpertReplicas>& before = *part->placement->Layer(layer_->description->layer);
+  const std::vector<ExpertReplicas>& now = *placement->Layer(layer_->description->layer);
+  std::vector<ExpertReplicas> replicas(now.size());
+  for (const uint32_t expert : plan.expert_ids) {
+    if (replicas[expert].missing()) {
+      replicas[expert] = ReplicasOfSlice(before[expert], now[expert], plan.node);
+    }
+  }
+  const Assignments assignments{plan.rows, plan.row_begin, plan.expert_ids, plan.expert_weights};
+  environment_->metrics->retried_assignments.Increment(static_cast<double>(plan.expert_ids.size()));
+  Dispatch(PlanBatch(
+               replicas, assignments, [this](NodeIndex node) { return LoadOf(node); },
+               [&part](NodeIndex node) { return !part->excluded.contains(node); }),
+           placement, part.get());
+}
+
+void BatchRun::FailUnplaced(const std::vector<Unplaced>& unplaced, const absl::Status& cause) {
+  std::map<size_t, std::set<uint32_t>> experts_of_job;
+  for (const Unplaced& assignment : unplaced) {
+    experts_of_job[JobOfRow(assignment.row)].insert(assignment.expert);
+  }
+  for (const auto& [job, experts] : experts_of_job) {
+    const absl::StatusCode code = cause.code() == absl::StatusCode::kResourceExhausted
+                                      ? cause.code()
+                                      : absl::StatusCode::kUnavailable;
+    std::string message =
+        absl::StrCat("layer ", layer_->description->layer, ": no ready node holds expert",
+                     experts.size() == 1 ? " " : "s ", absl::StrJoin(experts, ", "),
+                     "; retry when one does (Control.GetTopology tells)");
+    if (!cause.ok()) {
+      absl::StrAppend(&message, "; last error: ", cause.message());
+    }
+    jobs_[job]->Fail(absl::Status(code, message));
+  }
+}
+
+void BatchRun::FailAll(const absl::Status& status, absl::string_view stage) {
+  for (const ForwardJobPtr& job : jobs_) {
+    job->Fail(absl::Status(status.code(), absl::StrCat(stage, ": ", status.message())));
+  }
+}
+
+void BatchRun::FailRows(const std::vector<uint32_t>& rows, const absl::Status& status) {
+  std::set<size_t> jobs;
+  for (const uint32_t row : rows) {
+    jobs.insert(JobOfRow(row));
+  }
+  for (const size_t job : jobs) {
+    jobs_[job]->Fail(status);
+  }
+}
+
+size_t BatchRun::JobOfRow(uint32_t row) const {
+  const auto after = std::upper_bound(first_row_of_job_.begin(), first_row_of_job_.end(), row);
+  return static_cast<size_t>(after - first_row_of_job_.begin()) - 1;
+}
+
+absl::Time BatchRun::LatestDeadline() const {
+  absl::Time latest = absl::InfinitePast();
+  for (const ForwardJobPtr& job : jobs_) {
+    if (!job->answered()) {
+      latest = std::max(latest, job->deadline);
+    }
+  }
+  return latest == absl::InfinitePast() ? environment_->clock->Now() : latest;
+}
+
+bool BatchRun::AllAnswered() const {
+  return std::all_of(jobs_.begin(), jobs_.end(),
+                     [](const ForwardJobPtr& job) { return job->answered(); });
+}
+
+void BatchRun::WorkDone() {
+  if (work_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+    environment_->pool->Run([self = shared_from_this()] { self->Finish(); });
+  }
+}
+
+void BatchRun::Finish() {
+  if (!AllAnswered()) {
+    CombineAndAnswer();
+  }
+  on_finished_();
+}
+
+void BatchRun::CombineAndAnswer() {
+  const absl::Time received_at = environment_->clock->Now();
+  std::vector<std::shared_ptr<NodeBatch>> parts;
+  {
+    absl::MutexLock lock(&mutex_);
+    parts.swap(contributions_);
+  }
+  // Placement order; several of one node by first row, then first expert. Arrival plays no part.
+  std::sort(parts.begin(), parts.end(), [](const auto& a, const auto& b) {
+    return std::make_tuple(a->plan.node, a->plan.rows.front(), a->plan.expert_ids.front()) <
+           std::make_tuple(b->plan.node, b->plan.rows.front(), b->plan.expert_ids.front());
+  });
+  std::vector<Contribution> contributions;
+  std::set<NodeIndex> nodes;
+  for (const std::shared_ptr<NodeBatch>& part : parts) {
+    contributions.push_back({part->plan.rows, part->partials.as<float>()});
+    nodes.insert(part->plan.node);
+  }
+  const size_t d_model = environment_->d_model;
+  auto sum = std::make_shared<AlignedBuffer>(rows_ * d_model * sizeof(float));
+  const bool has_shared = layer_->shared_expert != nullptr;
+  Combine(contributions, has_shared ? shared_output_.as<float>() : nullptr, rows_, d_model,
+          sum->as<float>());
+
+  const uint32_t top_k = layer_->description->routing.top_k;
+  for (size_t i = 0; i < jobs_.size(); ++i) {
+    ForwardJob& job = *jobs_[i];
+    const size_t first = first_row_of_job_[i];
+    const size_t elements = job.rows() * d_model;
+    TensorFrame output{job.output_dtype, job.rows(), d_model, {}};
+    const float* rows = sum->as<float>() + first * d_model;
+    if (job.output_dtype == DType::kF32) {
+      output.data.Append(Slice(rows, elements * sizeof(float), sum));
+    } else {
+      auto converted = std::make_shared<AlignedBuffer>(elements * BytesOf(job.output_dtype));
+      ConvertElements(DType::kF32, rows, job.output_dtype, converted->data(), elements);
+      output.data.Append(Slice(converted->data(), converted->size(), converted));
+    }
+    v1::ForwardResponse response;
+    response.mutable_status();
+    response.set_epoch(epoch_.load());
+    if (job.request.return_routing()) {
+      v1::Routing& routing = *response.mutable_routing();
+      routing.set_experts_per_token(top_k);
+      const size_t begin = first * top_k;
+      const size_t end = begin + job.rows() * top_k;
+      routing.mutable_expert_ids()->Add(expert_ids_.begin() + begin, expert_ids_.begin() + end);
+      routing.mutable_expert_weights()->Add(expert_weights_.begin() + begin,
+                                            expert_weights_.begin() + end);
+    }
+    v1::ForwardTiming& timing = *response.mutable_timing();
+    timing.set_queue_us(ToMicros(closed_at_ - job.arrival));
+    timing.set_route_us(ToMicros(dispatched_at_ - closed_at_));
+    timing.set_experts_us(ToMicros(received_at - dispatched_at_));
+    timing.set_combine_us(ToMicros(environment_->clock->Now() - received_at));
+    timing.set_batch_tokens(rows_);
+    timing.set_nodes(static_cast<uint32_t>(nodes.size()));
+    job.Answer(std::move(response), std::move(output));
+  }
+}
+
+}  // namespace expertmesh

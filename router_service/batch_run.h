@@ -1,0 +1,139 @@
+// One batch of one layer, from closed queue to answers:
+//
+//   gather rows -> gate -> plan -> dispatch to nodes --+--> combine -> answer each request
+//                                  shared experts -----+
+//
+// What a lost node had is planned anew on other replicas within the same deadline, each assignment
+// counted exactly once. An error touches only the requests whose tokens it touches.
+#ifndef EXPERTMESH_ROUTER_SERVICE_BATCH_RUN_H_
+#define EXPERTMESH_ROUTER_SERVICE_BATCH_RUN_H_
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/synchronization/mutex.h"
+#include "common/base/clock.h"
+#include "common/base/thread_pool.h"
+#include "common/experts/backend.h"
+#include "common/model/model_description.h"
+#include "common/tensor/aligned_buffer.h"
+#include "router_service/fleet.h"
+#include "router_service/forward_job.h"
+#include "router_service/gate/gate.h"
+#include "router_service/metrics.h"
+#include "router_service/node_link.h"
+#include "router_service/planner.h"
+
+namespace expertmesh {
+
+// Assignments per expert of one layer since the router started. Thread-safe.
+struct LayerLoadCounters {
+  explicit LayerLoadCounters(uint32_t num_experts) : assignments(num_experts) {}
+  std::atomic<uint64_t> tokens{0};
+  std::vector<std::atomic<uint64_t>> assignments;
+};
+
+// What all batches of one layer share. Outlives them.
+struct LayerRuntime {
+  const MoeLayerDescription* description = nullptr;
+  std::unique_ptr<const Gate> gate;
+  // Null when the layer has none.
+  std::shared_ptr<const PackedExpert> shared_expert;
+  std::unique_ptr<LayerLoadCounters> load;
+};
+
+// What all batches share. Outlives them.
+struct RunEnvironment {
+  Fleet* fleet = nullptr;
+  ThreadPool* pool = nullptr;
+  Clock* clock = nullptr;
+  Backend* backend = nullptr;
+  RouterMetrics* metrics = nullptr;
+  uint32_t d_model = 0;
+  // Type of rows inside the mesh.
+  DType activation_dtype = DType::kF32;
+  // Frames to nodes are cut to about this size, in bytes; at least one row goes into each.
+  uint64_t max_frame_bytes = 1 << 20;
+  // Rows of one node's batch times their size stay below this, in bytes.
+  uint64_t max_node_batch_bytes = 32 << 20;
+  // Nodes tried for one assignment, the first included.
+  uint32_t max_attempts = 3;
+};
+
+class BatchRun : public std::enable_shared_from_this<BatchRun> {
+ public:
+  // `jobs` are not empty. `on_finished` is called once, after the last answer.
+  BatchRun(const RunEnvironment* environment, const LayerRuntime* layer,
+           std::vector<ForwardJobPtr> jobs, std::function<void()> on_finished);
+
+  // Does everything that computes; for a pool thread. The rest follows by callbacks.
+  void Start();
+
+ private:
+  // A NodeBatch with what is needed to plan it anew.
+  struct Part {
+    std::shared_ptr<NodeBatch> batch;
+    std::shared_ptr<const Placement> placement;
+    // Nodes that lost these assignments before.
+    absl::flat_hash_set<NodeIndex> excluded;
+    uint32_t attempt = 1;
+    absl::Status why_lost;
+  };
+
+  void GatherRows();
+  void Route();
+  void DispatchAll();
+  void ComputeShared();
+  // Sends what `plan` says; fails the requests whose assignments it could not place.
+  void Dispatch(BatchPlan plan, const std::shared_ptr<const Placement>& placement,
+                const Part* replaces);
+  void Send(NodePlan plan, const std::shared_ptr<const Placement>& placement, const Part* replaces);
+  std::vector<Frame> EncodeFrames(const NodePlan& plan, uint64_t batch_id, uint64_t epoch,
+                                  uint64_t frame_limit) const;
+  void OnPartDone(const std::shared_ptr<Part>& part, const absl::Status& status, bool lost);
+  void PlanAnew(const std::shared_ptr<Part>& part);
+  NodeLoad LoadOf(NodeIndex node) const;
+  void FailUnplaced(const std::vector<Unplaced>& unplaced, const absl::Status& cause);
+  void FailAll(const absl::Status& status, absl::string_view stage);
+  void FailRows(const std::vector<uint32_t>& rows, const absl::Status& status);
+  size_t JobOfRow(uint32_t row) const;
+  // Latest deadline among unanswered requests; InfiniteFuture when one has none.
+  absl::Time LatestDeadline() const;
+  bool AllAnswered() const;
+
+  // The run ends when every piece of work that was added has been removed.
+  void AddWork() { work_.fetch_add(1, std::memory_order_relaxed); }
+  void WorkDone();
+  void Finish();
+  void CombineAndAnswer();
+
+  const RunEnvironment* const environment_;
+  const LayerRuntime* const layer_;
+  const std::vector<ForwardJobPtr> jobs_;
+  const std::function<void()> on_finished_;
+  const absl::Time closed_at_;
+
+  // Written by Start before anything is sent, constant afterwards.
+  uint32_t rows_ = 0;
+  std::vector<uint32_t> first_row_of_job_;
+  std::shared_ptr<AlignedBuffer> hidden_states_;  // [rows, d_model] of the activation dtype.
+  std::vector<uint32_t> expert_ids_;              // [rows, top_k]
+  std::vector<float> expert_weights_;
+  AlignedBuffer shared_output_;  // [rows, d_model] float32, read after the last WorkDone.
+  absl::Time dispatched_at_;
+
+  std::atomic<uint32_t> work_{1};  // Start itself.
+  std::atomic<uint64_t> epoch_{0};
+  absl::Mutex mutex_;
+  // Done without error.
+  std::vector<std::shared_ptr<NodeBatch>> contributions_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_ROUTER_SERVICE_BATCH_RUN_H_

@@ -1,0 +1,26 @@
+// The weighted sum of a batch from the partials of its nodes, in a fixed order.
+#ifndef EXPERTMESH_ROUTER_SERVICE_COMBINE_H_
+#define EXPERTMESH_ROUTER_SERVICE_COMBINE_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/types/span.h"
+
+namespace expertmesh {
+
+// What one node contributed: partials [rows.size(), d_model] for these rows of the batch.
+struct Contribution {
+  absl::Span<const uint32_t> rows;
+  const float* partials = nullptr;
+};
+
+// output[r] = sum of the contributions to row r, in the order given, plus shared[r] when `shared`
+// is not null. Rows without a contribution start from 0. All [rows, d_model] float32; `output` is
+// overwritten.
+void Combine(absl::Span<const Contribution> contributions, const float* shared, size_t rows,
+             size_t d_model, float* output);
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_ROUTER_SERVICE_COMBINE_H_

@@ -1,0 +1,93 @@
+// All nodes of the mesh, as this router sees them, and the placement that follows from it.
+#ifndef EXPERTMESH_ROUTER_SERVICE_FLEET_H_
+#define EXPERTMESH_ROUTER_SERVICE_FLEET_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "common/base/clock.h"
+#include "common/base/timer_queue.h"
+#include "common/model/model_description.h"
+#include "common/transport/transport.h"
+#include "router_service/node_link.h"
+#include "router_service/placement.h"
+
+namespace expertmesh {
+
+// Thread-safe. A new placement, with the next epoch, is made whenever a node comes, goes, is
+// refused, drained, or changes what it holds.
+class Fleet {
+ public:
+  // All pointers must outlive the fleet.
+  Fleet(const ModelDescription* model, std::string fingerprint, Transport* transport,
+        TimerQueue* timers, Clock* clock);
+  // Closes.
+  ~Fleet();
+  Fleet(const Fleet&) = delete;
+  Fleet& operator=(const Fleet&) = delete;
+
+  // Closes every connection for good; batches in flight are lost (their `done` is called). Every
+  // later placement is as it was.
+  void Close();
+
+  // The nodes to use, in placement order for those not seen before. A node that is no longer listed
+  // finishes what it has, serves only what no other node holds, and is let go.
+  void SetAddresses(const std::vector<std::string>& addresses);
+
+  // Never null.
+  std::shared_ptr<const Placement> placement() const;
+
+  // Null when the node has been let go.
+  std::shared_ptr<NodeLink> node(NodeIndex index) const;
+
+  // NOT_FOUND when no node has this address.
+  absl::StatusOr<v1::TopologyNode> Drain(const std::string& address, bool resume);
+
+  v1::GetTopologyResponse Topology() const;
+
+  // Calls `callback` after every change, until unsubscribed; from any thread, one at a time, no
+  // lock of the fleet held that Topology() or placement() need. Must not block. Unsubscribe waits
+  // for a running call and so must not be called from one.
+  uint64_t Subscribe(std::function<void()> callback);
+  void Unsubscribe(uint64_t id);
+
+ private:
+  // Makes a new placement from what the nodes say now, and tells subscribers.
+  void Rebuild();
+  // Destroys links that are no longer listed and idle.
+  void Reap();
+  void ScheduleReap() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const ModelDescription* const model_;
+  const std::string fingerprint_;
+  Transport* const transport_;
+  TimerQueue* const timers_;
+  Clock* const clock_;
+
+  // Serialises Rebuild; taken before mutex_.
+  absl::Mutex rebuild_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
+  mutable absl::Mutex mutex_;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  // Position is the NodeIndex; null once let go.
+  std::vector<std::shared_ptr<NodeLink>> nodes_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<std::string, NodeIndex> index_of_address_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<const Placement> placement_ ABSL_GUARDED_BY(mutex_);
+  TimerQueue::Id reap_timer_ ABSL_GUARDED_BY(mutex_) = 0;
+
+  absl::Mutex subscribers_mutex_;
+  uint64_t next_subscriber_ ABSL_GUARDED_BY(subscribers_mutex_) = 1;
+  absl::flat_hash_map<uint64_t, std::function<void()>> subscribers_
+      ABSL_GUARDED_BY(subscribers_mutex_);
+};
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_ROUTER_SERVICE_FLEET_H_

@@ -1,0 +1,181 @@
+#include "router_service/gate/gate_matmul.h"
+
+#include <algorithm>
+#include <array>
+#include <new>
+#include <oneapi/dnnl/dnnl.hpp>
+#include <string>
+#include <utility>
+
+#include "absl/base/call_once.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/check.h"
+#include "common/base/status_macros.h"
+
+// oneDNN's own thread pool in Debian; its header is part of the compiler, not of oneDNN.
+extern "C" {
+int omp_get_max_threads(void);
+void omp_set_num_threads(int);
+}
+
+namespace expertmesh {
+namespace {
+
+using dnnl::memory;
+
+// Row counts that have a kernel of their own: exact below kRowStep, then multiples of it. Few
+// shapes, since each costs a quarter of a millisecond once; a batch is a multiple of kRowStep and a
+// rest.
+constexpr size_t kRowStep = 8;
+constexpr size_t kKernelCount = kRowStep - 1 + GateMatmul::kMaxBlock / kRowStep;
+
+size_t KernelIndex(size_t rows) {
+  return rows < kRowStep ? rows - 1 : kRowStep - 2 + rows / kRowStep;
+}
+
+// A gate is small: splitting it over threads costs more than it gives, and the caller's threads are
+// busy with other layers.
+class SingleThreaded {
+ public:
+  SingleThreaded() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }
+  ~SingleThreaded() { omp_set_num_threads(before_); }
+  SingleThreaded(const SingleThreaded&) = delete;
+  SingleThreaded& operator=(const SingleThreaded&) = delete;
+
+ private:
+  const int before_;
+};
+
+const dnnl::engine& Cpu() {
+  static const dnnl::engine& engine = *new dnnl::engine(dnnl::engine::kind::cpu, 0);
+  return engine;
+}
+
+// Runs `body`, turning oneDNN's exceptions into a status.
+template <typename Body>
+absl::Status Guarded(const char* what, const Body& body) {
+  try {
+    const SingleThreaded single;
+    body();
+    return absl::OkStatus();
+  } catch (const dnnl::error& error) {
+    const std::string message =
+        absl::StrCat("gate product: oneDNN cannot ", what, ": ", error.message);
+    switch (error.status) {
+      case dnnl_out_of_memory:
+        return absl::ResourceExhaustedError(message);
+      case dnnl_unimplemented:
+        return absl::UnimplementedError(message);
+      default:
+        return absl::InternalError(message);
+    }
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError(absl::StrCat("gate product: no memory to ", what));
+  }
+}
+
+memory::dim Dim(size_t size) { return static_cast<memory::dim>(size); }
+
+}  // namespace
+
+struct GateMatmul::Kernels {
+  // Made when a batch first needs it, then constant.
+  struct Kernel {
+    absl::once_flag once;
+    absl::Status status;
+    dnnl::matmul matmul;
+    memory::desc x;
+    memory::desc y;
+    memory::desc workspace;
+  };
+
+  dnnl::matmul::primitive_desc Describe(size_t rows, const memory::desc& weights) const {
+    const memory::desc x({Dim(rows), Dim(inputs)}, memory::data_type::f32, memory::format_tag::ab);
+    const memory::desc y({Dim(rows), Dim(outputs)}, memory::data_type::f32, memory::format_tag::ab);
+    dnnl::primitive_attr attributes;
+    // The caller's, so that threads can run one kernel at once.
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    return dnnl::matmul::primitive_desc(dnnl::matmul::desc(x, weights, y), attributes, Cpu());
+  }
+
+  void Pack(const float* source) {
+    // Seen as [inputs, outputs], the row-major [outputs, inputs] is column-major.
+    const memory::dims shape = {Dim(inputs), Dim(outputs)};
+    const memory::desc any(shape, memory::data_type::f32, memory::format_tag::any);
+    const memory::desc plain(shape, memory::data_type::f32, memory::format_tag::ba);
+    packed = memory(Describe(kMaxBlock, any).weights_desc(), Cpu());
+    memory from(plain, Cpu(), const_cast<float*>(source));  // NOLINT: oneDNN has no const memory.
+    dnnl::stream stream(Cpu());
+    dnnl::reorder(from, packed).execute(stream, from, packed);
+    stream.wait();
+  }
+
+  absl::Status Make(size_t rows, Kernel* kernel) const {
+    return Guarded("prepare a kernel", [&] {
+      const dnnl::matmul::primitive_desc description = Describe(rows, packed.get_desc());
+      kernel->matmul = dnnl::matmul(description);
+      kernel->x = description.src_desc();
+      kernel->y = description.dst_desc();
+      kernel->workspace = description.scratchpad_desc();
+    });
+  }
+
+  const Kernel& Get(size_t rows) const {
+    Kernel& kernel = kernels[KernelIndex(rows)];
+    absl::call_once(kernel.once, [&] { kernel.status = Make(rows, &kernel); });
+    return kernel;
+  }
+
+  size_t outputs = 0;
+  size_t inputs = 0;
+  memory packed;  // Constant after construction.
+  mutable std::array<Kernel, kKernelCount> kernels;
+};
+
+GateMatmul::GateMatmul(std::unique_ptr<const Kernels> kernels) : kernels_(std::move(kernels)) {}
+GateMatmul::~GateMatmul() = default;
+
+absl::StatusOr<std::unique_ptr<const GateMatmul>> GateMatmul::Create(const float* weights,
+                                                                     size_t outputs,
+                                                                     size_t inputs) {
+  EXPERTMESH_CHECK(outputs > 0 && inputs > 0);
+  auto kernels = std::make_unique<Kernels>();
+  kernels->outputs = outputs;
+  kernels->inputs = inputs;
+  RETURN_IF_ERROR(Guarded("pack the weights", [&] { kernels->Pack(weights); }));
+  return std::unique_ptr<const GateMatmul>(new GateMatmul(std::move(kernels)));
+}
+
+size_t GateMatmul::bytes() const { return kernels_->packed.get_desc().get_size(); }
+
+absl::Status GateMatmul::Run(const float* x, size_t rows, float* y,
+                             AlignedBuffer* workspace) const {
+  while (rows > 0) {
+    const size_t block = rows < kRowStep ? rows : std::min(rows / kRowStep * kRowStep, kMaxBlock);
+    RETURN_IF_ERROR(RunBlock(x, block, y, workspace));
+    x += block * kernels_->inputs;
+    y += block * kernels_->outputs;
+    rows -= block;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status GateMatmul::RunBlock(const float* x, size_t rows, float* y,
+                                  AlignedBuffer* workspace) const {
+  const Kernels::Kernel& kernel = kernels_->Get(rows);
+  RETURN_IF_ERROR(kernel.status);
+  workspace->Resize(std::max<size_t>(kernel.workspace.get_size(), 1));
+  return Guarded("multiply", [&] {
+    dnnl::stream stream(Cpu());
+    const memory source(kernel.x, Cpu(), const_cast<float*>(x));  // NOLINT: read only.
+    const memory target(kernel.y, Cpu(), y);
+    const memory scratchpad(kernel.workspace, Cpu(), workspace->data());
+    kernel.matmul.execute(stream, {{DNNL_ARG_SRC, source},
+                                   {DNNL_ARG_WEIGHTS, kernels_->packed},
+                                   {DNNL_ARG_DST, target},
+                                   {DNNL_ARG_SCRATCHPAD, scratchpad}});
+    stream.wait();
+  });
+}
+
+}  // namespace expertmesh

@@ -1,0 +1,51 @@
+// The gate's matrix product, by oneDNN with weights packed once.
+#ifndef EXPERTMESH_ROUTER_SERVICE_GATE_GATE_MATMUL_H_
+#define EXPERTMESH_ROUTER_SERVICE_GATE_GATE_MATMUL_H_
+
+#include <cstddef>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/tensor/aligned_buffer.h"
+
+namespace expertmesh {
+
+// y = x W^T in float32, with W [outputs, inputs] and x [rows, inputs]. Runs on the calling thread
+// alone. Immutable and thread-safe with a workspace per thread. A row's bits do not depend on
+// `rows` or on the other rows. That is why there is no bfloat16 product: with oneDNN 2.6 the one
+// for AMX is up to three times as fast, but cuts the sum differently for different row counts, and
+// the one without AMX is slower than float32 from a few dozen rows on.
+class GateMatmul {
+ public:
+  // Rows multiplied at once; more are cut into blocks.
+  static constexpr size_t kMaxBlock = 64;
+
+  // Packs `weights`, [outputs, inputs] row-major, read during the call only.
+  //   UNIMPLEMENTED       oneDNN has no such product for this CPU.
+  //   RESOURCE_EXHAUSTED  no memory.
+  static absl::StatusOr<std::unique_ptr<const GateMatmul>> Create(const float* weights,
+                                                                  size_t outputs, size_t inputs);
+  ~GateMatmul();
+  GateMatmul(const GateMatmul&) = delete;
+  GateMatmul& operator=(const GateMatmul&) = delete;
+
+  // x: [rows, inputs], y: [rows, outputs]. Errors as Create.
+  absl::Status Run(const float* x, size_t rows, float* y, AlignedBuffer* workspace) const;
+
+  // Memory of the packed weights.
+  size_t bytes() const;
+
+ private:
+  struct Kernels;
+
+  explicit GateMatmul(std::unique_ptr<const Kernels> kernels);
+
+  absl::Status RunBlock(const float* x, size_t rows, float* y, AlignedBuffer* workspace) const;
+
+  const std::unique_ptr<const Kernels> kernels_;
+};
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_ROUTER_SERVICE_GATE_GATE_MATMUL_H_

@@ -1,0 +1,149 @@
+#include "router_service/layer_batcher.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace expertmesh {
+namespace {
+
+// Weight of the newest service time in the running mean.
+constexpr double kServiceTimeWeight = 0.2;
+
+}  // namespace
+
+LayerBatcher::LayerBatcher(const BatcherOptions& options, Clock* clock, TimerQueue* timers,
+                           std::function<void(std::vector<ForwardJobPtr>)> dispatch)
+    : options_(options), clock_(clock), timers_(timers), dispatch_(std::move(dispatch)) {}
+
+LayerBatcher::~LayerBatcher() { Stop(); }
+
+void LayerBatcher::Stop() {
+  std::deque<ForwardJobPtr> waiting;
+  TimerQueue::Id timer = 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    stopped_ = true;
+    waiting.swap(waiting_);
+    waiting_tokens_ = 0;
+    timer = std::exchange(timer_, 0);
+  }
+  timers_->CancelAndWait(timer);
+  for (const ForwardJobPtr& job : waiting) {
+    job->Fail(absl::UnavailableError("this router is stopping; send to another, or retry later"));
+  }
+}
+
+absl::Status LayerBatcher::Add(ForwardJobPtr job) {
+  Batches batches;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (stopped_) {
+      return absl::UnavailableError("this router is stopping; send to another, or retry later");
+    }
+    const uint64_t rows = job->rows();
+    if (waiting_tokens_ > 0 && waiting_tokens_ + rows > options_.max_queue_tokens) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("the queue of layer ", job->request.layer(), " holds ", waiting_tokens_,
+                       " tokens of at most ", options_.max_queue_tokens, "; retry later"));
+    }
+    waiting_tokens_ += rows;
+    earliest_deadline_ = std::min(earliest_deadline_, job->deadline);
+    waiting_.push_back(std::move(job));
+    batches = CloseDue();
+  }
+  Dispatch(std::move(batches));
+  return absl::OkStatus();
+}
+
+void LayerBatcher::BatchDone(absl::Duration service_time) {
+  Batches batches;
+  {
+    absl::MutexLock lock(&mutex_);
+    --in_flight_;
+    service_time_ = service_time_ == absl::ZeroDuration()
+                        ? service_time
+                        : service_time_ + kServiceTimeWeight * (service_time - service_time_);
+    batches = CloseDue();
+  }
+  Dispatch(std::move(batches));
+}
+
+void LayerBatcher::OnTimer() {
+  Batches batches;
+  {
+    absl::MutexLock lock(&mutex_);
+    timer_ = 0;
+    timer_due_ = absl::InfiniteFuture();
+    batches = CloseDue();
+  }
+  Dispatch(std::move(batches));
+}
+
+absl::Time LayerBatcher::DueTime() const {
+  if (waiting_.empty()) {
+    return absl::InfiniteFuture();
+  }
+  if (waiting_tokens_ >= options_.max_batch_tokens) {
+    return absl::InfinitePast();
+  }
+  absl::Time due = earliest_deadline_ - service_time_;
+  if (in_flight_ == 0) {
+    due = std::min(due, waiting_.front()->arrival + options_.max_queue_delay);
+  }
+  return due;
+}
+
+LayerBatcher::Batches LayerBatcher::CloseDue() {
+  Batches batches;
+  const absl::Time now = clock_->Now();
+  absl::Time due = DueTime();
+  while (due <= now) {
+    std::vector<ForwardJobPtr> batch = Close();
+    if (!batch.empty()) {
+      ++in_flight_;
+      batches.push_back(std::move(batch));
+    }
+    due = DueTime();
+  }
+  if (due != timer_due_) {
+    timers_->Cancel(timer_);
+    timer_due_ = due;
+    timer_ = due == absl::InfiniteFuture() ? 0 : timers_->Schedule(due, [this] { OnTimer(); });
+  }
+  return batches;
+}
+
+std::vector<ForwardJobPtr> LayerBatcher::Close() {
+  std::vector<ForwardJobPtr> batch;
+  uint64_t tokens = 0;
+  while (!waiting_.empty()) {
+    const ForwardJobPtr& next = waiting_.front();
+    // Extensions belong to one request, and a batch has one set of them.
+    const bool alone = next->request.extensions_size() > 0 ||
+                       (!batch.empty() && batch.front()->request.extensions_size() > 0);
+    if (!batch.empty() && (alone || tokens + next->rows() > options_.max_batch_tokens)) {
+      break;
+    }
+    waiting_tokens_ -= next->rows();
+    if (!next->answered()) {  // Its deadline may have passed while it waited.
+      tokens += next->rows();
+      batch.push_back(next);
+    }
+    waiting_.pop_front();
+  }
+  earliest_deadline_ = absl::InfiniteFuture();
+  for (const ForwardJobPtr& job : waiting_) {
+    earliest_deadline_ = std::min(earliest_deadline_, job->deadline);
+  }
+  return batch;
+}
+
+void LayerBatcher::Dispatch(Batches batches) {
+  for (std::vector<ForwardJobPtr>& batch : batches) {
+    dispatch_(std::move(batch));
+  }
+}
+
+}  // namespace expertmesh

@@ -1,0 +1,86 @@
+// The queue of one layer: requests that wait together leave together.
+//
+// Adaptive by default: an idle layer dispatches at once; while a batch of the layer is in flight,
+// arrivals coalesce and leave together when it is done. What closes a batch, whichever comes first:
+//   max_batch_tokens     that many tokens wait (also while others are in flight);
+//   max_queue_delay      the oldest has waited so long, and the layer is idle;
+//   the earliest deadline minus the measured service time of the layer.
+#ifndef EXPERTMESH_ROUTER_SERVICE_LAYER_BATCHER_H_
+#define EXPERTMESH_ROUTER_SERVICE_LAYER_BATCHER_H_
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "common/base/clock.h"
+#include "common/base/timer_queue.h"
+#include "router_service/forward_job.h"
+
+namespace expertmesh {
+
+struct BatcherOptions {
+  // Tokens of a closed batch; a larger request is a batch of its own. At least 1.
+  uint64_t max_batch_tokens = 4096;
+  // Longest time that the first request of a batch waits for company while the layer is idle. 0:
+  // none.
+  absl::Duration max_queue_delay = absl::ZeroDuration();
+  // Tokens that may wait; more are refused with RESOURCE_EXHAUSTED. At least max_batch_tokens.
+  uint64_t max_queue_tokens = 65536;
+};
+
+// Thread-safe.
+class LayerBatcher {
+ public:
+  // `dispatch` gets each closed batch (never empty, in order of arrival), without locks held, on
+  // the thread that closed it; it must not block and must lead to one BatchDone. Pointers must
+  // outlive the batcher.
+  LayerBatcher(const BatcherOptions& options, Clock* clock, TimerQueue* timers,
+               std::function<void(std::vector<ForwardJobPtr>)> dispatch);
+  // Stops.
+  ~LayerBatcher();
+
+  // Fails what waits, and whatever is added later, with UNAVAILABLE.
+  void Stop();
+
+  // RESOURCE_EXHAUSTED when the queue is full; the job is not taken then.
+  absl::Status Add(ForwardJobPtr job);
+
+  // A dispatched batch has been answered, `service_time` after it was closed.
+  void BatchDone(absl::Duration service_time);
+
+ private:
+  using Batches = std::vector<std::vector<ForwardJobPtr>>;
+
+  void OnTimer();
+  // Takes what is due now and sets the timer for what is not.
+  Batches CloseDue() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // When the waiting jobs must leave at the latest, as things stand.
+  absl::Time DueTime() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::vector<ForwardJobPtr> Close() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Dispatch(Batches batches);
+
+  const BatcherOptions options_;
+  Clock* const clock_;
+  TimerQueue* const timers_;
+  const std::function<void(std::vector<ForwardJobPtr>)> dispatch_;
+
+  absl::Mutex mutex_;
+  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
+  std::deque<ForwardJobPtr> waiting_ ABSL_GUARDED_BY(mutex_);
+  uint64_t waiting_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::Time earliest_deadline_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
+  uint32_t in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Exponentially weighted mean.
+  absl::Duration service_time_ ABSL_GUARDED_BY(mutex_) = absl::ZeroDuration();
+  TimerQueue::Id timer_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::Time timer_due_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
+};
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_ROUTER_SERVICE_LAYER_BATCHER_H_

@@ -1,0 +1,169 @@
+// expertmesh-router: scores hidden states, sends them to the experts, answers with the weighted
+// sum.
+
+#include <spdlog/spdlog.h>
+
+#include <cstdio>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/clock.h"
+#include "common/base/process.h"
+#include "common/base/status_macros.h"
+#include "common/checkpoint/moe_checkpoint.h"
+#include "common/experts/compute_dtype.h"
+#include "common/experts/cpu_backend.h"
+#include "common/net/grpc_runtime.h"
+#include "common/net/grpc_transport.h"
+#include "common/net/resolver.h"
+#include "common/telemetry/logging.h"
+#include "common/telemetry/metrics.h"
+#include "router_service/router.h"
+#include "router_service/router_server.h"
+
+ABSL_FLAG(std::string, model, "", "Checkpoint folder in Hugging Face layout (required)");
+ABSL_FLAG(std::string, nodes, "", "Nodes: host:port,host:port or dns:///name:port (required)");
+ABSL_FLAG(std::string, listen, "0.0.0.0:50050", "Address to serve on; port 0 picks one");
+ABSL_FLAG(std::string, metrics_listen, "0.0.0.0:9464",
+          "Address of GET /metrics; port 0 picks one, empty turns it off");
+ABSL_FLAG(std::string, port_file, "",
+          "File to write \"grpc_port metrics_port\" to once both are bound");
+ABSL_FLAG(std::string, compute_dtype, "auto",
+          "Type of activations and shared experts: auto (as the checkpoint), f32 or bf16");
+ABSL_FLAG(std::string, tie_order, "lowest-index",
+          "Which of several equal scores wins: lowest-index or torch-cpu");
+ABSL_FLAG(int, threads, 0, "Threads for routing and for shared experts; 0: one per core");
+ABSL_FLAG(uint64_t, max_batch_tokens, 4096, "Tokens of one batch of one layer");
+ABSL_FLAG(int64_t, max_queue_delay_us, 0,
+          "Longest wait of a request for company while its layer is idle, in microseconds");
+ABSL_FLAG(uint64_t, max_queue_tokens, 65536, "Tokens that may wait per layer; more are refused");
+ABSL_FLAG(uint64_t, max_tokens_in_flight, 262144, "Tokens accepted and not answered, all layers");
+ABSL_FLAG(uint64_t, max_message_bytes, 256ull << 20, "Largest request or answer");
+ABSL_FLAG(uint64_t, max_frame_bytes, 1 << 20, "Size that batches to nodes are cut to");
+ABSL_FLAG(uint32_t, max_attempts, 3, "Nodes tried for one assignment, the first included");
+ABSL_FLAG(absl::Duration, max_request_time, absl::Seconds(60),
+          "Longest time any request may take, also one that came without a deadline");
+ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(20),
+          "Time for requests in flight to finish after SIGTERM");
+ABSL_FLAG(std::string, log_level, "info", "trace, debug, info, warning, error or off");
+
+namespace expertmesh {
+namespace {
+
+absl::Status CheckFlags(const std::vector<char*>& rest) {
+  if (rest.size() > 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("unexpected argument '", rest[1], "'; see --help"));
+  }
+  for (const auto& [name, value] : {std::make_pair("--model", absl::GetFlag(FLAGS_model)),
+                                    std::make_pair("--nodes", absl::GetFlag(FLAGS_nodes)),
+                                    std::make_pair("--listen", absl::GetFlag(FLAGS_listen))}) {
+    if (value.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat(name, " is empty; it is required"));
+    }
+  }
+  if (absl::GetFlag(FLAGS_max_queue_delay_us) < 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--max-queue-delay-us is ", absl::GetFlag(FLAGS_max_queue_delay_us), "; use 0 or more"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<TieOrder> TieOrderFlag() {
+  const std::string name = absl::GetFlag(FLAGS_tie_order);
+  if (name == "lowest-index") {
+    return TieOrder::kLowestIndex;
+  }
+  if (name == "torch-cpu") {
+    return TieOrder::kTorchCpu;
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("--tie-order is '", name, "'; use lowest-index or torch-cpu"));
+}
+
+absl::StatusOr<RouterOptions> OptionsFromFlags() {
+  RouterOptions options;
+  ASSIGN_OR_RETURN(options.tie_order, TieOrderFlag());
+  options.batcher.max_batch_tokens = absl::GetFlag(FLAGS_max_batch_tokens);
+  options.batcher.max_queue_delay = absl::Microseconds(absl::GetFlag(FLAGS_max_queue_delay_us));
+  options.batcher.max_queue_tokens = absl::GetFlag(FLAGS_max_queue_tokens);
+  options.max_tokens_in_flight = absl::GetFlag(FLAGS_max_tokens_in_flight);
+  options.max_message_bytes = absl::GetFlag(FLAGS_max_message_bytes);
+  options.max_frame_bytes = absl::GetFlag(FLAGS_max_frame_bytes);
+  options.max_attempts = absl::GetFlag(FLAGS_max_attempts);
+  options.max_request_time = absl::GetFlag(FLAGS_max_request_time);
+  options.threads = absl::GetFlag(FLAGS_threads);
+  return options;
+}
+
+absl::Status Run(const std::vector<char*>& rest) {
+  RETURN_IF_ERROR(CheckFlags(rest));
+  RETURN_IF_ERROR(InitLogging("expertmesh-router", absl::GetFlag(FLAGS_log_level)));
+  ASSIGN_OR_RETURN(const RouterOptions options, OptionsFromFlags());
+  ASSIGN_OR_RETURN(std::shared_ptr<const MoeCheckpoint> checkpoint,
+                   MoeCheckpoint::Open(absl::GetFlag(FLAGS_model)));
+  CpuBackendOptions backend_options;
+  ASSIGN_OR_RETURN(
+      backend_options.compute_dtype,
+      ChooseComputeDType(absl::GetFlag(FLAGS_compute_dtype), checkpoint->model().dtype));
+  backend_options.threads = absl::GetFlag(FLAGS_threads);
+  ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, MakeCpuBackend(backend_options));
+
+  auto registry = std::make_shared<prometheus::Registry>();
+  RegisterProcessMetrics("expertmesh-router", *registry);
+  GrpcRuntime runtime;
+  GrpcTransport transport(&runtime, Clock::Real(), GrpcTransportOptions());
+  ASSIGN_OR_RETURN(std::unique_ptr<Router> router,
+                   Router::Create(options, checkpoint, std::move(backend), &transport,
+                                  Clock::Real(), registry.get()));
+  ASSIGN_OR_RETURN(std::unique_ptr<NodeDirectory> directory,
+                   NodeDirectory::Start(absl::GetFlag(FLAGS_nodes), NodeDirectoryOptions(),
+                                        [&router](const std::vector<std::string>& addresses) {
+                                          router->fleet().SetAddresses(addresses);
+                                        }));
+  RouterServerOptions server_options;
+  server_options.address = absl::GetFlag(FLAGS_listen);
+  server_options.grpc.max_message_bytes = options.max_message_bytes;
+  ASSIGN_OR_RETURN(std::unique_ptr<RouterServer> server,
+                   RouterServer::Start(router.get(), server_options));
+  std::unique_ptr<MetricsServer> metrics;
+  if (const std::string address = absl::GetFlag(FLAGS_metrics_listen); !address.empty()) {
+    ASSIGN_OR_RETURN(metrics, MetricsServer::Start(address, registry));
+  }
+  const int metrics_port = metrics == nullptr ? 0 : metrics->port();
+  RETURN_IF_ERROR(WritePortFile(absl::GetFlag(FLAGS_port_file), server->port(), metrics_port));
+  spdlog::info("serving {} ({}) on port {}, metrics on port {}", absl::GetFlag(FLAGS_model),
+               checkpoint->model().family, server->port(), metrics_port);
+
+  const int signal = WaitForStopSignal();
+  const absl::Duration drain_timeout = absl::GetFlag(FLAGS_drain_timeout);
+  spdlog::info("signal {}: finishing what is in flight, at most {}", signal,
+               absl::FormatDuration(drain_timeout));
+  server->Shutdown(drain_timeout);
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace expertmesh
+
+int main(int argc, char** argv) {
+  expertmesh::TuneProcess();
+  expertmesh::BlockStopSignals();
+  absl::SetProgramUsageMessage(
+      "Routes hidden states to expert services.\n"
+      "  expertmesh-router --model DIR --nodes host:port,host:port");
+  expertmesh::AcceptHyphens(argc, argv);
+  const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
+  const absl::Status status = expertmesh::Run(rest);
+  if (!status.ok()) {
+    std::fprintf(stderr, "expertmesh-router: %s\n", std::string(status.message()).c_str());
+    return 1;
+  }
+  return 0;
+}

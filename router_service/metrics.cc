@@ -1,0 +1,57 @@
+#include "router_service/metrics.h"
+
+#include "common/telemetry/metrics.h"
+
+namespace expertmesh {
+namespace {
+
+prometheus::Counter& Counter(prometheus::Registry& registry, const char* name, const char* help) {
+  return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
+}
+
+prometheus::Gauge& Gauge(prometheus::Registry& registry, const char* name, const char* help) {
+  return prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add({});
+}
+
+prometheus::Histogram& Histogram(prometheus::Registry& registry, const char* name, const char* help,
+                                 const prometheus::Histogram::BucketBoundaries& bounds) {
+  return prometheus::BuildHistogram().Name(name).Help(help).Register(registry).Add({}, bounds);
+}
+
+}  // namespace
+
+RouterMetrics::RouterMetrics(prometheus::Registry& registry)
+    : retried_assignments(
+          Counter(registry, "expertmesh_router_retried_assignments_total",
+                  "Assignments planned anew on another node after theirs was lost")),
+      nonfinite_tokens(Counter(registry, "expertmesh_router_nonfinite_tokens_total",
+                               "Tokens received with a NaN or infinity, passed on as they are")),
+      tokens(Counter(registry, "expertmesh_router_tokens_total", "Tokens accepted")),
+      request_seconds(Histogram(registry, "expertmesh_router_request_duration_seconds",
+                                "From arrival to answer", DurationBuckets())),
+      queue_seconds(Histogram(registry, "expertmesh_router_queue_duration_seconds",
+                              "From arrival until the batch was closed", DurationBuckets())),
+      batch_tokens(Histogram(registry, "expertmesh_router_batch_tokens",
+                             "Tokens of one batch of one layer", RowBuckets())),
+      batch_nodes(Histogram(registry, "expertmesh_router_batch_nodes",
+                            "Nodes that one batch was sent to", RowBuckets())),
+      tokens_in_flight(Gauge(registry, "expertmesh_router_tokens_in_flight",
+                             "Tokens accepted and not yet answered")),
+      epoch(Gauge(registry, "expertmesh_router_placement_epoch",
+                  "Version of bias and placement in use")),
+      missing_experts(
+          Gauge(registry, "expertmesh_router_missing_experts", "Experts without a ready node")),
+      nodes(prometheus::BuildGauge()
+                .Name("expertmesh_router_nodes")
+                .Help("Nodes by state of their link")
+                .Register(registry)),
+      requests_(prometheus::BuildCounter()
+                    .Name("expertmesh_router_requests_total")
+                    .Help("Requests answered, by status code")
+                    .Register(registry)) {}
+
+void RouterMetrics::CountRequest(absl::StatusCode code) {
+  requests_.Add({{"code", absl::StatusCodeToString(code)}}).Increment();
+}
+
+}  // namespace expertmesh

@@ -1,0 +1,44 @@
+// The router's metrics, registered once; children are safe to touch from any thread.
+#ifndef EXPERTMESH_ROUTER_SERVICE_METRICS_H_
+#define EXPERTMESH_ROUTER_SERVICE_METRICS_H_
+
+#include <prometheus/counter.h>
+#include <prometheus/family.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace expertmesh {
+
+class RouterMetrics {
+ public:
+  // `registry` must outlive the metrics.
+  explicit RouterMetrics(prometheus::Registry& registry);
+
+  // expertmesh_router_requests_total{code}.
+  void CountRequest(absl::StatusCode code);
+
+  // expertmesh_router_retries_total: assignments sent to another node after one was lost.
+  prometheus::Counter& retried_assignments;
+  prometheus::Counter& nonfinite_tokens;
+  prometheus::Counter& tokens;
+  prometheus::Histogram& request_seconds;
+  prometheus::Histogram& queue_seconds;
+  prometheus::Histogram& batch_tokens;
+  prometheus::Histogram& batch_nodes;
+  prometheus::Gauge& tokens_in_flight;
+  prometheus::Gauge& epoch;
+  prometheus::Gauge& missing_experts;
+  prometheus::Family<prometheus::Gauge>& nodes;
+
+ private:
+  prometheus::Family<prometheus::Counter>& requests_;
+};
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_ROUTER_SERVICE_METRICS_H_

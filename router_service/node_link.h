@@ -1,0 +1,119 @@
+// The router's side of one node: its connection, what it holds, and the batches on their way.
+#ifndef EXPERTMESH_ROUTER_SERVICE_NODE_LINK_H_
+#define EXPERTMESH_ROUTER_SERVICE_NODE_LINK_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "common/tensor/aligned_buffer.h"
+#include "common/transport/transport.h"
+#include "common/wire/message_codec.h"
+#include "expertmesh/v1/control.pb.h"
+#include "expertmesh/v1/expert.pb.h"
+#include "router_service/planner.h"
+
+namespace expertmesh {
+
+// A plan on its way to one node, and the partials that come back.
+struct NodeBatch {
+  uint32_t layer = 0;
+  uint32_t d_model = 0;
+  NodePlan plan;
+  // [plan.rows.size(), d_model] float32; complete when the batch is done without error.
+  AlignedBuffer partials;
+  // Rows received so far; they come in order.
+  uint32_t received = 0;
+  uint64_t queue_us = 0;
+  uint64_t compute_us = 0;
+  // Called once, from any thread, without locks held. `lost`: nothing of this batch counts and
+  // another node may take it.
+  std::function<void(const absl::Status& status, bool lost)> done;
+};
+
+// Thread-safe.
+class NodeLink final : public NodeObserver {
+ public:
+  // `on_change` is called, without locks held, whenever what ToProto() or Offer() say may have
+  // changed (not for load). `fingerprint`: of the router's model; a node with another one is
+  // refused.
+  NodeLink(NodeIndex index, std::string address, std::string fingerprint,
+           std::function<void()> on_change);
+  ~NodeLink() override;
+
+  // Called once. Send() answers UNAVAILABLE before it and after Close().
+  void Connect(Transport* transport);
+  // Ends the connection; what is in flight is lost. No callback runs afterwards. Not from a
+  // callback.
+  void Close();
+
+  NodeIndex index() const { return index_; }
+  const std::string& address() const { return address_; }
+
+  // Sends the frames of `batch` (encoded with the batch_id that NextBatchId gave). On failure
+  // `done` has been or will be called just as when the node fails later.
+  void Send(uint64_t batch_id, std::shared_ptr<NodeBatch> batch, std::vector<Frame> frames);
+  uint64_t NextBatchId();
+
+  // What the node said it holds, when it may be used; null otherwise. Sets `last_resort` when
+  // draining.
+  std::shared_ptr<const v1::DescribeResponse> Offer(bool* last_resort) const;
+
+  NodeLoad Load() const;
+  // Largest frame to send, in bytes.
+  uint64_t MaxFrameBytes() const;
+
+  // Operator's wish: no new batches if avoidable.
+  void SetDraining(bool draining);
+  // No longer among the mesh's addresses (or again).
+  void SetListed(bool listed);
+  bool Listed() const;
+  // Not listed and nothing in flight: can be destroyed.
+  bool Idle() const;
+
+  v1::TopologyNode ToProto() const;
+
+  // NodeObserver.
+  void OnStatus(const v1::WatchStatusResponse& status) override;
+  void OnFrame(Frame frame) override;
+  void OnDisconnected(const absl::Status& why) override;
+
+ private:
+  std::shared_ptr<NodeBatch> Take(uint64_t batch_id);
+  // Gives up on every batch in flight.
+  void LoseAll(const absl::Status& why);
+  v1::NodeLink State() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const NodeIndex index_;
+  const std::string address_;
+  const std::string fingerprint_;
+  const std::function<void()> on_change_;
+
+  mutable absl::Mutex mutex_;
+  bool up_ ABSL_GUARDED_BY(mutex_) = false;
+  bool refused_ ABSL_GUARDED_BY(mutex_) = false;
+  bool draining_ ABSL_GUARDED_BY(mutex_) = false;
+  bool listed_ ABSL_GUARDED_BY(mutex_) = true;
+  std::string reason_ ABSL_GUARDED_BY(mutex_) = "not yet connected";
+  uint64_t disconnects_ ABSL_GUARDED_BY(mutex_) = 0;
+  v1::NodeState node_state_ ABSL_GUARDED_BY(mutex_) = v1::NODE_STATE_UNSPECIFIED;
+  std::shared_ptr<const v1::DescribeResponse> description_ ABSL_GUARDED_BY(mutex_);
+  uint64_t next_batch_id_ ABSL_GUARDED_BY(mutex_) = 1;
+  absl::flat_hash_map<uint64_t, std::shared_ptr<NodeBatch>> in_flight_ ABSL_GUARDED_BY(mutex_);
+  uint64_t rows_in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
+
+  // Keeps the frames of one batch together; the connection only queues them.
+  absl::Mutex send_mutex_;
+  std::unique_ptr<NodeConnection> connection_ ABSL_GUARDED_BY(send_mutex_);
+};
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_ROUTER_SERVICE_NODE_LINK_H_

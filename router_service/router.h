@@ -1,0 +1,130 @@
+// The router, free of gRPC types: accepts requests, batches them per layer, and owns everything a
+// batch needs (gates, shared experts, the fleet of nodes).
+//
+//   Forward -> LayerBatcher -> BatchRun (gate, plan, dispatch, combine) -> respond
+//                                  |
+//                                Fleet -> NodeLink (one per node) -> Transport
+#ifndef EXPERTMESH_ROUTER_SERVICE_ROUTER_H_
+#define EXPERTMESH_ROUTER_SERVICE_ROUTER_H_
+
+#include <prometheus/registry.h>
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/base/clock.h"
+#include "common/base/thread_pool.h"
+#include "common/base/timer_queue.h"
+#include "common/checkpoint/moe_checkpoint.h"
+#include "common/experts/backend.h"
+#include "common/transport/transport.h"
+#include "expertmesh/v1/control.pb.h"
+#include "expertmesh/v1/router.pb.h"
+#include "router_service/batch_run.h"
+#include "router_service/fleet.h"
+#include "router_service/forward_job.h"
+#include "router_service/gate/selection.h"
+#include "router_service/layer_batcher.h"
+#include "router_service/metrics.h"
+
+namespace expertmesh {
+
+struct RouterOptions {
+  BatcherOptions batcher;
+  // Which of several equal scores is chosen.
+  TieOrder tie_order = TieOrder::kLowestIndex;
+  // Tokens accepted and not yet answered, all layers together; more are refused with
+  // RESOURCE_EXHAUSTED.
+  uint64_t max_tokens_in_flight = 262144;
+  // Longest time any request may take, also one that came without a deadline.
+  absl::Duration max_request_time = absl::Seconds(60);
+  // Largest message accepted; told to clients.
+  uint64_t max_message_bytes = 256ull << 20;
+  // Frames to nodes are cut to about this size.
+  uint64_t max_frame_bytes = 1 << 20;
+  // Nodes tried for one assignment, the first included. At least 1.
+  uint32_t max_attempts = 3;
+  // Threads that gather, score, plan and combine; 0: as many as cores.
+  int threads = 0;
+};
+
+// Thread-safe.
+class Router {
+ public:
+  // Reads the gates and shared experts of every layer. `backend` computes shared experts and fixes
+  // the type of activations. `clock`, `transport` and `registry` must outlive the router.
+  static absl::StatusOr<std::unique_ptr<Router>> Create(
+      const RouterOptions& options, std::shared_ptr<const MoeCheckpoint> checkpoint,
+      std::unique_ptr<Backend> backend, Transport* transport, Clock* clock,
+      prometheus::Registry* registry);
+
+  // Answers what is in flight (with UNAVAILABLE where it must) and stops.
+  ~Router();
+
+  // Serves one encoded ForwardRequest. `rpc_deadline`: of the call that brought it, on `clock`; the
+  // request may have an earlier one of its own. Errors are in the response's status: respond is
+  // always called, once, perhaps before Forward returns.
+  void Forward(const Frame& request, absl::Time rpc_deadline, Respond respond);
+
+  v1::DescribeModelResponse DescribeModel() const;
+  v1::GetLoadResponse GetLoad() const;
+
+  Fleet& fleet() { return *fleet_; }
+  bool ready() const { return fleet_->placement()->complete(); }
+
+  // Refuses new requests with UNAVAILABLE, and waits until what was accepted is answered or the
+  // time is over. True when everything was answered.
+  bool Drain(absl::Duration timeout);
+
+ private:
+  struct Layer {
+    LayerRuntime runtime;
+    std::unique_ptr<LayerBatcher> batcher;
+  };
+
+  Router(const RouterOptions& options, std::shared_ptr<const MoeCheckpoint> checkpoint,
+         std::unique_ptr<Backend> backend, Clock* clock, prometheus::Registry* registry);
+
+  absl::Status LoadLayers();
+  void StartFleet(Transport* transport);
+  absl::StatusOr<ForwardJobPtr> Accept(const Frame& request, absl::Time arrival,
+                                       absl::Time rpc_deadline, Respond* respond,
+                                       uint64_t* request_id);
+  absl::Status Validate(const TensorMessage<v1::ForwardRequest>& request) const;
+  absl::Status Admit(uint64_t rows);
+  void Release(uint64_t rows);
+  void RunBatch(Layer* layer, std::vector<ForwardJobPtr> jobs);
+  void UpdateFleetMetrics();
+
+  const RouterOptions options_;
+  const std::shared_ptr<const MoeCheckpoint> checkpoint_;
+  const std::unique_ptr<Backend> backend_;
+  Clock* const clock_;
+  RouterMetrics metrics_;
+  std::map<uint32_t, Layer> layers_;  // Constant after Create.
+  RunEnvironment environment_;        // Constant after Create.
+
+  absl::Mutex mutex_;
+  uint64_t tokens_in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t runs_in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t jobs_in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool draining_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::CondVar idle_;
+
+  // Destroyed in reverse order: first the fleet (gives up what is in flight), then timers, then the
+  // pool.
+  std::unique_ptr<ThreadPool> pool_;
+  std::unique_ptr<TimerQueue> timers_;
+  std::unique_ptr<Fleet> fleet_;
+  uint64_t fleet_subscription_ = 0;
+};
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_ROUTER_SERVICE_ROUTER_H_

@@ -1,0 +1,140 @@
+#include "router_service/router_server.h"
+
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "common/net/grpc_server.h"
+#include "common/net/grpc_status.h"
+#include "expertmesh/v1/router.grpc.pb.h"
+#include "router_service/control_service.h"
+
+namespace expertmesh {
+namespace {
+
+// Forward and ForwardStream move tensors and are served raw; the rest is ordinary.
+class RouterService final : public v1::Router::WithRawMethod_Forward<
+                                v1::Router::WithRawMethod_ForwardStream<v1::Router::Service>> {
+ public:
+  explicit RouterService(Router* router) : router_(router) {}
+
+  grpc::Status DescribeModel(grpc::ServerContext*, const v1::DescribeModelRequest*,
+                             v1::DescribeModelResponse* response) override {
+    *response = router_->DescribeModel();
+    return grpc::Status::OK;
+  }
+
+ private:
+  Router* const router_;
+};
+
+Frame Encode(const v1::ForwardResponse& response, const std::optional<TensorFrame>& output) {
+  return EncodeTensorMessage(response, output ? &*output : nullptr);
+}
+
+// One ForwardStream of one caller. Each request in flight holds the sink; the stream ends with the
+// last.
+class ForwardStreamHandler final : public StreamHandler {
+ public:
+  ForwardStreamHandler(Router* router, std::shared_ptr<FrameSink> answers)
+      : router_(router), answers_(std::move(answers)) {}
+
+  void OnFrame(Frame frame) override {
+    router_->Forward(
+        frame, absl::InfiniteFuture(),
+        [answers = answers_](v1::ForwardResponse response, std::optional<TensorFrame> output) {
+          // A caller that is gone wants no answer, and there is nobody else to tell.
+          answers->Send(Encode(response, output)).IgnoreError();
+        });
+  }
+
+ private:
+  Router* const router_;
+  const std::shared_ptr<FrameSink> answers_;
+};
+
+void ServeUnary(Router* router, const Frame& request, const UnaryContext& context,
+                UnaryResponder respond) {
+  router->Forward(request, context.deadline,
+                  [respond = std::move(respond)](v1::ForwardResponse response,
+                                                 std::optional<TensorFrame> output) {
+                    absl::Status status = FromProto(response.status());
+                    if (status.ok()) {
+                      respond(Encode(response, output));
+                    } else {
+                      respond(std::move(status));
+                    }
+                  });
+}
+
+class RouterServerImpl final : public RouterServer {
+ public:
+  explicit RouterServerImpl(Router* router) : router_(router), service_(router), control_(router) {}
+
+  ~RouterServerImpl() override { Shutdown(absl::ZeroDuration()); }
+
+  absl::Status Listen(const RouterServerOptions& options) {
+    GrpcServerSpec spec;
+    spec.address = options.address;
+    spec.options = options.grpc;
+    spec.services = {&service_, &control_};
+    spec.unary.push_back(
+        {[this](auto... arguments) { service_.RequestForward(arguments...); },
+         [router = router_](Frame request, const UnaryContext& context, UnaryResponder respond) {
+           ServeUnary(router, request, context, std::move(respond));
+         }});
+    spec.streams.push_back(
+        {[this](auto... arguments) { service_.RequestForwardStream(arguments...); },
+         [router = router_](std::shared_ptr<FrameSink> answers) {
+           return std::make_unique<ForwardStreamHandler>(router, std::move(answers));
+         }});
+    spec.serving = router_->ready();
+    absl::StatusOr<std::unique_ptr<GrpcServer>> server = GrpcServer::Start(std::move(spec));
+    if (!server.ok()) {
+      return server.status();
+    }
+    server_ = *std::move(server);
+    server_->SetServing("liveness", true);
+    UpdateHealth();
+    subscription_ = router_->fleet().Subscribe([this] { UpdateHealth(); });
+    return absl::OkStatus();
+  }
+
+  int port() const override { return server_->port(); }
+
+  void Shutdown(absl::Duration grace) override {
+    if (server_ == nullptr || std::exchange(stopped_, true)) {
+      return;
+    }
+    router_->fleet().Unsubscribe(subscription_);
+    server_->Shutdown(grace);
+  }
+
+ private:
+  void UpdateHealth() {
+    const bool ready = router_->ready();
+    for (const char* service : {"", "readiness", "expertmesh.v1.Router"}) {
+      server_->SetServing(service, ready);
+    }
+  }
+
+  Router* const router_;
+  RouterService service_;
+  ControlService control_;
+  std::unique_ptr<GrpcServer> server_;  // Destroyed before the services it uses.
+  uint64_t subscription_ = 0;
+  bool stopped_ = false;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<RouterServer>> RouterServer::Start(
+    Router* router, const RouterServerOptions& options) {
+  auto server = std::make_unique<RouterServerImpl>(router);
+  if (absl::Status status = server->Listen(options); !status.ok()) {
+    return status;
+  }
+  return server;
+}
+
+}  // namespace expertmesh

@@ -1,0 +1,243 @@
+"""Real programs on loopback: started on port 0, watched, killed, restarted, and always cleaned up."""
+
+import ctypes
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import time
+import urllib.request
+
+import grpc
+import numpy as np
+
+import expertmesh
+from expertmesh.v1 import control_pb2, control_pb2_grpc
+
+SCALE = float(os.environ.get("EXPERTMESH_TIMEOUT_SCALE", "1"))
+# A bound on waiting, never a duration that a test needs to pass.
+PATIENCE = 60 * SCALE
+HOST = "127.0.0.1"
+
+
+def program(name):
+    """Path of router, expert or cli, from the environment that ctest sets."""
+    variable = f"EXPERTMESH_{name.upper()}"
+    path = os.environ.get(variable)
+    if not path or not os.access(path, os.X_OK):
+        raise RuntimeError(f"{variable} is {path!r}; run the suites through tests/run.sh or ctest")
+    return path
+
+
+def _die_with_parent():
+    # PR_SET_PDEATHSIG: nothing outlives a test run that was itself killed.
+    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
+
+
+def wait_until(condition, what, timeout=None):
+    """Polls for what no event reports (files, processes). Returns the condition's truthy value."""
+    deadline = time.monotonic() + (timeout or PATIENCE)
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout or PATIENCE:g} s: {what}")
+        time.sleep(0.01)
+    return value
+
+
+class Program:
+    """One process. `grpc_port` and `metrics_port` are known once it is bound; a restart keeps them."""
+
+    def __init__(self, name, argv, folder):
+        self.name = name
+        self.argv = [str(argument) for argument in argv]
+        self.port_file = folder / f"{name}.port"
+        self.log_file = folder / f"{name}.log"
+        self.listen = f"{HOST}:0"
+        self.metrics_listen = f"{HOST}:0"
+        self.process = None
+        self.grpc_port = self.metrics_port = None
+
+    @property
+    def address(self):
+        return f"{HOST}:{self.grpc_port}"
+
+    def spawn(self):
+        self.port_file.unlink(missing_ok=True)
+        with open(self.log_file, "ab") as log:
+            self.process = subprocess.Popen(
+                self.argv
+                + ["--listen", self.listen, "--metrics-listen", self.metrics_listen]
+                + ["--port-file", str(self.port_file)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+        return self
+
+    def start(self):
+        """Starts it and waits until it is bound."""
+        return self.spawn().wait_bound()
+
+    def wait_bound(self):
+        def bound():
+            code = self.process.poll()
+            if code is not None:
+                raise AssertionError(f"{self.name} ended with {code}:\n{self.log()}")
+            return self.port_file.exists() and self.port_file.read_text().split()
+
+        ports = wait_until(bound, f"{self.name} bound its ports")
+        self.grpc_port, self.metrics_port = int(ports[0]), int(ports[1])
+        self.listen = f"{HOST}:{self.grpc_port}"
+        self.metrics_listen = f"{HOST}:{self.metrics_port}"
+        return self
+
+    def log(self):
+        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def kill(self):
+        """kill -9."""
+        self.process.kill()
+        self.process.wait()
+
+    def wait(self):
+        return self.process.wait(PATIENCE)
+
+    def stop(self):
+        """Asks it to end, and checks that it does so cleanly."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.send_signal(signal.SIGCONT)
+        self.process.terminate()
+        try:
+            code = self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"{self.name} did not end on SIGTERM:\n{self.log()}") from None
+        assert code == 0, f"{self.name} ended with {code}:\n{self.log()}"
+
+    def check_log(self):
+        found = re.search(r"\w+Sanitizer|runtime error:|check failed", self.log(), re.IGNORECASE)
+        assert not found, f"{self.name}:\n{self.log()}"
+
+    def metric(self, name, **labels):
+        """Sum of the samples of a metric whose labels include `labels`."""
+        url = f"http://{HOST}:{self.metrics_port}/metrics"
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+            text = answer.read().decode()
+        total, seen = 0.0, False
+        for line in text.splitlines():
+            match = re.fullmatch(rf"{name}(?:\{{(.*)\}})? (\S+)", line)
+            if match and all(
+                f'{key}="{value}"' in (match[1] or "") for key, value in labels.items()
+            ):
+                total, seen = total + float(match[2]), True
+        assert seen, f"no sample of {name} {labels} in\n{text}"
+        return total
+
+
+class Mesh:
+    """A router and its nodes. Use as a context manager (or the `mesh` fixture)."""
+
+    def __init__(self, folder):
+        self.folder = pathlib.Path(folder)
+        self.nodes = []
+        self.router = None
+        self.programs = []
+        self._client = None
+
+    def _add(self, name, argv):
+        made = Program(name, argv, self.folder)
+        self.programs.append(made)
+        return made
+
+    def make_node(self, model, *flags):
+        """A node that is not started."""
+        name = f"node{len(self.nodes)}"
+        node = self._add(
+            name, [program("expert"), "--model", model, "--node-id", name, "--threads", "1", *flags]
+        )
+        self.nodes.append(node)
+        return node
+
+    def start_node(self, model, *flags):
+        return self.make_node(model, *flags).start()
+
+    def start_router(self, model, *flags, nodes=None):
+        addresses = nodes or [node.address for node in self.nodes]
+        self.router = self._add(
+            "router", [program("router"), "--model", model, "--nodes", ",".join(addresses), *flags]
+        ).start()
+        return self.router
+
+    def start(self, model, node_flags, *router_flags):
+        """One node for each list of flags, and a router; returns when all is ready."""
+        for node in [self.make_node(model, *flags).spawn() for flags in node_flags]:
+            # Spawned together, they load together.
+            node.wait_bound()
+        self.start_router(model, *router_flags)
+        self.wait_ready()
+        return self
+
+    @property
+    def client(self):
+        if self._client is None:
+            self._client = expertmesh.Client(self.router.address, timeout=PATIENCE)
+        return self._client
+
+    def watch(self, condition, what):
+        """Follows WatchTopology until `condition(topology)`; returns that topology."""
+        stub = control_pb2_grpc.ControlStub(self.client.channel)
+        stream = stub.WatchTopology(
+            control_pb2.WatchTopologyRequest(), timeout=PATIENCE, wait_for_ready=True
+        )
+        topology = None
+        try:
+            for topology in stream:
+                if condition(topology):
+                    return topology
+        except grpc.RpcError as error:
+            raise AssertionError(f"{what}: {error.details()}; last topology:\n{topology}") from None
+        finally:
+            stream.cancel()
+        raise AssertionError(f"{what}: the stream ended; last topology:\n{topology}")
+
+    def wait_ready(self):
+        return self.watch(lambda topology: topology.ready, "ready")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, traceback):
+        if self._client is not None:
+            self._client.close()
+        problems = []
+        # The router first, so that it does not see its nodes go.
+        for running in reversed(self.programs):
+            try:
+                running.stop()
+                running.check_log()
+            except AssertionError as error:
+                problems.append(str(error))
+            finally:
+                if running.process is not None and running.process.poll() is None:
+                    running.kill()
+        if kind is not None:
+            for running in self.programs:
+                print(f"--- {running.name}: {' '.join(running.argv)}\n{running.log()[-4000:]}")
+        elif problems:
+            raise AssertionError("\n".join(problems))
+
+
+def shards(count, *flags):
+    """Flags of `count` nodes that share all experts."""
+    return [["--shard", f"{i}/{count}", *flags] for i in range(count)]
+
+
+def hidden_states(tokens, d_model, seed=0):
+    return np.random.default_rng(seed).standard_normal((tokens, d_model), dtype=np.float32)

@@ -1,0 +1,236 @@
+"""The command `expertmesh`, as a person at a shell uses it."""
+
+import json
+import pathlib
+import re
+import subprocess
+
+import numpy as np
+import pytest
+
+import reference
+from checkpoint import DTYPES, Checkpoint, make_checkpoint, read_safetensors, write_safetensors
+from mesh import HOST, PATIENCE, Mesh, hidden_states, program, shards
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "golden" / "configs"
+MAKE = [
+    "--layers",
+    "2",
+    "--d-model",
+    "64",
+    "--experts",
+    "8",
+    "--top-k",
+    "2",
+    "--intermediate",
+    "32",
+]
+
+
+def expertmesh(*arguments, code=0):
+    """Runs the command and returns what it printed; checks its exit status."""
+    done = subprocess.run(
+        [program("cli"), *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == code, f"{arguments} ended with {done.returncode}:\n{done.stderr}"
+    return done
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory, checkpoint):
+    with Mesh(tmp_path_factory.mktemp("mesh")) as mesh:
+        yield mesh.start(checkpoint.path, shards(2))
+
+
+def numbers(text):
+    """All whole numbers in a text, with separators of thousands or without."""
+    return {int(re.sub(r"[,_' ]", "", found)) for found in re.findall(r"\d+(?:[,_']\d{3})*", text)}
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe", "deepseek_v3"])
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+def test_made_checkpoints_are_served_and_verified(tmp_path, family, dtype):
+    folder = tmp_path / "model"
+    expertmesh(
+        "checkpoint",
+        "make",
+        "--output",
+        folder,
+        "--family",
+        family,
+        *MAKE,
+        "--dtype",
+        dtype,
+        "--seed",
+        7,
+    )
+    config = json.loads((folder / "config.json").read_text())
+    assert config["model_type"] == family and config["hidden_size"] == 64
+    made = Checkpoint(
+        folder, config, read_safetensors(folder / "model.safetensors"), DTYPES[dtype.upper()]
+    )
+    with Mesh(tmp_path) as mesh:
+        mesh.start(folder, shards(2))
+        layers = [layer.layer for layer in mesh.client.describe().layers]
+        for layer in layers:
+            x = hidden_states(20, 64, seed=layer)
+            result = mesh.client.forward(layer, x, return_routing=True)
+            expected = reference.combine(
+                made,
+                layer,
+                x.astype(made.dtype),
+                result.expert_ids,
+                result.expert_weights,
+            )
+            bound = 1e-5 if dtype == "f32" else 1e-2
+            assert reference.relative_error(result.output, expected).max() <= bound
+        said = expertmesh("verify", "--router", mesh.router.address, "--model", folder).stdout
+        for layer in layers:
+            assert re.search(rf"\b{layer}\b", said)
+
+
+def test_made_checkpoint_depends_on_the_seed_alone(tmp_path):
+    def make(name, seed):
+        folder = tmp_path / name
+        expertmesh(
+            "checkpoint", "make", "--output", folder, "--family", "qwen3_moe", *MAKE, "--seed", seed
+        )
+        return (folder / "model.safetensors").read_bytes()
+
+    assert make("a", 1) == make("b", 1)
+    assert make("c", 2) != make("d", 1)
+
+
+def test_make_refuses_nonsense(tmp_path):
+    output = tmp_path / "model"
+    unknown = expertmesh("checkpoint", "make", "--output", output, "--family", "gpt2", code=1)
+    assert "gpt2" in unknown.stderr and "mixtral" in unknown.stderr
+    more = ["--family", "mixtral", "--experts", "4", "--top-k", "9"]
+    too_many = expertmesh("checkpoint", "make", "--output", output, *more, code=1)
+    assert "9" in too_many.stderr and "4" in too_many.stderr
+    assert not (output / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    "name,family,total,active",
+    [
+        ("mixtral-8x7b", "mixtral", 46_702_792_704, 12_879_925_248),
+        ("qwen3-30b-a3b", "qwen3_moe", 30_532_122_624, 3_353_032_704),
+        ("deepseek-v3", "deepseek_v3", 671_026_419_200, 37_552_297_472),
+    ],
+)
+def test_inspect_counts_parameters_from_config_alone(name, family, total, active):
+    said = expertmesh("checkpoint", "inspect", CONFIGS / name).stdout
+    assert family in said
+    assert {total, active} <= numbers(said)
+
+
+def test_inspect_whole_checkpoint(checkpoint):
+    said = expertmesh("checkpoint", "inspect", checkpoint.path).stdout
+    assert "qwen3_moe" in said
+    assert 12 in numbers(said)
+
+
+def test_inspect_names_what_is_wrong(tmp_path):
+    assert (
+        str(tmp_path / "no") in expertmesh("checkpoint", "inspect", tmp_path / "no", code=1).stderr
+    )
+    damaged = make_checkpoint(tmp_path / "model")
+    data = damaged.weights_file.read_bytes()
+    damaged.weights_file.write_bytes(data[:-10])
+    assert "model.safetensors" in expertmesh("checkpoint", "inspect", damaged.path, code=1).stderr
+
+
+def test_health(serving, mesh, checkpoint):
+    expertmesh("health", "--router", serving.router.address)
+    expertmesh("health", "--router", serving.router.address, "--wait", "5")
+    nobody = expertmesh("health", "--router", f"{HOST}:1", code=1)
+    assert f"{HOST}:1" in nobody.stderr
+    # A router without its nodes is there, and not ready.
+    mesh.start_router(checkpoint.path, nodes=[f"{HOST}:1"])
+    expertmesh("health", "--router", mesh.router.address, code=1)
+    expertmesh("health", "--router", mesh.router.address, "--wait", "0.2", code=1)
+
+
+def test_topology(serving):
+    said = expertmesh("topology", "--router", serving.router.address).stdout
+    for node in serving.nodes:
+        assert node.address in said
+
+
+def test_forward_through_files(serving, checkpoint, tmp_path):
+    x = hidden_states(10, checkpoint.d_model)
+    given, made = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
+    write_safetensors(given, {"hidden_states": x})
+    call = ["forward", "--router", serving.router.address, "--layer", "1"]
+    call += ["--input", given, "--output", made]
+    expertmesh(*call)
+    plain = read_safetensors(made)
+    assert sorted(plain) == ["output"]
+    expected, chosen = reference.forward(checkpoint, 1, x)
+    assert plain["output"].dtype == np.float32
+    assert reference.relative_error(plain["output"], expected).max() <= 1e-5
+    expertmesh(*call, "--routing")
+    routed = read_safetensors(made)
+    assert sorted(routed) == ["expert_ids", "expert_weights", "output"]
+    assert routed["output"].tobytes() == plain["output"].tobytes()
+    np.testing.assert_array_equal(routed["expert_ids"], chosen.ids)
+    np.testing.assert_allclose(routed["expert_weights"], chosen.weights, rtol=1e-5)
+
+
+def test_forward_names_what_is_wrong(serving, checkpoint, tmp_path):
+    def forward(layer, given):
+        made = tmp_path / "out.safetensors"
+        router = serving.router.address
+        said = expertmesh(
+            "forward",
+            "--router",
+            router,
+            "--layer",
+            layer,
+            "--input",
+            given,
+            "--output",
+            made,
+            code=1,
+        ).stderr
+        assert not made.exists()
+        return said
+
+    missing = tmp_path / "none.safetensors"
+    assert str(missing) in forward(0, missing)
+    given = tmp_path / "in.safetensors"
+    write_safetensors(given, {"something": np.zeros((2, 64), np.float32)})
+    assert "hidden_states" in forward(0, given)
+    write_safetensors(given, {"hidden_states": np.zeros((2, 60), np.float32)})
+    assert "60" in forward(0, given)
+    write_safetensors(given, {"hidden_states": np.zeros((2, 64), np.float32)})
+    assert "99" in forward(99, given)
+
+
+def test_verify_finds_a_wrong_mesh(serving, tmp_path):
+    other = make_checkpoint(tmp_path / "other", seed=2)
+    expertmesh("verify", "--router", serving.router.address, "--model", other.path, code=1)
+
+
+def test_bench(serving):
+    said = expertmesh("bench", "--router", serving.router.address, "--duration", "1s").stdout
+    assert "tokens/s" in said and "p50" in said and "p99" in said
+
+
+def test_demo(serving, checkpoint):
+    said = expertmesh(
+        "demo", "--router", serving.router.address, "--model", checkpoint.path, "--callers", "4"
+    ).stdout
+    assert "p50" in said and "p99" in said
+
+
+def test_usage():
+    assert "forward" in expertmesh("--help").stdout
+    for wrong in (["frobnicate"], [], ["forward", "--frobnicate"]):
+        assert expertmesh(*wrong, code=2).stderr

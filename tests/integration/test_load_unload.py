@@ -1,0 +1,132 @@
+"""Experts that are loaded and unloaded while the mesh serves."""
+
+import grpc
+import pytest
+
+import expertmesh
+import reference
+from expertmesh.v1 import expert_pb2, expert_pb2_grpc
+from mesh import PATIENCE, hidden_states, shards
+from test_failures import Load
+
+
+class Node:
+    """Calls the Expert service of one node."""
+
+    def __init__(self, node):
+        self._channel = grpc.insecure_channel(node.address)
+        self._stub = expert_pb2_grpc.ExpertStub(self._channel)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._channel.close()
+
+    def describe(self):
+        return self._stub.Describe(expert_pb2.DescribeRequest(), timeout=PATIENCE)
+
+    def hosted(self):
+        return {entry.layer: list(entry.experts) for entry in self.describe().hosted}
+
+    def load(self, experts, layers=(0, 1), slice_index=0, slice_count=1):
+        request = expert_pb2.LoadExpertsRequest(
+            experts=[
+                expert_pb2.HostedExperts(
+                    layer=layer, experts=experts, slice_index=slice_index, slice_count=slice_count
+                )
+                for layer in layers
+            ]
+        )
+        return self._stub.LoadExperts(request, timeout=PATIENCE)
+
+    def unload(self, experts, layers=(0, 1)):
+        request = expert_pb2.UnloadExpertsRequest(
+            experts=[expert_pb2.HostedExperts(layer=layer, experts=experts) for layer in layers]
+        )
+        return self._stub.UnloadExperts(request, timeout=PATIENCE)
+
+
+def code_of(call, *arguments, **options):
+    with pytest.raises(grpc.RpcError) as caught:
+        call(*arguments, **options)
+    return caught.value.code(), caught.value.details()
+
+
+def test_experts_move_from_node_to_node_under_load(mesh, checkpoint):
+    mesh.start(checkpoint.path, [["--experts", "0-5"], ["--experts", "6-11"]])
+    moved = [6, 7, 8]
+    with Load(mesh, checkpoint) as load, Node(mesh.nodes[0]) as to, Node(mesh.nodes[1]) as away:
+        load.wait_for(50)
+        weights_before = to.describe().memory.weights_bytes
+        answer = to.load(moved)
+        assert answer.loaded == 6
+        assert answer.memory.weights_bytes > weights_before
+        assert to.hosted() == {0: [0, 1, 2, 3, 4, 5, 6, 7, 8], 1: [0, 1, 2, 3, 4, 5, 6, 7, 8]}
+        mesh.watch(
+            lambda t: 6 in t.nodes[0].description.hosted[0].experts, "the router sees the replicas"
+        )
+        load.wait_for(50)
+        weights_before = away.describe().memory.weights_bytes
+        answer = away.unload(moved)
+        assert answer.unloaded == 6
+        assert answer.memory.weights_bytes < weights_before
+        assert away.hosted() == {0: [9, 10, 11], 1: [9, 10, 11]}
+        load.wait_for(50)
+    assert load.errors == []
+    assert mesh.client.topology().ready
+
+
+def test_unloaded_experts_are_reported_missing(mesh, checkpoint):
+    mesh.start(checkpoint.path, shards(1))
+    x = hidden_states(100, checkpoint.d_model)
+    expected, _ = reference.forward(checkpoint, 1, x)
+    with Node(mesh.nodes[0]) as node:
+        assert node.unload([2, 3], layers=[1]).unloaded == 2
+        topology = mesh.watch(lambda t: not t.ready, "the loss is seen")
+        assert [(m.layer, list(m.experts)) for m in topology.missing] == [(1, [2, 3])]
+        with pytest.raises(expertmesh.Unavailable, match="layer 1"):
+            mesh.client.forward(1, x)
+        assert mesh.client.forward(0, x).output.shape == x.shape
+        assert node.load([2, 3], layers=[1]).loaded == 2
+        mesh.wait_ready()
+    assert reference.relative_error(mesh.client.forward(1, x).output, expected).max() <= 1e-5
+
+
+def test_loading_what_is_held_and_unloading_what_is_not_changes_nothing(mesh, checkpoint):
+    mesh.start_node(checkpoint.path, "--experts", "0-5")
+    with Node(mesh.nodes[0]) as node:
+        held = node.hosted()
+        assert node.load([0, 1]).loaded == 0
+        assert node.unload([9, 10]).unloaded == 0
+        assert node.hosted() == held
+
+
+def test_bad_loads_are_refused_whole(mesh, checkpoint):
+    mesh.start_node(checkpoint.path, "--experts", "0-5")
+    with Node(mesh.nodes[0]) as node:
+        held = node.hosted()
+        code, message = code_of(node.load, [1], layers=[9])
+        assert code == grpc.StatusCode.NOT_FOUND and "9" in message
+        code, message = code_of(node.load, [7, 12])
+        assert code == grpc.StatusCode.NOT_FOUND and "12" in message
+        code, _ = code_of(node.load, [0], slice_index=0, slice_count=2)
+        assert code == grpc.StatusCode.FAILED_PRECONDITION
+        code, _ = code_of(node.load, [7], slice_index=3, slice_count=2)
+        assert code == grpc.StatusCode.INVALID_ARGUMENT
+        assert node.hosted() == held
+
+
+def test_memory_limit(mesh, checkpoint):
+    # One expert is 3 * 64 * 32 floats: 24576 bytes, before packing.
+    mesh.start_node(
+        checkpoint.path, "--layers", "0", "--experts", "0-1", "--memory-limit-bytes", "100000"
+    )
+    with Node(mesh.nodes[0]) as node:
+        description = node.describe()
+        assert description.memory.limit_bytes == 100000
+        assert 2 * 24576 <= description.memory.weights_bytes <= 100000
+        code, message = code_of(node.load, list(range(2, 12)), layers=[0])
+        assert code == grpc.StatusCode.RESOURCE_EXHAUSTED and "100000" in message
+        assert node.hosted() == {0: [0, 1]}
+        assert node.load([2], layers=[0]).loaded == 1

@@ -1,0 +1,115 @@
+#include "common/base/timer_queue.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "absl/synchronization/notification.h"
+
+namespace expertmesh {
+namespace {
+
+TEST(TimerQueueTest, RunsCallbacksInOrderOfTheirTimeNotOfScheduling) {
+  FakeClock clock;
+  TimerQueue timers(&clock);
+  std::vector<int> ran;
+  absl::Notification last;
+  const absl::Time start = clock.Now();
+  timers.Schedule(start + absl::Seconds(3), [&] {
+    ran.push_back(3);
+    last.Notify();
+  });
+  timers.Schedule(start + absl::Seconds(1), [&] { ran.push_back(1); });
+  timers.Schedule(start + absl::Seconds(2), [&] { ran.push_back(2); });
+  clock.Advance(absl::Seconds(10));
+  last.WaitForNotification();
+  EXPECT_EQ(ran, (std::vector<int>{1, 2, 3}));
+}
+
+TEST(TimerQueueTest, RunsNothingBeforeItsTime) {
+  FakeClock clock;
+  TimerQueue timers(&clock);
+  absl::Notification early;
+  absl::Notification late;
+  timers.Schedule(clock.Now() + absl::Seconds(1), [&] { early.Notify(); });
+  timers.Schedule(clock.Now() + absl::Seconds(5), [&] { late.Notify(); });
+  clock.AwaitWaiters(1);
+  clock.Advance(absl::Seconds(4));
+  early.WaitForNotification();
+  clock.AwaitWaiters(1);  // The queue waits again, for the second.
+  EXPECT_FALSE(late.HasBeenNotified());
+  clock.Advance(absl::Seconds(1));
+  late.WaitForNotification();
+}
+
+TEST(TimerQueueTest, ACancelledCallbackNeverRuns) {
+  FakeClock clock;
+  TimerQueue timers(&clock);
+  bool cancelled_ran = false;
+  absl::Notification other;
+  const TimerQueue::Id id =
+      timers.Schedule(clock.Now() + absl::Seconds(1), [&] { cancelled_ran = true; });
+  timers.Schedule(clock.Now() + absl::Seconds(2), [&] { other.Notify(); });
+  EXPECT_TRUE(timers.Cancel(id));
+  EXPECT_FALSE(timers.Cancel(id));
+  clock.Advance(absl::Seconds(3));
+  other.WaitForNotification();
+  EXPECT_FALSE(cancelled_ran);
+}
+
+TEST(TimerQueueTest, CancelAndWaitOutlastsARunningCallback) {
+  FakeClock clock;
+  TimerQueue timers(&clock);
+  absl::Notification started;
+  absl::Notification go_on;
+  bool finished = false;
+  const TimerQueue::Id id = timers.Schedule(clock.Now(), [&] {
+    started.Notify();
+    go_on.WaitForNotification();
+    finished = true;
+  });
+  started.WaitForNotification();
+  std::thread release([&] { go_on.Notify(); });
+  timers.CancelAndWait(id);
+  EXPECT_TRUE(finished);
+  release.join();
+}
+
+TEST(TimerQueueTest, NoTimerCanBeCancelled) {
+  FakeClock clock;
+  TimerQueue timers(&clock);
+  EXPECT_FALSE(timers.Cancel(0));
+  timers.CancelAndWait(0);  // Returns.
+}
+
+TEST(TimerQueueTest, DestructionDropsWhatIsPending) {
+  FakeClock clock;
+  bool ran = false;
+  {
+    TimerQueue timers(&clock);
+    timers.Schedule(clock.Now() + absl::Hours(1), [&] { ran = true; });
+  }
+  EXPECT_FALSE(ran);
+}
+
+TEST(FakeClockTest, WaitUntilReturnsTrueOnlyWhenTheDeadlineHasCome) {
+  FakeClock clock;
+  absl::Mutex mutex;
+  absl::CondVar condition;
+  bool timed_out = false;
+  const absl::Time deadline = clock.Now() + absl::Seconds(5);
+  std::thread waiter([&] {
+    absl::MutexLock lock(&mutex);
+    while (!clock.WaitUntil(&mutex, &condition, deadline)) {
+    }
+    timed_out = true;
+  });
+  clock.AwaitWaiters(1);
+  clock.Advance(absl::Seconds(5));
+  waiter.join();
+  EXPECT_TRUE(timed_out);
+}
+
+}  // namespace
+}  // namespace expertmesh

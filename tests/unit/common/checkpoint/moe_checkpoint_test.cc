@@ -1,0 +1,243 @@
+#include "common/checkpoint/moe_checkpoint.h"
+
+#include <cstring>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "common/checkpoint/safetensors.h"
+#include "common/checkpoint/safetensors_writer.h"
+#include "common/checkpoint/synthetic.h"
+#include "nlohmann/json.hpp"
+#include "tests/unit/common/checkpoint/checkpoint_test_util.h"
+
+namespace expertmesh {
+namespace {
+
+using absl::StatusCode;
+
+SyntheticOptions Small(const std::string& family) {
+  SyntheticOptions options;
+  options.family = family;
+  options.d_model = 32;
+  options.num_layers = 2;
+  options.num_experts = 4;
+  options.intermediate_size = 16;
+  options.vocab_size = 64;
+  return options;
+}
+
+std::shared_ptr<const MoeCheckpoint> Make(const std::string& directory,
+                                          const SyntheticOptions& options) {
+  const absl::Status made = MakeSyntheticCheckpoint(directory, options);
+  EXPECT_TRUE(made.ok()) << made;
+  auto checkpoint = MoeCheckpoint::Open(directory);
+  EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
+  return checkpoint.ok() ? *std::move(checkpoint) : nullptr;
+}
+
+struct OwnedTensor {
+  DType dtype;
+  std::vector<uint64_t> shape;
+  std::string bytes;
+};
+
+// Rewrites the single-file checkpoint in `directory` after `change`.
+void Rewrite(const std::string& directory,
+             const std::function<void(std::map<std::string, OwnedTensor>*)>& change) {
+  std::map<std::string, OwnedTensor> tensors;
+  {
+    const auto reader = SafetensorsReader::OpenFolder(directory);
+    ASSERT_TRUE(reader.ok()) << reader.status();
+    for (const auto& [name, view] : (*reader)->tensors()) {
+      tensors[name] = {view.dtype, view.shape,
+                       std::string(reinterpret_cast<const char*>(view.data), view.bytes)};
+    }
+  }
+  change(&tensors);
+  std::vector<TensorToWrite> list;
+  for (const auto& [name, tensor] : tensors) {
+    list.push_back({name, tensor.dtype, tensor.shape,
+                    absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(tensor.bytes.data()),
+                                        tensor.bytes.size())});
+  }
+  ASSERT_TRUE(WriteSafetensors(directory + "/model.safetensors", list).ok());
+}
+
+void ExpectSameBytes(const MatrixView& view, const SafetensorsReader& reader,
+                     const std::string& name) {
+  const auto tensor = reader.Find(name);
+  ASSERT_TRUE(tensor.ok()) << tensor.status();
+  EXPECT_EQ(view.dtype, (*tensor)->dtype);
+  ASSERT_EQ(view.rows * view.cols * BytesOf(view.dtype), (*tensor)->bytes);
+  EXPECT_EQ(view.row_stride, view.cols);
+  EXPECT_EQ(std::memcmp(view.data, (*tensor)->data, (*tensor)->bytes), 0) << name;
+}
+
+TEST(MoeCheckpoint, FindsMixtralTensors) {
+  TemporaryFolder folder;
+  const auto checkpoint = Make(folder / "m", Small("mixtral"));
+  ASSERT_NE(checkpoint, nullptr);
+  const auto reader = SafetensorsReader::OpenFolder(folder / "m");
+  ASSERT_TRUE(reader.ok());
+  const auto gate = checkpoint->Gate(1);
+  ASSERT_TRUE(gate.ok());
+  EXPECT_EQ(gate->weight.rows, 4u);
+  EXPECT_EQ(gate->weight.cols, 32u);
+  EXPECT_TRUE(gate->select_bias.empty());
+  ExpectSameBytes(gate->weight, **reader, "model.layers.1.block_sparse_moe.gate.weight");
+  const auto expert = checkpoint->Expert(0, 3);
+  ASSERT_TRUE(expert.ok());
+  const std::string prefix = "model.layers.0.block_sparse_moe.experts.3.";
+  ExpectSameBytes(expert->gate, **reader, prefix + "w1.weight");
+  ExpectSameBytes(expert->up, **reader, prefix + "w3.weight");
+  ExpectSameBytes(expert->down, **reader, prefix + "w2.weight");
+  EXPECT_EQ(expert->down.rows, 32u);
+  EXPECT_EQ(expert->down.cols, 16u);
+}
+
+TEST(MoeCheckpoint, FindsDeepseekTensors) {
+  TemporaryFolder folder;
+  SyntheticOptions options = Small("deepseek_v3");
+  options.dense_layers = 1;
+  options.shared_experts = 2;
+  options.n_group = 2;
+  const auto checkpoint = Make(folder / "m", options);
+  ASSERT_NE(checkpoint, nullptr);
+  const auto reader = SafetensorsReader::OpenFolder(folder / "m");
+  ASSERT_TRUE(reader.ok());
+  const auto gate = checkpoint->Gate(1);
+  ASSERT_TRUE(gate.ok()) << gate.status();
+  EXPECT_EQ(gate->select_bias.rows, 1u);
+  EXPECT_EQ(gate->select_bias.cols, 4u);
+  EXPECT_EQ(gate->select_bias.dtype, DType::kF32);
+  ExpectSameBytes(gate->select_bias, **reader, "model.layers.1.mlp.gate.e_score_correction_bias");
+  const auto shared = checkpoint->Shared(1);
+  ASSERT_TRUE(shared.ok());
+  EXPECT_EQ(shared->gate.rows, 32u);
+  ExpectSameBytes(shared->down, **reader, "model.layers.1.mlp.shared_experts.down_proj.weight");
+  ExpectSameBytes(checkpoint->Expert(1, 2)->up, **reader,
+                  "model.layers.1.mlp.experts.2.up_proj.weight");
+}
+
+TEST(MoeCheckpoint, SaysWhatDoesNotExist) {
+  TemporaryFolder folder;
+  SyntheticOptions options = Small("qwen3_moe");
+  options.dense_layers = 1;
+  const auto checkpoint = Make(folder / "m", options);
+  ASSERT_NE(checkpoint, nullptr);
+  ExpectError(checkpoint->Gate(0).status(), StatusCode::kNotFound, "layer 0 is not a MoE layer");
+  ExpectError(checkpoint->Expert(7, 0).status(), StatusCode::kNotFound, "layer 7");
+  ExpectError(checkpoint->Expert(1, 4).status(), StatusCode::kNotFound, "expert 4", "has 4");
+  ExpectError(checkpoint->Shared(1).status(), StatusCode::kNotFound, "no shared expert");
+  ExpectError(MoeCheckpoint::Open(folder / "x").status(), StatusCode::kNotFound, "no such folder");
+}
+
+TEST(MoeCheckpoint, ReadsShardsLikeASingleFile) {
+  TemporaryFolder folder;
+  SyntheticOptions options = Small("qwen3_moe");
+  const auto single = Make(folder / "single", options);
+  options.max_shard_bytes = 8000;
+  const auto sharded = Make(folder / "sharded", options);
+  ASSERT_TRUE(single != nullptr && sharded != nullptr);
+  EXPECT_FALSE(std::filesystem::exists(folder / "sharded/model.safetensors"));
+  EXPECT_TRUE(std::filesystem::exists(folder / "sharded/model.safetensors.index.json"));
+  EXPECT_FALSE(std::filesystem::exists(folder / "single/model.safetensors.index.json"));
+  EXPECT_EQ(single->fingerprint(), sharded->fingerprint());
+  for (uint32_t expert = 0; expert < 4; ++expert) {
+    const MatrixView a = single->Expert(1, expert)->down;
+    const MatrixView b = sharded->Expert(1, expert)->down;
+    EXPECT_EQ(std::memcmp(a.data, b.data, a.rows * a.cols * 2), 0);
+  }
+}
+
+TEST(MoeCheckpoint, FingerprintTellsModelsApart) {
+  TemporaryFolder folder;
+  const SyntheticOptions options = Small("qwen3_moe");
+  const auto first = Make(folder / "first", options);
+  EXPECT_THAT(first->fingerprint(), testing::MatchesRegex("[0-9a-f]+"));
+  EXPECT_EQ(first->fingerprint().size(), 64u);
+  EXPECT_EQ(Make(folder / "same", options)->fingerprint(), first->fingerprint());
+
+  SyntheticOptions other = options;
+  other.seed = 2;
+  EXPECT_NE(Make(folder / "seed", other)->fingerprint(), first->fingerprint());
+  other = options;
+  other.top_k = 3;  // Same tensors, another configuration.
+  EXPECT_NE(Make(folder / "top_k", other)->fingerprint(), first->fingerprint());
+  other = options;
+  other.vocab_size = 65;  // Same MoE layers, other tensors.
+  EXPECT_NE(Make(folder / "vocabulary", other)->fingerprint(), first->fingerprint());
+}
+
+TEST(MoeCheckpoint, FingerprintReadsNoExpertBytes) {
+  TemporaryFolder folder;
+  const auto before = Make(folder / "m", Small("mixtral"));
+  Rewrite(folder / "m", [](std::map<std::string, OwnedTensor>* tensors) {
+    tensors->at("model.layers.0.block_sparse_moe.experts.0.w1.weight").bytes[0] ^= 1;
+  });
+  EXPECT_EQ((*MoeCheckpoint::Open(folder / "m"))->fingerprint(), before->fingerprint());
+  Rewrite(folder / "m", [](std::map<std::string, OwnedTensor>* tensors) {
+    tensors->at("model.layers.1.block_sparse_moe.gate.weight").bytes[0] ^= 1;
+  });
+  EXPECT_NE((*MoeCheckpoint::Open(folder / "m"))->fingerprint(), before->fingerprint());
+}
+
+TEST(MoeCheckpoint, TakesTheDTypeFromTensorsWhenConfigIsSilent) {
+  TemporaryFolder folder;
+  SyntheticOptions options = Small("mixtral");
+  options.dtype = DType::kF16;
+  Make(folder / "m", options);
+  nlohmann::json config = nlohmann::json::parse(ReadFile(folder / "m/config.json"));
+  config.erase("torch_dtype");
+  WriteFile(folder / "m/config.json", config.dump());
+  EXPECT_EQ((*MoeCheckpoint::Open(folder / "m"))->model().dtype, DType::kF16);
+}
+
+class BadTensorTest : public testing::Test {
+ protected:
+  void SetUp() override { ASSERT_NE(Make(folder_ / "m", Small("qwen3_moe")), nullptr); }
+
+  absl::Status OpenAfter(const std::function<void(OwnedTensor*)>& change) {
+    Rewrite(folder_ / "m", [&](auto* tensors) { change(&tensors->at(kName)); });
+    return MoeCheckpoint::Open(folder_ / "m").status();
+  }
+
+  const std::string kName = "model.layers.1.mlp.experts.2.up_proj.weight";
+  TemporaryFolder folder_;
+};
+
+TEST_F(BadTensorTest, Missing) {
+  Rewrite(folder_ / "m", [&](auto* tensors) { tensors->erase(kName); });
+  ExpectError(MoeCheckpoint::Open(folder_ / "m").status(), StatusCode::kNotFound, folder_ / "m",
+              kName);
+}
+
+TEST_F(BadTensorTest, WrongShape) {
+  ExpectError(OpenAfter([](OwnedTensor* tensor) {
+                tensor->shape = {32, 16};
+              }),
+              StatusCode::kInvalidArgument, "model.safetensors", kName, "[32, 16]", "[16, 32]");
+  ExpectError(OpenAfter([](OwnedTensor* tensor) { tensor->shape = {512}; }),
+              StatusCode::kInvalidArgument, kName, "[512]");
+}
+
+TEST_F(BadTensorTest, QuantisedType) {
+  ExpectError(OpenAfter([](OwnedTensor* tensor) {
+                tensor->dtype = DType::kF8E4M3;
+                tensor->bytes.resize(512);
+              }),
+              StatusCode::kInvalidArgument, "model.safetensors", kName, "F8_E4M3",
+              "F32, F16 and BF16");
+}
+
+TEST_F(BadTensorTest, TruncatedFile) {
+  const std::string path = folder_ / "m/model.safetensors";
+  std::filesystem::resize_file(path, std::filesystem::file_size(path) - 1);
+  ExpectError(MoeCheckpoint::Open(folder_ / "m").status(), StatusCode::kDataLoss,
+              "model.safetensors", "truncated");
+}
+
+}  // namespace
+}  // namespace expertmesh

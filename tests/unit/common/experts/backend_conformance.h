@@ -1,0 +1,184 @@
+// What every Backend must do. A backend's test includes this and instantiates the suite:
+//   INSTANTIATE_TEST_SUITE_P(Cpu, BackendConformance, testing::Values(BackendCase{...}));
+#ifndef EXPERTMESH_TESTS_UNIT_COMMON_EXPERTS_BACKEND_CONFORMANCE_H_
+#define EXPERTMESH_TESTS_UNIT_COMMON_EXPERTS_BACKEND_CONFORMANCE_H_
+
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/experts/backend.h"
+#include "common/tensor/aligned_buffer.h"
+#include "gtest/gtest.h"
+#include "tests/unit/common/experts/expert_oracle.h"
+
+namespace expertmesh {
+
+struct BackendCase {
+  std::string name;
+  // A backend that computes with so many threads (or whatever it has instead).
+  std::function<absl::StatusOr<std::unique_ptr<Backend>>(int threads)> make;
+  // Bound on the norm-wise relative error of a row.
+  double tolerance = 0.0;
+  // Empty, or why this machine cannot run it.
+  std::string skip;
+};
+
+inline void PrintTo(const BackendCase& param, std::ostream* os) { *os << param.name; }
+
+// A batch that owns its memory.
+struct TestBatch {
+  size_t d_model = 0;
+  std::vector<float> hidden;  // [rows, d_model], representable in the compute type.
+  std::vector<uint32_t> row_begin{0};
+  std::vector<size_t> experts;  // Index per assignment.
+  std::vector<float> weights;
+  ApplyWeight apply = ApplyWeight::kOutput;
+
+  size_t rows() const { return row_begin.size() - 1; }
+
+  void AddRow(const std::vector<float>& x, const std::vector<size_t>& row_experts,
+              const std::vector<float>& row_weights) {
+    hidden.insert(hidden.end(), x.begin(), x.end());
+    experts.insert(experts.end(), row_experts.begin(), row_experts.end());
+    weights.insert(weights.end(), row_weights.begin(), row_weights.end());
+    row_begin.push_back(static_cast<uint32_t>(experts.size()));
+  }
+  // Row `row` of `other`.
+  void AddRowOf(const TestBatch& other, size_t row) {
+    const auto at = [](auto& values, size_t i) {
+      return values.begin() + static_cast<ptrdiff_t>(i);
+    };
+    const size_t first = other.row_begin[row];
+    const size_t last = other.row_begin[row + 1];
+    AddRow({at(other.hidden, row * d_model), at(other.hidden, (row + 1) * d_model)},
+           {at(other.experts, first), at(other.experts, last)},
+           {at(other.weights, first), at(other.weights, last)});
+  }
+};
+
+class BackendConformance : public testing::TestWithParam<BackendCase> {
+ protected:
+  using Packed = std::vector<std::shared_ptr<const PackedExpert>>;
+
+  void SetUp() override {
+    if (!GetParam().skip.empty()) {
+      GTEST_SKIP() << GetParam().skip;
+    }
+    backend_ = Make(2);
+  }
+
+  static std::unique_ptr<Backend> Make(int threads) {
+    auto backend = GetParam().make(threads);
+    EXPECT_TRUE(backend.ok()) << backend.status();
+    return *std::move(backend);
+  }
+
+  std::vector<TestExpert> RandomExperts(size_t count, size_t d, size_t i,
+                                        DType dtype = DType::kBF16) {
+    std::vector<TestExpert> experts;
+    for (size_t e = 0; e < count; ++e) {
+      experts.emplace_back(random_, d, i, dtype);
+    }
+    return experts;
+  }
+
+  static Packed PackAll(Backend& backend, const std::vector<TestExpert>& experts,
+                        IntermediateSlice slice = {}) {
+    Packed packed;
+    for (const TestExpert& expert : experts) {
+      auto one = backend.Pack(expert.options(), expert.weights(), slice);
+      EXPECT_TRUE(one.ok()) << one.status();
+      packed.push_back(*std::move(one));
+    }
+    return packed;
+  }
+
+  std::vector<float> RandomRow(size_t d) {
+    return RandomValues(random_, d, 1.5f, backend_->compute_dtype());
+  }
+
+  // `rows` rows with `k` assignments each, drawn from `experts` experts, repeats allowed.
+  TestBatch RandomBatch(size_t rows, size_t d, size_t k, size_t experts) {
+    TestBatch batch;
+    batch.d_model = d;
+    for (size_t row = 0; row < rows; ++row) {
+      std::vector<size_t> ids(k);
+      for (size_t& id : ids) {
+        id = random_() % experts;
+      }
+      batch.AddRow(RandomRow(d), ids, RandomValues(random_, k, 1.0f, DType::kF32));
+    }
+    return batch;
+  }
+
+  static std::vector<float> Run(Backend& backend, const TestBatch& batch, const Packed& packed) {
+    std::vector<const PackedExpert*> experts;
+    for (const size_t expert : batch.experts) {
+      experts.push_back(packed[expert].get());
+    }
+    AlignedBuffer hidden(batch.hidden.size() * BytesOf(backend.compute_dtype()));
+    ConvertElements(DType::kF32, batch.hidden.data(), backend.compute_dtype(), hidden.data(),
+                    batch.hidden.size());
+    // Whatever is not written shows.
+    std::vector<float> partials(batch.rows() * batch.d_model, 12345.0f);
+    GroupedBatch grouped;
+    grouped.hidden_states = hidden.data();
+    grouped.rows = batch.rows();
+    grouped.d_model = batch.d_model;
+    grouped.row_begin = batch.row_begin;
+    grouped.experts = experts;
+    grouped.weights = batch.weights;
+    grouped.apply = batch.apply;
+    grouped.partials = partials.data();
+    const absl::Status status = backend.Compute(grouped);
+    EXPECT_TRUE(status.ok()) << status;
+    return partials;
+  }
+
+  std::vector<double> Expected(const TestBatch& batch, size_t row,
+                               const std::vector<TestExpert>& experts) const {
+    const DType compute = backend_->compute_dtype();
+    std::vector<double> sum(batch.d_model, 0.0);
+    for (size_t a = batch.row_begin[row]; a < batch.row_begin[row + 1]; ++a) {
+      const bool input = batch.apply == ApplyWeight::kInput;
+      std::vector<double> x(batch.d_model);
+      for (size_t c = 0; c < batch.d_model; ++c) {
+        const float value = batch.hidden[row * batch.d_model + c];
+        x[c] = static_cast<double>(input ? RoundTo(compute, batch.weights[a] * value) : value);
+      }
+      experts[batch.experts[a]].Apply(x, input ? 1.0 : static_cast<double>(batch.weights[a]),
+                                      compute, &sum);
+    }
+    return sum;
+  }
+
+  void ExpectClose(const TestBatch& batch, const std::vector<TestExpert>& experts,
+                   const std::vector<float>& actual) const {
+    for (size_t row = 0; row < batch.rows(); ++row) {
+      EXPECT_LE(RelativeError(&actual[row * batch.d_model], Expected(batch, row, experts)),
+                GetParam().tolerance)
+          << "row " << row << " of " << batch.rows();
+    }
+  }
+
+  static bool SameBits(const float* a, const float* b, size_t count) {
+    return std::memcmp(a, b, count * sizeof(float)) == 0;
+  }
+
+  std::mt19937 random_{20240607};
+  std::unique_ptr<Backend> backend_;
+};
+
+}  // namespace expertmesh
+
+#include "tests/unit/common/experts/backend_conformance_tests.inc"
+
+#endif  // EXPERTMESH_TESTS_UNIT_COMMON_EXPERTS_BACKEND_CONFORMANCE_H_

@@ -1,0 +1,162 @@
+#include "common/net/grpc_transport.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <map>
+#include <string>
+
+#include "common/net/grpc_server.h"
+#include "common/net/node_server.h"
+#include "tests/unit/common/transport/transport_conformance.h"
+
+namespace expertmesh {
+namespace {
+
+// A port of loopback that is taken, with nobody listening on it.
+class DeadPort {
+ public:
+  DeadPort() : socket_(socket(AF_INET, SOCK_STREAM, 0)) {
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof(address);
+    EXPECT_EQ(bind(socket_, reinterpret_cast<sockaddr*>(&address), size), 0);
+    EXPECT_EQ(getsockname(socket_, reinterpret_cast<sockaddr*>(&address), &size), 0);
+    port_ = ntohs(address.sin_port);
+  }
+  ~DeadPort() { close(socket_); }
+  // Connections are taken by the kernel, and nobody ever answers.
+  void Listen() { EXPECT_EQ(listen(socket_, 16), 0); }
+  std::string address() const { return "127.0.0.1:" + std::to_string(port_); }
+
+ private:
+  const int socket_;
+  int port_ = 0;
+};
+
+class GrpcSetup final : public TransportSetup {
+ public:
+  Transport* transport() override { return &transport_; }
+  std::string StartNode(NodeEndpoint* endpoint, const std::string& address) override {
+    NodeServerOptions options;
+    options.address = address.empty() ? "127.0.0.1:0" : address;
+    options.max_frame_bytes = kFrameLimit;
+    auto server = NodeServer::Start(endpoint, options);
+    EXPECT_TRUE(server.ok()) << server.status();
+    const std::string at = "127.0.0.1:" + std::to_string((*server)->port());
+    servers_[at] = *std::move(server);
+    return at;
+  }
+  void StopNode(const std::string& address) override { servers_.erase(address); }
+  std::string UnreachableAddress() override { return dead_port_.address(); }
+
+ private:
+  DeadPort dead_port_;
+  GrpcRuntime runtime_;
+  GrpcTransport transport_{
+      &runtime_, Clock::Real(), {.frame_limit_bytes = kFrameLimit, .window_bytes = kWindow}};
+  std::map<std::string, std::unique_ptr<NodeServer>> servers_;
+};
+
+std::unique_ptr<TransportSetup> MakeGrpcSetup() { return std::make_unique<GrpcSetup>(); }
+
+INSTANTIATE_TEST_SUITE_P(Grpc, TransportConformance, testing::Values(&MakeGrpcSetup));
+
+// Clocks that stand still on both sides, so silence is a matter of the test.
+class GrpcTransportTimeTest : public testing::Test {
+ protected:
+  std::unique_ptr<NodeServer> Serve() {
+    NodeServerOptions options;
+    options.address = "127.0.0.1:0";
+    options.clock = &node_clock_;
+    auto server = NodeServer::Start(&node_, options);
+    EXPECT_TRUE(server.ok()) << server.status();
+    return *std::move(server);
+  }
+
+  FakeClock clock_;
+  FakeClock node_clock_;
+  FakeNode node_;
+  GrpcRuntime runtime_;
+  GrpcTransport transport_{&runtime_, &clock_, {}};
+  RecordingObserver observer_;
+};
+
+TEST_F(GrpcTransportTimeTest, SilenceIsADisconnect) {
+  const auto server = Serve();
+  const auto connection =
+      transport_.Connect("127.0.0.1:" + std::to_string(server->port()), &observer_);
+  ASSERT_TRUE(observer_.AwaitUp());
+  clock_.Advance(absl::Seconds(3));
+  ASSERT_TRUE(observer_.AwaitDisconnects(1));
+  const absl::Status why = observer_.heard().disconnects.front();
+  EXPECT_EQ(why.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(why.message()), testing::HasSubstr("nothing heard for 3s"));
+  EXPECT_EQ(connection->Send(Frame("x")).code(), absl::StatusCode::kUnavailable);
+  // The first pause has been begun by now.
+  clock_.Advance(absl::Milliseconds(100));
+  EXPECT_TRUE(observer_.AwaitUp(2));
+}
+
+TEST_F(GrpcTransportTimeTest, HeartbeatsAreSentWithoutDescriptionAndBreakTheSilence) {
+  const auto server = Serve();
+  const auto connection =
+      transport_.Connect("127.0.0.1:" + std::to_string(server->port()), &observer_);
+  ASSERT_TRUE(observer_.AwaitUp());
+  for (size_t beat = 1; beat <= 4; ++beat) {
+    clock_.Advance(absl::Seconds(2));
+    node_clock_.AwaitWaiters(2);  // The watcher and the thread that follows health.
+    node_clock_.Advance(absl::Seconds(1));
+    ASSERT_TRUE(observer_.Await([beat](const RecordingObserver::Heard& heard) {
+      return heard.statuses.size() == beat + 1;
+    }));
+    EXPECT_FALSE(observer_.heard().statuses.back().has_description());
+  }
+  EXPECT_TRUE(observer_.heard().disconnects.empty());
+}
+
+TEST_F(GrpcTransportTimeTest, PeerThatNeverAnswersIsReported) {
+  DeadPort port;
+  port.Listen();
+  const auto connection = transport_.Connect(port.address(), &observer_);
+  // No clock but this one is waited for.
+  clock_.AwaitWaiters(1);
+  while (observer_.heard().disconnects.empty()) {
+    clock_.Advance(absl::Seconds(1));
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(observer_.heard().disconnects.front().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(GrpcTransportTimeTest, PausesBetweenAttemptsGrowToTheMaximum) {
+  DeadPort port;
+  const auto connection = transport_.Connect(port.address(), &observer_);
+  ASSERT_TRUE(observer_.AwaitDisconnects(1));
+  size_t attempts = 1;
+  for (const int pause_ms : {100, 200, 400, 800, 1000, 1000}) {
+    clock_.AwaitWaiters(1);
+    clock_.Advance(absl::Milliseconds(pause_ms - 1));
+    clock_.AwaitWaiters(1);
+    EXPECT_EQ(observer_.heard().disconnects.size(), attempts) << pause_ms;
+    clock_.Advance(absl::Milliseconds(1));
+    ASSERT_TRUE(observer_.AwaitDisconnects(++attempts)) << pause_ms;
+  }
+}
+
+TEST_F(GrpcTransportTimeTest, PeerThatIsNoNodeIsReported) {
+  GrpcServerSpec spec;
+  spec.address = "127.0.0.1:0";
+  auto server = GrpcServer::Start(std::move(spec));
+  ASSERT_TRUE(server.ok()) << server.status();
+  const auto connection =
+      transport_.Connect("127.0.0.1:" + std::to_string((*server)->port()), &observer_);
+  ASSERT_TRUE(observer_.AwaitDisconnects(1));
+  EXPECT_EQ(observer_.heard().disconnects.front().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_EQ(observer_.heard().times_up, 0);
+}
+
+}  // namespace
+}  // namespace expertmesh

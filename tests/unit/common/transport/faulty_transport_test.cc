@@ -1,0 +1,176 @@
+#include "common/transport/faulty_transport.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <string>
+#include <vector>
+
+#include "common/transport/in_process_transport.h"
+#include "tests/unit/common/transport/fake_node.h"
+
+namespace expertmesh {
+namespace {
+
+// A node behind a faulty transport, one connection to it, and a clock that stands still.
+struct Rig {
+  explicit Rig(const FaultPlan& plan) : faulty(&network, plan, &clock) {
+    node.KeepSinks();
+    network.Register("node:1", &node);
+    connection = faulty.Connect("node:1", &observer);
+    EXPECT_TRUE(observer.AwaitUp());
+  }
+  ~Rig() {
+    connection.reset();
+    network.Unregister("node:1");
+  }
+
+  FakeClock clock;
+  FakeNode node;
+  InProcessNetwork network;
+  FaultyTransport faulty;
+  RecordingObserver observer;
+  std::unique_ptr<NodeConnection> connection;
+};
+
+std::string Numbered(int i) { return "frame " + std::to_string(i); }
+
+// What arrives of `frames` answers of the node.
+std::vector<std::string> Answers(const FaultPlan& plan, int frames, FaultCounts* counts) {
+  Rig rig(plan);
+  const std::shared_ptr<FrameSink> sink = rig.node.TakeSink();
+  for (int i = 0; i < frames; ++i) {
+    EXPECT_TRUE(sink->Send(Frame(Numbered(i))).ok());
+  }
+  EXPECT_TRUE(rig.observer.Await([&](const RecordingObserver::Heard& heard) {
+    *counts = rig.faulty.counts();
+    return counts->frames == static_cast<uint64_t>(frames) &&
+           heard.frame_count == counts->frames - counts->dropped + counts->duplicated;
+  }));
+  return rig.observer.heard().frames;
+}
+
+TEST(FaultyTransportTest, SameSeedSameFate) {
+  const FaultPlan plan{.seed = 42, .drop = 0.2, .duplicate = 0.2, .truncate = 0.2, .flip = 0.2};
+  FaultCounts counts;
+  const std::vector<std::string> heard = Answers(plan, 200, &counts);
+  EXPECT_GT(counts.dropped, 0u);
+  EXPECT_GT(counts.duplicated, 0u);
+  EXPECT_GT(counts.truncated, 0u);
+  EXPECT_GT(counts.flipped, 0u);
+  EXPECT_EQ(counts.delayed, 0u);
+  EXPECT_EQ(counts.disconnected, 0u);
+
+  FaultCounts again;
+  EXPECT_EQ(Answers(plan, 200, &again), heard);
+  EXPECT_EQ(again, counts);
+
+  FaultPlan other = plan;
+  other.seed = 43;
+  EXPECT_NE(Answers(other, 200, &again), heard);
+}
+
+TEST(FaultyTransportTest, DropLosesFramesWithoutAWord) {
+  FaultCounts counts;
+  EXPECT_TRUE(Answers({.drop = 1}, 20, &counts).empty());
+  EXPECT_EQ(counts.dropped, 20u);
+}
+
+TEST(FaultyTransportTest, DuplicateDeliversTwice) {
+  FaultCounts counts;
+  EXPECT_THAT(Answers({.duplicate = 1}, 2, &counts),
+              testing::ElementsAre("frame 0", "frame 0", "frame 1", "frame 1"));
+}
+
+TEST(FaultyTransportTest, TruncateKeepsAShorterBeginning) {
+  FaultCounts counts;
+  const std::vector<std::string> heard = Answers({.truncate = 1}, 50, &counts);
+  ASSERT_EQ(heard.size(), 50u);
+  for (int i = 0; i < 50; ++i) {
+    const std::string& bytes = heard[static_cast<size_t>(i)];
+    EXPECT_LT(bytes.size(), Numbered(i).size());
+    EXPECT_EQ(bytes, Numbered(i).substr(0, bytes.size()));
+  }
+}
+
+TEST(FaultyTransportTest, FlipChangesOneBit) {
+  FaultCounts counts;
+  const std::vector<std::string> heard = Answers({.flip = 1}, 50, &counts);
+  ASSERT_EQ(heard.size(), 50u);
+  for (int i = 0; i < 50; ++i) {
+    const std::string sent = Numbered(i);
+    const std::string& bytes = heard[static_cast<size_t>(i)];
+    ASSERT_EQ(bytes.size(), sent.size());
+    int bits = 0;
+    for (size_t at = 0; at < sent.size(); ++at) {
+      bits += std::popcount(static_cast<uint8_t>(sent[at] ^ bytes[at]));
+    }
+    EXPECT_EQ(bits, 1);
+  }
+}
+
+TEST(FaultyTransportTest, DelayWaitsForTheClockAndKeepsOrder) {
+  Rig rig({.delay = 0.5, .max_delay = absl::Seconds(5)});
+  for (int i = 0; i < 50; ++i) {
+    ASSERT_TRUE(rig.connection->Send(Frame(Numbered(i))).ok());
+  }
+  // All behind the first delayed frame wait with it.
+  EXPECT_LT(rig.node.frames(), 25);
+  EXPECT_GT(rig.faulty.counts().delayed, 5u);
+  rig.clock.Advance(absl::Seconds(5));
+  ASSERT_TRUE(rig.node.AwaitFrames(50));
+  // The echoes are delayed in their turn.
+  ASSERT_TRUE(rig.observer.Await([&](const RecordingObserver::Heard& heard) {
+    if (heard.frame_count < 50) {
+      rig.clock.Advance(absl::Seconds(5));
+    }
+    return heard.frame_count == 50;
+  }));
+  const std::vector<std::string> heard = rig.observer.heard().frames;
+  for (int i = 0; i < 50; ++i) {
+    EXPECT_EQ(heard[static_cast<size_t>(i)], Numbered(i));
+  }
+}
+
+TEST(FaultyTransportTest, DisconnectCutsAndConnectsAnew) {
+  Rig rig({.disconnect = 1});
+  for (int cut = 1; cut <= 3; ++cut) {
+    ASSERT_TRUE(rig.observer.AwaitUp(cut));
+    ASSERT_TRUE(rig.connection->Send(Frame("lost")).ok());
+    ASSERT_TRUE(rig.observer.AwaitDisconnects(static_cast<size_t>(cut)));
+  }
+  ASSERT_TRUE(rig.observer.AwaitUp(4));
+  EXPECT_EQ(rig.observer.heard().disconnects.back().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(rig.node.frames(), 0);
+  EXPECT_EQ(rig.faulty.counts().disconnected, 3u);
+}
+
+TEST(FaultyTransportTest, AnAnswerCanCutToo) {
+  Rig rig({.disconnect = 1});
+  const std::shared_ptr<FrameSink> sink = rig.node.TakeSink();
+  ASSERT_TRUE(sink->Send(Frame("lost")).ok());
+  ASSERT_TRUE(rig.observer.AwaitDisconnects(1));
+  EXPECT_TRUE(rig.observer.AwaitUp(2));
+  EXPECT_TRUE(rig.observer.heard().frames.empty());
+}
+
+TEST(FaultyTransportTest, FaultsInFlightDoNotOutliveTheConnection) {
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    Rig rig({.seed = seed,
+             .drop = 0.1,
+             .delay = 0.3,
+             .duplicate = 0.1,
+             .truncate = 0.1,
+             .flip = 0.1,
+             .disconnect = 0.05});
+    for (int i = 0; i < 100; ++i) {
+      const absl::Status status = rig.connection->Send(Frame(Numbered(i)));
+      ASSERT_TRUE(status.ok() || absl::IsUnavailable(status)) << status;
+      rig.clock.Advance(absl::Milliseconds(1));
+    }
+  }  // Destroyed in the middle of it.
+}
+
+}  // namespace
+}  // namespace expertmesh

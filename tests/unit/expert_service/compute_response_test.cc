@@ -1,0 +1,63 @@
+#include "expert_service/compute_response.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "common/wire/message_codec.h"
+#include "expertmesh/v1/expert.pb.h"
+
+namespace expertmesh {
+namespace {
+
+TEST(ComputeResponseTest, ResultsAreCutAndNotCopied) {
+  constexpr size_t kRows = 23;
+  constexpr size_t kCols = 16;
+  const auto values = std::make_shared<std::vector<float>>(kRows * kCols);
+  for (size_t i = 0; i < values->size(); ++i) {
+    (*values)[i] = static_cast<float>(i);
+  }
+  constexpr size_t kLimit = 500;
+  const std::vector<Frame> frames =
+      EncodeResult({9, values->data(), kRows, kCols, values, 11, 22}, kLimit);
+  EXPECT_EQ(values.use_count(), 1 + static_cast<long>(frames.size()));
+  EXPECT_GT(frames.size(), 3u);
+  size_t rows = 0;
+  for (const Frame& frame : frames) {
+    EXPECT_LE(frame.size(), kLimit);
+    const absl::StatusOr<TensorMessage<v1::ComputeResponse>> decoded =
+        DecodeTensorMessage<v1::ComputeResponse>(frame);
+    ASSERT_TRUE(decoded.ok()) << decoded.status();
+    EXPECT_EQ(decoded->message.batch_id(), 9u);
+    EXPECT_EQ(decoded->message.status().code(), 0);
+    EXPECT_EQ(decoded->message.first_row(), rows);
+    EXPECT_EQ(decoded->tensor.dtype, DType::kF32);
+    EXPECT_EQ(decoded->tensor.cols, kCols);
+    ASSERT_EQ(decoded->tensor.data.slices().size(), 1u);
+    EXPECT_EQ(static_cast<const void*>(decoded->tensor.data.slices()[0].data()),
+              static_cast<const void*>(values->data() + rows * kCols));
+    rows += decoded->tensor.rows;
+    const bool last = rows == kRows;
+    EXPECT_EQ(decoded->message.queue_us(), last ? 11u : 0u);
+    EXPECT_EQ(decoded->message.compute_us(), last ? 22u : 0u);
+  }
+  EXPECT_EQ(rows, kRows);
+}
+
+TEST(ComputeResponseTest, ARowThatIsTooLargeGoesAlone) {
+  const auto values = std::make_shared<std::vector<float>>(3 * 1000);
+  EXPECT_EQ(EncodeResult({1, values->data(), 3, 1000, values, 0, 0}, 100).size(), 3u);
+}
+
+TEST(ComputeResponseTest, ErrorsNameBatchCodeAndMessage) {
+  const Frame frame = EncodeError(5, absl::FailedPreconditionError("not held"));
+  v1::ComputeResponse response;
+  ASSERT_TRUE(response.ParseFromString(frame.Flatten()));
+  EXPECT_EQ(response.batch_id(), 5u);
+  EXPECT_EQ(response.status().code(), 9);
+  EXPECT_EQ(response.status().message(), "not held");
+  EXPECT_FALSE(response.has_partials());
+}
+
+}  // namespace
+}  // namespace expertmesh

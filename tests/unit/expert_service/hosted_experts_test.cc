@@ -1,0 +1,191 @@
+#include "expert_service/hosted_experts.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "absl/synchronization/notification.h"
+#include "tests/unit/expert_service/fakes.h"
+
+namespace expertmesh {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using Publish = HostedExperts::Publish;
+
+// Packed bytes of one whole fake expert.
+constexpr uint64_t kExpertBytes = 3 * kDModel * kIntermediate * sizeof(float);
+
+class HostedExpertsTest : public testing::Test {
+ protected:
+  HostedExperts& Make(uint64_t limit = 0, int threads = 2) {
+    hosted_ = std::make_unique<HostedExperts>(
+        checkpoint_, &backend_, HostedExpertsOptions{limit, threads}, [this] { ++changes_; });
+    return *hosted_;
+  }
+
+  std::shared_ptr<FakeCheckpoint> checkpoint_ = std::make_shared<FakeCheckpoint>();
+  FakeBackend backend_;
+  std::atomic<int> changes_{0};
+  std::unique_ptr<HostedExperts> hosted_;
+};
+
+TEST_F(HostedExpertsTest, LoadsDescribesAndAccounts) {
+  HostedExperts& hosted = Make();
+  EXPECT_EQ(hosted.FindLayer(1), nullptr);
+  std::vector<std::pair<uint64_t, uint64_t>> progress;
+  absl::StatusOr<uint64_t> loaded = hosted.Load(
+      {{{4, {7, 9}, {}}, {1, {0, 1, 2}, {1, 2}}}}, Publish::kTogether,
+      [&progress](uint64_t done, uint64_t total) { progress.emplace_back(done, total); });
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_EQ(*loaded, 5u);
+  EXPECT_EQ(progress.size(), 5u);
+  EXPECT_EQ(progress.back(), (std::pair<uint64_t, uint64_t>(5, 5)));
+  EXPECT_EQ(changes_, 1);
+  EXPECT_EQ(hosted.memory().held_bytes(), 2 * kExpertBytes + 3 * kExpertBytes / 2);
+  EXPECT_EQ(hosted.memory().used_bytes(), hosted.memory().held_bytes());
+  const std::vector<v1::HostedExperts> described = hosted.Describe();
+  ASSERT_EQ(described.size(), 2u);
+  EXPECT_EQ(described[0].layer(), 1u);
+  EXPECT_THAT(described[0].experts(), ElementsAre(0, 1, 2));
+  EXPECT_EQ(described[0].slice_index(), 1u);
+  EXPECT_EQ(described[0].slice_count(), 2u);
+  EXPECT_THAT(described[1].experts(), ElementsAre(7, 9));
+  EXPECT_EQ(described[1].slice_count(), 1u);
+  const std::shared_ptr<const HostedLayer> layer = hosted.FindLayer(4);
+  ASSERT_NE(layer, nullptr);
+  EXPECT_EQ(layer->description->layer, 4u);
+  EXPECT_NE(layer->experts[7], nullptr);
+  EXPECT_EQ(layer->experts[8], nullptr);
+}
+
+TEST_F(HostedExpertsTest, WhatIsHeldIsLeftAlone) {
+  HostedExperts& hosted = Make();
+  ASSERT_TRUE(hosted.Load({{{1, {0, 1}, {}}}}, Publish::kTogether).ok());
+  const std::shared_ptr<const HostedExpert> before = hosted.FindLayer(1)->experts[1];
+  EXPECT_EQ(*hosted.Load({{{1, {1, 2}, {}}, {1, {2, 3}, {}}}}, Publish::kTogether), 2u);
+  EXPECT_EQ(hosted.FindLayer(1)->experts[1], before);
+  EXPECT_EQ(backend_.packed(), 4);
+  const absl::Status other = hosted.Load({{{1, {1}, {0, 2}}}}, Publish::kTogether).status();
+  EXPECT_EQ(other.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(other.message()), HasSubstr("layer 1 expert 1 is held as slice 0 of 1"));
+}
+
+TEST_F(HostedExpertsTest, TheLimitIsCheckedBeforeAnythingIsPacked) {
+  HostedExperts& hosted = Make(3 * kExpertBytes + 1);
+  const LayerExperts four{1, {0, 1, 2, 3}, {}};
+  EXPECT_EQ(hosted.CheckLoad({four}).code(), absl::StatusCode::kResourceExhausted);
+  const absl::Status status = hosted.Load({four}, Publish::kPerLayer).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("--memory-limit-bytes"));
+  EXPECT_EQ(backend_.packed(), 0);
+  EXPECT_EQ(hosted.memory().used_bytes(), 0u);
+  // Exactly up to the limit, also after some was given back.
+  EXPECT_TRUE(hosted.Load({{{1, {0, 1, 2}, {}}}}, Publish::kTogether).ok());
+  EXPECT_FALSE(hosted.Load({{{1, {3}, {}}}}, Publish::kTogether).ok());
+  EXPECT_EQ(*hosted.Unload({{{1, {0}, {}}}}), 1u);
+  EXPECT_TRUE(hosted.Load({{{1, {3}, {}}}}, Publish::kTogether).ok());
+}
+
+TEST_F(HostedExpertsTest, AFailedLoadLeavesNothingBehind) {
+  checkpoint_->BreakLayer(2);
+  HostedExperts& hosted = Make();
+  const std::vector<LayerExperts> request = {{1, {0}, {}}, {2, {5}, {}}, {4, {1}, {}}};
+  const absl::Status status = hosted.Load(request, Publish::kTogether).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("layer 2 expert 5"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("truncated"));
+  EXPECT_TRUE(hosted.Describe().empty());
+  EXPECT_EQ(backend_.alive(), 0);
+  EXPECT_EQ(hosted.memory().used_bytes(), 0u);
+  // Layer by layer, what came before the failure serves.
+  EXPECT_FALSE(hosted.Load(request, Publish::kPerLayer).ok());
+  EXPECT_NE(hosted.FindLayer(1), nullptr);
+  EXPECT_EQ(hosted.FindLayer(4), nullptr);
+  EXPECT_EQ(hosted.memory().used_bytes(), kExpertBytes);
+}
+
+TEST_F(HostedExpertsTest, ImpossibleRequestsAreRefused) {
+  HostedExperts& hosted = Make();
+  const auto code = [&hosted](const std::vector<LayerExperts>& request) {
+    return hosted.Load(request, Publish::kTogether).status().code();
+  };
+  EXPECT_EQ(code({{3, {0}, {}}}), absl::StatusCode::kNotFound);
+  EXPECT_EQ(code({{1, {kNumExperts}, {}}}), absl::StatusCode::kNotFound);
+  EXPECT_EQ(code({{1, {0}, {0, 3}}}), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({{1, {0}, {2, 2}}}), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({{1, {0}, {0, 0}}}), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({{1, {0}, {0, 2}}, {1, {0}, {1, 2}}}), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(hosted.Unload({{{3, {0}, {}}}}).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(backend_.packed(), 0);
+}
+
+TEST_F(HostedExpertsTest, UnloadWaitsForWhoeverUsesTheExperts) {
+  HostedExperts& hosted = Make();
+  ASSERT_TRUE(hosted.Load({{{1, {0, 1}, {}}, {2, {0}, {}}}}, Publish::kTogether).ok());
+  std::shared_ptr<const HostedLayer> in_use = hosted.FindLayer(1);
+  std::atomic<bool> unloaded{false};
+  std::thread unloading([&] {
+    const absl::StatusOr<uint64_t> count = hosted.Unload({{{1, {0, 5}, {}}, {2, {0}, {}}}});
+    EXPECT_EQ(*count, 2u);
+    unloaded = true;
+  });
+  // No longer offered soon; only then is it known that the thread waits for us.
+  while (hosted.FindLayer(1)->experts[0] != nullptr) {
+    std::this_thread::yield();
+  }
+  EXPECT_FALSE(unloaded);
+  EXPECT_EQ(hosted.FindLayer(2), nullptr);
+  EXPECT_NE(in_use->experts[0]->packed(), nullptr);
+  // Others may load meanwhile, even the same expert.
+  EXPECT_EQ(*hosted.Load({{{1, {0}, {}}}}, Publish::kTogether), 1u);
+  EXPECT_FALSE(unloaded);
+  in_use.reset();
+  unloading.join();
+  EXPECT_TRUE(unloaded);
+  EXPECT_EQ(backend_.alive(), 2);
+  EXPECT_EQ(hosted.memory().held_bytes(), 2 * kExpertBytes);
+  EXPECT_EQ(*hosted.Unload({{{1, {7}, {}}}}), 0u);
+}
+
+TEST_F(HostedExpertsTest, StopEndsALoad) {
+  HostedExperts& hosted = Make(0, 1);
+  absl::Notification packing;
+  absl::Notification go_on;
+  backend_.OnPack([&] {
+    if (!packing.HasBeenNotified()) {
+      packing.Notify();
+    }
+    go_on.WaitForNotification();
+  });
+  absl::Status status;
+  std::thread loading([&] {
+    status = hosted.Load({{{1, {0, 1, 2}, {}}}}, Publish::kTogether).status();
+  });
+  packing.WaitForNotification();
+  hosted.Stop();
+  go_on.Notify();
+  loading.join();
+  EXPECT_EQ(status.code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(backend_.packed(), 1);
+  EXPECT_EQ(hosted.memory().used_bytes(), 0u);
+}
+
+TEST_F(HostedExpertsTest, LoadsInParallel) {
+  HostedExperts& hosted = Make(0, 4);
+  // Nobody gets on before four threads are packing.
+  absl::Mutex mutex;
+  int packing = 0;
+  backend_.OnPack([&] {
+    absl::MutexLock lock(&mutex);
+    ++packing;
+    const auto all = [&packing] { return packing >= 4; };
+    mutex.Await(absl::Condition(&all));
+  });
+  EXPECT_EQ(*hosted.Load({{{1, {0, 1, 2, 3, 4, 5}, {}}}}, Publish::kTogether), 6u);
+}
+
+}  // namespace
+}  // namespace expertmesh

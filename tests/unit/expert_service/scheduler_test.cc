@@ -1,0 +1,318 @@
+#include "expert_service/scheduler.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "expert_service/batch_assembly.h"
+#include "tests/unit/expert_service/fakes.h"
+
+namespace expertmesh {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+class SchedulerTest : public testing::Test {
+ protected:
+  SchedulerTest() : hosted_(checkpoint_, &backend_, {0, 1}, [] {}) {
+    EXPECT_TRUE(
+        hosted_.Load({{{1, {0, 1, 2}, {}}, {2, {0, 1, 2}, {}}}}, HostedExperts::Publish::kTogether)
+            .ok());
+    options_.max_batch_rows = 16;
+    options_.max_queue_rows = 40;
+    options_.reply_frame_bytes = 256;
+    Start();
+  }
+
+  void Start() {
+    scheduler_ = std::make_unique<Scheduler>(options_, &backend_, &clock_, &metrics_);
+    stream_ = scheduler_->OpenStream(sink_);
+  }
+
+  std::unique_ptr<Batch> Complete(const TestBatch& sent) {
+    BatchAssembler assembler({}, &checkpoint_->model(), &hosted_, &clock_);
+    BatchAssembler::Outcome outcome = assembler.Add(MakeFrame(sent, 0, sent.rows()));
+    EXPECT_NE(outcome.batch, nullptr) << outcome.status;
+    return std::move(outcome.batch);
+  }
+
+  TestBatch Random(uint64_t id, size_t rows, uint32_t layer = 1) {
+    return RandomBatch(&random_, id, layer, rows, {0, 1, 2});
+  }
+
+  void Enqueue(const TestBatch& batch) { EnqueueOn(stream_, batch); }
+  void EnqueueOn(Scheduler::StreamId stream, const TestBatch& batch) {
+    const absl::Status status = scheduler_->Enqueue(stream, Complete(batch));
+    EXPECT_TRUE(status.ok()) << status;
+  }
+
+  // The backend is busy with a batch of one row (id 0) when this returns; everything that is
+  // enqueued now waits until backend_.Release().
+  void MakeBusy() {
+    backend_.Hold();
+    Enqueue(Random(0, 1));
+    backend_.AwaitHeld();
+  }
+
+  static void ExpectRight(FakeSink* sink, const TestBatch& batch) {
+    const FakeSink::Answer answer = sink->Await(batch.batch_id, batch.rows());
+    EXPECT_TRUE(answer.status.ok()) << answer.status;
+    EXPECT_FALSE(answer.malformed);
+    EXPECT_EQ(answer.partials, Expected(batch)) << "batch " << batch.batch_id;
+  }
+
+  std::string Rejected(const std::string& reason) {
+    return MetricValue(*registry_, "expertmesh_expert_rejected_total{reason=\"" + reason + "\"}");
+  }
+
+  std::shared_ptr<FakeCheckpoint> checkpoint_ = std::make_shared<FakeCheckpoint>();
+  FakeBackend backend_;
+  FakeClock clock_;
+  std::shared_ptr<prometheus::Registry> registry_ = std::make_shared<prometheus::Registry>();
+  NodeMetrics metrics_{registry_};
+  HostedExperts hosted_;
+  SchedulerOptions options_;
+  std::shared_ptr<FakeSink> sink_ = std::make_shared<FakeSink>();
+  std::unique_ptr<Scheduler> scheduler_;
+  Scheduler::StreamId stream_ = 0;
+  std::mt19937 random_{2};
+};
+
+TEST_F(SchedulerTest, AnswersARowOrMany) {
+  for (const size_t rows : {1, 3, 16}) {
+    const TestBatch batch = Random(rows, rows);
+    Enqueue(batch);
+    ExpectRight(sink_.get(), batch);
+  }
+  EXPECT_GT(sink_->Get(16).frames, 1u);
+  EXPECT_TRUE(scheduler_->AwaitIdle(absl::InfiniteFuture()));
+  EXPECT_EQ(scheduler_->load().batches, 0u);
+}
+
+TEST_F(SchedulerTest, WhatWaitsForALayerIsComputedTogetherAcrossStreams) {
+  const auto other_sink = std::make_shared<FakeSink>();
+  const Scheduler::StreamId other = scheduler_->OpenStream(other_sink);
+  MakeBusy();
+  const TestBatch a = Random(1, 4);
+  const TestBatch b = Random(1, 5);  // Ids are per stream.
+  const TestBatch elsewhere = Random(2, 3, 2);
+  const TestBatch c = Random(3, 2);
+  Enqueue(a);
+  EnqueueOn(other, b);
+  Enqueue(elsewhere);
+  EnqueueOn(other, c);
+  const Scheduler::Load load = scheduler_->load();
+  EXPECT_EQ(load.batches, 5u);
+  EXPECT_EQ(load.rows, 15u);
+  EXPECT_EQ(load.waiting_rows, 14u);
+  backend_.Release();
+  ExpectRight(sink_.get(), a);
+  ExpectRight(other_sink.get(), b);
+  ExpectRight(sink_.get(), elsewhere);
+  ExpectRight(other_sink.get(), c);
+  EXPECT_THAT(backend_.calls(), ElementsAre(1, 11, 3));
+}
+
+TEST_F(SchedulerTest, AMergedBatchHasAtMostMaxBatchRows) {
+  MakeBusy();
+  for (uint64_t id = 1; id <= 5; ++id) {
+    Enqueue(Random(id, 7));
+  }
+  backend_.Release();
+  sink_->Await(5, 7);
+  EXPECT_THAT(backend_.calls(), ElementsAre(1, 14, 14, 7));
+}
+
+TEST_F(SchedulerTest, OldestFirstButNearDeadlinesBeforeThat) {
+  options_.max_queue_rows = 100;
+  Start();
+  MakeBusy();
+  Enqueue(Random(1, 15));
+  clock_.Advance(absl::Milliseconds(1));
+  Enqueue(Random(2, 14, 2));
+  clock_.Advance(absl::Milliseconds(1));
+  TestBatch urgent = Random(3, 13);
+  urgent.has_timeout = true;
+  urgent.timeout_us = 5000;
+  Enqueue(urgent);
+  TestBatch patient = Random(4, 12);  // A far deadline changes nothing.
+  patient.has_timeout = true;
+  patient.timeout_us = 60'000'000;
+  Enqueue(patient);
+  backend_.Release();
+  sink_->Await(4, 12);
+  // Urgent: 13; then the oldest of the rest is layer 1's batch 1, then layer 2's, then 4.
+  EXPECT_THAT(backend_.calls(), ElementsAre(1, 13, 15, 14, 12));
+}
+
+TEST_F(SchedulerTest, ExpiredBatchesAreAnsweredAndNotComputed) {
+  MakeBusy();
+  TestBatch batch = Random(1, 4);
+  batch.has_timeout = true;
+  batch.timeout_us = 1000;
+  Enqueue(batch);
+  const TestBatch lasting = Random(2, 3);
+  Enqueue(lasting);
+  clock_.Advance(absl::Milliseconds(1));
+  backend_.Release();
+  const FakeSink::Answer answer = sink_->Await(1, 4);
+  EXPECT_EQ(answer.status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_FALSE(answer.malformed);
+  ExpectRight(sink_.get(), lasting);
+  EXPECT_THAT(backend_.calls(), ElementsAre(1, 3));
+  EXPECT_EQ(Rejected("deadline_exceeded"), "1");
+}
+
+TEST_F(SchedulerTest, TimingsAreOfTheClock) {
+  MakeBusy();
+  Enqueue(Random(1, 4));
+  clock_.Advance(absl::Microseconds(300));
+  backend_.Release();
+  EXPECT_EQ(sink_->Await(0, 1).compute_us, 300u);
+  EXPECT_EQ(sink_->Await(0, 1).queue_us, 0u);
+  EXPECT_EQ(sink_->Await(1, 4).queue_us, 300u);
+  EXPECT_EQ(sink_->Await(1, 4).compute_us, 0u);
+}
+
+TEST_F(SchedulerTest, AFullQueueRefusesAtOnce) {
+  MakeBusy();
+  Enqueue(Random(1, 16));
+  Enqueue(Random(2, 16));
+  Enqueue(Random(3, 8));
+  absl::Status full = scheduler_->Enqueue(stream_, Complete(Random(4, 1)));
+  EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(full.message()), HasSubstr("max_queue_rows 40"));
+  backend_.Release();
+  EXPECT_TRUE(scheduler_->AwaitIdle(absl::InfiniteFuture()));
+  Enqueue(Random(4, 1));
+  EXPECT_TRUE(scheduler_->AwaitIdle(absl::InfiniteFuture()));
+
+  options_.max_queue_bytes = 1;
+  Start();
+  full = scheduler_->Enqueue(stream_, Complete(Random(5, 1)));
+  EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(full.message()), HasSubstr("max_queue_bytes"));
+}
+
+TEST_F(SchedulerTest, AnIdIsUsedOnceAtATime) {
+  MakeBusy();
+  Enqueue(Random(1, 2));
+  const absl::Status again = scheduler_->Enqueue(stream_, Complete(Random(1, 2)));
+  EXPECT_EQ(again.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(again.message()), HasSubstr("batch_id 1"));
+  EXPECT_EQ(scheduler_->Enqueue(stream_, Complete(Random(0, 2))).code(),
+            absl::StatusCode::kInvalidArgument)
+      << "being computed";
+  backend_.Release();
+  sink_->Await(1, 2);
+  // Free again as soon as the answer is seen.
+  Enqueue(Random(1, 2));
+  EXPECT_TRUE(scheduler_->AwaitIdle(absl::InfiniteFuture()));
+}
+
+TEST_F(SchedulerTest, BatchesOfAStreamThatIsGoneAreDropped) {
+  const auto other_sink = std::make_shared<FakeSink>();
+  const Scheduler::StreamId other = scheduler_->OpenStream(other_sink);
+  MakeBusy();
+  Enqueue(Random(1, 5));
+  Enqueue(Random(2, 5, 2));
+  const TestBatch kept = Random(1, 3);
+  EnqueueOn(other, kept);
+  sink_->Break();
+  scheduler_->CloseStream(stream_);
+  EXPECT_EQ(scheduler_->load().waiting_rows, 3u);
+  EXPECT_EQ(scheduler_->Enqueue(stream_, Complete(Random(3, 1))).code(),
+            absl::StatusCode::kUnavailable);
+  backend_.Release();
+  ExpectRight(other_sink.get(), kept);
+  EXPECT_TRUE(scheduler_->AwaitIdle(absl::InfiniteFuture()));
+  EXPECT_THAT(backend_.calls(), ElementsAre(1, 3));
+  EXPECT_EQ(sink_->answers(), 0u);
+  EXPECT_EQ(Rejected("stream_gone"), "3");
+}
+
+TEST_F(SchedulerTest, AStreamThatBreaksUnnoticedIsDroppedWhenItsTurnComes) {
+  MakeBusy();
+  Enqueue(Random(1, 5));
+  sink_->Break();  // Nobody calls CloseStream.
+  backend_.Release();
+  EXPECT_TRUE(scheduler_->AwaitIdle(absl::InfiniteFuture()));
+  EXPECT_THAT(backend_.calls(), ElementsAre(1));
+
+  sink_ = std::make_shared<FakeSink>();
+  stream_ = scheduler_->OpenStream(sink_);
+  MakeBusy();
+  Enqueue(Random(2, 5));
+  sink_->BreakUnnoticed();  // The first answer shows it.
+  backend_.Release();
+  EXPECT_TRUE(scheduler_->AwaitIdle(absl::InfiniteFuture()));
+  EXPECT_THAT(backend_.calls(), ElementsAre(1, 1));
+}
+
+TEST_F(SchedulerTest, AStreamThatOnlyStoppedSendingIsAnswered) {
+  MakeBusy();
+  const TestBatch batch = Random(1, 5);
+  Enqueue(batch);
+  scheduler_->CloseStream(stream_);
+  EXPECT_EQ(sink_.use_count(), 3) << "ours, and one for each batch";
+  backend_.Release();
+  ExpectRight(sink_.get(), batch);
+}
+
+TEST_F(SchedulerTest, AFailingBackendFailsItsGroupOnly) {
+  backend_.FailNext(absl::InternalError("no memory in the kernel"));
+  MakeBusy();
+  const TestBatch after = Random(1, 2);
+  Enqueue(after);
+  backend_.Release();
+  const FakeSink::Answer failed = sink_->Await(0, 1);
+  EXPECT_EQ(failed.status.code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(failed.status.message(), "layer 1: no memory in the kernel");
+  ExpectRight(sink_.get(), after);
+}
+
+TEST_F(SchedulerTest, ExpertsAreLetGoWhenTheBatchIsComputed) {
+  MakeBusy();
+  const Scheduler::Load before = scheduler_->load();
+  EXPECT_EQ(before.batches, 1u);
+  std::thread unloading([this] {
+    EXPECT_EQ(*hosted_.Unload({{{1, {0, 1, 2}, {}}}}), 3u);
+    EXPECT_EQ(backend_.alive(), 3);
+  });
+  while (hosted_.FindLayer(1) != nullptr) {
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(backend_.alive(), 6);
+  backend_.Release();
+  unloading.join();
+  EXPECT_TRUE(sink_->Await(0, 1).status.ok());
+}
+
+TEST_F(SchedulerTest, AwaitIdleEndsAtItsDeadline) {
+  MakeBusy();
+  const absl::Time deadline = clock_.Now() + absl::Seconds(5);
+  std::thread waiting([&] { EXPECT_FALSE(scheduler_->AwaitIdle(deadline)); });
+  clock_.AwaitWaiters(1);
+  clock_.Advance(absl::Seconds(5));
+  waiting.join();
+  backend_.Release();
+  EXPECT_TRUE(scheduler_->AwaitIdle(absl::InfiniteFuture()));
+}
+
+TEST_F(SchedulerTest, StopAnswersWhatWaits) {
+  MakeBusy();
+  Enqueue(Random(1, 2));
+  std::thread stopping([this] { scheduler_->Stop(); });
+  EXPECT_EQ(sink_->Await(1, 2).status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(scheduler_->Enqueue(stream_, Complete(Random(2, 1))).code(),
+            absl::StatusCode::kUnavailable);
+  backend_.Release();
+  stopping.join();
+  EXPECT_TRUE(sink_->Get(0).status.ok()) << "was being computed";
+  EXPECT_EQ(sink_->Get(0).frames, 1u);
+}
+
+}  // namespace
+}  // namespace expertmesh

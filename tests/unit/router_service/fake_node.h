@@ -1,0 +1,261 @@
+// A node whose experts do arithmetic that gives every mistake away: expert e of layer l, slice s of
+// n, makes row x into (x * (e + 1) + l) / n. A row that is lost, doubled, swapped or sent to the
+// wrong expert shows.
+#ifndef EXPERTMESH_TESTS_UNIT_ROUTER_SERVICE_FAKE_NODE_H_
+#define EXPERTMESH_TESTS_UNIT_ROUTER_SERVICE_FAKE_NODE_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/synchronization/mutex.h"
+#include "common/base/check.h"
+#include "common/transport/transport.h"
+#include "common/wire/message_codec.h"
+
+namespace expertmesh {
+
+inline float FakeExpert(uint32_t layer, uint32_t expert, float x, uint32_t slices = 1) {
+  return (x * static_cast<float>(expert + 1) + static_cast<float>(layer)) /
+         static_cast<float>(slices);
+}
+
+struct FakeNodeOptions {
+  std::string fingerprint = "aaaa";
+  uint32_t d_model = 8;
+  std::vector<uint32_t> layers = {1, 3};
+  std::vector<uint32_t> experts;
+  uint32_t slice_index = 0;
+  uint32_t slice_count = 1;
+  uint32_t max_batch_rows = 8192;
+  uint64_t max_frame_bytes = 1 << 20;
+};
+
+// Thread-safe. Streams must be gone before it is destroyed.
+class FakeNode final : public NodeEndpoint {
+ public:
+  explicit FakeNode(const FakeNodeOptions& options) : options_(options) {}
+
+  // Answers wait until Release, or are gone with their stream.
+  void Hold() {
+    absl::MutexLock lock(&mutex_);
+    holding_ = true;
+  }
+  void Release() {
+    std::vector<std::function<void()>> held;
+    {
+      absl::MutexLock lock(&mutex_);
+      holding_ = false;
+      held.swap(held_);
+    }
+    for (const std::function<void()>& answer : held) {
+      answer();
+    }
+  }
+  void AwaitHeld(size_t count) {
+    const auto enough = [this, count]()
+                            ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return held_.size() >= count; };
+    absl::MutexLock lock(&mutex_);
+    mutex_.Await(absl::Condition(&enough));
+  }
+
+  // Every later batch is answered with this instead; OK ends that.
+  void FailWith(const absl::Status& status) {
+    absl::MutexLock lock(&mutex_);
+    failure_ = status;
+  }
+  // Every later answer is these bytes.
+  void AnswerBytes(const std::string& bytes) {
+    absl::MutexLock lock(&mutex_);
+    bytes_ = bytes;
+  }
+
+  void SetExperts(const std::vector<uint32_t>& experts) {
+    std::function<void()> on_change;
+    {
+      absl::MutexLock lock(&mutex_);
+      options_.experts = experts;
+      ++version_;
+      on_change = on_change_;
+    }
+    if (on_change) {
+      on_change();
+    }
+  }
+
+  uint64_t batches() const {
+    absl::MutexLock lock(&mutex_);
+    return batches_;
+  }
+  uint64_t assignments() const {
+    absl::MutexLock lock(&mutex_);
+    return assignments_;
+  }
+  uint64_t rows() const {
+    absl::MutexLock lock(&mutex_);
+    return rows_;
+  }
+
+  v1::DescribeResponse Describe() const override {
+    absl::MutexLock lock(&mutex_);
+    return DescribeLocked();
+  }
+
+  v1::WatchStatusResponse Status() const override {
+    absl::MutexLock lock(&mutex_);
+    v1::WatchStatusResponse status;
+    status.set_state(v1::NODE_STATE_READY);
+    status.set_version(version_);
+    *status.mutable_description() = DescribeLocked();
+    return status;
+  }
+
+  std::unique_ptr<StatusSubscription> Subscribe(std::function<void()> on_change) override {
+    absl::MutexLock lock(&mutex_);
+    on_change_ = std::move(on_change);
+    return std::make_unique<Subscription>(this);
+  }
+
+  std::unique_ptr<StreamHandler> OpenCompute(std::shared_ptr<FrameSink> replies) override {
+    return std::make_unique<Stream>(this, std::move(replies));
+  }
+
+  absl::StatusOr<v1::LoadExpertsResponse> LoadExperts(const v1::LoadExpertsRequest&) override {
+    return absl::UnimplementedError("a fake holds what it is told to");
+  }
+  absl::StatusOr<v1::UnloadExpertsResponse> UnloadExperts(
+      const v1::UnloadExpertsRequest&) override {
+    return absl::UnimplementedError("a fake holds what it is told to");
+  }
+
+ private:
+  struct Subscription final : StatusSubscription {
+    explicit Subscription(FakeNode* node) : node(node) {}
+    ~Subscription() override {
+      absl::MutexLock lock(&node->mutex_);
+      node->on_change_ = nullptr;
+    }
+    FakeNode* const node;
+  };
+
+  struct Batch {
+    std::vector<float> partials;
+    uint32_t rows = 0;
+  };
+
+  class Stream final : public StreamHandler {
+   public:
+    Stream(FakeNode* node, std::shared_ptr<FrameSink> replies)
+        : node_(node), replies_(std::move(replies)) {}
+
+    void OnFrame(Frame frame) override {
+      const auto request = DecodeTensorMessage<v1::ComputeRequest>(frame);
+      EXPERTMESH_CHECK(request.ok() && request->has_tensor);
+      const v1::ComputeRequest& message = request->message;
+      Batch& batch = batches_[message.batch_id()];
+      EXPERTMESH_CHECK(message.first_row() == batch.rows);
+      node_->Compute(*request, &batch);
+      if (batch.rows == message.total_rows()) {
+        node_->Answer(message.batch_id(), std::move(batch), replies_);
+        batches_.erase(message.batch_id());
+      }
+    }
+
+   private:
+    FakeNode* const node_;
+    const std::shared_ptr<FrameSink> replies_;
+    absl::flat_hash_map<uint64_t, Batch> batches_;
+  };
+
+  v1::DescribeResponse DescribeLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    v1::DescribeResponse description;
+    description.set_fingerprint(options_.fingerprint);
+    description.set_d_model(options_.d_model);
+    description.set_state(v1::NODE_STATE_READY);
+    description.set_max_batch_rows(options_.max_batch_rows);
+    description.set_max_frame_bytes(options_.max_frame_bytes);
+    for (const uint32_t layer : options_.layers) {
+      v1::HostedExperts& hosted = *description.add_hosted();
+      hosted.set_layer(layer);
+      hosted.set_slice_index(options_.slice_index);
+      hosted.set_slice_count(options_.slice_count);
+      hosted.mutable_experts()->Add(options_.experts.begin(), options_.experts.end());
+    }
+    return description;
+  }
+
+  void Compute(const TensorMessage<v1::ComputeRequest>& request, Batch* batch) {
+    absl::MutexLock lock(&mutex_);
+    EXPERTMESH_CHECK(request.tensor.dtype == DType::kF32);
+    const size_t d_model = request.tensor.cols;
+    std::vector<float> rows(request.tensor.rows * d_model);
+    request.tensor.data.CopyTo(0, request.tensor.data.size(), rows.data());
+    int assignment = 0;
+    for (size_t row = 0; row < request.tensor.rows; ++row) {
+      std::vector<float> sum(d_model, 0.0f);
+      for (uint32_t a = 0; a < request.message.assignments_per_row(static_cast<int>(row)); ++a) {
+        const uint32_t expert = request.message.expert_ids(assignment);
+        const float weight = request.message.expert_weights(assignment);
+        EXPERTMESH_CHECK(std::find(options_.experts.begin(), options_.experts.end(), expert) !=
+                         options_.experts.end());
+        for (size_t i = 0; i < d_model; ++i) {
+          sum[i] += weight * FakeExpert(request.message.layer(), expert, rows[row * d_model + i],
+                                        options_.slice_count);
+        }
+        ++assignment;
+        ++assignments_;
+      }
+      batch->partials.insert(batch->partials.end(), sum.begin(), sum.end());
+    }
+    rows_ += request.tensor.rows;
+    batch->rows += static_cast<uint32_t>(request.tensor.rows);
+  }
+
+  void Answer(uint64_t batch_id, Batch batch, std::shared_ptr<FrameSink> replies) {
+    v1::ComputeResponse response;
+    response.set_batch_id(batch_id);
+    Frame frame;
+    {
+      absl::MutexLock lock(&mutex_);
+      ++batches_;
+      response.mutable_status()->set_code(static_cast<int>(failure_.code()));
+      response.mutable_status()->set_message(std::string(failure_.message()));
+      if (!bytes_.empty()) {
+        frame = Frame(bytes_);
+      } else if (!failure_.ok()) {
+        frame = EncodeTensorMessage(response, nullptr);
+      } else {
+        TensorFrame tensor{DType::kF32, batch.rows, batch.partials.size() / batch.rows, {}};
+        tensor.data = Frame(std::string(reinterpret_cast<const char*>(batch.partials.data()),
+                                        batch.partials.size() * sizeof(float)));
+        frame = EncodeTensorMessage(response, &tensor);
+      }
+      if (holding_) {
+        held_.push_back([replies, frame] { replies->Send(frame).IgnoreError(); });
+        return;
+      }
+    }
+    replies->Send(std::move(frame)).IgnoreError();
+  }
+
+  mutable absl::Mutex mutex_;
+  FakeNodeOptions options_ ABSL_GUARDED_BY(mutex_);
+  uint64_t version_ ABSL_GUARDED_BY(mutex_) = 1;
+  bool holding_ ABSL_GUARDED_BY(mutex_) = false;
+  std::vector<std::function<void()>> held_ ABSL_GUARDED_BY(mutex_);
+  absl::Status failure_ ABSL_GUARDED_BY(mutex_);
+  std::string bytes_ ABSL_GUARDED_BY(mutex_);
+  std::function<void()> on_change_ ABSL_GUARDED_BY(mutex_);
+  uint64_t batches_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t assignments_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t rows_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_TESTS_UNIT_ROUTER_SERVICE_FAKE_NODE_H_

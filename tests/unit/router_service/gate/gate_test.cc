@@ -1,0 +1,306 @@
+#include "router_service/gate/gate.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace expertmesh {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+std::vector<float> Random(size_t count, uint32_t seed, float spread = 1.0f) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0.0f, spread);
+  std::vector<float> values(count);
+  for (float& value : values) {
+    value = FloatFromBF16(BF16FromFloat(normal(random)));  // Exact in every type but float16.
+  }
+  return values;
+}
+
+RoutingOptions Options(uint32_t experts, uint32_t k) {
+  RoutingOptions options;
+  options.num_experts = experts;
+  options.top_k = k;
+  return options;
+}
+
+GateWeights Weights(const std::vector<float>& weight, size_t experts) {
+  GateWeights weights;
+  weights.weight =
+      MatrixView::RowMajor(weight.data(), DType::kF32, experts, weight.size() / experts);
+  return weights;
+}
+
+std::unique_ptr<const Gate> Make(const GateWeights& weights, const RoutingOptions& options,
+                                 DType model = DType::kF32) {
+  auto gate = Gate::Create(weights, options, model);
+  EXPECT_TRUE(gate.ok()) << gate.status();
+  return std::move(gate).value();
+}
+
+std::vector<float> Logits(const Gate& gate, const void* x, DType dtype, size_t tokens) {
+  GateScratch scratch;
+  std::vector<float> logits(tokens * gate.options().num_experts);
+  const absl::Status status = gate.Logits(x, dtype, tokens, &scratch, absl::MakeSpan(logits));
+  EXPECT_TRUE(status.ok()) << status;
+  return logits;
+}
+
+bool SameBits(const float* a, const float* b, size_t count) {
+  return std::memcmp(a, b, count * sizeof(float)) == 0;
+}
+
+TEST(Gate, LogitsAreTheProduct) {
+  for (const auto& [experts, d] : {std::pair<uint32_t, size_t>{8, 64}, {1, 16}, {60, 100}}) {
+    const std::vector<float> w = Random(experts * d, 1);
+    const std::vector<float> x = Random(5 * d, 2);
+    const auto gate = Make(Weights(w, experts), Options(experts, 1));
+    EXPECT_EQ(gate->d_model(), d);
+    const std::vector<float> logits = Logits(*gate, x.data(), DType::kF32, 5);
+    for (size_t token = 0; token < 5; ++token) {
+      for (size_t expert = 0; expert < experts; ++expert) {
+        double sum = 0;
+        double size = 0;
+        for (size_t i = 0; i < d; ++i) {
+          const double term = static_cast<double>(x[token * d + i]) * w[expert * d + i];
+          sum += term;
+          size += std::abs(term);
+        }
+        EXPECT_NEAR(logits[token * experts + expert], sum, size * 1e-6);
+      }
+    }
+  }
+}
+
+TEST(Gate, ARowsBitsDoNotDependOnTheBatch) {
+  constexpr size_t kTokens = 130;
+  for (const auto& [experts, d] :
+       {std::pair<uint32_t, size_t>{8, 512}, {128, 2048}, {60, 100}, {3, 33}}) {
+    const std::vector<float> w = Random(experts * d, 3, 0.05f);
+    const std::vector<float> x = Random(kTokens * d, 4);
+    const auto gate = Make(Weights(w, experts), Options(experts, 1));
+    std::vector<float> alone;
+    for (size_t token = 0; token < kTokens; ++token) {
+      const std::vector<float> row = Logits(*gate, x.data() + token * d, DType::kF32, 1);
+      alone.insert(alone.end(), row.begin(), row.end());
+    }
+    for (size_t tokens = 1; tokens <= kTokens; ++tokens) {
+      const std::vector<float> batch = Logits(*gate, x.data(), DType::kF32, tokens);
+      ASSERT_TRUE(SameBits(batch.data(), alone.data(), batch.size())) << tokens << " " << experts;
+    }
+  }
+}
+
+TEST(Gate, TheSameValuesInAnyTypeAndAtAnyAddressGiveTheSameBits) {
+  constexpr size_t kDim = 96;
+  constexpr size_t kTokens = 70;
+  const std::vector<float> w = Random(16 * kDim, 5);
+  std::vector<float> x = Random(kTokens * kDim, 6);
+  for (float& value : x) {
+    value = std::round(value * 16.0f) / 16.0f;  // Exact in bfloat16 and float16.
+    value = FloatFromBF16(BF16FromFloat(value));
+  }
+  const auto gate = Make(Weights(w, 16), Options(16, 1));
+  const std::vector<float> wanted = Logits(*gate, x.data(), DType::kF32, kTokens);
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+    std::vector<uint8_t> bytes(x.size() * BytesOf(dtype) + 1);
+    ConvertElements(DType::kF32, x.data(), dtype, bytes.data() + 1, x.size());
+    const std::vector<float> logits = Logits(*gate, bytes.data() + 1, dtype, kTokens);
+    EXPECT_TRUE(SameBits(logits.data(), wanted.data(), wanted.size())) << NameOf(dtype);
+  }
+}
+
+TEST(Gate, LogitsAreRoundedToTheModelOnlyWhereTheFamilyDoes) {
+  const std::vector<float> w = Random(8 * 64, 7);
+  const std::vector<float> x = Random(3 * 64, 8);
+  RoutingOptions options = Options(8, 2);
+  options.logit_dtype = LogitDType::kF32;
+  const auto wide = Make(Weights(w, 8), options, DType::kBF16);
+  const std::vector<float> exact = Logits(*wide, x.data(), DType::kF32, 3);
+  options.logit_dtype = LogitDType::kModel;
+  for (const DType model : {DType::kBF16, DType::kF16, DType::kF32}) {
+    const auto gate = Make(Weights(w, 8), options, model);
+    std::vector<float> wanted = exact;
+    RoundTo(model, absl::MakeSpan(wanted));
+    EXPECT_EQ(Logits(*gate, x.data(), DType::kF32, 3), wanted) << NameOf(model);
+    EXPECT_EQ(wanted != exact, model != DType::kF32);
+  }
+}
+
+TEST(Gate, AWeightWiderThanTheModelIsRoundedOnlyWithItsLogits) {
+  const std::vector<float> w = {1.0f + 0x1p-12f, -1.0f};  // As bfloat16: 1 and -1.
+  const float x[] = {4096.0f, 4096.0f};
+  RoutingOptions options = Options(1, 1);
+  options.logit_dtype = LogitDType::kModel;
+  EXPECT_EQ(Logits(*Make(Weights(w, 1), options, DType::kBF16), x, DType::kF32, 1)[0], 0.0f);
+  options.logit_dtype = LogitDType::kF32;
+  EXPECT_EQ(Logits(*Make(Weights(w, 1), options, DType::kBF16), x, DType::kF32, 1)[0], 1.0f);
+}
+
+TEST(Gate, ReadsWeightsOfAnyLayout) {
+  constexpr size_t kExperts = 6;
+  constexpr size_t kDim = 40;
+  const std::vector<float> w = Random(kExperts * kDim, 9);
+  const std::vector<float> x = Random(2 * kDim, 10);
+  const std::vector<float> wanted =
+      Logits(*Make(Weights(w, kExperts), Options(kExperts, 1)), x.data(), DType::kF32, 2);
+
+  std::vector<uint16_t> transposed(w.size());  // bfloat16, stored [d_model, num_experts].
+  for (size_t expert = 0; expert < kExperts; ++expert) {
+    for (size_t i = 0; i < kDim; ++i) {
+      transposed[i * kExperts + expert] = BF16FromFloat(w[expert * kDim + i]);
+    }
+  }
+  GateWeights weights;
+  weights.weight = {reinterpret_cast<const uint8_t*>(transposed.data()),
+                    DType::kBF16,
+                    kExperts,
+                    kDim,
+                    1,
+                    kExperts};
+  EXPECT_EQ(Logits(*Make(weights, Options(kExperts, 1)), x.data(), DType::kF32, 2), wanted);
+
+  std::vector<float> spaced(kExperts * (kDim + 3), 99.0f);  // A part of a wider tensor.
+  for (size_t expert = 0; expert < kExperts; ++expert) {
+    std::copy_n(w.begin() + static_cast<ptrdiff_t>(expert * kDim), kDim,
+                spaced.begin() + static_cast<ptrdiff_t>(expert * (kDim + 3)));
+  }
+  weights.weight = {
+      reinterpret_cast<const uint8_t*>(spaced.data()), DType::kF32, kExperts, kDim, kDim + 3, 1};
+  EXPECT_EQ(Logits(*Make(weights, Options(kExperts, 1)), x.data(), DType::kF32, 2), wanted);
+}
+
+TEST(Gate, RoutesWithTheCheckpointsBias) {
+  std::vector<float> w(4 * 4, 0.0f);  // The identity: logits are the hidden state.
+  for (size_t i = 0; i < 4; ++i) {
+    w[i * 5] = 1.0f;
+  }
+  const std::vector<uint16_t> bias = {0, 0, 0, BF16FromFloat(4.0f)};
+  GateWeights weights = Weights(w, 4);
+  weights.select_bias = MatrixView::RowMajor(bias.data(), DType::kBF16, 1, 4);
+  RoutingOptions options = Options(4, 2);
+  options.score = ScoreFunction::kIdentity;
+  options.select_bias = true;
+  const auto gate = Make(weights, options);
+  EXPECT_EQ(gate->select_bias().size(), 4u);
+  GateScratch scratch;
+  const float x[] = {1, 3, 2, 0};
+  uint32_t ids[2];
+  float scores[2];
+  ASSERT_TRUE(
+      gate->Route(x, DType::kF32, 1, &scratch, absl::MakeSpan(ids), absl::MakeSpan(scores)).ok());
+  EXPECT_THAT(ids, ::testing::ElementsAre(3, 1));
+  EXPECT_THAT(scores, ::testing::ElementsAre(0, 3));
+}
+
+TEST(Gate, NonFiniteRowsReachNoOtherRow) {
+  constexpr size_t kDim = 64;
+  const std::vector<float> w = Random(8 * kDim, 11);
+  std::vector<float> x = Random(9 * kDim, 12);
+  const auto gate = Make(Weights(w, 8), Options(8, 2));
+  const std::vector<float> clean = Logits(*gate, x.data(), DType::kF32, 9);
+  x[4 * kDim + 7] = kNan;
+  x[6 * kDim] = std::numeric_limits<float>::infinity();
+  const std::vector<float> dirty = Logits(*gate, x.data(), DType::kF32, 9);
+  for (size_t token = 0; token < 9; ++token) {
+    const bool same = SameBits(&clean[token * 8], &dirty[token * 8], 8);
+    EXPECT_EQ(same, token != 4 && token != 6) << token;
+  }
+  EXPECT_TRUE(std::isnan(dirty[4 * 8]));
+}
+
+TEST(Gate, ThreadsShareIt) {
+  constexpr size_t kDim = 128;
+  constexpr size_t kTokens = 21;
+  const std::vector<float> w = Random(32 * kDim, 13);
+  const std::vector<float> x = Random(kTokens * kDim, 14);
+  const auto gate = Make(Weights(w, 32), Options(32, 4));
+  std::vector<std::vector<uint32_t>> ids(4, std::vector<uint32_t>(kTokens * 4));
+  std::vector<std::vector<float>> weights(4, std::vector<float>(kTokens * 4));
+  std::vector<std::thread> threads;
+  for (size_t t = 0; t < ids.size(); ++t) {
+    threads.emplace_back([&, t] {
+      GateScratch scratch;
+      for (int round = 0; round < 5; ++round) {
+        EXPECT_TRUE(gate->Route(x.data(), DType::kF32, kTokens, &scratch, absl::MakeSpan(ids[t]),
+                                absl::MakeSpan(weights[t]))
+                        .ok());
+      }
+    });
+  }
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  for (size_t t = 1; t < ids.size(); ++t) {
+    EXPECT_EQ(ids[t], ids[0]);
+    EXPECT_EQ(weights[t], weights[0]);
+  }
+}
+
+TEST(Gate, NoTokensIsNoWork) {
+  const std::vector<float> w = Random(8 * 16, 15);
+  const auto gate = Make(Weights(w, 8), Options(8, 2));
+  GateScratch scratch;
+  EXPECT_TRUE(gate->Route(nullptr, DType::kBF16, 0, &scratch, {}, {}).ok());
+}
+
+TEST(Gate, RefusesWhatDoesNotFit) {
+  const std::vector<float> w(8 * 16, 1.0f);
+  const auto message = [](const GateWeights& weights, const RoutingOptions& options,
+                          DType model = DType::kF32) {
+    const auto gate = Gate::Create(weights, options, model);
+    EXPECT_EQ(gate.status().code(), absl::StatusCode::kInvalidArgument);
+    return std::string(gate.status().message());
+  };
+  EXPECT_THAT(message(Weights(w, 8), Options(16, 2)), HasSubstr("[8, 16]"));
+  EXPECT_THAT(message(Weights(w, 8), Options(8, 9)), HasSubstr("top_k is 9"));
+  EXPECT_THAT(message(Weights(w, 8), Options(8, 2), DType::kI8),
+              HasSubstr("the model has type I8"));
+  GateWeights weights = Weights(w, 8);
+  weights.weight.dtype = DType::kF8E4M3;
+  EXPECT_THAT(message(weights, Options(8, 2)), HasSubstr("F8_E4M3"));
+  RoutingOptions biased = Options(8, 2);
+  biased.select_bias = true;
+  EXPECT_THAT(message(Weights(w, 8), biased), HasSubstr("selection bias is [0, 0]"));
+  std::vector<float> bias(8, 0.0f);
+  bias[5] = kNan;
+  weights = Weights(w, 8);
+  weights.select_bias = MatrixView::RowMajor(bias.data(), DType::kF32, 1, 8);
+  EXPECT_THAT(message(weights, biased), HasSubstr("expert 5 is NaN"));
+}
+
+TEST(Gate, RefusesWrongSpansAndTypes) {
+  const std::vector<float> w = Random(8 * 16, 16);
+  const std::vector<float> x(2 * 16, 1.0f);
+  const auto gate = Make(Weights(w, 8), Options(8, 2));
+  GateScratch scratch;
+  std::vector<uint32_t> ids(4);
+  std::vector<float> weights(4);
+  EXPECT_EQ(
+      gate->Route(x.data(), DType::kF64, 2, &scratch, absl::MakeSpan(ids), absl::MakeSpan(weights))
+          .code(),
+      absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(gate->Route(x.data(), DType::kF32, 2, &scratch, absl::MakeSpan(ids).first(3),
+                          absl::MakeSpan(weights))
+                  .message(),
+              HasSubstr("expert_ids has room for 3"));
+  EXPECT_THAT(gate->Route(x.data(), DType::kF32, 1, &scratch, absl::MakeSpan(ids).first(2),
+                          absl::MakeSpan(weights))
+                  .message(),
+              HasSubstr("weights has room for 4"));
+}
+
+}  // namespace
+}  // namespace expertmesh
