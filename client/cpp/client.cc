@@ -1,3 +1,5 @@
+#include "client/cpp/expertmesh/client.h"
+
 #include <deque>
 #include <optional>
 #include <utility>
@@ -7,7 +9,6 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "client/cpp/describe_codec.h"
-#include "client/cpp/expertmesh/client.h"
 #include "client/cpp/forward_codec.h"
 #include "client/cpp/forward_stream.h"
 #include "common/base/clock.h"
@@ -166,8 +167,7 @@ absl::StatusOr<client::Topology> Client::Topology() {
   return DecodeTopology(*answer);
 }
 
-absl::Status Client::WatchTopology(
-    const std::function<bool(const client::Topology&)>& on_change) {
+absl::Status Client::WatchTopology(const std::function<bool(const client::Topology&)>& on_change) {
   const auto inbox = std::make_shared<Inbox>();
   StreamCallbacks callbacks;
   callbacks.on_frame = [inbox](Frame frame) { inbox->Put(std::move(frame)); };

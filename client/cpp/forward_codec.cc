@@ -19,10 +19,9 @@ absl::Status CheckMatrix(const Matrix& matrix) {
   const size_t cols = matrix.cols();
   const bool overflow = cols > 0 && rows > std::numeric_limits<size_t>::max() / width / cols;
   if (overflow || matrix.bytes().size() != rows * cols * width) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("hidden_states: [", rows, ", ", cols, "] with ", width,
-                     " bytes an element cannot have ", matrix.bytes().size(),
-                     " bytes; give rows * cols elements"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "hidden_states: [", rows, ", ", cols, "] with ", width, " bytes an element cannot have ",
+        matrix.bytes().size(), " bytes; give rows * cols elements"));
   }
   return absl::OkStatus();
 }

@@ -31,12 +31,12 @@ class PendingRequests : public std::enable_shared_from_this<PendingRequests> {
     Request& request = requests_[id];
     request.done = std::move(*done);
     if (timeout != absl::InfiniteDuration()) {
-      request.timer = timers_->Schedule(Clock::Real()->Now() + timeout,
-                                        [weak = weak_from_this(), id, timeout] {
-                                          if (const auto self = weak.lock()) {
-                                            self->Answer(id, TooLate(timeout));
-                                          }
-                                        });
+      request.timer =
+          timers_->Schedule(Clock::Real()->Now() + timeout, [weak = weak_from_this(), id, timeout] {
+            if (const auto self = weak.lock()) {
+              self->Answer(id, TooLate(timeout));
+            }
+          });
     }
     return id;
   }
@@ -89,9 +89,9 @@ class PendingRequests : public std::enable_shared_from_this<PendingRequests> {
   }
 
   void OnClosed(const absl::Status& why) {
-    Break(absl::UnavailableError(
-        absl::StrCat("the stream to ", address_, " ended: ",
-                     why.ok() ? "the router closed it" : why.message(), "; open another")));
+    Break(absl::UnavailableError(absl::StrCat(
+        "the stream to ", address_, " ended: ", why.ok() ? "the router closed it" : why.message(),
+        "; open another")));
     absl::MutexLock lock(&mutex_);
     closed_ = true;
   }
@@ -192,8 +192,7 @@ class GrpcForwardStream final : public ForwardStream {
 ForwardStream::~ForwardStream() = default;
 
 std::unique_ptr<ForwardStream> OpenForwardStream(GrpcClient* client, TimerQueue* timers,
-                                                 const std::string& address,
-                                                 size_t window_bytes) {
+                                                 const std::string& address, size_t window_bytes) {
   return std::make_unique<GrpcForwardStream>(client, timers, address, window_bytes);
 }
 

@@ -123,7 +123,7 @@ EXPERTMESH_INLINE int32_t Threshold(const int32_t* keys, size_t count, size_t k)
     maxima[p] = -larger[p] < static_cast<int32_t>(k) ? maxima[p] : Ints{} + kNanKey;
   }
   Fold<Smaller, Width>(maxima);
-  return maxima[0][0] == kPadKey ? kPadKey + 1 : maxima[0][0];  // Never lets padding in.
+  return maxima[0][0];
 }
 
 // Room for candidates, and for what is written past them before they are counted.

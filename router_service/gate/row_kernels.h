@@ -34,9 +34,9 @@ struct RowKernels {
   // largest; equal floats (-0 and +0 too) have equal keys. Padding becomes the smallest int32.
   void (*order_keys)(const float* row, size_t count, int32_t* keys);
 
-  // Indices of the k largest keys, largest first, the lower index first among equals. False, with
-  // nothing written, when k exceeds kMaxFastK or too many keys tie for a place: use another way
-  // then.
+  // Indices of the k largest keys, 1 <= k <= count, largest first, the lower index first among
+  // equals. False, with nothing written, when k exceeds kMaxFastK or too many keys tie for a place:
+  // use another way then.
   bool (*select)(const int32_t* keys, size_t count, size_t k, uint32_t* ids);
 
   // Sum of the two largest values of each of `groups` equal runs of `size` >= 2 floats. A NaN in a

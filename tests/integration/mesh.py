@@ -234,6 +234,12 @@ class Mesh:
             raise AssertionError("\n".join(problems))
 
 
+def entry(topology, node):
+    """What a topology says of a node. (Its order is the router's, not the test's.)"""
+    (found,) = [known for known in topology.nodes if known.address == node.address]
+    return found
+
+
 def shards(count, *flags):
     """Flags of `count` nodes that share all experts."""
     return [["--shard", f"{i}/{count}", *flags] for i in range(count)]

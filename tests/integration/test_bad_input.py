@@ -11,7 +11,7 @@ import expertmesh
 import reference
 from checkpoint import make_checkpoint, write_safetensors
 from expertmesh.v1 import control_pb2, router_pb2, router_pb2_grpc, tensor_pb2
-from mesh import HOST, PATIENCE, Mesh, hidden_states, program, shards
+from mesh import HOST, PATIENCE, Mesh, entry, hidden_states, program, shards
 
 
 @pytest.fixture(scope="module")
@@ -153,18 +153,18 @@ def test_node_with_another_model_is_refused(mesh, checkpoint, tmp_path):
     stranger = mesh.start_node(other.path, "--experts", "6-11")
     mesh.start_router(checkpoint.path)
     topology = mesh.watch(
-        lambda t: t.nodes[0].link == control_pb2.NODE_LINK_UP
-        and t.nodes[1].link == control_pb2.NODE_LINK_REFUSED,
+        lambda t: entry(t, mesh.nodes[0]).link == control_pb2.NODE_LINK_UP
+        and entry(t, stranger).link == control_pb2.NODE_LINK_REFUSED,
         "the stranger is refused",
     )
-    theirs = topology.nodes[1].description.fingerprint
+    refused = entry(topology, stranger)
+    theirs = refused.description.fingerprint
     ours = topology.fingerprint
-    assert topology.nodes[1].address == stranger.address
     assert len(theirs) == len(ours) == 64 and theirs != ours
-    assert ours in topology.nodes[1].reason and theirs in topology.nodes[1].reason
+    assert ours in refused.reason and theirs in refused.reason
     assert not topology.ready
     # The right node in the stranger's place makes the mesh whole.
-    mesh.nodes[1].stop()
+    stranger.stop()
     good = mesh.make_node(checkpoint.path, "--experts", "6-11")
     good.listen, good.metrics_listen = stranger.listen, f"{HOST}:0"
     good.start()
@@ -288,7 +288,7 @@ def test_port_in_use(serving, goes_on, checkpoint, tmp_path, which):
         ("expert", ["--slice", "0/5"], ["slice"]),
         ("expert", ["--shard", "0/2", "--replicas", "3"], ["--replicas", "3"]),
         ("expert", ["--compute-dtype", "f8"], ["f8", "bf16"]),
-        ("router", ["--nodes", "nonsense"], ["--nodes", "nonsense"]),
+        ("router", ["--nodes", "nonsense"], ["nonsense", "host:port"]),
         ("router", ["--nodes", ""], ["--nodes"]),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 import expertmesh
 import reference
 from expertmesh.v1 import control_pb2
-from mesh import HOST, hidden_states, shards, wait_until
+from mesh import HOST, entry, hidden_states, shards, wait_until
 
 
 class Load:
@@ -65,23 +65,23 @@ class Load:
         self.stop()
 
 
-def link_is(index, link):
-    return lambda topology: topology.nodes[index].link == link
+def link_is(node, link):
+    return lambda topology: entry(topology, node).link == link
 
 
 def test_kill_of_a_replica_under_load_fails_no_request(mesh, checkpoint):
     mesh.start(checkpoint.path, shards(4, "--replicas", "2"))
     with Load(mesh, checkpoint) as load:
-        for victim in (2, 0):
+        for victim in (mesh.nodes[2], mesh.nodes[0]):
             load.wait_for(100)
-            mesh.nodes[victim].kill()
+            victim.kill()
             topology = mesh.watch(link_is(victim, control_pb2.NODE_LINK_DOWN), "the node is missed")
             assert topology.ready and not topology.missing
-            assert topology.nodes[victim].reason
+            assert entry(topology, victim).reason
             load.wait_for(100)
-            mesh.nodes[victim].start()
+            victim.start()
             topology = mesh.watch(link_is(victim, control_pb2.NODE_LINK_UP), "the node is back")
-            assert topology.nodes[victim].disconnects == 1
+            assert entry(topology, victim).disconnects == 1
         load.wait_for(100)
     assert load.errors == []
     assert mesh.router.metric("expertmesh_router_requests_total", code="OK") == load.answered
@@ -167,7 +167,7 @@ def test_router_starts_before_its_nodes(mesh, checkpoint):
         node.listen = f"{HOST}:{port}"
         node.start()
         if i == 0:
-            halfway = mesh.watch(link_is(0, control_pb2.NODE_LINK_UP), "the first node is seen")
+            halfway = mesh.watch(link_is(node, control_pb2.NODE_LINK_UP), "the first node is seen")
             assert not halfway.ready
     assert mesh.wait_ready().epoch > topology.epoch
     assert mesh.client.health() is expertmesh.Health.SERVING
@@ -180,10 +180,10 @@ def test_stalled_replica_fails_no_request(mesh, checkpoint):
     with Load(mesh, checkpoint) as load:
         load.wait_for(50)
         mesh.nodes[1].signal(signal.SIGSTOP)
-        mesh.watch(link_is(1, control_pb2.NODE_LINK_DOWN), "the stalled node is missed")
+        mesh.watch(link_is(mesh.nodes[1], control_pb2.NODE_LINK_DOWN), "the stalled node is missed")
         load.wait_for(100)
         mesh.nodes[1].signal(signal.SIGCONT)
-        mesh.watch(link_is(1, control_pb2.NODE_LINK_UP), "the node goes on")
+        mesh.watch(link_is(mesh.nodes[1], control_pb2.NODE_LINK_UP), "the node goes on")
         load.wait_for(50)
     assert load.errors == []
 

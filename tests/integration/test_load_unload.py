@@ -6,7 +6,7 @@ import pytest
 import expertmesh
 import reference
 from expertmesh.v1 import expert_pb2, expert_pb2_grpc
-from mesh import PATIENCE, hidden_states, shards
+from mesh import PATIENCE, entry, hidden_states, shards
 from test_failures import Load
 
 
@@ -64,7 +64,10 @@ def test_experts_move_from_node_to_node_under_load(mesh, checkpoint):
         assert answer.memory.weights_bytes > weights_before
         assert to.hosted() == {0: [0, 1, 2, 3, 4, 5, 6, 7, 8], 1: [0, 1, 2, 3, 4, 5, 6, 7, 8]}
         mesh.watch(
-            lambda t: 6 in t.nodes[0].description.hosted[0].experts, "the router sees the replicas"
+            lambda t: all(
+                6 in hosted.experts for hosted in entry(t, mesh.nodes[0]).description.hosted
+            ),
+            "the router sees the replicas",
         )
         load.wait_for(50)
         weights_before = away.describe().memory.weights_bytes

@@ -16,15 +16,21 @@ namespace expertmesh {
 namespace {
 
 std::vector<Command> Commands() {
-  return {HealthCommand(),         TopologyCommand(), ForwardCommand(), CheckpointMakeCommand(),
-          CheckpointInspectCommand(), VerifyCommand(),   BenchCommand(),   DemoCommand()};
+  return {HealthCommand(),
+          TopologyCommand(),
+          ForwardCommand(),
+          CheckpointMakeCommand(),
+          CheckpointInspectCommand(),
+          VerifyCommand(),
+          BenchCommand(),
+          DemoCommand()};
 }
 
 std::string Overview(const std::vector<Command>& commands) {
   std::string text = "usage: expertmesh COMMAND [option]...\n\n";
   for (const Command& command : commands) {
-    absl::StrAppend(&text, "  ", command.spec.name,
-                    std::string(20 - command.spec.name.size(), ' '), command.spec.summary, "\n");
+    absl::StrAppend(&text, "  ", command.spec.name, std::string(20 - command.spec.name.size(), ' '),
+                    command.spec.summary, "\n");
   }
   absl::StrAppend(&text, "\nexpertmesh COMMAND --help tells more.\n");
   return text;

@@ -25,15 +25,15 @@ enum class OptionKind {
 };
 
 struct OptionSpec {
-  std::string name;  // Without the hyphens.
+  std::string name{};  // Without the hyphens.
   OptionKind kind = OptionKind::kText;
   // What --help calls the value, for example "ADDR".
-  std::string value;
-  std::string help;
+  std::string value{};
+  std::string help{};
   // As a user would write it; empty: none.
-  std::string fallback;
+  std::string fallback{};
   bool required = false;
-  std::vector<std::string> choices;
+  std::vector<std::string> choices{};
   uint64_t min = 0;  // kWhole.
 };
 
@@ -45,8 +45,8 @@ struct CommandSpec {
   std::vector<OptionSpec> options;
 };
 
-// Values of a command line that has been checked against its CommandSpec. Getters are for options of
-// the right kind that are given or have a fallback.
+// Values of a command line that has been checked against its CommandSpec. Getters are for options
+// of the right kind that are given or have a fallback.
 class Options {
  public:
   // Given, or has a fallback.

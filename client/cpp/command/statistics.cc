@@ -11,8 +11,7 @@ double Percentile(std::vector<double> values, double share) {
     return 0;
   }
   const double rank = std::ceil(share * static_cast<double>(values.size()));
-  const size_t index =
-      std::min(values.size(), std::max<size_t>(1, static_cast<size_t>(rank))) - 1;
+  const size_t index = std::min(values.size(), std::max<size_t>(1, static_cast<size_t>(rank))) - 1;
   std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(index),
                    values.end());
   return values[index];

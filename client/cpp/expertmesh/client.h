@@ -40,8 +40,8 @@ enum class DType { kFloat32, kBFloat16, kFloat16 };
 // Bytes of one element.
 constexpr size_t BytesOf(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
 
-// A row-major matrix whose bytes are shared, little endian and never change. Copying a Matrix shares
-// the bytes. Immutable, hence thread-safe.
+// A row-major matrix whose bytes are shared, little endian and never change. Copying a Matrix
+// shares the bytes. Immutable, hence thread-safe.
 class EXPERTMESH_CLIENT_EXPORT Matrix {
  public:
   Matrix() = default;

@@ -219,16 +219,26 @@ void BM_Pack(benchmark::State& state, DType dtype) {
       benchmark::Counter(static_cast<double>(experts), benchmark::Counter::kIsRate);
 }
 
-BENCHMARK(BM_ReadMemory)->UseRealTime()->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(BM_BestProduct, bf16, DType::kBF16)->UseRealTime()->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(BM_BestProduct, f32, DType::kF32)->UseRealTime()->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(BM_Pack, bf16, DType::kBF16)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(BM_ReadMemory)->UseRealTime()->MeasureProcessCPUTime()->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(BM_BestProduct, bf16, DType::kBF16)
+    ->UseRealTime()
+    ->MeasureProcessCPUTime()
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(BM_BestProduct, f32, DType::kF32)
+    ->UseRealTime()
+    ->MeasureProcessCPUTime()
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(BM_Pack, bf16, DType::kBF16)
+    ->UseRealTime()
+    ->MeasureProcessCPUTime()
+    ->Unit(benchmark::kMillisecond);
 BENCHMARK_CAPTURE(BM_Layer, bf16, DType::kBF16)
     ->Arg(1)
     ->Arg(8)
     ->Arg(64)
     ->Arg(512)
     ->UseRealTime()
+    ->MeasureProcessCPUTime()
     ->Unit(benchmark::kMillisecond);
 BENCHMARK_CAPTURE(BM_Layer, f32, DType::kF32)
     ->Arg(1)
@@ -236,6 +246,7 @@ BENCHMARK_CAPTURE(BM_Layer, f32, DType::kF32)
     ->Arg(64)
     ->Arg(512)
     ->UseRealTime()
+    ->MeasureProcessCPUTime()
     ->Unit(benchmark::kMillisecond);
 
 }  // namespace

@@ -73,10 +73,10 @@ TEST(PackedMemoryTest, IsZeroAlignedAndCounted) {
       EXPECT_EQ(reinterpret_cast<uintptr_t>(memory->data()) %
                     (huge && size > (size_t{2} << 20) ? size_t{2} << 20 : size_t{64}),
                 0u);
-      for (const size_t at : {size_t{0}, size - 1}) {
-        EXPECT_EQ(memory->data()[at], 0);
-        memory->data()[at] = 1;
-      }
+      EXPECT_EQ(memory->data()[0], 0);
+      EXPECT_EQ(memory->data()[size - 1], 0);
+      memory->data()[0] = 1;
+      memory->data()[size - 1] = 1;
       const PackedMemory moved = *std::move(memory);
       EXPECT_EQ(moved.data()[0], 1);
     }

@@ -1,0 +1,118 @@
+#include <cstdio>
+#include <limits>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "client/cpp/command/commands.h"
+#include "client/cpp/command/mesh.h"
+#include "client/cpp/forward_codec.h"
+#include "common/base/status_macros.h"
+#include "common/checkpoint/safetensors.h"
+#include "common/checkpoint/safetensors_writer.h"
+
+namespace expertmesh {
+namespace {
+
+constexpr char kInputTensor[] = "hidden_states";
+
+// The file's bytes, sent as they lie there.
+absl::StatusOr<client::Matrix> ReadHidden(const std::string& path) {
+  ASSIGN_OR_RETURN(std::shared_ptr<const SafetensorsReader> reader,
+                   SafetensorsReader::OpenFile(path));
+  ASSIGN_OR_RETURN(const TensorView* tensor, reader->Find(kInputTensor));
+  if (tensor->shape.size() != 2 || !IsActivationDType(tensor->dtype)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        path, ": ", kInputTensor, " is ", NameOf(tensor->dtype), " ", ShapeString(tensor->shape),
+        "; it must be F32, BF16 or F16 [tokens, d_model]"));
+  }
+  return client::Matrix::Share(client::FromInternal(tensor->dtype), tensor->shape[0],
+                               tensor->shape[1], {tensor->data, tensor->bytes}, std::move(reader));
+}
+
+template <typename T>
+absl::Span<const uint8_t> BytesOfVector(const std::vector<T>& values) {
+  return {reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(T)};
+}
+
+absl::Status WriteResult(const std::string& path, const client::ForwardResult& result,
+                         bool routing) {
+  const client::Matrix& output = result.output;
+  std::vector<TensorToWrite> tensors = {{"output",
+                                         client::ToInternal(output.dtype()),
+                                         {output.rows(), output.cols()},
+                                         output.bytes()}};
+  if (routing) {
+    // Indices of experts are small; uint32 and int32 are the same bits.
+    const std::vector<uint64_t> shape = {output.rows(), result.routing.experts_per_token};
+    tensors.push_back({"expert_ids", DType::kI32, shape, BytesOfVector(result.routing.expert_ids)});
+    tensors.push_back(
+        {"expert_weights", DType::kF32, shape, BytesOfVector(result.routing.expert_weights)});
+  }
+  return WriteSafetensors(path, tensors, Durability::kRename);
+}
+
+absl::Status Run(const Options& options) {
+  const std::string& address = options.Text("router");
+  const uint64_t layer = options.Whole("layer");
+  if (layer > std::numeric_limits<uint32_t>::max()) {
+    return absl::InvalidArgumentError(absl::StrCat("--layer is ", layer, "; no model has that"));
+  }
+  ASSIGN_OR_RETURN(const client::Matrix hidden, ReadHidden(options.Text("input")));
+  client::ForwardOptions forward;
+  forward.timeout = options.Duration("timeout");
+  forward.return_routing = options.Has("routing");
+  if (options.Has("dtype")) {
+    const std::string& dtype = options.Text("dtype");
+    forward.output_dtype = dtype == "f32"    ? client::DType::kFloat32
+                           : dtype == "bf16" ? client::DType::kBFloat16
+                                             : client::DType::kFloat16;
+  }
+  ASSIGN_OR_RETURN(const std::unique_ptr<client::Client> mesh, client::Client::Connect(address));
+  const absl::StatusOr<client::ForwardResult> result =
+      mesh->Forward(static_cast<uint32_t>(layer), hidden, forward);
+  if (!result.ok()) {
+    return In(address, result.status());
+  }
+  RETURN_IF_ERROR(WriteResult(options.Text("output"), *result, forward.return_routing));
+  std::printf("%s: layer %u, %zu tokens, epoch %llu\n", options.Text("output").c_str(),
+              static_cast<uint32_t>(layer), hidden.rows(),
+              static_cast<unsigned long long>(result->epoch));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Command ForwardCommand() {
+  return {{"forward",
+           "Sends hidden states from a safetensors file through one layer.",
+           "",
+           {RouterOption(),
+            {.name = "layer",
+             .kind = OptionKind::kWhole,
+             .value = "L",
+             .help = "index of the layer in the model",
+             .required = true},
+            {.name = "input",
+             .value = "FILE",
+             .help = "safetensors with tensor hidden_states [tokens, d_model]",
+             .required = true},
+            {.name = "output",
+             .value = "FILE",
+             .help = "safetensors to write, with tensor output [tokens, d_model]",
+             .required = true},
+            {.name = "routing",
+             .kind = OptionKind::kSwitch,
+             .help = "write expert_ids and expert_weights [tokens, k], too"},
+            TimeoutOption("60"),
+            {.name = "dtype",
+             .kind = OptionKind::kChoice,
+             .value = "TYPE",
+             .help = "type of the output, that of the input when not given",
+             .choices = {"f32", "bf16", "f16"}}}},
+          &Run};
+}
+
+}  // namespace expertmesh

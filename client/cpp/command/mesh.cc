@@ -1,0 +1,124 @@
+#include "client/cpp/command/mesh.h"
+
+#include <random>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "client/cpp/command/ranges.h"
+#include "client/cpp/forward_codec.h"
+#include "common/base/status_macros.h"
+#include "common/tensor/dtype.h"
+
+namespace expertmesh {
+namespace {
+
+absl::StatusOr<std::vector<client::LayerInfo>> SelectLayers(
+    const std::vector<client::LayerInfo>& served, const std::vector<uint32_t>& wanted) {
+  if (wanted.empty()) {
+    return served;
+  }
+  std::vector<client::LayerInfo> selected;
+  std::vector<uint32_t> all;
+  for (const client::LayerInfo& layer : served) {
+    all.push_back(layer.layer);
+  }
+  for (const uint32_t index : wanted) {
+    const size_t before = selected.size();
+    for (const client::LayerInfo& layer : served) {
+      if (layer.layer == index) {
+        selected.push_back(layer);
+      }
+    }
+    if (selected.size() == before) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "--layers: ", index, " is no MoE layer of the mesh; these are: ", FormatRanges(all)));
+    }
+  }
+  return selected;
+}
+
+}  // namespace
+
+OptionSpec RouterOption() {
+  return {.name = "router",
+          .value = "ADDR",
+          .help = "address of the router, host:port",
+          .required = true};
+}
+
+OptionSpec LayersOption() {
+  return {.name = "layers",
+          .kind = OptionKind::kLayers,
+          .value = "LIST",
+          .help = "layers to use, such as 0-3,7; all when not given"};
+}
+
+OptionSpec TimeoutOption(const std::string& fallback) {
+  return {.name = "timeout",
+          .kind = OptionKind::kDuration,
+          .value = "SECONDS",
+          .help = "longest time a request may take",
+          .fallback = fallback};
+}
+
+absl::Status In(const std::string& where, const absl::Status& status) {
+  if (status.ok() || absl::StrContains(status.message(), where)) {
+    return status;
+  }
+  return absl::Status(status.code(), absl::StrCat(where, ": ", status.message()));
+}
+
+absl::StatusOr<Mesh> OpenMesh(const Options& options) {
+  Mesh mesh;
+  mesh.address = options.Text("router");
+  ASSIGN_OR_RETURN(mesh.client, client::Client::Connect(mesh.address));
+  absl::StatusOr<client::ModelInfo> model = mesh.client->DescribeModel();
+  if (!model.ok()) {
+    return In(mesh.address, model.status());
+  }
+  mesh.model = *std::move(model);
+  ASSIGN_OR_RETURN(mesh.layers, SelectLayers(mesh.model.layers, options.Layers("layers")));
+  if (mesh.layers.empty()) {
+    return absl::FailedPreconditionError(absl::StrCat(mesh.address, " serves no MoE layer"));
+  }
+  return mesh;
+}
+
+absl::StatusOr<std::shared_ptr<const MoeCheckpoint>> OpenSameModel(const Mesh& mesh,
+                                                                   const std::string& directory) {
+  ASSIGN_OR_RETURN(std::shared_ptr<const MoeCheckpoint> checkpoint, MoeCheckpoint::Open(directory));
+  if (checkpoint->fingerprint() != mesh.model.fingerprint) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        directory, " has fingerprint ", checkpoint->fingerprint(), ", but ", mesh.address,
+        " serves ", mesh.model.fingerprint, "; give the checkpoint that the mesh serves"));
+  }
+  return checkpoint;
+}
+
+client::Matrix RandomHidden(client::DType dtype, size_t rows, size_t cols, uint64_t seed) {
+  std::mt19937_64 generator(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(rows * cols);
+  for (float& value : values) {
+    value = normal(generator);
+  }
+  if (dtype == client::DType::kFloat32) {
+    return client::Matrix::Take(rows, cols, std::move(values));
+  }
+  std::string bytes(values.size() * client::BytesOf(dtype), '\0');
+  ConvertElements(DType::kF32, values.data(), client::ToInternal(dtype), bytes.data(),
+                  values.size());
+  return client::Matrix::Take(dtype, rows, cols, std::move(bytes));
+}
+
+std::string DescribeMissing(absl::Span<const client::ExpertSet> missing) {
+  std::string text;
+  for (const client::ExpertSet& set : missing) {
+    absl::StrAppend(&text, text.empty() ? "" : "; ", "layer ", set.layer, ": experts ",
+                    FormatRanges(set.experts));
+  }
+  return text;
+}
+
+}  // namespace expertmesh

@@ -1,0 +1,150 @@
+#include <cstdio>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "client/cpp/command/commands.h"
+#include "client/cpp/command/mesh.h"
+#include "client/cpp/command/ranges.h"
+#include "common/base/status_macros.h"
+#include "nlohmann/json.hpp"
+
+namespace expertmesh {
+namespace {
+
+const char* LinkName(client::Link link) {
+  switch (link) {
+    case client::Link::kDown:
+      return "down";
+    case client::Link::kUp:
+      return "up";
+    case client::Link::kRefused:
+      return "refused";
+    case client::Link::kDraining:
+      return "draining";
+    case client::Link::kUnknown:
+      break;
+  }
+  return "unknown";
+}
+
+nlohmann::json ToJson(const std::vector<client::ExpertSet>& sets, bool with_slices) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const client::ExpertSet& set : sets) {
+    nlohmann::json entry = {{"layer", set.layer}, {"experts", set.experts}};
+    if (with_slices) {
+      entry["slice_index"] = set.slice_index;
+      entry["slice_count"] = set.slice_count;
+    }
+    list.push_back(std::move(entry));
+  }
+  return list;
+}
+
+nlohmann::json ToJson(const client::Topology& topology) {
+  nlohmann::json nodes = nlohmann::json::array();
+  for (const client::NodeInfo& node : topology.nodes) {
+    nodes.push_back({{"address", node.address},
+                     {"link", LinkName(node.link)},
+                     {"reason", node.reason},
+                     {"node_id", node.node_id},
+                     {"backend", node.backend},
+                     {"state", node.state},
+                     {"hosted", ToJson(node.hosted, true)},
+                     {"weights_bytes", node.weights_bytes},
+                     {"resident_bytes", node.resident_bytes},
+                     {"batches_in_flight", node.batches_in_flight},
+                     {"rows_in_flight", node.rows_in_flight},
+                     {"disconnects", node.disconnects}});
+  }
+  return {{"epoch", topology.epoch},
+          {"ready", topology.ready},
+          {"fingerprint", topology.fingerprint},
+          {"nodes", std::move(nodes)},
+          {"missing", ToJson(topology.missing, false)}};
+}
+
+// Runs of layers that are held alike take one line.
+std::string DescribeHosted(const std::vector<client::ExpertSet>& hosted) {
+  std::string text;
+  for (size_t begin = 0; begin < hosted.size();) {
+    const client::ExpertSet& first = hosted[begin];
+    std::vector<uint32_t> layers = {first.layer};
+    size_t end = begin + 1;
+    while (end < hosted.size() && hosted[end].experts == first.experts &&
+           hosted[end].slice_index == first.slice_index &&
+           hosted[end].slice_count == first.slice_count) {
+      layers.push_back(hosted[end++].layer);
+    }
+    absl::StrAppend(&text, "    layer ", FormatRanges(layers), ": experts ",
+                    FormatRanges(first.experts));
+    if (first.slice_count > 1) {
+      absl::StrAppend(&text, ", slice ", first.slice_index, " of ", first.slice_count);
+    }
+    absl::StrAppend(&text, "\n");
+    begin = end;
+  }
+  return text;
+}
+
+std::string Describe(const client::Topology& topology) {
+  std::string text =
+      absl::StrCat("epoch ", topology.epoch, ", ", topology.ready ? "ready" : "not ready",
+                   ", model ", topology.fingerprint.substr(0, 12), "\n");
+  for (const client::NodeInfo& node : topology.nodes) {
+    absl::StrAppend(&text, "  ", node.address, "  ", LinkName(node.link));
+    if (!node.reason.empty()) {
+      absl::StrAppend(&text, " (", node.reason, ")");
+    }
+    if (!node.node_id.empty()) {
+      absl::StrAppend(&text, "  ", node.node_id, "  ", node.backend, "  ", node.state, "  ",
+                      WithThousands(node.weights_bytes), " bytes of weights");
+    }
+    absl::StrAppend(&text, "  in flight ", node.batches_in_flight, " batches, ",
+                    node.rows_in_flight, " rows  disconnects ", node.disconnects, "\n",
+                    DescribeHosted(node.hosted));
+  }
+  if (!topology.missing.empty()) {
+    absl::StrAppend(&text, "missing: ", DescribeMissing(topology.missing), "\n");
+  }
+  return text;
+}
+
+void Print(const client::Topology& topology, bool json) {
+  const std::string text = json ? ToJson(topology).dump() + "\n" : Describe(topology);
+  std::fputs(text.c_str(), stdout);
+  std::fflush(stdout);
+}
+
+absl::Status Run(const Options& options) {
+  const std::string& address = options.Text("router");
+  const bool json = options.Has("json");
+  ASSIGN_OR_RETURN(const std::unique_ptr<client::Client> mesh, client::Client::Connect(address));
+  if (options.Has("watch")) {
+    return In(address, mesh->WatchTopology([json](const client::Topology& topology) {
+      Print(topology, json);
+      return true;
+    }));
+  }
+  const absl::StatusOr<client::Topology> topology = mesh->Topology();
+  if (!topology.ok()) {
+    return In(address, topology.status());
+  }
+  Print(*topology, json);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Command TopologyCommand() {
+  return {{"topology",
+           "Nodes, their links, what each holds, and which experts are missing.",
+           "",
+           {RouterOption(),
+            {.name = "json", .kind = OptionKind::kSwitch, .help = "one JSON object a line"},
+            {.name = "watch",
+             .kind = OptionKind::kSwitch,
+             .help = "again after every change, until Ctrl-C"}}},
+          &Run};
+}
+
+}  // namespace expertmesh
