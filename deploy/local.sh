@@ -260,7 +260,8 @@ make_checkpoint() {
   say "Making a synthetic checkpoint ($model)"
   rm -rf "$model.partial"
   mkdir -p "$state/checkpoints"
-  "$cli_bin" checkpoint make --output "$model.partial" "${flags[@]}"
+  # It shows its progress on stderr.
+  "$cli_bin" checkpoint make --output "$model.partial" "${flags[@]}" >"$logs/checkpoint.log"
   mv "$model.partial" "$model"
 }
 
@@ -349,8 +350,10 @@ with expertmesh.Client("$host:$base") as client:
     result = client.forward(layer, x, return_routing=True)
     print(result.output.shape, result.expert_ids[0])
 '
-${bold}C++${plain} (after cmake --install build/release: find_package(expertmesh), link expertmesh::client)
-  build/release/client/cpp/expertmesh forward --help
+${bold}C++${plain}
+  cmake --build build/release && cmake --install build/release --prefix build/install
+  cmake -S client/cpp/examples -B build/examples -DCMAKE_PREFIX_PATH=\$PWD/build/install
+  cmake --build build/examples && build/examples/forward $host:$base
 ${bold}grpcurl${plain}
   grpcurl -plaintext $host:$base expertmesh.v1.Router/DescribeModel
   grpcurl -plaintext $host:$base expertmesh.v1.Control/GetTopology

@@ -1,6 +1,7 @@
 """Nodes that die, stall, come late and come back."""
 
 import concurrent.futures
+import os
 import signal
 import socket
 import threading
@@ -138,12 +139,16 @@ def test_requests_in_flight_when_a_node_dies_are_all_answered(mesh, checkpoint):
 
 
 def free_ports(count):
-    """Ports that are free now. Kept open together, so that they differ."""
-    sockets = [socket.create_server((HOST, 0)) for _ in range(count)]
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
+    """Ports that are free now, and below those that outgoing connections are given."""
+    found, port = [], 12000 + os.getpid() % 8000
+    while len(found) < count:
+        port += 1
+        try:
+            socket.create_server((HOST, port)).close()
+        except OSError:
+            continue
+        found.append(port)
+    return found
 
 
 def test_router_starts_before_its_nodes(mesh, checkpoint):

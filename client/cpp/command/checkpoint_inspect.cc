@@ -25,6 +25,7 @@ struct Weights {
 // Nothing when the folder holds no weights. What is there must be whole.
 absl::StatusOr<std::optional<Weights>> ReadWeights(const std::string& directory) {
   Weights weights;
+  bool found = false;
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
     const std::string name = entry.path().filename().string();
@@ -35,10 +36,10 @@ absl::StatusOr<std::optional<Weights>> ReadWeights(const std::string& directory)
     } else if (name != "model.safetensors.index.json") {
       continue;
     }
-    // An index alone: opening says what is missing.
-    weights.fingerprint = "?";
+    // An index alone counts, too: opening says what is missing.
+    found = true;
   }
-  if (weights.fingerprint.empty()) {
+  if (!found) {
     return std::nullopt;
   }
   ASSIGN_OR_RETURN(const std::shared_ptr<const MoeCheckpoint> checkpoint,

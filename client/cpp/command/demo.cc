@@ -226,11 +226,12 @@ absl::Status Run(const Options& options) {
   }
   const double tokens = static_cast<double>(options.Whole("callers") * options.Whole("rounds") *
                                             options.Whole("tokens") * mesh.layers.size());
-  std::printf("%s, %llu callers, %llu tokens a request\n%s", mesh.model.family.c_str(),
-              static_cast<unsigned long long>(options.Whole("callers")),
-              static_cast<unsigned long long>(options.Whole("tokens")), FormatTable(table).c_str());
+  std::printf("%s, %llu callers with up to %zu requests in flight, %llu tokens a request\n%s",
+              mesh.model.family.c_str(), static_cast<unsigned long long>(options.Whole("callers")),
+              kWindow, static_cast<unsigned long long>(options.Whole("tokens")),
+              FormatTable(table).c_str());
   std::printf(
-      "%.0f tokens x layers in %.2f s: %.0f tokens/s through one layer; %zu answers checked "
+      "%.0f tokens x layers in %.2f s: %.0f tokens/s through one layer; %zu tokens checked "
       "against the reference\n",
       tokens, absl::ToDoubleSeconds(took), tokens / absl::ToDoubleSeconds(took), checked);
   if (!wrong.empty()) {

@@ -13,10 +13,8 @@ namespace {
 
 constexpr absl::Duration kPause = absl::Milliseconds(50);
 
-// Why `address` is not ready, as far as it tells.
-absl::Status NotReady(client::Client* mesh, const std::string& address,
-                      const std::string& service) {
-  const std::string what = service.empty() ? address : absl::StrCat(address, " ", service);
+// Why `what` is not ready, as far as it tells.
+absl::Status NotReady(client::Client* mesh, const std::string& what) {
   const absl::StatusOr<client::Topology> topology = mesh->Topology();
   // A node has no topology to show.
   if (topology.ok() && !topology->missing.empty()) {
@@ -29,18 +27,18 @@ absl::Status NotReady(client::Client* mesh, const std::string& address,
 absl::Status Run(const Options& options) {
   const std::string& address = options.Text("router");
   const std::string service = options.Has("service") ? options.Text("service") : "";
+  const std::string what = service.empty() ? address : absl::StrCat(address, " ", service);
   const absl::Duration wait = options.Has("wait") ? options.Duration("wait") : absl::ZeroDuration();
   const absl::Time deadline = Clock::Real()->Now() + wait;
   ASSIGN_OR_RETURN(const std::unique_ptr<client::Client> mesh, client::Client::Connect(address));
   while (true) {
     const absl::StatusOr<bool> serving = mesh->Health(service);
     if (serving.ok() && *serving) {
-      std::printf("%s%s%s: SERVING\n", address.c_str(), service.empty() ? "" : " ",
-                  service.c_str());
+      std::printf("%s: SERVING\n", what.c_str());
       return absl::OkStatus();
     }
     if (Clock::Real()->Now() + kPause > deadline) {
-      return serving.ok() ? NotReady(mesh.get(), address, service) : In(address, serving.status());
+      return serving.ok() ? NotReady(mesh.get(), what) : In(what, serving.status());
     }
     absl::SleepFor(kPause);
   }

@@ -292,21 +292,28 @@ TEST_F(ClientTest, UnaryErrorsKeepCodeAndMessage) {
 }
 
 TEST_F(ClientTest, AnswersThatContradictThemselvesAreInternalErrors) {
-  v1::ForwardResponse answer;
-  Serve([&answer](const v1::ForwardRequest&) -> absl::StatusOr<Frame> {
+  // The layer asked for chooses the answer: without output, one byte short, whole, and with routing
+  // that has no experts.
+  Serve([](const v1::ForwardRequest& request) -> absl::StatusOr<Frame> {
+    v1::ForwardResponse answer;
+    if (request.layer() > 0) {
+      answer.mutable_output()->set_dtype(v1::DTYPE_F32);
+      answer.mutable_output()->add_shape(1);
+      answer.mutable_output()->add_shape(2);
+      answer.mutable_output()->set_data(request.layer() == 1 ? "1234567" : "12345678");
+    }
+    if (request.layer() == 3) {
+      answer.mutable_routing()->set_experts_per_token(2);
+    }
     return Frame(answer.SerializeAsString());
   });
-  const auto code = [this] { return client_->Forward(0, Rows({1, 2})).status().code(); };
-  EXPECT_EQ(code(), absl::StatusCode::kInternal);  // No output.
-  answer.mutable_output()->set_dtype(v1::DTYPE_F32);
-  answer.mutable_output()->add_shape(1);
-  answer.mutable_output()->add_shape(2);
-  answer.mutable_output()->set_data("1234567");
-  EXPECT_EQ(code(), absl::StatusCode::kInternal);  // A byte is missing.
-  answer.mutable_output()->set_data("12345678");
-  EXPECT_EQ(code(), absl::StatusCode::kOk);
-  answer.mutable_routing()->set_experts_per_token(2);
-  EXPECT_EQ(code(), absl::StatusCode::kInternal);  // No experts.
+  const auto code = [this](uint32_t layer) {
+    return client_->Forward(layer, Rows({1, 2})).status().code();
+  };
+  EXPECT_EQ(code(0), absl::StatusCode::kInternal);
+  EXPECT_EQ(code(1), absl::StatusCode::kInternal);
+  EXPECT_EQ(code(2), absl::StatusCode::kOk);
+  EXPECT_EQ(code(3), absl::StatusCode::kInternal);
 }
 
 TEST_F(ClientTest, NobodyThereIsUnavailableAtOnce) {

@@ -1,10 +1,13 @@
 #include <cmath>
+#include <cstdlib>
+#include <filesystem>
 #include <limits>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "client/cpp/reference/reference_moe.h"
+#include "common/checkpoint/synthetic.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -242,6 +245,66 @@ TEST(ReferenceForward, CountsTies) {
   EXPECT_EQ(output->ties, 1u);
   EXPECT_EQ(output->margins[0], 0.0f);
   EXPECT_EQ(output->expert_ids[0], 0u);
+}
+
+// down(silu(gate x) * (up x)) in double, element by element.
+std::vector<double> PlainExpert(const ExpertWeights& expert, const float* x) {
+  const auto at = [](const MatrixView& view, size_t r, size_t c) {
+    float value;
+    ConvertElements(view.dtype, view.data + (r * view.cols + c) * BytesOf(view.dtype), DType::kF32,
+                    &value, 1);
+    return static_cast<double>(value);
+  };
+  std::vector<double> inner(expert.gate.rows);
+  for (size_t i = 0; i < inner.size(); ++i) {
+    double gate = 0;
+    double up = 0;
+    for (size_t c = 0; c < expert.gate.cols; ++c) {
+      gate += at(expert.gate, i, c) * x[c];
+      up += at(expert.up, i, c) * x[c];
+    }
+    inner[i] = Silu(gate) * up;
+  }
+  std::vector<double> output(expert.down.rows, 0.0);
+  for (size_t r = 0; r < output.size(); ++r) {
+    for (size_t i = 0; i < inner.size(); ++i) {
+      output[r] += at(expert.down, r, i) * inner[i];
+    }
+  }
+  return output;
+}
+
+TEST(ReferenceForward, AgreesWithPlainDoubleArithmetic) {
+  std::string folder = testing::TempDir() + "expertmesh_XXXXXX";
+  ASSERT_NE(mkdtemp(folder.data()), nullptr);
+  SyntheticOptions options;
+  options.family = "deepseek_v3";
+  options.d_model = 83;
+  options.intermediate_size = 37;
+  options.num_layers = 1;
+  options.vocab_size = 8;
+  const absl::Status made = MakeSyntheticCheckpoint(folder + "/m", options);
+  ASSERT_TRUE(made.ok()) << made;
+  const auto checkpoint = MoeCheckpoint::Open(folder + "/m");
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  std::vector<float> hidden(83);
+  for (size_t i = 0; i < hidden.size(); ++i) {
+    hidden[i] = std::cos(static_cast<float>(i));
+  }
+  const auto output = ReferenceForward(**checkpoint, 0, hidden, 1);
+  ASSERT_TRUE(output.ok()) << output.status();
+  std::vector<double> expected = PlainExpert(*(*checkpoint)->Shared(0), hidden.data());
+  for (size_t slot = 0; slot < 2; ++slot) {
+    const std::vector<double> row =
+        PlainExpert(*(*checkpoint)->Expert(0, output->expert_ids[slot]), hidden.data());
+    for (size_t i = 0; i < row.size(); ++i) {
+      expected[i] += output->weights[slot] * row[i];
+    }
+  }
+  for (size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_NEAR(output->output[i], expected[i], 1e-6);
+  }
+  std::filesystem::remove_all(folder);
 }
 
 TEST(ReferenceForward, ThreadsDoNotChangeABit) {

@@ -353,6 +353,21 @@ TEST_F(NodeTest, DrainFinishesWhatWasAcceptedAndThenRefuses) {
   EXPECT_EQ(node_->Status().state(), v1::NODE_STATE_DRAINING);
 }
 
+TEST_F(NodeTest, AnIdleNodeDrainsOnlyWhenRoutersHadTimeToHearOfIt) {
+  LoadAll();
+  const auto sink = std::make_shared<FakeSink>();
+  const std::unique_ptr<StreamHandler> stream = node_->OpenCompute(sink);
+  std::thread draining([&] {
+    EXPECT_TRUE(node_->Drain(absl::Milliseconds(200), clock_.Now() + absl::Seconds(10)));
+  });
+  clock_.AwaitWaiters(1);
+  const TestBatch late = Random(1, 5);
+  Send(stream.get(), late);
+  ExpectRight(sink.get(), late);
+  clock_.Advance(absl::Milliseconds(200));
+  draining.join();
+}
+
 TEST_F(NodeTest, DrainGivesUpAtItsDeadline) {
   LoadAll();
   const auto sink = std::make_shared<FakeSink>();

@@ -234,21 +234,25 @@ TEST_F(SchedulerTest, BatchesOfAStreamThatIsGoneAreDropped) {
 }
 
 TEST_F(SchedulerTest, AStreamThatBreaksUnnoticedIsDroppedWhenItsTurnComes) {
+  const auto other_sink = std::make_shared<FakeSink>();
+  const Scheduler::StreamId other = scheduler_->OpenStream(other_sink);
   MakeBusy();
-  Enqueue(Random(1, 5));
-  sink_->Break();  // Nobody calls CloseStream.
+  EnqueueOn(other, Random(1, 5));
+  other_sink->Break();  // Nobody calls CloseStream.
   backend_.Release();
   EXPECT_TRUE(scheduler_->AwaitIdle(absl::InfiniteFuture()));
   EXPECT_THAT(backend_.calls(), ElementsAre(1));
+}
 
-  sink_ = std::make_shared<FakeSink>();
-  stream_ = scheduler_->OpenStream(sink_);
+TEST_F(SchedulerTest, AnAnswerThatCannotBeSentEndsItsStream) {
   MakeBusy();
   Enqueue(Random(2, 5));
-  sink_->BreakUnnoticed();  // The first answer shows it.
+  sink_->BreakUnnoticed();
   backend_.Release();
   EXPECT_TRUE(scheduler_->AwaitIdle(absl::InfiniteFuture()));
-  EXPECT_THAT(backend_.calls(), ElementsAre(1, 1));
+  EXPECT_THAT(backend_.calls(), ElementsAre(1));
+  EXPECT_EQ(scheduler_->Enqueue(stream_, Complete(Random(3, 1))).code(),
+            absl::StatusCode::kUnavailable);
 }
 
 TEST_F(SchedulerTest, AStreamThatOnlyStoppedSendingIsAnswered) {

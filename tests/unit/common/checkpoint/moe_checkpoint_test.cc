@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/checkpoint/safetensors.h"
@@ -182,6 +183,22 @@ TEST(MoeCheckpoint, FingerprintReadsNoExpertBytes) {
     tensors->at("model.layers.1.block_sparse_moe.gate.weight").bytes[0] ^= 1;
   });
   EXPECT_NE((*MoeCheckpoint::Open(folder / "m"))->fingerprint(), before->fingerprint());
+}
+
+TEST(MoeCheckpoint, FingerprintCoversNamesAndTypes) {
+  TemporaryFolder folder;
+  const auto before = Make(folder / "m", Small("mixtral"));
+  Rewrite(folder / "m", [](std::map<std::string, OwnedTensor>* tensors) {
+    tensors->at("lm_head.weight").dtype = DType::kF16;
+  });
+  const std::string retyped = (*MoeCheckpoint::Open(folder / "m"))->fingerprint();
+  EXPECT_NE(retyped, before->fingerprint());
+  Rewrite(folder / "m", [](std::map<std::string, OwnedTensor>* tensors) {
+    auto node = tensors->extract("lm_head.weight");
+    node.key() = "lm_head.weight_";
+    tensors->insert(std::move(node));
+  });
+  EXPECT_NE((*MoeCheckpoint::Open(folder / "m"))->fingerprint(), retyped);
 }
 
 TEST(MoeCheckpoint, TakesTheDTypeFromTensorsWhenConfigIsSilent) {
