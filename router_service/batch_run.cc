@@ -104,9 +104,8 @@ void BatchRun::DispatchAll() {
     row_begin[row] = row * layer_->description->routing.top_k;
   }
   const Assignments assignments{rows, row_begin, expert_ids_, expert_weights_};
-  BatchPlan plan = PlanBatch(
-      *replicas, assignments, [this](NodeIndex node) { return LoadOf(node); },
-      [](NodeIndex) { return true; });
+  BatchPlan plan =
+      PlanBatch(*replicas, assignments, [this](NodeIndex node) { return LoadOf(node); });
   environment_->metrics->batch_nodes.Observe(static_cast<double>(plan.nodes.size()));
   dispatched_at_ = environment_->clock->Now();
   Dispatch(std::move(plan), placement, nullptr);
@@ -173,7 +172,8 @@ void BatchRun::Send(NodePlan plan, const std::shared_ptr<const Placement>& place
   auto part = std::make_shared<Part>();
   part->placement = placement;
   if (replaces != nullptr) {
-    part->excluded = replaces->excluded;
+    part->lost_by = replaces->lost_by;
+    part->refused_by = replaces->refused_by;
     part->attempt = replaces->attempt + 1;
   }
   part->batch = std::make_shared<NodeBatch>();
@@ -260,7 +260,8 @@ void BatchRun::OnPartDone(const std::shared_ptr<Part>& part, const absl::Status&
     contributions_.push_back(part->batch);
   } else if (lost && part->attempt < environment_->max_attempts && !AllAnswered()) {
     part->why_lost = status;
-    part->excluded.insert(part->batch->plan.node);
+    (absl::IsFailedPrecondition(status) ? part->refused_by : part->lost_by)
+        .insert(part->batch->plan.node);
     AddWork();
     environment_->pool->Run([self = shared_from_this(), part] {
       self->PlanAnew(part);
@@ -272,6 +273,21 @@ void BatchRun::OnPartDone(const std::shared_ptr<Part>& part, const absl::Status&
   WorkDone();
 }
 
+void BatchRun::Narrow(const Part& part, ExpertReplicas* replicas) {
+  for (std::vector<NodeIndex>& nodes : replicas->slices) {
+    std::erase_if(nodes, [&part](NodeIndex node) { return part.lost_by.contains(node); });
+    std::vector<NodeIndex> willing = nodes;
+    std::erase_if(willing, [&part](NodeIndex node) { return part.refused_by.contains(node); });
+    if (!willing.empty()) {
+      nodes = std::move(willing);
+    }
+    if (nodes.empty()) {
+      *replicas = {};
+      return;
+    }
+  }
+}
+
 void BatchRun::PlanAnew(const std::shared_ptr<Part>& part) {
   const NodePlan& plan = part->batch->plan;
   const std::shared_ptr<const Placement> placement = environment_->fleet->placement();
@@ -281,13 +297,12 @@ void BatchRun::PlanAnew(const std::shared_ptr<Part>& part) {
   for (const uint32_t expert : plan.expert_ids) {
     if (replicas[expert].missing()) {
       replicas[expert] = ReplicasOfSlice(before[expert], now[expert], plan.node);
+      Narrow(*part, &replicas[expert]);
     }
   }
   const Assignments assignments{plan.rows, plan.row_begin, plan.expert_ids, plan.expert_weights};
   environment_->metrics->retried_assignments.Increment(static_cast<double>(plan.expert_ids.size()));
-  Dispatch(PlanBatch(
-               replicas, assignments, [this](NodeIndex node) { return LoadOf(node); },
-               [&part](NodeIndex node) { return !part->excluded.contains(node); }),
+  Dispatch(PlanBatch(replicas, assignments, [this](NodeIndex node) { return LoadOf(node); }),
            placement, part.get());
 }
 

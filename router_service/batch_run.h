@@ -79,8 +79,10 @@ class BatchRun : public std::enable_shared_from_this<BatchRun> {
   struct Part {
     std::shared_ptr<NodeBatch> batch;
     std::shared_ptr<const Placement> placement;
-    // Nodes that lost these assignments before.
-    absl::flat_hash_set<NodeIndex> excluded;
+    // Nodes that lost these assignments before, and nodes that refused the batch since they do not
+    // hold all of it: the former are not asked again, the latter only for what nobody else holds.
+    absl::flat_hash_set<NodeIndex> lost_by;
+    absl::flat_hash_set<NodeIndex> refused_by;
     uint32_t attempt = 1;
     absl::Status why_lost;
   };
@@ -96,6 +98,8 @@ class BatchRun : public std::enable_shared_from_this<BatchRun> {
   std::vector<Frame> EncodeFrames(const NodePlan& plan, uint64_t batch_id, uint64_t epoch,
                                   uint64_t frame_limit) const;
   void OnPartDone(const std::shared_ptr<Part>& part, const absl::Status& status, bool lost);
+  // Leaves the nodes that may be asked again for what `part` had.
+  static void Narrow(const Part& part, ExpertReplicas* replicas);
   void PlanAnew(const std::shared_ptr<Part>& part);
   NodeLoad LoadOf(NodeIndex node) const;
   void FailUnplaced(const std::vector<Unplaced>& unplaced, const absl::Status& cause);

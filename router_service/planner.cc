@@ -44,9 +44,8 @@ class Choice {
 class Chooser {
  public:
   Chooser(const std::vector<ExpertReplicas>& replicas,
-          const std::function<NodeLoad(NodeIndex)>& load,
-          const std::function<bool(NodeIndex)>& usable)
-      : replicas_(replicas), load_(load), usable_(usable) {}
+          const std::function<NodeLoad(NodeIndex)>& load)
+      : replicas_(replicas), load_(load) {}
 
   // `hits`: assignments of each expert.
   Choice Run(const std::vector<uint32_t>& hits) {
@@ -77,19 +76,8 @@ class Chooser {
       if (hits[expert] == 0) {
         continue;
       }
-      const size_t first = demands.size();
       for (const std::vector<NodeIndex>& slice : replicas_[expert].slices) {
-        Demand demand{expert, hits[expert], {}};
-        for (const NodeIndex node : slice) {
-          if (usable_(node)) {
-            demand.candidates.push_back(node);
-          }
-        }
-        if (demand.candidates.empty()) {  // One slice without a node makes the expert unreachable.
-          demands.resize(first);
-          break;
-        }
-        demands.push_back(std::move(demand));
+        demands.push_back({expert, hits[expert], slice});
       }
     }
     for (const Demand& demand : demands) {
@@ -162,7 +150,6 @@ class Chooser {
 
   const std::vector<ExpertReplicas>& replicas_;
   const std::function<NodeLoad(NodeIndex)>& load_;
-  const std::function<bool(NodeIndex)>& usable_;
   absl::flat_hash_map<NodeIndex, Candidate> nodes_;
 };
 
@@ -194,14 +181,13 @@ std::vector<NodePlan> CutToLimit(NodePlan plan, uint32_t limit) {
 }  // namespace
 
 BatchPlan PlanBatch(const std::vector<ExpertReplicas>& replicas, const Assignments& assignments,
-                    const std::function<NodeLoad(NodeIndex)>& load,
-                    const std::function<bool(NodeIndex)>& usable) {
+                    const std::function<NodeLoad(NodeIndex)>& load) {
   std::vector<uint32_t> hits(replicas.size(), 0);
   for (const uint32_t expert : assignments.expert_ids) {
     EXPERTMESH_CHECK(expert < replicas.size());
     ++hits[expert];
   }
-  const Choice choice = Chooser(replicas, load, usable).Run(hits);
+  const Choice choice = Chooser(replicas, load).Run(hits);
 
   BatchPlan plan;
   std::vector<NodePlan> by_node;  // Indexed through `slot_of_node`.

@@ -58,10 +58,9 @@ struct NodeLoad {
 // placement order.
 //
 // Linear in the number of assignments (plus experts x replicas). `load` answers for any node of
-// `replicas`; nodes for which `usable` is false are passed over.
+// `replicas`.
 BatchPlan PlanBatch(const std::vector<ExpertReplicas>& replicas, const Assignments& assignments,
-                    const std::function<NodeLoad(NodeIndex)>& load,
-                    const std::function<bool(NodeIndex)>& usable);
+                    const std::function<NodeLoad(NodeIndex)>& load);
 
 }  // namespace expertmesh
 

@@ -69,6 +69,12 @@ class FakeNode final : public NodeEndpoint {
     absl::MutexLock lock(&mutex_);
     failure_ = status;
   }
+  // The next batch alone is answered with this.
+  void FailOnce(const absl::Status& status) {
+    absl::MutexLock lock(&mutex_);
+    failure_ = status;
+    fail_once_ = true;
+  }
   // Every later answer is these bytes.
   void AnswerBytes(const std::string& bytes) {
     absl::MutexLock lock(&mutex_);
@@ -229,6 +235,7 @@ class FakeNode final : public NodeEndpoint {
         frame = Frame(bytes_);
       } else if (!failure_.ok()) {
         frame = EncodeTensorMessage(response, nullptr);
+        failure_ = fail_once_ ? absl::OkStatus() : failure_;
       } else {
         TensorFrame tensor{DType::kF32, batch.rows, batch.partials.size() / batch.rows, {}};
         tensor.data = Frame(std::string(reinterpret_cast<const char*>(batch.partials.data()),
@@ -249,6 +256,7 @@ class FakeNode final : public NodeEndpoint {
   bool holding_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::function<void()>> held_ ABSL_GUARDED_BY(mutex_);
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
+  bool fail_once_ ABSL_GUARDED_BY(mutex_) = false;
   std::string bytes_ ABSL_GUARDED_BY(mutex_);
   std::function<void()> on_change_ ABSL_GUARDED_BY(mutex_);
   uint64_t batches_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -43,10 +43,8 @@ std::vector<ExpertReplicas> Whole(const std::vector<std::vector<NodeIndex>>& nod
 }
 
 BatchPlan Plan(const std::vector<ExpertReplicas>& replicas, const TestBatch& batch,
-               std::map<NodeIndex, NodeLoad> loads = {}, std::set<NodeIndex> unusable = {}) {
-  return PlanBatch(
-      replicas, batch.assignments(), [&](NodeIndex node) { return loads[node]; },
-      [&](NodeIndex node) { return !unusable.contains(node); });
+               std::map<NodeIndex, NodeLoad> loads = {}) {
+  return PlanBatch(replicas, batch.assignments(), [&](NodeIndex node) { return loads[node]; });
 }
 
 std::vector<NodeIndex> NodesOf(const BatchPlan& plan) {
@@ -86,15 +84,6 @@ TEST(PlannerTest, TiesGoToTheNodeWithLeastWorkThenToPlacementOrder) {
   EXPECT_THAT(NodesOf(Plan(Whole({{0, 1}}), batch, {{0, {.rows_in_flight = 5}}})), ElementsAre(1));
 }
 
-TEST(PlannerTest, UnusableNodesArePassedOver) {
-  const TestBatch batch({{0, 1}});
-  EXPECT_THAT(NodesOf(Plan(Whole({{0, 1}, {0, 1}}), batch, {}, {0})), ElementsAre(1));
-  const BatchPlan plan = Plan(Whole({{0}, {0, 1}}), batch, {}, {0});
-  ASSERT_EQ(plan.unplaced.size(), 1u);
-  EXPECT_EQ(plan.unplaced[0].expert, 0u);
-  EXPECT_THAT(NodesOf(plan), ElementsAre(1));
-}
-
 TEST(PlannerTest, MissingExpertsAreReportedPerRow) {
   const BatchPlan plan = Plan(Whole({{0}, {}}), TestBatch({{0, 1}, {0}, {1}}));
   ASSERT_EQ(plan.unplaced.size(), 2u);
@@ -108,11 +97,6 @@ TEST(PlannerTest, EverySliceOfAnExpertIsSentItsRows) {
   ASSERT_THAT(NodesOf(plan), ElementsAre(0, 1));
   EXPECT_THAT(plan.nodes[0].rows, ElementsAre(0, 1));
   EXPECT_THAT(plan.nodes[1].rows, ElementsAre(0, 1));
-  // Without a node for one slice the expert is unreachable, and nothing is computed for nothing.
-  const BatchPlan broken =
-      Plan(replicas, TestBatch(std::vector<std::vector<uint32_t>>{{0}}), {}, {1, 2});
-  EXPECT_TRUE(broken.nodes.empty());
-  EXPECT_EQ(broken.unplaced.size(), 1u);
 }
 
 TEST(PlannerTest, PlansAreCutToTheBatchLimitOfTheNode) {

@@ -240,7 +240,8 @@ TEST_F(RouterTest, LargeBatchesTravelInFramesAndPieces) {
   RouterOptions options;
   options.max_frame_bytes = 1;  // One row to a frame.
   StartRouter(options);
-  FakeNode& a = AddNodeWith("a:1", FakeNodeOptions{.experts = {0, 1, 2, 3, 4, 5}, .max_batch_rows = 16});
+  FakeNode& a =
+      AddNodeWith("a:1", FakeNodeOptions{.experts = {0, 1, 2, 3, 4, 5}, .max_batch_rows = 16});
   Connect();
   const std::vector<float> rows = RandomRows(5, 50);
   ExpectRight(1, rows, Forward(1, rows));
@@ -334,7 +335,8 @@ TEST_F(RouterTest, ALostSliceIsServedAgainOnItsOwn) {
   StartRouter();
   const std::vector<uint32_t> all = {0, 1, 2, 3, 4, 5};
   AddNodeWith("a:1", FakeNodeOptions{.experts = all, .slice_index = 0, .slice_count = 2});
-  FakeNode& b = AddNodeWith("b:1", FakeNodeOptions{.experts = all, .slice_index = 1, .slice_count = 2});
+  FakeNode& b =
+      AddNodeWith("b:1", FakeNodeOptions{.experts = all, .slice_index = 1, .slice_count = 2});
   AddNodeWith("c:1", FakeNodeOptions{.experts = all, .slice_index = 1, .slice_count = 2});
   Connect();
   AwaitTopology([](const v1::GetTopologyResponse& topology) {
@@ -432,6 +434,20 @@ TEST_F(RouterTest, AnExpertThatMovedIsFoundElsewhere) {
   Connect();
   a.FailWith(absl::FailedPreconditionError("expert 3 of layer 1 is not held here"));
   const std::vector<float> rows = RandomRows(10, 6);
+  ExpectRight(1, rows, Forward(1, rows));
+}
+
+TEST_F(RouterTest, ANodeThatRefusesABatchStillServesWhatOnlyItHolds) {
+  StartRouter();
+  FakeNode& a = AddNode("a:1", {0, 1, 2, 3, 4, 5});
+  AddNode("b:1", {0, 1, 2});
+  Connect();
+  AwaitTopology([](const v1::GetTopologyResponse& topology) {
+    return topology.nodes(1).link() == v1::NODE_LINK_UP;
+  });
+  // Refuses its first batch, as a node does that has just let go of some of its experts.
+  a.FailOnce(absl::FailedPreconditionError("experts 0,1 of layer 1 are not held here"));
+  const std::vector<float> rows = RandomRows(26, 20);
   ExpectRight(1, rows, Forward(1, rows));
 }
 
