@@ -18,7 +18,9 @@
 #include "common/base/process.h"
 #include "common/base/status_macros.h"
 #include "common/checkpoint/moe_checkpoint.h"
+#include "common/experts/compute_dtype.h"
 #include "common/experts/cpu_backend.h"
+#include "common/net/grpc_logging.h"
 #include "common/net/node_server.h"
 #include "common/telemetry/logging.h"
 #include "common/telemetry/metrics.h"
@@ -78,21 +80,6 @@ absl::Status CheckFlags(const std::vector<char*>& rest) {
                      ": must not be negative"));
   }
   return absl::OkStatus();
-}
-
-absl::StatusOr<DType> ComputeDTypeFlag(DType checkpoint) {
-  const std::string name = absl::GetFlag(FLAGS_compute_dtype);
-  if (name == "auto") {
-    return checkpoint == DType::kBF16 && CpuSupportsBF16() ? DType::kBF16 : DType::kF32;
-  }
-  if (name == "f32") {
-    return DType::kF32;
-  }
-  if (name == "bf16") {
-    return DType::kBF16;
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("--compute-dtype=", name, ": give auto, f32 or bf16"));
 }
 
 absl::StatusOr<NodeOptions> OptionsFromFlags(const ModelDescription& model, int threads) {
@@ -181,7 +168,9 @@ absl::Status Run(const std::vector<char*>& rest) {
   const int threads =
       absl::GetFlag(FLAGS_threads) > 0 ? absl::GetFlag(FLAGS_threads) : AvailableCores();
   CpuBackendOptions backend_options;
-  ASSIGN_OR_RETURN(backend_options.compute_dtype, ComputeDTypeFlag(checkpoint->model().dtype));
+  ASSIGN_OR_RETURN(
+      backend_options.compute_dtype,
+      ChooseComputeDType(absl::GetFlag(FLAGS_compute_dtype), checkpoint->model().dtype));
   backend_options.threads = threads;
   ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, MakeCpuBackend(backend_options));
 
@@ -215,6 +204,7 @@ absl::Status Run(const std::vector<char*>& rest) {
 int main(int argc, char** argv) {
   expertmesh::TuneProcess();
   expertmesh::BlockStopSignals();
+  expertmesh::RouteGrpcLogs();
   absl::SetProgramUsageMessage(
       "Holds experts of a model and computes them for routers.\n"
       "  expertmesh-expert --model DIR [--shard i/n [--replicas r]]");

@@ -19,6 +19,7 @@
 #include "common/checkpoint/moe_checkpoint.h"
 #include "common/experts/compute_dtype.h"
 #include "common/experts/cpu_backend.h"
+#include "common/net/grpc_logging.h"
 #include "common/net/grpc_runtime.h"
 #include "common/net/grpc_transport.h"
 #include "common/net/resolver.h"
@@ -155,6 +156,7 @@ absl::Status Run(const std::vector<char*>& rest) {
 int main(int argc, char** argv) {
   expertmesh::TuneProcess();
   expertmesh::BlockStopSignals();
+  expertmesh::RouteGrpcLogs();
   absl::SetProgramUsageMessage(
       "Routes hidden states to expert services.\n"
       "  expertmesh-router --model DIR --nodes host:port,host:port");

@@ -10,11 +10,11 @@
 #define EXPERTMESH_CONCAT_INNER(a, b) a##b
 #define EXPERTMESH_CONCAT(a, b) EXPERTMESH_CONCAT_INNER(a, b)
 
-#define RETURN_IF_ERROR(expression)                           \
-  do {                                                        \
-    if (absl::Status status_ = (expression); !status_.ok()) { \
-      return status_;                                         \
-    }                                                         \
+#define RETURN_IF_ERROR(expression)                                             \
+  do {                                                                          \
+    if (absl::Status return_if_error_ = (expression); !return_if_error_.ok()) { \
+      return return_if_error_;                                                  \
+    }                                                                           \
   } while (false)
 
 #define ASSIGN_OR_RETURN(lhs, expression) \

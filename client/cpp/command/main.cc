@@ -11,6 +11,7 @@
 #include "absl/types/span.h"
 #include "client/cpp/command/commands.h"
 #include "common/base/process.h"
+#include "common/net/grpc_logging.h"
 
 namespace expertmesh {
 namespace {
@@ -90,6 +91,7 @@ int Run(absl::Span<const std::string> arguments) {
 
 int main(int argc, char** argv) {
   expertmesh::TuneProcess();
+  expertmesh::RouteGrpcLogs();
   const std::vector<std::string> arguments(argv + (argc > 0 ? 1 : 0), argv + argc);
   return expertmesh::Run(arguments);
 }

@@ -24,8 +24,6 @@ TEST(GrpcStatusTest, StrangeCodesBecomeUnknown) {
     proto.set_message("kept");
     EXPECT_EQ(FromProto(proto), absl::UnknownError("kept"));
   }
-  EXPECT_EQ(FromGrpc(grpc::Status(static_cast<grpc::StatusCode>(99), "kept")),
-            absl::UnknownError("kept"));
   EXPECT_EQ(ToGrpc(absl::Status(static_cast<absl::StatusCode>(99), "kept")).error_code(),
             grpc::StatusCode::UNKNOWN);
 }
