@@ -81,8 +81,12 @@ void Fleet::SetAddresses(const std::vector<std::string>& addresses) {
     }
     ScheduleReap();
   }
+  bool changed = !to_connect.empty();
   for (const auto& [node, listed] : known) {
-    node->SetListed(listed);
+    changed = node->SetListed(listed) || changed;
+  }
+  if (changed) {
+    Rebuild();
   }
   for (const std::shared_ptr<NodeLink>& node : to_connect) {
     node->Connect(transport_);

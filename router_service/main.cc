@@ -123,11 +123,15 @@ absl::Status Run(const std::vector<char*>& rest) {
   ASSIGN_OR_RETURN(std::unique_ptr<Router> router,
                    Router::Create(options, checkpoint, std::move(backend), &transport,
                                   Clock::Real(), registry.get()));
-  ASSIGN_OR_RETURN(std::unique_ptr<NodeDirectory> directory,
-                   NodeDirectory::Start(absl::GetFlag(FLAGS_nodes), NodeDirectoryOptions(),
-                                        [&router](const std::vector<std::string>& addresses) {
-                                          router->fleet().SetAddresses(addresses);
-                                        }));
+  absl::StatusOr<std::unique_ptr<NodeDirectory>> directory =
+      NodeDirectory::Start(absl::GetFlag(FLAGS_nodes), NodeDirectoryOptions(),
+                           [&router](const std::vector<std::string>& addresses) {
+                             router->fleet().SetAddresses(addresses);
+                           });
+  if (!directory.ok()) {
+    return absl::Status(directory.status().code(),
+                        absl::StrCat("--nodes: ", directory.status().message()));
+  }
   RouterServerOptions server_options;
   server_options.address = absl::GetFlag(FLAGS_listen);
   server_options.grpc.max_message_bytes = options.max_message_bytes;

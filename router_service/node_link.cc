@@ -155,12 +155,9 @@ void NodeLink::SetDraining(bool draining) {
   on_change_();
 }
 
-void NodeLink::SetListed(bool listed) {
-  {
-    absl::MutexLock lock(&mutex_);
-    listed_ = listed;
-  }
-  on_change_();
+bool NodeLink::SetListed(bool listed) {
+  absl::MutexLock lock(&mutex_);
+  return std::exchange(listed_, listed) != listed;
 }
 
 bool NodeLink::Listed() const {

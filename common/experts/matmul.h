@@ -1,13 +1,12 @@
 // Matrix products with packed weights by oneDNN, arranged so that the bits of a row do not depend
 // on how many rows are multiplied with it, nor on how the columns are divided over threads. oneDNN
 // alone does not promise that, and does not give it:
-// - with AMX it sums the inner dimension in blocks whose number depends on the rows, from about
-// 1000
-//   elements on: bf16 weights are cut into chunks of at most 512 along the inner dimension, each a
-//   product of its own, added in order in float32;
+// - with AMX it sums the inner dimension in blocks whose number depends on the rows, from about a
+//   thousand elements on: bf16 weights are cut into chunks of at most 512 along the inner
+//   dimension, each a product of its own, added in order in float32;
 // - small products go to another kernel (rows * columns <= 256): Split::min_rows keeps clear of it;
-// - on machines without AVX-512 the rows' number changes everything: there every product has
-// kFixedRows.
+// - on machines without AVX-512 the number of rows changes everything: there every product has
+//   kFixedRows.
 //
 // Private to common/experts.
 #ifndef EXPERTMESH_COMMON_EXPERTS_MATMUL_H_

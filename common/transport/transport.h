@@ -86,7 +86,9 @@ class FrameSink {
 };
 
 // A server's end of one bidirectional stream of frames. OnFrame calls come one after the other and
-// must not block. Destroyed when the stream is gone; no OnFrame afterwards.
+// must not block. Destroyed when no more frames can come: the peer has closed its side, the stream
+// is gone, or the server shuts down. Answers can still be sent while the stream lasts, which is
+// until the last reference to its sink is dropped: keep one for each request that is worked on.
 class StreamHandler {
  public:
   virtual ~StreamHandler() = default;

@@ -1,4 +1,5 @@
-"""Real programs on loopback: started on port 0, watched, killed, restarted, and always cleaned up."""
+"""Real programs on loopback (expertmesh-router, expertmesh-expert, expertmesh): started on port 0, watched,
+killed, restarted, and always cleaned up."""
 
 import ctypes
 import os
