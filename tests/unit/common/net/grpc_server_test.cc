@@ -6,6 +6,7 @@
 #include <grpcpp/security/credentials.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <thread>
@@ -137,6 +138,7 @@ TEST_F(GrpcServerTest, GeneratedStubGetsAnswersAfterItClosedItsSide) {
   ServeStreams(
       [](std::shared_ptr<FrameSink> sink) { return std::make_unique<Late>(std::move(sink)); });
   grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + absl::ToChronoSeconds(kTooLong));
   const auto stub = Stub();
   const auto stream = stub->ForwardStream(&context);
   for (uint64_t id = 1; id <= 3; ++id) {
@@ -269,6 +271,7 @@ TEST_F(GrpcServerTest, ReaderThatNeverReadsBreaksItsStreamOnly) {
       },
       /*send_queue_bytes=*/1 << 20);
   grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + absl::ToChronoSeconds(kTooLong));
   const auto stub = Stub();
   const auto lazy = stub->ForwardStream(&context);
   lazy->WaitForInitialMetadata();

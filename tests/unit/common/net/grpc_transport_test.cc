@@ -6,7 +6,9 @@
 #include <unistd.h>
 
 #include <map>
+#include <set>
 #include <string>
+#include <thread>
 
 #include "common/net/grpc_server.h"
 #include "common/net/node_server.h"
@@ -131,18 +133,45 @@ TEST_F(GrpcTransportTimeTest, PeerThatNeverAnswersIsReported) {
   EXPECT_EQ(observer_.heard().disconnects.front().code(), absl::StatusCode::kUnavailable);
 }
 
+// A FakeClock that knows what it is waited for.
+class DeadlineClock final : public Clock {
+ public:
+  absl::Time Now() const override { return clock_.Now(); }
+  bool WaitUntil(absl::Mutex* mutex, absl::CondVar* condition, absl::Time deadline) override
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    {
+      absl::MutexLock lock(&mutex_);
+      deadlines_.insert(deadline);
+    }
+    return clock_.WaitUntil(mutex, condition, deadline);
+  }
+  void Advance(absl::Duration by) { clock_.Advance(by); }
+  bool AwaitDeadline(absl::Time deadline) {
+    absl::MutexLock lock(&mutex_);
+    const auto waited_for = [this, deadline]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return deadlines_.count(deadline) > 0;
+    };
+    return mutex_.AwaitWithTimeout(absl::Condition(&waited_for), kTooLong);
+  }
+
+ private:
+  FakeClock clock_;
+  absl::Mutex mutex_;
+  std::set<absl::Time> deadlines_ ABSL_GUARDED_BY(mutex_);
+};
+
 TEST_F(GrpcTransportTimeTest, PausesBetweenAttemptsGrowToTheMaximum) {
   DeadPort port;
-  const auto connection = transport_.Connect(port.address(), &observer_);
-  ASSERT_TRUE(observer_.AwaitDisconnects(1));
-  size_t attempts = 1;
+  DeadlineClock clock;
+  GrpcTransport transport(&runtime_, &clock, {});
+  const auto connection = transport.Connect(port.address(), &observer_);
+  size_t attempts = 0;
   for (const int pause_ms : {100, 200, 400, 800, 1000, 1000}) {
-    clock_.AwaitWaiters(1);
-    clock_.Advance(absl::Milliseconds(pause_ms - 1));
-    clock_.AwaitWaiters(1);
-    EXPECT_EQ(observer_.heard().disconnects.size(), attempts) << pause_ms;
-    clock_.Advance(absl::Milliseconds(1));
-    ASSERT_TRUE(observer_.AwaitDisconnects(++attempts)) << pause_ms;
+    ASSERT_TRUE(observer_.AwaitDisconnects(++attempts));
+    const absl::Duration pause = absl::Milliseconds(pause_ms);
+    ASSERT_TRUE(clock.AwaitDeadline(clock.Now() + pause)) << pause;
+    EXPECT_EQ(observer_.heard().disconnects.size(), attempts);
+    clock.Advance(pause);
   }
 }
 
