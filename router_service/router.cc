@@ -196,8 +196,10 @@ absl::StatusOr<ForwardJobPtr> Router::Accept(const Frame& frame, absl::Time arri
                        v1::ForwardResponse response, std::optional<TensorFrame> output) {
     metrics_.CountRequest(static_cast<absl::StatusCode>(response.status().code()));
     metrics_.request_seconds.Observe(absl::ToDoubleSeconds(clock_->Now() - arrival));
+    // Before answering: who has its answer may send as much again at once.
+    ReleaseTokens(rows);
     respond(std::move(response), std::move(output));
-    Release(rows);
+    JobDone();
   };
   return std::make_shared<ForwardJob>(std::move(request.message), std::move(request.tensor),
                                       output_dtype, arrival, deadline, timers_.get(),
@@ -221,11 +223,15 @@ absl::Status Router::Admit(uint64_t rows) {
   return absl::OkStatus();
 }
 
-void Router::Release(uint64_t rows) {
+void Router::ReleaseTokens(uint64_t rows) {
   absl::MutexLock lock(&mutex_);
   tokens_in_flight_ -= rows;
-  --jobs_in_flight_;
   metrics_.tokens_in_flight.Set(static_cast<double>(tokens_in_flight_));
+}
+
+void Router::JobDone() {
+  absl::MutexLock lock(&mutex_);
+  --jobs_in_flight_;
   if (jobs_in_flight_ == 0) {
     idle_.SignalAll();
   }

@@ -98,7 +98,8 @@ class Router {
                                        uint64_t* request_id);
   absl::Status Validate(const TensorMessage<v1::ForwardRequest>& request) const;
   absl::Status Admit(uint64_t rows);
-  void Release(uint64_t rows);
+  void ReleaseTokens(uint64_t rows);
+  void JobDone();
   void RunBatch(Layer* layer, std::vector<ForwardJobPtr> jobs);
   void UpdateFleetMetrics();
 

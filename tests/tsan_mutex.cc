@@ -1,4 +1,5 @@
-// Teaches ThreadSanitizer about absl::Mutex, CondVar, Notification and BlockingCounter.
+// Teaches ThreadSanitizer about absl::Mutex, CondVar, Notification and BlockingCounter, and what
+// not to judge of gRPC.
 //
 // Debian's Abseil is not instrumented, so without this every mutex-guarded variable looks like a
 // race. The functions here take the place of Abseil's in every program of a ThreadSanitizer build:
@@ -21,6 +22,17 @@ void AnnotateIgnoreReadsBegin(const char* file, int line);
 void AnnotateIgnoreReadsEnd(const char* file, int line);
 void AnnotateIgnoreWritesBegin(const char* file, int line);
 void AnnotateIgnoreWritesEnd(const char* file, int line);
+}
+
+// Defaults of every program of a ThreadSanitizer build.
+extern "C" const char* __tsan_default_options() { return "ignore_noninstrumented_modules=1"; }
+
+// gRPC's headers put code into our programs that gRPC runs under synchronisation of its own, inside
+// libgrpc++: at the end of an operation, before the completion queue returns its tag, and in its
+// callback API, which serves health checks. Our code is never below these frames.
+extern "C" const char* __tsan_default_suppressions() {
+  return "race:grpc::CompletionQueue::AsyncNextInternal\n"
+         "race:grpc::internal::Callback\n";
 }
 
 #define EXPERTMESH_STRING_INNER(text) #text

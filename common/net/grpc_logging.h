@@ -4,9 +4,9 @@
 
 namespace expertmesh {
 
-// Sends gRPC's own lines to our log at level debug: what matters of them comes back as a Status and is
-// reported once, in our words. Call once, before gRPC is used. Silences protobuf's parser too, since a
-// peer's bad message is answered, not logged by the line.
+// Sends gRPC's own lines to our log at level debug: what matters of them comes back as a Status and
+// is reported once, in our words. Call once, before gRPC is used. Silences protobuf's parser too,
+// since a peer's bad message is answered, not logged by the line.
 void RouteGrpcLogs();
 
 }  // namespace expertmesh

@@ -11,6 +11,7 @@ QueuePoller::QueuePoller(grpc::CompletionQueue* queue)
         void* tag = nullptr;
         bool ok = false;
         while (queue->Next(&tag, &ok)) {
+          AfterOperation();
           static_cast<Tag*>(tag)->Proceed(ok);
         }
       }) {}

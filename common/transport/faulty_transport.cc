@@ -197,15 +197,15 @@ class FaultyConnection final : public NodeConnection {
     *release = std::max(*release, clock_->Now() + fate.delay);
     ++*waiting;
     timers_.Schedule(*release,
-                      [this, inbound, waiting, session = in_session_, fate = std::move(fate)] {
-                        if (inbound) {
-                          ReceiveNow(session, fate);
-                        } else {
-                          SendNow(fate).IgnoreError();  // As lost as in a broken connection.
-                        }
-                        absl::MutexLock lock(&mutex_);
-                        --*waiting;
-                      });
+                     [this, inbound, waiting, session = in_session_, fate = std::move(fate)] {
+                       if (inbound) {
+                         ReceiveNow(session, fate);
+                       } else {
+                         SendNow(fate).IgnoreError();  // As lost as in a broken connection.
+                       }
+                       absl::MutexLock lock(&mutex_);
+                       --*waiting;
+                     });
   }
 
   void ReceiveNow(uint64_t session, Fate fate) {

@@ -25,6 +25,10 @@ set(EXPERTMESH_TSAN)
 if(EXPERTMESH_SANITIZE STREQUAL "thread")
   set(EXPERTMESH_TSAN expertmesh_tsan)
   add_library(expertmesh_tsan OBJECT ${PROJECT_SOURCE_DIR}/tests/tsan_mutex.cc)
+  # The sanitizer's own library looks for these in the program.
+  target_link_options(expertmesh_tsan INTERFACE
+    -Wl,--export-dynamic-symbol=__tsan_default_options
+    -Wl,--export-dynamic-symbol=__tsan_default_suppressions)
 endif()
 
 find_program(CCACHE_PROGRAM ccache)
