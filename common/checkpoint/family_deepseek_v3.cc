@@ -32,6 +32,7 @@ absl::Status ReadRouting(const ConfigReader& config, RoutingOptions* routing) {
   routing->select_bias = true;
   routing->group_score = GroupScore::kTopTwoSum;
   routing->masked_choice = -std::numeric_limits<float>::infinity();
+  routing->sorted_selection = false;
   RETURN_IF_ERROR(ReadExpertCounts(config, routing));
   RETURN_IF_ERROR(ReadGroupLimit(config, routing));
   ASSIGN_OR_RETURN(const bool renormalise, config.BoolOr({"norm_topk_prob"}, true));

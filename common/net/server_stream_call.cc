@@ -78,6 +78,11 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
     return absl::OkStatus();
   }
 
+  bool IsGone() const {
+    absl::MutexLock lock(&mutex_);
+    return broken_ || finishing_;
+  }
+
   void SinkReleased() {
     {
       absl::MutexLock lock(&mutex_);
@@ -99,6 +104,7 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
     explicit Sink(std::shared_ptr<StreamCall> call) : call_(std::move(call)) {}
     ~Sink() override { call_->SinkReleased(); }
     absl::Status Send(Frame frame) override { return call_->Send(std::move(frame)); }
+    bool IsGone() const override { return call_->IsGone(); }
 
    private:
     const std::shared_ptr<StreamCall> call_;
@@ -280,7 +286,7 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
   OpTag<StreamCall> write_tag_{&StreamCall::OnWritten};
   OpTag<StreamCall> finish_tag_{&StreamCall::OnFinished};
 
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
   bool accepted_ ABSL_GUARDED_BY(mutex_) = false;
   std::unique_ptr<StreamHandler> handler_ ABSL_GUARDED_BY(mutex_);
   bool in_handler_ ABSL_GUARDED_BY(mutex_) = false;

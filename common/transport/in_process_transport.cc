@@ -92,6 +92,7 @@ class InProcessLink : public std::enable_shared_from_this<InProcessLink> {
     Sink(std::shared_ptr<InProcessLink> link, uint64_t session)
         : link_(std::move(link)), session_(session) {}
     absl::Status Send(Frame frame) override { return link_->Answer(session_, std::move(frame)); }
+    bool IsGone() const override { return link_->AnswersUnwanted(session_); }
 
    private:
     const std::shared_ptr<InProcessLink> link_;
@@ -114,7 +115,7 @@ class InProcessLink : public std::enable_shared_from_this<InProcessLink> {
       return TooLarge(frame.size());
     }
     absl::MutexLock lock(&mutex_);
-    if (closed_ || session != session_ || open_ == nullptr || !break_reason_.ok()) {
+    if (IsOver(session)) {
       return absl::UnavailableError("the stream is gone; nobody wants this answer");
     }
     if (to_router_bytes_ >= options_.answer_bytes) {
@@ -127,6 +128,15 @@ class InProcessLink : public std::enable_shared_from_this<InProcessLink> {
     event.frame = std::move(frame);
     to_router_.push_back(std::move(event));
     return absl::OkStatus();
+  }
+
+  bool AnswersUnwanted(uint64_t session) const {
+    absl::MutexLock lock(&mutex_);
+    return IsOver(session);
+  }
+
+  bool IsOver(uint64_t session) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return closed_ || session != session_ || open_ == nullptr || !break_reason_.ok();
   }
 
   void PushDisconnected(absl::Status why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {

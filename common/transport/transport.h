@@ -82,7 +82,7 @@ class FrameSink {
 
   // True once Send gives UNAVAILABLE for good: what is still to be computed for this stream may be
   // dropped. May lag, but not for ever; a peer that has only closed its sending side is not gone.
-  virtual bool IsGone() const { return false; }
+  virtual bool IsGone() const = 0;
 };
 
 // A server's end of one bidirectional stream of frames. OnFrame calls come one after the other and
