@@ -29,9 +29,9 @@ struct Candidate {
 };
 
 // Chosen nodes, slice by slice, for every expert.
-class Choice {
+class ServingNodes {
  public:
-  explicit Choice(size_t experts) : nodes_(experts) {}
+  explicit ServingNodes(size_t experts) : nodes_(experts) {}
 
   void Add(uint32_t expert, NodeIndex node) { nodes_[expert].push_back(node); }
   void Clear(uint32_t expert) { nodes_[expert].clear(); }
@@ -48,8 +48,8 @@ class Chooser {
       : replicas_(replicas), load_(load) {}
 
   // `hits`: assignments of each expert.
-  Choice Run(const std::vector<uint32_t>& hits) {
-    Choice choice(replicas_.size());
+  ServingNodes Run(const std::vector<uint32_t>& hits) {
+    ServingNodes choice(replicas_.size());
     std::vector<Demand> open = CollectDemands(hits);
     // Experts with one replica have no choice to make.
     std::vector<Demand> free;
@@ -90,7 +90,7 @@ class Chooser {
     return demands;
   }
 
-  void Give(const Demand& demand, NodeIndex node, Choice* choice) {
+  void Give(const Demand& demand, NodeIndex node, ServingNodes* choice) {
     Candidate& candidate = nodes_[node];
     candidate.chosen = true;
     candidate.given += demand.assignments;
@@ -98,7 +98,7 @@ class Chooser {
   }
 
   // Serves every demand that a chosen node can take; returns the others.
-  std::vector<Demand> JoinChosen(std::vector<Demand> demands, Choice* choice) {
+  std::vector<Demand> JoinChosen(std::vector<Demand> demands, ServingNodes* choice) {
     std::vector<Demand> left;
     for (Demand& demand : demands) {
       std::optional<NodeIndex> best;
@@ -187,7 +187,7 @@ BatchPlan PlanBatch(const std::vector<ExpertReplicas>& replicas, const Assignmen
     EXPERTMESH_CHECK(expert < replicas.size());
     ++hits[expert];
   }
-  const Choice choice = Chooser(replicas, load).Run(hits);
+  const ServingNodes choice = Chooser(replicas, load).Run(hits);
 
   BatchPlan plan;
   std::vector<NodePlan> by_node;  // Indexed through `slot_of_node`.

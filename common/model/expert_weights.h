@@ -8,17 +8,25 @@
 
 namespace expertmesh {
 
-// One expert (or the shared experts of a layer taken as one).
+// One expert (or the shared experts of a layer taken as one). What its ExpertOptions say it does
+// not have is empty. Matrices may be quantised (MatrixView::scales); biases are [1, outputs] of an
+// activation type.
 struct ExpertWeights {
   MatrixView gate;  // [intermediate_size, d_model]
   MatrixView up;    // [intermediate_size, d_model]
   MatrixView down;  // [d_model, intermediate_size]
+  MatrixView gate_bias = {};
+  MatrixView up_bias = {};
+  MatrixView down_bias = {};
 };
 
-// One gate.
+// One gate. Never quantised.
 struct GateWeights {
-  MatrixView weight;       // [num_experts, d_model]
-  MatrixView select_bias;  // [1, num_experts], empty when the layer has none
+  MatrixView weight;            // [num_experts, d_model]
+  MatrixView logit_bias = {};   // [1, num_experts], empty when the layer has none
+  MatrixView select_bias = {};  // [1, num_experts], empty when the layer has none
+  MatrixView noise = {};        // [num_experts, d_model] of Noise::kLearnedNormal, else empty
+  MatrixView shared_gate = {};  // [1, d_model], empty when the layer has none
 };
 
 // Part `index` of `count` equal parts of the intermediate dimension. 0 of 1: the whole expert.

@@ -8,77 +8,51 @@
 #include <string>
 #include <vector>
 
+#include "common/model/routing_options.h"
 #include "common/tensor/dtype.h"
 
 namespace expertmesh {
 
-// Where the gate's logits are rounded. kModel: the product is accumulated in float32 and rounded
-// once to the model's dtype. kF32: hidden state and gate weight are widened first; no rounding.
-enum class LogitDType { kModel, kF32 };
+// What lies between an expert's products.
+// kSilu, kRelu: act(gate x) * (up x) when gated, act(up x) otherwise.
+// kClampedSwiglu: g = min(gate x, limit), u = clamp(up x, -limit, limit);
+//   g * sigmoid(swiglu_alpha * g) * (u + 1) (gpt-oss).
+enum class Activation { kSilu, kRelu, kClampedSwiglu };
 
-enum class ScoreFunction { kIdentity, kSoftmax, kSigmoid };
-
-// kAll: scores of all experts, then selection. kSelected: selection by logits, then the score
-// function over the k selected logits.
-enum class ScoreScope { kAll, kSelected };
-
-// How a group of experts is ranked: its largest choice, or the sum of its two largest.
-enum class GroupScore { kMax, kTopTwoSum };
-
-enum class Renormalise { kNone, kSum };
-
-// Type the weights are rounded to before they multiply an expert's output.
-enum class WeightDType { kModel, kF32 };
-
-enum class ApplyWeight { kOutput, kInput };
-
-// The options of one gate, in the order in which routing applies them. Formulas: DESIGN.md
-// "Routing".
-struct RoutingOptions {
-  uint32_t num_experts = 0;
-  uint32_t top_k = 0;
-  LogitDType logit_dtype = LogitDType::kF32;
-  ScoreFunction score = ScoreFunction::kSoftmax;
-  ScoreScope scope = ScoreScope::kAll;
-  // A per-expert correction is added to scores for selection only (DeepSeek-V3).
-  bool select_bias = false;
-  // Group limit: experts are n_group equal runs; only the topk_group best groups can be chosen
-  // from.
-  uint32_t n_group = 1;
-  uint32_t topk_group = 1;
-  GroupScore group_score = GroupScore::kMax;
-  // What experts of other groups have as choice: 0 (DeepSeek-V2) or minus infinity (DeepSeek-V3).
-  float masked_choice = 0.0f;
-  // Whether the family asks torch for a sorted top-k (DeepSeek and GLM do not). It changes the order of
-  // the slots in torch-cpu tie order only; otherwise slots are best first.
-  bool sorted_selection = true;
-  Renormalise renormalise = Renormalise::kNone;
-  // Added to the sum before dividing.
-  float renormalise_epsilon = 0.0f;
-  float scale = 1.0f;
-  WeightDType weight_dtype = WeightDType::kF32;
-  ApplyWeight apply = ApplyWeight::kOutput;
-};
-
-enum class Activation { kSilu };
-
-// A gated linear unit: down(act(gate x) * (up x)), gate and up [intermediate_size, d_model], down
-// [d_model, intermediate_size], no biases.
+// Linears of an expert: gate (when gated) and up [intermediate_size, d_model], down
+// [d_model, intermediate_size]; each with a bias or none.
 struct ExpertOptions {
   uint32_t d_model = 0;
   uint32_t intermediate_size = 0;
   Activation activation = Activation::kSilu;
+  bool gated = true;
+  bool bias = false;
+  // kClampedSwiglu only.
+  float swiglu_limit = 7.0f;
+  float swiglu_alpha = 1.702f;
+
+  // Parameters of one expert.
+  uint64_t parameters() const {
+    const uint64_t linears = gated ? 3 : 2;
+    const uint64_t biases = bias ? (linears - 1) * intermediate_size + d_model : 0;
+    return linears * d_model * intermediate_size + biases;
+  }
+
+  friend bool operator==(const ExpertOptions&, const ExpertOptions&) = default;
 };
 
 // One MoE layer.
 struct MoeLayerDescription {
-  // Index of the layer in the model.
+  // Index of the layer in the model. In a model of two stacks (Switch, NLLB) the decoder's layers
+  // follow the encoder's.
   uint32_t layer = 0;
   RoutingOptions routing;
   ExpertOptions expert;
-  // Width of the shared expert(s) taken together; 0: none. Their output is added to the weighted
-  // sum.
+  // Width of the shared expert(s) taken together; 0: none. A gated linear unit with silu and
+  // without biases, whose output is added to the weighted sum.
   uint32_t shared_intermediate_size = 0;
+  // The shared experts' output is multiplied by sigmoid(shared gate * x) first (Qwen2-MoE).
+  bool shared_gate = false;
 };
 
 // Parameters by the convention of the model cards: both embeddings counted; "active" is what one
@@ -95,7 +69,7 @@ struct ModelDescription {
   // Name in the table of families, for example "qwen3_moe".
   std::string family;
   uint32_t d_model = 0;
-  // Layers in all, dense ones included.
+  // Layers in all, dense ones and those of both stacks included.
   uint32_t num_layers = 0;
   // The model's dtype: kF32, kF16 or kBF16.
   DType dtype = DType::kF32;

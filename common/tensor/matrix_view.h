@@ -9,9 +9,26 @@
 
 namespace expertmesh {
 
+// Scales of a matrix that is quantised in blocks: element (r, c) of the matrix stands for its value
+// times scale (r / block_rows, c / block_cols), which is at data + (r / block_rows * row_stride +
+// c / block_cols) elements.
+struct BlockScales {
+  const uint8_t* data = nullptr;
+  // kF32, or kF8E8M0: 2^(byte - 127), 255 is NaN.
+  DType dtype = DType::kF32;
+  size_t block_rows = 1;
+  size_t block_cols = 1;
+  size_t row_stride = 0;
+
+  bool empty() const { return data == nullptr; }
+};
+
 // A matrix [rows, cols] with any strides: a weight as it lies in a checkpoint, which may be a part
 // of a fused tensor or stored transposed. Element (r, c) is at data + (r * row_stride + c *
 // col_stride) elements. `data` need not be aligned. The owner of the memory must outlive the view.
+//
+// Types: an activation type; kF8E4M3; or kF4 (e2m1, two to a byte, the even column in the low half;
+// row_stride is even and col_stride 1).
 struct MatrixView {
   const uint8_t* data = nullptr;
   DType dtype = DType::kF32;
@@ -19,10 +36,11 @@ struct MatrixView {
   size_t cols = 0;
   size_t row_stride = 0;
   size_t col_stride = 1;
+  BlockScales scales = {};
 
   // A packed row-major matrix.
   static MatrixView RowMajor(const void* data, DType dtype, size_t rows, size_t cols) {
-    return {static_cast<const uint8_t*>(data), dtype, rows, cols, cols, 1};
+    return {static_cast<const uint8_t*>(data), dtype, rows, cols, cols, 1, {}};
   }
 
   bool empty() const { return rows == 0 || cols == 0; }

@@ -132,6 +132,12 @@ void ScoreRow(ScoreFunction score, float* row, size_t count) {
       return BestRowKernels().softmax(row, count);
     case ScoreFunction::kSigmoid:
       return BestRowKernels().sigmoid(row, count);
+    case ScoreFunction::kSqrtSoftplus:
+      for (size_t i = 0; i < count; ++i) {
+        // ln(1 + e^z) without overflow.
+        row[i] = std::sqrt(std::max(row[i], 0.0f) + std::log1p(std::exp(-std::fabs(row[i]))));
+      }
+      return;
   }
 }
 
