@@ -11,13 +11,18 @@ from test_failures import Load
 
 
 class Node:
-    """Calls the Expert service of one node."""
+    """Calls the Expert service of one node, from when it has loaded what its flags say."""
 
     def __init__(self, node):
         self._channel = grpc.insecure_channel(node.address)
         self._stub = expert_pb2_grpc.ExpertStub(self._channel)
 
     def __enter__(self):
+        watch = self._stub.WatchStatus(expert_pb2.WatchStatusRequest(), timeout=PATIENCE)
+        for status in watch:
+            if status.state == expert_pb2.NODE_STATE_READY:
+                break
+        watch.cancel()
         return self
 
     def __exit__(self, *exception):
