@@ -19,6 +19,7 @@
 #include "common/experts/group_by_expert.h"
 #include "common/experts/matmul.h"
 #include "common/experts/worker_team.h"
+#include "common/model/expert_slice.h"
 #include "common/tensor/aligned_buffer.h"
 
 namespace expertmesh {
@@ -72,7 +73,7 @@ class CpuBackend final : public Backend {
   void RunDown(Worker& worker, BatchPlan::Task task);
   void SumRow(const GroupedBatch& batch, size_t row) const;
   void Gather(const GroupedBatch& batch, const Block& block, uint8_t* x) const;
-  void SiluMul(const Block& block, uint32_t panel, const float* products);
+  void Activate(const Block& block, uint32_t panel, const float* products);
   void Note(absl::Status status);
 
   const DType dtype_;
@@ -125,7 +126,8 @@ absl::StatusOr<std::shared_ptr<const PackedExpert>> CpuBackend::Pack(const Exper
   ASSIGN_OR_RETURN(const ExpertSizes sizes, CheckExpert(options, weights, slice));
   ASSIGN_OR_RETURN(auto up, ShapeOf(sizes.up_inner(), sizes.up_columns()));
   ASSIGN_OR_RETURN(auto down, ShapeOf(sizes.down_inner(), sizes.down_columns()));
-  return CpuExpert::Pack(sizes, weights, slice, std::move(up), std::move(down), huge_pages_);
+  return CpuExpert::Pack(options, sizes, SliceOf(weights, slice), std::move(up), std::move(down),
+                         huge_pages_);
 }
 
 // A flag and not the mutex itself: no lock is held while a batch computes.
@@ -183,9 +185,10 @@ absl::Status CpuBackend::CheckExperts(const GroupedBatch& batch,
       return absl::InvalidArgumentError(absl::StrCat("a batch names an expert that no ",
                                                      NameOf(dtype_), " CPU backend has packed"));
     }
-    if (expert->d_model() != batch.d_model) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "a batch of d_model ", batch.d_model, " names an expert of d_model ", expert->d_model()));
+    if (expert->sizes().d_model != batch.d_model) {
+      return absl::InvalidArgumentError(absl::StrCat("a batch of d_model ", batch.d_model,
+                                                     " names an expert of d_model ",
+                                                     expert->sizes().d_model));
     }
     *bytes_per_assignment =
         std::max(*bytes_per_assignment,
@@ -279,23 +282,27 @@ void CpuBackend::Gather(const GroupedBatch& batch, const Block& block, uint8_t* 
   }
 }
 
-void CpuBackend::SiluMul(const Block& block, uint32_t panel, const float* products) {
+void CpuBackend::Activate(const Block& block, uint32_t panel, const float* products) {
+  const CpuExpert& expert = *block.expert;
   const size_t columns = block.up->columns;
-  const size_t begin = panel * columns / 2;
-  const size_t end = begin + columns / 2;
-  for (const MatmulShape::Chunk& chunk : block.expert->down().chunks()) {
+  const size_t turns = expert.sizes().turns();
+  const size_t begin = panel * columns / turns;
+  const size_t end = begin + columns / turns;
+  for (const MatmulShape::Chunk& chunk : expert.down().chunks()) {
     const size_t from = std::max(begin, chunk.begin);
     const size_t to = std::min(end, chunk.begin + chunk.inner);
     for (uint32_t r = 0; from < to && r < block.rows; ++r) {
-      const float* const z = products + r * columns + 2 * (from - begin);
+      const float* const z = products + r * columns + turns * (from - begin);
+      const float* const bias =
+          expert.up_bias() == nullptr ? nullptr : expert.up_bias() + turns * from;
       uint8_t* const out =
           activations_.data() + block.activations +
           (block.rows * chunk.begin + r * chunk.inner + from - chunk.begin) * element_;
       const size_t blocks = (to - from) / kInterleave;
       if (dtype_ == DType::kBF16) {
-        ops_.silu_mul_bf16(z, blocks, reinterpret_cast<uint16_t*>(out));
+        ops_.activate_bf16(expert.activation(), z, bias, blocks, reinterpret_cast<uint16_t*>(out));
       } else {
-        ops_.silu_mul_f32(z, blocks, reinterpret_cast<float*>(out));
+        ops_.activate_f32(expert.activation(), z, bias, blocks, reinterpret_cast<float*>(out));
       }
     }
   }
@@ -313,7 +320,7 @@ void CpuBackend::RunUp(const GroupedBatch& batch, Worker& worker, BatchPlan::Tas
   if (!status.ok()) {
     return Note(std::move(status));
   }
-  SiluMul(block, task.panel, products);
+  Activate(block, task.panel, products);
 }
 
 void CpuBackend::RunDown(Worker& worker, BatchPlan::Task task) {
@@ -335,11 +342,17 @@ void CpuBackend::SumRow(const GroupedBatch& batch, size_t row) const {
     const BatchPlan::Place place = plan_.places()[a - first_assignment_];
     const Block& block = plan_.blocks()[place.block];
     const float weight = batch.apply == ApplyWeight::kOutput ? batch.weights[a] : 1.0f;
+    const float* const bias = block.expert->down_bias();
     const size_t columns = block.down->columns;
     for (size_t begin = 0; begin < batch.d_model; begin += columns) {
       const float* const from =
           outputs_.as<float>() + block.outputs + block.rows * begin + place.row * columns;
-      ops_.accumulate(weight, from, std::min(columns, batch.d_model - begin), sum + begin);
+      const size_t count = std::min(columns, batch.d_model - begin);
+      if (bias == nullptr) {
+        ops_.accumulate(weight, from, count, sum + begin);
+      } else {
+        ops_.accumulate_biased(weight, from, bias + begin, count, sum + begin);
+      }
     }
   }
 }

@@ -1,9 +1,10 @@
 // Expert math on the CPU, by oneDNN.
 //
 // A batch is computed in three phases, each a list of tasks that all threads work off:
-//   1. up    per expert: gather its rows, multiply by gate and up, silu(gate) * up
+//   1. up    per expert: gather its rows, multiply by gate and up, add biases, activation
 //   2. down  per expert: multiply by down; one float32 row per assignment
-//   3. sum   per row: its assignments' rows times their weights, in slot order
+//   3. sum   per row: its assignments' rows plus the bias of down, times their weights, in slot
+//   order
 // Products are single-threaded; an expert with a large share of the work has its columns divided
 // over several tasks.
 #ifndef EXPERTMESH_COMMON_EXPERTS_CPU_BACKEND_H_

@@ -1,150 +1,149 @@
 #include "common/experts/cpu_expert.h"
 
-#include <cstring>
+#include <algorithm>
+#include <cmath>
 #include <utility>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "common/base/status_macros.h"
-#include "common/experts/elementwise.h"
-#include "common/tensor/aligned_buffer.h"
+#include "common/tensor/decode_matrix.h"
 
 namespace expertmesh {
 namespace {
 
-static_assert(kInterleave == kInnerStep && 2 * kInterleave == kColumnStep);
-
-absl::Status CheckView(absl::string_view name, const MatrixView& view, size_t rows, size_t cols) {
+absl::Status CheckShape(absl::string_view name, const MatrixView& view, size_t rows, size_t cols) {
   if (view.rows != rows || view.cols != cols) {
     return absl::InvalidArgumentError(
         absl::StrCat("expert weight '", name, "' is [", view.rows, ", ", view.cols,
                      "] but d_model and intermediate_size call for [", rows, ", ", cols, "]"));
   }
-  if (!IsActivationDType(view.dtype)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("expert weight '", name, "' is ", NameOf(view.dtype),
-                     "; the CPU backend takes F32, F16 and BF16: convert the checkpoint"));
+  return CheckDecodable(absl::StrCat("expert weight '", name, "'"), view);
+}
+
+// A weight that options say is there or not.
+absl::Status CheckOptional(absl::string_view name, const MatrixView& view, bool wanted, size_t rows,
+                           size_t cols) {
+  if (wanted) {
+    return CheckShape(name, view, rows, cols);
   }
-  if (view.data == nullptr) {
-    return absl::InvalidArgumentError(absl::StrCat("expert weight '", name, "' has no data"));
+  if (!view.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("expert weight '", name, "' is given, but the expert's options have none"));
   }
   return absl::OkStatus();
 }
 
-// Converts rows of a matrix.
-class RowReader {
- public:
-  RowReader(const MatrixView& view, DType dtype)
-      : view_(view), dtype_(dtype), element_(BytesOf(view.dtype)) {}
-
-  // Elements [begin, begin + count) of row `row`.
-  void Read(size_t row, size_t begin, size_t count, uint8_t* target) {
-    const uint8_t* source =
-        view_.data + (row * view_.row_stride + begin * view_.col_stride) * element_;
-    if (view_.col_stride != 1) {
-      dense_.resize(count * element_);
-      for (size_t i = 0; i < count; ++i) {
-        std::memcpy(dense_.data() + i * element_, source + i * view_.col_stride * element_,
-                    element_);
-      }
-      source = dense_.data();
-    }
-    if (view_.dtype == dtype_) {
-      std::memcpy(target, source, count * element_);
-    } else {
-      ConvertElements(view_.dtype, source, dtype_, target, count);
-    }
+absl::Status CheckOptions(const ExpertOptions& options) {
+  if (options.d_model == 0 || options.intermediate_size == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("d_model (", options.d_model, ") and intermediate_size (",
+                     options.intermediate_size, ") must be positive"));
   }
-
- private:
-  const MatrixView& view_;
-  const DType dtype_;
-  const size_t element_;
-  std::vector<uint8_t> dense_;
-};
-
-absl::Status PackUp(const ExpertSizes& sizes, const ExpertWeights& weights, size_t first_row,
-                    const MatmulShape& shape, AlignedBuffer& staging, uint8_t* packed) {
-  const size_t element = BytesOf(shape.dtype());
-  const size_t row_bytes = shape.inner() * element;
-  staging.Resize(shape.columns() * row_bytes);
-  RowReader gate(weights.gate, shape.dtype());
-  RowReader up(weights.up, shape.dtype());
-  for (size_t column = 0; column < shape.columns(); ++column) {
-    uint8_t* const target = staging.data() + column * row_bytes;
-    const size_t row = column / (2 * kInterleave) * kInterleave + column % kInterleave;
-    const size_t filled = row < sizes.intermediate ? sizes.d_model : 0;
-    if (filled > 0) {
-      RowReader& reader = column / kInterleave % 2 == 0 ? gate : up;
-      reader.Read(first_row + row, 0, filled, target);
-    }
-    std::memset(target + filled * element, 0, row_bytes - filled * element);
+  if (options.activation != Activation::kClampedSwiglu) {
+    return absl::OkStatus();
   }
-  return shape.Pack(staging.data(), packed);
+  if (!options.gated) {
+    return absl::InvalidArgumentError("the activation clamped SwiGLU needs a gated expert");
+  }
+  if (!(options.swiglu_limit > 0.0f) || !std::isfinite(options.swiglu_alpha)) {
+    return absl::InvalidArgumentError(absl::StrCat("swiglu_limit (", options.swiglu_limit,
+                                                   ") must be positive and swiglu_alpha (",
+                                                   options.swiglu_alpha, ") finite"));
+  }
+  return absl::OkStatus();
 }
 
-absl::Status PackDown(const ExpertSizes& sizes, const ExpertWeights& weights, size_t first_col,
-                      const MatmulShape& shape, AlignedBuffer& staging, uint8_t* packed) {
-  const size_t element = BytesOf(shape.dtype());
-  const size_t row_bytes = shape.inner() * element;
-  staging.Resize(shape.columns() * row_bytes);
-  RowReader down(weights.down, shape.dtype());
-  for (size_t column = 0; column < shape.columns(); ++column) {
-    uint8_t* const target = staging.data() + column * row_bytes;
-    const size_t filled = column < sizes.d_model ? sizes.intermediate : 0;
-    if (filled > 0) {
-      down.Read(column, first_col, filled, target);
-    }
-    std::memset(target + filled * element, 0, row_bytes - filled * element);
+absl::Status CheckSlice(const ExpertOptions& options, const ExpertWeights& weights,
+                        IntermediateSlice slice) {
+  if (slice.count == 0 || slice.index >= slice.count) {
+    return absl::InvalidArgumentError(absl::StrCat("slice ", slice.index, " of ", slice.count,
+                                                   " does not exist; slices count from 0"));
   }
-  return shape.Pack(staging.data(), packed);
+  const size_t intermediate = options.intermediate_size;
+  if (intermediate % slice.count != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("intermediate_size ", intermediate,
+                                                   " does not divide into ", slice.count,
+                                                   " slices; choose a divisor"));
+  }
+  if (weights.down.dtype == DType::kF4 && slice.index * (intermediate / slice.count) % 2 != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("slices of width ", intermediate / slice.count,
+                     " would cut bytes of the F4 expert weight 'down'; choose fewer slices"));
+  }
+  return absl::OkStatus();
+}
+
+size_t BiasFloats(const ExpertSizes& sizes, const ExpertWeights& weights) {
+  return (weights.up_bias.empty() ? 0 : sizes.up_columns()) +
+         (weights.down_bias.empty() ? 0 : sizes.d_model);
+}
+
+// Gate and up values in the order of the product's columns; padding is 0.
+void Interleave(const ExpertSizes& sizes, const ExpertWeights& weights, size_t columns,
+                float* target) {
+  for (size_t column = 0; column < columns; column += kInterleave) {
+    const bool is_gate = sizes.gated && column / kInterleave % 2 == 0;
+    const MatrixView& bias = is_gate ? weights.gate_bias : weights.up_bias;
+    const size_t begin = column / (sizes.turns() * kInterleave) * kInterleave;
+    const size_t filled =
+        begin < sizes.intermediate ? std::min(kInterleave, sizes.intermediate - begin) : 0;
+    std::fill_n(target + column, kInterleave, 0.0f);
+    if (filled > 0) {
+      DecodeRow(bias, 0, begin, filled, target + column);
+    }
+  }
 }
 
 }  // namespace
 
 absl::StatusOr<ExpertSizes> CheckExpert(const ExpertOptions& options, const ExpertWeights& weights,
                                         IntermediateSlice slice) {
+  RETURN_IF_ERROR(CheckOptions(options));
   const size_t d_model = options.d_model;
   const size_t intermediate = options.intermediate_size;
-  if (d_model == 0 || intermediate == 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "d_model (", d_model, ") and intermediate_size (", intermediate, ") must be positive"));
-  }
-  if (options.activation != Activation::kSilu) {
-    return absl::InvalidArgumentError("the CPU backend knows the activation SiLU only");
-  }
-  RETURN_IF_ERROR(CheckView("gate", weights.gate, intermediate, d_model));
-  RETURN_IF_ERROR(CheckView("up", weights.up, intermediate, d_model));
-  RETURN_IF_ERROR(CheckView("down", weights.down, d_model, intermediate));
-  if (slice.count == 0 || slice.index >= slice.count) {
-    return absl::InvalidArgumentError(absl::StrCat("slice ", slice.index, " of ", slice.count,
-                                                   " does not exist; slices count from 0"));
-  }
-  if (intermediate % slice.count != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("intermediate_size ", intermediate,
-                                                   " does not divide into ", slice.count,
-                                                   " slices; choose a divisor"));
-  }
-  return ExpertSizes{d_model, intermediate / slice.count};
+  RETURN_IF_ERROR(CheckOptional("gate", weights.gate, options.gated, intermediate, d_model));
+  RETURN_IF_ERROR(CheckShape("up", weights.up, intermediate, d_model));
+  RETURN_IF_ERROR(CheckShape("down", weights.down, d_model, intermediate));
+  RETURN_IF_ERROR(CheckOptional("gate_bias", weights.gate_bias, options.bias && options.gated, 1,
+                                intermediate));
+  RETURN_IF_ERROR(CheckOptional("up_bias", weights.up_bias, options.bias, 1, intermediate));
+  RETURN_IF_ERROR(CheckOptional("down_bias", weights.down_bias, options.bias, 1, d_model));
+  RETURN_IF_ERROR(CheckSlice(options, weights, slice));
+  return ExpertSizes{d_model, intermediate / slice.count, options.gated};
 }
 
 absl::StatusOr<std::shared_ptr<const CpuExpert>> CpuExpert::Pack(
-    const ExpertSizes& sizes, const ExpertWeights& weights, IntermediateSlice slice,
+    const ExpertOptions& options, const ExpertSizes& sizes, const ExpertWeights& weights,
     std::shared_ptr<const MatmulShape> up, std::shared_ptr<const MatmulShape> down,
     bool huge_pages) {
   std::shared_ptr<CpuExpert> expert(new CpuExpert());
-  ASSIGN_OR_RETURN(expert->memory_,
-                   PackedMemory::Allocate(up->bytes() + down->bytes(), huge_pages));
-  const size_t first = slice.index * sizes.intermediate;
+  const size_t matrices = up->bytes() + down->bytes();
+  const size_t biases = BiasFloats(sizes, weights) * sizeof(float);
+  ASSIGN_OR_RETURN(expert->memory_, PackedMemory::Allocate(matrices + biases, huge_pages));
   uint8_t* const packed = expert->memory_.data();
-  AlignedBuffer staging;
-  RETURN_IF_ERROR(PackUp(sizes, weights, first, *up, staging, packed));
-  RETURN_IF_ERROR(PackDown(sizes, weights, first, *down, staging, packed + up->bytes()));
-  expert->d_model_ = sizes.d_model;
+  WeightPacker packer;
+  RETURN_IF_ERROR(packer.PackUp(sizes, weights, *up, up->splits()[0], 0, packed));
+  RETURN_IF_ERROR(packer.PackDown(weights, *down, down->splits()[0], 0, packed + up->bytes()));
+  expert->sizes_ = sizes;
+  expert->activation_ = {options.activation, options.gated, options.swiglu_limit,
+                         options.swiglu_alpha};
   expert->up_ = std::move(up);
   expert->down_ = std::move(down);
+  expert->TakeBiases(weights, reinterpret_cast<float*>(packed + matrices));
   return expert;
+}
+
+void CpuExpert::TakeBiases(const ExpertWeights& weights, float* target) {
+  if (!weights.up_bias.empty()) {
+    Interleave(sizes_, weights, up_->columns(), target);
+    up_bias_ = target;
+    target += up_->columns();
+  }
+  if (!weights.down_bias.empty()) {
+    DecodeRow(weights.down_bias, 0, 0, sizes_.d_model, target);
+    down_bias_ = target;
+  }
 }
 
 }  // namespace expertmesh

@@ -9,26 +9,14 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/experts/backend.h"
+#include "common/experts/elementwise.h"
 #include "common/experts/matmul.h"
 #include "common/experts/packed_memory.h"
+#include "common/experts/weight_packer.h"
 #include "common/model/expert_weights.h"
 #include "common/model/model_description.h"
 
 namespace expertmesh {
-
-// Sizes of an expert's two products. Padding is zero weights, which add nothing.
-struct ExpertSizes {
-  size_t d_model = 0;
-  // Of the slice.
-  size_t intermediate = 0;
-
-  // [up_inner, up_columns]: gate and up side by side, in turns of kInterleave columns.
-  size_t up_inner() const { return RoundUp(d_model, kInnerStep); }
-  size_t up_columns() const { return 2 * RoundUp(intermediate, kInnerStep); }
-  // [down_inner, down_columns].
-  size_t down_inner() const { return RoundUp(intermediate, kInnerStep); }
-  size_t down_columns() const { return RoundUp(d_model, kColumnStep); }
-};
 
 // Checks everything but values. INVALID_ARGUMENT names the matrix or option.
 absl::StatusOr<ExpertSizes> CheckExpert(const ExpertOptions& options, const ExpertWeights& weights,
@@ -36,27 +24,37 @@ absl::StatusOr<ExpertSizes> CheckExpert(const ExpertOptions& options, const Expe
 
 class CpuExpert final : public PackedExpert {
  public:
-  // Weights must have passed CheckExpert, which gave `sizes`; `up` and `down` are of these sizes.
+  // `weights` are those of the slice, have passed CheckExpert, and are of `sizes`; so are `up` and
+  // `down`.
   static absl::StatusOr<std::shared_ptr<const CpuExpert>> Pack(
-      const ExpertSizes& sizes, const ExpertWeights& weights, IntermediateSlice slice,
+      const ExpertOptions& options, const ExpertSizes& sizes, const ExpertWeights& weights,
       std::shared_ptr<const MatmulShape> up, std::shared_ptr<const MatmulShape> down,
       bool huge_pages);
 
   size_t bytes() const override { return memory_.size(); }
 
-  size_t d_model() const { return d_model_; }
+  const ExpertSizes& sizes() const { return sizes_; }
+  const ActivationOptions& activation() const { return activation_; }
   const MatmulShape& up() const { return *up_; }
   const MatmulShape& down() const { return *down_; }
   const uint8_t* up_weights() const { return memory_.data(); }
   const uint8_t* down_weights() const { return memory_.data() + up_->bytes(); }
+  // Null when the expert has none. [up().columns()], in the order of the product's columns.
+  const float* up_bias() const { return up_bias_; }
+  // Null when the expert has none, or as another slice. [d_model].
+  const float* down_bias() const { return down_bias_; }
 
  private:
   CpuExpert() = default;
+  void TakeBiases(const ExpertWeights& weights, float* target);
 
-  size_t d_model_ = 0;
+  ExpertSizes sizes_;
+  ActivationOptions activation_;
   std::shared_ptr<const MatmulShape> up_;
   std::shared_ptr<const MatmulShape> down_;
   PackedMemory memory_;
+  const float* up_bias_ = nullptr;
+  const float* down_bias_ = nullptr;
 };
 
 }  // namespace expertmesh

@@ -34,21 +34,75 @@ EXPERTMESH_INLINE float Exp(float x) {
   return (p * half) * 2.0f;
 }
 
-EXPERTMESH_INLINE float SiluMul(float gate, float up) { return gate / (1.0f + Exp(-gate)) * up; }
+// Activations: of a gate and an up value, or of one value alone. NaN stays NaN in all of them.
+struct Silu {
+  EXPERTMESH_INLINE float operator()(float x) const { return x / (1.0f + Exp(-x)); }
+  EXPERTMESH_INLINE float operator()(float gate, float up) const { return (*this)(gate)*up; }
+};
+struct Relu {
+  EXPERTMESH_INLINE float operator()(float x) const { return x < 0.0f ? 0.0f : x; }
+  EXPERTMESH_INLINE float operator()(float gate, float up) const { return (*this)(gate)*up; }
+};
+struct ClampedSwiglu {
+  float limit;
+  float alpha;
+  EXPERTMESH_INLINE float operator()(float gate, float up) const {
+    gate = gate > limit ? limit : gate;
+    up = up > limit ? limit : up;
+    up = up < -limit ? -limit : up;
+    return gate / (1.0f + Exp(-(alpha * gate))) * (up + 1.0f);
+  }
+};
 
 EXPERTMESH_INLINE void Store(float value, float* out) { *out = value; }
 EXPERTMESH_INLINE void Store(float value, uint16_t* out) { *out = BF16FromFloat(value); }
 EXPERTMESH_INLINE float Load(const float* in) { return *in; }
 EXPERTMESH_INLINE float Load(const uint16_t* in) { return FloatFromBF16(*in); }
 
-template <typename T>
-EXPERTMESH_INLINE void SiluMulBody(const float* __restrict z, size_t blocks, T* __restrict out) {
+template <bool kBias>
+EXPERTMESH_INLINE float LoadSum(const float* z, const float* bias, size_t i) {
+  return kBias ? z[i] + bias[i] : z[i];
+}
+
+template <bool kBias, typename Function, typename T>
+EXPERTMESH_INLINE void Gated(Function function, const float* __restrict z,
+                             const float* __restrict bias, size_t blocks, T* __restrict out) {
   for (size_t b = 0; b < blocks; ++b) {
     for (size_t j = 0; j < kInterleave; ++j) {
-      Store(SiluMul(z[2 * kInterleave * b + j], z[2 * kInterleave * b + kInterleave + j]),
+      const size_t gate = 2 * kInterleave * b + j;
+      Store(function(LoadSum<kBias>(z, bias, gate), LoadSum<kBias>(z, bias, gate + kInterleave)),
             out + kInterleave * b + j);
     }
   }
+}
+
+template <bool kBias, typename Function, typename T>
+EXPERTMESH_INLINE void Plain(Function function, const float* __restrict z,
+                             const float* __restrict bias, size_t blocks, T* __restrict out) {
+  for (size_t i = 0; i < kInterleave * blocks; ++i) {
+    Store(function(LoadSum<kBias>(z, bias, i)), out + i);
+  }
+}
+
+template <bool kBias, typename T>
+EXPERTMESH_INLINE void Activate(const ActivationOptions& options, const float* z, const float* bias,
+                                size_t blocks, T* out) {
+  if (options.activation == Activation::kClampedSwiglu) {
+    Gated<kBias>(ClampedSwiglu{options.swiglu_limit, options.swiglu_alpha}, z, bias, blocks, out);
+  } else if (options.activation == Activation::kSilu) {
+    options.gated ? Gated<kBias>(Silu(), z, bias, blocks, out)
+                  : Plain<kBias>(Silu(), z, bias, blocks, out);
+  } else {
+    options.gated ? Gated<kBias>(Relu(), z, bias, blocks, out)
+                  : Plain<kBias>(Relu(), z, bias, blocks, out);
+  }
+}
+
+template <typename T>
+EXPERTMESH_INLINE void ActivateBody(const ActivationOptions& options, const float* z,
+                                    const float* bias, size_t blocks, T* out) {
+  bias == nullptr ? Activate<false>(options, z, bias, blocks, out)
+                  : Activate<true>(options, z, bias, blocks, out);
 }
 
 template <typename T>
@@ -66,13 +120,23 @@ EXPERTMESH_INLINE void AccumulateBody(float weight, const float* __restrict in, 
   }
 }
 
+EXPERTMESH_INLINE void AccumulateBiasedBody(float weight, const float* __restrict in,
+                                            const float* __restrict bias, size_t count,
+                                            float* __restrict sum) {
+  for (size_t i = 0; i < count; ++i) {
+    sum[i] = sum[i] + weight * (in[i] + bias[i]);
+  }
+}
+
 #define EXPERTMESH_VARIANT(name, target)                                                          \
   struct name {                                                                                   \
-    target static void SiluMulF32(const float* z, size_t blocks, float* out) {                    \
-      SiluMulBody(z, blocks, out);                                                                \
+    target static void ActivateF32(const ActivationOptions& options, const float* z,              \
+                                   const float* bias, size_t blocks, float* out) {                \
+      ActivateBody(options, z, bias, blocks, out);                                                \
     }                                                                                             \
-    target static void SiluMulBF16(const float* z, size_t blocks, uint16_t* out) {                \
-      SiluMulBody(z, blocks, out);                                                                \
+    target static void ActivateBF16(const ActivationOptions& options, const float* z,             \
+                                    const float* bias, size_t blocks, uint16_t* out) {            \
+      ActivateBody(options, z, bias, blocks, out);                                                \
     }                                                                                             \
     target static void ScaleF32(float weight, const float* in, size_t count, float* out) {        \
       ScaleBody(weight, in, count, out);                                                          \
@@ -83,8 +147,12 @@ EXPERTMESH_INLINE void AccumulateBody(float weight, const float* __restrict in, 
     target static void Accumulate(float weight, const float* in, size_t count, float* sum) {      \
       AccumulateBody(weight, in, count, sum);                                                     \
     }                                                                                             \
-    static constexpr ElementwiseOps kOps = {SiluMulF32, SiluMulBF16, ScaleF32, ScaleBF16,         \
-                                            Accumulate};                                          \
+    target static void AccumulateBiased(float weight, const float* in, const float* bias,         \
+                                        size_t count, float* sum) {                               \
+      AccumulateBiasedBody(weight, in, bias, count, sum);                                         \
+    }                                                                                             \
+    static constexpr ElementwiseOps kOps = {ActivateF32, ActivateBF16, ScaleF32,                  \
+                                            ScaleBF16,   Accumulate,   AccumulateBiased};         \
   }
 
 EXPERTMESH_VARIANT(Generic, );
@@ -93,23 +161,24 @@ EXPERTMESH_VARIANT(Avx2, __attribute__((target("avx2"))));
 EXPERTMESH_VARIANT(Avx512, __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq"))));
 #endif
 
-const ElementwiseOps& Choose() {
-#if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
-    return Avx512::kOps;
-  }
-  if (__builtin_cpu_supports("avx2")) {
-    return Avx2::kOps;
-  }
-#endif
-  return Generic::kOps;
-}
-
 }  // namespace
 
+std::vector<const ElementwiseOps*> AllElementwiseOps() {
+  std::vector<const ElementwiseOps*> all = {&Generic::kOps};
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2")) {
+    all.push_back(&Avx2::kOps);
+  }
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
+    all.push_back(&Avx512::kOps);
+  }
+#endif
+  return all;
+}
+
 const ElementwiseOps& GetElementwiseOps() {
-  static const ElementwiseOps& ops = Choose();
+  static const ElementwiseOps& ops = *AllElementwiseOps().back();
   return ops;
 }
 

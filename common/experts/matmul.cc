@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "common/base/check.h"
+#include "common/base/status_macros.h"
 
 // From libgomp, the OpenMP that oneDNN is built with. Not through omp.h, which comes with a
 // compiler.
@@ -92,6 +93,12 @@ absl::Status FromError(const dnnl::error& error, absl::string_view what) {
       absl::StrCat("oneDNN could not ", what, ": ", error.what(), " (status ", error.status, ")"));
 }
 
+absl::Status CannotMultiply(const dnnl::error& error, const MatmulShape& shape,
+                            const MatmulShape::Split& split, size_t rows) {
+  return FromError(error, absl::StrCat("multiply ", rows, " rows by a matrix of ", shape.inner(),
+                                       " x ", split.columns));
+}
+
 }  // namespace
 
 void UseSingleThreadedOpenMP() { omp_set_num_threads(1); }
@@ -171,16 +178,18 @@ void MatmulShape::AddSplits() {
   }
 }
 
-absl::Status MatmulShape::Pack(const void* source, void* packed) const {
+absl::Status MatmulShape::PackPanel(const Split& split, const void* source, void* packed) const {
   SingleThreadedOpenMP single;
   try {
     dnnl::stream stream(Engine());
     for (const Chunk& chunk : chunks_) {
-      const memory::desc from({Dim(chunk.inner), Dim(columns_)}, TypeOf(dtype_),
+      const memory::desc from({Dim(chunk.inner), Dim(split.columns)}, TypeOf(dtype_),
                               memory::dims{1, Dim(inner_)});
+      const memory::desc to =
+          split.panels == 1 ? chunk.packed : PanelOf(chunk.packed, split.columns);
       uint8_t* const start = const_cast<uint8_t*>(static_cast<const uint8_t*>(source));
       memory source_memory(from, Engine(), start + chunk.begin * BytesOf(dtype_));
-      memory packed_memory(chunk.packed, Engine(), static_cast<uint8_t*>(packed) + chunk.offset);
+      memory packed_memory(to, Engine(), static_cast<uint8_t*>(packed) + ChunkOffset(chunk, split));
       dnnl::reorder(source_memory, packed_memory).execute(stream, source_memory, packed_memory);
     }
     stream.wait();
@@ -207,31 +216,48 @@ MatmulRunner::Kernel& MatmulRunner::Get(const MatmulShape& shape, const MatmulSh
   return *kernel;
 }
 
+absl::Status MatmulRunner::Multiply(const MatmulShape& shape, const MatmulShape::Chunk& chunk,
+                                    size_t columns, size_t rows, const uint8_t* x,
+                                    const uint8_t* weights, float* y) {
+  Kernel& kernel = Get(shape, chunk, columns, rows, /*add=*/chunk.begin > 0);
+  // oneDNN reads x and weights only; its handles are not const.
+  kernel.x.set_data_handle(const_cast<uint8_t*>(x) + rows * chunk.begin * BytesOf(shape.dtype()));
+  kernel.weights.set_data_handle(const_cast<uint8_t*>(weights));
+  kernel.y.set_data_handle(y);
+  const dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, kernel.x.get()},
+                                  {DNNL_ARG_WEIGHTS, kernel.weights.get()},
+                                  {DNNL_ARG_DST, kernel.y.get()},
+                                  {DNNL_ARG_SCRATCHPAD, kernel.scratchpad.get()}};
+  const dnnl_status_t status = dnnl_primitive_execute(kernel.matmul.get(), stream_.get(), 4, args);
+  return status == dnnl_success
+             ? absl::OkStatus()
+             : absl::InternalError(absl::StrCat("oneDNN failed to multiply (status ", status, ")"));
+}
+
 absl::Status MatmulRunner::Run(const MatmulShape& shape, const MatmulShape::Split& split,
                                size_t panel, size_t rows, const uint8_t* x, const uint8_t* packed,
                                float* y) {
   try {
     for (const MatmulShape::Chunk& chunk : shape.chunks()) {
-      Kernel& kernel = Get(shape, chunk, split.columns, rows, /*add=*/chunk.begin > 0);
-      // oneDNN reads x and weights only; its handles are not const.
-      kernel.x.set_data_handle(const_cast<uint8_t*>(x) +
-                               rows * chunk.begin * BytesOf(shape.dtype()));
-      kernel.weights.set_data_handle(const_cast<uint8_t*>(packed) +
-                                     shape.PanelOffset(chunk, split, panel));
-      kernel.y.set_data_handle(y);
-      const dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, kernel.x.get()},
-                                      {DNNL_ARG_WEIGHTS, kernel.weights.get()},
-                                      {DNNL_ARG_DST, kernel.y.get()},
-                                      {DNNL_ARG_SCRATCHPAD, kernel.scratchpad.get()}};
-      const dnnl_status_t status =
-          dnnl_primitive_execute(kernel.matmul.get(), stream_.get(), 4, args);
-      if (status != dnnl_success) {
-        return absl::InternalError(absl::StrCat("oneDNN failed to multiply (status ", status, ")"));
-      }
+      RETURN_IF_ERROR(Multiply(shape, chunk, split.columns, rows, x,
+                               packed + shape.PanelOffset(chunk, split, panel), y));
     }
   } catch (const dnnl::error& error) {
-    return FromError(error, absl::StrCat("multiply ", rows, " rows by a matrix of ", shape.inner(),
-                                         " x ", split.columns));
+    return CannotMultiply(error, shape, split, rows);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status MatmulRunner::RunPanel(const MatmulShape& shape, const MatmulShape::Split& split,
+                                    size_t rows, const uint8_t* x, const uint8_t* packed_panel,
+                                    float* y) {
+  try {
+    for (const MatmulShape::Chunk& chunk : shape.chunks()) {
+      RETURN_IF_ERROR(Multiply(shape, chunk, split.columns, rows, x,
+                               packed_panel + shape.ChunkOffset(chunk, split), y));
+    }
+  } catch (const dnnl::error& error) {
+    return CannotMultiply(error, shape, split, rows);
   }
   return absl::OkStatus();
 }

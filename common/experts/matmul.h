@@ -85,12 +85,18 @@ class MatmulShape {
   const std::vector<Split>& splits() const { return splits_; }
   size_t max_rows() const { return fixed_rows_ ? kFixedRows : kMaxRows; }
 
-  // Packs `source`, [columns, inner] row-major of dtype(), to `packed` (bytes() of them).
-  absl::Status Pack(const void* source, void* packed) const;
+  // Packs one panel of `split`: `source`, [split.columns, inner] row-major of dtype(), to `packed`
+  // (PanelBytes(split) of them). A split of one panel gives the whole matrix.
+  absl::Status PackPanel(const Split& split, const void* source, void* packed) const;
+  size_t PanelBytes(const Split& split) const { return bytes_ / split.panels; }
 
-  // Where panel `panel` of `split` starts in the packed chunk.
+  // Where panel `panel` of `split` starts in a chunk of the packed matrix.
   size_t PanelOffset(const Chunk& chunk, const Split& split, size_t panel) const {
     return chunk.offset + panel * split.columns * chunk.inner * BytesOf(dtype_);
+  }
+  // Where the chunk starts in a panel that was packed alone.
+  size_t ChunkOffset(const Chunk& chunk, const Split& split) const {
+    return chunk.offset / split.panels;
   }
 
  private:
@@ -111,11 +117,14 @@ class MatmulRunner {
  public:
   MatmulRunner();
 
-  // y = x * panel `panel` of the packed weights.
+  // y = x * panel `panel` of the packed matrix.
   //   x  chunk after chunk, [rows, chunk.inner] each, of the shape's dtype
   //   y  [rows, split.columns] float32
   absl::Status Run(const MatmulShape& shape, const MatmulShape::Split& split, size_t panel,
                    size_t rows, const uint8_t* x, const uint8_t* packed, float* y);
+  // The same with a panel that was packed alone.
+  absl::Status RunPanel(const MatmulShape& shape, const MatmulShape::Split& split, size_t rows,
+                        const uint8_t* x, const uint8_t* packed_panel, float* y);
 
  private:
   struct Kernel {
@@ -130,6 +139,9 @@ class MatmulRunner {
 
   Kernel& Get(const MatmulShape& shape, const MatmulShape::Chunk& chunk, size_t columns,
               size_t rows, bool add);
+  // Throws dnnl::error.
+  absl::Status Multiply(const MatmulShape& shape, const MatmulShape::Chunk& chunk, size_t columns,
+                        size_t rows, const uint8_t* x, const uint8_t* weights, float* y);
 
   dnnl::stream stream_;
   absl::flat_hash_map<Key, std::unique_ptr<Kernel>> kernels_;

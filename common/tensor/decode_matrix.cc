@@ -50,7 +50,8 @@ float FromE8M0(uint8_t byte) {
 }
 
 float ScaleAt(const BlockScales& scales, size_t row, size_t block_col) {
-  const size_t index = row / scales.block_rows * scales.row_stride + block_col;
+  const size_t index =
+      (row + scales.row_offset) / scales.block_rows * scales.row_stride + block_col;
   if (scales.dtype == DType::kF8E8M0) {
     return FromE8M0(scales.data[index]);
   }
@@ -121,13 +122,23 @@ void DecodeRow(const MatrixView& view, size_t row, size_t begin, size_t count, f
   }
   const size_t block = view.scales.block_cols;
   for (size_t done = 0; done < count;) {
-    const size_t column = begin + done;
+    const size_t column = begin + done + view.scales.col_offset;
     const size_t run = std::min(count - done, block - column % block);
     const float scale = ScaleAt(view.scales, row, column / block);
     for (size_t i = done; i < done + run; ++i) {
       target[i] *= scale;
     }
     done += run;
+  }
+}
+
+void DecodeTile(const MatrixView& view, size_t row, size_t rows, size_t col, size_t cols,
+                DType type, void* target, size_t stride) {
+  auto* out = static_cast<uint8_t*>(target);
+  std::vector<float> values(cols);
+  for (size_t r = row; r < row + rows; ++r, out += stride * BytesOf(type)) {
+    DecodeRow(view, r, col, cols, values.data());
+    ConvertElements(DType::kF32, values.data(), type, out, cols);
   }
 }
 

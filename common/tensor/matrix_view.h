@@ -10,8 +10,8 @@
 namespace expertmesh {
 
 // Scales of a matrix that is quantised in blocks: element (r, c) of the matrix stands for its value
-// times scale (r / block_rows, c / block_cols), which is at data + (r / block_rows * row_stride +
-// c / block_cols) elements.
+// times scale (i, j) with i = (r + row_offset) / block_rows and j = (c + col_offset) / block_cols,
+// which is at data + (i * row_stride + j) elements.
 struct BlockScales {
   const uint8_t* data = nullptr;
   // kF32, or kF8E8M0: 2^(byte - 127), 255 is NaN.
@@ -19,8 +19,14 @@ struct BlockScales {
   size_t block_rows = 1;
   size_t block_cols = 1;
   size_t row_stride = 0;
+  // Of a matrix that begins inside a block: rows and columns of that block before it.
+  size_t row_offset = 0;
+  size_t col_offset = 0;
 
   bool empty() const { return data == nullptr; }
+  // Blocks that the first `rows` rows, or `cols` columns, of the matrix touch.
+  size_t BlockRows(size_t rows) const { return (row_offset + rows + block_rows - 1) / block_rows; }
+  size_t BlockCols(size_t cols) const { return (col_offset + cols + block_cols - 1) / block_cols; }
 };
 
 // A matrix [rows, cols] with any strides: a weight as it lies in a checkpoint, which may be a part

@@ -14,6 +14,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "common/experts/backend.h"
 #include "common/tensor/aligned_buffer.h"
 #include "gtest/gtest.h"
@@ -143,6 +145,19 @@ class BackendConformance : public testing::TestWithParam<BackendCase> {
     return partials;
   }
 
+  // The sum over all slices of `count`.
+  std::vector<float> RunSlices(const TestBatch& batch, const std::vector<TestExpert>& experts,
+                               uint32_t count) {
+    std::vector<float> sum(batch.rows() * batch.d_model, 0.0f);
+    for (uint32_t index = 0; index < count; ++index) {
+      const auto part = Run(*backend_, batch, PackAll(*backend_, experts, {index, count}));
+      for (size_t c = 0; c < sum.size(); ++c) {
+        sum[c] += part[c];
+      }
+    }
+    return sum;
+  }
+
   std::vector<double> Expected(const TestBatch& batch, size_t row,
                                const std::vector<TestExpert>& experts) const {
     const DType compute = backend_->compute_dtype();
@@ -179,6 +194,7 @@ class BackendConformance : public testing::TestWithParam<BackendCase> {
 
 }  // namespace expertmesh
 
+#include "tests/unit/common/experts/backend_conformance_experts.inc"
 #include "tests/unit/common/experts/backend_conformance_tests.inc"
 
 #endif  // EXPERTMESH_TESTS_UNIT_COMMON_EXPERTS_BACKEND_CONFORMANCE_H_

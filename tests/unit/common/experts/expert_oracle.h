@@ -3,6 +3,7 @@
 #ifndef EXPERTMESH_TESTS_UNIT_COMMON_EXPERTS_EXPERT_ORACLE_H_
 #define EXPERTMESH_TESTS_UNIT_COMMON_EXPERTS_EXPERT_ORACLE_H_
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -13,81 +14,96 @@
 #include "common/model/model_description.h"
 #include "common/tensor/dtype.h"
 #include "common/tensor/matrix_view.h"
+#include "tests/unit/common/experts/stored_matrix.h"
 
 namespace expertmesh {
 
-inline float RoundTo(DType dtype, float value) {
-  return dtype == DType::kBF16  ? FloatFromBF16(BF16FromFloat(value))
-         : dtype == DType::kF16 ? FloatFromF16(F16FromFloat(value))
-                                : value;
-}
-
-// `count` values around 0, rounded to `dtype`.
-inline std::vector<float> RandomValues(std::mt19937& random, size_t count, float spread,
-                                       DType dtype) {
-  std::uniform_real_distribution<float> uniform(-spread, spread);
-  std::vector<float> values(count);
-  for (float& value : values) {
-    value = RoundTo(dtype, uniform(random));
+// One expert: values as float, and the same as a checkpoint would hold them.
+class TestExpert {
+ public:
+  TestExpert(std::mt19937& random, const ExpertOptions& options, const Storage& storage)
+      : options_(options) {
+    const size_t d = options.d_model;
+    const size_t i = options.intermediate_size;
+    const float up_spread = 2.0f / std::sqrt(static_cast<float>(d));
+    const float down_spread = 2.0f / std::sqrt(static_cast<float>(i));
+    // Down has no partner to take turns with.
+    Storage down_storage = storage;
+    down_storage.in_turns = false;
+    if (options.gated) {
+      gate_ = StoredMatrix(random, i, d, up_spread, storage);
+    }
+    up_ = StoredMatrix(random, i, d, up_spread, storage);
+    down_ = StoredMatrix(random, d, i, down_spread, down_storage);
+    if (options.bias) {
+      Storage bias = Storage::Plain(storage.quantised() ? DType::kBF16 : storage.type);
+      up_bias_ = StoredMatrix(random, 1, i, 0.5f, bias);
+      down_bias_ = StoredMatrix(random, 1, d, 0.5f, bias);
+      gate_bias_ = options.gated ? StoredMatrix(random, 1, i, 0.5f, bias) : StoredMatrix();
+    }
   }
-  return values;
-}
-
-inline std::vector<uint8_t> Encode(DType dtype, const std::vector<float>& values) {
-  std::vector<uint8_t> bytes(values.size() * BytesOf(dtype));
-  ConvertElements(DType::kF32, values.data(), dtype, bytes.data(), values.size());
-  return bytes;
-}
-
-// One expert: values as float, and the same as a checkpoint of type `dtype` would hold them.
-struct TestExpert {
   TestExpert(std::mt19937& random, size_t d, size_t i, DType dtype)
-      : d_model(d),
-        intermediate(i),
-        type(dtype),
-        gate(RandomValues(random, d * i, 2.0f / std::sqrt(static_cast<float>(d)), dtype)),
-        up(RandomValues(random, d * i, 2.0f / std::sqrt(static_cast<float>(d)), dtype)),
-        down(RandomValues(random, d * i, 2.0f / std::sqrt(static_cast<float>(i)), dtype)),
-        gate_bytes(Encode(dtype, gate)),
-        up_bytes(Encode(dtype, up)),
-        down_bytes(Encode(dtype, down)) {}
+      : TestExpert(random, {static_cast<uint32_t>(d), static_cast<uint32_t>(i)},
+                   Storage::Plain(dtype)) {}
 
-  ExpertOptions options() const {
-    return {static_cast<uint32_t>(d_model), static_cast<uint32_t>(intermediate), Activation::kSilu};
-  }
+  const ExpertOptions& options() const { return options_; }
   ExpertWeights weights() const {
-    return {MatrixView::RowMajor(gate_bytes.data(), type, intermediate, d_model),
-            MatrixView::RowMajor(up_bytes.data(), type, intermediate, d_model),
-            MatrixView::RowMajor(down_bytes.data(), type, d_model, intermediate)};
+    return {gate_.view(),      up_.view(),      down_.view(),
+            gate_bias_.view(), up_bias_.view(), down_bias_.view()};
   }
 
-  // Adds weight * expert(x) to `sum`, with weights rounded to `compute`.
+  // What one of the three matrices stands for.
+  const std::vector<float>& values(MatrixView ExpertWeights::*matrix) const {
+    return (matrix == &ExpertWeights::gate ? gate_
+            : matrix == &ExpertWeights::up ? up_
+                                           : down_)
+        .values;
+  }
+
+  // Adds weight * expert(x) to `sum`, with matrices rounded to `compute`.
   void Apply(const std::vector<double>& x, double weight, DType compute,
              std::vector<double>* sum) const {
-    std::vector<double> hidden(intermediate);
-    for (size_t i = 0; i < intermediate; ++i) {
-      double g = 0.0;
-      double u = 0.0;
-      for (size_t c = 0; c < d_model; ++c) {
-        g += x[c] * static_cast<double>(RoundTo(compute, gate[i * d_model + c]));
-        u += x[c] * static_cast<double>(RoundTo(compute, up[i * d_model + c]));
-      }
-      hidden[i] = g / (1.0 + std::exp(-g)) * u;
+    std::vector<double> hidden = Linear(up_, up_bias_, x, compute);
+    const std::vector<double> gate =
+        options_.gated ? Linear(gate_, gate_bias_, x, compute) : std::vector<double>();
+    for (size_t i = 0; i < hidden.size(); ++i) {
+      hidden[i] = options_.gated ? Gated(gate[i], hidden[i]) : Activated(hidden[i]);
     }
-    for (size_t c = 0; c < d_model; ++c) {
-      double y = 0.0;
-      for (size_t i = 0; i < intermediate; ++i) {
-        y += hidden[i] * static_cast<double>(RoundTo(compute, down[c * intermediate + i]));
-      }
-      (*sum)[c] += weight * y;
+    const std::vector<double> y = Linear(down_, down_bias_, hidden, compute);
+    for (size_t c = 0; c < y.size(); ++c) {
+      (*sum)[c] += weight * y[c];
     }
   }
 
-  size_t d_model;
-  size_t intermediate;
-  DType type;
-  std::vector<float> gate, up, down;
-  std::vector<uint8_t> gate_bytes, up_bytes, down_bytes;
+ private:
+  static std::vector<double> Linear(const StoredMatrix& matrix, const StoredMatrix& bias,
+                                    const std::vector<double>& x, DType compute) {
+    std::vector<double> y(matrix.values.size() / x.size());
+    for (size_t r = 0; r < y.size(); ++r) {
+      for (size_t c = 0; c < x.size(); ++c) {
+        y[r] += x[c] * static_cast<double>(RoundTo(compute, matrix.values[r * x.size() + c]));
+      }
+      y[r] += bias.values.empty() ? 0.0 : static_cast<double>(bias.values[r]);
+    }
+    return y;
+  }
+  static double Sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
+  double Activated(double x) const {
+    return options_.activation == Activation::kRelu ? std::max(x, 0.0) : x * Sigmoid(x);
+  }
+  double Gated(double gate, double up) const {
+    if (options_.activation != Activation::kClampedSwiglu) {
+      return Activated(gate) * up;
+    }
+    const double limit = static_cast<double>(options_.swiglu_limit);
+    const double g = std::min(gate, limit);
+    const double u = std::clamp(up, -limit, limit);
+    return g * Sigmoid(static_cast<double>(options_.swiglu_alpha) * g) * (u + 1.0);
+  }
+
+  ExpertOptions options_;
+  StoredMatrix gate_, up_, down_;
+  StoredMatrix gate_bias_, up_bias_, down_bias_;
 };
 
 // |actual - expected| / |expected|, Euclidean; the plain distance when `expected` is zero.
