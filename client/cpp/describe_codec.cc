@@ -98,7 +98,8 @@ absl::StatusOr<ModelInfo> DecodeModel(const Frame& frame) {
   model.max_message_bytes = proto->max_message_bytes();
   for (const v1::MoeLayer& layer : proto->layers()) {
     model.layers.push_back({layer.layer(), layer.num_experts(), layer.experts_per_token(),
-                            layer.intermediate_size(), layer.shared_intermediate_size()});
+                            layer.intermediate_size(), layer.shared_intermediate_size(),
+                            layer.routing()});
   }
   return model;
 }

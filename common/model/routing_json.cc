@@ -246,10 +246,13 @@ absl::StatusOr<RoutingOptions> WithRoutingJson(const RoutingOptions& base, absl:
       return;
     }
     ++used;
-    status = changeable ? Read(key, *found, &field)
-                        : absl::InvalidArgumentError(absl::StrCat(
-                              "routing option ", std::string(key),
-                              " belongs to the checkpoint's weights and cannot be changed"));
+    const auto before = field;
+    status = Read(key, *found, &field);
+    if (status.ok() && !changeable && field != before) {
+      status = absl::InvalidArgumentError(
+          absl::StrCat("routing option ", std::string(key),
+                       " belongs to the checkpoint's weights and cannot be changed"));
+    }
   });
   RETURN_IF_ERROR(status);
   if (used < object.size()) {

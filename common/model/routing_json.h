@@ -14,8 +14,8 @@
 namespace expertmesh {
 
 // `base` with the fields that `json`, one object, names. What belongs to a checkpoint's weights
-// (num_experts, logit_bias, select_bias, apply) cannot be changed. Whether the result can route is
-// for ValidateRouting to say.
+// (num_experts, logit_bias, select_bias, apply) cannot be changed, only repeated: what RoutingJson
+// wrote can be read again. Whether the result can route is for ValidateRouting to say.
 //   INVALID_ARGUMENT  not an object, an unknown key (the message lists the known ones), or a value
 //                     of another type.
 absl::StatusOr<RoutingOptions> WithRoutingJson(const RoutingOptions& base, absl::string_view json);

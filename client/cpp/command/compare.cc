@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
+#include "common/model/routing_json.h"
 
 namespace expertmesh {
 namespace {
@@ -30,12 +31,67 @@ double RelativeError(absl::Span<const float> value, absl::Span<const float> expe
   return std::isnan(error) ? std::numeric_limits<double>::infinity() : error;
 }
 
-bool SameExperts(absl::Span<const uint32_t> left, absl::Span<const uint32_t> right) {
-  std::vector<uint32_t> a(left.begin(), left.end());
-  std::vector<uint32_t> b(right.begin(), right.end());
-  std::sort(a.begin(), a.end());
-  std::sort(b.begin(), b.end());
-  return a == b;
+bool SameExperts(std::vector<uint32_t> left, std::vector<uint32_t> right) {
+  std::sort(left.begin(), left.end());
+  std::sort(right.begin(), right.end());
+  return left == right;
+}
+
+float WeightOf(const TokenExperts& token, uint32_t expert) {
+  const auto found = std::find(token.expert_ids.begin(), token.expert_ids.end(), expert);
+  return found == token.expert_ids.end()
+             ? 0.0f
+             : token.weights[static_cast<size_t>(found - token.expert_ids.begin())];
+}
+
+// Of two tokens with the same experts. Coarse: what a decision that rounding turns around changes
+// is far more, what rounding itself changes is less.
+bool SimilarWeights(const TokenExperts& left, const TokenExperts& right) {
+  return std::all_of(left.expert_ids.begin(), left.expert_ids.end(), [&](uint32_t expert) {
+    const float weight = WeightOf(right, expert);
+    return std::fabs(WeightOf(left, expert) - weight) <= 0.02f * std::fabs(weight);
+  });
+}
+
+// One for each token, empty when the answer brought none.
+std::vector<TokenExperts> TokensOf(const client::Routing& routing, size_t tokens) {
+  const size_t k = routing.experts_per_token;
+  if (routing.expert_ids.size() != tokens * k || routing.expert_weights.size() != tokens * k) {
+    return {};
+  }
+  std::vector<TokenExperts> result(k == 0 ? 0 : tokens);
+  for (size_t i = 0; i < result.size() * k; ++i) {
+    result[i / k].expert_ids.push_back(routing.expert_ids[i]);
+    result[i / k].weights.push_back(routing.expert_weights[i]);
+  }
+  return result;
+}
+
+// Why this sample's routing cannot be repeated here; empty when it can.
+std::string WhyNotRepeatable(const RoutingOptions& routing, const Sample& sample) {
+  if (std::string random = RandomPart(routing); !random.empty()) {
+    return random;
+  }
+  if (routing.choice == Choice::kHash && sample.token_ids.empty()) {
+    return "no token ids";
+  }
+  return routing.looks_at_groups() && !sample.whole ? "not all tokens of a group" : "";
+}
+
+// A decision that rounding explains is no difference.
+void ForgiveRounding(const MoeCheckpoint& checkpoint, const RoutingOptions& routing,
+                     const ReferenceInput& input, const Sample& sample, ReferenceRoutes* routes) {
+  if (sample.chosen.size() != sample.tokens) {
+    return;
+  }
+  const std::vector<bool> explained =
+      RoundingExplains(checkpoint, routing, input, *routes, sample.chosen);
+  for (size_t token = 0; token < sample.tokens; ++token) {
+    if (explained[token] &&
+        !SameExperts(routes->tokens[token].expert_ids, sample.chosen[token].expert_ids)) {
+      routes->tokens[token].margin = 0.0f;
+    }
+  }
 }
 
 }  // namespace
@@ -48,43 +104,51 @@ absl::Status Sample::Add(const client::Matrix& request, const client::ForwardRes
                                                       made.cols(), "], the request [",
                                                       request.rows(), ", ", request.cols(), "]"));
   }
-  const size_t k = answer.routing.experts_per_token;
-  const size_t taken = std::min(limit, request.rows());
-  const auto append = [taken, &request](const client::Matrix& from, std::vector<float>* to) {
-    const std::vector<float> all = from.ToFloats();
-    to->insert(to->end(), all.begin(),
-               all.begin() + static_cast<std::ptrdiff_t>(taken * request.cols()));
-  };
-  append(request, &hidden);
-  append(made, &output);
-  expert_ids.insert(expert_ids.end(), answer.routing.expert_ids.begin(),
-                    answer.routing.expert_ids.begin() + static_cast<std::ptrdiff_t>(taken * k));
-  tokens += taken;
+  Sample one;
+  one.tokens = std::min(limit, request.rows());
+  one.whole = one.tokens == request.rows();
+  one.group_sizes = {static_cast<uint32_t>(one.tokens)};
+  one.hidden = request.ToFloats();
+  one.hidden.resize(one.tokens * request.cols());
+  one.output = made.ToFloats();
+  one.output.resize(one.tokens * request.cols());
+  one.chosen = TokensOf(answer.routing, request.rows());
+  one.chosen.resize(std::min(one.chosen.size(), one.tokens));
+  Append(one);
   return absl::OkStatus();
 }
 
-Agreement Compare(const Sample& sample, const ReferenceOutput& reference) {
+void Sample::Append(const Sample& other) {
+  const auto append = [](const auto& from, auto* to) {
+    to->insert(to->end(), from.begin(), from.end());
+  };
+  tokens += other.tokens;
+  append(other.hidden, &hidden);
+  append(other.output, &output);
+  append(other.chosen, &chosen);
+  append(other.token_ids, &token_ids);
+  append(other.group_sizes, &group_sizes);
+  whole = whole && other.whole;
+}
+
+Agreement Compare(const Sample& sample, absl::Span<const ReferenceRouting> routed,
+                  absl::Span<const float> expected) {
   Agreement agreement;
   if (sample.tokens == 0) {
     return agreement;
   }
   const size_t d_model = sample.hidden.size() / sample.tokens;
-  const size_t k = reference.expert_ids.size() / sample.tokens;
-  const bool routed = sample.expert_ids.size() == reference.expert_ids.size();
   const absl::Span<const float> output = sample.output;
-  const absl::Span<const float> expected = reference.output;
-  const absl::Span<const uint32_t> ids = sample.expert_ids;
-  const absl::Span<const uint32_t> expected_ids = reference.expert_ids;
+  const bool reported = sample.chosen.size() == sample.tokens;
   for (size_t token = 0; token < sample.tokens; ++token) {
-    if (!routed || !SameExperts(ids.subspan(token * k, k), expected_ids.subspan(token * k, k))) {
-      if (routed && reference.margins[token] <= kTie) {
-        ++agreement.ties;
-        continue;
-      }
-      ++agreement.other_experts;
-    } else {
-      ++agreement.same_experts;
+    const bool same =
+        reported && SameExperts(sample.chosen[token].expert_ids, routed[token].expert_ids);
+    if (reported && routed[token].margin <= kTie &&
+        !(same && SimilarWeights(sample.chosen[token], routed[token]))) {
+      ++agreement.ties;
+      continue;
     }
+    ++(same ? agreement.same_experts : agreement.other_experts);
     agreement.worst_error =
         std::max(agreement.worst_error, RelativeError(output.subspan(token * d_model, d_model),
                                                       expected.subspan(token * d_model, d_model)));
@@ -92,11 +156,52 @@ Agreement Compare(const Sample& sample, const ReferenceOutput& reference) {
   return agreement;
 }
 
-absl::StatusOr<Agreement> CompareWithReference(const MoeCheckpoint& checkpoint, uint32_t layer,
+absl::StatusOr<RoutingOptions> RoutingInForce(const MoeCheckpoint& checkpoint,
+                                              const client::LayerInfo& layer) {
+  const MoeLayerDescription* const description = checkpoint.model().FindLayer(layer.layer);
+  if (description == nullptr) {
+    return absl::NotFoundError(absl::StrCat("layer ", layer.layer, " is not a MoE layer"));
+  }
+  if (layer.routing.empty()) {
+    return description->routing;
+  }
+  absl::StatusOr<RoutingOptions> routing = WithRoutingJson(description->routing, layer.routing);
+  if (!routing.ok()) {
+    return absl::InternalError(absl::StrCat("the router's description of layer ", layer.layer,
+                                            " is not valid: ", routing.status().message()));
+  }
+  return routing;
+}
+
+absl::StatusOr<Agreement> CompareWithReference(const MoeCheckpoint& checkpoint,
+                                               const client::LayerInfo& layer,
                                                const Sample& sample) {
-  ASSIGN_OR_RETURN(const ReferenceOutput reference,
-                   ReferenceForward(checkpoint, layer, sample.hidden, sample.tokens));
-  return Compare(sample, reference);
+  ASSIGN_OR_RETURN(const RoutingOptions routing, RoutingInForce(checkpoint, layer));
+  ReferenceInput input;
+  input.hidden = sample.hidden;
+  input.tokens = sample.tokens;
+  input.token_ids = sample.token_ids;
+  input.group_sizes = sample.group_sizes;
+  ReferenceRoutes routes;
+  const std::string why = WhyNotRepeatable(routing, sample);
+  if (why.empty()) {
+    ASSIGN_OR_RETURN(routes, RouteWithReference(checkpoint, layer.layer, routing, input));
+    ForgiveRounding(checkpoint, routing, input, sample, &routes);
+  } else if (sample.chosen.size() != sample.tokens) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the routing of layer ", layer.layer, " cannot be repeated here (", why,
+                     ") and the router's answer does not bring it: there is nothing to compare"));
+  } else {
+    for (const TokenExperts& token : sample.chosen) {
+      routes.tokens.push_back({token, {}, std::numeric_limits<float>::infinity(), false});
+    }
+  }
+  ASSIGN_OR_RETURN(
+      const std::vector<float> expected,
+      ComputeWithReference(checkpoint, layer.layer, routing, input, ExpertsOf(routes.tokens)));
+  Agreement agreement = Compare(sample, routes.tokens, expected);
+  agreement.routing_taken_because = why;
+  return agreement;
 }
 
 OptionSpec ToleranceOption() {

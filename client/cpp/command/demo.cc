@@ -49,11 +49,7 @@ class LayerRecord {
       }
     }
     if (check) {
-      sample_.tokens += checked.tokens;
-      sample_.hidden.insert(sample_.hidden.end(), checked.hidden.begin(), checked.hidden.end());
-      sample_.output.insert(sample_.output.end(), checked.output.begin(), checked.output.end());
-      sample_.expert_ids.insert(sample_.expert_ids.end(), checked.expert_ids.begin(),
-                                checked.expert_ids.end());
+      sample_.Append(checked);
     }
   }
 
@@ -75,7 +71,7 @@ class LayerRecord {
       tokens = tokens_;
       used = static_cast<size_t>(std::count(used_.begin(), used_.end(), true));
     }
-    ASSIGN_OR_RETURN(*agreement, CompareWithReference(checkpoint, layer_.layer, sample));
+    ASSIGN_OR_RETURN(*agreement, CompareWithReference(checkpoint, layer_, sample));
     return std::vector<std::string>{absl::StrCat(layer_.layer),
                                     WithThousands(tokens),
                                     absl::StrFormat("%.2f", Percentile(ms, 0.5)),

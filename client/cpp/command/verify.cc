@@ -17,14 +17,16 @@ namespace {
 
 // One layer through the mesh and the reference.
 absl::StatusOr<Agreement> Verify(const Mesh& mesh, const MoeCheckpoint& checkpoint,
-                                 const Options& options, uint32_t layer) {
-  const client::Matrix hidden = RandomHidden(mesh.model.activation_dtype, options.Whole("tokens"),
-                                             mesh.model.d_model, options.Whole("seed") + layer);
+                                 const Options& options, const client::LayerInfo& layer) {
+  const client::Matrix hidden =
+      RandomHidden(mesh.model.activation_dtype, options.Whole("tokens"), mesh.model.d_model,
+                   options.Whole("seed") + layer.layer);
   client::ForwardOptions forward;
   forward.timeout = options.Duration("timeout");
   forward.return_routing = true;
   forward.output_dtype = client::DType::kFloat32;
-  const absl::StatusOr<client::ForwardResult> result = mesh.client->Forward(layer, hidden, forward);
+  const absl::StatusOr<client::ForwardResult> result =
+      mesh.client->Forward(layer.layer, hidden, forward);
   if (!result.ok()) {
     return In(mesh.address, result.status());
   }
@@ -33,30 +35,46 @@ absl::StatusOr<Agreement> Verify(const Mesh& mesh, const MoeCheckpoint& checkpoi
   return CompareWithReference(checkpoint, layer, sample);
 }
 
+std::string RoutingColumn(const Agreement& agreement) {
+  return agreement.routing_taken_because.empty()
+             ? "checked"
+             : absl::StrCat("not checked: ", agreement.routing_taken_because);
+}
+
 absl::Status Run(const Options& options) {
   ASSIGN_OR_RETURN(const Mesh mesh, OpenMesh(options));
   ASSIGN_OR_RETURN(const std::shared_ptr<const MoeCheckpoint> checkpoint,
                    OpenSameModel(mesh, options.Text("model")));
   const double tolerance = Tolerance(options, mesh.model.activation_dtype);
   std::vector<std::vector<std::string>> table = {
-      {"layer", "tokens", "worst error", "same experts", "ties", "verdict"}};
+      {"layer", "tokens", "worst error", "same experts", "ties", "routing", "verdict"}};
   std::vector<uint32_t> wrong;
+  std::vector<uint32_t> taken;
   {
     Progress progress("Verifying", mesh.layers.size());
     for (const client::LayerInfo& layer : mesh.layers) {
-      ASSIGN_OR_RETURN(const Agreement agreement, Verify(mesh, *checkpoint, options, layer.layer));
+      ASSIGN_OR_RETURN(const Agreement agreement, Verify(mesh, *checkpoint, options, layer));
       const bool within = agreement.Within(tolerance);
+      if (!agreement.routing_taken_because.empty()) {
+        taken.push_back(layer.layer);
+      }
       if (!within) {
         wrong.push_back(layer.layer);
       }
       table.push_back({absl::StrCat(layer.layer), options.Text("tokens"),
                        absl::StrFormat("%.2e", agreement.worst_error),
                        absl::StrCat(agreement.same_experts), absl::StrCat(agreement.ties),
-                       within ? "ok" : "WRONG"});
+                       RoutingColumn(agreement), within ? "ok" : "WRONG"});
       progress.Add(1);
     }
   }
   std::fputs(FormatTable(table).c_str(), stdout);
+  if (!taken.empty()) {
+    std::printf(
+        "layers %s: routing cannot be repeated outside of the router, so experts and weights are "
+        "those it reported; only what the experts make of the tokens was checked\n",
+        FormatRanges(taken).c_str());
+  }
   if (!wrong.empty()) {
     return absl::DataLossError(
         absl::StrCat("layers ", FormatRanges(wrong), " differ from the reference: error above ",

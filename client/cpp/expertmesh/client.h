@@ -157,6 +157,8 @@ struct LayerInfo {
   // Width of one expert, and of the shared experts together (0: none).
   uint32_t intermediate_size = 0;
   uint32_t shared_intermediate_size = 0;
+  // The routing options in force, as JSON; empty when the router is too old to tell.
+  std::string routing;
 };
 
 struct ModelInfo {

@@ -10,87 +10,17 @@
 #include "absl/container/btree_map.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "client/cpp/reference/reference_expert.h"
+#include "client/cpp/reference/reference_matrix.h"
 #include "common/base/process.h"
 #include "common/base/status_macros.h"
 
 namespace expertmesh {
 namespace {
 
-// A matrix as packed float32.
-struct FloatMatrix {
-  size_t rows = 0;
-  size_t cols = 0;
-  std::vector<float> values;
-
-  const float* row(size_t index) const { return values.data() + index * cols; }
-};
-
-FloatMatrix Decode(const MatrixView& view) {
-  FloatMatrix matrix{view.rows, view.cols, std::vector<float>(view.rows * view.cols)};
-  const size_t element = BytesOf(view.dtype);
-  for (size_t r = 0; r < view.rows; ++r) {
-    const uint8_t* const row = view.data + r * view.row_stride * element;
-    float* const target = matrix.values.data() + r * view.cols;
-    if (view.col_stride == 1) {
-      ConvertElements(view.dtype, row, DType::kF32, target, view.cols);
-      continue;
-    }
-    for (size_t c = 0; c < view.cols; ++c) {
-      ConvertElements(view.dtype, row + c * view.col_stride * element, DType::kF32, target + c, 1);
-    }
-  }
-  return matrix;
-}
-
-// Products in float32, sixteen sums side by side, added up in double: far more exact than float32
-// matrix multiplication, at its speed.
-float Dot(const float* a, const float* b, size_t count) {
-  constexpr size_t kLanes = 16;
-  float lanes[kLanes] = {};
-  size_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    for (size_t lane = 0; lane < kLanes; ++lane) {
-      lanes[lane] += a[i + lane] * b[i + lane];
-    }
-  }
-  double sum = 0.0;
-  for (; i < count; ++i) {
-    sum += static_cast<double>(a[i]) * b[i];
-  }
-  for (const float lane : lanes) {
-    sum += lane;
-  }
-  return static_cast<float>(sum);
-}
-
-float Silu(float value) {
-  return static_cast<float>(value / (1.0 + std::exp(-static_cast<double>(value))));
-}
-
-struct FloatExpert {
-  FloatMatrix gate;
-  FloatMatrix up;
-  FloatMatrix down;
-};
-
-FloatExpert Decode(const ExpertWeights& weights) {
-  return {Decode(weights.gate), Decode(weights.up), Decode(weights.down)};
-}
-
-// target = down(silu(gate x) * (up x))
-void ApplyExpert(const FloatExpert& expert, const float* x, float* target) {
-  std::vector<float> inner(expert.gate.rows);
-  for (size_t i = 0; i < inner.size(); ++i) {
-    inner[i] = Silu(Dot(expert.gate.row(i), x, expert.gate.cols)) *
-               Dot(expert.up.row(i), x, expert.up.cols);
-  }
-  for (size_t i = 0; i < expert.down.rows; ++i) {
-    target[i] = Dot(expert.down.row(i), inner.data(), expert.down.cols);
-  }
-}
-
 // Calls work(0) .. work(count - 1), each once, from several threads.
 void ParallelFor(size_t count, int threads, const std::function<void(size_t)>& work) {
+  const size_t wanted = static_cast<size_t>(threads > 0 ? threads : AvailableCores());
   std::atomic<size_t> next = 0;
   const auto loop = [&] {
     for (size_t i = next++; i < count; i = next++) {
@@ -98,7 +28,7 @@ void ParallelFor(size_t count, int threads, const std::function<void(size_t)>& w
     }
   };
   std::vector<std::thread> helpers;
-  for (size_t i = 1; i < std::min(count, static_cast<size_t>(threads)); ++i) {
+  for (size_t i = 1; i < std::min(count, wanted); ++i) {
     helpers.emplace_back(loop);
   }
   loop();
@@ -107,145 +37,290 @@ void ParallelFor(size_t count, int threads, const std::function<void(size_t)>& w
   }
 }
 
-// One layer and one batch, on the way to a ReferenceOutput.
-class Forward {
- public:
-  Forward(const MoeLayerDescription& layer, DType model_dtype, const float* hidden, size_t tokens,
-          const ReferenceOptions& options)
-      : layer_(layer),
-        model_dtype_(model_dtype),
-        hidden_(hidden),
-        tokens_(tokens),
-        d_model_(layer.expert.d_model),
-        top_k_(layer.routing.top_k),
-        round_like_model_(options.round_like_model),
-        threads_(options.threads > 0 ? options.threads : AvailableCores()) {}
+absl::Status Wrong(absl::string_view what, uint64_t is, uint64_t expected) {
+  return absl::InvalidArgumentError(
+      absl::StrCat(what, " holds ", is, " values; ", expected, " are expected"));
+}
 
-  void Route(const GateWeights& weights) {
-    const FloatMatrix gate = Decode(weights.weight);
-    const FloatMatrix bias = Decode(weights.select_bias);
-    result_.expert_ids.resize(tokens_ * top_k_);
-    result_.weights.resize(tokens_ * top_k_);
-    result_.margins.resize(tokens_);
-    std::atomic<size_t> ties = 0;
-    ParallelFor(tokens_, threads_, [&](size_t token) {
-      std::vector<float> logits(gate.rows);
-      for (size_t expert = 0; expert < gate.rows; ++expert) {
-        logits[expert] = Dot(gate.row(expert), Row(token), d_model_);
-      }
-      const ReferenceRouting routing =
-          RouteReference(layer_.routing, model_dtype_, logits, bias.values, round_like_model_);
-      std::copy(routing.expert_ids.begin(), routing.expert_ids.end(),
-                result_.expert_ids.begin() + token * top_k_);
-      std::copy(routing.weights.begin(), routing.weights.end(),
-                result_.weights.begin() + token * top_k_);
-      result_.margins[token] = routing.margin;
-      ties += routing.tie ? 1 : 0;
-    });
-    result_.ties = ties;
-  }
-
-  absl::Status ComputeExperts(const MoeCheckpoint& checkpoint) {
-    absl::btree_map<uint32_t, std::vector<size_t>> assignments;  // By expert.
-    for (size_t i = 0; i < result_.expert_ids.size(); ++i) {
-      assignments[result_.expert_ids[i]].push_back(i);
-    }
-    std::vector<std::pair<ExpertWeights, const std::vector<size_t>*>> experts;
-    for (const auto& [expert, list] : assignments) {
-      ASSIGN_OR_RETURN(const ExpertWeights weights, checkpoint.Expert(layer_.layer, expert));
-      experts.emplace_back(weights, &list);
-    }
-    rows_.resize(tokens_ * top_k_ * d_model_);
-    ParallelFor(experts.size(), threads_, [&](size_t index) {
-      const FloatExpert expert = Decode(experts[index].first);
-      for (const size_t assignment : *experts[index].second) {
-        ComputeAssignment(expert, assignment);
-      }
-    });
-    return absl::OkStatus();
-  }
-
-  // Sums the experts' rows in slot order, and the shared expert's.
-  absl::Status Combine(const MoeCheckpoint& checkpoint) {
-    FloatExpert shared;
-    const bool has_shared = layer_.shared_intermediate_size > 0;
-    if (has_shared) {
-      ASSIGN_OR_RETURN(const ExpertWeights weights, checkpoint.Shared(layer_.layer));
-      shared = Decode(weights);
-    }
-    result_.output.resize(tokens_ * d_model_);
-    ParallelFor(tokens_, threads_, [&](size_t token) {
-      std::vector<float> shared_row(d_model_, 0.0f);
-      if (has_shared) {
-        ApplyExpert(shared, Row(token), shared_row.data());
-      }
-      for (size_t i = 0; i < d_model_; ++i) {
-        double sum = 0.0;
-        for (size_t slot = 0; slot < top_k_; ++slot) {
-          sum += rows_[(token * top_k_ + slot) * d_model_ + i];
-        }
-        result_.output[token * d_model_ + i] = static_cast<float>(sum + shared_row[i]);
-      }
-    });
-    return absl::OkStatus();
-  }
-
-  ReferenceOutput TakeResult() { return std::move(result_); }
-
- private:
-  const float* Row(size_t token) const { return hidden_ + token * d_model_; }
-
-  void ComputeAssignment(const FloatExpert& expert, size_t assignment) {
-    const float* const x = Row(assignment / top_k_);
-    float* const target = rows_.data() + assignment * d_model_;
-    const float weight = result_.weights[assignment];
-    if (layer_.routing.apply == ApplyWeight::kInput) {
-      std::vector<float> scaled(x, x + d_model_);
-      for (float& value : scaled) {
-        value *= weight;
-      }
-      ApplyExpert(expert, scaled.data(), target);
-      return;
-    }
-    ApplyExpert(expert, x, target);
-    for (size_t i = 0; i < d_model_; ++i) {
-      target[i] *= weight;
-    }
-  }
-
-  const MoeLayerDescription& layer_;
-  const DType model_dtype_;
-  const float* const hidden_;
-  const size_t tokens_;
-  const size_t d_model_;
-  const size_t top_k_;
-  const bool round_like_model_;
-  const int threads_;
-  std::vector<float> rows_;  // [tokens, top_k, d_model], weights applied.
-  ReferenceOutput result_;
-};
-
-}  // namespace
-
-absl::StatusOr<ReferenceOutput> ReferenceForward(const MoeCheckpoint& checkpoint, uint32_t layer,
-                                                 absl::Span<const float> hidden, size_t tokens,
-                                                 const ReferenceOptions& options) {
+absl::StatusOr<const MoeLayerDescription*> FindLayer(const MoeCheckpoint& checkpoint,
+                                                     uint32_t layer, const ReferenceInput& input) {
   const MoeLayerDescription* const description = checkpoint.model().FindLayer(layer);
   if (description == nullptr) {
     return absl::NotFoundError(absl::StrCat("layer ", layer, " is not a MoE layer"));
   }
   const size_t d_model = description->expert.d_model;
-  if (hidden.size() % d_model != 0 || hidden.size() / d_model != tokens) {
-    return absl::InvalidArgumentError(absl::StrCat("hidden holds ", hidden.size(), " values; ",
-                                                   tokens, " tokens of ", d_model,
-                                                   " are expected"));
+  if (input.hidden.size() % d_model != 0 || input.hidden.size() / d_model != input.tokens) {
+    return absl::InvalidArgumentError(absl::StrCat("hidden holds ", input.hidden.size(),
+                                                   " values; ", input.tokens, " tokens of ",
+                                                   d_model, " are expected"));
   }
-  Forward forward(*description, checkpoint.model().dtype, hidden.data(), tokens, options);
+  uint64_t grouped = 0;
+  for (const uint32_t size : input.group_sizes) {
+    grouped += size;
+  }
+  if (!input.group_sizes.empty() && grouped != input.tokens) {
+    return Wrong("group_sizes", grouped, input.tokens);
+  }
+  return description;
+}
+
+// Calls work(first token, number of tokens) for each group.
+void ForEachGroup(const ReferenceInput& input, const std::function<void(size_t, size_t)>& work) {
+  if (input.group_sizes.empty()) {
+    work(0, input.tokens);
+    return;
+  }
+  size_t begin = 0;
+  for (const uint32_t size : input.group_sizes) {
+    work(begin, size);
+    begin += size;
+  }
+}
+
+ReferenceGroup GroupAt(const RoutingOptions& routing, const ReferenceInput& input,
+                       const ReferenceRoutes& routes, DType model_dtype, size_t begin,
+                       size_t count) {
+  ReferenceGroup group;
+  group.logits = absl::MakeConstSpan(routes.logits)
+                     .subspan(begin * routing.num_experts, count * routing.num_experts);
+  group.select_bias = routes.select_bias;
+  if (!input.token_ids.empty()) {
+    group.token_ids = input.token_ids.subspan(begin, count);
+  }
+  group.model_dtype = model_dtype;
+  return group;
+}
+
+// The gate's product and its bias, in float32 from sums that are more exact.
+absl::Status ComputeLogits(const GateWeights& weights, const RoutingOptions& routing,
+                           const ReferenceInput& input, int threads, ReferenceRoutes* routes) {
+  ASSIGN_OR_RETURN(const FloatMatrix gate, DecodeReference(weights.weight));
+  ASSIGN_OR_RETURN(const FloatMatrix logit_bias, DecodeReference(weights.logit_bias));
+  ASSIGN_OR_RETURN(FloatMatrix select_bias, DecodeReference(weights.select_bias));
+  const size_t experts = routing.num_experts;
+  if (gate.rows != experts) {
+    return Wrong("the gate's rows", gate.rows, experts);
+  }
+  if (routing.logit_bias && logit_bias.values.size() != experts) {
+    return Wrong("the gate's logit bias", logit_bias.values.size(), experts);
+  }
+  if (routing.select_bias && select_bias.values.size() != experts) {
+    return Wrong("the gate's bias for selection", select_bias.values.size(), experts);
+  }
+  if (routing.choice == Choice::kHash && input.token_ids.size() != input.tokens) {
+    return Wrong("token_ids", input.token_ids.size(), input.tokens);
+  }
+  routes->select_bias = std::move(select_bias.values);
+  routes->logits.resize(input.tokens * experts);
+  ParallelFor(input.tokens, threads, [&](size_t token) {
+    for (size_t expert = 0; expert < experts; ++expert) {
+      float logit =
+          ReferenceDot(gate.row(expert), input.hidden.data() + token * gate.cols, gate.cols);
+      if (routing.logit_bias) {
+        logit += logit_bias.values[expert];
+      }
+      routes->logits[token * experts + expert] = logit;
+    }
+  });
+  return absl::OkStatus();
+}
+
+// One layer and one batch, on the way to its output.
+class Computation {
+ public:
+  Computation(const MoeCheckpoint& checkpoint, const MoeLayerDescription& layer,
+              const RoutingOptions& routing, const ReferenceInput& input,
+              absl::Span<const TokenExperts> chosen, int threads)
+      : checkpoint_(checkpoint),
+        layer_(layer),
+        routing_(routing),
+        input_(input),
+        chosen_(chosen),
+        threads_(threads),
+        d_model_(layer.expert.d_model) {}
+
+  // rows_: what every assignment adds, weight applied.
+  absl::Status ComputeExperts() {
+    absl::btree_map<uint32_t, std::vector<std::pair<size_t, size_t>>> assignments;  // By expert.
+    for (size_t token = 0; token < chosen_.size(); ++token) {
+      rows_.emplace_back(chosen_[token].expert_ids.size());
+      for (size_t slot = 0; slot < chosen_[token].expert_ids.size(); ++slot) {
+        assignments[chosen_[token].expert_ids[slot]].emplace_back(token, slot);
+      }
+    }
+    std::vector<const std::vector<std::pair<size_t, size_t>>*> lists;
+    std::vector<ExpertWeights> weights;
+    for (const auto& [expert, list] : assignments) {
+      ASSIGN_OR_RETURN(weights.emplace_back(), checkpoint_.Expert(layer_.layer, expert));
+      lists.push_back(&list);
+    }
+    std::vector<absl::Status> statuses(lists.size());
+    ParallelFor(lists.size(), threads_, [&](size_t i) {
+      const absl::StatusOr<FloatExpert> expert = DecodeReferenceExpert(layer_.expert, weights[i]);
+      statuses[i] = expert.status();
+      for (const auto& [token, slot] : *lists[i]) {
+        if (expert.ok()) {
+          ComputeAssignment(*expert, token, slot);
+        }
+      }
+    });
+    for (const absl::Status& status : statuses) {
+      RETURN_IF_ERROR(status);
+    }
+    return absl::OkStatus();
+  }
+
+  // Sums the experts' rows in slot order, the shared experts' and what passes by.
+  absl::StatusOr<std::vector<float>> Combine() {
+    FloatExpert shared;
+    FloatMatrix shared_gate;
+    const bool has_shared = layer_.shared_intermediate_size > 0;
+    if (has_shared) {
+      ASSIGN_OR_RETURN(const ExpertWeights weights, checkpoint_.Shared(layer_.layer));
+      ASSIGN_OR_RETURN(shared, DecodeReferenceExpert(SharedExpertOptions(layer_), weights));
+    }
+    if (layer_.shared_gate) {
+      ASSIGN_OR_RETURN(const GateWeights gate, checkpoint_.Gate(layer_.layer));
+      ASSIGN_OR_RETURN(shared_gate, DecodeReference(gate.shared_gate));
+      if (shared_gate.values.size() != d_model_) {
+        return Wrong("the shared experts' gate", shared_gate.values.size(), d_model_);
+      }
+    }
+    std::vector<float> output(input_.tokens * d_model_);
+    ParallelFor(input_.tokens, threads_, [&](size_t token) {
+      std::vector<float> shared_row(d_model_, 0.0f);
+      double share = has_shared ? 1.0 : 0.0;
+      if (has_shared) {
+        ApplyReferenceExpert(shared, Row(token), shared_row.data());
+      }
+      if (layer_.shared_gate) {
+        share = ReferenceSigmoid(ReferenceDot(shared_gate.row(0), Row(token), d_model_));
+      }
+      for (size_t i = 0; i < d_model_; ++i) {
+        double sum = share * shared_row[i] + PassedBy(token) * Row(token)[i];
+        for (const std::vector<float>& row : rows_[token]) {
+          sum += row[i];
+        }
+        output[token * d_model_ + i] = static_cast<float>(sum);
+      }
+    });
+    return output;
+  }
+
+ private:
+  const float* Row(size_t token) const { return input_.hidden.data() + token * d_model_; }
+
+  double PassedBy(size_t token) const {
+    if (routing_.pass_through == PassThrough::kNone) {
+      return 0.0;
+    }
+    double left = 1.0;
+    for (const float weight : chosen_[token].weights) {
+      left -= weight;
+    }
+    return left;
+  }
+
+  void ComputeAssignment(const FloatExpert& expert, size_t token, size_t slot) {
+    const float weight = chosen_[token].weights[slot];
+    const bool on_input = routing_.apply == ApplyWeight::kInput;
+    std::vector<float> x(Row(token), Row(token) + d_model_);
+    std::vector<float>& output = rows_[token][slot];
+    output.resize(d_model_);
+    for (float& value : x) {
+      value *= on_input ? weight : 1.0f;
+    }
+    ApplyReferenceExpert(expert, x.data(), output.data());
+    for (float& value : output) {
+      value *= on_input ? 1.0f : weight;
+    }
+  }
+
+  const MoeCheckpoint& checkpoint_;
+  const MoeLayerDescription& layer_;
+  const RoutingOptions& routing_;
+  const ReferenceInput& input_;
+  const absl::Span<const TokenExperts> chosen_;
+  const int threads_;
+  const size_t d_model_;
+  std::vector<std::vector<std::vector<float>>> rows_;  // [tokens][assignments][d_model]
+};
+
+}  // namespace
+
+size_t ReferenceRoutes::ties() const {
+  return static_cast<size_t>(
+      std::count_if(tokens.begin(), tokens.end(), [](const auto& token) { return token.tie; }));
+}
+
+std::vector<TokenExperts> ExpertsOf(absl::Span<const ReferenceRouting> routings) {
+  return {routings.begin(), routings.end()};
+}
+
+absl::StatusOr<ReferenceRoutes> RouteWithReference(const MoeCheckpoint& checkpoint, uint32_t layer,
+                                                   const RoutingOptions& routing,
+                                                   const ReferenceInput& input,
+                                                   const ReferenceOptions& options) {
+  RETURN_IF_ERROR(FindLayer(checkpoint, layer, input).status());
+  if (const std::string random = RandomPart(routing); !random.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("layer ", layer, " is routed at random (", random,
+                     "), which cannot be repeated outside of the router"));
+  }
+  ReferenceRoutes routes;
   ASSIGN_OR_RETURN(const GateWeights gate, checkpoint.Gate(layer));
-  forward.Route(gate);
-  RETURN_IF_ERROR(forward.ComputeExperts(checkpoint));
-  RETURN_IF_ERROR(forward.Combine(checkpoint));
-  return forward.TakeResult();
+  RETURN_IF_ERROR(ComputeLogits(gate, routing, input, options.threads, &routes));
+  ForEachGroup(input, [&](size_t begin, size_t count) {
+    ReferenceGroup group = GroupAt(routing, input, routes, checkpoint.model().dtype, begin, count);
+    group.round_like_model = options.round_like_model;
+    for (ReferenceRouting& token : RouteReference(routing, group)) {
+      routes.tokens.push_back(std::move(token));
+    }
+  });
+  return routes;
+}
+
+std::vector<bool> RoundingExplains(const MoeCheckpoint& checkpoint, const RoutingOptions& routing,
+                                   const ReferenceInput& input, const ReferenceRoutes& routes,
+                                   absl::Span<const TokenExperts> reported) {
+  std::vector<bool> explained;
+  const auto explain = [&](size_t begin, size_t count) {
+    const ReferenceGroup group =
+        GroupAt(routing, input, routes, checkpoint.model().dtype, begin, count);
+    explained.insert(
+        explained.end(), count,
+        RoundingExplains(routing, group, absl::MakeConstSpan(routes.tokens).subspan(begin, count),
+                         reported.subspan(begin, count)));
+  };
+  if (routing.looks_at_groups()) {
+    ForEachGroup(input, explain);
+  } else {
+    for (size_t token = 0; token < input.tokens; ++token) {
+      explain(token, 1);
+    }
+  }
+  return explained;
+}
+
+absl::StatusOr<std::vector<float>> ComputeWithReference(const MoeCheckpoint& checkpoint,
+                                                        uint32_t layer,
+                                                        const RoutingOptions& routing,
+                                                        const ReferenceInput& input,
+                                                        absl::Span<const TokenExperts> chosen,
+                                                        const ReferenceOptions& options) {
+  ASSIGN_OR_RETURN(const MoeLayerDescription* const description,
+                   FindLayer(checkpoint, layer, input));
+  if (chosen.size() != input.tokens) {
+    return Wrong("the list of chosen experts", chosen.size(), input.tokens);
+  }
+  for (const TokenExperts& token : chosen) {
+    if (token.weights.size() != token.expert_ids.size()) {
+      return Wrong("a token's list of weights", token.weights.size(), token.expert_ids.size());
+    }
+  }
+  Computation computation(checkpoint, *description, routing, input, chosen, options.threads);
+  RETURN_IF_ERROR(computation.ComputeExperts());
+  return computation.Combine();
 }
 
 }  // namespace expertmesh

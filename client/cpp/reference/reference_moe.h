@@ -1,6 +1,6 @@
 // One MoE layer, computed the simple way: what the mesh's answers are checked against. It shares
-// the checkpoint reader with the services and nothing else; routing and expert math are written
-// here a second time, with plain loops.
+// the checkpoint reader with the services and nothing else; decoding of weights, routing and expert
+// math are written here a second time, with plain loops.
 #ifndef EXPERTMESH_CLIENT_CPP_REFERENCE_REFERENCE_MOE_H_
 #define EXPERTMESH_CLIENT_CPP_REFERENCE_REFERENCE_MOE_H_
 
@@ -10,54 +10,71 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "client/cpp/reference/reference_routing.h"
 #include "common/checkpoint/moe_checkpoint.h"
 #include "common/model/model_description.h"
-#include "common/tensor/dtype.h"
 
 namespace expertmesh {
 
+// Tokens of one layer.
+struct ReferenceInput {
+  absl::Span<const float> hidden;  // [tokens, d_model]
+  size_t tokens = 0;
+  // [tokens], or empty: needed for hash routing only.
+  absl::Span<const uint32_t> token_ids = {};
+  // Tokens of each group, in order, adding up to `tokens`. Empty: one group.
+  absl::Span<const uint32_t> group_sizes = {};
+};
+
 struct ReferenceOptions {
-  // Round logits and weights to the model's dtype where the family does (LogitDType::kModel,
-  // WeightDType::kModel). Without it everything is float32.
+  // Round logits, scores and weights to the model's dtype where the family does. Without it
+  // everything is float32.
   bool round_like_model = true;
   // Threads to use; 0: one per core.
   int threads = 0;
 };
 
-// How one token is routed.
-struct ReferenceRouting {
-  // By falling choice, the lower index first among equals; top_k of each.
-  std::vector<uint32_t> expert_ids;
-  std::vector<float> weights;
-  // How much the last chosen expert (or group) is ahead of the first one left out, in units of the
-  // choice (score plus bias). Small: another way of rounding may choose differently. Infinite when
-  // nothing was left out.
-  float margin = 0.0f;
-  // The margin is exactly 0: the lower index won.
-  bool tie = false;
+// How the tokens of one layer are routed, and from what.
+struct ReferenceRoutes {
+  // [tokens, num_experts], as ReferenceGroup::logits.
+  std::vector<float> logits;
+  // [num_experts] or empty.
+  std::vector<float> select_bias;
+  // One for each token.
+  std::vector<ReferenceRouting> tokens;
+
+  size_t ties() const;
 };
 
-// Routes one token by its logits. `select_bias` has num_experts values when
-// routing.select_bias, and is ignored otherwise. `model_dtype` is what kModel rounds to.
-ReferenceRouting RouteReference(const RoutingOptions& routing, DType model_dtype,
-                                absl::Span<const float> logits, absl::Span<const float> select_bias,
-                                bool round_like_model = true);
+// Routes by `routing`, which need not be the checkpoint's own.
+//   NOT_FOUND            `layer` is not a MoE layer.
+//   INVALID_ARGUMENT     sizes that do not fit.
+//   FAILED_PRECONDITION  the routing is random; the message says what makes it so.
+absl::StatusOr<ReferenceRoutes> RouteWithReference(const MoeCheckpoint& checkpoint, uint32_t layer,
+                                                   const RoutingOptions& routing,
+                                                   const ReferenceInput& input,
+                                                   const ReferenceOptions& options = {});
 
-struct ReferenceOutput {
-  std::vector<float> output;         // [tokens, d_model], shared experts included.
-  std::vector<uint32_t> expert_ids;  // [tokens, top_k]
-  std::vector<float> weights;        // [tokens, top_k]
-  std::vector<float> margins;        // [tokens]
-  size_t ties = 0;                   // Tokens with a tie.
-};
+// For each token, whether logits that differ in their last bits only lead to the experts that were
+// `reported` for its group.
+std::vector<bool> RoundingExplains(const MoeCheckpoint& checkpoint, const RoutingOptions& routing,
+                                   const ReferenceInput& input, const ReferenceRoutes& routes,
+                                   absl::Span<const TokenExperts> reported);
 
-// The output of one MoE layer for `hidden` [tokens, d_model]. Holds one expert per thread as
-// float32, and one row of output per assignment. The result does not depend on `threads`.
-//   NOT_FOUND         `layer` is not a MoE layer.
-//   INVALID_ARGUMENT  hidden.size() is not tokens * d_model.
-absl::StatusOr<ReferenceOutput> ReferenceForward(const MoeCheckpoint& checkpoint, uint32_t layer,
-                                                 absl::Span<const float> hidden, size_t tokens,
-                                                 const ReferenceOptions& options = {});
+// The layer's output [tokens, d_model], shared experts and what passes by included, for tokens that
+// go to the experts of `chosen`, one for each token. Holds one expert per thread as float32, and
+// one row of output per assignment. The result does not depend on `threads`.
+//   NOT_FOUND         `layer` is not a MoE layer, or has no such expert.
+//   INVALID_ARGUMENT  sizes that do not fit.
+absl::StatusOr<std::vector<float>> ComputeWithReference(const MoeCheckpoint& checkpoint,
+                                                        uint32_t layer,
+                                                        const RoutingOptions& routing,
+                                                        const ReferenceInput& input,
+                                                        absl::Span<const TokenExperts> chosen,
+                                                        const ReferenceOptions& options = {});
+
+// The experts of each token alone.
+std::vector<TokenExperts> ExpertsOf(absl::Span<const ReferenceRouting> routings);
 
 }  // namespace expertmesh
 

@@ -5,18 +5,32 @@
 
 #include <cmath>
 #include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "common/model/routing_json.h"
+#include "tests/unit/client/tiny_checkpoint.h"
 
 namespace expertmesh {
 namespace {
 
-// Two tokens of width 2 with two experts each.
-ReferenceOutput Reference() {
-  ReferenceOutput reference;
-  reference.output = {3, 4, 0, 10};
-  reference.expert_ids = {0, 1, 2, 3};
-  reference.weights = {1, 1, 1, 1};
-  reference.margins = {0.5f, 0.5f};
-  return reference;
+// What the reference says of two tokens of width 2 with two experts each.
+struct Reference {
+  std::vector<float> output = {3, 4, 0, 10};
+  std::vector<ReferenceRouting> routed = {Routed({0, 1}), Routed({2, 3})};
+
+  static ReferenceRouting Routed(std::vector<uint32_t> ids) {
+    ReferenceRouting routing;
+    routing.expert_ids = std::move(ids);
+    routing.weights = {0.5f, 0.25f};
+    routing.margin = 0.5f;
+    return routing;
+  }
+};
+
+Agreement Compare(const Sample& sample, const Reference& reference) {
+  return Compare(sample, reference.routed, reference.output);
 }
 
 Sample Same() {
@@ -24,7 +38,7 @@ Sample Same() {
   sample.tokens = 2;
   sample.hidden = {1, 1, 1, 1};
   sample.output = {3, 4, 0, 10};
-  sample.expert_ids = {0, 1, 2, 3};
+  sample.chosen = {{{0, 1}, {0.5f, 0.25f}}, {{2, 3}, {0.5f, 0.25f}}};
   return sample;
 }
 
@@ -49,20 +63,20 @@ TEST(CompareTest, NotANumberIsInfinitelyWrong) {
   sample.output[3] = std::numeric_limits<float>::quiet_NaN();
   EXPECT_FALSE(Compare(sample, Reference()).Within(1e9));
   sample = Same();
-  ReferenceOutput reference = Reference();
+  Reference reference;
   reference.output = {0, 0, 0, 10};
   EXPECT_TRUE(std::isinf(Compare(sample, reference).worst_error));
 }
 
 TEST(CompareTest, OrderOfExpertsDoesNotMatter) {
   Sample sample = Same();
-  sample.expert_ids = {1, 0, 3, 2};
+  std::swap(sample.chosen[0].expert_ids[0], sample.chosen[0].expert_ids[1]);
   EXPECT_EQ(Compare(sample, Reference()).same_experts, 2u);
 }
 
 TEST(CompareTest, OtherExpertsAreWrongHoweverSmallTheError) {
   Sample sample = Same();
-  sample.expert_ids = {0, 5, 2, 3};
+  sample.chosen[0].expert_ids = {0, 5};
   const Agreement agreement = Compare(sample, Reference());
   EXPECT_EQ(agreement.other_experts, 1u);
   EXPECT_EQ(agreement.same_experts, 1u);
@@ -71,18 +85,31 @@ TEST(CompareTest, OtherExpertsAreWrongHoweverSmallTheError) {
 
 TEST(CompareTest, OtherExpertsAreFineWhenTheChoiceIsATie) {
   Sample sample = Same();
-  sample.expert_ids = {0, 5, 2, 3};
+  sample.chosen[0].expert_ids = {0, 5};
   sample.output[0] = 100;
-  ReferenceOutput reference = Reference();
-  reference.margins[0] = 0;
+  Reference reference;
+  reference.routed[0].margin = 0;
   const Agreement agreement = Compare(sample, reference);
   EXPECT_EQ(agreement.ties, 1u);
   EXPECT_TRUE(agreement.Within(0));
 }
 
+TEST(CompareTest, OtherWeightsAreFineOnlyWhenADecisionIsATie) {
+  Sample sample = Same();
+  sample.output[0] = 100;
+  sample.chosen[0].weights[0] = 0.4f;
+  Reference reference;
+  EXPECT_FALSE(Compare(sample, reference).Within(0.1));
+  reference.routed[0].margin = 0;
+  EXPECT_TRUE(Compare(sample, reference).Within(0.1));
+  // With the same weights a tie excuses nothing.
+  sample.chosen[0].weights[0] = 0.5f;
+  EXPECT_FALSE(Compare(sample, reference).Within(0.1));
+}
+
 TEST(CompareTest, AnswersWithoutRoutingCannotAgree) {
   Sample sample = Same();
-  sample.expert_ids.clear();
+  sample.chosen.clear();
   EXPECT_FALSE(Compare(sample, Reference()).Within(1));
 }
 
@@ -92,15 +119,118 @@ TEST(CompareTest, SampleTakesTheFirstTokensAndChecksTheShape) {
   answer.output = client::Matrix::Take(2, 2, {5, 6, 7, 8});
   answer.routing.experts_per_token = 2;
   answer.routing.expert_ids = {0, 1, 2, 3};
+  answer.routing.expert_weights = {0.5f, 0.25f, 0.75f, 0.125f};
   Sample sample;
   ASSERT_TRUE(sample.Add(request, answer, 1).ok());
+  EXPECT_FALSE(sample.whole);
   ASSERT_TRUE(sample.Add(request, answer, 9).ok());
   EXPECT_EQ(sample.tokens, 3u);
   EXPECT_THAT(sample.hidden, testing::ElementsAre(1, 2, 1, 2, 3, 4));
   EXPECT_THAT(sample.output, testing::ElementsAre(5, 6, 5, 6, 7, 8));
-  EXPECT_THAT(sample.expert_ids, testing::ElementsAre(0, 1, 0, 1, 2, 3));
+  ASSERT_EQ(sample.chosen.size(), 3u);
+  EXPECT_THAT(sample.chosen[1].expert_ids, testing::ElementsAre(0, 1));
+  EXPECT_THAT(sample.chosen[2].expert_ids, testing::ElementsAre(2, 3));
+  EXPECT_THAT(sample.chosen[2].weights, testing::ElementsAre(0.75f, 0.125f));
+  EXPECT_THAT(sample.group_sizes, testing::ElementsAre(1, 2));
   answer.output = client::Matrix::Take(1, 2, {5, 6});
   EXPECT_EQ(sample.Add(request, answer, 1).code(), absl::StatusCode::kFailedPrecondition);
+}
+
+// What a correct mesh says of tokens (2, 1) and (-1, 3) of the tiny model.
+Sample FromTheMesh(const TinyCheckpoint& checkpoint, const std::vector<TokenExperts>& chosen) {
+  Sample sample;
+  sample.tokens = 2;
+  sample.hidden = {2, 1, -1, 3};
+  sample.chosen = chosen;
+  ReferenceInput input;
+  input.hidden = sample.hidden;
+  input.tokens = 2;
+  sample.output =
+      ComputeWithReference(checkpoint, 1, checkpoint.model().layers[0].routing, input, chosen)
+          .value();
+  return sample;
+}
+
+client::LayerInfo Layer(const std::string& routing = "") {
+  client::LayerInfo layer;
+  layer.layer = 1;
+  layer.num_experts = 2;
+  layer.routing = routing;
+  return layer;
+}
+
+const float kFirst = 0.7310586f;   // 1 / (1 + e^-1)
+const float kSecond = 0.9820138f;  // 1 / (1 + e^-4)
+
+TEST(CompareWithReferenceTest, ChecksRouting) {
+  const TinyCheckpoint checkpoint;
+  const client::LayerInfo layer = Layer();
+  const auto right = CompareWithReference(
+      checkpoint, layer, FromTheMesh(checkpoint, {{{0}, {kFirst}}, {{1}, {kSecond}}}));
+  ASSERT_TRUE(right.ok()) << right.status();
+  EXPECT_EQ(right->same_experts, 2u);
+  EXPECT_TRUE(right->Within(1e-6));
+  EXPECT_EQ(right->routing_taken_because, "");
+  const auto expert = CompareWithReference(
+      checkpoint, layer, FromTheMesh(checkpoint, {{{1}, {kFirst}}, {{1}, {kSecond}}}));
+  EXPECT_EQ(expert->other_experts, 1u);
+  const auto weight = CompareWithReference(
+      checkpoint, layer, FromTheMesh(checkpoint, {{{0}, {0.5f}}, {{1}, {kSecond}}}));
+  EXPECT_FALSE(weight->Within(1e-2));
+}
+
+TEST(CompareWithReferenceTest, RoutingInForceIsTheRoutersWord) {
+  const TinyCheckpoint checkpoint;
+  const Sample sample = FromTheMesh(checkpoint, {{{0}, {2 * kFirst}}, {{1}, {2 * kSecond}}});
+  client::LayerInfo layer = Layer();
+  EXPECT_FALSE(CompareWithReference(checkpoint, layer, sample)->Within(1e-2));
+  RoutingOptions doubled = checkpoint.model().layers[0].routing;
+  doubled.scale = 2;
+  layer.routing = RoutingJson(doubled);
+  EXPECT_TRUE(CompareWithReference(checkpoint, layer, sample)->Within(1e-6));
+  layer.routing = "{";
+  EXPECT_EQ(CompareWithReference(checkpoint, layer, sample).status().code(),
+            absl::StatusCode::kInternal);
+}
+
+TEST(CompareWithReferenceTest, RandomRoutingIsTakenFromTheAnswer) {
+  const TinyCheckpoint checkpoint;
+  const client::LayerInfo layer = Layer(R"({"noise": "gumbel"})");
+  // Experts and weights that nothing but noise could give.
+  Sample sample = FromTheMesh(checkpoint, {{{1}, {0.25f}}, {{0, 1}, {0.5f, 2.0f}}});
+  const auto agreement = CompareWithReference(checkpoint, layer, sample);
+  ASSERT_TRUE(agreement.ok()) << agreement.status();
+  EXPECT_TRUE(agreement->Within(1e-6));
+  EXPECT_EQ(agreement->routing_taken_because, "noise = gumbel");
+  sample.output[0] += 1;
+  EXPECT_FALSE(CompareWithReference(checkpoint, layer, sample)->Within(1e-2));
+  sample.chosen.clear();
+  const absl::Status refused = CompareWithReference(checkpoint, layer, sample).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(refused.message()), testing::HasSubstr("noise = gumbel"));
+}
+
+TEST(CompareWithReferenceTest, PartOfAGroupCannotBeRouted) {
+  const TinyCheckpoint checkpoint;
+  const client::LayerInfo layer = Layer(R"({"capacity_tokens": 1})");
+  Sample sample = FromTheMesh(checkpoint, {{{0}, {kFirst}}, {{1}, {kSecond}}});
+  sample.group_sizes = {2};
+  EXPECT_EQ(CompareWithReference(checkpoint, layer, sample)->routing_taken_because, "");
+  sample.whole = false;
+  EXPECT_EQ(CompareWithReference(checkpoint, layer, sample)->routing_taken_because,
+            "not all tokens of a group");
+}
+
+TEST(CompareWithReferenceTest, LastBitsOfLogitsAreForgiven) {
+  const TinyCheckpoint checkpoint;
+  const client::LayerInfo layer = Layer();
+  Sample sample = FromTheMesh(checkpoint, {{{1}, {0.5f}}, {{1}, {kSecond}}});
+  sample.hidden[0] = 1.000004f;  // Expert 0 by a hair; its margin is above what counts as a tie.
+  sample.hidden[1] = 1.0f;
+  const auto agreement = CompareWithReference(checkpoint, layer, sample);
+  ASSERT_TRUE(agreement.ok()) << agreement.status();
+  EXPECT_EQ(agreement->ties, 1u);
+  EXPECT_EQ(agreement->other_experts, 0u);
 }
 
 }  // namespace

@@ -2,7 +2,6 @@
 
 #include <limits>
 
-#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -44,15 +43,7 @@ RoutingOptions Unusual() {
 }
 
 TEST(RoutingJson, WhatIsWrittenReadsBackTheSame) {
-  // Less what only a checkpoint can say.
-  std::string text = RoutingJson(Unusual());
-  for (const char* fixed : {"\"num_experts\":0,", "\"logit_bias\":false,", "\"select_bias\":false,",
-                            "\"apply\":\"output\","}) {
-    const size_t at = text.find(fixed);
-    ASSERT_NE(at, std::string::npos) << fixed << " in " << text;
-    text.erase(at, std::string(fixed).size());
-  }
-  const auto read = WithRoutingJson(RoutingOptions{}, text);
+  const auto read = WithRoutingJson(RoutingOptions{}, RoutingJson(Unusual()));
   ASSERT_TRUE(read.ok()) << read.status();
   EXPECT_EQ(*read, Unusual());
 }
@@ -84,6 +75,7 @@ TEST(RoutingJson, ErrorsNameTheOptionAndWhatItMustBe) {
   EXPECT_THAT(error(R"({"scale": 1e300})"), HasSubstr("must be a finite number"));
   EXPECT_THAT(error(R"({"sorted_selection": 1})"), HasSubstr("true or false"));
   EXPECT_THAT(error(R"({"num_experts": 4})"), HasSubstr("cannot be changed"));
+  EXPECT_THAT(error(R"({"apply": "input"})"), HasSubstr("cannot be changed"));
 }
 
 }  // namespace
