@@ -76,34 +76,31 @@ void BatchRun::GatherRows() {
 
 void BatchRun::Route() {
   thread_local GateScratch scratch;
-  const size_t assignments = size_t{rows_} * layer_->description->routing.top_k;
-  expert_ids_.resize(assignments);
-  expert_weights_.resize(assignments);
-  const absl::Status status =
-      layer_->gate->Route(hidden_states_->data(), environment_->activation_dtype, rows_, &scratch,
-                          absl::MakeSpan(expert_ids_), absl::MakeSpan(expert_weights_));
+  std::vector<RequestTokens> requests;
+  for (const ForwardJobPtr& job : jobs_) {
+    requests.push_back(job->tokens(layer_->description.routing.seed));
+  }
+  const absl::Status status = layer_->gate->Route(
+      hidden_states_->data(), environment_->activation_dtype, requests, &scratch, &routed_);
   if (!status.ok()) {
     FailAll(status, "gate");
     return;
   }
   LayerLoadCounters& load = *layer_->load;
   load.tokens.fetch_add(rows_, std::memory_order_relaxed);
-  for (const uint32_t expert : expert_ids_) {
+  for (const uint32_t expert : routed_.expert_ids) {
     load.assignments[expert].fetch_add(1, std::memory_order_relaxed);
   }
+  environment_->metrics->dropped_assignments.Increment(static_cast<double>(routed_.dropped.size()));
 }
 
 void BatchRun::DispatchAll() {
   const std::shared_ptr<const Placement> placement = environment_->fleet->placement();
-  const std::vector<ExpertReplicas>* replicas = placement->Layer(layer_->description->layer);
+  const std::vector<ExpertReplicas>* replicas = placement->Layer(layer_->description.layer);
   EXPERTMESH_CHECK(replicas != nullptr);
   std::vector<uint32_t> rows(rows_);
   std::iota(rows.begin(), rows.end(), 0);
-  std::vector<uint32_t> row_begin(rows_ + 1);
-  for (uint32_t row = 0; row <= rows_; ++row) {
-    row_begin[row] = row * layer_->description->routing.top_k;
-  }
-  const Assignments assignments{rows, row_begin, expert_ids_, expert_weights_};
+  const Assignments assignments{rows, routed_.token_begin, routed_.expert_ids, routed_.weights};
   BatchPlan plan =
       PlanBatch(*replicas, assignments, [this](NodeIndex node) { return LoadOf(node); });
   environment_->metrics->batch_nodes.Observe(static_cast<double>(plan.nodes.size()));
@@ -119,7 +116,11 @@ void BatchRun::ComputeShared() {
   std::vector<uint32_t> row_begin(rows_ + 1);
   std::iota(row_begin.begin(), row_begin.end(), 0);
   const std::vector<const PackedExpert*> experts(rows_, layer_->shared_expert.get());
-  const std::vector<float> weights(rows_, 1.0f);
+  std::vector<float> weights(rows_, 1.0f);
+  if (layer_->shared_gate != nullptr) {
+    layer_->shared_gate->Weights(hidden_states_->data(), environment_->activation_dtype,
+                                 absl::MakeSpan(weights));
+  }
   GroupedBatch batch;
   batch.hidden_states = hidden_states_->data();
   batch.rows = rows_;
@@ -178,7 +179,7 @@ void BatchRun::Send(NodePlan plan, const std::shared_ptr<const Placement>& place
   }
   part->batch = std::make_shared<NodeBatch>();
   NodeBatch& batch = *part->batch;
-  batch.layer = layer_->description->layer;
+  batch.layer = layer_->description.layer;
   batch.d_model = environment_->d_model;
   batch.plan = std::move(plan);
   batch.partials.Resize(batch.plan.rows.size() * environment_->d_model * sizeof(float));
@@ -212,7 +213,11 @@ std::vector<Frame> BatchRun::EncodeFrames(const NodePlan& plan, uint64_t batch_i
     }
   }
   // An assignment takes up to 5 bytes of id and 4 of weight, a row up to 5 more for its count.
-  const uint64_t row_cost = row_bytes + 9 * uint64_t{layer_->description->routing.top_k} + 5;
+  uint64_t most = 0;
+  for (uint32_t row = 0; row < total; ++row) {
+    most = std::max<uint64_t>(most, plan.row_begin[row + 1] - plan.row_begin[row]);
+  }
+  const uint64_t row_cost = row_bytes + 9 * most + 5;
   const uint64_t room = frame_limit > kFrameHeaderBytes ? frame_limit - kFrameHeaderBytes : 0;
   const uint32_t rows_per_frame = static_cast<uint32_t>(std::max<uint64_t>(1, room / row_cost));
   const absl::Time deadline = LatestDeadline();
@@ -222,7 +227,7 @@ std::vector<Frame> BatchRun::EncodeFrames(const NodePlan& plan, uint64_t batch_i
     const uint32_t end = std::min(total, begin + rows_per_frame);
     v1::ComputeRequest request;
     request.set_batch_id(batch_id);
-    request.set_layer(layer_->description->layer);
+    request.set_layer(layer_->description.layer);
     request.set_epoch(epoch);
     request.set_total_rows(total);
     request.set_first_row(begin);
@@ -291,8 +296,8 @@ void BatchRun::Narrow(const Part& part, ExpertReplicas* replicas) {
 void BatchRun::PlanAnew(const std::shared_ptr<Part>& part) {
   const NodePlan& plan = part->batch->plan;
   const std::shared_ptr<const Placement> placement = environment_->fleet->placement();
-  const std::vector<ExpertReplicas>& before = *part->placement->Layer(layer_->description->layer);
-  const std::vector<ExpertReplicas>& now = *placement->Layer(layer_->description->layer);
+  const std::vector<ExpertReplicas>& before = *part->placement->Layer(layer_->description.layer);
+  const std::vector<ExpertReplicas>& now = *placement->Layer(layer_->description.layer);
   std::vector<ExpertReplicas> replicas(now.size());
   for (const uint32_t expert : plan.expert_ids) {
     if (replicas[expert].missing()) {
@@ -316,7 +321,7 @@ void BatchRun::FailUnplaced(const std::vector<Unplaced>& unplaced, const absl::S
                                       ? cause.code()
                                       : absl::StatusCode::kUnavailable;
     std::string message =
-        absl::StrCat("layer ", layer_->description->layer, ": no ready node holds expert",
+        absl::StrCat("layer ", layer_->description.layer, ": no ready node holds expert",
                      experts.size() == 1 ? " " : "s ", absl::StrJoin(experts, ", "),
                      "; retry when one does (Control.GetTopology tells)");
     if (!cause.ok()) {
@@ -399,7 +404,10 @@ void BatchRun::CombineAndAnswer() {
   Combine(contributions, has_shared ? shared_output_.as<float>() : nullptr, rows_, d_model,
           sum->as<float>());
 
-  const uint32_t top_k = layer_->description->routing.top_k;
+  if (layer_->description.routing.pass_through == PassThrough::kComplement) {
+    AddComplements(routed_, hidden_states_->data(), environment_->activation_dtype, d_model,
+                   sum->as<float>());
+  }
   for (size_t i = 0; i < jobs_.size(); ++i) {
     ForwardJob& job = *jobs_[i];
     const size_t first = first_row_of_job_[i];
@@ -417,14 +425,9 @@ void BatchRun::CombineAndAnswer() {
     response.mutable_status();
     response.set_epoch(epoch_.load());
     if (job.request.return_routing()) {
-      v1::Routing& routing = *response.mutable_routing();
-      routing.set_experts_per_token(top_k);
-      const size_t begin = first * top_k;
-      const size_t end = begin + job.rows() * top_k;
-      routing.mutable_expert_ids()->Add(expert_ids_.begin() + begin, expert_ids_.begin() + end);
-      routing.mutable_expert_weights()->Add(expert_weights_.begin() + begin,
-                                            expert_weights_.begin() + end);
+      WriteRouting(first, job.rows(), response.mutable_routing());
     }
+    WriteDropped(first, job.rows(), &response);
     v1::ForwardTiming& timing = *response.mutable_timing();
     timing.set_queue_us(ToMicros(closed_at_ - job.arrival));
     timing.set_route_us(ToMicros(dispatched_at_ - closed_at_));
@@ -433,6 +436,38 @@ void BatchRun::CombineAndAnswer() {
     timing.set_batch_tokens(rows_);
     timing.set_nodes(static_cast<uint32_t>(nodes.size()));
     job.Answer(std::move(response), std::move(output));
+  }
+}
+
+void BatchRun::WriteRouting(size_t first, size_t rows, v1::Routing* routing) const {
+  const RoutingOptions& options = layer_->description.routing;
+  const auto begin = routed_.token_begin.begin() + static_cast<ptrdiff_t>(first);
+  bool uniform = options.choice != Choice::kExpertChoice;
+  for (size_t row = 0; row < rows && uniform; ++row) {
+    uniform = begin[row + 1] - begin[row] == options.top_k;
+  }
+  if (uniform) {
+    routing->set_experts_per_token(options.top_k);
+  } else {
+    for (size_t row = 0; row < rows; ++row) {
+      routing->add_assignments_per_token(begin[row + 1] - begin[row]);
+    }
+  }
+  routing->mutable_expert_ids()->Add(routed_.expert_ids.begin() + begin[0],
+                                     routed_.expert_ids.begin() + begin[rows]);
+  routing->mutable_expert_weights()->Add(routed_.weights.begin() + begin[0],
+                                         routed_.weights.begin() + begin[rows]);
+}
+
+void BatchRun::WriteDropped(size_t first, size_t rows, v1::ForwardResponse* response) const {
+  const auto by_token = [](const DroppedAssignment& dropped, size_t token) {
+    return dropped.token < token;
+  };
+  auto dropped = std::lower_bound(routed_.dropped.begin(), routed_.dropped.end(), first, by_token);
+  for (; dropped != routed_.dropped.end() && dropped->token < first + rows; ++dropped) {
+    v1::DroppedAssignment& told = *response->add_dropped();
+    told.set_token(dropped->token - static_cast<uint32_t>(first));
+    told.set_expert(dropped->expert);
   }
 }
 

@@ -25,13 +25,15 @@
 #include "router_service/fleet.h"
 #include "router_service/forward_job.h"
 #include "router_service/gate/gate.h"
+#include "router_service/gate/shared_gate.h"
 #include "router_service/metrics.h"
 #include "router_service/node_link.h"
 #include "router_service/planner.h"
 
 namespace expertmesh {
 
-// Assignments per expert of one layer since the router started. Thread-safe.
+// Assignments computed (those dropped for want of capacity not counted) per expert of one layer
+// since the router started. Thread-safe.
 struct LayerLoadCounters {
   explicit LayerLoadCounters(uint32_t num_experts) : assignments(num_experts) {}
   std::atomic<uint64_t> tokens{0};
@@ -40,10 +42,12 @@ struct LayerLoadCounters {
 
 // What all batches of one layer share. Outlives them.
 struct LayerRuntime {
-  const MoeLayerDescription* description = nullptr;
+  // With the routing options in force.
+  MoeLayerDescription description;
   std::unique_ptr<const Gate> gate;
   // Null when the layer has none.
   std::shared_ptr<const PackedExpert> shared_expert;
+  std::unique_ptr<const SharedGate> shared_gate;
   std::unique_ptr<LayerLoadCounters> load;
 };
 
@@ -115,6 +119,9 @@ class BatchRun : public std::enable_shared_from_this<BatchRun> {
   void WorkDone();
   void Finish();
   void CombineAndAnswer();
+  // Of the rows [first, first + rows).
+  void WriteRouting(size_t first, size_t rows, v1::Routing* routing) const;
+  void WriteDropped(size_t first, size_t rows, v1::ForwardResponse* response) const;
 
   const RunEnvironment* const environment_;
   const LayerRuntime* const layer_;
@@ -126,8 +133,7 @@ class BatchRun : public std::enable_shared_from_this<BatchRun> {
   uint32_t rows_ = 0;
   std::vector<uint32_t> first_row_of_job_;
   std::shared_ptr<AlignedBuffer> hidden_states_;  // [rows, d_model] of the activation dtype.
-  std::vector<uint32_t> expert_ids_;              // [rows, top_k]
-  std::vector<float> expert_weights_;
+  RoutedTokens routed_;
   AlignedBuffer shared_output_;  // [rows, d_model] float32, read after the last WorkDone.
   absl::Time dispatched_at_;
 

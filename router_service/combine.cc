@@ -1,6 +1,7 @@
 #include "router_service/combine.h"
 
 #include <algorithm>
+#include <vector>
 
 namespace expertmesh {
 namespace {
@@ -23,6 +24,23 @@ void Combine(absl::Span<const Contribution> contributions, const float* shared, 
   }
   if (shared != nullptr) {
     AddRow(shared, rows * d_model, output);
+  }
+}
+
+void AddComplements(const RoutedTokens& routed, const void* hidden_states, DType dtype,
+                    size_t d_model, float* output) {
+  const auto* source = static_cast<const uint8_t*>(hidden_states);
+  std::vector<float> row(d_model);
+  for (size_t token = 0; token < routed.tokens(); ++token) {
+    float left = 1.0f;
+    for (uint32_t at = routed.token_begin[token]; at < routed.token_begin[token + 1]; ++at) {
+      left -= routed.weights[at];
+    }
+    ConvertElements(dtype, source + token * d_model * BytesOf(dtype), DType::kF32, row.data(),
+                    d_model);
+    for (size_t i = 0; i < d_model; ++i) {
+      output[token * d_model + i] += left * row[i];
+    }
   }
 }
 

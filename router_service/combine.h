@@ -6,6 +6,8 @@
 #include <cstdint>
 
 #include "absl/types/span.h"
+#include "common/tensor/dtype.h"
+#include "router_service/gate/routed_tokens.h"
 
 namespace expertmesh {
 
@@ -20,6 +22,13 @@ struct Contribution {
 // overwritten.
 void Combine(absl::Span<const Contribution> contributions, const float* shared, size_t rows,
              size_t d_model, float* output);
+
+// PassThrough::kComplement: adds (1 - sum of its weights) times the hidden state to every row.
+//   routed         the rows' assignments
+//   hidden_states  [rows, d_model] of `dtype`, an activation type
+//   output         [rows, d_model] float32, in place
+void AddComplements(const RoutedTokens& routed, const void* hidden_states, DType dtype,
+                    size_t d_model, float* output);
 
 }  // namespace expertmesh
 

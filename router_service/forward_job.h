@@ -15,12 +15,19 @@
 #include "common/tensor/dtype.h"
 #include "common/wire/message_codec.h"
 #include "expertmesh/v1/router.pb.h"
+#include "router_service/gate/routed_tokens.h"
 
 namespace expertmesh {
 
 // Called once. `output` is empty on error. May run on any thread; must not block.
 using Respond =
     std::function<void(v1::ForwardResponse response, std::optional<TensorFrame> output)>;
+
+// What routing needs to know of a request's tokens. Valid for as long as `request`.
+inline RequestTokens TokensOf(const v1::ForwardRequest& request, uint64_t rows, uint64_t seed) {
+  return {rows, request.group_sizes(), request.token_ids(),
+          request.has_routing_seed() ? request.routing_seed() : seed};
+}
 
 // Fields are constant after construction; answering is thread-safe, and only the first answer
 // counts.
@@ -43,6 +50,8 @@ class ForwardJob {
   const absl::Time deadline;  // InfiniteFuture when there is none.
 
   uint64_t rows() const { return hidden_states.rows; }
+  // As routing sees it; `seed`: when the request brings none. Valid for as long as the job.
+  RequestTokens tokens(uint64_t seed) const { return TokensOf(request, rows(), seed); }
   bool answered() const { return answered_.load(std::memory_order_acquire); }
 
   // Answers DEADLINE_EXCEEDED when the deadline passes first. At most once, before the job is

@@ -39,6 +39,9 @@ ABSL_FLAG(std::string, compute_dtype, "auto",
           "Type of activations and shared experts: auto (as the checkpoint), f32 or bf16");
 ABSL_FLAG(std::string, tie_order, "lowest-index",
           "Which of several equal scores wins: lowest-index or torch-cpu");
+ABSL_FLAG(std::string, routing, "",
+          "Routing options that replace the checkpoint's in every layer, one JSON object, such as "
+          "'{\"capacity_factor\": 1.25}'; see README.md, Routers");
 ABSL_FLAG(int, threads, 0, "Threads for routing and for shared experts; 0: one per core");
 ABSL_FLAG(uint64_t, max_batch_tokens, 4096, "Tokens of one batch of one layer");
 ABSL_FLAG(int64_t, max_queue_delay_us, 0,
@@ -91,6 +94,7 @@ absl::StatusOr<TieOrder> TieOrderFlag() {
 absl::StatusOr<RouterOptions> OptionsFromFlags() {
   RouterOptions options;
   ASSIGN_OR_RETURN(options.tie_order, TieOrderFlag());
+  options.routing = absl::GetFlag(FLAGS_routing);
   options.batcher.max_batch_tokens = absl::GetFlag(FLAGS_max_batch_tokens);
   options.batcher.max_queue_delay = absl::Microseconds(absl::GetFlag(FLAGS_max_queue_delay_us));
   options.batcher.max_queue_tokens = absl::GetFlag(FLAGS_max_queue_tokens);

@@ -24,6 +24,8 @@ RouterMetrics::RouterMetrics(prometheus::Registry& registry)
     : retried_assignments(
           Counter(registry, "expertmesh_router_retried_assignments_total",
                   "Assignments planned anew on another node after theirs was lost")),
+      dropped_assignments(Counter(registry, "expertmesh_router_dropped_assignments_total",
+                                  "Assignments whose expert had no room left (capacity)")),
       nonfinite_tokens(Counter(registry, "expertmesh_router_nonfinite_tokens_total",
                                "Tokens received with a NaN or infinity, passed on as they are")),
       tokens(Counter(registry, "expertmesh_router_tokens_total", "Tokens accepted")),

@@ -24,6 +24,9 @@ class RouterMetrics {
 
   // expertmesh_router_retries_total: assignments sent to another node after one was lost.
   prometheus::Counter& retried_assignments;
+  // expertmesh_router_dropped_assignments_total: of tokens whose expert had no room left
+  // (capacity).
+  prometheus::Counter& dropped_assignments;
   prometheus::Counter& nonfinite_tokens;
   prometheus::Counter& tokens;
   prometheus::Histogram& request_seconds;

@@ -72,7 +72,8 @@ class NodeLink final : public NodeObserver {
 
   // Operator's wish: no new batches if avoidable.
   void SetDraining(bool draining);
-  // No longer among the mesh's addresses (or again). True when that changed; `on_change` is not called.
+  // No longer among the mesh's addresses (or again). True when that changed; `on_change` is not
+  // called.
   bool SetListed(bool listed);
   bool Listed() const;
   // Not listed and nothing in flight: can be destroyed.

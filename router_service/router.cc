@@ -10,6 +10,7 @@
 #include "common/base/check.h"
 #include "common/base/process.h"
 #include "common/base/status_macros.h"
+#include "common/model/routing_json.h"
 
 namespace expertmesh {
 
@@ -39,22 +40,53 @@ absl::StatusOr<std::unique_ptr<Router>> Router::Create(
   return router;
 }
 
+absl::StatusOr<RoutingOptions> Router::RoutingOf(const MoeLayerDescription& layer) const {
+  if (options_.routing.empty()) {
+    return layer.routing;
+  }
+  absl::StatusOr<RoutingOptions> routing = WithRoutingJson(layer.routing, options_.routing);
+  const absl::Status status = routing.ok() ? ValidateRouting(*routing) : routing.status();
+  if (!status.ok()) {
+    return absl::Status(status.code(), absl::StrCat("--routing cannot be used for layer ",
+                                                    layer.layer, ": ", status.message()));
+  }
+  return routing;
+}
+
 absl::Status Router::LoadLayers() {
   const ModelDescription& model = checkpoint_->model();
   for (const MoeLayerDescription& description : model.layers) {
-    Layer& layer = layers_[description.layer];
-    layer.runtime.description = &description;
-    layer.runtime.load = std::make_unique<LayerLoadCounters>(description.routing.num_experts);
+    LayerRuntime& layer = layers_[description.layer].runtime;
+    layer.description = description;
+    ASSIGN_OR_RETURN(layer.description.routing, RoutingOf(description));
+    layer.load = std::make_unique<LayerLoadCounters>(description.routing.num_experts);
     ASSIGN_OR_RETURN(const GateWeights gate, checkpoint_->Gate(description.layer));
-    ASSIGN_OR_RETURN(layer.runtime.gate,
-                     Gate::Create(gate, description.routing, model.dtype, options_.tie_order));
-    if (description.shared_intermediate_size > 0) {
-      ASSIGN_OR_RETURN(const ExpertWeights weights, checkpoint_->Shared(description.layer));
-      ExpertOptions shared = description.expert;
-      shared.intermediate_size = description.shared_intermediate_size;
-      ASSIGN_OR_RETURN(layer.runtime.shared_expert,
-                       backend_->Pack(shared, weights, IntermediateSlice()));
+    absl::StatusOr<std::unique_ptr<const Gate>> made =
+        Gate::Create(gate, layer.description.routing, model.dtype, options_.tie_order);
+    if (!made.ok()) {
+      return absl::Status(made.status().code(),
+                          absl::StrCat("layer ", description.layer, ": ", made.status().message()));
     }
+    layer.gate = *std::move(made);
+    RETURN_IF_ERROR(LoadShared(gate, &layer));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Router::LoadShared(const GateWeights& gate, LayerRuntime* layer) const {
+  const MoeLayerDescription& description = layer->description;
+  if (description.shared_intermediate_size == 0) {
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(const ExpertWeights weights, checkpoint_->Shared(description.layer));
+  // A plain gated unit, whatever the routed experts are.
+  ExpertOptions shared;
+  shared.d_model = description.expert.d_model;
+  shared.intermediate_size = description.shared_intermediate_size;
+  ASSIGN_OR_RETURN(layer->shared_expert, backend_->Pack(shared, weights, IntermediateSlice()));
+  if (description.shared_gate) {
+    ASSIGN_OR_RETURN(layer->shared_gate, SharedGate::Create(gate.shared_gate, shared.d_model,
+                                                            checkpoint_->model().dtype));
   }
   return absl::OkStatus();
 }
@@ -131,8 +163,10 @@ void Router::Forward(const Frame& request, absl::Time rpc_deadline, Respond resp
     response.mutable_status();
     response.set_epoch(fleet_->placement()->epoch());
     if ((*job)->request.return_routing()) {
+      const RoutingOptions& routing =
+          layers_.at((*job)->request.layer()).runtime.description.routing;
       response.mutable_routing()->set_experts_per_token(
-          checkpoint_->model().FindLayer((*job)->request.layer())->routing.top_k);
+          routing.choice == Choice::kExpertChoice ? 0 : routing.top_k);
     }
     (*job)->Answer(std::move(response),
                    TensorFrame{(*job)->output_dtype, 0, environment_.d_model, {}});
@@ -168,7 +202,8 @@ absl::Status Router::Validate(const TensorMessage<v1::ForwardRequest>& request) 
                                                    " tokens; send at most ",
                                                    options_.max_tokens_in_flight, " at once"));
   }
-  return absl::OkStatus();
+  const RoutingOptions& routing = layers_.at(request.message.layer()).runtime.description.routing;
+  return CheckRequestTokens(routing, TokensOf(request.message, request.tensor.rows, routing.seed));
 }
 
 absl::StatusOr<ForwardJobPtr> Router::Accept(const Frame& frame, absl::Time arrival,
@@ -262,13 +297,15 @@ v1::DescribeModelResponse Router::DescribeModel() const {
   response.set_d_model(model.d_model);
   response.set_activation_dtype(ToWire(environment_.activation_dtype));
   response.set_max_message_bytes(options_.max_message_bytes);
-  for (const MoeLayerDescription& description : model.layers) {
+  for (const auto& [index, loaded] : layers_) {
+    const MoeLayerDescription& description = loaded.runtime.description;
     v1::MoeLayer& layer = *response.add_layers();
     layer.set_layer(description.layer);
     layer.set_num_experts(description.routing.num_experts);
     layer.set_experts_per_token(description.routing.top_k);
     layer.set_intermediate_size(description.expert.intermediate_size);
     layer.set_shared_intermediate_size(description.shared_intermediate_size);
+    layer.set_routing(RoutingJson(description.routing));
   }
   return response;
 }

@@ -39,6 +39,9 @@ struct RouterOptions {
   BatcherOptions batcher;
   // Which of several equal scores is chosen.
   TieOrder tie_order = TieOrder::kLowestIndex;
+  // Changes the checkpoint's routing options of every layer, see WithRoutingJson. Empty: as they
+  // are.
+  std::string routing;
   // Tokens accepted and not yet answered, all layers together; more are refused with
   // RESOURCE_EXHAUSTED.
   uint64_t max_tokens_in_flight = 262144;
@@ -92,6 +95,9 @@ class Router {
          std::unique_ptr<Backend> backend, Clock* clock, prometheus::Registry* registry);
 
   absl::Status LoadLayers();
+  // The routing options in force for a layer of the checkpoint.
+  absl::StatusOr<RoutingOptions> RoutingOf(const MoeLayerDescription& layer) const;
+  absl::Status LoadShared(const GateWeights& gate, LayerRuntime* layer) const;
   void StartFleet(Transport* transport);
   absl::StatusOr<ForwardJobPtr> Accept(const Frame& request, absl::Time arrival,
                                        absl::Time rpc_deadline, Respond* respond,

@@ -8,6 +8,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "common/base/status_macros.h"
+#include "common/tensor/decode_matrix.h"
+#include "router_service/gate/noise.h"
+#include "router_service/gate/weights.h"
 
 namespace expertmesh {
 namespace {
@@ -31,6 +34,21 @@ absl::Status CheckSize(absl::string_view what, size_t size, size_t wanted) {
       absl::StrCat(what, " has room for ", size, " values; it must be exactly ", wanted));
 }
 
+// One row of num_experts values, or (`rows` > 1) a matrix, wanted because of `option`.
+absl::Status CheckShape(absl::string_view what, const MatrixView& view, size_t rows, size_t cols,
+                        absl::string_view shape, absl::string_view option) {
+  if (view.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(what, " is missing, which ", option, " needs: the checkpoint has none"));
+  }
+  if (view.rows != rows || view.cols != cols) {
+    return absl::InvalidArgumentError(absl::StrCat(what, " is [", view.rows, ", ", view.cols,
+                                                   "]; it must be ", shape, " = [", rows, ", ",
+                                                   cols, "]"));
+  }
+  return CheckActivation(what, view.dtype);
+}
+
 absl::Status CheckWeights(const GateWeights& weights, const RoutingOptions& options) {
   const MatrixView& weight = weights.weight;
   if (weight.rows != options.num_experts || weight.cols == 0) {
@@ -39,113 +57,170 @@ absl::Status CheckWeights(const GateWeights& weights, const RoutingOptions& opti
                      "]; it must be [num_experts = ", options.num_experts, ", d_model]"));
   }
   RETURN_IF_ERROR(CheckActivation("the gate's weight", weight.dtype));
-  const MatrixView& bias = weights.select_bias;
-  if (!options.select_bias) {
-    return absl::OkStatus();
+  if (options.logit_bias) {
+    RETURN_IF_ERROR(CheckShape("the gate's logit bias", weights.logit_bias, 1, options.num_experts,
+                               "[1, num_experts]", "logit_bias"));
   }
-  if (bias.rows != 1 || bias.cols != options.num_experts) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the gate's selection bias is [", bias.rows, ", ", bias.cols,
-                     "]; it must be [1, num_experts = ", options.num_experts, "]"));
+  if (options.select_bias) {
+    RETURN_IF_ERROR(CheckShape("the gate's selection bias", weights.select_bias, 1,
+                               options.num_experts, "[1, num_experts]", "select_bias"));
   }
-  return CheckActivation("the gate's selection bias", bias.dtype);
+  if (options.noise == Noise::kLearnedNormal) {
+    RETURN_IF_ERROR(CheckShape("the gate's noise weight", weights.noise, options.num_experts,
+                               weight.cols, "[num_experts, d_model]", "noise = learned_normal"));
+  }
+  return absl::OkStatus();
 }
 
-// As float32, row-major.
-std::vector<float> Widen(const MatrixView& view) {
-  std::vector<float> values(view.rows * view.cols);
-  const size_t bytes = BytesOf(view.dtype);
-  for (size_t row = 0; row < view.rows; ++row) {
-    const uint8_t* source = view.data + row * view.row_stride * bytes;
-    float* target = values.data() + row * view.cols;
-    if (view.col_stride == 1) {
-      ConvertElements(view.dtype, source, DType::kF32, target, view.cols);
-      continue;
-    }
-    for (size_t col = 0; col < view.cols; ++col) {
-      ConvertElements(view.dtype, source + col * view.col_stride * bytes, DType::kF32, target + col,
-                      1);
-    }
+absl::Status CheckNoNan(absl::Span<const float> select_bias) {
+  const auto nan = std::find_if(select_bias.begin(), select_bias.end(),
+                                [](float bias) { return std::isnan(bias); });
+  if (nan == select_bias.end()) {
+    return absl::OkStatus();
   }
-  return values;
+  return absl::InvalidArgumentError(
+      absl::StrCat("the gate's selection bias of expert ", nan - select_bias.begin(),
+                   " is NaN: every token would go there; the checkpoint is damaged"));
+}
+
+size_t TokensOf(absl::Span<const RequestTokens> requests) {
+  size_t tokens = 0;
+  for (const RequestTokens& request : requests) {
+    tokens += request.tokens;
+  }
+  return tokens;
+}
+
+// Jitters `rows` rows from row `first` of the batch on.
+void Jitter(const RoutingRules& rules, absl::Span<const RequestTokens> requests, size_t first,
+            size_t rows, size_t d_model, float* values) {
+  size_t begin = 0;  // First row of the request.
+  for (const RequestTokens& request : requests) {
+    const size_t end = begin + request.tokens;
+    for (size_t row = std::max(first, begin); row < std::min(first + rows, end); ++row) {
+      JitterRow(rules.options, *rules.random, {request.seed, row - begin},
+                {values + (row - first) * d_model, d_model});
+    }
+    begin = end;
+  }
 }
 
 }  // namespace
 
-Gate::Gate(const RoutingOptions& options, size_t d_model, DType model_dtype, TieOrder ties,
-           std::unique_ptr<const GateMatmul> product, std::vector<float> select_bias)
-    : options_(options),
-      d_model_(d_model),
-      model_dtype_(model_dtype),
-      ties_(ties),
-      product_(std::move(product)),
-      select_bias_(std::move(select_bias)) {}
+Gate::Gate(const RoutingRules& rules, size_t d_model, Parameters parameters)
+    : rules_(rules), d_model_(d_model), parameters_(std::move(parameters)) {}
 
 absl::StatusOr<std::unique_ptr<const Gate>> Gate::Create(const GateWeights& weights,
                                                          const RoutingOptions& options,
-                                                         DType model_dtype, TieOrder ties) {
+                                                         DType model_dtype, TieOrder ties,
+                                                         const RandomSource& random) {
   RETURN_IF_ERROR(ValidateRouting(options));
   RETURN_IF_ERROR(CheckActivation("the model", model_dtype));
   RETURN_IF_ERROR(CheckWeights(weights, options));
-  std::vector<float> weight = Widen(weights.weight);
-  if (options.logit_dtype == LogitDType::kModel) {
-    RoundTo(model_dtype, absl::MakeSpan(weight));
-  }
-  std::vector<float> bias;
-  if (options.select_bias) {
-    bias = Widen(weights.select_bias);
-    const auto nan = std::find_if(bias.begin(), bias.end(), [](float b) { return std::isnan(b); });
-    if (nan != bias.end()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("the gate's selection bias of expert ", nan - bias.begin(),
-                       " is NaN: every token would go there; the checkpoint is damaged"));
+  const auto decode = [&](const MatrixView& view) {
+    std::vector<float> values = DecodeMatrix(view);
+    if (options.logit_dtype == LogitDType::kModel) {
+      RoundTo(model_dtype, absl::MakeSpan(values));
     }
-  }
+    return values;
+  };
   const size_t d_model = weights.weight.cols;
-  ASSIGN_OR_RETURN(auto product, GateMatmul::Create(weight.data(), options.num_experts, d_model));
+  Parameters parameters;
+  ASSIGN_OR_RETURN(parameters.product,
+                   GateMatmul::Create(decode(weights.weight).data(), options.num_experts, d_model));
+  if (options.noise == Noise::kLearnedNormal) {
+    ASSIGN_OR_RETURN(parameters.noise, GateMatmul::Create(decode(weights.noise).data(),
+                                                          options.num_experts, d_model));
+  }
+  if (options.logit_bias) {
+    parameters.logit_bias = decode(weights.logit_bias);
+  }
+  if (options.select_bias) {
+    parameters.select_bias = DecodeMatrix(weights.select_bias);
+    RETURN_IF_ERROR(CheckNoNan(parameters.select_bias));
+  }
   return std::unique_ptr<const Gate>(
-      new Gate(options, d_model, model_dtype, ties, std::move(product), std::move(bias)));
+      new Gate({options, ties, model_dtype, &random}, d_model, std::move(parameters)));
 }
 
-absl::Status Gate::Logits(const void* hidden_states, DType dtype, size_t tokens,
-                          GateScratch* scratch, absl::Span<float> logits) const {
-  RETURN_IF_ERROR(CheckActivation("hidden_states", dtype));
-  const size_t experts = options_.num_experts;
-  RETURN_IF_ERROR(CheckSize("logits", logits.size(), tokens * experts));
+absl::Status Gate::Multiply(const GateMatmul& product, absl::Span<const float> bias,
+                            const void* hidden_states, DType dtype, size_t tokens,
+                            absl::Span<const RequestTokens> jittered, GateScratch* scratch,
+                            absl::Span<float> outputs) const {
+  const size_t experts = rules_.options.num_experts;
   const auto* source = static_cast<const uint8_t*>(hidden_states);
-  if (dtype == DType::kF32 && reinterpret_cast<uintptr_t>(source) % alignof(float) == 0) {
-    RETURN_IF_ERROR(product_->Run(reinterpret_cast<const float*>(source), tokens, logits.data(),
-                                  &scratch->workspace));
+  if (dtype == DType::kF32 && reinterpret_cast<uintptr_t>(source) % alignof(float) == 0 &&
+      jittered.empty()) {
+    RETURN_IF_ERROR(product.Run(reinterpret_cast<const float*>(source), tokens, outputs.data(),
+                                &scratch->workspace));
   } else {
     scratch->widened.Resize(std::min(tokens, kRowsPerBlock) * d_model_ * sizeof(float));
     for (size_t row = 0; row < tokens; row += kRowsPerBlock) {
       const size_t rows = std::min(kRowsPerBlock, tokens - row);
       ConvertElements(dtype, source + row * d_model_ * BytesOf(dtype), DType::kF32,
                       scratch->widened.data(), rows * d_model_);
-      RETURN_IF_ERROR(product_->Run(scratch->widened.as<float>(), rows,
-                                    logits.data() + row * experts, &scratch->workspace));
+      Jitter(rules_, jittered, row, rows, d_model_, scratch->widened.as<float>());
+      RETURN_IF_ERROR(product.Run(scratch->widened.as<float>(), rows,
+                                  outputs.data() + row * experts, &scratch->workspace));
     }
   }
-  if (options_.logit_dtype == LogitDType::kModel) {
-    RoundTo(model_dtype_, logits);
+  for (size_t row = 0; row < tokens && !bias.empty(); ++row) {
+    for (size_t expert = 0; expert < experts; ++expert) {
+      outputs[row * experts + expert] += bias[expert];
+    }
+  }
+  if (rules_.options.logit_dtype == LogitDType::kModel) {
+    RoundTo(rules_.model_dtype, outputs);
   }
   return absl::OkStatus();
 }
 
-absl::Status Gate::Route(const void* hidden_states, DType dtype, size_t tokens,
-                         GateScratch* scratch, absl::Span<uint32_t> expert_ids,
-                         absl::Span<float> weights) const {
-  RETURN_IF_ERROR(CheckSize("expert_ids", expert_ids.size(), tokens * options_.top_k));
-  RETURN_IF_ERROR(CheckSize("weights", weights.size(), tokens * options_.top_k));
-  const size_t size = tokens * options_.num_experts;
-  if (scratch->logits.size() < size) {
-    scratch->logits.resize(size);
+absl::Status Gate::Logits(const void* hidden_states, DType dtype, size_t tokens,
+                          GateScratch* scratch, absl::Span<float> logits) const {
+  RETURN_IF_ERROR(CheckActivation("hidden_states", dtype));
+  RETURN_IF_ERROR(CheckSize("logits", logits.size(), tokens * rules_.options.num_experts));
+  return Multiply(*parameters_.product, parameters_.logit_bias, hidden_states, dtype, tokens, {},
+                  scratch, logits);
+}
+
+absl::Status Gate::Route(const void* hidden_states, DType dtype,
+                         absl::Span<const RequestTokens> requests, GateScratch* scratch,
+                         RoutedTokens* routed) const {
+  RETURN_IF_ERROR(CheckActivation("hidden_states", dtype));
+  for (const RequestTokens& request : requests) {
+    RETURN_IF_ERROR(CheckRequestTokens(rules_.options, request));
   }
-  const absl::Span<float> logits(scratch->logits.data(), size);
-  RETURN_IF_ERROR(Logits(hidden_states, dtype, tokens, scratch, logits));
-  RouteTokens(options_, ties_, model_dtype_, logits, select_bias_, tokens, expert_ids, weights,
-              &scratch->routing);
+  const size_t tokens = TokensOf(requests);
+  const size_t size = tokens * rules_.options.num_experts;
+  const auto room = [size](std::vector<float>* values) {
+    values->resize(std::max(values->size(), size));
+    return absl::Span<float>(values->data(), size);
+  };
+  RoutingInput input;
+  input.requests = requests;
+  input.select_bias = parameters_.select_bias;
+  if (rules_.options.choice != Choice::kHash) {
+    const absl::Span<float> logits = room(&scratch->logits);
+    const bool jitter = rules_.options.noise == Noise::kJitter;
+    RETURN_IF_ERROR(Multiply(*parameters_.product, parameters_.logit_bias, hidden_states, dtype,
+                             tokens, jitter ? requests : absl::Span<const RequestTokens>(), scratch,
+                             logits));
+    input.logits = logits;
+  }
+  if (parameters_.noise != nullptr) {
+    const absl::Span<float> width = room(&scratch->noise_width);
+    RETURN_IF_ERROR(
+        Multiply(*parameters_.noise, {}, hidden_states, dtype, tokens, {}, scratch, width));
+    input.noise_width = width;
+  }
+  RouteTokens(rules_, input, &scratch->routing, routed);
   return absl::OkStatus();
+}
+
+size_t Gate::bytes() const {
+  const size_t noise = parameters_.noise == nullptr ? 0 : parameters_.noise->bytes();
+  const size_t biases = parameters_.logit_bias.size() + parameters_.select_bias.size();
+  return parameters_.product->bytes() + noise + biases * sizeof(float);
 }
 
 }  // namespace expertmesh

@@ -25,57 +25,71 @@ struct GateScratch {
   AlignedBuffer widened;
   AlignedBuffer workspace;
   std::vector<float> logits;
+  std::vector<float> noise_width;
   RoutingScratch routing;
 };
 
 // Immutable and thread-safe: any number of threads may call at once, each with its own scratch, and
 // a call runs on its caller's thread alone.
 //
-// A token's logits, experts and weights depend on its own hidden state and on nothing else, bit for
-// bit: not on its batch, and not on whether the same values came as float32, bfloat16 or float16.
+// A request's logits, experts and weights depend on itself and on nothing else, bit for bit: not on
+// its batch, and not on whether the same values came as float32, bfloat16 or float16. A token's
+// depend on its own hidden state alone, where options.looks_at_groups() does not say otherwise.
 class Gate {
  public:
-  // Reads `weights` during the call only and keeps them as float32. `model_dtype` is an activation
-  // type: what LogitDType::kModel and WeightDType::kModel round to; with LogitDType::kModel the
-  // gate's weight is rounded to it too.
+  // Reads `weights` (all but shared_gate, see SharedGate) during the call only and keeps them as
+  // float32. `model_dtype` is an activation type: what kModel of LogitDType, ScoreDType and
+  // WeightDType rounds to; with LogitDType::kModel the gate's own weights are rounded to it too.
+  // `random` must outlive the gate.
   //   INVALID_ARGUMENT    options that cannot route, or weights that do not fit them.
   //   RESOURCE_EXHAUSTED  no memory.
-  static absl::StatusOr<std::unique_ptr<const Gate>> Create(const GateWeights& weights,
-                                                            const RoutingOptions& options,
-                                                            DType model_dtype,
-                                                            TieOrder ties = TieOrder::kLowestIndex);
+  static absl::StatusOr<std::unique_ptr<const Gate>> Create(
+      const GateWeights& weights, const RoutingOptions& options, DType model_dtype,
+      TieOrder ties = TieOrder::kLowestIndex, const RandomSource& random = CounterRandom());
 
-  // Routes `tokens` rows of `hidden_states`, [tokens, d_model] row-major of `dtype` (an activation
-  // type), of any alignment.
-  //   expert_ids  out, [tokens, top_k], see RouteTokens
-  //   weights     out, [tokens, top_k]
-  // NaN and Inf in a row reach that row's weights, and no other row.
-  //   INVALID_ARGUMENT    dtype is not an activation type, or a span has the wrong size.
+  // Routes the rows of `hidden_states`, [tokens, d_model] row-major of `dtype` (an activation
+  // type), of any alignment; `tokens` is the sum over `requests`, whose rows follow each other.
+  // Overwrites `routed`. NaN and Inf in a row reach that row's weights, and no other request.
+  //   INVALID_ARGUMENT    dtype is not an activation type, or a request does not fit, see
+  //                       CheckRequestTokens.
   //   RESOURCE_EXHAUSTED  no memory.
-  absl::Status Route(const void* hidden_states, DType dtype, size_t tokens, GateScratch* scratch,
-                     absl::Span<uint32_t> expert_ids, absl::Span<float> weights) const;
+  absl::Status Route(const void* hidden_states, DType dtype,
+                     absl::Span<const RequestTokens> requests, GateScratch* scratch,
+                     RoutedTokens* routed) const;
 
-  // The logits alone, [tokens, num_experts], rounded as LogitDType says. Errors as Route.
+  // The logits alone, [tokens, num_experts], rounded as LogitDType says, before temperature and
+  // noise. Errors as Route.
   absl::Status Logits(const void* hidden_states, DType dtype, size_t tokens, GateScratch* scratch,
                       absl::Span<float> logits) const;
 
-  const RoutingOptions& options() const { return options_; }
+  const RoutingOptions& options() const { return rules_.options; }
   size_t d_model() const { return d_model_; }
   // [num_experts], or empty.
-  absl::Span<const float> select_bias() const { return select_bias_; }
+  absl::Span<const float> select_bias() const { return parameters_.select_bias; }
   // Memory it holds, in bytes.
-  size_t bytes() const { return product_->bytes() + select_bias_.size() * sizeof(float); }
+  size_t bytes() const;
 
  private:
-  Gate(const RoutingOptions& options, size_t d_model, DType model_dtype, TieOrder ties,
-       std::unique_ptr<const GateMatmul> product, std::vector<float> select_bias);
+  // What a gate keeps of GateWeights.
+  struct Parameters {
+    std::unique_ptr<const GateMatmul> product;
+    std::unique_ptr<const GateMatmul> noise;  // Noise::kLearnedNormal only.
+    std::vector<float> logit_bias;
+    std::vector<float> select_bias;
+  };
 
-  const RoutingOptions options_;
+  Gate(const RoutingRules& rules, size_t d_model, Parameters parameters);
+
+  // outputs = hidden_states * weights^T + bias, rounded as LogitDType says. `jittered`: requests
+  // whose hidden states are multiplied by noise first; empty: none.
+  absl::Status Multiply(const GateMatmul& product, absl::Span<const float> bias,
+                        const void* hidden_states, DType dtype, size_t tokens,
+                        absl::Span<const RequestTokens> jittered, GateScratch* scratch,
+                        absl::Span<float> outputs) const;
+
+  const RoutingRules rules_;
   const size_t d_model_;
-  const DType model_dtype_;
-  const TieOrder ties_;
-  const std::unique_ptr<const GateMatmul> product_;
-  const std::vector<float> select_bias_;
+  const Parameters parameters_;
 };
 
 }  // namespace expertmesh

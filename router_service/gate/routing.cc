@@ -4,13 +4,16 @@
 #include <cmath>
 #include <limits>
 
-#include "absl/strings/str_cat.h"
 #include "common/base/check.h"
-#include "common/base/status_macros.h"
+#include "router_service/gate/routing_steps.h"
 #include "router_service/gate/row_kernels.h"
+#include "router_service/gate/sparse_mixer.h"
+#include "router_service/gate/weights.h"
 
 namespace expertmesh {
 namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 template <typename T>
 void GrowTo(std::vector<T>* buffer, size_t size) {
@@ -19,211 +22,308 @@ void GrowTo(std::vector<T>* buffer, size_t size) {
   }
 }
 
-bool HasGroupLimit(const RoutingOptions& options) { return options.topk_group < options.n_group; }
-
-absl::Status ValidateGroups(const RoutingOptions& options) {
-  if (options.n_group == 0 || options.num_experts % options.n_group != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("n_group is ", options.n_group,
-                     "; it must be at least 1 and divide num_experts (", options.num_experts, ")"));
-  }
-  if (options.topk_group == 0 || options.topk_group > options.n_group) {
-    return absl::InvalidArgumentError(absl::StrCat("topk_group is ", options.topk_group,
-                                                   "; it must be from 1 to n_group (",
-                                                   options.n_group, ")"));
-  }
-  const uint32_t group_size = options.num_experts / options.n_group;
-  const uint64_t left = uint64_t{options.topk_group} * group_size;
-  if (options.top_k > left) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "top_k is ", options.top_k, " but topk_group (", options.topk_group, ") groups of ",
-        group_size, " leave ", left, " experts to choose from; raise topk_group or lower top_k"));
-  }
-  if (!HasGroupLimit(options)) {
-    return absl::OkStatus();
-  }
-  if (options.group_score == GroupScore::kTopTwoSum && group_size < 2) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "group_score sums the two best of a group but n_group (", options.n_group,
-        ") leaves groups of ", group_size, "; lower n_group or rank by the best alone"));
-  }
-  const float mask = options.masked_choice;
-  if (mask != 0.0f && mask != -std::numeric_limits<float>::infinity()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("masked_choice is ", mask, "; it must be 0 or minus infinity"));
-  }
-  return absl::OkStatus();
+// A token may get fewer than top_k experts.
+bool MayBeRagged(const RoutingOptions& options) {
+  return !options.capacity.unlimited() || options.second_expert == SecondExpert::kRandom;
 }
 
-// Rank of every group, larger is better. A NaN in a group makes it the best.
-void ScoreGroups(GroupScore score, absl::Span<const float> choice, absl::Span<float> groups) {
-  const size_t size = choice.size() / groups.size();
-  if (score == GroupScore::kTopTwoSum) {
-    BestRowKernels().top_two_sums(choice.data(), groups.size(), size, groups.data());
-    return;
-  }
-  for (size_t group = 0; group < groups.size(); ++group) {
-    float best = choice[group * size];
-    for (const float value : choice.subspan(group * size, size)) {
-      best = value > best || std::isnan(value) ? value : best;
+bool NeedsChoices(const RoutingOptions& options) {
+  return options.capacity.drop == DropPolicy::kNextBest;
+}
+
+// One batch on its way through the steps.
+class Batch {
+ public:
+  Batch(const RoutingRules& rules, const RoutingInput& input, RoutingScratch* scratch,
+        RoutedTokens* routed)
+      : rules_(rules),
+        options_(rules.options),
+        experts_(rules.options.num_experts),
+        k_(rules.options.top_k),
+        input_(input),
+        scratch_(scratch),
+        routed_(routed) {}
+
+  void Route() {
+    Prepare();
+    size_t first = 0;
+    for (const RequestTokens& request : input_.requests) {
+      for (size_t token = 0; token < request.tokens; ++token) {
+        RouteToken(request, token, first + token);
+      }
+      ForEachGroup(request, first, [this](size_t begin, size_t end) { RouteGroup(begin, end); });
+      first += request.tokens;
     }
-    groups[group] = best;
+    if (options_.choice != Choice::kExpertChoice && MayBeRagged(options_)) {
+      RemoveEmptySlots();
+    }
+    if (!finished_by_token_) {
+      FinishAll();
+    }
   }
-}
 
-void RouteRow(const RoutingOptions& options, TieOrder ties, DType model_dtype, const float* logits,
-              absl::Span<const float> select_bias, RoutingScratch* scratch,
-              absl::Span<uint32_t> ids, absl::Span<float> weights) {
-  const size_t experts = options.num_experts;
-  const absl::Span<float> scores(scratch->scores.data(), experts);
-  std::copy_n(logits, experts, scores.data());
-  if (options.scope == ScoreScope::kAll) {
-    ScoreRow(options.score, scores.data(), experts);
+ private:
+  void Prepare() {
+    size_t tokens = 0;
+    for (const RequestTokens& request : input_.requests) {
+      tokens += request.tokens;
+    }
+    const bool expert_choice = options_.choice == Choice::kExpertChoice;
+    EXPERTMESH_CHECK(options_.choice == Choice::kHash || input_.logits.size() == tokens * experts_);
+    EXPERTMESH_CHECK(!options_.select_bias || input_.select_bias.size() == experts_);
+    finished_by_token_ = !expert_choice && !MayBeRagged(options_);
+    GrowTo(&scratch_->token.logits, PaddedRow(experts_));
+    GrowTo(&scratch_->token.scores, PaddedRow(experts_));
+    GrowTo(&scratch_->token.choice, PaddedRow(experts_));
+    GrowTo(&scratch_->token.selected, PaddedRow(k_));
+    if (options_.capacity.drop == DropPolicy::kBatchPrioritised) {
+      GrowTo(&scratch_->best_scores, tokens);
+    }
+    if (expert_choice || NeedsChoices(options_)) {
+      GrowTo(&scratch_->all_scores, tokens * experts_);
+    }
+    if (NeedsChoices(options_)) {
+      GrowTo(&scratch_->all_choices, tokens * experts_);
+    }
+    routed_->dropped.clear();
+    if (expert_choice) {
+      routed_->expert_ids.clear();
+      routed_->weights.clear();
+      routed_->token_begin.assign(1, 0);
+      return;
+    }
+    routed_->expert_ids.resize(tokens * k_);
+    routed_->weights.resize(tokens * k_);
+    routed_->token_begin.resize(tokens + 1);
+    for (size_t token = 0; token <= tokens; ++token) {
+      routed_->token_begin[token] = static_cast<uint32_t>(token * k_);
+    }
   }
-  // Without a bias the choice is the score itself, and what the group limit masks is masked as a
-  // weight too (DeepSeek-V2); with one, weights come from the scores as they were (DeepSeek-V3).
-  absl::Span<float> choice = scores;
-  if (options.select_bias) {
-    choice = absl::MakeSpan(scratch->choice.data(), experts);
-    AddSelectBias(scores, select_bias, choice);
+
+  template <typename Visit>
+  static void ForEachGroup(const RequestTokens& request, size_t first, const Visit& visit) {
+    if (request.group_sizes.empty()) {
+      visit(first, first + request.tokens);
+      return;
+    }
+    for (const uint32_t size : request.group_sizes) {
+      visit(first, first + size);
+      first += size;
+    }
   }
-  LimitGroups(options, ties, choice, scratch);
-  SelectTopK(choice, ties, options.sorted_selection, &scratch->selection, ids);
-  for (size_t slot = 0; slot < ids.size(); ++slot) {
-    weights[slot] = scores[ids[slot]];
+
+  // `token`: in its request; `row`: in the batch.
+  void RouteToken(const RequestTokens& request, size_t token, size_t row) {
+    const RandomKey key{request.seed, token};
+    if (options_.choice == Choice::kExpertChoice) {
+      Score(AdjustedLogits(key, row));
+      std::copy_n(scratch_->token.scores.begin(), experts_,
+                  scratch_->all_scores.begin() + row * experts_);
+      return;
+    }
+    const absl::Span<uint32_t> ids(routed_->expert_ids.data() + row * k_, k_);
+    const absl::Span<float> weights(routed_->weights.data() + row * k_, k_);
+    switch (options_.choice) {
+      case Choice::kHash:
+        ids[0] = request.token_ids[token] % options_.num_experts;
+        weights[0] = 1.0f;
+        break;
+      case Choice::kSparseMixer: {
+        const DType rounding =
+            options_.logit_dtype == LogitDType::kModel ? rules_.model_dtype : DType::kF32;
+        SparseMixer({AdjustedLogits(key, row), experts_}, options_.sparse_mixer_epsilon, rounding,
+                    &scratch_->token.scores, ids, weights);
+        break;
+      }
+      default:
+        ChooseTopK(key, row, ids, weights);
+    }
+    FinishToken(key, row, ids, weights);
   }
-  if (options.scope == ScoreScope::kSelected) {
-    std::copy(weights.begin(), weights.end(), scratch->selected.begin());
-    ScoreRow(options.score, scratch->selected.data(), weights.size());
-    std::copy_n(scratch->selected.begin(), weights.size(), weights.begin());
+
+  // The token's logits with temperature and noise.
+  const float* AdjustedLogits(const RandomKey& key, size_t row) {
+    const float* logits = input_.logits.data() + row * experts_;
+    const bool noisy = options_.noise != Noise::kNone && options_.noise != Noise::kJitter;
+    if (options_.temperature == 1.0f && !noisy) {
+      return logits;
+    }
+    const absl::Span<float> adjusted(scratch_->token.logits.data(), experts_);
+    for (size_t expert = 0; expert < experts_; ++expert) {
+      adjusted[expert] = logits[expert] / options_.temperature;
+    }
+    absl::Span<const float> width;
+    if (options_.noise == Noise::kLearnedNormal) {
+      width = input_.noise_width.subspan(row * experts_, experts_);
+    }
+    AddNoise(options_, *rules_.random, key, width, adjusted);
+    return adjusted.data();
   }
-  FinishWeights(options, model_dtype, weights);
-}
+
+  // Into scratch_->token.scores.
+  void Score(const float* logits) {
+    const absl::Span<float> scores(scratch_->token.scores.data(), experts_);
+    std::copy_n(logits, experts_, scores.data());
+    if (options_.scope == ScoreScope::kAll) {
+      ScoreRow(options_.score, scores.data(), experts_);
+      RoundScores(scores);
+    }
+  }
+
+  void RoundScores(absl::Span<float> scores) const {
+    if (options_.score_dtype == ScoreDType::kModel) {
+      RoundTo(rules_.model_dtype, scores);
+    }
+  }
+
+  void ChooseTopK(const RandomKey& key, size_t row, absl::Span<uint32_t> ids,
+                  absl::Span<float> weights) {
+    const float* logits = AdjustedLogits(key, row);
+    Score(logits);
+    const absl::Span<float> scores(scratch_->token.scores.data(), experts_);
+    // Without a bias the choice is the score itself, and what the group limit masks is masked as a
+    // weight too (DeepSeek-V2); with one, weights come from the scores as they were (DeepSeek-V3).
+    absl::Span<float> choice = scores;
+    if (options_.select_bias) {
+      choice = absl::MakeSpan(scratch_->token.choice.data(), experts_);
+      AddSelectBias(scores, input_.select_bias, choice);
+    }
+    LimitGroups(options_, rules_.ties, choice, &scratch_->token);
+    if (options_.second_expert == SecondExpert::kSampled) {
+      SelectTopK(choice, rules_.ties, true, &scratch_->token.selection, ids.first(1));
+      SampleSecondExperts(*rules_.random, key, rules_.ties, {logits, experts_}, &scratch_->token,
+                          ids);
+    } else {
+      SelectTopK(choice, rules_.ties, options_.sorted_selection, &scratch_->token.selection, ids);
+    }
+    for (size_t slot = 0; slot < k_; ++slot) {
+      weights[slot] = scores[ids[slot]];
+    }
+    if (options_.scope == ScoreScope::kSelected) {
+      std::copy_n(weights.begin(), k_, scratch_->token.selected.begin());
+      ScoreRow(options_.score, scratch_->token.selected.data(), k_);
+      std::copy_n(scratch_->token.selected.begin(), k_, weights.begin());
+      RoundScores(weights);
+    }
+    if (NeedsChoices(options_)) {
+      std::copy_n(scores.begin(), experts_, scratch_->all_scores.begin() + row * experts_);
+      std::copy_n(choice.begin(), experts_, scratch_->all_choices.begin() + row * experts_);
+    }
+  }
+
+  // What follows the choice and needs no other token.
+  void FinishToken(const RandomKey& key, size_t row, absl::Span<uint32_t> ids,
+                   absl::Span<float> weights) {
+    if (options_.capacity.drop == DropPolicy::kBatchPrioritised) {
+      scratch_->best_scores[row] = *std::max_element(weights.begin(), weights.end());
+    }
+    if (options_.second_expert == SecondExpert::kRandom) {
+      GiveUpSecondExperts(key, row, ids, weights);
+    }
+    if (!options_.renormalise_after_drop) {
+      RenormaliseWeights(options_, weights);
+    }
+    if (finished_by_token_) {
+      if (options_.renormalise_after_drop) {
+        RenormaliseWeights(options_, weights);
+      }
+      ScaleWeights(options_, rules_.model_dtype, weights);
+    }
+  }
+
+  void GiveUpSecondExperts(const RandomKey& key, size_t row, absl::Span<uint32_t> ids,
+                           absl::Span<float> weights) {
+    const bool remember = NeedsChoices(options_);
+    absl::Span<uint32_t> before(scratch_->capacity.wanted.data(), 0);
+    if (remember) {
+      scratch_->capacity.wanted.assign(ids.begin(), ids.end());
+      before = absl::MakeSpan(scratch_->capacity.wanted);
+    }
+    KeepSecondExpertsAtRandom(options_.second_expert_threshold, *rules_.random, key, weights, ids);
+    // An expert given up is no next best one either.
+    for (size_t slot = 0; slot < before.size(); ++slot) {
+      if (ids[slot] == kNoExpert) {
+        scratch_->all_choices[row * experts_ + before[slot]] = -kInfinity;
+      }
+    }
+  }
+
+  // Tokens [begin, end) of the batch.
+  void RouteGroup(size_t begin, size_t end) {
+    if (begin == end) {
+      return;
+    }
+    const size_t tokens = end - begin;
+    if (options_.choice == Choice::kExpertChoice) {
+      ChooseTokens(options_, rules_.ties,
+                   {scratch_->all_scores.data() + begin * experts_, tokens * experts_},
+                   &scratch_->expert_choice, &scratch_->token.selection, routed_);
+      return;
+    }
+    if (options_.capacity.unlimited()) {
+      return;
+    }
+    GroupSlots group;
+    group.first_token = begin;
+    group.expert_ids = {routed_->expert_ids.data() + begin * k_, tokens * k_};
+    group.weights = {routed_->weights.data() + begin * k_, tokens * k_};
+    if (options_.capacity.drop == DropPolicy::kBatchPrioritised) {
+      group.best_scores = {scratch_->best_scores.data() + begin, tokens};
+    }
+    if (NeedsChoices(options_)) {
+      group.scores = {scratch_->all_scores.data() + begin * experts_, tokens * experts_};
+      group.choices = {scratch_->all_choices.data() + begin * experts_, tokens * experts_};
+    }
+    LimitCapacity(options_, group, &scratch_->capacity, &routed_->dropped);
+  }
+
+  void RemoveEmptySlots() {
+    uint32_t kept = 0;
+    for (size_t token = 0; token < routed_->tokens(); ++token) {
+      routed_->token_begin[token] = kept;
+      for (size_t at = token * k_; at < (token + 1) * k_; ++at) {
+        if (routed_->expert_ids[at] != kNoExpert) {
+          routed_->expert_ids[kept] = routed_->expert_ids[at];
+          routed_->weights[kept] = routed_->weights[at];
+          ++kept;
+        }
+      }
+    }
+    routed_->token_begin.back() = kept;
+    routed_->expert_ids.resize(kept);
+    routed_->weights.resize(kept);
+  }
+
+  // Weights of expert choice have not been renormalised yet.
+  void FinishAll() {
+    const bool renormalise =
+        options_.renormalise_after_drop || options_.choice == Choice::kExpertChoice;
+    for (size_t token = 0; token < routed_->tokens(); ++token) {
+      const uint32_t begin = routed_->token_begin[token];
+      const absl::Span<float> weights(routed_->weights.data() + begin,
+                                      routed_->token_begin[token + 1] - begin);
+      if (renormalise) {
+        RenormaliseWeights(options_, weights);
+      }
+      ScaleWeights(options_, rules_.model_dtype, weights);
+    }
+  }
+
+  const RoutingRules& rules_;
+  const RoutingOptions& options_;
+  const size_t experts_;
+  const size_t k_;
+  const RoutingInput& input_;
+  RoutingScratch* const scratch_;
+  RoutedTokens* const routed_;
+  bool finished_by_token_ = true;
+};
 
 }  // namespace
 
-absl::Status ValidateRouting(const RoutingOptions& options) {
-  if (options.num_experts == 0) {
-    return absl::InvalidArgumentError("num_experts is 0; it must be at least 1");
-  }
-  if (options.top_k == 0 || options.top_k > options.num_experts) {
-    return absl::InvalidArgumentError(absl::StrCat("top_k is ", options.top_k,
-                                                   "; it must be from 1 to num_experts (",
-                                                   options.num_experts, ")"));
-  }
-  RETURN_IF_ERROR(ValidateGroups(options));
-  if (!std::isfinite(options.renormalise_epsilon) || options.renormalise_epsilon < 0.0f) {
-    return absl::InvalidArgumentError(absl::StrCat("renormalise_epsilon is ",
-                                                   options.renormalise_epsilon,
-                                                   "; it must be finite and not negative"));
-  }
-  if (!std::isfinite(options.scale)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("scale is ", options.scale, "; it must be finite"));
-  }
-  return absl::OkStatus();
-}
-
-void ScoreRow(ScoreFunction score, float* row, size_t count) {
-  switch (score) {
-    case ScoreFunction::kIdentity:
-      return;
-    case ScoreFunction::kSoftmax:
-      return BestRowKernels().softmax(row, count);
-    case ScoreFunction::kSigmoid:
-      return BestRowKernels().sigmoid(row, count);
-    case ScoreFunction::kSqrtSoftplus:
-      for (size_t i = 0; i < count; ++i) {
-        // ln(1 + e^z) without overflow.
-        row[i] = std::sqrt(std::max(row[i], 0.0f) + std::log1p(std::exp(-std::fabs(row[i]))));
-      }
-      return;
-  }
-}
-
-void AddSelectBias(absl::Span<const float> scores, absl::Span<const float> bias,
-                   absl::Span<float> choice) {
-  EXPERTMESH_CHECK(bias.size() == scores.size() && choice.size() == scores.size());
-  for (size_t expert = 0; expert < scores.size(); ++expert) {
-    choice[expert] = scores[expert] + bias[expert];
-  }
-}
-
-void LimitGroups(const RoutingOptions& options, TieOrder ties, absl::Span<float> choice,
-                 RoutingScratch* scratch) {
-  if (!HasGroupLimit(options)) {
-    return;
-  }
-  GrowTo(&scratch->group_scores, options.n_group);
-  GrowTo(&scratch->kept_groups, options.topk_group);
-  scratch->group_is_kept.assign(options.n_group, 0);
-  const absl::Span<float> groups(scratch->group_scores.data(), options.n_group);
-  const absl::Span<uint32_t> kept(scratch->kept_groups.data(), options.topk_group);
-  ScoreGroups(options.group_score, choice, groups);
-  SelectTopK(groups, ties, /*sorted=*/false, &scratch->selection, kept);
-  for (const uint32_t group : kept) {
-    scratch->group_is_kept[group] = 1;
-  }
-  const size_t size = choice.size() / options.n_group;
-  for (size_t group = 0; group < options.n_group; ++group) {
-    if (scratch->group_is_kept[group] == 0) {
-      std::fill_n(choice.begin() + group * size, size, options.masked_choice);
-    }
-  }
-}
-
-void FinishWeights(const RoutingOptions& options, DType model_dtype, absl::Span<float> weights) {
-  if (options.renormalise == Renormalise::kSum) {
-    float sum = 0.0f;
-    for (const float weight : weights) {
-      sum += weight;
-    }
-    sum += options.renormalise_epsilon;
-    for (float& weight : weights) {
-      weight /= sum;
-    }
-  }
-  for (float& weight : weights) {
-    weight *= options.scale;
-  }
-  if (options.weight_dtype == WeightDType::kModel) {
-    RoundTo(model_dtype, weights);
-  }
-}
-
-void RoundTo(DType dtype, absl::Span<float> values) {
-  switch (dtype) {
-    case DType::kBF16:
-      for (float& value : values) {
-        value = FloatFromBF16(BF16FromFloat(value));
-      }
-      return;
-    case DType::kF16:
-      for (float& value : values) {
-        value = FloatFromF16(F16FromFloat(value));
-      }
-      return;
-    default:
-      EXPERTMESH_CHECK(dtype == DType::kF32);
-  }
-}
-
-void RouteTokens(const RoutingOptions& options, TieOrder ties, DType model_dtype,
-                 absl::Span<const float> logits, absl::Span<const float> select_bias, size_t tokens,
-                 absl::Span<uint32_t> expert_ids, absl::Span<float> weights,
-                 RoutingScratch* scratch) {
-  const size_t experts = options.num_experts;
-  const size_t k = options.top_k;
-  EXPERTMESH_CHECK(logits.size() == tokens * experts);
-  EXPERTMESH_CHECK(expert_ids.size() == tokens * k && weights.size() == tokens * k);
-  EXPERTMESH_CHECK(!options.select_bias || select_bias.size() == experts);
-  GrowTo(&scratch->scores, PaddedRow(experts));
-  GrowTo(&scratch->choice, PaddedRow(experts));
-  GrowTo(&scratch->selected, PaddedRow(k));
-  for (size_t token = 0; token < tokens; ++token) {
-    RouteRow(options, ties, model_dtype, logits.data() + token * experts, select_bias, scratch,
-             expert_ids.subspan(token * k, k), weights.subspan(token * k, k));
-  }
+void RouteTokens(const RoutingRules& rules, const RoutingInput& input, RoutingScratch* scratch,
+                 RoutedTokens* routed) {
+  Batch(rules, input, scratch, routed).Route();
 }
 
 }  // namespace expertmesh

@@ -48,16 +48,18 @@ void Routing(benchmark::State& state, const RoutingOptions& options, TieOrder ti
     logit = normal(random);
   }
   const std::vector<float> bias(options.num_experts, 0.01f);
-  std::vector<uint32_t> ids(tokens * options.top_k);
-  std::vector<float> weights(ids.size());
+  const RoutingRules rules{options, ties, DType::kBF16};
+  const RequestTokens request{tokens};
+  const RoutingInput input{{&request, 1}, logits, bias};
+  RoutedTokens routed;
   RoutingScratch scratch;
   for (auto _ : state) {
-    RouteTokens(options, ties, DType::kBF16, logits, bias, tokens, absl::MakeSpan(ids),
-                absl::MakeSpan(weights), &scratch);
-    benchmark::DoNotOptimize(weights.data());
+    RouteTokens(rules, input, &scratch, &routed);
+    benchmark::DoNotOptimize(routed.weights.data());
   }
+  const auto assignments = static_cast<double>(tokens * options.top_k);
   state.counters["assignment"] =
-      benchmark::Counter(static_cast<double>(state.iterations()) * static_cast<double>(ids.size()),
+      benchmark::Counter(static_cast<double>(state.iterations()) * assignments,
                          benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
 }
 

@@ -12,6 +12,8 @@
 #include <thread>
 #include <vector>
 
+#include "router_service/gate/weights.h"
+
 namespace expertmesh {
 namespace {
 
@@ -197,12 +199,12 @@ TEST(Gate, RoutesWithTheCheckpointsBias) {
   EXPECT_EQ(gate->select_bias().size(), 4u);
   GateScratch scratch;
   const float x[] = {1, 3, 2, 0};
-  uint32_t ids[2];
-  float scores[2];
-  ASSERT_TRUE(
-      gate->Route(x, DType::kF32, 1, &scratch, absl::MakeSpan(ids), absl::MakeSpan(scores)).ok());
-  EXPECT_THAT(ids, ::testing::ElementsAre(3, 1));
-  EXPECT_THAT(scores, ::testing::ElementsAre(0, 3));
+  RoutedTokens routed;
+  const RequestTokens request{1};
+  ASSERT_TRUE(gate->Route(x, DType::kF32, {&request, 1}, &scratch, &routed).ok());
+  EXPECT_THAT(routed.token_begin, ::testing::ElementsAre(0, 2));
+  EXPECT_THAT(routed.expert_ids, ::testing::ElementsAre(3, 1));
+  EXPECT_THAT(routed.weights, ::testing::ElementsAre(0, 3));
 }
 
 TEST(Gate, NonFiniteRowsReachNoOtherRow) {
@@ -227,25 +229,23 @@ TEST(Gate, ThreadsShareIt) {
   const std::vector<float> w = Random(32 * kDim, 13);
   const std::vector<float> x = Random(kTokens * kDim, 14);
   const auto gate = Make(Weights(w, 32), Options(32, 4));
-  std::vector<std::vector<uint32_t>> ids(4, std::vector<uint32_t>(kTokens * 4));
-  std::vector<std::vector<float>> weights(4, std::vector<float>(kTokens * 4));
+  std::vector<RoutedTokens> routed(4);
   std::vector<std::thread> threads;
-  for (size_t t = 0; t < ids.size(); ++t) {
+  for (size_t t = 0; t < routed.size(); ++t) {
     threads.emplace_back([&, t] {
       GateScratch scratch;
+      const RequestTokens request{kTokens};
       for (int round = 0; round < 5; ++round) {
-        EXPECT_TRUE(gate->Route(x.data(), DType::kF32, kTokens, &scratch, absl::MakeSpan(ids[t]),
-                                absl::MakeSpan(weights[t]))
-                        .ok());
+        EXPECT_TRUE(gate->Route(x.data(), DType::kF32, {&request, 1}, &scratch, &routed[t]).ok());
       }
     });
   }
   for (std::thread& thread : threads) {
     thread.join();
   }
-  for (size_t t = 1; t < ids.size(); ++t) {
-    EXPECT_EQ(ids[t], ids[0]);
-    EXPECT_EQ(weights[t], weights[0]);
+  for (size_t t = 1; t < routed.size(); ++t) {
+    EXPECT_EQ(routed[t].expert_ids, routed[0].expert_ids);
+    EXPECT_EQ(routed[t].weights, routed[0].weights);
   }
 }
 
@@ -253,7 +253,12 @@ TEST(Gate, NoTokensIsNoWork) {
   const std::vector<float> w = Random(8 * 16, 15);
   const auto gate = Make(Weights(w, 8), Options(8, 2));
   GateScratch scratch;
-  EXPECT_TRUE(gate->Route(nullptr, DType::kBF16, 0, &scratch, {}, {}).ok());
+  RoutedTokens routed;
+  EXPECT_TRUE(gate->Route(nullptr, DType::kBF16, {}, &scratch, &routed).ok());
+  EXPECT_EQ(routed.tokens(), 0u);
+  const RequestTokens empty;
+  EXPECT_TRUE(gate->Route(nullptr, DType::kBF16, {&empty, 1}, &scratch, &routed).ok());
+  EXPECT_EQ(routed.tokens(), 0u);
 }
 
 TEST(Gate, RefusesWhatDoesNotFit) {
@@ -273,7 +278,8 @@ TEST(Gate, RefusesWhatDoesNotFit) {
   EXPECT_THAT(message(weights, Options(8, 2)), HasSubstr("F8_E4M3"));
   RoutingOptions biased = Options(8, 2);
   biased.select_bias = true;
-  EXPECT_THAT(message(Weights(w, 8), biased), HasSubstr("selection bias is [0, 0]"));
+  EXPECT_THAT(message(Weights(w, 8), biased),
+              HasSubstr("selection bias is missing, which select_bias needs"));
   std::vector<float> bias(8, 0.0f);
   bias[5] = kNan;
   weights = Weights(w, 8);
@@ -286,20 +292,17 @@ TEST(Gate, RefusesWrongSpansAndTypes) {
   const std::vector<float> x(2 * 16, 1.0f);
   const auto gate = Make(Weights(w, 8), Options(8, 2));
   GateScratch scratch;
-  std::vector<uint32_t> ids(4);
-  std::vector<float> weights(4);
-  EXPECT_EQ(
-      gate->Route(x.data(), DType::kF64, 2, &scratch, absl::MakeSpan(ids), absl::MakeSpan(weights))
-          .code(),
-      absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(gate->Route(x.data(), DType::kF32, 2, &scratch, absl::MakeSpan(ids).first(3),
-                          absl::MakeSpan(weights))
-                  .message(),
-              HasSubstr("expert_ids has room for 3"));
-  EXPECT_THAT(gate->Route(x.data(), DType::kF32, 1, &scratch, absl::MakeSpan(ids).first(2),
-                          absl::MakeSpan(weights))
-                  .message(),
-              HasSubstr("weights has room for 4"));
+  RoutedTokens routed;
+  RequestTokens request{2};
+  EXPECT_EQ(gate->Route(x.data(), DType::kF64, {&request, 1}, &scratch, &routed).code(),
+            absl::StatusCode::kInvalidArgument);
+  std::vector<float> logits(15);
+  EXPECT_THAT(gate->Logits(x.data(), DType::kF32, 2, &scratch, absl::MakeSpan(logits)).message(),
+              HasSubstr("logits has room for 15"));
+  const uint32_t sizes[] = {1, 2};
+  request.group_sizes = sizes;
+  EXPECT_THAT(gate->Route(x.data(), DType::kF32, {&request, 1}, &scratch, &routed).message(),
+              HasSubstr("group_sizes add up to 3; they must add up to the 2 tokens"));
 }
 
 }  // namespace

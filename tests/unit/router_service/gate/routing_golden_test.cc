@@ -5,12 +5,12 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
-#include <limits>
 #include <nlohmann/json.hpp>
-#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "common/model/routing_json.h"
 #include "router_service/gate/routing.h"
 
 namespace expertmesh {
@@ -20,26 +20,16 @@ using nlohmann::json;
 
 std::string TestName(const ::testing::TestParamInfo<const char*>& info) { return info.param; }
 
-RoutingOptions OptionsOf(const json& from) {
+RoutingOptions OptionsOf(json from) {
   RoutingOptions options;
   options.num_experts = from.at("num_experts");
-  options.top_k = from.at("top_k");
-  options.score = from.at("score") == "softmax"   ? ScoreFunction::kSoftmax
-                  : from.at("score") == "sigmoid" ? ScoreFunction::kSigmoid
-                                                  : ScoreFunction::kIdentity;
-  options.scope = from.at("scope") == "all" ? ScoreScope::kAll : ScoreScope::kSelected;
-  options.select_bias = from.at("select_bias");
-  options.n_group = from.at("n_group");
-  options.topk_group = from.at("topk_group");
-  options.group_score = from.at("group_score") == "max" ? GroupScore::kMax : GroupScore::kTopTwoSum;
-  options.masked_choice =
-      from.at("masked_choice") == "-inf" ? -std::numeric_limits<float>::infinity() : 0.0f;
-  options.renormalise = from.at("renormalise") == "sum" ? Renormalise::kSum : Renormalise::kNone;
-  options.renormalise_epsilon = from.at("renormalise_epsilon");
-  options.scale = from.at("scale");
-  options.weight_dtype =
-      from.at("weight_dtype") == "model" ? WeightDType::kModel : WeightDType::kF32;
-  return options;
+  options.select_bias = from.value("select_bias", false);
+  from.erase("num_experts");  // These two belong to a checkpoint's weights.
+  from.erase("select_bias");
+  const absl::StatusOr<RoutingOptions> read = WithRoutingJson(options, from.dump());
+  EXPECT_TRUE(read.ok()) << read.status();
+  EXPECT_TRUE(ValidateRouting(*read).ok()) << ValidateRouting(*read);
+  return *read;
 }
 
 std::vector<float> Flatten(const json& rows) {
@@ -52,32 +42,65 @@ std::vector<float> Flatten(const json& rows) {
   return flat;
 }
 
-void CheckCase(const json& one, TieOrder ties) {
-  SCOPED_TRACE(one.at("name").get<std::string>());
-  const RoutingOptions options = OptionsOf(one.at("options"));
-  ASSERT_TRUE(ValidateRouting(options).ok()) << ValidateRouting(options);
-  const DType model = one.at("model_dtype") == "BF16" ? DType::kBF16 : DType::kF32;
-  const auto bias = one.at("select_bias").get<std::vector<float>>();
-  const size_t tokens = one.at("logits").size();
-  const size_t k = options.top_k;
-  ASSERT_GT(tokens, 0u);
-  std::vector<uint32_t> ids(tokens * k);
-  std::vector<float> weights(tokens * k);
-  RoutingScratch scratch;
-  RouteTokens(options, ties, model, Flatten(one.at("logits")), bias, tokens, absl::MakeSpan(ids),
-              absl::MakeSpan(weights), &scratch);
+// The numbers of the file.
+class FileRandom final : public RandomSource {
+ public:
+  explicit FileRandom(json draws) : draws_(std::move(draws)) {}
+
+  float Uniform(RandomUse use, const RandomKey& key, uint32_t index) const override {
+    EXPECT_EQ(key.seed, 7u);
+    const char* const names[] = {"noise", "noise_angle", "jitter", "second_expert"};
+    return draws_.at(key.token).at(names[static_cast<size_t>(use)]).at(index).get<float>();
+  }
+
+ private:
+  const json draws_;
+};
+
+void ExpectRouted(const json& one, const RoutedTokens& routed, float tolerance) {
+  const size_t tokens = one.at("expert_ids").size();
+  ASSERT_EQ(routed.tokens(), tokens);
+  std::vector<DroppedAssignment> dropped;
   for (size_t token = 0; token < tokens; ++token) {
+    SCOPED_TRACE(testing::Message() << "token " << token);
     const auto wanted = one.at("expert_ids")[token].get<std::vector<uint32_t>>();
-    const auto wanted_weights = one.at("weights")[token].get<std::vector<float>>();
-    EXPECT_EQ(std::vector<uint32_t>(ids.begin() + static_cast<ptrdiff_t>(token * k),
-                                    ids.begin() + static_cast<ptrdiff_t>((token + 1) * k)),
-              wanted);
-    for (size_t slot = 0; slot < k; ++slot) {
-      const float weight = wanted_weights.at(slot);
-      EXPECT_NEAR(weights[token * k + slot], weight, 1e-6f * std::max(1.0f, std::abs(weight)))
-          << "token " << token << " slot " << slot;
+    const auto weights = one.at("weights")[token].get<std::vector<float>>();
+    const uint32_t begin = routed.token_begin[token];
+    const uint32_t end = routed.token_begin[token + 1];
+    EXPECT_EQ(
+        std::vector<uint32_t>(routed.expert_ids.begin() + begin, routed.expert_ids.begin() + end),
+        wanted);
+    for (size_t slot = 0; slot < std::min<size_t>(weights.size(), end - begin); ++slot) {
+      EXPECT_NEAR(routed.weights[begin + slot], weights[slot],
+                  tolerance * std::max(1.0f, std::abs(weights[slot])))
+          << "slot " << slot;
+    }
+    if (one.contains("dropped")) {
+      for (const json& expert : one.at("dropped")[token]) {
+        dropped.push_back({static_cast<uint32_t>(token), expert.get<uint32_t>()});
+      }
     }
   }
+  EXPECT_EQ(routed.dropped, dropped);
+}
+
+void CheckCase(const json& one, TieOrder ties) {
+  SCOPED_TRACE(one.at("name").get<std::string>());
+  const DType model = one.at("model_dtype") == "BF16" ? DType::kBF16 : DType::kF32;
+  const FileRandom random(one.value("draws", json::array()));
+  const RoutingRules rules{OptionsOf(one.at("options")), ties, model, &random};
+  const auto bias = one.at("select_bias").get<std::vector<float>>();
+  const std::vector<float> logits = Flatten(one.at("logits"));
+  const std::vector<float> width = Flatten(one.value("noise_width", json::array()));
+  const auto group_sizes = one.value("group_sizes", std::vector<uint32_t>());
+  const auto token_ids = one.value("token_ids", std::vector<uint32_t>());
+  const RequestTokens request{one.at("logits").size(), group_sizes, token_ids, 7};
+  ASSERT_GT(request.tokens, 0u);
+  ASSERT_TRUE(CheckRequestTokens(rules.options, request).ok());
+  RoutingScratch scratch;
+  RoutedTokens routed;
+  RouteTokens(rules, {{&request, 1}, logits, bias, width}, &scratch, &routed);
+  ExpectRouted(one, routed, 1e-6f);
 }
 
 class GoldenTest : public ::testing::TestWithParam<const char*> {
@@ -93,7 +116,7 @@ class GoldenTest : public ::testing::TestWithParam<const char*> {
 
 INSTANTIATE_TEST_SUITE_P(Files, GoldenTest,
                          ::testing::Values("literal", "mixtral", "qwen3_moe", "deepseek_v3",
-                                           "generic"),
+                                           "generic", "families", "papers"),
                          TestName);
 
 TEST_P(GoldenTest, ExpertsAndWeights) {

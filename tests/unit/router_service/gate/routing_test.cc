@@ -27,17 +27,28 @@ struct Routed {
   std::vector<float> weights;
 };
 
+// One request of as many tokens as there are logits for.
+RoutedTokens RouteAll(const RoutingRules& rules, RoutingInput input) {
+  EXPECT_TRUE(ValidateRouting(rules.options).ok()) << ValidateRouting(rules.options);
+  const RequestTokens request{input.logits.size() / rules.options.num_experts};
+  if (input.requests.empty()) {
+    input.requests = {&request, 1};
+  }
+  RoutingScratch scratch;
+  RoutedTokens routed;
+  RouteTokens(rules, input, &scratch, &routed);
+  return routed;
+}
+
 Routed Route(const RoutingOptions& options, const std::vector<float>& logits,
              const std::vector<float>& bias = {}, DType model = DType::kF32,
              TieOrder ties = TieOrder::kLowestIndex) {
-  EXPECT_TRUE(ValidateRouting(options).ok()) << ValidateRouting(options);
-  const size_t tokens = logits.size() / options.num_experts;
-  Routed routed{std::vector<uint32_t>(tokens * options.top_k),
-                std::vector<float>(tokens * options.top_k)};
-  RoutingScratch scratch;
-  RouteTokens(options, ties, model, logits, bias, tokens, absl::MakeSpan(routed.ids),
-              absl::MakeSpan(routed.weights), &scratch);
-  return routed;
+  RoutedTokens routed = RouteAll({options, ties, model}, {{}, logits, bias});
+  for (size_t token = 0; token <= routed.tokens(); ++token) {
+    EXPECT_EQ(routed.token_begin[token], token * options.top_k);
+  }
+  EXPECT_TRUE(routed.dropped.empty());
+  return {std::move(routed.expert_ids), std::move(routed.weights)};
 }
 
 RoutingOptions Options(uint32_t experts, uint32_t k) {
@@ -312,57 +323,6 @@ TEST(Routing, NanTokensGoToTheLowestExpertsWithNanAsWeight) {
 }
 
 TEST(Routing, NoTokensIsNoWork) { EXPECT_TRUE(Route(Options(8, 2), {}).ids.empty()); }
-
-TEST(ValidateRouting, NamesOptionValueAndRemedy) {
-  const auto message = [](const RoutingOptions& options) {
-    const absl::Status status = ValidateRouting(options);
-    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-    return std::string(status.message());
-  };
-  EXPECT_THAT(message(Options(0, 1)), HasSubstr("num_experts is 0"));
-  EXPECT_THAT(message(Options(8, 0)), HasSubstr("top_k is 0"));
-  EXPECT_THAT(message(Options(8, 9)),
-              HasSubstr("top_k is 9; it must be from 1 to num_experts (8)"));
-  RoutingOptions options = Options(8, 2);
-  options.n_group = 3;
-  EXPECT_THAT(message(options), HasSubstr("n_group is 3"));
-  options.n_group = 0;
-  EXPECT_THAT(message(options), HasSubstr("n_group is 0"));
-  options.n_group = 4;
-  options.topk_group = 0;
-  EXPECT_THAT(message(options), HasSubstr("topk_group is 0"));
-  options.topk_group = 5;
-  EXPECT_THAT(message(options), HasSubstr("topk_group is 5"));
-  options.topk_group = 1;
-  options.top_k = 3;
-  EXPECT_THAT(message(options), HasSubstr("leave 2 experts to choose from"));
-  options.n_group = 8;
-  options.top_k = 1;
-  options.group_score = GroupScore::kTopTwoSum;
-  EXPECT_THAT(message(options), HasSubstr("groups of 1"));
-  options = Options(8, 2);
-  options.n_group = 2;
-  for (const float mask : {kNan, kInfinity, 1.0f}) {
-    options.masked_choice = mask;
-    EXPECT_THAT(message(options), HasSubstr("masked_choice"));
-  }
-  options = Options(8, 2);
-  for (const float epsilon : {kNan, kInfinity, -1.0f}) {
-    options.renormalise_epsilon = epsilon;
-    EXPECT_THAT(message(options), HasSubstr("renormalise_epsilon"));
-  }
-  options = Options(8, 2);
-  options.scale = kNan;
-  EXPECT_THAT(message(options), HasSubstr("scale is nan"));
-}
-
-TEST(ValidateRouting, AcceptsExactlyAsManyExpertsAsTheGroupsLeave) {
-  RoutingOptions options = Options(8, 4);
-  options.n_group = 4;
-  options.topk_group = 2;
-  EXPECT_TRUE(ValidateRouting(options).ok());
-  EXPECT_EQ(Route(options, {1, 1, 2, 2, 3, 3, 4, 4}).ids.size(), 4u);
-}
 
 }  // namespace
 }  // namespace expertmesh

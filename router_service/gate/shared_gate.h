@@ -1,0 +1,43 @@
+// The gate of a layer's shared experts (Qwen2-MoE): their output is multiplied by
+// sigmoid(shared gate * x).
+#ifndef EXPERTMESH_ROUTER_SERVICE_GATE_SHARED_GATE_H_
+#define EXPERTMESH_ROUTER_SERVICE_GATE_SHARED_GATE_H_
+
+#include <cstddef>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "common/tensor/dtype.h"
+#include "common/tensor/matrix_view.h"
+
+namespace expertmesh {
+
+// Immutable and thread-safe. A token's weight depends on its own hidden state alone, bit for bit.
+class SharedGate {
+ public:
+  // `weight`: [1, d_model], read during the call only. Product and sigmoid are rounded to
+  // `model_dtype` as the model does.
+  //   INVALID_ARGUMENT  another shape or type.
+  static absl::StatusOr<std::unique_ptr<const SharedGate>> Create(const MatrixView& weight,
+                                                                  size_t d_model,
+                                                                  DType model_dtype);
+
+  // hidden_states: [tokens, d_model] of `dtype` (an activation type), of any alignment. `weights`:
+  // out, [tokens].
+  void Weights(const void* hidden_states, DType dtype, absl::Span<float> weights) const;
+
+ private:
+  SharedGate(std::vector<float> weight, DType model_dtype)
+      : weight_(std::move(weight)), model_dtype_(model_dtype) {}
+
+  const std::vector<float> weight_;
+  const DType model_dtype_;
+};
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_ROUTER_SERVICE_GATE_SHARED_GATE_H_

@@ -1,0 +1,65 @@
+#include "router_service/gate/weights.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "common/base/check.h"
+
+namespace expertmesh {
+namespace {
+
+float Divisor(const RoutingOptions& options, absl::Span<const float> weights) {
+  float sum = 0.0f;
+  if (options.renormalise == Renormalise::kLp) {
+    const float p = options.renormalise_p;
+    for (const float weight : weights) {
+      sum += p == 1.0f ? std::fabs(weight) : std::pow(std::fabs(weight), p);
+    }
+    return p == 1.0f ? sum : std::pow(sum, 1.0f / p);
+  }
+  for (const float weight : weights) {
+    sum += weight;
+  }
+  return options.renormalise == Renormalise::kSum ? sum + options.renormalise_epsilon
+                                                  : std::max(sum, options.renormalise_epsilon);
+}
+
+}  // namespace
+
+void RenormaliseWeights(const RoutingOptions& options, absl::Span<float> weights) {
+  if (options.renormalise == Renormalise::kNone) {
+    return;
+  }
+  const float divisor = Divisor(options, weights);
+  for (float& weight : weights) {
+    weight /= divisor;
+  }
+}
+
+void ScaleWeights(const RoutingOptions& options, DType model_dtype, absl::Span<float> weights) {
+  for (float& weight : weights) {
+    weight *= options.scale;
+  }
+  if (options.weight_dtype == WeightDType::kModel) {
+    RoundTo(model_dtype, weights);
+  }
+}
+
+void RoundTo(DType dtype, absl::Span<float> values) {
+  switch (dtype) {
+    case DType::kBF16:
+      for (float& value : values) {
+        value = FloatFromBF16(BF16FromFloat(value));
+      }
+      return;
+    case DType::kF16:
+      for (float& value : values) {
+        value = FloatFromF16(F16FromFloat(value));
+      }
+      return;
+    default:
+      EXPERTMESH_CHECK(dtype == DType::kF32);
+  }
+}
+
+}  // namespace expertmesh
