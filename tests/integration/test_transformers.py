@@ -7,76 +7,10 @@ import pathlib
 import numpy as np
 import pytest
 import torch
-import transformers
 
 import reference
 from mesh import Mesh, shards
-
-TEXT = (
-    "We hold these truths to be self-evident, that all men are created equal, that they are endowed "
-    "by their Creator with certain unalienable Rights, that among these are Life, Liberty and the "
-    "pursuit of Happiness. That to secure these rights, Governments are instituted among Men, "
-    "deriving their just powers from the consent of the governed."
-)
-COMMON = dict(
-    vocab_size=256,
-    # Errors are norms of rows: in very short rows single roundings would dominate them.
-    hidden_size=256,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    num_key_value_heads=4,
-    max_position_embeddings=1024,
-    # Wide enough that experts and gates are far from linear and from uniform.
-    initializer_range=0.075,
-    tie_word_embeddings=False,
-)
-
-
-def mixtral():
-    config = transformers.MixtralConfig(
-        **COMMON, intermediate_size=96, num_local_experts=8, num_experts_per_tok=2
-    )
-    return transformers.MixtralForCausalLM(config)
-
-
-def qwen3_moe():
-    config = transformers.Qwen3MoeConfig(
-        **COMMON,
-        head_dim=64,
-        intermediate_size=128,
-        moe_intermediate_size=48,
-        num_experts=16,
-        num_experts_per_tok=4,
-        norm_topk_prob=True,
-    )
-    return transformers.Qwen3MoeForCausalLM(config)
-
-
-def deepseek_v3():
-    config = transformers.DeepseekV3Config(
-        **COMMON,
-        intermediate_size=128,
-        moe_intermediate_size=48,
-        n_routed_experts=16,
-        n_shared_experts=1,
-        num_experts_per_tok=4,
-        n_group=4,
-        topk_group=2,
-        first_k_dense_replace=1,
-        q_lora_rank=24,
-        kv_lora_rank=16,
-        qk_nope_head_dim=16,
-        qk_rope_head_dim=8,
-        v_head_dim=16,
-    )
-    model = transformers.DeepseekV3ForCausalLM(config)
-    generator = torch.Generator().manual_seed(5)
-    for layer in model.model.layers[1:]:
-        bias = layer.mlp.gate.e_score_correction_bias
-        # All positive: this version masks groups with 0, which differs from minus infinity
-        # (Expertmesh, and the model's own code) where a kept choice is negative.
-        bias.data.copy_(torch.rand(bias.shape, generator=generator) * 0.3)
-    return model
+from tiny_models import TEXT, deepseek_v3, mixtral, qwen3_moe
 
 
 @dataclasses.dataclass
