@@ -1,0 +1,187 @@
+import com.google.protobuf.ByteString;
+import expertmesh.v1.DType;
+import expertmesh.v1.DescribeModelRequest;
+import expertmesh.v1.DescribeModelResponse;
+import expertmesh.v1.ForwardRequest;
+import expertmesh.v1.RouterGrpc;
+import expertmesh.v1.Tensor;
+import io.grpc.ManagedChannel;
+import io.grpc.ManagedChannelBuilder;
+import io.grpc.StatusRuntimeException;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Locale;
+import java.util.concurrent.TimeUnit;
+
+/**
+ * Calls a router through generated Java stubs, and compares its answers with golden ones.
+ *
+ * <pre>Forward ROUTER GOLDEN_DIR</pre>
+ */
+public final class Forward {
+  private static final long SECONDS = 30;
+
+  private record Case(DType sent, DType answered, String name, double tolerance) {}
+
+  private record Worst(int token, double error) {}
+
+  private final RouterGrpc.RouterBlockingStub router;
+
+  private Forward(ManagedChannel channel) {
+    router = RouterGrpc.newBlockingStub(channel);
+  }
+
+  private static ByteBuffer littleEndian(int bytes) {
+    return ByteBuffer.allocate(bytes).order(ByteOrder.LITTLE_ENDIAN);
+  }
+
+  /** float32, little endian. */
+  private static ByteString packF32(float[] values) {
+    ByteBuffer data = littleEndian(4 * values.length);
+    data.asFloatBuffer().put(values);
+    return ByteString.copyFrom(data);
+  }
+
+  private static float[] unpackF32(ByteString data) {
+    float[] values = new float[data.size() / 4];
+    data.asReadOnlyByteBuffer().order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer().get(values);
+    return values;
+  }
+
+  /** The upper half of each float32, rounded to nearest, ties to even; little endian. */
+  private static ByteString packBf16(float[] values) {
+    ByteBuffer data = littleEndian(2 * values.length);
+    for (float value : values) {
+      int bits = Float.floatToRawIntBits(value);
+      // Rounding would carry a NaN with few bits into an infinity.
+      int rounded = Float.isNaN(value) ? bits | 0x400000 : bits + 0x7fff + (bits >>> 16 & 1);
+      data.putShort((short) (rounded >>> 16));
+    }
+    return ByteString.copyFrom(data.flip());
+  }
+
+  private static float[] unpackBf16(ByteString data) {
+    float[] values = new float[data.size() / 2];
+    ByteBuffer halves = data.asReadOnlyByteBuffer().order(ByteOrder.LITTLE_ENDIAN);
+    for (int i = 0; i < values.length; ++i) {
+      values[i] = Float.intBitsToFloat(halves.getShort() << 16);
+    }
+    return values;
+  }
+
+  private static float[] readF32(Path file) throws IOException {
+    return unpackF32(ByteString.copyFrom(Files.readAllBytes(file)));
+  }
+
+  /** Norm of the difference over norm of the expected row, of the worst token. */
+  private static Worst worstError(float[] actual, float[] expected, int dModel) {
+    Worst worst = new Worst(0, 0);
+    for (int token = 0; token < expected.length / dModel; ++token) {
+      double difference = 0;
+      double norm = 0;
+      for (int i = token * dModel; i < (token + 1) * dModel; ++i) {
+        difference += Math.pow((double) actual[i] - expected[i], 2);
+        norm += Math.pow(expected[i], 2);
+      }
+      double error = Math.sqrt(difference / norm);
+      if (Double.isNaN(error)) {
+        return new Worst(token, error);
+      }
+      if (error > worst.error()) {
+        worst = new Worst(token, error);
+      }
+    }
+    return worst;
+  }
+
+  /** A deadline is of one call, not of a stub. */
+  private RouterGrpc.RouterBlockingStub router() {
+    return router.withDeadlineAfter(SECONDS, TimeUnit.SECONDS);
+  }
+
+  /** Sends values as one type and returns the answer, asked for as another. */
+  private float[] forward(int layer, float[] values, int dModel, DType sent, DType answered) {
+    Tensor hiddenStates =
+        Tensor.newBuilder()
+            .setDtype(sent)
+            .addShape(values.length / dModel)
+            .addShape(dModel)
+            .setData(sent == DType.DTYPE_F32 ? packF32(values) : packBf16(values))
+            .build();
+    ForwardRequest request =
+        ForwardRequest.newBuilder()
+            .setLayer(layer)
+            .setOutputDtype(answered)
+            .setHiddenStates(hiddenStates)
+            .build();
+    Tensor output = router().forward(request).getOutput();
+    return output.getDtype() == DType.DTYPE_F32
+        ? unpackF32(output.getData())
+        : unpackBf16(output.getData());
+  }
+
+  /** True when every answer is within its tolerance. */
+  private boolean run(String address, Path golden) throws IOException {
+    DescribeModelResponse model = router().describeModel(DescribeModelRequest.getDefaultInstance());
+    int layer = model.getLayers(0).getLayer();
+    int dModel = model.getDModel();
+    System.out.printf(
+        "%s: %s, d_model %d, first MoE layer %d%n", address, model.getFamily(), dModel, layer);
+
+    float[] hiddenStates = readF32(golden.resolve("hidden_states.f32"));
+    boolean good = true;
+    for (Case one :
+        List.of(
+            new Case(DType.DTYPE_F32, DType.DTYPE_F32, "output.f32", 1e-5),
+            new Case(DType.DTYPE_BF16, DType.DTYPE_F32, "output_of_bf16_input.f32", 1e-5),
+            new Case(DType.DTYPE_BF16, DType.DTYPE_BF16, "output_of_bf16_input.f32", 1e-2))) {
+      float[] actual = forward(layer, hiddenStates, dModel, one.sent(), one.answered());
+      float[] expected = readF32(golden.resolve(one.name()));
+      if (actual.length != expected.length) {
+        throw new IOException(
+            String.format(
+                "the answer has %d values, %s has %d: does the router serve the golden checkpoint?",
+                actual.length, one.name(), expected.length));
+      }
+      Worst worst = worstError(actual, expected, dModel);
+      boolean within = worst.error() <= one.tolerance();
+      System.out.printf(
+          Locale.ROOT,
+          "%s to %s: error %.2e at token %d, at most %.0e: %s%n",
+          one.sent(),
+          one.answered(),
+          worst.error(),
+          worst.token(),
+          one.tolerance(),
+          within ? "ok" : "TOO LARGE");
+      good = good && within;
+    }
+    return good;
+  }
+
+  public static void main(String[] args) {
+    if (args.length != 2) {
+      System.err.println("usage: Forward ROUTER GOLDEN_DIR");
+      System.exit(2);
+    }
+    // Tensors are larger than gRPC's default limit of 4 MiB for a message received.
+    ManagedChannel channel =
+        ManagedChannelBuilder.forTarget(args[0])
+            .usePlaintext()
+            .maxInboundMessageSize(Integer.MAX_VALUE)
+            .build();
+    boolean good = false;
+    try {
+      good = new Forward(channel).run(args[0], Path.of(args[1]));
+    } catch (StatusRuntimeException | IOException error) {
+      System.err.println(error.getMessage());
+    } finally {
+      channel.shutdownNow();
+    }
+    System.exit(good ? 0 : 1);
+  }
+}

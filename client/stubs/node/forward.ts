@@ -1,0 +1,175 @@
+// Calls a router through generated TypeScript stubs, and compares its answers with golden ones.
+//
+//   forward.js ROUTER GOLDEN_DIR
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+
+import { type CallOptions, credentials, Metadata, type ServiceError } from "@grpc/grpc-js";
+
+import { DescribeModelRequest, ForwardRequest, RouterClient } from "./expertmesh/v1/router.js";
+import { DType } from "./expertmesh/v1/tensor.js";
+
+const SECONDS = 30;
+
+/** float32, little endian, whatever the machine is. */
+function packF32(values: Float32Array): Buffer {
+  const data = Buffer.alloc(4 * values.length);
+  values.forEach((value, i) => data.writeFloatLE(value, 4 * i));
+  return data;
+}
+
+function unpackF32(data: Buffer): Float32Array {
+  return Float32Array.from({ length: data.length / 4 }, (_, i) => data.readFloatLE(4 * i));
+}
+
+/** The upper half of each float32, rounded to nearest, ties to even; little endian. */
+function packBf16(values: Float32Array): Buffer {
+  const wide = packF32(values);
+  const data = Buffer.alloc(2 * values.length);
+  values.forEach((value, i) => {
+    const bits = wide.readUInt32LE(4 * i);
+    // Rounding would carry a NaN with few bits into an infinity.
+    const rounded = Number.isNaN(value) ? bits | 0x400000 : bits + 0x7fff + ((bits >>> 16) & 1);
+    data.writeUInt16LE(rounded >>> 16, 2 * i);
+  });
+  return data;
+}
+
+function unpackBf16(data: Buffer): Float32Array {
+  const wide = Buffer.alloc(2 * data.length);
+  for (let i = 0; i < data.length / 2; ++i) {
+    wide.writeUInt16LE(data.readUInt16LE(2 * i), 4 * i + 2);
+  }
+  return unpackF32(wide);
+}
+
+/** Norm of the difference over norm of the expected row, of the worst token. */
+function worstError(actual: Float32Array, expected: Float32Array, dModel: number) {
+  let worst = { token: 0, error: 0 };
+  for (let token = 0; token < expected.length / dModel; ++token) {
+    let difference = 0;
+    let norm = 0;
+    for (let i = token * dModel; i < (token + 1) * dModel; ++i) {
+      difference += (actual[i] - expected[i]) ** 2;
+      norm += expected[i] ** 2;
+    }
+    const error = Math.sqrt(difference / norm);
+    if (Number.isNaN(error)) {
+      return { token, error };
+    }
+    if (error > worst.error) {
+      worst = { token, error };
+    }
+  }
+  return worst;
+}
+
+/** A call with a deadline, as a promise. */
+function call<Request, Answer>(
+  method: (
+    request: Request,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    done: (error: ServiceError | null, answer: Answer) => void,
+  ) => unknown,
+  request: Request,
+): Promise<Answer> {
+  const options = { deadline: Date.now() + 1000 * SECONDS };
+  return new Promise((resolve, reject) => {
+    method(request, new Metadata(), options, (error, answer) =>
+      error === null ? resolve(answer) : reject(error),
+    );
+  });
+}
+
+/** Sends `values` as `sent` and returns the answer, asked for as `answered`. */
+async function forward(
+  client: RouterClient,
+  layer: number,
+  values: Float32Array,
+  dModel: number,
+  sent: DType,
+  answered: DType,
+): Promise<Float32Array> {
+  const request = ForwardRequest.create({
+    layer,
+    outputDtype: answered,
+    hiddenStates: {
+      dtype: sent,
+      // 64-bit integers of the contract are bigint here.
+      shape: [BigInt(values.length / dModel), BigInt(dModel)],
+      data: sent === DType.DTYPE_F32 ? packF32(values) : packBf16(values),
+    },
+  });
+  const { output } = await call(client.forward.bind(client), request);
+  if (output === undefined) {
+    throw new Error("the answer has no output");
+  }
+  return output.dtype === DType.DTYPE_F32 ? unpackF32(output.data) : unpackBf16(output.data);
+}
+
+const CASES = [
+  { sent: DType.DTYPE_F32, answered: DType.DTYPE_F32, name: "output.f32", tolerance: 1e-5 },
+  {
+    sent: DType.DTYPE_BF16,
+    answered: DType.DTYPE_F32,
+    name: "output_of_bf16_input.f32",
+    tolerance: 1e-5,
+  },
+  {
+    sent: DType.DTYPE_BF16,
+    answered: DType.DTYPE_BF16,
+    name: "output_of_bf16_input.f32",
+    tolerance: 1e-2,
+  },
+];
+
+/** True when every answer is within its tolerance. */
+async function run(client: RouterClient, address: string, golden: string): Promise<boolean> {
+  const model = await call(client.describeModel.bind(client), DescribeModelRequest.create());
+  const { family, dModel } = model;
+  const layer = model.layers[0].layer;
+  console.log(`${address}: ${family}, d_model ${dModel}, first MoE layer ${layer}`);
+
+  const hiddenStates = unpackF32(readFileSync(join(golden, "hidden_states.f32")));
+  let good = true;
+  for (const { sent, answered, name, tolerance } of CASES) {
+    const actual = await forward(client, layer, hiddenStates, dModel, sent, answered);
+    const expected = unpackF32(readFileSync(join(golden, name)));
+    if (actual.length !== expected.length) {
+      throw new Error(
+        `the answer has ${actual.length} values, ${name} has ${expected.length}: ` +
+          "does the router serve the golden checkpoint?",
+      );
+    }
+    const { token, error } = worstError(actual, expected, dModel);
+    const within = error <= tolerance;
+    console.log(
+      `${DType[sent]} to ${DType[answered]}: error ${error.toExponential(2)} at token ${token}, ` +
+        `at most ${tolerance.toExponential(0)}: ${within ? "ok" : "TOO LARGE"}`,
+    );
+    good = good && within;
+  }
+  return good;
+}
+
+async function main(args: string[]): Promise<number> {
+  if (args.length !== 2) {
+    console.error("usage: forward.js ROUTER GOLDEN_DIR");
+    return 2;
+  }
+  // Tensors are larger than gRPC's default limit of 4 MiB for a message received.
+  const client = new RouterClient(args[0], credentials.createInsecure(), {
+    "grpc.max_receive_message_length": -1,
+  });
+  try {
+    return (await run(client, args[0], args[1])) ? 0 : 1;
+  } catch (error) {
+    console.error(error instanceof Error ? error.message : error);
+    return 1;
+  } finally {
+    client.close();
+  }
+}
+
+process.exitCode = await main(process.argv.slice(2));
