@@ -52,6 +52,36 @@ bool ConfigReader::IsNull(absl::string_view key) const {
   return found != json_->end() && found->is_null();
 }
 
+bool ConfigReader::Holds(absl::string_view key, absl::string_view text) const {
+  const auto found = json_->find(key);
+  return found != json_->end() && found->is_string() &&
+         found->get_ref<const std::string&>() == text;
+}
+
+bool ConfigReader::HoldsMinusOne(absl::string_view key) const {
+  const auto found = json_->find(key);
+  return found != json_->end() && *found == -1;
+}
+
+absl::StatusOr<ConfigReader> ConfigReader::Object(
+    absl::string_view key, absl::Span<const absl::string_view> inherited) const {
+  ASSIGN_OR_RETURN(const json* value, Value({key}));
+  json object = json::object();
+  if (value != nullptr) {
+    if (!value->is_object()) {
+      return Wrong(key, *value, "an object");
+    }
+    object = *value;
+  }
+  for (const absl::string_view name : inherited) {
+    if (Has(name) && (!object.contains(name) || object[std::string(name)].is_null())) {
+      object[std::string(name)] = *json_->find(name);
+    }
+  }
+  return ConfigReader(std::make_shared<const json>(std::move(object)),
+                      absl::StrCat(source_, ": ", key));
+}
+
 absl::string_view ConfigReader::NameOf(Keys keys) const {
   for (const absl::string_view key : keys) {
     if (Has(key)) {

@@ -11,6 +11,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "nlohmann/json_fwd.hpp"
 
 namespace expertmesh {
@@ -31,6 +32,15 @@ class ConfigReader {
   bool Has(absl::string_view key) const;
   // True when the key is there and holds null.
   bool IsNull(absl::string_view key) const;
+  // True when the key is there and holds this string.
+  bool Holds(absl::string_view key, absl::string_view text) const;
+  // True when the key is there and holds -1, which some keys take for "as many as there are".
+  bool HoldsMinusOne(absl::string_view key) const;
+
+  // The object that `key` holds, with those of this object's keys `inherited` that it lacks; an
+  // empty object when there is none. Its errors name the key, too.
+  absl::StatusOr<ConfigReader> Object(absl::string_view key,
+                                      absl::Span<const absl::string_view> inherited = {}) const;
 
   // The first of `keys` that is there; otherwise the first of them.
   absl::string_view NameOf(Keys keys) const;

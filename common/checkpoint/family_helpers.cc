@@ -1,7 +1,6 @@
 #include "common/checkpoint/family_helpers.h"
 
 #include <algorithm>
-#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,25 +10,49 @@
 namespace expertmesh {
 namespace {
 
-constexpr uint32_t kMaxExperts = 65536;
+constexpr auto kExpertKeys = {
+    absl::string_view("num_local_experts"), absl::string_view("num_experts"),
+    absl::string_view("n_routed_experts"), absl::string_view("moe_num_experts")};
+constexpr auto kTopKKeys = {absl::string_view("num_experts_per_tok"),
+                            absl::string_view("experts_per_token"), absl::string_view("moe_top_k"),
+                            absl::string_view("moe_k")};
 
 std::string KeyValue(absl::string_view key, uint64_t value) {
   return absl::StrCat(key, " = ", value);
 }
 
+absl::Status CheckTopK(const ConfigReader& config, const RoutingOptions& routing) {
+  if (routing.top_k > routing.num_experts) {
+    return config.Error(absl::StrCat(KeyValue(config.NameOf(kTopKKeys), routing.top_k),
+                                     " must not exceed ",
+                                     KeyValue(config.NameOf(kExpertKeys), routing.num_experts)));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
+RoutingOptions SoftmaxRouting() {
+  RoutingOptions routing;
+  routing.logit_dtype = LogitDType::kModel;
+  routing.score = ScoreFunction::kSoftmax;
+  routing.weight_dtype = WeightDType::kModel;
+  return routing;
+}
+
 absl::Status ReadExpertCounts(const ConfigReader& config, RoutingOptions* routing) {
-  const auto experts = {absl::string_view("num_local_experts"), absl::string_view("num_experts"),
-                        absl::string_view("n_routed_experts")};
-  const auto top_k = {absl::string_view("num_experts_per_tok"),
-                      absl::string_view("experts_per_token"), absl::string_view("moe_top_k")};
-  ASSIGN_OR_RETURN(routing->num_experts, config.Positive(experts, kMaxExperts));
-  ASSIGN_OR_RETURN(routing->top_k, config.Positive(top_k, kMaxExperts));
-  if (routing->top_k > routing->num_experts) {
-    return config.Error(absl::StrCat(KeyValue(config.NameOf(top_k), routing->top_k),
-                                     " must not exceed ",
-                                     KeyValue(config.NameOf(experts), routing->num_experts)));
+  ASSIGN_OR_RETURN(routing->num_experts, config.Positive(kExpertKeys, kMaxExperts));
+  ASSIGN_OR_RETURN(routing->top_k, config.Positive(kTopKKeys, kMaxExperts));
+  return CheckTopK(config, *routing);
+}
+
+absl::Status ReadNumExperts(const ConfigReader& config, uint32_t top_k, RoutingOptions* routing) {
+  ASSIGN_OR_RETURN(routing->num_experts, config.Positive(kExpertKeys, kMaxExperts));
+  routing->top_k = top_k;
+  if (routing->num_experts < top_k) {
+    return config.Error(absl::StrCat(KeyValue(config.NameOf(kExpertKeys), routing->num_experts),
+                                     " must be at least the ", top_k,
+                                     " that this family takes for each token"));
   }
   return absl::OkStatus();
 }
@@ -59,108 +82,178 @@ absl::Status ReadGroupLimit(const ConfigReader& config, RoutingOptions* routing)
   return absl::OkStatus();
 }
 
-absl::Status ReadActivation(const ConfigReader& config) {
-  ASSIGN_OR_RETURN(const std::string name, config.StringOr({"hidden_act"}, "silu"));
-  if (name != "silu" && name != "swish") {
-    return config.Error(absl::StrCat("hidden_act = ", Quoted(name), " must be silu"));
+absl::Status ReadRenormalise(const ConfigReader& config, bool fallback, float epsilon,
+                             RoutingOptions* routing) {
+  ASSIGN_OR_RETURN(const bool renormalise, config.BoolOr({"norm_topk_prob"}, fallback));
+  routing->renormalise = renormalise ? Renormalise::kSum : Renormalise::kNone;
+  routing->renormalise_epsilon = renormalise ? epsilon : 0.0f;
+  return absl::OkStatus();
+}
+
+absl::Status Expect(const ConfigReader& config, absl::string_view key, absl::string_view only) {
+  ASSIGN_OR_RETURN(const std::string value, config.StringOr({key}, only));
+  if (value != only) {
+    return config.Error(
+        absl::StrCat(key, " = ", Quoted(value), " must be ", only, " for this family"));
   }
   return absl::OkStatus();
 }
 
-void AddEveryLayer(absl::string_view suffix, std::vector<uint64_t> shape, TensorKind kind,
-                   ModelLayout* layout) {
-  layout->every_layer.push_back(
-      {absl::StrCat("model.layers.{layer}.", suffix), std::move(shape), kind, false});
+absl::Status ReadSilu(const ConfigReader& config, absl::string_view key) {
+  // Two names of one function.
+  return config.Holds(key, "swish") ? absl::OkStatus() : Expect(config, key, "silu");
 }
 
-void AddLayerNorms(ModelLayout* layout) {
-  for (const absl::string_view name :
-       {"input_layernorm.weight", "post_attention_layernorm.weight"}) {
-    AddEveryLayer(name, {layout->model.d_model}, TensorKind::kNorm, layout);
+absl::Status ReadExpert(const ConfigReader& config, absl::string_view width_key,
+                        const ModelLayout& layout, ExpertOptions* expert) {
+  expert->d_model = layout.model.d_model;
+  ASSIGN_OR_RETURN(expert->intermediate_size, config.Positive({width_key}, kMaxWidth));
+  return absl::OkStatus();
+}
+
+absl::Status ReadSharedExperts(const ConfigReader& config, absl::string_view count_key,
+                               MoeLayerDescription* layer) {
+  ASSIGN_OR_RETURN(const uint32_t shared, config.WholeOr({count_key}, 0));
+  const uint64_t width = uint64_t{shared} * layer->expert.intermediate_size;
+  if (width > kMaxWidth) {
+    return config.Error(
+        absl::StrCat(KeyValue(count_key, shared), " times ",
+                     KeyValue("moe_intermediate_size", layer->expert.intermediate_size),
+                     " must not exceed ", kMaxWidth));
   }
+  layer->shared_intermediate_size = static_cast<uint32_t>(width);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Pattern> EveryLayer(const ConfigReader& config) {
+  ASSIGN_OR_RETURN(const uint32_t layers, config.Positive({"num_hidden_layers"}, kMaxLayers));
+  return Pattern(layers, true);
+}
+
+absl::StatusOr<Pattern> AfterDenseLayers(const ConfigReader& config, uint32_t dense_by_default) {
+  ASSIGN_OR_RETURN(Pattern sparse, EveryLayer(config));
+  ASSIGN_OR_RETURN(const uint32_t dense,
+                   config.WholeOr({"first_k_dense_replace"}, dense_by_default));
+  ASSIGN_OR_RETURN(const uint32_t every, config.PositiveOr({"moe_layer_freq"}, 1));
+  for (uint32_t layer = 0; layer < sparse.size(); ++layer) {
+    sparse[layer] = layer >= dense && layer % every == 0;
+  }
+  return sparse;
+}
+
+absl::StatusOr<Pattern> EverySparseStep(const ConfigReader& config) {
+  ASSIGN_OR_RETURN(Pattern sparse, EveryLayer(config));
+  ASSIGN_OR_RETURN(const uint32_t step, config.PositiveOr({"decoder_sparse_step"}, 1));
+  ASSIGN_OR_RETURN(const std::vector<uint32_t> dense, config.WholeNumbers("mlp_only_layers"));
+  for (uint32_t layer = 0; layer < sparse.size(); ++layer) {
+    sparse[layer] = (layer + 1) % step == 0;
+  }
+  for (const uint32_t layer : dense) {
+    if (layer >= sparse.size()) {
+      return config.Error(absl::StrCat("mlp_only_layers holds ", layer,
+                                       ", but num_hidden_layers = ", sparse.size()));
+    }
+    sparse[layer] = false;
+  }
+  return sparse;
+}
+
+void TensorList::Add(absl::string_view name, std::vector<uint64_t> shape, TensorKind kind,
+                     uint64_t inputs) {
+  target_->push_back({absl::StrCat(prefix_, name), std::move(shape), kind, inputs});
+}
+
+void TensorList::Linear(absl::string_view name, uint64_t outputs, uint64_t inputs, bool bias) {
+  Add(absl::StrCat(name, ".weight"), {outputs, inputs}, TensorKind::kLinear, inputs);
+  if (bias) {
+    Add(absl::StrCat(name, ".bias"), {outputs}, TensorKind::kBias);
+  }
+}
+
+void TensorList::Norm(absl::string_view name, uint64_t width, bool bias) {
+  Add(absl::StrCat(name, ".weight"), {width}, TensorKind::kNorm);
+  if (bias) {
+    Add(absl::StrCat(name, ".bias"), {width}, TensorKind::kBias);
+  }
+}
+
+void TensorList::Glu(absl::string_view name, uint64_t d_model, uint64_t width, bool bias) {
+  Linear(absl::StrCat(name, ".gate_proj"), width, d_model, bias);
+  Linear(absl::StrCat(name, ".up_proj"), width, d_model, bias);
+  Linear(absl::StrCat(name, ".down_proj"), d_model, width, bias);
+}
+
+void AddStack(uint32_t stack, const MoeLayerDescription& moe, const Pattern& sparse,
+              LayerTensors tensors, ModelLayout* layout) {
+  for (uint32_t index = 0; index < sparse.size(); ++index) {
+    LayerLayout layer;
+    layer.stack = stack;
+    layer.index = index;
+    TensorList list(LayerPrefix(*layout, layer), &layer.tensors);
+    tensors(index, sparse[index], &list);
+    if (sparse[index]) {
+      layout->model.layers.push_back(moe);
+      layout->model.layers.back().layer = static_cast<uint32_t>(layout->layers.size());
+    }
+    layout->layers.push_back(std::move(layer));
+  }
+  layout->model.num_layers = static_cast<uint32_t>(layout->layers.size());
+}
+
+void AddDecoderEnds(const DecoderEnds& ends, ModelLayout* layout) {
+  const uint64_t d_model = layout->model.d_model;
+  const uint64_t vocab = layout->vocab_size;
+  TensorList tensors(std::string(kModelPrefixes[0]), &layout->outer);
+  tensors.Add("embed_tokens.weight", {vocab, d_model}, TensorKind::kEmbedding);
+  tensors.Norm(ends.norm, d_model, ends.norm_bias);
+  if (!layout->tied_embeddings) {
+    TensorList head("lm_head.", &layout->outer);
+    head.Add("weight", {vocab, d_model}, TensorKind::kPlainLinear, d_model);
+    if (ends.head_bias) {
+      head.Add("bias", {vocab}, TensorKind::kBias);
+    }
+  }
+}
+
+absl::StatusOr<uint32_t> ReadDenseWidth(const ConfigReader& config, const Pattern& sparse,
+                                        absl::string_view key) {
+  if (std::find(sparse.begin(), sparse.end(), false) == sparse.end()) {
+    return 0;
+  }
+  return config.Positive({key}, kMaxWidth);
 }
 
 absl::StatusOr<GroupedAttention> ReadGroupedAttention(const ConfigReader& config,
                                                       uint32_t d_model) {
-  GroupedAttention attention;
-  ASSIGN_OR_RETURN(attention.heads, config.Positive({"num_attention_heads"}, kMaxWidth));
-  ASSIGN_OR_RETURN(attention.kv_heads,
-                   config.PositiveOr({"num_key_value_heads"}, attention.heads, kMaxWidth));
-  if (attention.heads % attention.kv_heads != 0) {
-    return config.Error(
-        absl::StrCat("num_attention_heads = ", attention.heads,
-                     " must be a multiple of num_key_value_heads = ", attention.kv_heads));
+  ASSIGN_OR_RETURN(const uint32_t heads, config.Positive({"num_attention_heads"}, kMaxWidth));
+  ASSIGN_OR_RETURN(const uint32_t kv_heads,
+                   config.PositiveOr({"num_key_value_heads"}, heads, kMaxWidth));
+  if (heads % kv_heads != 0) {
+    return config.Error(absl::StrCat(KeyValue("num_attention_heads", heads),
+                                     " must be a multiple of ",
+                                     KeyValue("num_key_value_heads", kv_heads)));
   }
-  if (!config.Has("head_dim") && d_model % attention.heads != 0) {
-    return config.Error(absl::StrCat(
-        "hidden_size = ", d_model, " must be a multiple of num_attention_heads = ", attention.heads,
-        " unless head_dim is given"));
+  if (!config.Has("head_dim") && d_model % heads != 0) {
+    return config.Error(absl::StrCat("hidden_size = ", d_model,
+                                     " must be a multiple of num_attention_heads = ", heads,
+                                     " unless head_dim is given"));
   }
-  ASSIGN_OR_RETURN(
-      attention.head_dim,
-      config.PositiveOr({"head_dim"}, std::max(1u, d_model / attention.heads), kMaxWidth));
-  return attention;
+  ASSIGN_OR_RETURN(const uint32_t head_dim,
+                   config.PositiveOr({"head_dim"}, std::max(1u, d_model / heads), kMaxWidth));
+  return GroupedAttention{heads, kv_heads, head_dim};
 }
 
-void AddLinear(absl::string_view suffix, uint64_t out, uint64_t in, bool bias,
-               ModelLayout* layout) {
-  AddEveryLayer(absl::StrCat(suffix, ".weight"), {out, in}, TensorKind::kLinear, layout);
-  if (bias) {
-    AddEveryLayer(absl::StrCat(suffix, ".bias"), {out}, TensorKind::kBias, layout);
-  }
+void AddGroupedAttention(const GroupedAttention& attention, uint64_t d_model, bool qkv_bias,
+                         bool o_bias, TensorList* tensors, absl::string_view o_name) {
+  tensors->Linear("self_attn.q_proj", attention.q_width(), d_model, qkv_bias);
+  tensors->Linear("self_attn.k_proj", attention.kv_width(), d_model, qkv_bias);
+  tensors->Linear("self_attn.v_proj", attention.kv_width(), d_model, qkv_bias);
+  tensors->Linear(absl::StrCat("self_attn.", o_name), d_model, attention.q_width(), o_bias);
 }
 
-void AddGroupedAttention(const GroupedAttention& attention, bool bias, ModelLayout* layout) {
-  const uint64_t d_model = layout->model.d_model;
-  const uint64_t q = uint64_t{attention.heads} * attention.head_dim;
-  const uint64_t kv = uint64_t{attention.kv_heads} * attention.head_dim;
-  AddLinear("self_attn.q_proj", q, d_model, bias, layout);
-  AddLinear("self_attn.k_proj", kv, d_model, bias, layout);
-  AddLinear("self_attn.v_proj", kv, d_model, bias, layout);
-  AddLinear("self_attn.o_proj", d_model, q, bias, layout);
-}
-
-GroupedAttention SyntheticAttention(const SyntheticOptions& options) {
-  const uint32_t head_dim = options.d_model < 256 ? 16 : 64;
-  const uint32_t heads = std::max(1u, options.d_model / head_dim);
-  return {heads, heads % 4 == 0 ? heads / 4 : heads, head_dim};
-}
-
-uint32_t SyntheticDenseWidth(const SyntheticOptions& options) {
-  return options.dense_intermediate_size > 0 ? options.dense_intermediate_size
-                                             : 4 * options.intermediate_size;
-}
-
-absl::Status RefuseOption(bool set, absl::string_view option, absl::string_view family) {
-  if (!set) {
-    return absl::OkStatus();
-  }
-  return absl::InvalidArgumentError(absl::StrCat(option, " has no place in family ", family));
-}
-
-nlohmann::ordered_json SyntheticCommon(const SyntheticOptions& options,
-                                       absl::string_view model_type,
-                                       absl::string_view architecture) {
-  const absl::string_view dtype = options.dtype == DType::kBF16  ? "bfloat16"
-                                  : options.dtype == DType::kF16 ? "float16"
-                                                                 : "float32";
-  return {
-      {"architectures", {std::string(architecture)}},
-      {"model_type", std::string(model_type)},
-      {"torch_dtype", std::string(dtype)},
-      {"hidden_size", options.d_model},
-      {"num_hidden_layers", options.num_layers},
-      {"vocab_size", options.vocab_size},
-      {"hidden_act", "silu"},
-      {"rms_norm_eps", 1e-6},
-      {"rope_theta", 10000.0},
-      {"max_position_embeddings", 4096},
-      {"attention_dropout", 0.0},
-      {"bos_token_id", 0},
-      {"eos_token_id", 0},
-      {"tie_word_embeddings", false},
-      {"use_cache", true},
-  };
+void AddLayerNorms(uint64_t d_model, TensorList* tensors, bool bias) {
+  tensors->Norm("input_layernorm", d_model, bias);
+  tensors->Norm("post_attention_layernorm", d_model, bias);
 }
 
 }  // namespace expertmesh

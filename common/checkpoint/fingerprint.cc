@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "common/base/check.h"
+#include "common/model/routing_json.h"
 
 namespace expertmesh {
 namespace {
@@ -46,30 +47,24 @@ class Sha256 {
   std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context_;
 };
 
-// Floats by their bits: no rounding, no locale.
+// Every option of a layer; RoutingJson writes floats so that they read back as the same bits.
 std::string LayerText(const MoeLayerDescription& layer) {
-  const RoutingOptions& routing = layer.routing;
+  const ExpertOptions& expert = layer.expert;
   const auto bits = [](float value) { return absl::Hex(std::bit_cast<uint32_t>(value)); };
-  return absl::StrCat("layer ", layer.layer, " experts ", routing.num_experts, " top_k ",
-                      routing.top_k, " logit_dtype ", static_cast<int>(routing.logit_dtype),
-                      " score ", static_cast<int>(routing.score), " scope ",
-                      static_cast<int>(routing.scope), " bias ", routing.select_bias, " groups ",
-                      routing.n_group, " ", routing.topk_group, " ",
-                      static_cast<int>(routing.group_score), " ", bits(routing.masked_choice)) +
-         absl::StrCat(" renormalise ", static_cast<int>(routing.renormalise), " ",
-                      bits(routing.renormalise_epsilon), " scale ", bits(routing.scale), " weight ",
-                      static_cast<int>(routing.weight_dtype), " ", static_cast<int>(routing.apply),
-                      " expert ", layer.expert.d_model, " ", layer.expert.intermediate_size, " ",
-                      static_cast<int>(layer.expert.activation), " shared ",
-                      layer.shared_intermediate_size);
+  return absl::StrCat("layer ", layer.layer, " ", RoutingJson(layer.routing), " expert ",
+                      expert.d_model, " ", expert.intermediate_size, " ",
+                      static_cast<int>(expert.activation), " gated ", expert.gated, " bias ",
+                      expert.bias, " swiglu ", bits(expert.swiglu_limit), " ",
+                      bits(expert.swiglu_alpha)) +
+         absl::StrCat(" shared ", layer.shared_intermediate_size, " ", layer.shared_gate);
 }
 
 }  // namespace
 
 std::string CheckpointFingerprint(const ModelDescription& model, const SafetensorsReader& tensors,
-                                  absl::Span<const TensorView* const> gates) {
+                                  absl::Span<const MatrixView> gates) {
   Sha256 hash;
-  hash.Add("expertmesh checkpoint 1");
+  hash.Add("expertmesh checkpoint 2");
   hash.Add(absl::StrCat(model.family, " d_model ", model.d_model, " layers ", model.num_layers,
                         " dtype ", NameOf(model.dtype)));
   for (const MoeLayerDescription& layer : model.layers) {
@@ -79,9 +74,10 @@ std::string CheckpointFingerprint(const ModelDescription& model, const Safetenso
     hash.Add(name);
     hash.Add(absl::StrCat(NameOf(tensor.dtype), " ", ShapeString(tensor.shape)));
   }
-  for (const TensorView* gate : gates) {
-    hash.Add(absl::string_view(reinterpret_cast<const char*>(gate->data),
-                               std::min(gate->bytes, kGateBytes)));
+  for (const MatrixView& gate : gates) {
+    const size_t bytes = gate.rows * gate.cols * BytesOf(gate.dtype);
+    hash.Add(
+        absl::string_view(reinterpret_cast<const char*>(gate.data), std::min(bytes, kGateBytes)));
   }
   return hash.HexDigest();
 }

@@ -7,13 +7,14 @@
 #include "absl/types/span.h"
 #include "common/checkpoint/safetensors.h"
 #include "common/model/model_description.h"
+#include "common/tensor/matrix_view.h"
 
 namespace expertmesh {
 
 // SHA-256 as 64 hex digits over: the configuration of the MoE layers, (name, type, shape) of every
 // tensor, and the first 4 KiB of each of `gates`. Reads nothing else of the files.
 std::string CheckpointFingerprint(const ModelDescription& model, const SafetensorsReader& tensors,
-                                  absl::Span<const TensorView* const> gates);
+                                  absl::Span<const MatrixView> gates);
 
 }  // namespace expertmesh
 

@@ -11,14 +11,15 @@
 
 namespace expertmesh {
 
-absl::StatusOr<ModelLayout> ReadModelLayoutFrom(const std::string& path) {
+absl::StatusOr<ModelLayout> ReadModelLayoutFrom(const std::string& path,
+                                                std::optional<DType> dtype) {
   std::error_code ignored;
   const bool is_folder = std::filesystem::is_directory(path, ignored);
   ASSIGN_OR_RETURN(
       const ConfigReader config,
       ConfigReader::FromFile(is_folder ? absl::StrCat(absl::StripSuffix(path, "/"), "/config.json")
                                        : path));
-  return ReadModelLayout(config);
+  return ReadModelLayout(config, dtype);
 }
 
 absl::StatusOr<ModelDescription> ReadModelDescription(const std::string& path) {

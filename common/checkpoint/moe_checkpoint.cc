@@ -13,30 +13,16 @@
 #include "common/checkpoint/json_text.h"
 #include "common/checkpoint/model_config.h"
 #include "common/checkpoint/safetensors.h"
+#include "common/checkpoint/tensor_finder.h"
 
 namespace expertmesh {
 namespace {
 
-// The three tensors of a gated linear unit; null when there is none.
-struct ExpertTensors {
-  const TensorView* gate = nullptr;
-  const TensorView* up = nullptr;
-  const TensorView* down = nullptr;
+struct LayerWeights {
+  GateWeights gate;
+  ExpertWeights shared;
+  std::vector<ExpertWeights> experts;
 };
-
-struct LayerTensors {
-  const TensorView* gate = nullptr;
-  const TensorView* select_bias = nullptr;
-  ExpertTensors shared;
-  std::vector<ExpertTensors> experts;
-};
-
-MatrixView Matrix(const TensorView& tensor) {
-  const bool is_vector = tensor.shape.size() == 1;
-  const size_t rows = is_vector ? 1 : tensor.shape[0];
-  const size_t cols = is_vector ? tensor.shape[0] : tensor.shape[1];
-  return MatrixView::RowMajor(tensor.data, tensor.dtype, rows, cols);
-}
 
 class SafetensorsMoeCheckpoint final : public MoeCheckpoint {
  public:
@@ -44,103 +30,77 @@ class SafetensorsMoeCheckpoint final : public MoeCheckpoint {
       : layout_(std::move(layout)), tensors_(std::move(tensors)) {}
 
   // Finds and checks every MoE tensor. Call once, before anything else.
-  absl::Status Load();
+  absl::Status Load(const ChosenStorage& chosen);
 
   const ModelDescription& model() const override { return layout_.model; }
   const std::string& fingerprint() const override { return fingerprint_; }
   absl::StatusOr<GateWeights> Gate(uint32_t layer) const override;
   absl::StatusOr<ExpertWeights> Expert(uint32_t layer, uint32_t expert) const override;
   absl::StatusOr<ExpertWeights> Shared(uint32_t layer) const override;
+  uint64_t ExpertBytes(uint32_t layer, uint32_t expert) const override;
 
  private:
-  absl::StatusOr<const TensorView*> FindTensor(const std::string& name,
-                                               std::vector<uint64_t> shape) const;
-  absl::StatusOr<ExpertTensors> FindExpert(absl::string_view gate, absl::string_view up,
-                                           absl::string_view down, uint32_t layer, uint32_t expert,
-                                           uint64_t width) const;
-  absl::StatusOr<LayerTensors> FindLayer(const MoeLayerDescription& layer) const;
-  absl::StatusOr<const LayerTensors*> Layer(uint32_t layer) const;
-  ExpertWeights Views(const ExpertTensors& expert) const;
+  absl::StatusOr<LayerWeights> FindLayer(const MoeLayerDescription& layer,
+                                         const ChosenStorage& chosen) const;
+  absl::StatusOr<const LayerWeights*> Layer(uint32_t layer) const;
+  absl::StatusOr<const ExpertWeights*> Find(uint32_t layer, uint32_t expert) const;
+  // Whoever asks for weights is about to read all of them: large reads instead of page faults.
+  void WillNeed(const MatrixView& matrix) const;
+  void WillNeed(const ExpertWeights& expert) const;
 
   // Constant after Load().
   ModelLayout layout_;
   const std::unique_ptr<SafetensorsReader> tensors_;
-  std::vector<LayerTensors> layers_;  // As layout_.model.layers.
+  std::vector<LayerWeights> layers_;  // As layout_.model.layers.
   std::string fingerprint_;
 };
 
-absl::Status SafetensorsMoeCheckpoint::Load() {
-  std::vector<const TensorView*> gates;
+absl::Status SafetensorsMoeCheckpoint::Load(const ChosenStorage& chosen) {
+  std::vector<MatrixView> gates;
   for (const MoeLayerDescription& layer : layout_.model.layers) {
-    ASSIGN_OR_RETURN(LayerTensors tensors, FindLayer(layer));
-    gates.push_back(tensors.gate);
-    layers_.push_back(std::move(tensors));
-  }
-  if (!layout_.dtype_known) {
-    layout_.model.dtype = gates.front()->dtype;
+    ASSIGN_OR_RETURN(LayerWeights weights, FindLayer(layer, chosen));
+    gates.push_back(weights.gate.weight);
+    layers_.push_back(std::move(weights));
   }
   fingerprint_ = CheckpointFingerprint(layout_.model, *tensors_, gates);
   return absl::OkStatus();
 }
 
-absl::StatusOr<const TensorView*> SafetensorsMoeCheckpoint::FindTensor(
-    const std::string& name, std::vector<uint64_t> shape) const {
-  ASSIGN_OR_RETURN(const TensorView* tensor, tensors_->Find(name));
-  const auto wrong = [&](absl::string_view what) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(tensors_->PathOf(*tensor), ": tensor ", Quoted(name), ": ", what));
-  };
-  if (!IsActivationDType(tensor->dtype)) {
-    return wrong(absl::StrCat("type ", NameOf(tensor->dtype),
-                              " cannot be used; accepted are F32, F16 and BF16. Convert the "
-                              "checkpoint to one of them"));
-  }
-  if (tensor->shape != shape) {
-    return wrong(absl::StrCat("shape ", ShapeString(tensor->shape), " must be ", ShapeString(shape),
-                              " by config.json"));
-  }
-  return tensor;
-}
-
-absl::StatusOr<ExpertTensors> SafetensorsMoeCheckpoint::FindExpert(absl::string_view gate,
-                                                                   absl::string_view up,
-                                                                   absl::string_view down,
-                                                                   uint32_t layer, uint32_t expert,
-                                                                   uint64_t width) const {
+absl::StatusOr<LayerWeights> SafetensorsMoeCheckpoint::FindLayer(
+    const MoeLayerDescription& layer, const ChosenStorage& chosen) const {
+  const TensorFinder finder(layout_, *tensors_);
+  const Storage& storage = *chosen.storage;
+  const std::string prefix = MoePrefix(layout_, layout_.layers[layer.layer], chosen.prefix);
+  const uint32_t experts = layer.routing.num_experts;
   const uint64_t d_model = layout_.model.d_model;
-  ExpertTensors tensors;
-  ASSIGN_OR_RETURN(tensors.gate, FindTensor(TensorName(gate, layer, expert), {width, d_model}));
-  ASSIGN_OR_RETURN(tensors.up, FindTensor(TensorName(up, layer, expert), {width, d_model}));
-  ASSIGN_OR_RETURN(tensors.down, FindTensor(TensorName(down, layer, expert), {d_model, width}));
-  return tensors;
-}
-
-absl::StatusOr<LayerTensors> SafetensorsMoeCheckpoint::FindLayer(
-    const MoeLayerDescription& layer) const {
-  const TensorPatterns& patterns = layout_.family->patterns;
-  const uint64_t experts = layer.routing.num_experts;
-  LayerTensors tensors;
-  ASSIGN_OR_RETURN(tensors.gate, FindTensor(TensorName(patterns.gate, layer.layer),
-                                            {experts, layout_.model.d_model}));
+  LayerWeights weights;
+  ASSIGN_OR_RETURN(weights.gate.weight,
+                   finder.Plain(TensorName(prefix, storage.gate), experts, d_model));
+  if (layer.routing.logit_bias) {
+    ASSIGN_OR_RETURN(weights.gate.logit_bias,
+                     finder.Vector(TensorName(prefix, storage.logit_bias), experts));
+  }
   if (layer.routing.select_bias) {
-    ASSIGN_OR_RETURN(tensors.select_bias,
-                     FindTensor(TensorName(patterns.select_bias, layer.layer), {experts}));
+    ASSIGN_OR_RETURN(weights.gate.select_bias,
+                     finder.Vector(TensorName(prefix, storage.select_bias), experts));
   }
   if (layer.shared_intermediate_size > 0) {
-    ASSIGN_OR_RETURN(tensors.shared,
-                     FindExpert(patterns.shared_gate, patterns.shared_up, patterns.shared_down,
-                                layer.layer, 0, layer.shared_intermediate_size));
+    ASSIGN_OR_RETURN(weights.shared,
+                     finder.Expert(storage.shared, prefix, 0, 1, layer.shared_intermediate_size));
   }
-  for (uint32_t expert = 0; expert < layer.routing.num_experts; ++expert) {
-    ASSIGN_OR_RETURN(ExpertTensors found,
-                     FindExpert(patterns.expert_gate, patterns.expert_up, patterns.expert_down,
-                                layer.layer, expert, layer.expert.intermediate_size));
-    tensors.experts.push_back(found);
+  if (layer.shared_gate) {
+    ASSIGN_OR_RETURN(weights.gate.shared_gate,
+                     finder.Plain(TensorName(prefix, storage.shared_gate), 1, d_model));
   }
-  return tensors;
+  for (uint32_t expert = 0; expert < experts; ++expert) {
+    ASSIGN_OR_RETURN(ExpertWeights found, finder.Expert(storage.experts, prefix, expert, experts,
+                                                        layer.expert.intermediate_size));
+    weights.experts.push_back(found);
+  }
+  return weights;
 }
 
-absl::StatusOr<const LayerTensors*> SafetensorsMoeCheckpoint::Layer(uint32_t layer) const {
+absl::StatusOr<const LayerWeights*> SafetensorsMoeCheckpoint::Layer(uint32_t layer) const {
   const std::vector<MoeLayerDescription>& layers = layout_.model.layers;
   for (size_t i = 0; i < layers.size(); ++i) {
     if (layers[i].layer == layer) {
@@ -152,45 +112,85 @@ absl::StatusOr<const LayerTensors*> SafetensorsMoeCheckpoint::Layer(uint32_t lay
                                           layers.back().layer));
 }
 
-ExpertWeights SafetensorsMoeCheckpoint::Views(const ExpertTensors& expert) const {
-  // Whoever asks for an expert is about to read all of it: large reads instead of page faults.
-  tensors_->WillNeed(*expert.gate);
-  tensors_->WillNeed(*expert.up);
-  tensors_->WillNeed(*expert.down);
-  return {Matrix(*expert.gate), Matrix(*expert.up), Matrix(*expert.down)};
+absl::StatusOr<const ExpertWeights*> SafetensorsMoeCheckpoint::Find(uint32_t layer,
+                                                                    uint32_t expert) const {
+  ASSIGN_OR_RETURN(const LayerWeights* weights, Layer(layer));
+  if (expert >= weights->experts.size()) {
+    return absl::NotFoundError(absl::StrCat("expert ", expert, " of layer ", layer,
+                                            " does not exist; the layer has ",
+                                            weights->experts.size()));
+  }
+  return &weights->experts[expert];
+}
+
+void SafetensorsMoeCheckpoint::WillNeed(const MatrixView& matrix) const {
+  if (matrix.empty()) {
+    return;
+  }
+  const size_t last = (matrix.rows - 1) * matrix.row_stride + (matrix.cols - 1) * matrix.col_stride;
+  tensors_->WillNeed(matrix.data, ((last + 1) * BitsOf(matrix.dtype) + 7) / 8);
+}
+
+void SafetensorsMoeCheckpoint::WillNeed(const ExpertWeights& expert) const {
+  for (const MatrixView& matrix : {expert.gate, expert.up, expert.down}) {
+    WillNeed(matrix);
+  }
 }
 
 absl::StatusOr<GateWeights> SafetensorsMoeCheckpoint::Gate(uint32_t layer) const {
-  ASSIGN_OR_RETURN(const LayerTensors* tensors, Layer(layer));
-  tensors_->WillNeed(*tensors->gate);
-  GateWeights gate;
-  gate.weight = Matrix(*tensors->gate);
-  if (tensors->select_bias != nullptr) {
-    gate.select_bias = Matrix(*tensors->select_bias);
-  }
-  return gate;
+  ASSIGN_OR_RETURN(const LayerWeights* weights, Layer(layer));
+  WillNeed(weights->gate.weight);
+  return weights->gate;
 }
 
 absl::StatusOr<ExpertWeights> SafetensorsMoeCheckpoint::Expert(uint32_t layer,
                                                                uint32_t expert) const {
-  ASSIGN_OR_RETURN(const LayerTensors* tensors, Layer(layer));
-  if (expert >= tensors->experts.size()) {
-    return absl::NotFoundError(absl::StrCat("expert ", expert, " of layer ", layer,
-                                            " does not exist; the layer has ",
-                                            tensors->experts.size()));
-  }
-  return Views(tensors->experts[expert]);
+  ASSIGN_OR_RETURN(const ExpertWeights* weights, Find(layer, expert));
+  WillNeed(*weights);
+  return *weights;
 }
 
 absl::StatusOr<ExpertWeights> SafetensorsMoeCheckpoint::Shared(uint32_t layer) const {
-  ASSIGN_OR_RETURN(const LayerTensors* tensors, Layer(layer));
-  if (tensors->shared.gate == nullptr) {
+  ASSIGN_OR_RETURN(const LayerWeights* weights, Layer(layer));
+  if (weights->shared.up.empty()) {
     return absl::NotFoundError(absl::StrCat("layer ", layer, " has no shared expert"));
   }
-  return Views(tensors->shared);
+  WillNeed(weights->shared);
+  return weights->shared;
+}
+
+uint64_t SafetensorsMoeCheckpoint::ExpertBytes(uint32_t layer, uint32_t expert) const {
+  const absl::StatusOr<const ExpertWeights*> weights = Find(layer, expert);
+  return weights.ok() ? StoredBytes(**weights) : 0;
+}
+
+// By the gate of the first MoE layer.
+absl::StatusOr<DType> DTypeOfGate(const ModelLayout& layout, const SafetensorsReader& tensors,
+                                  const ChosenStorage& chosen) {
+  const uint32_t layer = layout.model.layers.front().layer;
+  ASSIGN_OR_RETURN(const TensorView* gate,
+                   tensors.Find(TensorName(MoePrefix(layout, layout.layers[layer], chosen.prefix),
+                                           chosen.storage->gate)));
+  return gate->dtype;
+}
+
+// Of every method but these two the tensors have names and types of their own.
+absl::Status CheckQuantisation(const std::string& directory, const ModelLayout& layout) {
+  const std::string& method = layout.quantisation;
+  if (method.empty() || method == "fp8" || method == "mxfp4") {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat(directory, "/config.json: quantization_config: quant_method = ", Quoted(method),
+                   " cannot be read; known are fp8 and mxfp4. Convert the checkpoint to BF16"));
 }
 
 }  // namespace
+
+uint64_t MoeCheckpoint::ExpertBytes(uint32_t layer, uint32_t expert) const {
+  const absl::StatusOr<ExpertWeights> weights = Expert(layer, expert);
+  return weights.ok() ? StoredBytes(*weights) : 0;
+}
 
 absl::StatusOr<std::shared_ptr<const MoeCheckpoint>> MoeCheckpoint::Open(
     const std::string& directory) {
@@ -199,11 +199,17 @@ absl::StatusOr<std::shared_ptr<const MoeCheckpoint>> MoeCheckpoint::Open(
     return absl::NotFoundError(absl::StrCat(directory, ": no such folder"));
   }
   ASSIGN_OR_RETURN(ModelLayout layout, ReadModelLayoutFrom(directory));
+  RETURN_IF_ERROR(CheckQuantisation(directory, layout));
   ASSIGN_OR_RETURN(std::unique_ptr<SafetensorsReader> tensors,
                    SafetensorsReader::OpenFolder(directory));
+  const ChosenStorage chosen = ChooseStorage(layout, *tensors);
+  if (!layout.dtype_known) {
+    ASSIGN_OR_RETURN(const DType dtype, DTypeOfGate(layout, *tensors, chosen));
+    ASSIGN_OR_RETURN(layout, ReadModelLayoutFrom(directory, dtype));
+  }
   auto checkpoint =
       std::make_shared<SafetensorsMoeCheckpoint>(std::move(layout), std::move(tensors));
-  RETURN_IF_ERROR(checkpoint->Load());
+  RETURN_IF_ERROR(checkpoint->Load(chosen));
   return checkpoint;
 }
 

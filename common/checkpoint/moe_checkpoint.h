@@ -1,6 +1,6 @@
 // A Hugging Face checkpoint folder, seen as MoE layers: config.json becomes a ModelDescription by
-// the table of families, and tensors become views into the mapped safetensors files. Only the pages
-// that are looked at are read.
+// the table of families, and tensors become views into the mapped safetensors files, however they
+// are fused, stacked, transposed or quantised there. Only the pages that are looked at are read.
 #ifndef EXPERTMESH_COMMON_CHECKPOINT_MOE_CHECKPOINT_H_
 #define EXPERTMESH_COMMON_CHECKPOINT_MOE_CHECKPOINT_H_
 
@@ -39,6 +39,9 @@ class MoeCheckpoint {
   virtual absl::StatusOr<GateWeights> Gate(uint32_t layer) const = 0;
   virtual absl::StatusOr<ExpertWeights> Expert(uint32_t layer, uint32_t expert) const = 0;
   virtual absl::StatusOr<ExpertWeights> Shared(uint32_t layer) const = 0;
+
+  // Bytes of an expert in the checkpoint, biases and scales included; 0 when it does not exist.
+  virtual uint64_t ExpertBytes(uint32_t layer, uint32_t expert) const;
 };
 
 }  // namespace expertmesh

@@ -134,9 +134,12 @@ absl::StatusOr<const TensorView*> SafetensorsReader::Find(absl::string_view name
   return &found->second;
 }
 
-void SafetensorsReader::WillNeed(const TensorView& tensor) const {
-  const MappedFile& file = *files_[tensor.file];
-  file.WillNeed(static_cast<size_t>(tensor.data - file.data()), tensor.bytes);
+void SafetensorsReader::WillNeed(const uint8_t* data, size_t bytes) const {
+  for (const std::unique_ptr<MappedFile>& file : files_) {
+    if (data >= file->data() && data < file->data() + file->size()) {
+      file->WillNeed(static_cast<size_t>(data - file->data()), bytes);
+    }
+  }
 }
 
 }  // namespace expertmesh

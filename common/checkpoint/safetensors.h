@@ -54,8 +54,9 @@ class SafetensorsReader {
 
   const std::string& PathOf(const TensorView& tensor) const { return files_[tensor.file]->path(); }
 
-  // Starts reading a tensor's bytes into memory without waiting.
-  void WillNeed(const TensorView& tensor) const;
+  // Starts reading a part of a tensor, or several, into memory without waiting. `data` lies in one
+  // of the mapped files.
+  void WillNeed(const uint8_t* data, size_t bytes) const;
 
  private:
   using WantedNames = std::vector<std::string>;

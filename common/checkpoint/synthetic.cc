@@ -1,7 +1,6 @@
 #include "common/checkpoint/synthetic.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <filesystem>
 #include <system_error>
@@ -15,48 +14,16 @@
 #include "common/checkpoint/config_reader.h"
 #include "common/checkpoint/families.h"
 #include "common/checkpoint/json_text.h"
-#include "common/checkpoint/random_tensor.h"
-#include "common/checkpoint/safetensors_header.h"
 #include "common/checkpoint/safetensors_writer.h"
+#include "common/checkpoint/synthetic_tensor.h"
 #include "common/tensor/aligned_buffer.h"
 
 namespace expertmesh {
 namespace {
 
 constexpr uint64_t kChunkElements = 256 * 1024;
-// Large enough to matter beside sigmoid scores, small enough that the corrected scores of good
-// experts stay positive: some readers mask the other groups with 0 instead of minus infinity.
-constexpr float kSelectBiasDeviation = 0.05f;
-
-struct SyntheticTensor {
-  TensorSpec spec;
-  TensorKind kind;
-  uint64_t elements = 0;
-  uint64_t bytes = 0;
-};
 
 using Shard = std::vector<SyntheticTensor>;
-
-// Standard deviation of a tensor's values; 0 when they are all the same.
-float DeviationOf(const SyntheticTensor& tensor) {
-  switch (tensor.kind) {
-    case TensorKind::kLinear:
-      return static_cast<float>(1.0 / std::sqrt(static_cast<double>(tensor.spec.shape.back())));
-    case TensorKind::kEmbedding:
-      return 1.0f;
-    case TensorKind::kSelectBias:
-      return kSelectBiasDeviation;
-    case TensorKind::kNorm:
-    case TensorKind::kBias:
-      return 0.0f;
-  }
-  return 0.0f;
-}
-
-void FillConstant(float value, DType dtype, uint64_t count, void* target) {
-  const std::vector<float> values(count, value);
-  ConvertElements(DType::kF32, values.data(), dtype, target, count);
-}
 
 // Makes tensors piece by piece, and tells how far it is.
 class Generator {
@@ -65,17 +32,10 @@ class Generator {
       : options_(options), total_(total), chunk_(kChunkElements * sizeof(float)) {}
 
   absl::Status Produce(const SyntheticTensor& tensor, const ByteSink& sink) {
-    const NormalSequence sequence(options_.seed, tensor.spec.name);
-    const float deviation = DeviationOf(tensor);
-    const DType dtype = tensor.spec.dtype;
     for (uint64_t begin = 0; begin < tensor.elements; begin += kChunkElements) {
       const uint64_t count = std::min(kChunkElements, tensor.elements - begin);
-      if (deviation > 0.0f) {
-        sequence.Fill(begin, count, deviation, dtype, chunk_.data());
-      } else {
-        FillConstant(tensor.kind == TensorKind::kNorm ? 1.0f : 0.0f, dtype, count, chunk_.data());
-      }
-      const uint64_t bytes = count * BytesOf(dtype);
+      FillSynthetic(tensor, options_.seed, begin, count, chunk_.data());
+      const uint64_t bytes = count * BytesOf(tensor.spec.dtype);
       RETURN_IF_ERROR(sink(chunk_.data(), bytes));
       done_ += bytes;
       if (options_.progress) {
@@ -92,23 +52,31 @@ class Generator {
   AlignedBuffer chunk_;
 };
 
+bool HoldsMxfp4(const Storage& storage) { return storage.experts.up.encoding == Encoding::kMxfp4; }
+
+// The family's first storage that stores experts as `quantise` says; null when there is none.
+const Storage* StorageFor(const Family& family, Quantisation quantise) {
+  for (const Storage& storage : family.storages) {
+    if (HoldsMxfp4(storage) == (quantise == Quantisation::kMxfp4)) {
+      return &storage;
+    }
+  }
+  return nullptr;
+}
+
 std::vector<Shard> PlanShards(const ModelLayout& layout, const SyntheticOptions& options) {
   std::vector<Shard> shards(1);
   uint64_t shard_bytes = 0;
-  ForEachTensor(layout, [&](const TensorDeclaration& declaration) {
-    SyntheticTensor tensor;
-    tensor.kind = declaration.kind;
-    tensor.spec.name = declaration.name;
-    tensor.spec.shape = declaration.shape;
-    tensor.spec.dtype = declaration.kind == TensorKind::kSelectBias ? DType::kF32 : options.dtype;
-    tensor.bytes = TensorBytes(tensor.spec.dtype, tensor.spec.shape).value_or(0);
-    tensor.elements = tensor.bytes / BytesOf(tensor.spec.dtype);
-    if (!shards.back().empty() && shard_bytes + tensor.bytes > options.max_shard_bytes) {
-      shards.emplace_back();
-      shard_bytes = 0;
+  const Storage& storage = *StorageFor(*layout.family, options.quantise);
+  ForEachTensor(layout, storage, [&](const TensorDeclaration& declaration) {
+    for (SyntheticTensor& tensor : StoredTensors(declaration, options)) {
+      if (!shards.back().empty() && shard_bytes + tensor.bytes > options.max_shard_bytes) {
+        shards.emplace_back();
+        shard_bytes = 0;
+      }
+      shard_bytes += tensor.bytes;
+      shards.back().push_back(std::move(tensor));
     }
-    shard_bytes += tensor.bytes;
-    shards.back().push_back(std::move(tensor));
   });
   return shards;
 }
@@ -158,6 +126,86 @@ absl::Status WriteFiles(const std::string& folder, const std::string& config,
   return WriteFileAtomically(absl::StrCat(folder, "/config.json"), config, Durability::kRename);
 }
 
+absl::Status CheckQuantisation(const Family& family, const SyntheticOptions& options) {
+  const bool known =
+      options.quantise == Quantisation::kNone ||
+      (options.quantise == Quantisation::kFp8 ? family.fp8
+                                              : StorageFor(family, options.quantise) != nullptr);
+  if (!known) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("quantise ", options.quantise == Quantisation::kFp8 ? "fp8" : "mxfp4",
+                     " has no place in family ", family.name));
+  }
+  if (options.quantise == Quantisation::kMxfp4 &&
+      (options.d_model % 32 != 0 || options.intermediate_size % 32 != 0)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "d_model = ", options.d_model, " and intermediate_size = ", options.intermediate_size,
+        " must be multiples of 32, the block of mxfp4"));
+  }
+  return absl::OkStatus();
+}
+
+// quantization_config, as the released checkpoints have it.
+nlohmann::ordered_json QuantisationConfig(Quantisation quantise) {
+  if (quantise == Quantisation::kFp8) {
+    return {{"quant_method", "fp8"},
+            {"fmt", "e4m3"},
+            {"activation_scheme", "dynamic"},
+            {"weight_block_size", {128, 128}}};
+  }
+  return {
+      {"quant_method", "mxfp4"},
+      {"modules_to_not_convert",
+       {"model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"}}};
+}
+
+absl::Status CheckOptions(const Family& family, const SyntheticOptions& options) {
+  const struct {
+    SyntheticOption option;
+    bool set;
+    absl::string_view name;
+  } all[] = {
+      {SyntheticOption::kTopK, options.top_k.has_value(), "top_k"},
+      {SyntheticOption::kDenseLayers, options.dense_layers > 0, "dense_layers"},
+      {SyntheticOption::kMoeEvery, options.moe_every != 1, "moe_every"},
+      {SyntheticOption::kDenseWidth, options.dense_intermediate_size > 0,
+       "dense_intermediate_size"},
+      {SyntheticOption::kSharedExperts, options.shared_experts.has_value(), "shared_experts"},
+      {SyntheticOption::kGroups, options.n_group != 1 || options.topk_group != 1, "n_group"},
+  };
+  for (const auto& [option, set, name] : all) {
+    const auto& known = family.synthetic_options;
+    if (set && std::find(known.begin(), known.end(), option) == known.end()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(name, " has no place in family ", family.name));
+    }
+  }
+  RETURN_IF_ERROR(CheckQuantisation(family, options));
+  if (options.moe_every == 0) {
+    return absl::InvalidArgumentError("moe_every = 0 must be at least 1");
+  }
+  if (family.stacks.size() > options.num_layers) {
+    return absl::InvalidArgumentError(absl::StrCat("num_layers = ", options.num_layers,
+                                                   " must be at least ", family.stacks.size(),
+                                                   ", one for each stack of ", family.name));
+  }
+  return absl::OkStatus();
+}
+
+std::string ConfigText(const Family& family, const SyntheticOptions& options) {
+  const absl::string_view dtype = options.dtype == DType::kBF16  ? "bfloat16"
+                                  : options.dtype == DType::kF16 ? "float16"
+                                                                 : "float32";
+  nlohmann::ordered_json config = {{"architectures", {std::string(family.architectures[0])}},
+                                   {"model_type", std::string(family.model_types[0])},
+                                   {"torch_dtype", std::string(dtype)}};
+  config.update(family.synthetic_config(options));
+  if (options.quantise != Quantisation::kNone) {
+    config["quantization_config"] = QuantisationConfig(options.quantise);
+  }
+  return config.dump(2);
+}
+
 absl::Status SystemError(const std::string& path, const std::error_code& error) {
   return absl::InternalError(absl::StrCat(path, ": ", error.message()));
 }
@@ -171,7 +219,8 @@ absl::Status MakeSyntheticCheckpoint(const std::string& directory,
         absl::StrCat("dtype ", NameOf(options.dtype), " must be F32, F16 or BF16"));
   }
   ASSIGN_OR_RETURN(const Family* family, FindFamily(options.family));
-  ASSIGN_OR_RETURN(const std::string config, family->synthetic_config(options));
+  RETURN_IF_ERROR(CheckOptions(*family, options));
+  const std::string config = ConfigText(*family, options);
   ASSIGN_OR_RETURN(const ConfigReader reader,
                    ConfigReader::FromText(config, "sizes of the synthetic checkpoint"));
   ASSIGN_OR_RETURN(const ModelLayout layout, ReadModelLayout(reader));

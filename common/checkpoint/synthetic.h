@@ -14,7 +14,8 @@ namespace expertmesh {
 // DIRECTORY.partial, which is replaced when it is there). Memory needed does not grow with the
 // model. Linears are normal with standard deviation 1 / sqrt(inputs), so that activations keep
 // their size.
-//   INVALID_ARGUMENT  sizes contradict each other (the message names the key of config.json).
+//   INVALID_ARGUMENT  sizes contradict each other (the message names the key of config.json), or
+//                     the family has no place for an option.
 //   ALREADY_EXISTS    `directory` is there and not empty.
 //   INTERNAL          the system refuses to write.
 absl::Status MakeSyntheticCheckpoint(const std::string& directory, const SyntheticOptions& options);

@@ -1,11 +1,14 @@
 #include <cstdio>
 #include <limits>
+#include <optional>
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "client/cpp/command/commands.h"
 #include "client/cpp/command/progress.h"
 #include "common/base/status_macros.h"
+#include "common/checkpoint/families.h"
 #include "common/checkpoint/synthetic.h"
 
 namespace expertmesh {
@@ -21,27 +24,35 @@ absl::Status ReadSize(const Options& options, const std::string& name, uint32_t*
   return absl::OkStatus();
 }
 
+absl::Status ReadOptionalSize(const Options& options, const std::string& name,
+                              std::optional<uint32_t>* size) {
+  return options.Has(name) ? ReadSize(options, name, &size->emplace()) : absl::OkStatus();
+}
+
+Quantisation QuantisationNamed(const std::string& name) {
+  return name == "fp8"     ? Quantisation::kFp8
+         : name == "mxfp4" ? Quantisation::kMxfp4
+                           : Quantisation::kNone;
+}
+
 absl::Status Run(const Options& options) {
   SyntheticOptions made;
   made.family = options.Text("family");
   made.seed = options.Whole("seed");
   const std::string& dtype = options.Text("dtype");
   made.dtype = dtype == "f32" ? DType::kF32 : dtype == "f16" ? DType::kF16 : DType::kBF16;
+  made.quantise = QuantisationNamed(options.Text("quantise"));
   const std::pair<const char*, uint32_t*> sizes[] = {
-      {"d-model", &made.d_model},
-      {"layers", &made.num_layers},
-      {"experts", &made.num_experts},
-      {"top-k", &made.top_k},
-      {"intermediate", &made.intermediate_size},
-      {"vocab", &made.vocab_size},
-      {"dense-layers", &made.dense_layers},
-      {"dense-intermediate", &made.dense_intermediate_size},
-      {"shared-experts", &made.shared_experts},
-      {"groups", &made.n_group},
-      {"top-groups", &made.topk_group}};
+      {"d-model", &made.d_model},     {"layers", &made.num_layers},
+      {"experts", &made.num_experts}, {"intermediate", &made.intermediate_size},
+      {"vocab", &made.vocab_size},    {"dense-layers", &made.dense_layers},
+      {"moe-every", &made.moe_every}, {"dense-intermediate", &made.dense_intermediate_size},
+      {"groups", &made.n_group},      {"top-groups", &made.topk_group}};
   for (const auto& [name, size] : sizes) {
     RETURN_IF_ERROR(ReadSize(options, name, size));
   }
+  RETURN_IF_ERROR(ReadOptionalSize(options, "top-k", &made.top_k));
+  RETURN_IF_ERROR(ReadOptionalSize(options, "shared-experts", &made.shared_experts));
   made.max_shard_bytes = options.Whole("shard-bytes");
   const std::string& output = options.Text("output");
   {
@@ -52,6 +63,16 @@ absl::Status Run(const Options& options) {
   std::printf("%s: a synthetic %s model, seed %llu\n", output.c_str(), made.family.c_str(),
               static_cast<unsigned long long>(made.seed));
   return absl::OkStatus();
+}
+
+OptionSpec OptionalSize(const std::string& name, const std::string& help, uint64_t min) {
+  return {.name = name, .kind = OptionKind::kWhole, .value = "N", .help = help, .min = min};
+}
+
+std::string FamilyNames() {
+  return absl::StrJoin(Families(), ", ", [](std::string* out, const Family* family) {
+    absl::StrAppend(out, family->name);
+  });
 }
 
 OptionSpec Size(const std::string& name, const std::string& help, uint32_t fallback,
@@ -74,20 +95,27 @@ Command CheckpointMakeCommand() {
            {{.name = "output", .value = "DIR", .help = "folder to make", .required = true},
             {.name = "family",
              .value = "NAME",
-             .help = "model family: mixtral, qwen3_moe, deepseek_v3",
+             .help = absl::StrCat("model family: ", FamilyNames()),
              .fallback = defaults.family},
             Size("layers", "layers in all", defaults.num_layers),
             Size("d-model", "width of a hidden state", defaults.d_model),
             Size("experts", "experts of a layer", defaults.num_experts),
-            Size("top-k", "experts of a token", defaults.top_k),
+            OptionalSize("top-k", "experts of a token, where the family leaves it open", 1),
             Size("intermediate", "width of an expert", defaults.intermediate_size),
             Size("vocab", "vocabulary", defaults.vocab_size),
             Size("dense-layers", "leading layers without experts", defaults.dense_layers, 0),
             Size("dense-intermediate", "their width; 0: four times that of an expert",
                  defaults.dense_intermediate_size, 0),
-            Size("shared-experts", "deepseek_v3: experts of every token", defaults.shared_experts),
-            Size("groups", "deepseek_v3: groups of experts", defaults.n_group),
-            Size("top-groups", "deepseek_v3: groups of a token", defaults.topk_group),
+            Size("moe-every", "every how many layers there are experts", defaults.moe_every),
+            OptionalSize("shared-experts", "experts of every token, where the family has them", 0),
+            Size("groups", "groups of experts, where the gate knows them", defaults.n_group),
+            Size("top-groups", "groups of a token", defaults.topk_group),
+            {.name = "quantise",
+             .kind = OptionKind::kChoice,
+             .value = "FORMAT",
+             .help = "how linears are stored: fp8 (deepseek_v3 and others), mxfp4 (gpt_oss)",
+             .fallback = "none",
+             .choices = {"none", "fp8", "mxfp4"}},
             {.name = "dtype",
              .kind = OptionKind::kChoice,
              .value = "TYPE",

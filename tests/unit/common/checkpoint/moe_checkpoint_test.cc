@@ -12,59 +12,12 @@
 #include "common/checkpoint/synthetic.h"
 #include "nlohmann/json.hpp"
 #include "tests/unit/common/checkpoint/checkpoint_test_util.h"
+#include "tests/unit/common/checkpoint/made_checkpoint.h"
 
 namespace expertmesh {
 namespace {
 
 using absl::StatusCode;
-
-SyntheticOptions Small(const std::string& family) {
-  SyntheticOptions options;
-  options.family = family;
-  options.d_model = 32;
-  options.num_layers = 2;
-  options.num_experts = 4;
-  options.intermediate_size = 16;
-  options.vocab_size = 64;
-  return options;
-}
-
-std::shared_ptr<const MoeCheckpoint> Make(const std::string& directory,
-                                          const SyntheticOptions& options) {
-  const absl::Status made = MakeSyntheticCheckpoint(directory, options);
-  EXPECT_TRUE(made.ok()) << made;
-  auto checkpoint = MoeCheckpoint::Open(directory);
-  EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
-  return checkpoint.ok() ? *std::move(checkpoint) : nullptr;
-}
-
-struct OwnedTensor {
-  DType dtype;
-  std::vector<uint64_t> shape;
-  std::string bytes;
-};
-
-// Rewrites the single-file checkpoint in `directory` after `change`.
-void Rewrite(const std::string& directory,
-             const std::function<void(std::map<std::string, OwnedTensor>*)>& change) {
-  std::map<std::string, OwnedTensor> tensors;
-  {
-    const auto reader = SafetensorsReader::OpenFolder(directory);
-    ASSERT_TRUE(reader.ok()) << reader.status();
-    for (const auto& [name, view] : (*reader)->tensors()) {
-      tensors[name] = {view.dtype, view.shape,
-                       std::string(reinterpret_cast<const char*>(view.data), view.bytes)};
-    }
-  }
-  change(&tensors);
-  std::vector<TensorToWrite> list;
-  for (const auto& [name, tensor] : tensors) {
-    list.push_back({name, tensor.dtype, tensor.shape,
-                    absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(tensor.bytes.data()),
-                                        tensor.bytes.size())});
-  }
-  ASSERT_TRUE(WriteSafetensors(directory + "/model.safetensors", list).ok());
-}
 
 void ExpectSameBytes(const MatrixView& view, const SafetensorsReader& reader,
                      const std::string& name) {
@@ -175,11 +128,11 @@ TEST(MoeCheckpoint, FingerprintTellsModelsApart) {
 TEST(MoeCheckpoint, FingerprintReadsNoExpertBytes) {
   TemporaryFolder folder;
   const auto before = Make(folder / "m", Small("mixtral"));
-  Rewrite(folder / "m", [](std::map<std::string, OwnedTensor>* tensors) {
+  Rewrite(folder / "m", [](OwnedTensors* tensors) {
     tensors->at("model.layers.0.block_sparse_moe.experts.0.w1.weight").bytes[0] ^= 1;
   });
   EXPECT_EQ((*MoeCheckpoint::Open(folder / "m"))->fingerprint(), before->fingerprint());
-  Rewrite(folder / "m", [](std::map<std::string, OwnedTensor>* tensors) {
+  Rewrite(folder / "m", [](OwnedTensors* tensors) {
     tensors->at("model.layers.1.block_sparse_moe.gate.weight").bytes[0] ^= 1;
   });
   EXPECT_NE((*MoeCheckpoint::Open(folder / "m"))->fingerprint(), before->fingerprint());
@@ -188,12 +141,11 @@ TEST(MoeCheckpoint, FingerprintReadsNoExpertBytes) {
 TEST(MoeCheckpoint, FingerprintCoversNamesAndTypes) {
   TemporaryFolder folder;
   const auto before = Make(folder / "m", Small("mixtral"));
-  Rewrite(folder / "m", [](std::map<std::string, OwnedTensor>* tensors) {
-    tensors->at("lm_head.weight").dtype = DType::kF16;
-  });
+  Rewrite(folder / "m",
+          [](OwnedTensors* tensors) { tensors->at("lm_head.weight").dtype = DType::kF16; });
   const std::string retyped = (*MoeCheckpoint::Open(folder / "m"))->fingerprint();
   EXPECT_NE(retyped, before->fingerprint());
-  Rewrite(folder / "m", [](std::map<std::string, OwnedTensor>* tensors) {
+  Rewrite(folder / "m", [](OwnedTensors* tensors) {
     auto node = tensors->extract("lm_head.weight");
     node.key() = "lm_head.weight_";
     tensors->insert(std::move(node));
@@ -240,12 +192,12 @@ TEST_F(BadTensorTest, WrongShape) {
               StatusCode::kInvalidArgument, kName, "[512]");
 }
 
-TEST_F(BadTensorTest, QuantisedType) {
+TEST_F(BadTensorTest, TypeThatCannotBeUsed) {
   ExpectError(OpenAfter([](OwnedTensor* tensor) {
-                tensor->dtype = DType::kF8E4M3;
+                tensor->dtype = DType::kF8E5M2;
                 tensor->bytes.resize(512);
               }),
-              StatusCode::kInvalidArgument, "model.safetensors", kName, "F8_E4M3",
+              StatusCode::kInvalidArgument, "model.safetensors", kName, "F8_E5M2",
               "F32, F16 and BF16");
 }
 

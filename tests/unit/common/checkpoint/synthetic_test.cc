@@ -1,11 +1,14 @@
 #include "common/checkpoint/synthetic.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "common/checkpoint/families.h"
 #include "common/checkpoint/model_config.h"
 #include "common/checkpoint/moe_checkpoint.h"
 #include "common/checkpoint/random_tensor.h"
@@ -13,6 +16,9 @@
 #include "tests/unit/common/checkpoint/checkpoint_test_util.h"
 
 namespace expertmesh {
+
+void PrintTo(const Family* family, std::ostream* out) { *out << family->name; }
+
 namespace {
 
 using absl::StatusCode;
@@ -25,7 +31,26 @@ SyntheticOptions Small(const std::string& family) {
   options.num_experts = 8;
   options.intermediate_size = 48;
   options.vocab_size = 100;
-  options.dense_layers = family == "mixtral" ? 0 : 1;
+  return options;
+}
+
+bool HasPlaceFor(const Family& family, SyntheticOption option) {
+  const auto& options = family.synthetic_options;
+  return std::find(options.begin(), options.end(), option) != options.end();
+}
+
+// With a dense layer, and more shared experts than usual, where the family has them.
+SyntheticOptions WithEverything(const Family& family) {
+  SyntheticOptions options = Small(std::string(family.name));
+  options.dense_layers = HasPlaceFor(family, SyntheticOption::kDenseLayers) ? 1 : 0;
+  options.dense_intermediate_size = HasPlaceFor(family, SyntheticOption::kDenseWidth) ? 80 : 0;
+  options.n_group = HasPlaceFor(family, SyntheticOption::kGroups) ? 2 : 1;
+  if (HasPlaceFor(family, SyntheticOption::kSharedExperts)) {
+    options.shared_experts = 2;
+  }
+  if (HasPlaceFor(family, SyntheticOption::kTopK)) {
+    options.top_k = 3;
+  }
   return options;
 }
 
@@ -45,13 +70,13 @@ double RootMeanSquare(const std::vector<float>& values) {
   return std::sqrt(sum / static_cast<double>(values.size()));
 }
 
-class FamilyTest : public testing::TestWithParam<std::string> {};
+class FamilyTest : public testing::TestWithParam<const Family*> {};
 
 // What the family's reader says is there is there, in number and size, and opens.
 TEST_P(FamilyTest, HoldsEveryTensorOfTheFamily) {
   TemporaryFolder folder;
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
-    SyntheticOptions options = Small(GetParam());
+    SyntheticOptions options = WithEverything(*GetParam());
     options.dtype = dtype;
     const std::string directory = folder / std::string(NameOf(dtype));
     const absl::Status made = MakeSyntheticCheckpoint(directory, options);
@@ -60,7 +85,7 @@ TEST_P(FamilyTest, HoldsEveryTensorOfTheFamily) {
     ASSERT_TRUE(reader.ok()) << reader.status();
     const auto model = ReadModelDescription(directory);
     ASSERT_TRUE(model.ok()) << model.status();
-    EXPECT_EQ(model->family, GetParam());
+    EXPECT_EQ(model->family, GetParam()->name);
     EXPECT_EQ(model->dtype, dtype);
     EXPECT_EQ(model->num_layers, 3u);
     uint64_t elements = 0;
@@ -68,18 +93,73 @@ TEST_P(FamilyTest, HoldsEveryTensorOfTheFamily) {
       elements += tensor.bytes / BytesOf(tensor.dtype);
     }
     EXPECT_EQ(elements, model->parameters.total);
-    for (const char* name :
-         {"model.embed_tokens.weight", "lm_head.weight", "model.norm.weight",
-          "model.layers.2.input_layernorm.weight", "model.layers.2.post_attention_layernorm.weight",
-          "model.layers.0.self_attn.o_proj.weight"}) {
-      EXPECT_TRUE((*reader)->Find(name).ok()) << name;
-    }
-    EXPECT_TRUE(MoeCheckpoint::Open(directory).ok());
+    const auto checkpoint = MoeCheckpoint::Open(directory);
+    EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
     EXPECT_FALSE(std::filesystem::exists(directory + ".partial"));
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, FamilyTest, testing::Values("mixtral", "qwen3_moe", "deepseek_v3"));
+TEST_P(FamilyTest, TakesTheOptionsItHasAPlaceFor) {
+  TemporaryFolder folder;
+  const SyntheticOptions options = WithEverything(*GetParam());
+  ASSERT_TRUE(MakeSyntheticCheckpoint(folder / "m", options).ok());
+  const auto model = ReadModelDescription(folder / "m");
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ(model->d_model, 64u);
+  for (const MoeLayerDescription& layer : model->layers) {
+    EXPECT_EQ(layer.routing.num_experts, 8u);
+    EXPECT_EQ(layer.routing.top_k, options.top_k.value_or(layer.routing.top_k));
+    EXPECT_EQ(layer.routing.n_group, options.n_group);
+    EXPECT_EQ(layer.expert.intermediate_size, 48u);
+    if (options.shared_experts.has_value()) {
+      EXPECT_EQ(layer.shared_intermediate_size, 96u);
+    }
+  }
+  EXPECT_EQ(model->layers.front().layer, options.dense_layers);
+  EXPECT_EQ(model->layers.size(), 3u - options.dense_layers);
+}
+
+TEST_P(FamilyTest, EveryOtherLayerHasExperts) {
+  if (!HasPlaceFor(*GetParam(), SyntheticOption::kMoeEvery)) {
+    GTEST_SKIP() << "experts in every layer";
+  }
+  TemporaryFolder folder;
+  SyntheticOptions options = Small(std::string(GetParam()->name));
+  options.num_layers = 8;
+  options.moe_every = 2;
+  ASSERT_TRUE(MakeSyntheticCheckpoint(folder / "m", options).ok());
+  EXPECT_EQ((*MoeCheckpoint::Open(folder / "m"))->model().layers.size(), 4u);
+}
+
+TEST_P(FamilyTest, RefusesOptionsItHasNoPlaceFor) {
+  TemporaryFolder folder;
+  const struct {
+    SyntheticOption option;
+    std::function<void(SyntheticOptions*)> set;
+    std::string name;
+  } all[] = {
+      {SyntheticOption::kTopK, [](auto* o) { o->top_k = 2; }, "top_k"},
+      {SyntheticOption::kDenseLayers, [](auto* o) { o->dense_layers = 1; }, "dense_layers"},
+      {SyntheticOption::kMoeEvery, [](auto* o) { o->moe_every = 2; }, "moe_every"},
+      {SyntheticOption::kDenseWidth, [](auto* o) { o->dense_intermediate_size = 9; },
+       "dense_intermediate_size"},
+      {SyntheticOption::kSharedExperts, [](auto* o) { o->shared_experts = 1; }, "shared_experts"},
+      {SyntheticOption::kGroups, [](auto* o) { o->n_group = 2; }, "n_group"},
+  };
+  for (const auto& [option, set, name] : all) {
+    if (HasPlaceFor(*GetParam(), option)) {
+      continue;
+    }
+    SyntheticOptions options = Small(std::string(GetParam()->name));
+    set(&options);
+    ExpectError(MakeSyntheticCheckpoint(folder / "m", options), StatusCode::kInvalidArgument, name,
+                "no place", GetParam()->name);
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, FamilyTest, testing::ValuesIn(Families().begin(), Families().end()),
+                         [](const auto& info) { return std::string(info.param->name); });
 
 TEST(Synthetic, BytesDependOnSeedAndNameOnly) {
   TemporaryFolder folder;
@@ -162,10 +242,10 @@ TEST(Synthetic, RefusesContradictorySizes) {
               "hidden_size = 0");
   ExpectError(make([](auto* o) { o->n_group = 3; }, "deepseek_v3"), StatusCode::kInvalidArgument,
               "n_group = 3");
-  ExpectError(make([](auto* o) { o->n_group = 2; }, "qwen3_moe"), StatusCode::kInvalidArgument,
-              "n_group", "qwen3_moe");
-  ExpectError(make([](auto* o) { o->dense_layers = 1; }, "mixtral"), StatusCode::kInvalidArgument,
-              "dense_layers", "mixtral");
+  ExpectError(make([](auto* o) { o->moe_every = 0; }, "qwen3_moe"), StatusCode::kInvalidArgument,
+              "moe_every = 0");
+  ExpectError(make([](auto* o) { o->num_layers = 1; }, "nllb_moe"), StatusCode::kInvalidArgument,
+              "num_layers = 1", "nllb_moe");
   ExpectError(make([](auto* o) { o->dtype = DType::kI8; }, "mixtral"), StatusCode::kInvalidArgument,
               "I8", "BF16");
   ExpectError(make([](auto*) {}, "llama"), StatusCode::kInvalidArgument, "'llama'", "mixtral");
