@@ -2,6 +2,7 @@
 
 #include <limits>
 #include <memory>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -35,19 +36,35 @@ Matrix GatherOutput(const TensorFrame& tensor) {
                        std::move(buffer));
 }
 
-absl::StatusOr<Routing> ReadRouting(const v1::Routing& proto, size_t tokens) {
-  Routing routing;
-  routing.experts_per_token = proto.experts_per_token();
-  const uint64_t expected = uint64_t{tokens} * proto.experts_per_token();
+absl::Status CheckRouting(const v1::Routing& proto, size_t tokens) {
+  uint64_t expected = uint64_t{tokens} * proto.experts_per_token();
+  const bool ragged = proto.assignments_per_token_size() > 0;
+  if (ragged) {
+    expected = std::accumulate(proto.assignments_per_token().begin(),
+                               proto.assignments_per_token().end(), uint64_t{0});
+  }
+  if (ragged && static_cast<size_t>(proto.assignments_per_token_size()) != tokens) {
+    return absl::InternalError(absl::StrCat(
+        "routing of the answer has ", proto.assignments_per_token_size(),
+        " assignments_per_token for ", tokens, " tokens; router and client do not fit together"));
+  }
   if (static_cast<uint64_t>(proto.expert_ids_size()) != expected ||
       static_cast<uint64_t>(proto.expert_weights_size()) != expected) {
-    return absl::InternalError(absl::StrCat(
-        "routing of the answer has ", proto.expert_ids_size(), " expert_ids and ",
-        proto.expert_weights_size(), " expert_weights for ", tokens, " tokens with ",
-        proto.experts_per_token(), " experts each; router and client do not fit together"));
+    return absl::InternalError(
+        absl::StrCat("routing of the answer has ", proto.expert_ids_size(), " expert_ids and ",
+                     proto.expert_weights_size(), " expert_weights; its ", tokens, " tokens have ",
+                     expected, " experts together; router and client do not fit together"));
   }
+  return absl::OkStatus();
+}
+
+Routing ReadRouting(const v1::Routing& proto) {
+  Routing routing;
+  routing.experts_per_token = proto.assignments_per_token().empty() ? proto.experts_per_token() : 0;
   routing.expert_ids.assign(proto.expert_ids().begin(), proto.expert_ids().end());
   routing.expert_weights.assign(proto.expert_weights().begin(), proto.expert_weights().end());
+  routing.assignments_per_token.assign(proto.assignments_per_token().begin(),
+                                       proto.assignments_per_token().end());
   return routing;
 }
 
@@ -65,11 +82,19 @@ absl::StatusOr<ForwardResult> ReadResult(const TensorMessage<v1::ForwardResponse
   ForwardResult result;
   result.output = GatherOutput(answer.tensor);
   if (answer.message.has_routing()) {
-    absl::StatusOr<Routing> routing = ReadRouting(answer.message.routing(), answer.tensor.rows);
-    if (!routing.ok()) {
-      return routing.status();
+    const absl::Status status = CheckRouting(answer.message.routing(), answer.tensor.rows);
+    if (!status.ok()) {
+      return status;
     }
-    result.routing = *std::move(routing);
+    result.routing = ReadRouting(answer.message.routing());
+  }
+  for (const v1::DroppedAssignment& dropped : answer.message.dropped()) {
+    if (dropped.token() >= answer.tensor.rows) {
+      return absl::InternalError(absl::StrCat("the answer has dropped token ", dropped.token(),
+                                              " of ", answer.tensor.rows,
+                                              "; router and client do not fit together"));
+    }
+    result.dropped.push_back({dropped.token(), dropped.expert()});
   }
   result.epoch = answer.message.epoch();
   const v1::ForwardTiming& timing = answer.message.timing();
@@ -122,6 +147,11 @@ absl::StatusOr<Frame> EncodeForward(uint64_t request_id, uint32_t layer, const M
   }
   for (const auto& [name, bytes] : options.extensions) {
     (*request.mutable_extensions())[name].set_raw(bytes);
+  }
+  request.mutable_group_sizes()->Add(options.group_sizes.begin(), options.group_sizes.end());
+  request.mutable_token_ids()->Add(options.token_ids.begin(), options.token_ids.end());
+  if (options.routing_seed.has_value()) {
+    request.set_routing_seed(*options.routing_seed);
   }
   TensorFrame tensor;
   tensor.dtype = ToInternal(hidden.dtype());

@@ -46,7 +46,13 @@ absl::Status WriteResult(const std::string& path, const client::ForwardResult& r
                                          output.bytes()}};
   if (routing) {
     // Indices of experts are small; uint32 and int32 are the same bits.
-    const std::vector<uint64_t> shape = {output.rows(), result.routing.experts_per_token};
+    const std::vector<uint32_t>& counts = result.routing.assignments_per_token;
+    std::vector<uint64_t> shape = {output.rows(), result.routing.experts_per_token};
+    if (!counts.empty()) {
+      shape = {result.routing.expert_ids.size()};
+      tensors.push_back(
+          {"assignments_per_token", DType::kI32, {output.rows()}, BytesOfVector(counts)});
+    }
     tensors.push_back({"expert_ids", DType::kI32, shape, BytesOfVector(result.routing.expert_ids)});
     tensors.push_back(
         {"expert_weights", DType::kF32, shape, BytesOfVector(result.routing.expert_weights)});
@@ -77,9 +83,13 @@ absl::Status Run(const Options& options) {
     return In(address, result.status());
   }
   RETURN_IF_ERROR(WriteResult(options.Text("output"), *result, forward.return_routing));
-  std::printf("%s: layer %u, %zu tokens, epoch %llu\n", options.Text("output").c_str(),
+  std::printf("%s: layer %u, %zu tokens, epoch %llu", options.Text("output").c_str(),
               static_cast<uint32_t>(layer), hidden.rows(),
               static_cast<unsigned long long>(result->epoch));
+  if (!result->dropped.empty()) {
+    std::printf(", %zu assignments dropped for want of capacity", result->dropped.size());
+  }
+  std::printf("\n");
   return absl::OkStatus();
 }
 
@@ -105,7 +115,9 @@ Command ForwardCommand() {
              .required = true},
             {.name = "routing",
              .kind = OptionKind::kSwitch,
-             .help = "write expert_ids and expert_weights [tokens, k], too"},
+             .help = "write expert_ids and expert_weights [tokens, k], too; where tokens have "
+                     "different numbers of experts: assignments_per_token [tokens], and ids and "
+                     "weights one after the other"},
             TimeoutOption("60"),
             {.name = "dtype",
              .kind = OptionKind::kChoice,

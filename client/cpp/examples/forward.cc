@@ -48,11 +48,15 @@ int main(int argc, char** argv) {
   if (!result.ok()) {
     return Fail(result.status());
   }
+  size_t at = 0;
   for (size_t token = 0; token < tokens; ++token) {
     std::printf("token %zu: output[0] = %f, experts", token,
                 static_cast<double>(result->output.As<float>()[token * model->d_model]));
-    for (size_t slot = 0; slot < result->routing.experts_per_token; ++slot) {
-      const size_t at = token * result->routing.experts_per_token + slot;
+    const em::Routing& routing = result->routing;
+    const size_t experts = routing.assignments_per_token.empty()
+                               ? routing.experts_per_token
+                               : routing.assignments_per_token[token];
+    for (size_t slot = 0; slot < experts; ++slot, ++at) {
       std::printf(" %u (%.3f)", result->routing.expert_ids[at],
                   static_cast<double>(result->routing.expert_weights[at]));
     }

@@ -95,14 +95,33 @@ struct ForwardOptions {
   std::optional<DType> output_dtype;
   // Bytes for models that need more than hidden states, by name.
   std::map<std::string, std::string> extensions;
+  // Tokens of each group (a sequence, say), in the order of the tokens; they add up to the tokens.
+  // Routing that looks at more than one token (capacity, expert choice) looks at one group. Empty:
+  // all tokens are one group.
+  std::vector<uint32_t> group_sizes;
+  // One for each token; needed by layers routed by hash.
+  std::vector<uint32_t> token_ids;
+  // Of everything random in routing; unset: the router's own. Same seed, same request: same answer.
+  std::optional<uint64_t> routing_seed;
 };
 
 // Which experts were used for each token, and with which weights.
 struct Routing {
+  // 0 where it is not the same for all tokens; assignments_per_token tells then.
   size_t experts_per_token = 0;
-  // [tokens * experts_per_token], token by token, best first.
+  // [tokens * experts_per_token], or as many as assignments_per_token add up to; token by token,
+  // best first.
   std::vector<uint32_t> expert_ids;
   std::vector<float> expert_weights;
+  // [tokens], or empty when every token has experts_per_token.
+  std::vector<uint32_t> assignments_per_token;
+};
+
+// A token was to go to an expert and did not, since the expert had no room left (capacity).
+struct DroppedAssignment {
+  // Row of the hidden states.
+  uint32_t token = 0;
+  uint32_t expert = 0;
 };
 
 // Where the time went inside the router, in microseconds.
@@ -121,6 +140,8 @@ struct ForwardResult {
   Matrix output;
   // Empty unless ForwardOptions::return_routing.
   Routing routing;
+  // Always complete, ascending by token; empty unless the layer's routing has a capacity.
+  std::vector<DroppedAssignment> dropped;
   // Version of bias and placement that served the request.
   uint64_t epoch = 0;
   ForwardTiming timing;
@@ -157,7 +178,8 @@ struct LayerInfo {
   // Width of one expert, and of the shared experts together (0: none).
   uint32_t intermediate_size = 0;
   uint32_t shared_intermediate_size = 0;
-  // The routing options in force, as JSON; empty when the router is too old to tell.
+  // The routing options in force, as JSON in the form that expertmesh-router --routing takes; empty
+  // when the router is too old to tell.
   std::string routing;
 };
 
@@ -240,7 +262,8 @@ class EXPERTMESH_CLIENT_EXPORT Client {
 
   // Computes the MoE block of `layer` (its index in the model) for hidden states [tokens, d_model];
   // tokens may be 0.
-  //   INVALID_ARGUMENT    wrong layer, d_model, dtype or byte count; the message names it.
+  //   INVALID_ARGUMENT    wrong layer, d_model, dtype, byte count, group_sizes or token_ids; the
+  //                       message names it.
   //   DEADLINE_EXCEEDED   the timeout passed.
   //   UNAVAILABLE         no router, or no ready node holds an expert that is needed; retry later.
   //   RESOURCE_EXHAUSTED  the layer's queue is full, or the message is over the limit.

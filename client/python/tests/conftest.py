@@ -39,6 +39,9 @@ class FakeRouter(router_pb2_grpc.RouterServicer, control_pb2_grpc.ControlService
         self.requests = []
         self.reverse_after = 1
         self.fail_with = None
+        # Experts of each token and dropped (token, expert), where they are not K each and none.
+        self.assignments = None
+        self.dropped = []
         self.hold = threading.Event()
         self.hold.set()
 
@@ -65,7 +68,13 @@ class FakeRouter(router_pb2_grpc.RouterServicer, control_pb2_grpc.ControlService
             timing=router_pb2.ForwardTiming(queue_us=1, route_us=2, batch_tokens=tokens, nodes=3),
             output=tensor_pb2.Tensor(dtype=wire, shape=[tokens, d_model], data=y.tobytes()),
         )
-        if request.return_routing:
+        for token, expert in self.dropped:
+            response.dropped.add(token=token, expert=expert)
+        if request.return_routing and self.assignments is not None:
+            response.routing.assignments_per_token.extend(self.assignments)
+            response.routing.expert_ids.extend(range(sum(self.assignments)))
+            response.routing.expert_weights.extend([0.5] * sum(self.assignments))
+        elif request.return_routing:
             response.routing.experts_per_token = K
             response.routing.expert_ids.extend(list(range(K)) * tokens)
             response.routing.expert_weights.extend([0.75, 0.25] * tokens)

@@ -150,3 +150,32 @@ def test_stream_without_router():
                     pass
 
     asyncio.run(body())
+
+
+def test_routing_options_and_answers(router):
+    router.assignments = [1, 3]
+    router.dropped = [(0, 2)]
+
+    async def body(client):
+        result = await client.forward(
+            0,
+            hidden(2, 8),
+            return_routing=True,
+            group_sizes=[1, 1],
+            token_ids=[4, 5],
+            routing_seed=6,
+        )
+        items = [(0, hidden(2, 8), {"token_ids": [7, 8]})]
+        streamed = [a.unwrap() async for a in client.forward_many(items, return_routing=True)]
+        return result, streamed[0]
+
+    for result in with_client(router, body):
+        np.testing.assert_array_equal(result.assignments_per_token, [1, 3])
+        np.testing.assert_array_equal(result.dropped, [[0, 2]])
+    first, second = router.requests
+    assert (list(first.group_sizes), list(first.token_ids), first.routing_seed) == (
+        [1, 1],
+        [4, 5],
+        6,
+    )
+    assert list(second.token_ids) == [7, 8]

@@ -74,6 +74,67 @@ def test_output_shares_memory_with_the_answer(client):
     assert not output.flags.owndata and not output.flags.writeable
 
 
+def test_groups_token_ids_and_seed_are_sent(router, client):
+    client.forward(0, hidden(5, 8), group_sizes=[2, 3], token_ids=np.arange(5), routing_seed=2**63)
+    request = router.requests[0]
+    assert list(request.group_sizes) == [2, 3]
+    assert list(request.token_ids) == [0, 1, 2, 3, 4]
+    assert request.routing_seed == 2**63
+    client.forward(0, hidden(2, 3, 8), token_ids=np.arange(6).reshape(2, 3))
+    request = router.requests[1]
+    assert list(request.token_ids) == [0, 1, 2, 3, 4, 5]
+    assert not request.group_sizes and not request.HasField("routing_seed")
+    client.forward(0, hidden(1, 8), routing_seed=0)
+    assert router.requests[2].HasField("routing_seed")
+
+
+@pytest.mark.parametrize(
+    "options,words",
+    [
+        ({"group_sizes": [-1]}, "group_sizes has values from -1"),
+        ({"token_ids": [0, 2**32]}, "token_ids has values from 0 to 4294967296"),
+        ({"token_ids": [0.5]}, "token_ids has dtype float64"),
+        ({"routing_seed": -1}, "routing_seed is -1"),
+        ({"routing_seed": 2**64}, "routing_seed is 18446744073709551616"),
+    ],
+)
+def test_bad_routing_options_are_refused_before_sending(router, client, options, words):
+    with pytest.raises(expertmesh.InvalidArgument) as caught:
+        client.forward(0, hidden(1, 8), **options)
+    assert words in str(caught.value)
+    assert router.requests == []
+
+
+def test_dropped_assignments_come_back_always(router, client):
+    assert client.forward(0, hidden(2, 8)).dropped.shape == (0, 2)
+    router.dropped = [(0, 3), (5, 1)]
+    result = client.forward(0, hidden(2, 3, 8))
+    assert result.expert_ids is None and result.assignments_per_token is None
+    assert result.dropped.dtype == np.uint32
+    np.testing.assert_array_equal(result.dropped, [[0, 3], [5, 1]])
+
+
+def test_ragged_routing(router, client):
+    assert client.forward(0, hidden(6, 8), return_routing=True).assignments_per_token is None
+    router.assignments = [2, 0, 1, 0, 0, 4]
+    result = client.forward(0, hidden(2, 3, 8), return_routing=True)
+    np.testing.assert_array_equal(result.assignments_per_token, [[2, 0, 1], [0, 0, 4]])
+    np.testing.assert_array_equal(result.expert_ids, np.arange(7))
+    assert result.expert_weights.shape == (7,) and result.expert_weights.dtype == np.float32
+    router.assignments = [2, 1]
+    with pytest.raises(expertmesh.Internal, match="2 assignments_per_token"):
+        client.forward(0, hidden(2, 3, 8), return_routing=True)
+
+
+def test_requests_of_a_stream_have_options_of_their_own(router, client):
+    items = [(0, hidden(2, 8), {"token_ids": [7, 8], "routing_seed": 5}), (1, hidden(1, 8))]
+    assert len([answer.unwrap() for answer in client.forward_many(items)]) == 2
+    assert [list(request.token_ids) for request in router.requests] == [[7, 8], []]
+    assert router.requests[0].routing_seed == 5
+    with pytest.raises(expertmesh.InvalidArgument, match="timeout"):
+        list(client.forward_many([(0, hidden(1, 8), {"timeout": 1})]))
+
+
 def test_traceparent_is_sent(router, client):
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     client.forward(0, hidden(1, 8), traceparent=trace)

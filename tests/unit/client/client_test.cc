@@ -219,6 +219,10 @@ TEST_F(ClientTest, UnaryCarriesEveryFieldBothWays) {
     EXPECT_EQ(request.extensions().at("ids").raw(), "xyz");
     EXPECT_EQ(request.timeout_us(), 20'000'000);
     EXPECT_EQ(request.hidden_states().dtype(), v1::DTYPE_F32);
+    EXPECT_THAT(request.group_sizes(), ElementsAre(1));
+    EXPECT_THAT(request.token_ids(), ElementsAre(77));
+    EXPECT_TRUE(request.has_routing_seed());
+    EXPECT_EQ(request.routing_seed(), 0u);
     v1::ForwardResponse response = Echo(request);
     response.set_epoch(9);
     response.mutable_routing()->set_experts_per_token(2);
@@ -237,6 +241,9 @@ TEST_F(ClientTest, UnaryCarriesEveryFieldBothWays) {
   options.return_routing = true;
   options.output_dtype = DType::kFloat16;
   options.extensions["ids"] = "xyz";
+  options.group_sizes = {1};
+  options.token_ids = {77};
+  options.routing_seed = 0;
   const auto result = client_->Forward(3, Rows({1, 2}), options);
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_EQ(result->output.rows(), 1u);
@@ -248,6 +255,48 @@ TEST_F(ClientTest, UnaryCarriesEveryFieldBothWays) {
   EXPECT_EQ(result->epoch, 9u);
   EXPECT_EQ(result->timing.experts_us, 12u);
   EXPECT_EQ(result->timing.nodes, 3u);
+}
+
+TEST_F(ClientTest, RaggedRoutingAndDroppedAssignments) {
+  Serve([](const v1::ForwardRequest& request) -> absl::StatusOr<Frame> {
+    EXPECT_FALSE(request.has_routing_seed());
+    v1::ForwardResponse response = Echo(request);
+    for (const uint32_t count : {2u, 0u, 1u}) {
+      response.mutable_routing()->add_assignments_per_token(count);
+    }
+    for (const uint32_t expert : {4u, 1u, 3u}) {
+      response.mutable_routing()->add_expert_ids(expert);
+      response.mutable_routing()->add_expert_weights(0.5f);
+    }
+    response.add_dropped()->set_token(1);
+    response.mutable_dropped(0)->set_expert(4);
+    if (request.layer() == 1) {
+      response.mutable_dropped(0)->set_token(3);
+    } else if (request.layer() == 2) {
+      response.mutable_routing()->mutable_expert_ids()->RemoveLast();
+    } else if (request.layer() == 3) {
+      response.mutable_routing()->mutable_assignments_per_token()->RemoveLast();
+    }
+    return Frame(response.SerializeAsString());
+  });
+  const auto forward = [this](uint32_t layer) {
+    return client_->Forward(layer, Matrix::Take(3, 2, {1, 2, 3, 4, 5, 6}));
+  };
+  const auto result = forward(0);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->routing.experts_per_token, 0u);
+  EXPECT_THAT(result->routing.assignments_per_token, ElementsAre(2, 0, 1));
+  EXPECT_THAT(result->routing.expert_ids, ElementsAre(4, 1, 3));
+  ASSERT_EQ(result->dropped.size(), 1u);
+  EXPECT_EQ(result->dropped[0].token, 1u);
+  EXPECT_EQ(result->dropped[0].expert, 4u);
+  for (const auto& [layer, words] : {std::pair<uint32_t, const char*>{1, "dropped token 3 of 3"},
+                                     {2, "2 expert_ids"},
+                                     {3, "2 assignments_per_token for 3 tokens"}}) {
+    const absl::Status status = forward(layer).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+    EXPECT_THAT(status.message(), HasSubstr(words));
+  }
 }
 
 TEST_F(ClientTest, ResultsOutliveTheClient) {

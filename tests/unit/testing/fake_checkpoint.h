@@ -20,6 +20,10 @@ struct FakeCheckpointOptions {
   uint32_t top_k = 2;
   uint32_t intermediate_size = 4;
   bool shared_expert = false;
+  bool shared_gate = false;
+  // Of the routed experts.
+  Activation activation = Activation::kSilu;
+  bool expert_bias = false;
   std::string fingerprint = "aaaa";
 };
 
@@ -37,8 +41,10 @@ class FakeCheckpoint final : public MoeCheckpoint {
       layer.routing.num_experts = options.num_experts;
       layer.routing.top_k = options.top_k;
       layer.routing.renormalise = Renormalise::kSum;
-      layer.expert = {options.d_model, options.intermediate_size, Activation::kSilu};
+      layer.expert = {options.d_model, options.intermediate_size, options.activation};
+      layer.expert.bias = options.expert_bias;
       layer.shared_intermediate_size = options.shared_expert ? options.intermediate_size : 0;
+      layer.shared_gate = options.shared_gate;
       model_.layers.push_back(layer);
       gates_[index] = Random(index, size_t{options.num_experts} * options.d_model);
       for (uint32_t expert = 0; expert < options.num_experts; ++expert) {
@@ -56,9 +62,12 @@ class FakeCheckpoint final : public MoeCheckpoint {
     if (it == gates_.end()) {
       return absl::NotFoundError(absl::StrCat("layer ", layer, " is no MoE layer"));
     }
-    return GateWeights{MatrixView::RowMajor(it->second.data(), DType::kF32, options_.num_experts,
-                                            options_.d_model),
-                       {}};
+    GateWeights gate{MatrixView::RowMajor(it->second.data(), DType::kF32, options_.num_experts,
+                                          options_.d_model)};
+    if (options_.shared_gate) {  // The weights of expert 0 serve as the shared experts' gate, too.
+      gate.shared_gate = MatrixView::RowMajor(it->second.data(), DType::kF32, 1, options_.d_model);
+    }
+    return gate;
   }
 
   absl::StatusOr<ExpertWeights> Expert(uint32_t layer, uint32_t expert) const override {

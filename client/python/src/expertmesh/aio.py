@@ -22,11 +22,11 @@ import grpc
 import grpc.aio
 
 from expertmesh import codec, errors
-from expertmesh.codec import ArrayLike, DTypeLike
+from expertmesh.codec import ArrayLike, DTypeLike, ManyItem
 from expertmesh.types import ForwardResult, Health, StreamAnswer
 from expertmesh.v1 import control_pb2, control_pb2_grpc, router_pb2, router_pb2_grpc
 
-Requests = Union[Iterable[Tuple[int, ArrayLike]], AsyncIterable[Tuple[int, ArrayLike]]]
+Requests = Union[Iterable[ManyItem], AsyncIterable[ManyItem]]
 
 
 class AsyncClient:
@@ -86,6 +86,9 @@ class AsyncClient:
         return_routing: bool = False,
         output_dtype: DTypeLike = None,
         traceparent: Optional[str] = None,
+        group_sizes: Optional[ArrayLike] = None,
+        token_ids: Optional[ArrayLike] = None,
+        routing_seed: Optional[int] = None,
     ) -> ForwardResult:
         """Computes the MoE block of `layer` for hidden states [..., d_model]; see Client.forward."""
         request, shape = codec.encode_request(
@@ -94,6 +97,9 @@ class AsyncClient:
             return_routing=return_routing,
             output_dtype=output_dtype,
             traceparent=traceparent,
+            group_sizes=group_sizes,
+            token_ids=token_ids,
+            routing_seed=routing_seed,
         )
         response = await self._call(self._router.Forward, request, timeout)
         return codec.decode_response(response, shape)
@@ -157,7 +163,7 @@ class AsyncClient:
             raise errors.Cancelled(str(error)) from None
 
 
-async def _iterate(requests: Requests) -> AsyncIterator[Tuple[int, ArrayLike]]:
+async def _iterate(requests: Requests) -> AsyncIterator[ManyItem]:
     if isinstance(requests, AsyncIterable):
         async for item in requests:
             yield item
@@ -181,11 +187,12 @@ class _AsyncStream:
     async def _write(self, call: Any) -> None:
         index = 0
         try:
-            async for layer, array in _iterate(self._source):
+            async for item in _iterate(self._source):
                 await self._room.acquire()
+                layer, array, own = codec.split_item(item)
                 try:
                     request, shape = codec.encode_request(
-                        layer, array, request_id=index, **self._options
+                        layer, array, request_id=index, **self._options, **own
                     )
                 except errors.ExpertmeshError as error:
                     self._failed.append(StreamAnswer(index, layer, None, error))

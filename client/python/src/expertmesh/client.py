@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterable, Iterator, Optional, Sequence, Tuple, Typ
 import grpc
 
 from expertmesh import codec, errors
-from expertmesh.codec import ArrayLike, DTypeLike
+from expertmesh.codec import ArrayLike, DTypeLike, ManyItem
 from expertmesh.types import ForwardResult, Health, StreamAnswer
 from expertmesh.v1 import control_pb2, control_pb2_grpc, router_pb2, router_pb2_grpc
 
@@ -77,6 +77,9 @@ class Client:
         return_routing: bool = False,
         output_dtype: DTypeLike = None,
         traceparent: Optional[str] = None,
+        group_sizes: Optional[ArrayLike] = None,
+        token_ids: Optional[ArrayLike] = None,
+        routing_seed: Optional[int] = None,
     ) -> ForwardResult:
         """Computes the MoE block of `layer` for hidden states [..., d_model].
 
@@ -85,8 +88,14 @@ class Client:
         return_routing: also return which experts were used, with which weights.
         output_dtype: of the result ("float32", numpy or torch dtype); None: that of `array`.
         traceparent: W3C trace context that the mesh's spans become children of.
+        group_sizes: tokens of each group (a sequence, say), in order; they add up to the tokens. Routing
+            that looks at more than one token (capacity, expert choice) looks at one group. None: all
+            tokens are one group.
+        token_ids: one for each token, of any shape; layers routed by hash need them.
+        routing_seed: of everything random in routing; None: the router's own. Same seed, same
+            request: same answer.
 
-        Raises InvalidArgument (wrong layer, d_model or dtype), Unavailable (no ready node holds an
+        Raises InvalidArgument (wrong layer, d_model, dtype, group_sizes or token_ids), Unavailable (no ready node holds an
         expert that is needed; the message names layer and experts), ResourceExhausted (queue full, or
         message over the router's limit), DeadlineExceeded.
         """
@@ -96,13 +105,16 @@ class Client:
             return_routing=return_routing,
             output_dtype=output_dtype,
             traceparent=traceparent,
+            group_sizes=group_sizes,
+            token_ids=token_ids,
+            routing_seed=routing_seed,
         )
         response = self._call(self._router.Forward, request, timeout)
         return codec.decode_response(response, shape)
 
     def forward_many(
         self,
-        requests: Iterable[Tuple[int, ArrayLike]],
+        requests: Iterable[ManyItem],
         *,
         timeout: Optional[float] = None,
         return_routing: bool = False,
@@ -113,7 +125,9 @@ class Client:
         """Sends many (layer, array) pairs over one stream and yields answers as they come.
 
         Answers come in any order; `StreamAnswer.index` says which request each belongs to. A request
-        that fails has its error in its own answer and disturbs no other. `requests` is read in a
+        that fails has its error in its own answer and disturbs no other. An item may be
+        (layer, array, options), with a mapping of group_sizes, token_ids and routing_seed as for
+        `forward`. `requests` is read in a
         thread of its own, at most `max_in_flight` ahead of the answers. `timeout` holds for each
         request by itself. Leaving the loop early cancels what is in flight.
 
@@ -167,9 +181,7 @@ class Client:
 class _Stream:
     """One forward_many call: gRPC's thread writes (`_requests`), the caller's thread reads (`run`)."""
 
-    def __init__(
-        self, requests: Iterable[Tuple[int, ArrayLike]], *, max_in_flight: int, **options: Any
-    ) -> None:
+    def __init__(self, requests: Iterable[ManyItem], *, max_in_flight: int, **options: Any) -> None:
         if max_in_flight < 1:
             raise errors.InvalidArgument(f"max_in_flight is {max_in_flight}; use 1 or more")
         self._source = requests
@@ -184,13 +196,14 @@ class _Stream:
 
     def _requests(self) -> Iterator[router_pb2.ForwardRequest]:
         try:
-            for index, (layer, array) in enumerate(self._source):
+            for index, item in enumerate(self._source):
                 self._room.acquire()
                 if self._closed:
                     return
+                layer, array, own = codec.split_item(item)
                 try:
                     request, shape = codec.encode_request(
-                        layer, array, request_id=index, **self._options
+                        layer, array, request_id=index, **self._options, **own
                     )
                 except errors.ExpertmeshError as error:
                     with self._lock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from typing import Any, Dict, Optional, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
 import ml_dtypes
 import numpy as np
@@ -17,6 +17,8 @@ from expertmesh.v1 import router_pb2, tensor_pb2
 # numpy.ndarray, torch.Tensor, or anything numpy.asarray takes.
 ArrayLike = Any
 DTypeLike = Union[str, npt.DTypeLike, Any]
+# What forward_many sends: (layer, array), or with options of this request alone.
+ManyItem = Union[Tuple[int, ArrayLike], Tuple[int, ArrayLike, Mapping[str, Any]]]
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 _TO_WIRE: Dict[np.dtype[Any], tensor_pb2.DType] = {
@@ -34,6 +36,18 @@ _NAMES: Dict[str, np.dtype[Any]] = {
     "bf16": BFLOAT16,
 }
 _ACCEPTED = "float32, float16 or bfloat16"
+
+
+def split_item(item: ManyItem) -> Tuple[int, ArrayLike, Mapping[str, Any]]:
+    """Layer, array and own options of an item of forward_many."""
+    layer, array = item[0], item[1]
+    own: Mapping[str, Any] = item[2] if len(item) > 2 else {}
+    unknown = sorted(set(own) - {"group_sizes", "token_ids", "routing_seed"})
+    if unknown:
+        raise errors.InvalidArgument(
+            f"a request has the options {unknown}; known are group_sizes, token_ids and routing_seed"
+        )
+    return layer, array, own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +100,19 @@ def _to_numpy(array: ArrayLike) -> npt.NDArray[Any]:
     return result
 
 
+def _whole_numbers(name: str, values: ArrayLike) -> List[int]:
+    """Of any shape, flattened; each fits into 32 bits."""
+    array = _to_numpy(values).reshape(-1)
+    if array.size and array.dtype.kind not in "iu":
+        raise errors.InvalidArgument(f"{name} has dtype {array.dtype}; use whole numbers")
+    if array.size and (array.min() < 0 or array.max() >= 2**32):
+        raise errors.InvalidArgument(
+            f"{name} has values from {array.min()} to {array.max()}; use 0 to 2**32 - 1"
+        )
+    result: List[int] = array.tolist()
+    return result
+
+
 def encode_request(
     layer: int,
     array: ArrayLike,
@@ -95,6 +122,9 @@ def encode_request(
     return_routing: bool = False,
     output_dtype: DTypeLike = None,
     traceparent: Optional[str] = None,
+    group_sizes: Optional[ArrayLike] = None,
+    token_ids: Optional[ArrayLike] = None,
+    routing_seed: Optional[int] = None,
 ) -> Tuple[router_pb2.ForwardRequest, Shape]:
     """Builds the request for hidden states [..., d_model]; copies them once."""
     values = _to_numpy(array)
@@ -126,6 +156,16 @@ def encode_request(
         request.timeout_us = int(timeout * 1e6)
     if traceparent is not None:
         request.traceparent = traceparent
+    if group_sizes is not None:
+        request.group_sizes.extend(_whole_numbers("group_sizes", group_sizes))
+    if token_ids is not None:
+        request.token_ids.extend(_whole_numbers("token_ids", token_ids))
+    if routing_seed is not None:
+        if not 0 <= routing_seed < 2**64:
+            raise errors.InvalidArgument(
+                f"routing_seed is {routing_seed}; use a number from 0 to 2**64 - 1"
+            )
+        request.routing_seed = routing_seed
     return request, Shape(leading, d_model, _is_torch(array))
 
 
@@ -152,23 +192,39 @@ def _decode_output(tensor: tensor_pb2.Tensor, shape: Shape) -> Any:
     return torch.from_numpy(output.copy())
 
 
+def _decode_routing(
+    routing: router_pb2.Routing, shape: Shape
+) -> Tuple[npt.NDArray[np.uint32], npt.NDArray[np.float32], Optional[npt.NDArray[np.uint32]]]:
+    """Ids, weights and (where tokens differ) the number of experts of each token."""
+    counts = None
+    wanted: Tuple[int, ...] = (*shape.leading, routing.experts_per_token)
+    if routing.assignments_per_token:
+        counts = np.array(routing.assignments_per_token, dtype=np.uint32)
+        if counts.size != int(np.prod(shape.leading, dtype=np.int64)):
+            raise errors.Internal(
+                f"routing has {counts.size} assignments_per_token; expected {list(shape.leading)}"
+            )
+        wanted = (int(counts.sum(dtype=np.int64)),)
+        counts = counts.reshape(shape.leading)
+    count = int(np.prod(wanted, dtype=np.int64))
+    if len(routing.expert_ids) != count or len(routing.expert_weights) != count:
+        raise errors.Internal(
+            f"routing has {len(routing.expert_ids)} ids and {len(routing.expert_weights)} "
+            f"weights; expected {list(wanted)}"
+        )
+    expert_ids = np.array(routing.expert_ids, dtype=np.uint32).reshape(wanted)
+    expert_weights = np.array(routing.expert_weights, dtype=np.float32).reshape(wanted)
+    return expert_ids, expert_weights, counts
+
+
 def decode_response(response: router_pb2.ForwardResponse, shape: Shape) -> ForwardResult:
     """Turns an answer into arrays; raises the error that the answer carries."""
     if response.status.code != 0:
         raise errors.from_number(response.status.code, response.status.message)
-    expert_ids = expert_weights = None
+    expert_ids = expert_weights = counts = None
     if response.HasField("routing"):
-        routing = response.routing
-        k = routing.experts_per_token
-        wanted = shape.leading + (k,)
-        count = int(np.prod(wanted, dtype=np.int64))
-        if len(routing.expert_ids) != count or len(routing.expert_weights) != count:
-            raise errors.Internal(
-                f"routing has {len(routing.expert_ids)} ids and {len(routing.expert_weights)} "
-                f"weights; expected {list(wanted)}"
-            )
-        expert_ids = np.array(routing.expert_ids, dtype=np.uint32).reshape(wanted)
-        expert_weights = np.array(routing.expert_weights, dtype=np.float32).reshape(wanted)
+        expert_ids, expert_weights, counts = _decode_routing(response.routing, shape)
+    dropped = np.array([(d.token, d.expert) for d in response.dropped], dtype=np.uint32)
     timing = response.timing
     return ForwardResult(
         output=_decode_output(response.output, shape),
@@ -183,6 +239,8 @@ def decode_response(response: router_pb2.ForwardResponse, shape: Shape) -> Forwa
             batch_tokens=timing.batch_tokens,
             nodes=timing.nodes,
         ),
+        assignments_per_token=counts,
+        dropped=dropped.reshape(-1, 2),
     )
 
 

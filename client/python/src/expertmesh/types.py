@@ -42,7 +42,12 @@ class ForwardResult:
         tensor for torch), dtype as asked for.
     epoch: version of bias and placement that served the request.
     expert_ids, expert_weights: [..., k], uint32 and float32, best expert first, leading dimensions as
-        the input's; None unless `return_routing` was set.
+        the input's; None unless `return_routing` was set. Where tokens have different numbers of
+        experts (capacity, expert choice), both are one-dimensional, token after token.
+    assignments_per_token: uint32, leading dimensions as the input's: experts of each token, where
+        they are not k for all of them; else None.
+    dropped: [n, 2] uint32, (token, expert) of each assignment whose expert had no room left
+        (capacity), ascending by token; tokens are counted over all leading dimensions. Always there.
     """
 
     output: Any
@@ -50,6 +55,8 @@ class ForwardResult:
     expert_ids: Optional[npt.NDArray[np.uint32]]
     expert_weights: Optional[npt.NDArray[np.float32]]
     timing: ForwardTiming
+    assignments_per_token: Optional[npt.NDArray[np.uint32]]
+    dropped: npt.NDArray[np.uint32]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
