@@ -1,0 +1,133 @@
+"""Deadlines, traces, threads and asyncio of expertmesh.hf, against a stand-in mesh."""
+
+import asyncio
+import concurrent.futures
+import contextvars
+import threading
+import time
+
+import pytest
+from torch_mesh import generate, make, tiny_models, torch
+
+import expertmesh
+from expertmesh import hf
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def test_timeouts():
+    model, mesh = make()
+    hf.attach(model, mesh, timeout=7.5)
+    generate(model)
+    assert {call["timeout"] for call in mesh.calls} == {7.5}
+    mesh.calls.clear()
+    with hf.deadline(3600):
+        generate(model)
+    assert {call["timeout"] for call in mesh.calls} == {7.5}
+
+
+def test_the_deadline_is_one_for_all_calls():
+    model, mesh = make()
+    hf.attach(model, mesh, timeout=None)
+    generate(model)
+    assert {call["timeout"] for call in mesh.calls} == {None}
+    mesh.calls.clear()
+    with hf.deadline(500), hf.deadline(1000):
+        generate(model)
+    left = [call["timeout"] for call in mesh.calls]
+    assert all(0 < b < a <= 500 for a, b in zip(left, left[1:]))
+    mesh.calls.clear()
+    generate(model)
+    assert mesh.calls[-1]["timeout"] is None
+
+
+def test_a_deadline_that_passed():
+    model, mesh = make()
+    hf.attach(model, mesh)
+    with hf.deadline(0):
+        with pytest.raises(expertmesh.DeadlineExceeded, match="before layer 0 was called"):
+            generate(model)
+        with pytest.raises(TimeoutError):
+            generate(model)
+    assert not mesh.calls
+    generate(model)
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan")])
+def test_deadlines_that_make_no_sense(seconds):
+    with pytest.raises(expertmesh.InvalidArgument, match="deadline is"):
+        with hf.deadline(seconds):
+            pass
+
+
+def test_traces():
+    model, mesh = make()
+    hf.attach(model, mesh)
+    generate(model)
+    assert {call["traceparent"] for call in mesh.calls} == {None}
+    mesh.calls.clear()
+    with hf.trace(PARENT):
+        generate(model)
+    assert {call["traceparent"] for call in mesh.calls} == {PARENT}
+
+
+def test_the_current_span_of_opentelemetry():
+    trace = pytest.importorskip("opentelemetry.trace")
+    model, mesh = make()
+    hf.attach(model, mesh)
+    context = trace.SpanContext(
+        trace_id=0x0AF7651916CD43DD8448EB211C80319C,
+        span_id=0xB7AD6B7169203331,
+        is_remote=False,
+        trace_flags=trace.TraceFlags(1),
+    )
+    generate(model)
+    assert {call["traceparent"] for call in mesh.calls} == {None}
+    mesh.calls.clear()
+    with trace.use_span(trace.NonRecordingSpan(context)):
+        generate(model)
+        assert {call["traceparent"] for call in mesh.calls} == {PARENT}
+        mesh.calls.clear()
+        with hf.trace("00-" + "1" * 32 + "-" + "2" * 16 + "-00"):
+            generate(model)
+    assert {call["traceparent"] for call in mesh.calls} == {
+        "00-" + "1" * 32 + "-" + "2" * 16 + "-00"
+    }
+
+
+def test_threads_have_their_own_text_and_deadline():
+    model, mesh = make()
+    prompts = [tiny_models.tokens(8, 12)[i : i + 1] for i in range(4)]
+    wanted = [model.generate(prompt, max_new_tokens=8) for prompt in prompts]
+    hf.attach(model, mesh, timeout=None)
+    barrier = threading.Barrier(len(prompts))
+
+    def run(prompt):
+        barrier.wait()
+        return model.generate(prompt, max_new_tokens=8)
+
+    with concurrent.futures.ThreadPoolExecutor(len(prompts)) as pool:
+        with hf.deadline(0):
+            # A thread of its own has no deadline unless it is given one.
+            answers = list(pool.map(run, prompts))
+    assert all(torch.equal(a, w) for a, w in zip(answers, wanted))
+
+
+def test_asyncio():
+    model, mesh = make()
+    wanted = generate(model)
+    hf.attach(model, mesh, timeout=None)
+
+    async def main():
+        with hf.deadline(100), hf.trace(PARENT):
+            answers = await asyncio.gather(*(asyncio.to_thread(generate, model) for _ in range(3)))
+            carried = contextvars.copy_context()
+            loop = asyncio.get_running_loop()
+            answers.append(await loop.run_in_executor(None, carried.run, generate, model))
+        return answers
+
+    begin = time.monotonic()
+    assert all(torch.equal(answer, wanted) for answer in asyncio.run(main()))
+    assert time.monotonic() - begin < 100
+    assert {call["traceparent"] for call in mesh.calls} == {PARENT}
+    assert all(call["timeout"] <= 100 for call in mesh.calls)
