@@ -10,6 +10,8 @@ from typing import Dict
 import ml_dtypes
 import numpy as np
 
+from families import FAMILIES, Sizes
+
 DTYPES = {
     "F32": np.dtype(np.float32),
     "F16": np.dtype(np.float16),
@@ -17,6 +19,9 @@ DTYPES = {
     "I32": np.dtype(np.int32),
     "U32": np.dtype(np.uint32),
     "I64": np.dtype(np.int64),
+    "U8": np.dtype(np.uint8),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E8M0": np.dtype(ml_dtypes.float8_e8m0fnu),
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 TORCH_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -64,114 +69,102 @@ class Checkpoint:
     dtype: np.dtype
 
     @property
+    def family(self):
+        return FAMILIES[self.config["model_type"]]
+
+    @property
+    def moe(self):
+        return self.family.moe(self.config)
+
+    @property
     def d_model(self):
-        return self.config["hidden_size"]
+        return self.config[self.family.d_model]
 
     @property
     def moe_layers(self):
-        first = self.config.get("first_k_dense_replace", 0)
-        return list(range(first, self.config["num_hidden_layers"]))
+        return sorted(self.moe.prefixes)
 
     @property
     def weights_file(self):
         return self.path / "model.safetensors"
 
+    def reader(self, layer):
+        """Function from a name in that layer to its tensor."""
+        prefix = self.moe.prefixes[layer]
+        return lambda name: self.tensors[prefix + name]
 
-def make_config(family, layers, d_model, experts, top_k, intermediate, dtype):
+
+# quantization_config of the types in Family.quantised.
+_FP8 = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}
+QUANTISATION = {
+    "fp8": _FP8,
+    "fp8_ue8m0": _FP8 | {"scale_fmt": "ue8m0"},
+    "mxfp4": {
+        "quant_method": "mxfp4",
+        "modules_to_not_convert": ["model.layers.*.self_attn", "model.layers.*.mlp.router"],
+    },
+}
+
+
+def make_config(family, sizes, dtype, quantised=None):
     config = {
         "model_type": family,
         "torch_dtype": TORCH_NAMES[dtype],
-        "hidden_size": d_model,
-        "num_hidden_layers": layers,
+        "hidden_size": sizes.d_model,
+        "num_hidden_layers": sizes.layers,
         "num_attention_heads": 4,
         "num_key_value_heads": 4,
-        "num_experts_per_tok": top_k,
         "vocab_size": 256,
         "rms_norm_eps": 1e-6,
         "hidden_act": "silu",
         "tie_word_embeddings": False,
     }
-    if family == "mixtral":
-        config |= {
-            "architectures": ["MixtralForCausalLM"],
-            "num_local_experts": experts,
-            "intermediate_size": intermediate,
-        }
-    elif family == "qwen3_moe":
-        config |= {
-            "architectures": ["Qwen3MoeForCausalLM"],
-            "head_dim": d_model // 4,
-            "num_experts": experts,
-            "moe_intermediate_size": intermediate,
-            "intermediate_size": 2 * intermediate,
-            "norm_topk_prob": True,
-            "decoder_sparse_step": 1,
-            "mlp_only_layers": [],
-        }
-    elif family == "deepseek_v3":
-        config |= {
-            "architectures": ["DeepseekV3ForCausalLM"],
-            "n_routed_experts": experts,
-            "n_shared_experts": 1,
-            "moe_intermediate_size": intermediate,
-            "intermediate_size": 2 * intermediate,
-            "first_k_dense_replace": 1,
-            "moe_layer_freq": 1,
-            "n_group": 4,
-            "topk_group": 2,
-            "norm_topk_prob": True,
-            "routed_scaling_factor": 2.5,
-            "scoring_func": "sigmoid",
-            "topk_method": "noaux_tc",
-            "q_lora_rank": 16,
-            "kv_lora_rank": 16,
-            "qk_nope_head_dim": 8,
-            "qk_rope_head_dim": 8,
-            "v_head_dim": 8,
-        }
-    else:
-        raise ValueError(family)
+    if FAMILIES[family].d_model == "d_model":
+        # Models that call everything by other names.
+        config = {"model_type": family, "torch_dtype": TORCH_NAMES[dtype], "vocab_size": 256}
+        config["d_model"] = sizes.d_model
+    config |= FAMILIES[family].config(sizes)
+    if quantised:
+        config["quantization_config"] = QUANTISATION[quantised]
     return config
 
 
-def make_tensors(config, seed, dtype):
+def make_tensors(config, moe, d_model, seed, dtype):
     rng = np.random.default_rng(seed)
-    family, d_model = config["model_type"], config["hidden_size"]
 
-    def linear(rows, columns):
-        return (rng.standard_normal((rows, columns)) / np.sqrt(columns)).astype(dtype)
+    def linear(rows, columns, scale=1.0):
+        return (scale * rng.standard_normal((rows, columns)) / np.sqrt(columns)).astype(dtype)
 
-    def glu(prefix, width, names=("gate_proj", "up_proj", "down_proj")):
-        gate, up, down = names
-        tensors[f"{prefix}.{gate}.weight"] = linear(width, d_model)
-        tensors[f"{prefix}.{up}.weight"] = linear(width, d_model)
-        tensors[f"{prefix}.{down}.weight"] = linear(d_model, width)
+    def expert(width, gated, biased):
+        parts = {"up": (width, d_model), "down": (d_model, width)}
+        if gated:
+            parts["gate"] = (width, d_model)
+        made = {part: linear(*shape) for part, shape in parts.items()}
+        if biased:
+            for part, shape in parts.items():
+                made[part + "_bias"] = (0.3 * rng.standard_normal(shape[0])).astype(dtype)
+        return made
 
     tensors = {}
-    for layer in range(config["num_hidden_layers"]):
-        if family == "mixtral":
-            block = f"model.layers.{layer}.block_sparse_moe"
-            experts, width = config["num_local_experts"], config["intermediate_size"]
-            names = ("w1", "w3", "w2")
-        else:
-            block = f"model.layers.{layer}.mlp"
-            experts = config.get("num_experts") or config.get("n_routed_experts")
-            width = config["moe_intermediate_size"]
-            names = ("gate_proj", "up_proj", "down_proj")
-        if layer < config.get("first_k_dense_replace", 0):
-            glu(block, config["intermediate_size"])
-            continue
+    for prefix in moe.prefixes.values():
         # Wide logits, so that few tokens are close to a tie.
-        tensors[f"{block}.gate.weight"] = (2 * linear(experts, d_model).astype(np.float32)).astype(
-            dtype
+        block = {moe.gate: linear(moe.experts, d_model, scale=2.0)}
+        if moe.logit_bias:
+            block[moe.logit_bias] = rng.standard_normal(moe.experts).astype(dtype)
+        if moe.select_bias:
+            bias = rng.uniform(-0.3, 0.3, moe.experts).astype(np.float32)
+            if config["model_type"] == "ernie4_5_moe":
+                # Wide beside softmax scores, and stored as one row.
+                bias = bias.reshape(1, -1) / 2
+            block[moe.select_bias] = bias
+        if moe.shared_gate:
+            block[moe.shared_gate] = linear(1, d_model)
+        if moe.shared:
+            block |= moe.shared.pack([expert(moe.shared_width, True, False)])
+        block |= moe.layout.pack(
+            [expert(moe.width, moe.gated, moe.biased) for _ in range(moe.experts)]
         )
-        if family == "deepseek_v3":
-            tensors[f"{block}.gate.e_score_correction_bias"] = rng.uniform(
-                -0.3, 0.3, experts
-            ).astype(np.float32)
-            glu(f"{block}.shared_experts", width * config["n_shared_experts"])
-        for expert in range(experts):
-            glu(f"{block}.experts.{expert}", width, names)
+        tensors |= {prefix + name: tensor for name, tensor in block.items()}
     return tensors
 
 
@@ -185,13 +178,17 @@ def make_checkpoint(
     top_k=3,
     intermediate=32,
     dtype="F32",
+    quantised=None,
     seed=1,
 ):
-    """Writes config.json and model.safetensors with every MoE tensor (and no others)."""
+    """Writes config.json and model.safetensors with every MoE tensor (and no others). layers: as the family
+    counts them; some have dense layers among them, or more."""
     path = pathlib.Path(path)
     path.mkdir(parents=True)
-    config = make_config(family, layers, d_model, experts, top_k, intermediate, dtype)
-    tensors = make_tensors(config, seed, DTYPES[dtype])
+    sizes = Sizes(layers, d_model, experts, top_k, intermediate)
+    config = make_config(family, sizes, dtype, quantised)
+    moe = FAMILIES[family].moe(config)
+    tensors = make_tensors(config, moe, d_model, seed, DTYPES[dtype])
     (path / "config.json").write_text(json.dumps(config, indent=1))
     write_safetensors(path / "model.safetensors", tensors)
     return Checkpoint(path, config, tensors, DTYPES[dtype])

@@ -1,4 +1,5 @@
-"""The MoE block in numpy, written from the formulas of the model families and from nothing else.
+"""The MoE block in numpy, written from the formulas of the model families (families.py says which) and from
+nothing else.
 
 Routing is in float32 with the roundings that a model of the checkpoint's dtype makes; expert math is in
 float64 on the checkpoint's own weights.
@@ -11,97 +12,178 @@ import numpy as np
 
 @dataclasses.dataclass
 class Route:
-    """ids, weights: [tokens, k], best first. margin: [tokens], how far the first expert that was not
-    chosen is behind the last that was, in the units of what is ranked."""
+    """ids, weights: [tokens, k], best first. kept: [tokens, k], False where an expert had no room (its
+    weight is 0). margin: [tokens], how far the nearest decision was from going the other way, in the units
+    of what is ranked. slack: [tokens], how much of that rounding may take up."""
 
     ids: np.ndarray
     weights: np.ndarray
+    kept: np.ndarray
     margin: np.ndarray
+    slack: np.ndarray
 
-
-def _block(checkpoint, layer):
-    name = "block_sparse_moe" if checkpoint.config["model_type"] == "mixtral" else "mlp"
-    return f"model.layers.{layer}.{name}"
+    @property
+    def close(self):
+        """[tokens], whether two correct programs may choose differently."""
+        return self.margin <= self.slack
 
 
 def _sigmoid(x):
     return 1.0 / (1.0 + np.exp(-x))
 
 
-def _silu(x):
-    return x * _sigmoid(x)
+def _softmax(z):
+    e = np.exp(z.astype(np.float64) - z.max(axis=1, keepdims=True))
+    return (e / e.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _at(values, ids):
+    return np.take_along_axis(values, ids, axis=1)
+
+
+def _top(values, k):
+    """(ids, margin) of the k largest; stable, so of equals the lowest index is first."""
+    order = np.argsort(-values, axis=1, kind="stable")
+    ranked = _at(values, order)
+    if k == values.shape[1]:
+        return order, np.full(len(values), np.inf)
+    return order[:, :k], ranked[:, k - 1] - ranked[:, k]
 
 
 def logits(checkpoint, layer, x):
     """float32 [tokens, experts]; x already in the model's dtype."""
-    weight = checkpoint.tensors[f"{_block(checkpoint, layer)}.gate.weight"]
-    z = (x.astype(np.float64) @ weight.astype(np.float64).T).astype(np.float32)
-    if checkpoint.config["model_type"] == "deepseek_v3":
-        return z
-    return z.astype(checkpoint.dtype).astype(np.float32)
+    moe, get = checkpoint.moe, checkpoint.reader(layer)
+    z = x.astype(np.float64) @ get(moe.gate).astype(np.float64).T
+    if moe.logit_bias:
+        z = z + get(moe.logit_bias).astype(np.float64)
+    z = z.astype(np.float32)
+    return _rounded(z, checkpoint.dtype) if moe.routing.rounded_logits else z
 
 
-def _limit_groups(choice, groups, kept):
+def _rounded(values, dtype):
+    return np.asarray(values, np.float32).astype(dtype).astype(np.float32)
+
+
+def _limit_groups(choice, groups, kept, rank, others):
     tokens, experts = choice.shape
     grouped = choice.reshape(tokens, groups, experts // groups)
-    group_score = np.sort(grouped, axis=2)[:, :, -2:].sum(axis=2)
-    best = np.argsort(-group_score, axis=1, kind="stable")[:, :kept]
+    group_rank = np.sort(grouped, axis=2)[:, :, -2 if rank == "top2" else -1 :].sum(axis=2)
+    best, margin = _top(group_rank, kept)
     mask = np.full((tokens, groups, 1), True)
     np.put_along_axis(mask, best[:, :, None], False, axis=1)
-    return np.where(mask, -np.inf, grouped).reshape(tokens, experts)
+    return np.where(mask, others, grouped).reshape(tokens, experts).astype(np.float32), margin
+
+
+def _sparse_mixer(z, epsilon, dtype):
+    """Twice the best expert, weighted among those within 2 * epsilon of it; every step in the model's
+    type."""
+    limit = _rounded(2 * epsilon, dtype)
+    ids, weights, margin = [], [], np.full(len(z), np.inf)
+    left = z.copy()
+    for _ in range(2):
+        best, lead = _top(left, 1)
+        top = _at(z, best)
+        factor = np.maximum(np.abs(z), top)
+        behind = _rounded(_rounded(top - z, dtype) / factor, dtype)
+        near = np.where(behind > limit, -np.inf, left)
+        ids.append(best)
+        weights.append(_rounded(_at(_softmax(near), best), dtype))
+        threshold = np.where(np.isinf(left), np.inf, np.abs(behind - limit)).min(axis=1)
+        margin = np.minimum(margin, np.minimum(lead, threshold))
+        np.put_along_axis(left, best, -np.inf, axis=1)
+    return np.concatenate(ids, axis=1), np.concatenate(weights, axis=1), margin
+
+
+def _choose(checkpoint, layer, z):
+    """(ids, weights before they are renormalised, margin)."""
+    moe, routing, dtype = checkpoint.moe, checkpoint.moe.routing, checkpoint.dtype
+    if routing.score == "sparse_mixer":
+        return _sparse_mixer(z, routing.epsilon, dtype)
+    if routing.score.startswith("selected_"):
+        ids, margin = _top(z, routing.k)
+        chosen = _at(z, ids)
+        selected = _softmax(chosen) if routing.score.endswith("softmax") else _sigmoid(chosen)
+        return ids, selected.astype(np.float32), margin
+    score = _softmax(z) if routing.score == "softmax" else _sigmoid(z).astype(np.float32)
+    if routing.rounded_scores:
+        score = _rounded(score, dtype)
+    choice, margin = score, np.inf
+    if moe.select_bias:
+        choice = score + checkpoint.reader(layer)(moe.select_bias).astype(np.float32).reshape(-1)
+    elif routing.score == "softmax" and not routing.groups and not routing.rounded_scores:
+        choice = z  # The same order as the softmax, without its rounding.
+    if routing.groups:
+        choice, margin = _limit_groups(choice, *routing.groups)
+    ids, lead = _top(choice, routing.k)
+    return ids, _at(score, ids), np.minimum(lead, margin)
+
+
+def _renormalised(weights, how):
+    if how is None:
+        return weights
+    kind, value = how
+    total = weights.sum(axis=1, keepdims=True, dtype=np.float32)
+    if kind == "sum":
+        return weights / (total + np.float32(value))
+    if kind == "clamp":
+        return weights / np.maximum(total, np.float32(value))
+    return weights / (weights.astype(np.float64) ** value).sum(axis=1, keepdims=True) ** (1 / value)
 
 
 def route(checkpoint, layer, x):
-    config = checkpoint.config
-    k = config["num_experts_per_tok"]
+    """x: the tokens of one sequence."""
+    routing, dtype = checkpoint.moe.routing, checkpoint.dtype
     z = logits(checkpoint, layer, x)
-    deepseek = config["model_type"] == "deepseek_v3"
-    if deepseek:
-        score = _sigmoid(z).astype(np.float32)
-        bias = checkpoint.tensors[f"{_block(checkpoint, layer)}.gate.e_score_correction_bias"]
-        choice = _limit_groups(
-            score + bias.astype(np.float32), config["n_group"], config["topk_group"]
-        )
-    else:
-        e = np.exp(z - z.max(axis=1, keepdims=True))
-        score = (e / e.sum(axis=1, keepdims=True)).astype(np.float32)
-        choice = z  # The same order as the softmax, without its rounding.
-    # Stable: of equals the lowest index is first.
-    order = np.argsort(-choice, axis=1, kind="stable")
-    ids = order[:, :k]
-    weights = np.take_along_axis(score, ids, axis=1)
-    ranked = np.take_along_axis(choice, order, axis=1)
-    margin = ranked[:, k - 1] - ranked[:, k] if k < z.shape[1] else np.full(len(x), np.inf)
-    if config.get("norm_topk_prob", True):
-        total = weights.sum(axis=1, keepdims=True, dtype=np.float32)
-        weights = weights / (total + np.float32(1e-20) if deepseek else total)
-    if deepseek:
-        weights = weights * np.float32(config["routed_scaling_factor"])
-    else:
-        weights = weights.astype(checkpoint.dtype).astype(np.float32)
-    return Route(ids.astype(np.uint32), weights.astype(np.float32), margin)
+    ids, weights, margin = _choose(checkpoint, layer, z)
+    kept = np.full(ids.shape, True)
+    if routing.capacity is not None:
+        for expert in np.unique(ids):
+            token, slot = np.nonzero(ids == expert)
+            kept[token[routing.capacity :], slot[routing.capacity :]] = False
+    weights = _renormalised(weights, routing.renormalise) * np.float32(routing.scale)
+    if routing.rounded_weights:
+        weights = _rounded(weights, dtype)
+    largest = np.abs(z).max(axis=1)
+    step = 2.0**-7 if dtype != np.float32 else 2.0**-22
+    slack = 1e-6 + largest * (step if routing.rounded_logits else 2.0**-22)
+    if routing.rounded_scores:
+        slack = slack + step
+    weights = np.where(kept, weights, 0).astype(np.float32)
+    return Route(ids.astype(np.uint32), weights, kept, margin, slack)
 
 
-def _glu(checkpoint, prefix, names, x):
-    gate, up, down = (
-        checkpoint.tensors[f"{prefix}.{name}.weight"].astype(np.float64) for name in names
-    )
-    return (_silu(x @ gate.T) * (x @ up.T)) @ down.T
+def _expert(parts, x, activation, limit):
+    parts = {name: part.astype(np.float64) for name, part in parts.items()}
+    up = x @ parts["up"].T + parts.get("up_bias", 0.0)
+    if activation == "relu":
+        inner = np.maximum(up, 0.0)
+    else:
+        gate = x @ parts["gate"].T + parts.get("gate_bias", 0.0)
+        if activation == "clamped_swiglu":
+            gate = np.minimum(gate, limit)
+            inner = gate * _sigmoid(1.702 * gate) * (np.clip(up, -limit, limit) + 1.0)
+        else:
+            inner = gate * _sigmoid(gate) * up
+    return inner @ parts["down"].T + parts.get("down_bias", 0.0)
 
 
 def combine(checkpoint, layer, x, ids, weights):
-    """float64 [tokens, d_model]: shared experts plus the weighted sum of the given ones."""
-    block = _block(checkpoint, layer)
-    mixtral = checkpoint.config["model_type"] == "mixtral"
-    names = ("w1", "w3", "w2") if mixtral else ("gate_proj", "up_proj", "down_proj")
+    """float64 [tokens, d_model]: shared experts plus the weighted sum of the given ones. An assignment of
+    weight 0 is none."""
+    moe, get = checkpoint.moe, checkpoint.reader(layer)
     x = x.astype(np.float64)
     output = np.zeros_like(x)
     for expert in np.unique(ids):
-        token, slot = np.nonzero(ids == expert)
-        y = _glu(checkpoint, f"{block}.experts.{expert}", names, x[token])
-        np.add.at(output, token, weights[token, slot, None].astype(np.float64) * y)
-    if checkpoint.config.get("n_shared_experts"):
-        output += _glu(checkpoint, f"{block}.shared_experts", names, x)
+        token, slot = np.nonzero((ids == expert) & (weights != 0))
+        weight = weights[token, slot, None].astype(np.float64)
+        scaled = weight * x[token] if moe.routing.on_input else x[token]
+        y = _expert(moe.layout.read(get, expert), scaled, moe.activation, moe.limit)
+        np.add.at(output, token, y if moe.routing.on_input else weight * y)
+    if moe.shared:
+        y = _expert(moe.shared.read(get, 0), x, "silu", 0.0)
+        if moe.shared_gate:
+            y = y * _sigmoid(x @ get(moe.shared_gate).astype(np.float64).T)
+        output += y
     return output
 
 
@@ -113,6 +195,8 @@ def forward(checkpoint, layer, x):
 
 
 def relative_error(actual, expected):
-    """[tokens] norm of the difference over norm of the expected row."""
+    """[tokens] norm of the difference over norm of the expected row; 0 where both are all 0."""
     actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
-    return np.linalg.norm(actual - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    difference = np.linalg.norm(actual - expected, axis=1)
+    norm = np.linalg.norm(expected, axis=1)
+    return np.where(difference == 0, 0.0, difference / np.where(norm == 0, 1e-300, norm))
