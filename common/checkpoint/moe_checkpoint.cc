@@ -14,6 +14,7 @@
 #include "common/checkpoint/model_config.h"
 #include "common/checkpoint/safetensors.h"
 #include "common/checkpoint/tensor_finder.h"
+#include "common/model/expert_slice.h"
 
 namespace expertmesh {
 namespace {

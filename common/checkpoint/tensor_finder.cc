@@ -275,17 +275,4 @@ ChosenStorage ChooseStorage(const ModelLayout& layout, const SafetensorsReader& 
   return best;
 }
 
-uint64_t StoredBytes(const ExpertWeights& expert) {
-  uint64_t bytes = 0;
-  for (const MatrixView& matrix :
-       {expert.gate, expert.up, expert.down, expert.gate_bias, expert.up_bias, expert.down_bias}) {
-    bytes += matrix.rows * matrix.cols * BitsOf(matrix.dtype) / 8;
-    if (!matrix.scales.empty()) {
-      bytes += CeilDiv(matrix.rows, matrix.scales.block_rows) *
-               CeilDiv(matrix.cols, matrix.scales.block_cols) * BytesOf(matrix.scales.dtype);
-    }
-  }
-  return bytes;
-}
-
 }  // namespace expertmesh

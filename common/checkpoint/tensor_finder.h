@@ -73,9 +73,6 @@ struct ChosenStorage {
 // the family's first ones when none is.
 ChosenStorage ChooseStorage(const ModelLayout& layout, const SafetensorsReader& tensors);
 
-// Bytes that an expert occupies in its files, biases and scales included.
-uint64_t StoredBytes(const ExpertWeights& expert);
-
 }  // namespace expertmesh
 
 #endif  // EXPERTMESH_COMMON_CHECKPOINT_TENSOR_FINDER_H_

@@ -32,7 +32,7 @@ TEST(SafetensorsReader, ReadsOneFile) {
   EXPECT_THAT(std::vector<int>((*tensor)->data, (*tensor)->data + (*tensor)->bytes),
               ElementsAre(1, 2, 3, 4));
   EXPECT_EQ((*reader)->PathOf(**tensor), folder / "x.safetensors");
-  (*reader)->WillNeed(**tensor);
+  (*reader)->WillNeed((*tensor)->data, (*tensor)->bytes);
 }
 
 TEST(SafetensorsReader, NamesFileAndTensorWhenMissing) {
