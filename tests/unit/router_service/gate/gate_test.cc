@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -207,6 +208,87 @@ TEST(Gate, RoutesWithTheCheckpointsBias) {
   EXPECT_THAT(routed.weights, ::testing::ElementsAre(0, 3));
 }
 
+TEST(Gate, TheLogitBiasIsAddedBeforeTheOneRounding) {
+  const std::vector<float> w = {1.0f, 0.0f};
+  const float x[] = {1.0f + 0x1p-7f};
+  const std::vector<float> bias = {0x1p-9f, 3.0f};  // The sum rounds up, the product would not.
+  GateWeights weights = Weights(w, 2);
+  weights.logit_bias = MatrixView::RowMajor(bias.data(), DType::kF32, 1, 2);
+  RoutingOptions options = Options(2, 1);
+  EXPECT_EQ(Logits(*Make(weights, options), x, DType::kF32, 1)[1], 0.0f) << "not asked for";
+  options.logit_bias = true;
+  options.logit_dtype = LogitDType::kF32;
+  EXPECT_THAT(Logits(*Make(weights, options, DType::kBF16), x, DType::kF32, 1),
+              ::testing::ElementsAre(1.0f + 0x1p-7f + 0x1p-9f, 3.0f));
+  options.logit_dtype = LogitDType::kModel;
+  const float y[] = {0x1p-9f + 0x1p-16f};
+  const std::vector<float> one = {1.0f + 0x1p-7f, 3.0f};
+  weights.logit_bias = MatrixView::RowMajor(one.data(), DType::kF32, 1, 2);
+  // 1 + 2^-7 + 2^-9 + 2^-16 is below the middle to the next bfloat16; 1 + 2^-7 + 2^-8 is on it.
+  EXPECT_EQ(Logits(*Make(weights, options, DType::kBF16), y, DType::kF32, 1)[0], 1.0f + 0x1p-7f);
+  const float z[] = {0x1p-8f + 0x1p-18f};
+  EXPECT_EQ(Logits(*Make(weights, options, DType::kBF16), z, DType::kF32, 1)[0], 1.0f + 0x1p-6f);
+}
+
+RoutedTokens RouteOne(const Gate& gate, const std::vector<float>& x, const RequestTokens& request) {
+  GateScratch scratch;
+  RoutedTokens routed;
+  const absl::Status status = gate.Route(x.data(), DType::kF32, {&request, 1}, &scratch, &routed);
+  EXPECT_TRUE(status.ok()) << status;
+  return routed;
+}
+
+TEST(Gate, LearnedNoiseGrowsWithTheNoiseWeight) {
+  const std::vector<float> w(4 * 8, 0.0f);  // Logits are nothing but noise.
+  const std::vector<float> quiet(4 * 8, -100.0f);
+  const std::vector<float> loud(4 * 8, 1.0f);
+  const std::vector<float> x(100 * 8, 1.0f);
+  RoutingOptions options = Options(4, 4);
+  options.score = ScoreFunction::kIdentity;
+  options.noise = Noise::kLearnedNormal;
+  options.noise_scale = 0.0f;
+  const auto spread = [&](const std::vector<float>& noise) {
+    GateWeights weights = Weights(w, 4);
+    weights.noise = MatrixView::RowMajor(noise.data(), DType::kF32, 4, 8);
+    double squares = 0;
+    for (const float weight : RouteOne(*Make(weights, options), x, {100, {}, {}, 5}).weights) {
+      squares += static_cast<double>(weight) * weight;
+    }
+    return std::sqrt(squares / 400);
+  };
+  EXPECT_EQ(spread(quiet), 0.0);
+  EXPECT_NEAR(spread(loud), 8.0003, 1.0);  // softplus(8)
+}
+
+TEST(Gate, JitterMovesLogitsWithinItsBoundsAndLeavesTheRowsAlone) {
+  const std::vector<float> w = {1.0f};
+  RoutingOptions options = Options(1, 1);
+  options.score = ScoreFunction::kIdentity;
+  options.noise = Noise::kJitter;
+  options.noise_scale = 0.25f;
+  const std::vector<float> x(200, 4.0f);
+  const auto gate = Make(Weights(w, 1), options);
+  const RoutedTokens routed = RouteOne(*gate, x, {200, {}, {}, 5});
+  const auto [low, high] = std::minmax_element(routed.weights.begin(), routed.weights.end());
+  EXPECT_GE(*low, 3.0f);
+  EXPECT_LE(*high, 5.0f);
+  EXPECT_LT(*low, 3.2f);
+  EXPECT_GT(*high, 4.8f);
+  EXPECT_NE(RouteOne(*gate, x, {200, {}, {}, 6}).weights, routed.weights);
+  EXPECT_EQ(Logits(*gate, x.data(), DType::kF32, 1)[0], 4.0f);
+}
+
+TEST(Gate, HashNeedsTokenIdsOnly) {
+  RoutingOptions options = Options(4, 1);
+  options.choice = Choice::kHash;
+  const std::vector<float> w(4 * 8, kNan);
+  const uint32_t ids[] = {7, 4, 1};
+  const std::vector<float> x(3 * 8, kNan);
+  const RoutedTokens routed = RouteOne(*Make(Weights(w, 4), options), x, {3, {}, ids});
+  EXPECT_THAT(routed.expert_ids, ::testing::ElementsAre(3, 0, 1));
+  EXPECT_THAT(routed.weights, ::testing::ElementsAre(1, 1, 1));
+}
+
 TEST(Gate, NonFiniteRowsReachNoOtherRow) {
   constexpr size_t kDim = 64;
   const std::vector<float> w = Random(8 * kDim, 11);
@@ -280,6 +362,15 @@ TEST(Gate, RefusesWhatDoesNotFit) {
   biased.select_bias = true;
   EXPECT_THAT(message(Weights(w, 8), biased),
               HasSubstr("selection bias is missing, which select_bias needs"));
+  RoutingOptions noisy = Options(8, 2);
+  noisy.noise = Noise::kLearnedNormal;
+  EXPECT_THAT(message(Weights(w, 8), noisy),
+              HasSubstr("noise weight is missing, which noise = learned_normal needs"));
+  RoutingOptions with_bias = Options(8, 2);
+  with_bias.logit_bias = true;
+  weights = Weights(w, 8);
+  weights.logit_bias = MatrixView::RowMajor(w.data(), DType::kF32, 1, 7);
+  EXPECT_THAT(message(weights, with_bias), HasSubstr("logit bias is [1, 7]"));
   std::vector<float> bias(8, 0.0f);
   bias[5] = kNan;
   weights = Weights(w, 8);

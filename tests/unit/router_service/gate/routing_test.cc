@@ -99,6 +99,20 @@ std::vector<RoutingOptions> ManyPoints() {
   points.back().topk_group = 3;
   points.push_back(Options(12, 3));
   points.back().score = ScoreFunction::kIdentity;
+  points.push_back(Options(16, 2));
+  points.back().choice = Choice::kSparseMixer;
+  points.back().sparse_mixer_epsilon = 0.1f;
+  points.push_back(Options(16, 4));
+  points.back().scope = ScoreScope::kSelected;
+  points.back().score_dtype = ScoreDType::kModel;
+  points.push_back(Options(9, 3));
+  points.back().score = ScoreFunction::kSqrtSoftplus;
+  points.back().renormalise = Renormalise::kLp;
+  points.back().renormalise_p = 2.0f;
+  points.back().temperature = 3.0f;
+  points.push_back(Options(9, 3));
+  points.back().second_expert = SecondExpert::kSampled;
+  points.back().noise = Noise::kNormal;
   return points;
 }
 
@@ -132,6 +146,9 @@ TEST(Routing, ChoosesDistinctExpertsWhateverTheLogits) {
 
 TEST(Routing, ATokenDoesNotDependOnItsBatch) {
   for (const RoutingOptions& options : ManyPoints()) {
+    if (options.noise != Noise::kNone || options.second_expert != SecondExpert::kAlways) {
+      continue;  // Its place in the request decides, too.
+    }
     const size_t experts = options.num_experts;
     const std::vector<float> bias(options.select_bias ? experts : 0, 0.1f);
     std::vector<float> logits = RandomLogits(experts * 9, 5);
@@ -323,6 +340,205 @@ TEST(Routing, NanTokensGoToTheLowestExpertsWithNanAsWeight) {
 }
 
 TEST(Routing, NoTokensIsNoWork) { EXPECT_TRUE(Route(Options(8, 2), {}).ids.empty()); }
+
+// Two requests in one batch, with groups: each as if it were alone.
+TEST(Routing, ARequestDoesNotDependOnItsBatch) {
+  std::vector<RoutingOptions> points = ManyPoints();
+  const size_t plain = points.size();
+  for (const DropPolicy drop : {DropPolicy::kPosition, DropPolicy::kBatchPrioritised,
+                                DropPolicy::kScore, DropPolicy::kNextBest}) {
+    points.push_back(Options(6, 2));
+    points.back().capacity.factor = 0.75f;
+    points.back().capacity.drop = drop;
+    points.back().second_expert = SecondExpert::kRandom;
+    points.back().noise = Noise::kGumbel;
+  }
+  points.push_back(Options(6, 0));
+  points.back().choice = Choice::kExpertChoice;
+  points.back().capacity.factor = 1.5f;
+  EXPECT_EQ(points.size(), plain + 5);
+  for (const RoutingOptions& options : points) {
+    const size_t experts = options.num_experts;
+    const std::vector<float> bias(options.select_bias ? experts : 0, 0.1f);
+    const std::vector<float> logits = RandomLogits(experts * 20, 15);
+    const uint32_t sizes[] = {5, 0, 6};
+    const RequestTokens requests[] = {{9, {}, {}, 1}, {11, sizes, {}, 2}};
+    const RoutingRules rules{options};
+    const RoutedTokens both = RouteAll(rules, {requests, logits, bias});
+    const absl::Span<const float> second = absl::MakeConstSpan(logits).subspan(9 * experts);
+    const RoutedTokens alone = RouteAll(rules, {{&requests[1], 1}, second, bias});
+    const uint32_t first = both.token_begin[9];
+    for (size_t token = 0; token <= 11; ++token) {
+      EXPECT_EQ(both.token_begin[9 + token] - first, alone.token_begin[token]);
+    }
+    ASSERT_EQ(both.expert_ids.size() - first, alone.expert_ids.size());
+    for (size_t at = 0; at < alone.expert_ids.size(); ++at) {
+      EXPECT_EQ(both.expert_ids[first + at], alone.expert_ids[at]);
+      EXPECT_EQ(std::bit_cast<uint32_t>(both.weights[first + at]),
+                std::bit_cast<uint32_t>(alone.weights[at]));
+    }
+    std::vector<DroppedAssignment> dropped;
+    for (const DroppedAssignment& one : both.dropped) {
+      if (one.token >= 9) {
+        dropped.push_back({one.token - 9, one.expert});
+      }
+    }
+    EXPECT_EQ(dropped, alone.dropped);
+  }
+}
+
+// torch.rand on a CPU: element order, 24 bits of each number of the generator.
+class TorchRandom final : public RandomSource {
+ public:
+  explicit TorchRandom(size_t skip) { random_.discard(skip); }
+
+  static float Next(std::mt19937* random) {
+    return static_cast<float>((*random)() & 0xffffff) * 0x1p-24f;
+  }
+
+  // One number for each token.
+  float Uniform(RandomUse use, const RandomKey& key, uint32_t index) const override {
+    EXPECT_EQ(use, RandomUse::kSecondExpert);
+    EXPECT_EQ(index, 1u);
+    std::mt19937 random = random_;
+    random.discard(key.token);
+    return Next(&random);
+  }
+
+ private:
+  std::mt19937 random_{0};
+};
+
+// The table of NLLB-MoE's own test of its second-expert policy: logits are the first numbers of
+// seed 0; the generator is seeded anew, and the gate's [4, 32] weight takes the first 128 of them.
+TEST(Routing, NllbSecondExpertTable) {
+  std::mt19937 random(0);
+  std::vector<float> logits(40 * 4);
+  for (float& logit : logits) {
+    logit = TorchRandom::Next(&random);
+  }
+  ASSERT_FLOAT_EQ(logits[0], 0.4962566f);
+  RoutingOptions options = Options(4, 2);
+  options.second_expert = SecondExpert::kRandom;
+  options.second_expert_threshold = 0.5f;
+  options.renormalise = Renormalise::kClampedSum;
+  options.renormalise_epsilon = std::numeric_limits<float>::epsilon();
+  options.renormalise_after_drop = true;
+  const TorchRandom torch(128);
+  const RoutedTokens routed =
+      RouteAll({options, TieOrder::kLowestIndex, DType::kF32, &torch}, {{}, logits});
+  const std::vector<std::vector<float>> table = {
+      {0.4324f, 0.5676f, 0, 0}, {0, 0.4348f, 0, 0.5652f}, {0.4559f, 0.5441f, 0, 0},
+      {0, 0, 0, 1.0f},          {0.4744f, 0.5256f, 0, 0}, {0, 0.5103f, 0, 0.4897f}};
+  for (size_t token = 0; token < table.size(); ++token) {
+    std::vector<float> weights(4, 0.0f);
+    for (uint32_t at = routed.token_begin[token]; at < routed.token_begin[token + 1]; ++at) {
+      weights[routed.expert_ids[at]] = routed.weights[at];
+    }
+    for (size_t expert = 0; expert < 4; ++expert) {
+      EXPECT_NEAR(weights[expert], table[token][expert], 1e-4f) << token << " " << expert;
+    }
+  }
+}
+
+// Probabilities of the Switch Transformer's own test.
+TEST(Routing, SwitchIndices) {
+  RoutingOptions options = Options(2, 1);
+  options.score = ScoreFunction::kIdentity;
+  const std::vector<float> probabilities = {0.35490513f, 0.60419905f, 0.4275843f,  0.23061597f,
+                                            0.32985854f, 0.43953657f, 0.25099766f, 0.27730572f,
+                                            0.7678207f,  0.71474564f};
+  EXPECT_THAT(Route(options, probabilities).ids, ElementsAre(1, 0, 1, 1, 0));
+}
+
+TEST(Routing, ScoresAreRoundedBeforeAnythingIsChosen) {
+  RoutingOptions options = Options(3, 1);
+  options.score = ScoreFunction::kIdentity;
+  const std::vector<float> logits = {0.0f, 1.0f, 1.0f + 0x1p-12f};
+  EXPECT_THAT(Route(options, logits, {}, DType::kBF16).ids, ElementsAre(2));
+  options.score_dtype = ScoreDType::kModel;
+  EXPECT_THAT(Route(options, logits, {}, DType::kBF16).ids, ElementsAre(1)) << "a tie now";
+  EXPECT_THAT(Route(options, logits, {}, DType::kF32).ids, ElementsAre(2));
+}
+
+TEST(Routing, TemperatureDividesLogits) {
+  RoutingOptions options = Options(2, 2);
+  options.temperature = 4.0f;
+  EXPECT_EQ(Route(options, {8.0f, 4.0f}).weights, Route(Options(2, 2), {2.0f, 1.0f}).weights);
+}
+
+TEST(Routing, RenormaliseKinds) {
+  RoutingOptions options = Options(2, 2);
+  options.score = ScoreFunction::kIdentity;
+  options.renormalise = Renormalise::kLp;
+  EXPECT_THAT(Route(options, {4.0f, -1.0f}).weights, ElementsAre(0.8f, -0.2f));
+  options.renormalise_p = 2.0f;
+  EXPECT_THAT(Route(options, {4.0f, -3.0f}).weights,
+              ElementsAre(FloatNear(0.8f, 1e-6f), FloatNear(-0.6f, 1e-6f)));
+  options.renormalise = Renormalise::kClampedSum;
+  options.renormalise_epsilon = 8.0f;
+  EXPECT_THAT(Route(options, {3.0f, 1.0f}).weights, ElementsAre(0.375f, 0.125f));
+  options.renormalise_epsilon = 2.0f;
+  EXPECT_THAT(Route(options, {3.0f, 1.0f}).weights, ElementsAre(0.75f, 0.25f));
+}
+
+TEST(Routing, RenormalisingAfterTheDropGivesTheSurvivorAll) {
+  RoutingOptions options = Options(2, 2);
+  options.score = ScoreFunction::kIdentity;
+  options.renormalise = Renormalise::kSum;
+  options.capacity.tokens = 1;
+  const std::vector<float> logits = {3.0f, 1.0f, 3.0f, 1.0f};
+  const RoutedTokens before = RouteAll({options}, {{}, logits});
+  EXPECT_THAT(before.weights, ElementsAre(0.75f, 0.25f));
+  EXPECT_THAT(before.token_begin, ElementsAre(0, 2, 2));
+  options.capacity.drop = DropPolicy::kScore;
+  options.renormalise_after_drop = true;
+  const RoutedTokens after = RouteAll({options}, {{}, {3.0f, 1.0f, 1.0f, 2.0f}});
+  EXPECT_THAT(after.expert_ids, ElementsAre(0, 1));
+  EXPECT_THAT(after.weights, ElementsAre(1.0f, 1.0f));
+}
+
+TEST(Routing, SparseMixerOfTiesZerosAndInfinities) {
+  RoutingOptions options = Options(4, 2);
+  options.choice = Choice::kSparseMixer;
+  options.sparse_mixer_epsilon = 0.01f;
+  EXPECT_THAT(Route(options, {0, 0, 0, 0}).ids, ElementsAre(0, 1));
+  EXPECT_THAT(Route(options, {0, 0, 0, 0}).weights,
+              ElementsAre(0.25f, FloatNear(1.0f / 3.0f, 1e-6f)));
+  EXPECT_THAT(Route(options, {-kInfinity, 5, -kInfinity, -kInfinity}).ids, ElementsAre(1, 0));
+  EXPECT_THAT(Route(options, {1, kNan, 2, kNan}).ids, ElementsAre(1, 3));
+}
+
+TEST(Routing, ExpertChoiceTiesGoToTheEarlierToken) {
+  RoutingOptions options = Options(2, 0);
+  options.choice = Choice::kExpertChoice;
+  options.capacity.tokens = 2;
+  options.score = ScoreFunction::kIdentity;
+  const RoutedTokens routed = RouteAll({options}, {{}, std::vector<float>{1, 0, 1, 2, 1, 2}});
+  EXPECT_THAT(routed.token_begin, ElementsAre(0, 1, 3, 4));
+  EXPECT_THAT(routed.expert_ids, ElementsAre(0, 1, 0, 1));
+  EXPECT_THAT(routed.weights, ElementsAre(1, 2, 1, 2));
+}
+
+// After the first batch nothing is allocated that grows with the batch: capacities stay.
+TEST(Routing, ScratchAndAnswerAreReused) {
+  RoutingOptions options = Options(16, 4);
+  options.capacity.factor = 0.5f;
+  options.capacity.drop = DropPolicy::kNextBest;
+  const RequestTokens request{50};
+  const std::vector<float> logits = RandomLogits(16 * 50, 9);
+  RoutingScratch scratch;
+  RoutedTokens routed;
+  const RoutingRules rules{options};
+  RouteTokens(rules, {{&request, 1}, logits}, &scratch, &routed);
+  const auto* ids = routed.expert_ids.data();
+  const auto* choices = scratch.all_choices.data();
+  const auto* load = scratch.capacity.load.data();
+  RouteTokens(rules, {{&request, 1}, logits}, &scratch, &routed);
+  EXPECT_EQ(routed.expert_ids.data(), ids);
+  EXPECT_EQ(scratch.all_choices.data(), choices);
+  EXPECT_EQ(scratch.capacity.load.data(), load);
+}
 
 }  // namespace
 }  // namespace expertmesh

@@ -72,5 +72,86 @@ TEST(ValidateRouting, AcceptsExactlyAsManyExpertsAsTheGroupsLeave) {
   EXPECT_TRUE(ValidateRouting(options).ok());
 }
 
+TEST(ValidateRouting, RefusesContradictions) {
+  RoutingOptions options = Options(8, 2);
+  options.choice = Choice::kExpertChoice;
+  EXPECT_THAT(Message(options), HasSubstr("Set capacity_tokens or capacity_factor"));
+  options.capacity.factor = 1.0f;
+  EXPECT_TRUE(ValidateRouting(options).ok());
+  options.top_k = 0;
+  EXPECT_TRUE(ValidateRouting(options).ok()) << "plays no part";
+  options.scope = ScoreScope::kSelected;
+  EXPECT_THAT(Message(options), HasSubstr("scope is selected with choice = expert_choice"));
+  options.scope = ScoreScope::kAll;
+  options.second_expert = SecondExpert::kRandom;
+  EXPECT_THAT(Message(options), HasSubstr("second_expert is set with choice = expert_choice"));
+  options.second_expert = SecondExpert::kAlways;
+  options.n_group = 4;
+  EXPECT_THAT(Message(options), HasSubstr("topk_group is 1 of n_group 4"));
+
+  options = Options(8, 2);
+  options.choice = Choice::kHash;
+  EXPECT_THAT(Message(options), HasSubstr("top_k is 2 with choice = hash; it must be 1"));
+  options.choice = Choice::kSparseMixer;
+  EXPECT_TRUE(ValidateRouting(options).ok());
+  options.second_expert = SecondExpert::kSampled;
+  EXPECT_THAT(Message(options), HasSubstr("second_expert is sampled"));
+  options = Options(8, 3);
+  options.choice = Choice::kSparseMixer;
+  EXPECT_THAT(Message(options), HasSubstr("top_k is 3 with choice = sparse_mixer; it must be 2"));
+  options = Options(1, 2);
+  options.choice = Choice::kSparseMixer;
+  EXPECT_THAT(Message(options), HasSubstr("from 1 to num_experts (1)"));
+
+  options = Options(8, 1);
+  options.second_expert = SecondExpert::kRandom;
+  EXPECT_THAT(Message(options), HasSubstr("second_expert is set but top_k is 1"));
+  options = Options(8, 2);
+  options.second_expert = SecondExpert::kSampled;
+  options.n_group = 2;
+  EXPECT_THAT(Message(options), HasSubstr("set n_group and topk_group to 1"));
+}
+
+TEST(ValidateRouting, RefusesCapacityThatCannotBeMeant) {
+  RoutingOptions options = Options(8, 2);
+  options.capacity.minimum = 4;
+  EXPECT_THAT(Message(options), HasSubstr("capacity_minimum is 4 but capacity is unlimited"));
+  options = Options(8, 2);
+  options.capacity.drop = DropPolicy::kNextBest;
+  EXPECT_THAT(Message(options), HasSubstr("drop is next_best but capacity is unlimited"));
+  options.capacity.factor = 1.0f;
+  EXPECT_TRUE(ValidateRouting(options).ok());
+  options.renormalise = Renormalise::kSum;
+  EXPECT_THAT(Message(options), HasSubstr("set renormalise_after_drop = true"));
+  options.renormalise_after_drop = true;
+  EXPECT_TRUE(ValidateRouting(options).ok());
+  options.scope = ScoreScope::kSelected;
+  EXPECT_THAT(Message(options), HasSubstr("no expert is next best"));
+}
+
+TEST(ValidateRouting, RefusesNumbersOutOfRange) {
+  const auto refused = [](auto change) {
+    RoutingOptions options = Options(8, 2);
+    change(options);
+    return Message(options);
+  };
+  for (const float bad : {kNan, kInfinity, -1.0f}) {
+    EXPECT_THAT(refused([=](auto& o) { o.temperature = bad; }), HasSubstr("temperature is"));
+    EXPECT_THAT(refused([=](auto& o) { o.noise_scale = bad; }), HasSubstr("noise_scale is"));
+    EXPECT_THAT(refused([=](auto& o) { o.capacity.factor = bad; }), HasSubstr("capacity_factor"));
+    EXPECT_THAT(refused([=](auto& o) { o.renormalise_p = bad; }), HasSubstr("renormalise_p is"));
+    EXPECT_THAT(refused([=](auto& o) { o.sparse_mixer_epsilon = bad; }),
+                HasSubstr("sparse_mixer_epsilon is"));
+    EXPECT_THAT(refused([=](auto& o) { o.second_expert_threshold = bad; }),
+                HasSubstr("second_expert_threshold is"));
+  }
+  EXPECT_THAT(refused([](auto& o) { o.temperature = 0.0f; }), HasSubstr("above 0"));
+  EXPECT_THAT(refused([](auto& o) {
+                o.noise = Noise::kJitter;
+                o.noise_scale = 1.5f;
+              }),
+              HasSubstr("of jitter it must be at most 1"));
+}
+
 }  // namespace
 }  // namespace expertmesh
