@@ -263,7 +263,8 @@ def switch_transformers():
         num_experts=8,
         # Small, so that tokens are dropped.
         expert_capacity=16,
-        tie_word_embeddings=False,
+        # As in the released ones; version 4 cannot load what it saves otherwise.
+        tie_word_embeddings=True,
         decoder_start_token_id=0,
         pad_token_id=0,
         eos_token_id=None,

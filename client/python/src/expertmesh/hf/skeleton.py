@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import logging
 import os
 import pathlib
 import re
@@ -267,8 +266,8 @@ def expand_blocks(
             f"{[rows, columns]}"
         )
     if scale.dtype == torch.uint8:
-        exponents = torch.ldexp(torch.ones(()), scale.to(torch.int32) - 127)
-        scale = exponents.masked_fill(scale == 255, float("nan"))
+        powers = torch.exp2(scale.float() - 127)
+        scale = powers.masked_fill(scale == 255, float("nan"))
     result = torch.empty(weight.shape, dtype=torch.bfloat16)
     # A strip of blocks at a time: the float32 copy stays small.
     for row in range(rows):
@@ -280,11 +279,10 @@ def expand_blocks(
 
 @contextlib.contextmanager
 def _no_report() -> Iterator[None]:
-    """transformers would list every tensor that it was not given, or tell how to train them."""
-    logger = transformers.utils.logging.get_logger("transformers.modeling_utils")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """transformers would complain about every weight and every plan of the blocks that are not there."""
+    before = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()
     try:
         yield
     finally:
-        logger.setLevel(level)
+        transformers.utils.logging.set_verbosity(before)
