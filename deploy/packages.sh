@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # The Debian and Ubuntu packages that Expertmesh needs; the one place that names them.
 #
-#   deploy/packages.sh list    [--tests]   print them, one a line
-#   deploy/packages.sh install [--tests]   install those that are missing (with sudo when not root)
+#   deploy/packages.sh list    [--tests] [--stubs]   print them, one a line
+#   deploy/packages.sh install [--tests] [--stubs]   install those that are missing (with sudo when not root)
 #
-# --tests adds what only tests/run.sh uses. Known: Debian 12 and 13, Ubuntu 24.04.
+# --tests adds what only tests/run.sh uses, --stubs the toolchains of client/stubs (Node.js, Go and Java).
+# Known: Debian 12 and 13, Ubuntu 24.04.
 set -euo pipefail
 
 usage() {
@@ -35,8 +36,23 @@ test_packages() {
   printf '%s\n' clang "$runtime"
 }
 
+# For the stubs of each language beside C++ and Python: a compiler, a generator and gRPC's runtime. Node's
+# generator and runtime come from npm.
+stub_packages() {
+  printf '%s\n' \
+    nodejs npm \
+    golang-go golang-google-grpc-dev golang-github-golang-protobuf-1-5-dev \
+    protoc-gen-go-1-5 protoc-gen-go-grpc \
+    default-jdk-headless protobuf-compiler-grpc-java-plugin libgrpc-java libprotobuf-java \
+    libnetty-java libguava-java libgoogle-gson-java libperfmark-java \
+    libgeronimo-annotation-1.3-spec-java
+}
+
 wanted() {
   build_packages
+  if ((stubs)); then
+    stub_packages
+  fi
   if ((tests)); then
     test_packages
   fi
@@ -48,14 +64,30 @@ missing() {
   installed=$(dpkg-query -W -f='${db:Status-Status} ${Package}\n' "${names[@]}" 2>/dev/null || true)
   local name
   for name in "${names[@]}"; do
-    # git and python3 count as there when they run, whoever installed them.
+    # These count as there when they run, whoever installed them.
     case $name in
-      git | python3) if command -v "$name" >/dev/null; then continue; fi ;;
+      git | npm | python3) if command -v "$name" >/dev/null; then continue; fi ;;
+      nodejs) if command -v node >/dev/null; then continue; fi ;;
+      golang-go) if command -v go >/dev/null; then continue; fi ;;
+      default-jdk-headless) if command -v javac >/dev/null; then continue; fi ;;
     esac
     if ! grep -qx "installed $name" <<<"$installed"; then
       printf '%s\n' "$name"
     fi
   done
+}
+
+# A release that lacks some language's packages still gets the others; client/stubs says what it misses.
+leave_out_unknown() {
+  local name kept=()
+  for name in "${packages[@]}"; do
+    if grep -qx "$name" < <(stub_packages) && ! apt-cache show "$name" >/dev/null 2>&1; then
+      echo "$0: this release has no package $name; left out" >&2
+    else
+      kept+=("$name")
+    fi
+  done
+  packages=("${kept[@]}")
 }
 
 install_missing() {
@@ -82,15 +114,23 @@ install_missing() {
   trap 'rm -f "$log"' EXIT
   local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0)
   # stdin stays: sudo may have to ask.
-  if ! { "${apt[@]}" update && "${apt[@]}" install -y --no-install-recommends "${packages[@]}"; } \
-    >"$log" 2>&1; then
-    tail -n 20 "$log" >&2
-    echo "$0: apt-get failed (above)" >&2
-    return 1
+  if ! "${apt[@]}" update >"$log" 2>&1; then
+    apt_failed
+  fi
+  leave_out_unknown
+  if ((${#packages[@]})) &&
+    ! "${apt[@]}" install -y --no-install-recommends "${packages[@]}" >"$log" 2>&1; then
+    apt_failed
   fi
 }
 
-tests=0
+apt_failed() {
+  tail -n 20 "$log" >&2
+  echo "$0: apt-get failed (above)" >&2
+  exit 1
+}
+
+tests=0 stubs=0
 action=${1:-}
 if (($#)); then
   shift
@@ -98,6 +138,7 @@ fi
 for flag in "$@"; do
   case $flag in
     --tests) tests=1 ;;
+    --stubs) stubs=1 ;;
     *)
       echo "$0: unknown flag $flag" >&2
       usage >&2

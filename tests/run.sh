@@ -74,7 +74,11 @@ run_preset() { # preset
   run_ctest "$1" "${labels[@]}" || failed=1
 }
 
-deploy/packages.sh install --tests
+package_flags=(--tests)
+if ((!quick)); then
+  package_flags+=(--stubs)
+fi
+deploy/packages.sh install "${package_flags[@]}"
 venv_flags=()
 if ((with_transformers)); then
   venv_flags=(--with-transformers)

@@ -97,7 +97,7 @@ async function forward(
     hiddenStates: {
       dtype: sent,
       // 64-bit integers of the contract are bigint here.
-      shape: [BigInt(values.length / dModel), BigInt(dModel)],
+      shape: [BigInt(Math.floor(values.length / dModel)), BigInt(dModel)],
       data: sent === DType.DTYPE_F32 ? packF32(values) : packBf16(values),
     },
   });

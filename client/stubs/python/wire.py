@@ -1,6 +1,6 @@
 """Checks that generated Python code writes and reads the bytes of the contract.
 
-    wire.py MESSAGES      (tests/golden/wire/messages.txt, which is described in make_wire_golden.py)
+wire.py MESSAGES      (tests/golden/wire/messages.txt, which is described in make_wire_golden.py)
 """
 
 import pathlib

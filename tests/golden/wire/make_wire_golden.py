@@ -313,7 +313,11 @@ MESSAGES = [
     (
         "ComputeResponse",
         "both",
-        number(1, 9) + blob(2, b"") + number(3, 128) + number(4, 5) + number(5, 6)
+        number(1, 9)
+        + blob(2, b"")
+        + number(3, 128)
+        + number(4, 5)
+        + number(5, 6)
         + blob(1000, TENSOR),
         {
             "batchId": "9",
@@ -366,9 +370,7 @@ MESSAGES = [
         number(1, 5) + blob(2, number(1, 1) + number(2, 2**40) + numbers(3, [0, 2**63, 3])),
         {
             "epoch": "5",
-            "layers": [
-                {"layer": 1, "tokens": str(2**40), "assignments": ["0", str(2**63), "3"]}
-            ],
+            "layers": [{"layer": 1, "tokens": str(2**40), "assignments": ["0", str(2**63), "3"]}],
         },
     ),
     (

@@ -1,0 +1,169 @@
+"""The examples of client/stubs, in every language, against the same golden vectors: what their stubs write and
+read, and what a real mesh answers them.
+
+EXPERTMESH_STUBS names the languages, all by default. Built programs stay in build/stubs.
+"""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mesh import PATIENCE, Mesh, shards
+
+ROOT = pathlib.Path(__file__).parents[2]
+STUBS = ROOT / "build" / "stubs"
+FORWARD = ROOT / "tests" / "golden" / "forward"
+MESSAGES = ROOT / "tests" / "golden" / "wire" / "messages.txt"
+LANGUAGES = os.environ.get("EXPERTMESH_STUBS", "cpp python node go java").split()
+# Of the others the toolchain may be missing.
+REQUIRED = ("cpp", "python", "node")
+# Installing from the registries of pip and npm, and compiling.
+BUILD_SECONDS = 500
+
+sys.path.append(str(FORWARD))
+import make_forward_golden  # noqa: E402
+
+
+def run(*argv, seconds=PATIENCE):
+    return subprocess.run(
+        [str(argument) for argument in argv], capture_output=True, text=True, timeout=seconds
+    )
+
+
+def example(language, *arguments):
+    return run(ROOT / "client/stubs/example.sh", language, STUBS, *arguments)
+
+
+@pytest.fixture(scope="session", params=LANGUAGES)
+def language(request):
+    """A language whose stubs are generated and whose examples are built."""
+    name = request.param
+    for argv in (
+        [ROOT / "client/stubs/generate.sh", "--language", name, STUBS],
+        [ROOT / "client/stubs/example.sh", name, STUBS, "none"],
+    ):
+        done = run(*argv, seconds=BUILD_SECONDS)
+        if done.returncode == 3 and name not in REQUIRED:
+            pytest.skip(done.stderr.strip())
+        assert done.returncode == 0, done.stderr
+    return name
+
+
+@pytest.fixture(scope="session")
+def router(tmp_path_factory):
+    """Address of a router that serves the checkpoint of the golden vectors from two nodes."""
+    folder = tmp_path_factory.mktemp("golden")
+    make_forward_golden.make_checkpoint(folder / "checkpoint")
+    with Mesh(folder) as mesh:
+        mesh.start(folder / "checkpoint", shards(2))
+        yield mesh.router.address
+
+
+def copy_of_golden(folder, name, change):
+    """The golden folder with one file changed: change(values) edits it in place."""
+    copied = folder / "golden"
+    shutil.copytree(FORWARD, copied, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    values = np.fromfile(FORWARD / name, "<f4")
+    changed = change(values)
+    (values if changed is None else changed).astype("<f4").tofile(copied / name)
+    return copied
+
+
+def test_golden_messages_byte_for_byte(language):
+    count = len(MESSAGES.read_text().splitlines())
+    done = example(language, "wire", MESSAGES)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{count} messages, 0 wrong" in done.stdout
+
+
+# One is right.
+DOUBTFUL = """\
+Tensor both 080212020008 {"dtype":"DTYPE_BF16","shape":["0","8"]}
+Tensor both 080212020009 {"dtype":"DTYPE_BF16","shape":["0","8"]}
+DrainNodeRequest both 0a01611801 {"address":"a","resume":true}
+DrainNodeRequest read 0a0161 {"address":"b"}
+ForwardRequest both - {"timeoutUs":"0"}
+"""
+
+
+def test_wrong_bytes_are_told(language, tmp_path):
+    (tmp_path / "messages.txt").write_text(DOUBTFUL)
+    done = example(language, "wire", tmp_path / "messages.txt")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "5 messages, 4 wrong" in done.stdout
+    for name in ("Tensor", "DrainNodeRequest", "ForwardRequest"):
+        assert f"{name}: " in done.stdout
+
+
+CASE = r"DTYPE_(\w+) to DTYPE_(\w+): error (\S+) at token (\d+), at most (\S+): (.*)"
+
+
+def cases(done):
+    """[(types, error, token, tolerance, verdict)] that a run of `forward` printed."""
+    return [
+        (match[1] + " " + match[2], float(match[3]), int(match[4]), float(match[5]), match[6])
+        for match in re.finditer(CASE, done.stdout)
+    ]
+
+
+def test_forward_equals_the_golden_output(language, router):
+    done = example(language, "forward", router, FORWARD)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{router}: deepseek_v3, d_model 32, first MoE layer 1" in done.stdout
+    said = cases(done)
+    assert [(case[0], case[3]) for case in said] == [
+        ("F32 F32", 1e-5),
+        ("BF16 F32", 1e-5),
+        ("BF16 BF16", 1e-2),
+    ]
+    for types, error, _, tolerance, verdict in said:
+        # Another order of sums, or a rounding of the answer to bf16, never leaves it equal.
+        assert 0 < error <= tolerance and verdict == "ok", types
+
+
+@pytest.mark.parametrize("value", [1.001, np.nan], ids=["scaled", "nan"])
+def test_forward_tells_a_wrong_answer(language, router, tmp_path, value):
+    def change(values):
+        row = values.reshape(-1, 32)[3]
+        row[np.argmax(np.abs(row))] *= value
+
+    done = example(language, "forward", router, copy_of_golden(tmp_path, "output.f32", change))
+    assert done.returncode == 1, done.stdout + done.stderr
+    first, *others = cases(done)
+    assert first[0] == "F32 F32" and first[2] == 3 and first[4] == "TOO LARGE"
+    assert not first[1] <= first[3]
+    assert [case[4] for case in others] == ["ok", "ok"]
+
+
+def test_forward_tells_what_the_router_refused(language, router, tmp_path):
+    golden = copy_of_golden(tmp_path, "hidden_states.f32", lambda values: values[:33])
+    done = example(language, "forward", router, golden)
+    assert done.returncode == 1, done.stdout
+    assert "hidden_states" in done.stderr
+    assert cases(done) == []
+
+
+def test_forward_tells_another_model(language, router, tmp_path):
+    golden = copy_of_golden(tmp_path, "output.f32", lambda values: values[:32])
+    done = example(language, "forward", router, golden)
+    assert done.returncode == 1, done.stdout
+    assert "does the router serve the golden checkpoint?" in done.stderr
+
+
+def test_forward_without_a_router(language):
+    done = example(language, "forward", "127.0.0.1:1", FORWARD)
+    assert done.returncode == 1, done.stdout
+    assert done.stderr.strip()
+
+
+def test_bad_usage(language):
+    for program in ("forward", "wire"):
+        done = example(language, program)
+        assert done.returncode == 2
+        assert "usage: " in done.stderr
