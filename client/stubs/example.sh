@@ -88,18 +88,21 @@ run_go() {
   exec "$stubs/bin/$program" "$@"
 }
 
-# Found by name in Debian's folder; those after the first line are needed only at run time.
+# Found by name in Debian's folder or in $EXPERTMESH_JARS; those after the first line are needed only at run time.
 jars=(protobuf protobuf-util grpc-api grpc-stub grpc-protobuf guava geronimo-annotation-1.3-spec
   grpc-core grpc-netty grpc-context grpc-protobuf-lite gson perfmark-api
   netty-{buffer,codec,codec-http,codec-http2,common,handler,resolver,transport})
 
 class_path() {
-  local jar path='' missing=()
+  local jar folder=${EXPERTMESH_JARS:-/usr/share/java} path='' missing=()
   for jar in "${jars[@]}"; do
-    [[ -f /usr/share/java/$jar.jar ]] || missing+=("$jar.jar")
-    path+=:/usr/share/java/$jar.jar
+    [[ -f $folder/$jar.jar ]] || missing+=("$jar.jar")
+    path+=:$folder/$jar.jar
   done
-  ((${#missing[@]} == 0)) || toolchain_missing java "${missing[*]} in /usr/share/java"
+  if ((${#missing[@]})); then
+    # In a command substitution, set -e does not hold.
+    toolchain_missing java "${missing[*]} in $folder" || return
+  fi
   printf '%s' "${path#:}"
 }
 

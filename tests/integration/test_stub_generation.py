@@ -140,6 +140,17 @@ def test_a_missing_toolchain_is_named(tree, tmp_path):
     assert "cpp: the toolchain is missing: no ninja on PATH" in done.stderr
 
 
+@pytest.mark.skipif(not shutil.which("javac"), reason="needs a JDK")
+def test_missing_jars_are_named(tmp_path):
+    (tmp_path / "java").mkdir()
+    (tmp_path / "java" / ".made").touch()
+    (tmp_path / "jars").mkdir()
+    env = os.environ | {"EXPERTMESH_JARS": str(tmp_path / "jars")}
+    done = run(EXAMPLE, "java", tmp_path, "none", env=env)
+    assert done.returncode == 3
+    assert "java: the toolchain is missing: no protobuf.jar protobuf-util.jar" in done.stderr
+
+
 @pytest.mark.parametrize(
     "arguments, told",
     [
