@@ -66,6 +66,11 @@ class Backend {
                                                                    const ExpertWeights& weights,
                                                                    IntermediateSlice slice) = 0;
 
+  // What bytes() of the packed expert will be. Reads no weights. Errors as of Pack, but for memory.
+  virtual absl::StatusOr<uint64_t> PackedBytes(const ExpertOptions& options,
+                                               const ExpertWeights& weights,
+                                               IntermediateSlice slice) = 0;
+
   // Computes partials[r] = sum over assignments a of r of weights[a] * experts[a](row r) (with
   // ApplyWeight::kInput: experts[a](weights[a] * row r)). Blocks until done and uses all threads
   // the backend has; calls from several threads run one after the other.

@@ -7,21 +7,18 @@ namespace {
 
 // Below this many rows a product costs the reading of its weights.
 constexpr uint64_t kCheapRows = 16;
+// The same with weights that are expanded first.
+constexpr uint64_t kCheapExpandedRows = 128;
 // Tasks per thread that are enough for an even load.
 constexpr uint64_t kTasksPerThread = 4;
 // Of gate and up products (float32) of one task: they should stay in the level 2 cache.
 constexpr uint64_t kTaskProductBytes = uint64_t{1} << 20;
+// Of expanded weights of one task, for the same reason.
+constexpr uint64_t kTaskWeightBytes = uint64_t{1} << 20;
 
 // Every row count up to 8, then multiples of 8: few kernels, little padding.
 uint32_t Bucket(uint32_t rows) {
   return rows <= 8 ? rows : static_cast<uint32_t>(RoundUp(rows, 8));
-}
-
-uint64_t CostOf(const BatchPlan::Block& block) {
-  const MatmulShape& up = block.expert->up();
-  const MatmulShape& down = block.expert->down();
-  return std::max<uint64_t>(block.count, kCheapRows) *
-         (up.inner() * up.columns() + down.inner() * down.columns());
 }
 
 const MatmulShape::Split* AtLeast(const MatmulShape& shape, uint64_t panels) {
@@ -37,38 +34,28 @@ const MatmulShape::Split* AtLeast(const MatmulShape& shape, uint64_t panels) {
 
 void BatchPlan::Build(const GroupByExpert& groups, int threads) {
   blocks_.clear();
+  runs_.clear();
   up_tasks_.clear();
   down_tasks_.clear();
-  for (const GroupByExpert::Group& group : groups.groups()) {
+  largest_first_.assign(groups.groups().begin(), groups.groups().end());
+  std::sort(largest_first_.begin(), largest_first_.end(),
+            [](const GroupByExpert::Group& a, const GroupByExpert::Group& b) {
+              return a.count != b.count ? a.count > b.count : a.begin < b.begin;
+            });
+  for (const GroupByExpert::Group& group : largest_first_) {
     AddBlocks(group);
   }
-  std::sort(blocks_.begin(), blocks_.end(), [](const Block& a, const Block& b) {
-    return a.count != b.count ? a.count > b.count : a.begin < b.begin;
-  });
   cost_ = 0;
-  for (const Block& block : blocks_) {
-    cost_ += CostOf(block);
+  for (const Run& run : runs_) {
+    cost_ += CostOf(run);
   }
   activation_bytes_ = 0;
   output_floats_ = 0;
   places_.resize(groups.order().size());
-  for (uint32_t b = 0; b < blocks_.size(); ++b) {
-    Block& block = blocks_[b];
-    ChooseSplits(block, threads);
-    const MatmulShape& down = block.expert->down();
-    block.activations = activation_bytes_;
-    block.outputs = output_floats_;
-    activation_bytes_ += RoundUp(block.rows * down.inner() * BytesOf(down.dtype()), 64);
-    output_floats_ += block.rows * down.columns();
-    for (uint32_t panel = 0; panel < block.up->panels; ++panel) {
-      up_tasks_.push_back({b, panel});
-    }
-    for (uint32_t panel = 0; panel < block.down->panels; ++panel) {
-      down_tasks_.push_back({b, panel});
-    }
-    for (uint32_t row = 0; row < block.count; ++row) {
-      places_[groups.order()[block.begin + row]] = {b, row};
-    }
+  for (const Run& run : runs_) {
+    ChooseSplits(run, threads);
+    PlaceRows(run, groups);
+    AddTasks(run);
   }
 }
 
@@ -78,25 +65,76 @@ void BatchPlan::AddBlocks(const GroupByExpert::Group& group) {
       static_cast<uint32_t>(std::min(expert->up().max_rows(), expert->down().max_rows()));
   const uint32_t parts = (group.count + most - 1) / most;
   const uint32_t rows = std::min(most, Bucket((group.count + parts - 1) / parts));
+  const uint32_t first = static_cast<uint32_t>(blocks_.size());
   for (uint32_t begin = 0; begin < group.count; begin += rows) {
     Block block;
     block.expert = expert;
     block.begin = group.begin + begin;
     block.count = std::min(rows, group.count - begin);
+    if (!expert->compressed()) {
+      runs_.push_back({static_cast<uint32_t>(blocks_.size()), 1, block.count});
+    }
     blocks_.push_back(block);
+  }
+  if (expert->compressed()) {
+    runs_.push_back({first, static_cast<uint32_t>(blocks_.size()) - first, group.count});
   }
 }
 
-void BatchPlan::ChooseSplits(Block& block, int threads) {
-  const MatmulShape& up = block.expert->up();
-  const MatmulShape& down = block.expert->down();
-  const uint64_t even = kTasksPerThread * static_cast<uint64_t>(threads) * CostOf(block);
+uint64_t BatchPlan::CostOf(const Run& run) const {
+  const CpuExpert& expert = *blocks_[run.block].expert;
+  const uint64_t weights =
+      expert.up().inner() * expert.up().columns() + expert.down().inner() * expert.down().columns();
+  return expert.compressed() ? (run.rows + kCheapExpandedRows) * weights
+                             : std::max<uint64_t>(run.rows, kCheapRows) * weights;
+}
+
+void BatchPlan::ChooseSplits(const Run& run, int threads) {
+  const CpuExpert& expert = *blocks_[run.block].expert;
+  const MatmulShape& up = expert.up();
+  const MatmulShape& down = expert.down();
+  const uint64_t even = kTasksPerThread * static_cast<uint64_t>(threads) * CostOf(run);
   const uint64_t panels = threads == 1 ? 1 : (even + cost_ - 1) / cost_;
-  const uint64_t product = uint64_t{block.count} * up.columns() * sizeof(float);
-  block.up = AtLeast(up, std::max(panels, (product + kTaskProductBytes - 1) / kTaskProductBytes));
-  block.down = AtLeast(down, panels);
-  block.rows = std::max({Bucket(block.count), static_cast<uint32_t>(block.up->min_rows),
-                         static_cast<uint32_t>(block.down->min_rows)});
+  const uint64_t product = uint64_t{blocks_[run.block].count} * up.columns() * sizeof(float);
+  uint64_t up_panels = std::max(panels, (product + kTaskProductBytes - 1) / kTaskProductBytes);
+  uint64_t down_panels = panels;
+  if (expert.compressed()) {
+    up_panels = std::max(up_panels, up.bytes() / kTaskWeightBytes);
+    down_panels = std::max(down_panels, down.bytes() / kTaskWeightBytes);
+  }
+  const MatmulShape::Split* const up_split = AtLeast(up, up_panels);
+  const MatmulShape::Split* const down_split = AtLeast(down, down_panels);
+  for (uint32_t b = run.block; b < run.block + run.count; ++b) {
+    Block& block = blocks_[b];
+    block.up = up_split;
+    block.down = down_split;
+    block.rows = std::max({Bucket(block.count), static_cast<uint32_t>(up_split->min_rows),
+                           static_cast<uint32_t>(down_split->min_rows)});
+  }
+}
+
+void BatchPlan::PlaceRows(const Run& run, const GroupByExpert& groups) {
+  for (uint32_t b = run.block; b < run.block + run.count; ++b) {
+    Block& block = blocks_[b];
+    const MatmulShape& down = block.expert->down();
+    block.activations = activation_bytes_;
+    block.outputs = output_floats_;
+    activation_bytes_ += RoundUp(block.rows * down.inner() * BytesOf(down.dtype()), 64);
+    output_floats_ += block.rows * down.columns();
+    for (uint32_t row = 0; row < block.count; ++row) {
+      places_[groups.order()[block.begin + row]] = {b, row};
+    }
+  }
+}
+
+void BatchPlan::AddTasks(const Run& run) {
+  const Block& block = blocks_[run.block];
+  for (uint32_t panel = 0; panel < block.up->panels; ++panel) {
+    up_tasks_.push_back({run.block, run.count, panel});
+  }
+  for (uint32_t panel = 0; panel < block.down->panels; ++panel) {
+    down_tasks_.push_back({run.block, run.count, panel});
+  }
 }
 
 }  // namespace expertmesh

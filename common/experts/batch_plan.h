@@ -32,13 +32,15 @@ class BatchPlan {
     size_t activations = 0;
     size_t outputs = 0;
   };
-  // One panel of one of a block's products.
+  // One panel of one of the products of `count` blocks: one block, or all of a compressed expert,
+  // whose panel is expanded once for them. The blocks have the same splits then.
   struct Task {
     uint32_t block;
+    uint32_t count;
     uint32_t panel;
   };
   // Where an assignment's output is.
-  struct Place {
+  struct RowPlace {
     uint32_t block;
     uint32_t row;
   };
@@ -50,20 +52,32 @@ class BatchPlan {
   // Largest first.
   absl::Span<const Task> up_tasks() const { return up_tasks_; }
   absl::Span<const Task> down_tasks() const { return down_tasks_; }
-  absl::Span<const Place> places() const { return places_; }
+  absl::Span<const RowPlace> places() const { return places_; }
   size_t activation_bytes() const { return activation_bytes_; }
   size_t output_floats() const { return output_floats_; }
   // Multiplications, roughly.
   uint64_t cost() const { return cost_; }
 
  private:
-  void AddBlocks(const GroupByExpert::Group& group);
-  void ChooseSplits(Block& block, int threads);
+  // Blocks that are worked on together.
+  struct Run {
+    uint32_t block;
+    uint32_t count;
+    uint32_t rows;
+  };
 
+  void AddBlocks(const GroupByExpert::Group& group);
+  uint64_t CostOf(const Run& run) const;
+  void ChooseSplits(const Run& run, int threads);
+  void PlaceRows(const Run& run, const GroupByExpert& groups);
+  void AddTasks(const Run& run);
+
+  std::vector<GroupByExpert::Group> largest_first_;
   std::vector<Block> blocks_;
+  std::vector<Run> runs_;
   std::vector<Task> up_tasks_;
   std::vector<Task> down_tasks_;
-  std::vector<Place> places_;
+  std::vector<RowPlace> places_;
   size_t activation_bytes_ = 0;
   size_t output_floats_ = 0;
   uint64_t cost_ = 0;

@@ -18,6 +18,7 @@
 #include "common/experts/elementwise.h"
 #include "common/experts/group_by_expert.h"
 #include "common/experts/matmul.h"
+#include "common/experts/weight_packer.h"
 #include "common/experts/worker_team.h"
 #include "common/model/expert_slice.h"
 #include "common/tensor/aligned_buffer.h"
@@ -37,6 +38,7 @@ class CpuBackend final : public Backend {
   CpuBackend(const CpuBackendOptions& options, int threads)
       : dtype_(options.compute_dtype),
         element_(BytesOf(options.compute_dtype)),
+        storage_(options.weights),
         huge_pages_(options.huge_pages),
         max_scratch_bytes_(options.max_scratch_bytes),
         ops_(GetElementwiseOps()),
@@ -49,6 +51,8 @@ class CpuBackend final : public Backend {
   absl::StatusOr<std::shared_ptr<const PackedExpert>> Pack(const ExpertOptions& options,
                                                            const ExpertWeights& weights,
                                                            IntermediateSlice slice) override;
+  absl::StatusOr<uint64_t> PackedBytes(const ExpertOptions& options, const ExpertWeights& weights,
+                                       IntermediateSlice slice) override;
   absl::Status Compute(const GroupedBatch& batch) override;
 
  private:
@@ -56,9 +60,21 @@ class CpuBackend final : public Backend {
     MatmulRunner runner;
     AlignedBuffer rows;
     AlignedBuffer products;
+    // For compressed experts: one expanded panel.
+    WeightPacker packer;
+    AlignedBuffer panel;
+  };
+  // What Pack checks and makes before it packs.
+  struct Prepared {
+    ExpertSizes sizes;
+    ExpertWeights weights;  // Of the slice.
+    std::shared_ptr<const MatmulShape> up;
+    std::shared_ptr<const MatmulShape> down;
   };
 
   absl::StatusOr<std::shared_ptr<const MatmulShape>> ShapeOf(size_t inner, size_t columns);
+  absl::StatusOr<Prepared> Prepare(const ExpertOptions& options, const ExpertWeights& weights,
+                                   IntermediateSlice slice);
 
   // Waits for the turn of this call, and passes the turn on.
   void TakeTurn();
@@ -78,6 +94,7 @@ class CpuBackend final : public Backend {
 
   const DType dtype_;
   const size_t element_;
+  const WeightStorage storage_;
   const bool huge_pages_;
   const size_t max_scratch_bytes_;
   const ElementwiseOps& ops_;
@@ -120,14 +137,32 @@ absl::StatusOr<std::shared_ptr<const MatmulShape>> CpuBackend::ShapeOf(size_t in
   return shapes_.try_emplace(key, std::move(shape)).first->second;
 }
 
+absl::StatusOr<CpuBackend::Prepared> CpuBackend::Prepare(const ExpertOptions& options,
+                                                         const ExpertWeights& weights,
+                                                         IntermediateSlice slice) {
+  Prepared prepared;
+  ASSIGN_OR_RETURN(prepared.sizes, CheckExpert(options, weights, slice));
+  prepared.weights = SliceOf(weights, slice);
+  const ExpertSizes& sizes = prepared.sizes;
+  ASSIGN_OR_RETURN(prepared.up, ShapeOf(sizes.up_inner(), sizes.up_columns()));
+  ASSIGN_OR_RETURN(prepared.down, ShapeOf(sizes.down_inner(), sizes.down_columns()));
+  return prepared;
+}
+
 absl::StatusOr<std::shared_ptr<const PackedExpert>> CpuBackend::Pack(const ExpertOptions& options,
                                                                      const ExpertWeights& weights,
                                                                      IntermediateSlice slice) {
-  ASSIGN_OR_RETURN(const ExpertSizes sizes, CheckExpert(options, weights, slice));
-  ASSIGN_OR_RETURN(auto up, ShapeOf(sizes.up_inner(), sizes.up_columns()));
-  ASSIGN_OR_RETURN(auto down, ShapeOf(sizes.down_inner(), sizes.down_columns()));
-  return CpuExpert::Pack(options, sizes, SliceOf(weights, slice), std::move(up), std::move(down),
-                         huge_pages_);
+  ASSIGN_OR_RETURN(Prepared prepared, Prepare(options, weights, slice));
+  return CpuExpert::Pack(options, prepared.sizes, prepared.weights, std::move(prepared.up),
+                         std::move(prepared.down), storage_, huge_pages_);
+}
+
+absl::StatusOr<uint64_t> CpuBackend::PackedBytes(const ExpertOptions& options,
+                                                 const ExpertWeights& weights,
+                                                 IntermediateSlice slice) {
+  ASSIGN_OR_RETURN(const Prepared prepared, Prepare(options, weights, slice));
+  return CpuExpert::PackedBytes(prepared.sizes, prepared.weights, *prepared.up, *prepared.down,
+                                storage_);
 }
 
 // A flag and not the mutex itself: no lock is held while a batch computes.
@@ -309,37 +344,61 @@ void CpuBackend::Activate(const Block& block, uint32_t panel, const float* produ
 }
 
 void CpuBackend::RunUp(const GroupedBatch& batch, Worker& worker, BatchPlan::Task task) {
-  const Block& block = plan_.blocks()[task.block];
-  const MatmulShape& up = block.expert->up();
-  worker.rows.Resize(block.rows * up.inner() * element_);
-  worker.products.Resize(block.rows * block.up->columns * sizeof(float));
-  Gather(batch, block, worker.rows.data());
-  float* const products = worker.products.as<float>();
-  absl::Status status = worker.runner.Run(up, *block.up, task.panel, block.rows, worker.rows.data(),
-                                          block.expert->up_weights(), products);
-  if (!status.ok()) {
-    return Note(std::move(status));
+  const Block& first = plan_.blocks()[task.block];
+  const CpuExpert& expert = *first.expert;
+  const MatmulShape& up = expert.up();
+  absl::Status status;
+  if (expert.compressed()) {
+    worker.panel.Resize(up.PanelBytes(*first.up));
+    status = worker.packer.PackUp(expert.sizes(), expert.stored(), up, *first.up, task.panel,
+                                  worker.panel.data());
   }
-  Activate(block, task.panel, products);
+  for (uint32_t b = task.block; b < task.block + task.count && status.ok(); ++b) {
+    const Block& block = plan_.blocks()[b];
+    worker.rows.Resize(block.rows * up.inner() * element_);
+    worker.products.Resize(block.rows * block.up->columns * sizeof(float));
+    Gather(batch, block, worker.rows.data());
+    float* const products = worker.products.as<float>();
+    status = expert.compressed()
+                 ? worker.runner.RunPanel(up, *block.up, block.rows, worker.rows.data(),
+                                          worker.panel.data(), products)
+                 : worker.runner.Run(up, *block.up, task.panel, block.rows, worker.rows.data(),
+                                     expert.up_weights(), products);
+    if (status.ok()) {
+      Activate(block, task.panel, products);
+    }
+  }
+  Note(std::move(status));
 }
 
 void CpuBackend::RunDown(Worker& worker, BatchPlan::Task task) {
-  const Block& block = plan_.blocks()[task.block];
-  float* const out =
-      outputs_.as<float>() + block.outputs + size_t{block.rows} * task.panel * block.down->columns;
-  absl::Status status =
-      worker.runner.Run(block.expert->down(), *block.down, task.panel, block.rows,
-                        activations_.data() + block.activations, block.expert->down_weights(), out);
-  if (!status.ok()) {
-    Note(std::move(status));
+  const Block& first = plan_.blocks()[task.block];
+  const CpuExpert& expert = *first.expert;
+  const MatmulShape& down = expert.down();
+  absl::Status status;
+  if (expert.compressed()) {
+    worker.panel.Resize(down.PanelBytes(*first.down));
+    status =
+        worker.packer.PackDown(expert.stored(), down, *first.down, task.panel, worker.panel.data());
   }
+  for (uint32_t b = task.block; b < task.block + task.count && status.ok(); ++b) {
+    const Block& block = plan_.blocks()[b];
+    const uint8_t* const x = activations_.data() + block.activations;
+    float* const out = outputs_.as<float>() + block.outputs +
+                       size_t{block.rows} * task.panel * block.down->columns;
+    status = expert.compressed() ? worker.runner.RunPanel(down, *block.down, block.rows, x,
+                                                          worker.panel.data(), out)
+                                 : worker.runner.Run(down, *block.down, task.panel, block.rows, x,
+                                                     expert.down_weights(), out);
+  }
+  Note(std::move(status));
 }
 
 void CpuBackend::SumRow(const GroupedBatch& batch, size_t row) const {
   float* const sum = batch.partials + row * batch.d_model;
   std::fill_n(sum, batch.d_model, 0.0f);
   for (size_t a = batch.row_begin[row]; a < batch.row_begin[row + 1]; ++a) {
-    const BatchPlan::Place place = plan_.places()[a - first_assignment_];
+    const BatchPlan::RowPlace place = plan_.places()[a - first_assignment_];
     const Block& block = plan_.blocks()[place.block];
     const float weight = batch.apply == ApplyWeight::kOutput ? batch.weights[a] : 1.0f;
     const float* const bias = block.expert->down_bias();
@@ -358,6 +417,9 @@ void CpuBackend::SumRow(const GroupedBatch& batch, size_t row) const {
 }
 
 void CpuBackend::Note(absl::Status status) {
+  if (status.ok()) {
+    return;
+  }
   absl::MutexLock lock(&status_mutex_);
   if (status_.ok()) {
     status_ = std::move(status);

@@ -19,11 +19,18 @@
 
 namespace expertmesh {
 
+// How a packed expert keeps its weights. kExpanded: in the compute type, ready to multiply.
+// kCompressed: as the checkpoint has them (a copy of its values and scales); a batch expands each
+// expert that it uses, panel by panel, into scratch memory of at most one expert per thread. The
+// results are the same, bit for bit.
+enum class WeightStorage { kExpanded, kCompressed };
+
 struct CpuBackendOptions {
   // kF32 or kBF16.
   DType compute_dtype = DType::kBF16;
   // Threads that compute, the caller of Compute() included. 0: one per available core.
   int threads = 0;
+  WeightStorage weights = WeightStorage::kExpanded;
   // Asks the kernel for huge pages for packed weights (a few per cent faster; falls back silently).
   bool huge_pages = true;
   // Scratch memory that one batch may use, roughly; larger batches are computed in parts, with the

@@ -7,7 +7,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "common/base/status_macros.h"
+#include "common/tensor/aligned_buffer.h"
 #include "common/tensor/decode_matrix.h"
+#include "common/tensor/matrix_slice.h"
 
 namespace expertmesh {
 namespace {
@@ -74,6 +76,21 @@ absl::Status CheckSlice(const ExpertOptions& options, const ExpertWeights& weigh
   return absl::OkStatus();
 }
 
+constexpr MatrixView ExpertWeights::*kMatrices[] = {&ExpertWeights::gate, &ExpertWeights::up,
+                                                    &ExpertWeights::down};
+
+size_t MatrixBytes(const ExpertWeights& weights, const MatmulShape& up, const MatmulShape& down,
+                   WeightStorage storage) {
+  if (storage == WeightStorage::kExpanded) {
+    return up.bytes() + down.bytes();
+  }
+  size_t bytes = 0;
+  for (const auto matrix : kMatrices) {
+    bytes += RoundUp(StoredBytes(weights.*matrix), AlignedBuffer::kAlignment);
+  }
+  return bytes;
+}
+
 size_t BiasFloats(const ExpertSizes& sizes, const ExpertWeights& weights) {
   return (weights.up_bias.empty() ? 0 : sizes.up_columns()) +
          (weights.down_bias.empty() ? 0 : sizes.d_model);
@@ -113,25 +130,49 @@ absl::StatusOr<ExpertSizes> CheckExpert(const ExpertOptions& options, const Expe
   return ExpertSizes{d_model, intermediate / slice.count, options.gated};
 }
 
+size_t CpuExpert::PackedBytes(const ExpertSizes& sizes, const ExpertWeights& weights,
+                              const MatmulShape& up, const MatmulShape& down,
+                              WeightStorage storage) {
+  return PackedMemory::HeldBytes(MatrixBytes(weights, up, down, storage) +
+                                 BiasFloats(sizes, weights) * sizeof(float));
+}
+
 absl::StatusOr<std::shared_ptr<const CpuExpert>> CpuExpert::Pack(
     const ExpertOptions& options, const ExpertSizes& sizes, const ExpertWeights& weights,
     std::shared_ptr<const MatmulShape> up, std::shared_ptr<const MatmulShape> down,
-    bool huge_pages) {
+    WeightStorage storage, bool huge_pages) {
   std::shared_ptr<CpuExpert> expert(new CpuExpert());
-  const size_t matrices = up->bytes() + down->bytes();
+  const size_t matrices = MatrixBytes(weights, *up, *down, storage);
   const size_t biases = BiasFloats(sizes, weights) * sizeof(float);
   ASSIGN_OR_RETURN(expert->memory_, PackedMemory::Allocate(matrices + biases, huge_pages));
-  uint8_t* const packed = expert->memory_.data();
-  WeightPacker packer;
-  RETURN_IF_ERROR(packer.PackUp(sizes, weights, *up, up->splits()[0], 0, packed));
-  RETURN_IF_ERROR(packer.PackDown(weights, *down, down->splits()[0], 0, packed + up->bytes()));
   expert->sizes_ = sizes;
   expert->activation_ = {options.activation, options.gated, options.swiglu_limit,
                          options.swiglu_alpha};
   expert->up_ = std::move(up);
   expert->down_ = std::move(down);
-  expert->TakeBiases(weights, reinterpret_cast<float*>(packed + matrices));
+  expert->compressed_ = storage == WeightStorage::kCompressed;
+  if (expert->compressed_) {
+    expert->CopyMatrices(weights);
+  } else {
+    RETURN_IF_ERROR(expert->PackMatrices(weights));
+  }
+  expert->TakeBiases(weights, reinterpret_cast<float*>(expert->memory_.data() + matrices));
   return expert;
+}
+
+absl::Status CpuExpert::PackMatrices(const ExpertWeights& weights) {
+  uint8_t* const packed = memory_.data();
+  WeightPacker packer;
+  RETURN_IF_ERROR(packer.PackUp(sizes_, weights, *up_, up_->splits()[0], 0, packed));
+  return packer.PackDown(weights, *down_, down_->splits()[0], 0, packed + up_->bytes());
+}
+
+void CpuExpert::CopyMatrices(const ExpertWeights& weights) {
+  uint8_t* target = memory_.data();
+  for (const auto matrix : kMatrices) {
+    stored_.*matrix = CopyStored(weights.*matrix, target);
+    target += RoundUp(StoredBytes(weights.*matrix), AlignedBuffer::kAlignment);
+  }
 }
 
 void CpuExpert::TakeBiases(const ExpertWeights& weights, float* target) {

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/experts/backend.h"
+#include "common/experts/cpu_backend.h"
 #include "common/experts/elementwise.h"
 #include "common/experts/matmul.h"
 #include "common/experts/packed_memory.h"
@@ -29,7 +30,10 @@ class CpuExpert final : public PackedExpert {
   static absl::StatusOr<std::shared_ptr<const CpuExpert>> Pack(
       const ExpertOptions& options, const ExpertSizes& sizes, const ExpertWeights& weights,
       std::shared_ptr<const MatmulShape> up, std::shared_ptr<const MatmulShape> down,
-      bool huge_pages);
+      WeightStorage storage, bool huge_pages);
+  // What it will hold.
+  static size_t PackedBytes(const ExpertSizes& sizes, const ExpertWeights& weights,
+                            const MatmulShape& up, const MatmulShape& down, WeightStorage storage);
 
   size_t bytes() const override { return memory_.size(); }
 
@@ -37,6 +41,10 @@ class CpuExpert final : public PackedExpert {
   const ActivationOptions& activation() const { return activation_; }
   const MatmulShape& up() const { return *up_; }
   const MatmulShape& down() const { return *down_; }
+  // Of kCompressed experts: what WeightPacker packs for each use.
+  bool compressed() const { return compressed_; }
+  const ExpertWeights& stored() const { return stored_; }
+  // Of kExpanded experts.
   const uint8_t* up_weights() const { return memory_.data(); }
   const uint8_t* down_weights() const { return memory_.data() + up_->bytes(); }
   // Null when the expert has none. [up().columns()], in the order of the product's columns.
@@ -46,13 +54,17 @@ class CpuExpert final : public PackedExpert {
 
  private:
   CpuExpert() = default;
+  absl::Status PackMatrices(const ExpertWeights& weights);
+  void CopyMatrices(const ExpertWeights& weights);
   void TakeBiases(const ExpertWeights& weights, float* target);
 
   ExpertSizes sizes_;
   ActivationOptions activation_;
   std::shared_ptr<const MatmulShape> up_;
   std::shared_ptr<const MatmulShape> down_;
+  bool compressed_ = false;
   PackedMemory memory_;
+  ExpertWeights stored_;  // Views of `memory_`.
   const float* up_bias_ = nullptr;
   const float* down_bias_ = nullptr;
 };

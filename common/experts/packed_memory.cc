@@ -29,13 +29,17 @@ PackedMemory& PackedMemory::operator=(PackedMemory&& other) noexcept {
   return *this;
 }
 
-absl::StatusOr<PackedMemory> PackedMemory::Allocate(size_t size, bool huge_pages) {
+size_t PackedMemory::HeldBytes(size_t size) {
   const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  return (size + page - 1) / page * page;
+}
+
+absl::StatusOr<PackedMemory> PackedMemory::Allocate(size_t size, bool huge_pages) {
   if (size > std::numeric_limits<size_t>::max() / 2) {
     return absl::ResourceExhaustedError(
         absl::StrCat("packed weights of ", size, " bytes cannot fit in memory"));
   }
-  const size_t whole = (size + page - 1) / page * page;
+  const size_t whole = HeldBytes(size);
   const bool huge = huge_pages && whole >= kHugePage;
   const size_t mapped = whole + (huge ? kHugePage : 0);
   void* const map = whole == 0 ? MAP_FAILED

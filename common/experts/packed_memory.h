@@ -24,6 +24,9 @@ class PackedMemory {
   //   RESOURCE_EXHAUSTED  no memory.
   static absl::StatusOr<PackedMemory> Allocate(size_t size, bool huge_pages);
 
+  // What Allocate(size) would hold.
+  static size_t HeldBytes(size_t size);
+
   uint8_t* data() { return data_; }
   const uint8_t* data() const { return data_; }
   // What is really held: `size` in whole pages.

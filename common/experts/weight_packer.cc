@@ -11,21 +11,28 @@ namespace {
 
 static_assert(kInterleave == kInnerStep && 2 * kInterleave == kColumnStep);
 
-// Rows [row, row + count) of `view`, those that it has, to [count, inner] at `target`; the rest
-// zero.
-void Stage(const MatrixView& view, size_t row, size_t count, const MatmulShape& shape,
-           uint8_t* target) {
-  const size_t element = BytesOf(shape.dtype());
-  const size_t row_bytes = shape.inner() * element;
-  const size_t filled = row < view.rows ? std::min(count, view.rows - row) : 0;
-  DecodeTile(view, row, filled, 0, view.cols, shape.dtype(), target, shape.inner());
-  if (view.cols < shape.inner()) {
-    for (size_t r = 0; r < filled; ++r) {
-      std::memset(target + r * row_bytes + view.cols * element, 0,
-                  (shape.inner() - view.cols) * element);
-    }
+// Columns that are read together from matrices whose columns are not side by side: few enough for
+// their pages to stay known to the machine while rows go by.
+constexpr size_t kStridedColumns = 64;
+
+size_t ColumnsTogether(const MatrixView& view, size_t inner) {
+  return view.col_stride == 1 ? inner : kStridedColumns;
+}
+
+// Rows [row, row + count) and columns [col, col + cols) of `view` to [count, cols] of a matrix with
+// rows of `inner` elements; zero where `view` has none.
+void Stage(const MatrixView& view, size_t row, size_t count, size_t col, size_t cols, DType dtype,
+           size_t inner, uint8_t* target) {
+  const size_t element = BytesOf(dtype);
+  const size_t filled_rows = row < view.rows ? std::min(count, view.rows - row) : 0;
+  const size_t filled_cols = col < view.cols ? std::min(cols, view.cols - col) : 0;
+  if (filled_rows > 0 && filled_cols > 0) {
+    DecodeTile(view, row, filled_rows, col, filled_cols, dtype, target, inner);
   }
-  std::memset(target + filled * row_bytes, 0, (count - filled) * row_bytes);
+  for (size_t r = 0; r < count; ++r) {
+    const size_t filled = r < filled_rows ? filled_cols : 0;
+    std::memset(target + (r * inner + filled) * element, 0, (cols - filled) * element);
+  }
 }
 
 }  // namespace
@@ -33,14 +40,19 @@ void Stage(const MatrixView& view, size_t row, size_t count, const MatmulShape& 
 absl::Status WeightPacker::PackUp(const ExpertSizes& sizes, const ExpertWeights& weights,
                                   const MatmulShape& shape, const MatmulShape::Split& split,
                                   size_t panel, uint8_t* packed) {
-  const size_t row_bytes = shape.inner() * BytesOf(shape.dtype());
+  const size_t element = BytesOf(shape.dtype());
+  const size_t row_bytes = shape.inner() * element;
   staging_.Resize(split.columns * row_bytes);
   const size_t first = panel * split.columns;
-  for (size_t column = first; column < first + split.columns; column += kInterleave) {
-    const bool is_gate = sizes.gated && column / kInterleave % 2 == 0;
-    const size_t row = column / (sizes.turns() * kInterleave) * kInterleave;
-    Stage(is_gate ? weights.gate : weights.up, row, kInterleave, shape,
-          staging_.data() + (column - first) * row_bytes);
+  const size_t together = ColumnsTogether(weights.up, shape.inner());
+  for (size_t col = 0; col < shape.inner(); col += together) {
+    const size_t cols = std::min(together, shape.inner() - col);
+    for (size_t column = first; column < first + split.columns; column += kInterleave) {
+      const bool is_gate = sizes.gated && column / kInterleave % 2 == 0;
+      const size_t row = column / (sizes.turns() * kInterleave) * kInterleave;
+      Stage(is_gate ? weights.gate : weights.up, row, kInterleave, col, cols, shape.dtype(),
+            shape.inner(), staging_.data() + (column - first) * row_bytes + col * element);
+    }
   }
   return shape.PackPanel(split, staging_.data(), packed);
 }
@@ -49,7 +61,8 @@ absl::Status WeightPacker::PackDown(const ExpertWeights& weights, const MatmulSh
                                     const MatmulShape::Split& split, size_t panel,
                                     uint8_t* packed) {
   staging_.Resize(split.columns * shape.inner() * BytesOf(shape.dtype()));
-  Stage(weights.down, panel * split.columns, split.columns, shape, staging_.data());
+  Stage(weights.down, panel * split.columns, split.columns, 0, shape.inner(), shape.dtype(),
+        shape.inner(), staging_.data());
   return shape.PackPanel(split, staging_.data(), packed);
 }
 

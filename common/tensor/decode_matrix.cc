@@ -1,45 +1,22 @@
 #include "common/tensor/decode_matrix.h"
 
 #include <algorithm>
-#include <array>
 #include <bit>
-#include <cmath>
 #include <cstring>
 #include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/tensor/decode_kernels.h"
+#include "common/tensor/matrix_tile.h"
 
 namespace expertmesh {
 namespace {
 
-// 1 sign, 4 exponent (bias 7) and 3 mantissa bits; no infinity, NaN is all ones (OCP FP8 E4M3).
-float FromF8E4M3(uint8_t bits) {
-  const uint32_t exponent = (bits >> 3) & 15u;
-  const uint32_t mantissa = bits & 7u;
-  if (exponent == 15 && mantissa == 7) {
-    return std::numeric_limits<float>::quiet_NaN();
-  }
-  const float magnitude =
-      exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -9)
-                    : std::ldexp(static_cast<float>(8 + mantissa), static_cast<int>(exponent) - 10);
-  return (bits & 0x80u) != 0 ? -magnitude : magnitude;
-}
-
-// 1 sign, 2 exponent and 1 mantissa bits (OCP MX FP4 E2M1).
-constexpr std::array<float, 16> kF4 = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
-                                       -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
-
-const std::array<float, 256>& F8Table() {
-  static const std::array<float, 256> table = [] {
-    std::array<float, 256> values{};
-    for (size_t bits = 0; bits < values.size(); ++bits) {
-      values[bits] = FromF8E4M3(static_cast<uint8_t>(bits));
-    }
-    return values;
-  }();
-  return table;
-}
+// Elements decoded at a time.
+constexpr size_t kRun = 1024;
+// Rows of a transposed matrix that are worth the visit to a column, which is on a page of its own.
+constexpr size_t kBand = 256;
 
 // 2^(byte - 127); 255 is NaN. The smallest, 2^-127, is a float32 subnormal.
 float FromE8M0(uint8_t byte) {
@@ -49,9 +26,13 @@ float FromE8M0(uint8_t byte) {
   return byte == 0 ? std::bit_cast<float>(0x00400000u) : std::bit_cast<float>(uint32_t{byte} << 23);
 }
 
-float ScaleAt(const BlockScales& scales, size_t row, size_t block_col) {
-  const size_t index =
-      (row + scales.row_offset) / scales.block_rows * scales.row_stride + block_col;
+// Of element (row, column); 1 without scales.
+float ScaleAt(const BlockScales& scales, size_t row, size_t column) {
+  if (scales.empty()) {
+    return 1.0f;
+  }
+  const size_t index = (row + scales.row_offset) / scales.block_rows * scales.row_stride +
+                       (column + scales.col_offset) / scales.block_cols;
   if (scales.dtype == DType::kF8E8M0) {
     return FromE8M0(scales.data[index]);
   }
@@ -60,27 +41,106 @@ float ScaleAt(const BlockScales& scales, size_t row, size_t block_col) {
   return scale;
 }
 
-void DecodeElements(const MatrixView& view, size_t row, size_t begin, size_t count, float* target) {
-  const size_t first = row * view.row_stride + begin * view.col_stride;
+// Columns from `column` on, at most `count`, that share a scale.
+size_t SameScale(const BlockScales& scales, size_t column, size_t count) {
+  return scales.empty() ? count
+                        : std::min(count, scales.block_cols -
+                                              (column + scales.col_offset) % scales.block_cols);
+}
+
+// Below, `source` is where the bytes of element (row, column) are, and the `count` elements from
+// there on lie side by side; `type` is kF32 or kBF16.
+
+void DecodeF8(const MatrixView& view, size_t row, size_t column, size_t count,
+              const uint8_t* source, DType type, uint8_t* target) {
+  const DecodeKernels& kernels = GetDecodeKernels();
+  for (size_t done = 0; done < count;) {
+    const size_t run = SameScale(view.scales, column + done, count - done);
+    const float scale = ScaleAt(view.scales, row, column + done);
+    if (type == DType::kBF16) {
+      kernels.f8_to_bf16(source + done, run, scale, reinterpret_cast<uint16_t*>(target) + done);
+    } else {
+      kernels.f8_to_f32(source + done, run, scale, reinterpret_cast<float*>(target) + done);
+    }
+    done += run;
+  }
+}
+
+// Blocks whose elements are not all asked for, or do not start a byte, pass through a whole one.
+void DecodeF4(const MatrixView& view, size_t row, size_t column, size_t count, DType type,
+              uint8_t* target) {
+  const DecodeKernels& kernels = GetDecodeKernels();
+  for (size_t done = 0; done < count;) {
+    const size_t element = row * view.row_stride + column + done;
+    const uint8_t* const source = view.data + element / 2;
+    const size_t run = SameScale(view.scales, column + done, count - done);
+    float scales[kF4MaxBlocks];
+    size_t blocks = 0;
+    while (element % 2 == 0 && blocks < kF4MaxBlocks) {
+      const size_t next = done + blocks * kF4Block;
+      if (SameScale(view.scales, column + next, count - next) < kF4Block) {
+        break;
+      }
+      scales[blocks++] = ScaleAt(view.scales, row, column + next);
+    }
+    uint8_t* const out = target + done * BytesOf(type);
+    if (blocks > 0) {
+      type == DType::kBF16
+          ? kernels.f4_to_bf16(source, blocks, scales, reinterpret_cast<uint16_t*>(out))
+          : kernels.f4_to_f32(source, blocks, scales, reinterpret_cast<float*>(out));
+      done += blocks * kF4Block;
+      continue;
+    }
+    const size_t skip = element % 2;
+    const size_t part = std::min(run, kF4Block - skip);
+    uint8_t block[kF4Block / 2] = {};
+    std::memcpy(block, source, (skip + part + 1) / 2);
+    float values[kF4Block];
+    const float scale = ScaleAt(view.scales, row, column + done);
+    kernels.f4_to_f32(block, 1, &scale, values);
+    ConvertElements(DType::kF32, values + skip, type, out, part);
+    done += part;
+  }
+}
+
+// Of the activation types, scaled.
+void DecodeScaled(const MatrixView& view, size_t row, size_t column, size_t count,
+                  const uint8_t* source, DType type, uint8_t* target) {
+  float values[kRun];
+  for (size_t done = 0; done < count;) {
+    const size_t run = std::min(kRun, SameScale(view.scales, column + done, count - done));
+    const float scale = ScaleAt(view.scales, row, column + done);
+    ConvertElements(view.dtype, source + done * BytesOf(view.dtype), DType::kF32, values, run);
+    for (size_t i = 0; i < run; ++i) {
+      values[i] *= scale;
+    }
+    ConvertElements(DType::kF32, values, type, target + done * BytesOf(type), run);
+    done += run;
+  }
+}
+
+void DecodeRun(const MatrixView& view, size_t row, size_t column, size_t count,
+               const uint8_t* source, DType type, uint8_t* target) {
   if (view.dtype == DType::kF4) {
-    for (size_t i = 0; i < count; ++i) {
-      const uint8_t byte = view.data[(first + i) / 2];
-      target[i] = kF4[(first + i) % 2 == 0 ? byte & 15u : byte >> 4];
-    }
+    DecodeF4(view, row, column, count, type, target);
   } else if (view.dtype == DType::kF8E4M3) {
-    const std::array<float, 256>& table = F8Table();
-    for (size_t i = 0; i < count; ++i) {
-      target[i] = table[view.data[first + i * view.col_stride]];
-    }
-  } else if (view.col_stride == 1) {
-    ConvertElements(view.dtype, view.data + first * BytesOf(view.dtype), DType::kF32, target,
-                    count);
+    DecodeF8(view, row, column, count, source, type, target);
+  } else if (!view.scales.empty()) {
+    DecodeScaled(view, row, column, count, source, type, target);
   } else {
-    const size_t bytes = BytesOf(view.dtype);
-    for (size_t i = 0; i < count; ++i) {
-      ConvertElements(view.dtype, view.data + (first + i * view.col_stride) * bytes, DType::kF32,
-                      target + i, 1);
-    }
+    ConvertElements(view.dtype, source, type, target, count);
+  }
+}
+
+// A tile of at most kTile by kTile elements that are not side by side.
+void DecodeStrided(const MatrixView& view, size_t row, size_t rows, size_t column, size_t cols,
+                   DType type, uint8_t* target, size_t stride) {
+  uint8_t tile[kTile * kTile * sizeof(float)];
+  const size_t bytes = BytesOf(view.dtype);
+  CollectTile(view, row, rows, column, cols, tile);
+  for (size_t r = 0; r < rows; ++r) {
+    DecodeRun(view, row + r, column, cols, tile + r * kTile * bytes, type,
+              target + r * stride * BytesOf(type));
   }
 }
 
@@ -115,30 +175,30 @@ absl::Status CheckDecodable(absl::string_view what, const MatrixView& view) {
 }
 
 void DecodeRow(const MatrixView& view, size_t row, size_t begin, size_t count, float* target) {
-  EXPERTMESH_CHECK(row < view.rows && begin + count <= view.cols);
-  DecodeElements(view, row, begin, count, target);
-  if (view.scales.empty()) {
-    return;
-  }
-  const size_t block = view.scales.block_cols;
-  for (size_t done = 0; done < count;) {
-    const size_t column = begin + done + view.scales.col_offset;
-    const size_t run = std::min(count - done, block - column % block);
-    const float scale = ScaleAt(view.scales, row, column / block);
-    for (size_t i = done; i < done + run; ++i) {
-      target[i] *= scale;
-    }
-    done += run;
-  }
+  DecodeTile(view, row, 1, begin, count, DType::kF32, target, count);
 }
 
 void DecodeTile(const MatrixView& view, size_t row, size_t rows, size_t col, size_t cols,
                 DType type, void* target, size_t stride) {
-  auto* out = static_cast<uint8_t*>(target);
-  std::vector<float> values(cols);
-  for (size_t r = row; r < row + rows; ++r, out += stride * BytesOf(type)) {
-    DecodeRow(view, r, col, cols, values.data());
-    ConvertElements(DType::kF32, values.data(), type, out, cols);
+  EXPERTMESH_CHECK(row + rows <= view.rows && col + cols <= view.cols);
+  EXPERTMESH_CHECK(type == DType::kF32 || type == DType::kBF16);
+  auto* const out = static_cast<uint8_t*>(target);
+  const size_t row_bytes = stride * BytesOf(type);
+  if (view.col_stride == 1) {
+    for (size_t r = 0; r < rows; ++r) {
+      const size_t first = ((row + r) * view.row_stride + col) * BitsOf(view.dtype) / 8;
+      DecodeRun(view, row + r, col, cols, view.data + first, type, out + r * row_bytes);
+    }
+    return;
+  }
+  for (size_t band = 0; band < rows; band += kBand) {
+    const size_t band_end = std::min(rows, band + kBand);
+    for (size_t c = 0; c < cols; c += kTile) {
+      for (size_t r = band; r < band_end; r += kTile) {
+        DecodeStrided(view, row + r, std::min(kTile, rows - r), col + c, std::min(kTile, cols - c),
+                      type, out + r * row_bytes + c * BytesOf(type), stride);
+      }
+    }
   }
 }
 

@@ -19,7 +19,7 @@ absl::Status CheckDecodable(absl::string_view what, const MatrixView& view);
 // `view` has passed CheckDecodable. Thread-safe.
 void DecodeRow(const MatrixView& view, size_t row, size_t begin, size_t count, float* target);
 
-// Rows [row, row + rows) of columns [col, col + cols) as `type`, an activation type; the float32
+// Rows [row, row + rows) of columns [col, col + cols) as `type`, kF32 or kBF16; the float32
 // products of scales and elements are rounded once. Row r goes to target + r * stride elements.
 // `view` has passed CheckDecodable. Thread-safe.
 void DecodeTile(const MatrixView& view, size_t row, size_t rows, size_t col, size_t cols,

@@ -1,5 +1,6 @@
 #include "common/tensor/dtype.h"
 
+#include <bit>
 #include <cstring>
 #include <limits>
 
@@ -21,24 +22,37 @@ void StoreUnaligned(void* target, size_t index, T value) {
   std::memcpy(static_cast<uint8_t*>(target) + index * sizeof(T), &value, sizeof(T));
 }
 
+#define EXPERTMESH_INLINE inline __attribute__((always_inline))
+
 struct F32 {
   using Bits = float;
-  static float Decode(float bits) { return bits; }
-  static float Encode(float value) { return value; }
+  EXPERTMESH_INLINE static float Decode(float bits) { return bits; }
+  EXPERTMESH_INLINE static float Encode(float value) { return value; }
 };
 struct BF16 {
   using Bits = uint16_t;
-  static float Decode(uint16_t bits) { return FloatFromBF16(bits); }
-  static uint16_t Encode(float value) { return BF16FromFloat(value); }
+  EXPERTMESH_INLINE static float Decode(uint16_t bits) { return FloatFromBF16(bits); }
+  EXPERTMESH_INLINE static uint16_t Encode(float value) { return BF16FromFloat(value); }
 };
+// Without branches, for vectors.
 struct F16 {
   using Bits = uint16_t;
-  static float Decode(uint16_t bits) { return FloatFromF16(bits); }
-  static uint16_t Encode(float value) { return F16FromFloat(value); }
+  EXPERTMESH_INLINE static float Decode(uint16_t bits) {
+    const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16;
+    const uint32_t magnitude = bits & 0x7fffu;
+    const uint32_t mantissa = bits & 0x3ffu;
+    // Zero or subnormal: mantissa * 2^-24, exact in float.
+    const float small = static_cast<float>(static_cast<int32_t>(mantissa)) * 0x1p-24f;
+    uint32_t value = (magnitude << 13) + (112u << 23);
+    value = magnitude >= 0x7c00u ? 0x7f800000u | (mantissa << 13) : value;
+    value = magnitude < 0x0400u ? std::bit_cast<uint32_t>(small) : value;
+    return std::bit_cast<float>(sign | value);
+  }
+  EXPERTMESH_INLINE static uint16_t Encode(float value) { return F16FromFloat(value); }
 };
 
 template <typename From, typename To>
-void ConvertLoop(const void* source, void* target, size_t count) {
+EXPERTMESH_INLINE void ConvertLoop(const void* source, void* target, size_t count) {
   for (size_t i = 0; i < count; ++i) {
     const float value = From::Decode(LoadUnaligned<typename From::Bits>(source, i));
     StoreUnaligned<typename To::Bits>(target, i, To::Encode(value));
@@ -46,17 +60,57 @@ void ConvertLoop(const void* source, void* target, size_t count) {
 }
 
 template <typename From>
-void ConvertFrom(const void* source, DType to, void* target, size_t count) {
-  switch (to) {
-    case DType::kF32:
-      return ConvertLoop<From, F32>(source, target, count);
-    case DType::kBF16:
-      return ConvertLoop<From, BF16>(source, target, count);
-    case DType::kF16:
-      return ConvertLoop<From, F16>(source, target, count);
-    default:
-      EXPERTMESH_CHECK(IsActivationDType(to));
+EXPERTMESH_INLINE void ConvertFrom(const void* source, DType to, void* target, size_t count) {
+  if (to == DType::kF32) {
+    ConvertLoop<From, F32>(source, target, count);
+  } else if (to == DType::kBF16) {
+    ConvertLoop<From, BF16>(source, target, count);
+  } else {
+    EXPERTMESH_CHECK(to == DType::kF16);
+    ConvertLoop<From, F16>(source, target, count);
   }
+}
+
+EXPERTMESH_INLINE void ConvertAny(DType from, const void* source, DType to, void* target,
+                                  size_t count) {
+  if (from == DType::kF32) {
+    ConvertFrom<F32>(source, to, target, count);
+  } else if (from == DType::kBF16) {
+    ConvertFrom<BF16>(source, to, target, count);
+  } else {
+    EXPERTMESH_CHECK(from == DType::kF16);
+    ConvertFrom<F16>(source, to, target, count);
+  }
+}
+
+// The same loops for the widest vectors this machine has.
+using Convert = void (*)(DType from, const void* source, DType to, void* target, size_t count);
+
+void ConvertGeneric(DType from, const void* source, DType to, void* target, size_t count) {
+  ConvertAny(from, source, to, target, count);
+}
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) void ConvertAvx2(DType from, const void* source, DType to,
+                                                 void* target, size_t count) {
+  ConvertAny(from, source, to, target, count);
+}
+__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq"))) void ConvertAvx512(
+    DType from, const void* source, DType to, void* target, size_t count) {
+  ConvertAny(from, source, to, target, count);
+}
+#endif
+
+Convert ChooseConvert() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
+    return ConvertAvx512;
+  }
+  if (__builtin_cpu_supports("avx2")) {
+    return ConvertAvx2;
+  }
+#endif
+  return ConvertGeneric;
 }
 
 // True when an element has all bits of `exponent` set.
@@ -155,19 +209,7 @@ absl::string_view NameOf(DType dtype) {
   EXPERTMESH_CHECK(false);
 }
 
-float FloatFromF16(uint16_t bits) {
-  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16;
-  const uint32_t exponent = (bits >> 10) & 0x1fu;
-  const uint32_t mantissa = bits & 0x3ffu;
-  if (exponent == 0) {  // Zero or subnormal: mantissa * 2^-24, exact in float.
-    const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;
-    return std::bit_cast<float>(std::bit_cast<uint32_t>(magnitude) | sign);
-  }
-  if (exponent == 0x1fu) {
-    return std::bit_cast<float>(sign | 0x7f800000u | (mantissa << 13));
-  }
-  return std::bit_cast<float>(sign | ((exponent + 112u) << 23) | (mantissa << 13));
-}
+float FloatFromF16(uint16_t bits) { return F16::Decode(bits); }
 
 uint16_t F16FromFloat(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
@@ -195,16 +237,8 @@ void ConvertElements(DType from, const void* source, DType to, void* target, siz
     }
     return;
   }
-  switch (from) {
-    case DType::kF32:
-      return ConvertFrom<F32>(source, to, target, count);
-    case DType::kBF16:
-      return ConvertFrom<BF16>(source, to, target, count);
-    case DType::kF16:
-      return ConvertFrom<F16>(source, to, target, count);
-    default:
-      EXPERTMESH_CHECK(IsActivationDType(from));
-  }
+  static const Convert convert = ChooseConvert();
+  convert(from, source, to, target, count);
 }
 
 bool HasNonFinite(DType dtype, const void* data, size_t count) {

@@ -24,9 +24,6 @@ struct BlockScales {
   size_t col_offset = 0;
 
   bool empty() const { return data == nullptr; }
-  // Blocks that the first `rows` rows, or `cols` columns, of the matrix touch.
-  size_t BlockRows(size_t rows) const { return (row_offset + rows + block_rows - 1) / block_rows; }
-  size_t BlockCols(size_t cols) const { return (col_offset + cols + block_cols - 1) / block_cols; }
 };
 
 // A matrix [rows, cols] with any strides: a weight as it lies in a checkpoint, which may be a part

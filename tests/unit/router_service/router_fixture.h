@@ -40,6 +40,10 @@ class FakeBackend final : public Backend {
     packed_as = options;
     return std::make_shared<const Packed>();
   }
+  absl::StatusOr<uint64_t> PackedBytes(const ExpertOptions&, const ExpertWeights&,
+                                       IntermediateSlice) override {
+    return 1;
+  }
   absl::Status Compute(const GroupedBatch& batch) override {
     const float* rows = static_cast<const float*>(batch.hidden_states);
     for (size_t i = 0; i < batch.rows * batch.d_model; ++i) {

@@ -29,6 +29,8 @@ struct BackendCase {
   std::function<absl::StatusOr<std::unique_ptr<Backend>>(int threads)> make;
   // Bound on the norm-wise relative error of a row.
   double tolerance = 0.0;
+  // Packed experts hold weights as they are stored, and not in the compute type.
+  bool stores_checkpoint_bytes = false;
   // Empty, or why this machine cannot run it.
   std::string skip;
 };

@@ -1,6 +1,8 @@
 #include "common/experts/cpu_backend.h"
 
+#include <cstring>
 #include <memory>
+#include <numeric>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -9,10 +11,14 @@
 namespace expertmesh {
 namespace {
 
-BackendCase CpuCase(std::string name, DType dtype, double tolerance) {
+BackendCase CpuCase(std::string name, DType dtype, double tolerance,
+                    WeightStorage storage = WeightStorage::kExpanded) {
   BackendCase backend_case;
   backend_case.name = std::move(name);
-  backend_case.make = [dtype](int threads) { return MakeCpuBackend({dtype, threads}); };
+  backend_case.make = [dtype, storage](int threads) {
+    return MakeCpuBackend({dtype, threads, storage});
+  };
+  backend_case.stores_checkpoint_bytes = storage == WeightStorage::kCompressed;
   backend_case.tolerance = tolerance;
   if (dtype == DType::kBF16 && !CpuSupportsBF16()) {
     backend_case.skip = "this CPU has no bf16";
@@ -20,16 +26,100 @@ BackendCase CpuCase(std::string name, DType dtype, double tolerance) {
   return backend_case;
 }
 
-INSTANTIATE_TEST_SUITE_P(Cpu, BackendConformance,
-                         testing::Values(CpuCase("f32", DType::kF32, 1e-5),
-                                         CpuCase("bf16", DType::kBF16, 1e-2)),
-                         [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Cpu, BackendConformance,
+    testing::Values(CpuCase("f32", DType::kF32, 1e-5), CpuCase("bf16", DType::kBF16, 1e-2),
+                    CpuCase("f32_compressed", DType::kF32, 1e-5, WeightStorage::kCompressed),
+                    CpuCase("bf16_compressed", DType::kBF16, 1e-2, WeightStorage::kCompressed)),
+    [](const auto& info) { return info.param.name; });
 
 std::unique_ptr<Backend> MakeF32() {
   CpuBackendOptions options;
   options.compute_dtype = DType::kF32;
   options.threads = 1;
   return *MakeCpuBackend(options);
+}
+
+// Whether expanded once or for every use: the same bits, for any number of threads and rows.
+TEST(CpuBackendTest, CompressedWeightsGiveTheSameBits) {
+  std::mt19937 random(11);
+  std::vector<DType> types = {DType::kF32};
+  if (CpuSupportsBF16()) {
+    types.push_back(DType::kBF16);
+  }
+  const Storage storages[] = {Storage::F8(DType::kF32), Storage::F4().InTurns(),
+                              Storage::Plain(DType::kBF16).Transposed(1).InTurns(),
+                              Storage::Plain(DType::kF32)};
+  for (const Storage& storage : storages) {
+    for (const ExpertOptions& options :
+         {ExpertOptions{1100, 600, Activation::kClampedSwiglu, true, true},
+          ExpertOptions{140, 204, Activation::kRelu, false, true}}) {
+      const size_t d = options.d_model;
+      const TestExpert a(random, options, storage), b(random, options, storage);
+      // Two experts of so many rows in turns; the second rows' blocks are many.
+      for (const size_t rows : {1, 5, 600}) {
+        const std::vector<float> hidden = RandomValues(random, rows * d, 1.0f, DType::kF32);
+        std::vector<uint32_t> row_begin(rows + 1);
+        std::iota(row_begin.begin(), row_begin.end(), 0u);
+        const std::vector<float> weights = RandomValues(random, rows, 1.0f, DType::kF32);
+        for (const DType type : types) {
+          AlignedBuffer x(rows * d * BytesOf(type));
+          ConvertElements(DType::kF32, hidden.data(), type, x.data(), rows * d);
+          const auto run = [&](WeightStorage weight_storage, int threads) {
+            const auto backend = *MakeCpuBackend({type, threads, weight_storage});
+            const auto first = *backend->Pack(options, a.weights(), {1, 2});
+            const auto second = *backend->Pack(options, b.weights(), {});
+            std::vector<const PackedExpert*> experts;
+            for (size_t row = 0; row < rows; ++row) {
+              experts.push_back(row % 7 == 0 ? first.get() : second.get());
+            }
+            std::vector<float> partials(rows * d);
+            EXPECT_TRUE(backend
+                            ->Compute({x.data(), rows, d, row_begin, experts, weights,
+                                       ApplyWeight::kOutput, partials.data()})
+                            .ok());
+            return partials;
+          };
+          const auto expanded = run(WeightStorage::kExpanded, 2);
+          for (const int threads : {1, 2, 5}) {
+            const auto compressed = run(WeightStorage::kCompressed, threads);
+            EXPECT_EQ(std::memcmp(compressed.data(), expanded.data(), expanded.size() * 4), 0)
+                << storage << ", " << rows << " rows, " << threads << " threads";
+          }
+        }
+      }
+    }
+  }
+}
+
+// What is kept is what the checkpoint has, and nothing of the checkpoint is needed afterwards.
+TEST(CpuBackendTest, CompressedExpertsKeepTheirBytes) {
+  std::mt19937 random(12);
+  const auto backend = *MakeCpuBackend({DType::kF32, 1, WeightStorage::kCompressed});
+  const ExpertOptions options = {1024, 512, Activation::kClampedSwiglu, true, true};
+  auto expert = std::make_unique<TestExpert>(random, options, Storage::F4().InTurns());
+  for (const IntermediateSlice slice : {IntermediateSlice{0, 1}, IntermediateSlice{1, 4}}) {
+    const auto packed = *backend->Pack(options, expert->weights(), slice);
+    const size_t width = 512 / slice.count;
+    const size_t matrices = 3 * 1024 * width / 2 + 3 * 1024 * width / 32;
+    const size_t biases = (2 * width + (slice.index == 0 ? 1024 : 0)) * sizeof(float);
+    EXPECT_GE(packed->bytes(), matrices + biases);
+    EXPECT_LE(packed->bytes(), matrices + biases + 4096);
+  }
+  const auto packed = *backend->Pack(options, expert->weights(), {});
+  const std::vector<float> hidden = RandomValues(random, 1024, 1.0f, DType::kF32);
+  std::vector<double> expected(1024, 0.0);
+  expert->Apply({hidden.begin(), hidden.end()}, 1.0, DType::kF32, &expected);
+  expert.reset();
+  std::vector<float> partials(1024);
+  const std::vector<uint32_t> row_begin = {0, 1};
+  const std::vector<const PackedExpert*> experts = {packed.get()};
+  const std::vector<float> weights = {1.0f};
+  ASSERT_TRUE(backend
+                  ->Compute({hidden.data(), 1, 1024, row_begin, experts, weights,
+                             ApplyWeight::kOutput, partials.data()})
+                  .ok());
+  EXPECT_LE(RelativeError(partials.data(), expected), 1e-5);
 }
 
 TEST(CpuBackendTest, RefusesBadOptions) {

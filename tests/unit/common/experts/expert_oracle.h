@@ -14,7 +14,7 @@
 #include "common/model/model_description.h"
 #include "common/tensor/dtype.h"
 #include "common/tensor/matrix_view.h"
-#include "tests/unit/common/experts/stored_matrix.h"
+#include "tests/unit/common/tensor/stored_matrix.h"
 
 namespace expertmesh {
 

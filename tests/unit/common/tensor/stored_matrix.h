@@ -1,7 +1,7 @@
 // Random matrices stored in every way that a checkpoint may store them, next to the values that
 // they stand for, told by the formats' definitions.
-#ifndef EXPERTMESH_TESTS_UNIT_COMMON_EXPERTS_STORED_MATRIX_H_
-#define EXPERTMESH_TESTS_UNIT_COMMON_EXPERTS_STORED_MATRIX_H_
+#ifndef EXPERTMESH_TESTS_UNIT_COMMON_TENSOR_STORED_MATRIX_H_
+#define EXPERTMESH_TESTS_UNIT_COMMON_TENSOR_STORED_MATRIX_H_
 
 #include <cmath>
 #include <cstddef>
@@ -195,4 +195,4 @@ class StoredMatrix {
 
 }  // namespace expertmesh
 
-#endif  // EXPERTMESH_TESTS_UNIT_COMMON_EXPERTS_STORED_MATRIX_H_
+#endif  // EXPERTMESH_TESTS_UNIT_COMMON_TENSOR_STORED_MATRIX_H_
