@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/base/status_macros.h"
+#include "common/model/expert_slice.h"
 
 namespace expertmesh {
 namespace {
@@ -44,13 +45,12 @@ HostedExpert::HostedExpert(std::shared_ptr<MemoryLedger> ledger, uint64_t ledger
                            std::shared_ptr<const PackedExpert> packed, IntermediateSlice slice)
     : ledger_(std::move(ledger)),
       ledger_id_(ledger_id),
-      bytes_(packed->bytes()),
       packed_(std::move(packed)),
       slice_(slice) {}
 
 HostedExpert::~HostedExpert() {
   packed_.reset();
-  ledger_->Leave(ledger_id_, bytes_);
+  ledger_->Leave(ledger_id_);
 }
 
 HostedExperts::Turn::Turn(HostedExperts* owner) : owner_(owner) {
@@ -77,9 +77,10 @@ HostedExperts::HostedExperts(std::shared_ptr<const MoeCheckpoint> checkpoint, Ba
   EXPERTMESH_CHECK(options_.load_threads >= 1);
 }
 
-uint64_t HostedExperts::EstimateBytes(const ExpertOptions& expert, IntermediateSlice slice) const {
-  return uint64_t{3} * expert.d_model * (expert.intermediate_size / slice.count) *
-         BytesOf(backend_->compute_dtype());
+uint64_t HostedExperts::BytesAhead(const MoeLayerDescription& layer, uint32_t expert,
+                                   IntermediateSlice slice) const {
+  const absl::StatusOr<ExpertWeights> weights = checkpoint_->Expert(layer.layer, expert);
+  return weights.ok() ? backend_->PackedBytes(layer.expert, *weights, slice).value_or(0) : 0;
 }
 
 absl::Status HostedExperts::PlanOne(const LayerExperts& wanted, const Layers& held,
@@ -93,7 +94,7 @@ absl::Status HostedExperts::PlanOne(const LayerExperts& wanted, const Layers& he
         found == held.end() ? nullptr : found->second->experts[expert].get();
     if (present == nullptr) {
       items->push_back(
-          {layer, expert, wanted.slice, EstimateBytes(layer->expert, wanted.slice), nullptr});
+          {layer, expert, wanted.slice, BytesAhead(*layer, expert, wanted.slice), nullptr});
     } else if (present->slice() != wanted.slice) {
       return absl::FailedPreconditionError(
           absl::StrCat("layer ", wanted.layer, " expert ", expert, " is held as slice ",
@@ -131,7 +132,7 @@ absl::Status HostedExperts::CheckLoad(absl::Span<const LayerExperts> request) co
   ASSIGN_OR_RETURN(const std::vector<Item> items, Plan(request));
   uint64_t bytes = 0;
   for (const Item& item : items) {
-    bytes += item.estimated_bytes;
+    bytes += item.reserved_bytes;
   }
   RETURN_IF_ERROR(ledger_->Reserve(bytes));
   ledger_->Unreserve(bytes);
@@ -144,7 +145,7 @@ absl::StatusOr<uint64_t> HostedExperts::Load(absl::Span<const LayerExperts> requ
   ASSIGN_OR_RETURN(std::vector<Item> items, Plan(request));
   uint64_t bytes = 0;
   for (const Item& item : items) {
-    bytes += item.estimated_bytes;
+    bytes += item.reserved_bytes;
   }
   RETURN_IF_ERROR(ledger_->Reserve(bytes));
 
@@ -173,7 +174,7 @@ absl::StatusOr<uint64_t> HostedExperts::Load(absl::Span<const LayerExperts> requ
   }
   for (const Item& item : items) {
     if (item.loaded == nullptr) {
-      ledger_->Unreserve(item.estimated_bytes);
+      ledger_->Unreserve(item.reserved_bytes);
     }
   }
   RETURN_IF_ERROR(status);
@@ -189,7 +190,8 @@ absl::Status HostedExperts::PackOne(Item* item) {
   ASSIGN_OR_RETURN(std::shared_ptr<const PackedExpert> packed,
                    backend_->Pack(item->layer->expert, weights, item->slice));
   uint64_t id = 0;
-  RETURN_IF_ERROR(ledger_->Enter(item->estimated_bytes, packed->bytes(), &id));
+  const ExpertMemory memory = {packed->bytes(), StoredBytes(SliceOf(weights, item->slice))};
+  RETURN_IF_ERROR(ledger_->Enter(item->reserved_bytes, memory, &id));
   item->loaded = std::make_shared<const HostedExpert>(ledger_, id, std::move(packed), item->slice);
   return absl::OkStatus();
 }

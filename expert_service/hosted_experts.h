@@ -39,7 +39,6 @@ class HostedExpert {
  private:
   const std::shared_ptr<MemoryLedger> ledger_;
   const uint64_t ledger_id_;
-  const uint64_t bytes_;
   std::shared_ptr<const PackedExpert> packed_;
   const IntermediateSlice slice_;
 };
@@ -54,7 +53,7 @@ struct HostedLayer {
 };
 
 struct HostedExpertsOptions {
-  // Largest sum of packed weights, in bytes; 0: no limit.
+  // Largest sum of weights held, in bytes; 0: no limit.
   uint64_t memory_limit_bytes = 0;
   // Threads that pack at the same time; at least 1.
   int load_threads = 1;
@@ -109,7 +108,7 @@ class HostedExperts {
     const MoeLayerDescription* layer;
     uint32_t expert;
     IntermediateSlice slice;
-    uint64_t estimated_bytes;
+    uint64_t reserved_bytes;
     std::shared_ptr<const HostedExpert> loaded;
   };
   using Layers = absl::flat_hash_map<uint32_t, std::shared_ptr<const HostedLayer>>;
@@ -128,7 +127,9 @@ class HostedExperts {
   absl::StatusOr<std::vector<Item>> Plan(absl::Span<const LayerExperts> request) const;
   absl::Status PlanOne(const LayerExperts& wanted, const Layers& held,
                        std::vector<Item>* items) const;
-  uint64_t EstimateBytes(const ExpertOptions& expert, IntermediateSlice slice) const;
+  // What the expert will hold. 0 when its weights cannot be read or packed: packing tells why.
+  uint64_t BytesAhead(const MoeLayerDescription& layer, uint32_t expert,
+                      IntermediateSlice slice) const;
   absl::Status PackAll(absl::Span<Item> items, const std::function<void()>& one_done);
   absl::Status PackOne(Item* item);
   void PublishItems(absl::Span<const Item> items);

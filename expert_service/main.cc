@@ -39,7 +39,10 @@ ABSL_FLAG(std::string, slice, "", "i/n: hold the i-th of n parts of the intermed
 ABSL_FLAG(std::string, compute_dtype, "auto",
           "f32, bf16, or auto: bf16 for a BF16 checkpoint where the machine can, else f32");
 ABSL_FLAG(int, threads, 0, "Threads that compute and load; 0: one per core");
-ABSL_FLAG(uint64_t, memory_limit_bytes, 0, "Most bytes of packed weights; 0: no limit");
+ABSL_FLAG(std::string, weights, "expanded",
+          "expanded: weights are unpacked to the compute type at load; compressed: kept as in the "
+          "checkpoint and expanded for each use, slower but smaller where that is quantised");
+ABSL_FLAG(uint64_t, memory_limit_bytes, 0, "Most bytes of weights held; 0: no limit");
 ABSL_FLAG(uint32_t, max_batch_rows, 8192, "Largest batch, and most rows computed together");
 ABSL_FLAG(uint64_t, max_queue_rows, 65536, "Rows that may wait; more are refused");
 ABSL_FLAG(uint64_t, max_message_bytes, uint64_t{8} << 20, "Largest frame accepted");
@@ -126,9 +129,10 @@ absl::Status LoadAndLog(Node* node, const std::vector<LayerExperts>& selection) 
     }
   });
   if (status.ok()) {
-    spdlog::info("ready after {:.1f} s, {} bytes of weights",
-                 absl::ToDoubleSeconds(Clock::Real()->Now() - start),
-                 node->Describe().memory().weights_bytes());
+    const v1::MemoryUsage memory = node->Describe().memory();
+    spdlog::info("ready after {:.1f} s, {} bytes of weights ({}), {} in the checkpoint",
+                 absl::ToDoubleSeconds(Clock::Real()->Now() - start), memory.weights_bytes(),
+                 absl::GetFlag(FLAGS_weights), memory.checkpoint_bytes());
   } else if (absl::IsCancelled(status)) {
     spdlog::info("loading was stopped");
   } else {
@@ -172,6 +176,7 @@ absl::Status Run(const std::vector<char*>& rest) {
       backend_options.compute_dtype,
       ChooseComputeDType(absl::GetFlag(FLAGS_compute_dtype), checkpoint->model().dtype));
   backend_options.threads = threads;
+  ASSIGN_OR_RETURN(backend_options.weights, ParseWeightStorage(absl::GetFlag(FLAGS_weights)));
   ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, MakeCpuBackend(backend_options));
 
   const auto registry = std::make_shared<prometheus::Registry>();

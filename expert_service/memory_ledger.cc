@@ -31,26 +31,30 @@ void MemoryLedger::Unreserve(uint64_t bytes) {
   reserved_ -= bytes;
 }
 
-absl::Status MemoryLedger::Enter(uint64_t reserved, uint64_t actual, uint64_t* id) {
+absl::Status MemoryLedger::Enter(uint64_t reserved, const ExpertMemory& memory, uint64_t* id) {
   absl::MutexLock lock(&mutex_);
   EXPERTMESH_CHECK(reserved <= reserved_);
-  if (actual > reserved) {
-    absl::Status status = CheckLimit(actual - reserved);
+  if (memory.bytes > reserved) {
+    absl::Status status = CheckLimit(memory.bytes - reserved);
     if (!status.ok()) {
       return status;
     }
   }
   reserved_ -= reserved;
-  held_ += actual;
+  held_ += memory.bytes;
+  checkpoint_ += memory.checkpoint_bytes;
   *id = next_id_++;
-  entries_.insert(*id);
+  entries_[*id] = memory;
   return absl::OkStatus();
 }
 
-void MemoryLedger::Leave(uint64_t id, uint64_t bytes) {
+void MemoryLedger::Leave(uint64_t id) {
   absl::MutexLock lock(&mutex_);
-  held_ -= bytes;
-  entries_.erase(id);
+  const auto entry = entries_.find(id);
+  EXPERTMESH_CHECK(entry != entries_.end());
+  held_ -= entry->second.bytes;
+  checkpoint_ -= entry->second.checkpoint_bytes;
+  entries_.erase(entry);
   left_.SignalAll();
 }
 
@@ -71,6 +75,11 @@ uint64_t MemoryLedger::used_bytes() const {
 uint64_t MemoryLedger::held_bytes() const {
   absl::MutexLock lock(&mutex_);
   return held_;
+}
+
+uint64_t MemoryLedger::checkpoint_bytes() const {
+  absl::MutexLock lock(&mutex_);
+  return checkpoint_;
 }
 
 }  // namespace expertmesh

@@ -1,16 +1,24 @@
-// Accounts for the memory of packed weights and tells when experts are gone for good.
+// Accounts for the memory of weights and tells when experts are gone for good.
 #ifndef EXPERTMESH_EXPERT_SERVICE_MEMORY_LEDGER_H_
 #define EXPERTMESH_EXPERT_SERVICE_MEMORY_LEDGER_H_
 
 #include <cstdint>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/flat_hash_set.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
 
 namespace expertmesh {
+
+// What one expert takes.
+struct ExpertMemory {
+  // Held by the backend.
+  uint64_t bytes = 0;
+  // In the checkpoint: values, scales and biases of its slice.
+  uint64_t checkpoint_bytes = 0;
+};
 
 // Thread-safe. Shared by the experts that it accounts for, so it outlives them all.
 class MemoryLedger {
@@ -23,19 +31,20 @@ class MemoryLedger {
   absl::Status Reserve(uint64_t bytes);
   void Unreserve(uint64_t bytes);
 
-  // Turns `reserved` bytes into `actual` bytes held by a new entry, and returns its id in `*id`.
-  //   RESOURCE_EXHAUSTED  `actual` passes the limit; the reservation is left as it was.
-  absl::Status Enter(uint64_t reserved, uint64_t actual, uint64_t* id);
+  // Turns `reserved` bytes into a new entry that holds `memory`, and returns its id in `*id`.
+  //   RESOURCE_EXHAUSTED  its bytes pass the limit; the reservation is left as it was.
+  absl::Status Enter(uint64_t reserved, const ExpertMemory& memory, uint64_t* id);
   // The entry's memory has been freed.
-  void Leave(uint64_t id, uint64_t bytes);
+  void Leave(uint64_t id);
 
   // Blocks until none of `ids` is left.
   void AwaitGone(absl::Span<const uint64_t> ids) const;
 
   // Held and set aside.
   uint64_t used_bytes() const;
-  // Held by entries.
+  // Held by entries, and what these take in the checkpoint.
   uint64_t held_bytes() const;
+  uint64_t checkpoint_bytes() const;
   uint64_t limit_bytes() const { return limit_bytes_; }
 
  private:
@@ -46,8 +55,9 @@ class MemoryLedger {
   mutable absl::CondVar left_;
   uint64_t reserved_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t held_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t checkpoint_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
-  absl::flat_hash_set<uint64_t> entries_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<uint64_t, ExpertMemory> entries_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace expertmesh

@@ -187,13 +187,14 @@ void Node::OnHostedChange() {
     const absl::MutexLock lock(&mutex_);
     ++version_;
   }
-  metrics_.SetWeightsBytes(hosted_.memory().held_bytes());
+  metrics_.SetWeightsBytes(hosted_.memory().held_bytes(), hosted_.memory().checkpoint_bytes());
   notifier_.Notify();
 }
 
 v1::MemoryUsage Node::Memory() const {
   v1::MemoryUsage memory;
   memory.set_weights_bytes(hosted_.memory().held_bytes());
+  memory.set_checkpoint_bytes(hosted_.memory().checkpoint_bytes());
   memory.set_resident_bytes(ResidentBytes());
   memory.set_limit_bytes(hosted_.memory().limit_bytes());
   return memory;
@@ -268,7 +269,7 @@ absl::StatusOr<v1::LoadExpertsResponse> Node::LoadExperts(const v1::LoadExpertsR
 absl::StatusOr<v1::UnloadExpertsResponse> Node::UnloadExperts(
     const v1::UnloadExpertsRequest& request) {
   ASSIGN_OR_RETURN(const uint64_t unloaded, hosted_.Unload(FromProto(request.experts())));
-  metrics_.SetWeightsBytes(hosted_.memory().held_bytes());
+  metrics_.SetWeightsBytes(hosted_.memory().held_bytes(), hosted_.memory().checkpoint_bytes());
   v1::UnloadExpertsResponse response;
   response.set_unloaded(unloaded);
   *response.mutable_memory() = Memory();

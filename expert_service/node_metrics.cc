@@ -46,9 +46,14 @@ NodeMetrics::NodeMetrics(std::shared_ptr<prometheus::Registry> registry)
                     .Register(*registry_)),
       weights_bytes_(prometheus::BuildGauge()
                          .Name("expertmesh_expert_weights_loaded_bytes")
-                         .Help("Packed weights held")
+                         .Help("Weights held")
                          .Register(*registry_)
                          .Add({})),
+      checkpoint_bytes_(prometheus::BuildGauge()
+                            .Name("expertmesh_expert_weights_checkpoint_bytes")
+                            .Help("What the experts now held take in the checkpoint")
+                            .Register(*registry_)
+                            .Add({})),
       nonfinite_(prometheus::BuildCounter()
                      .Name("expertmesh_expert_nonfinite_tokens_total")
                      .Help("Token rows received with NaN or infinite values")
@@ -95,8 +100,9 @@ void NodeMetrics::NonFinite(size_t tokens) { nonfinite_.Increment(static_cast<do
 
 void NodeMetrics::SetQueueRows(uint64_t rows) { queue_rows_.Set(static_cast<double>(rows)); }
 
-void NodeMetrics::SetWeightsBytes(uint64_t bytes) {
+void NodeMetrics::SetWeightsBytes(uint64_t bytes, uint64_t checkpoint_bytes) {
   weights_bytes_.Set(static_cast<double>(bytes));
+  checkpoint_bytes_.Set(static_cast<double>(checkpoint_bytes));
 }
 
 void NodeMetrics::SetState(v1::NodeState state) {

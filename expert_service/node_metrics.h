@@ -40,7 +40,8 @@ class NodeMetrics {
   void Dropped();
   void NonFinite(size_t tokens);
   void SetQueueRows(uint64_t rows);
-  void SetWeightsBytes(uint64_t bytes);
+  // Weights held, and what these take in the checkpoint.
+  void SetWeightsBytes(uint64_t bytes, uint64_t checkpoint_bytes);
   void SetState(v1::NodeState state);
 
   // Makes the series of an expert appear with 0 before its first token.
@@ -57,6 +58,7 @@ class NodeMetrics {
   prometheus::Histogram& forward_seconds_;
   prometheus::Family<prometheus::Counter>& rejected_;
   prometheus::Gauge& weights_bytes_;
+  prometheus::Gauge& checkpoint_bytes_;
   prometheus::Counter& nonfinite_;
   prometheus::Gauge& queue_rows_;
   prometheus::Family<prometheus::Gauge>& state_;

@@ -14,6 +14,7 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "common/experts/backend.h"
 #include "common/tensor/dtype.h"
 
@@ -24,6 +25,9 @@ namespace expertmesh {
 // expert that it uses, panel by panel, into scratch memory of at most one expert per thread. The
 // results are the same, bit for bit.
 enum class WeightStorage { kExpanded, kCompressed };
+
+// `flag` is the value of --weights: expanded or compressed. INVALID_ARGUMENT otherwise.
+absl::StatusOr<WeightStorage> ParseWeightStorage(absl::string_view flag);
 
 struct CpuBackendOptions {
   // kF32 or kBF16.

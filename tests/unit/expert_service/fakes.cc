@@ -116,9 +116,14 @@ absl::StatusOr<std::shared_ptr<const PackedExpert>> FakeBackend::Pack(const Expe
   ++packed_;
   float code = 0;
   std::memcpy(&code, weights.gate.data, sizeof(code));
-  const size_t bytes = size_t{3} * options.d_model * options.intermediate_size / slice.count *
-                       BytesOf(compute_dtype_);
+  const size_t bytes = PackedBytes(options, weights, slice).value();
   return std::make_shared<const FakePacked>(code, slice, bytes, alive_);
+}
+
+// As wide as the compute type, and biases.
+absl::StatusOr<uint64_t> FakeBackend::PackedBytes(const ExpertOptions& options,
+                                                  const ExpertWeights&, IntermediateSlice slice) {
+  return options.parameters() / slice.count * BytesOf(compute_dtype_);
 }
 
 absl::Status FakeBackend::Compute(const GroupedBatch& batch) {

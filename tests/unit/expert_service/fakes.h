@@ -72,6 +72,8 @@ class FakeBackend final : public Backend {
   absl::StatusOr<std::shared_ptr<const PackedExpert>> Pack(const ExpertOptions& options,
                                                            const ExpertWeights& weights,
                                                            IntermediateSlice slice) override;
+  absl::StatusOr<uint64_t> PackedBytes(const ExpertOptions& options, const ExpertWeights& weights,
+                                       IntermediateSlice slice) override;
   absl::Status Compute(const GroupedBatch& batch) override;
 
   // Compute calls wait from Hold() until Release(); AwaitHeld() returns when one waits.

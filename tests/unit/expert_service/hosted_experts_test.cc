@@ -61,6 +61,22 @@ TEST_F(HostedExpertsTest, LoadsDescribesAndAccounts) {
   EXPECT_EQ(layer->experts[8], nullptr);
 }
 
+// A backend that holds less than the checkpoint has: the limit and what is held follow the backend.
+TEST_F(HostedExpertsTest, AccountsForWhatIsHeldAndForTheCheckpoint) {
+  FakeBackend half(DType::kBF16);
+  HostedExperts hosted(checkpoint_, &half, HostedExpertsOptions{kExpertBytes, 1}, [] {});
+  ASSERT_TRUE(hosted.Load({{{1, {0}, {}}}}, Publish::kTogether).ok());
+  EXPECT_EQ(hosted.memory().held_bytes(), kExpertBytes / 2);
+  EXPECT_EQ(hosted.memory().checkpoint_bytes(), kExpertBytes);
+  EXPECT_FALSE(hosted.CheckLoad({{{1, {1, 2}, {}}}}).ok());
+  ASSERT_TRUE(hosted.Load({{{4, {1, 2}, {1, 2}}}}, Publish::kTogether).ok());
+  EXPECT_EQ(hosted.memory().held_bytes(), kExpertBytes);
+  EXPECT_EQ(hosted.memory().checkpoint_bytes(), 2 * kExpertBytes);
+  ASSERT_TRUE(hosted.Unload({{{4, {1}, {}}}}).ok());
+  EXPECT_EQ(hosted.memory().held_bytes(), 3 * kExpertBytes / 4);
+  EXPECT_EQ(hosted.memory().checkpoint_bytes(), 3 * kExpertBytes / 2);
+}
+
 TEST_F(HostedExpertsTest, WhatIsHeldIsLeftAlone) {
   HostedExperts& hosted = Make();
   ASSERT_TRUE(hosted.Load({{{1, {0, 1}, {}}}}, Publish::kTogether).ok());

@@ -185,7 +185,9 @@ TEST_F(NodeTest, LoadsAndUnloadsWhileServing) {
   EXPECT_EQ(loaded->memory().weights_bytes(), 3 * 3 * kDModel * kIntermediate * 4u);
   EXPECT_EQ(node_->Status().state(), v1::NODE_STATE_READY);
   EXPECT_THAT(node_->Describe().hosted(0).experts(), ElementsAre(0, 5, 9));
+  EXPECT_EQ(loaded->memory().checkpoint_bytes(), 3 * 3 * kDModel * kIntermediate * 4u);
   EXPECT_EQ(Metric("weights_loaded_bytes"), "1728");
+  EXPECT_EQ(Metric("weights_checkpoint_bytes"), "1728");
   EXPECT_EQ(Metric("tokens_total{expert=\"9\",layer=\"1\"}"), "0");
 
   // In use: unloading waits, and the batch is answered.

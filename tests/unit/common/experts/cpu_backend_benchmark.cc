@@ -16,6 +16,7 @@
 #include "common/experts/packed_memory.h"
 #include "common/tensor/aligned_buffer.h"
 #include "common/tensor/dtype.h"
+#include "tests/unit/common/experts/expert_oracle.h"
 
 namespace expertmesh {
 namespace {
@@ -42,42 +43,52 @@ struct Layer {
   size_t bytes = 0;
 };
 
+// How a layer's experts are stored, and what the backend holds of them.
+struct LayerKind {
+  DType compute = DType::kBF16;
+  Storage storage = Storage::Plain(DType::kBF16);
+  WeightStorage weights = WeightStorage::kExpanded;
+
+  friend bool operator==(const LayerKind&, const LayerKind&) = default;
+};
+
+constexpr ExpertOptions kExpert = {kModel, kWidth};
+
 // All experts have the same values: what they are makes no difference to the time.
-Layer MakeLayer(DType dtype, size_t experts) {
+Layer MakeLayer(const LayerKind& kind, const TestExpert& expert, size_t experts) {
   Layer layer;
   CpuBackendOptions options;
-  options.compute_dtype = dtype;
+  options.compute_dtype = kind.compute;
+  options.weights = kind.weights;
   layer.backend = *MakeCpuBackend(options);
-  std::mt19937 random(1);
-  const auto gate = RandomMatrix(random, kModel * kWidth, 0.04f, DType::kBF16);
-  const auto up = RandomMatrix(random, kModel * kWidth, 0.04f, DType::kBF16);
-  const auto down = RandomMatrix(random, kModel * kWidth, 0.07f, DType::kBF16);
-  const ExpertWeights weights = {MatrixView::RowMajor(gate.data(), DType::kBF16, kWidth, kModel),
-                                 MatrixView::RowMajor(up.data(), DType::kBF16, kWidth, kModel),
-                                 MatrixView::RowMajor(down.data(), DType::kBF16, kModel, kWidth)};
   for (size_t e = 0; e < experts; ++e) {
-    layer.experts.push_back(*layer.backend->Pack({kModel, kWidth, Activation::kSilu}, weights, {}));
+    layer.experts.push_back(*layer.backend->Pack(kExpert, expert.weights(), {}));
     layer.bytes += layer.experts.back()->bytes();
   }
   return layer;
 }
 
-const Layer& SharedLayer(DType dtype) {
+const Layer& SharedLayer(const LayerKind& kind) {
   static std::unique_ptr<Layer> layer;
-  if (layer == nullptr || layer->backend->compute_dtype() != dtype) {
+  static LayerKind kind_of_layer;
+  if (layer == nullptr || !(kind_of_layer == kind)) {
     layer.reset();  // Two of them may not fit.
-    layer = std::make_unique<Layer>(MakeLayer(dtype, kExperts));
+    std::mt19937 random(1);
+    layer = std::make_unique<Layer>(
+        MakeLayer(kind, TestExpert(random, kExpert, kind.storage), kExperts));
+    kind_of_layer = kind;
   }
   return *layer;
 }
 
 // Arguments: tokens. Counters: tokens/s; bytes of the weights that were hit, per second; FLOP/s.
-void BM_Layer(benchmark::State& state, DType dtype) {
+void BM_Layer(benchmark::State& state, const LayerKind& kind) {
+  const DType dtype = kind.compute;
   if (dtype == DType::kBF16 && !CpuSupportsBF16()) {
     state.SkipWithError("this CPU has no bf16");
     return;
   }
-  const Layer& layer = SharedLayer(dtype);
+  const Layer& layer = SharedLayer(kind);
   const size_t tokens = static_cast<size_t>(state.range(0));
   std::mt19937 random(2);
   const auto values = RandomMatrix(random, tokens * kModel, 1.0f, dtype);
@@ -204,15 +215,17 @@ void BM_BestProduct(benchmark::State& state, DType dtype) {
                          benchmark::Counter::kIsRate);
 }
 
-// Packing as a node loads its experts: from bf16 matrices in memory, one thread.
-void BM_Pack(benchmark::State& state, DType dtype) {
-  if (dtype == DType::kBF16 && !CpuSupportsBF16()) {
+// Packing as a node loads its experts: from matrices in memory, one thread.
+void BM_Pack(benchmark::State& state, const LayerKind& kind) {
+  if (kind.compute == DType::kBF16 && !CpuSupportsBF16()) {
     state.SkipWithError("this CPU has no bf16");
     return;
   }
+  std::mt19937 random(1);
+  const TestExpert expert(random, kExpert, kind.storage);
   size_t experts = 0;
   for (auto _ : state) {
-    benchmark::DoNotOptimize(MakeLayer(dtype, 16));
+    benchmark::DoNotOptimize(MakeLayer(kind, expert, 16));
     experts += 16;
   }
   state.counters["experts/s"] =
@@ -228,26 +241,34 @@ BENCHMARK_CAPTURE(BM_BestProduct, f32, DType::kF32)
     ->UseRealTime()
     ->MeasureProcessCPUTime()
     ->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(BM_Pack, bf16, DType::kBF16)
-    ->UseRealTime()
-    ->MeasureProcessCPUTime()
-    ->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(BM_Layer, bf16, DType::kBF16)
-    ->Arg(1)
-    ->Arg(8)
-    ->Arg(64)
-    ->Arg(512)
-    ->UseRealTime()
-    ->MeasureProcessCPUTime()
-    ->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(BM_Layer, f32, DType::kF32)
-    ->Arg(1)
-    ->Arg(8)
-    ->Arg(64)
-    ->Arg(512)
-    ->UseRealTime()
-    ->MeasureProcessCPUTime()
-    ->Unit(benchmark::kMillisecond);
+void Timing(benchmark::internal::Benchmark* benchmark) {
+  benchmark->UseRealTime()->MeasureProcessCPUTime()->Unit(benchmark::kMillisecond);
+}
+void Tokens(benchmark::internal::Benchmark* benchmark) {
+  Timing(benchmark->Arg(1)->Arg(8)->Arg(64)->Arg(512));
+}
+
+constexpr WeightStorage kCompressed = WeightStorage::kCompressed;
+const LayerKind kBF16 = {};
+const LayerKind kF32 = {DType::kF32, Storage::Plain(DType::kBF16)};
+const LayerKind kTransposed = {DType::kBF16, Storage::Plain(DType::kBF16).Transposed(0)};
+const LayerKind kF8 = {DType::kBF16, Storage::F8(DType::kF32)};
+const LayerKind kF4 = {DType::kBF16, Storage::F4().InTurns()};
+const LayerKind kBF16Compressed = {DType::kBF16, Storage::Plain(DType::kBF16), kCompressed};
+const LayerKind kF8Compressed = {DType::kBF16, Storage::F8(DType::kF32), kCompressed};
+const LayerKind kF4Compressed = {DType::kBF16, Storage::F4().InTurns(), kCompressed};
+
+BENCHMARK_CAPTURE(BM_Pack, bf16, kBF16)->Apply(Timing);
+BENCHMARK_CAPTURE(BM_Pack, bf16_transposed, kTransposed)->Apply(Timing);
+BENCHMARK_CAPTURE(BM_Pack, f8, kF8)->Apply(Timing);
+BENCHMARK_CAPTURE(BM_Pack, f4, kF4)->Apply(Timing);
+BENCHMARK_CAPTURE(BM_Pack, f8_compressed, kF8Compressed)->Apply(Timing);
+BENCHMARK_CAPTURE(BM_Pack, f4_compressed, kF4Compressed)->Apply(Timing);
+BENCHMARK_CAPTURE(BM_Layer, bf16, kBF16)->Apply(Tokens);
+BENCHMARK_CAPTURE(BM_Layer, bf16_compressed, kBF16Compressed)->Apply(Tokens);
+BENCHMARK_CAPTURE(BM_Layer, f8_compressed, kF8Compressed)->Apply(Tokens);
+BENCHMARK_CAPTURE(BM_Layer, f4_compressed, kF4Compressed)->Apply(Tokens);
+BENCHMARK_CAPTURE(BM_Layer, f32, kF32)->Apply(Tokens);
 
 }  // namespace
 }  // namespace expertmesh

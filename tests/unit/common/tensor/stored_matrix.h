@@ -66,6 +66,8 @@ struct Storage {
     storage.in_turns = true;
     return storage;
   }
+  friend bool operator==(const Storage&, const Storage&) = default;
+
   bool quantised() const { return type == DType::kF8E4M3 || type == DType::kF4; }
 };
 
