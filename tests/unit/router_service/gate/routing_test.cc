@@ -509,6 +509,53 @@ TEST(Routing, SparseMixerOfTiesZerosAndInfinities) {
   EXPECT_THAT(Route(options, {1, kNan, 2, kNan}).ids, ElementsAre(1, 3));
 }
 
+TEST(Routing, SparseMixerMeasuresNegativeLogitsByTheirOwnSize) {
+  RoutingOptions options = Options(4, 2);
+  options.choice = Choice::kSparseMixer;
+  options.sparse_mixer_epsilon = 0.01f;
+  const Routed routed = Route(options, {-1.0f, -1.01f, -5.0f, -2.0f});
+  EXPECT_THAT(routed.ids, ElementsAre(0, 1));
+  EXPECT_THAT(routed.weights, ElementsAre(FloatNear(0.5025f, 1e-6f), 1.0f));
+}
+
+// 5 / 249 is above the threshold 0.02; both are the same bfloat16.
+TEST(Routing, SparseMixerRoundsTheShareBeforeItIsCompared) {
+  RoutingOptions options = Options(2, 2);
+  options.choice = Choice::kSparseMixer;
+  options.sparse_mixer_epsilon = 0.01f;
+  const std::vector<float> logits = {249.0f, 244.0f};
+  EXPECT_EQ(Route(options, logits, {}, DType::kBF16).weights[0], 1.0f) << "logits in float32";
+  options.logit_dtype = LogitDType::kModel;
+  EXPECT_LT(Route(options, logits, {}, DType::kBF16).weights[0], 1.0f);
+}
+
+TEST(Routing, SelectedScoresAreRoundedBeforeTheyAreScaled) {
+  RoutingOptions options = Options(3, 2);
+  options.scope = ScoreScope::kSelected;
+  options.scale = 3.0f;
+  const float exact = 1.0f / (1.0f + std::exp(-1.0f));
+  const std::vector<float> logits = {2.0f, 1.0f, 0.0f};
+  EXPECT_THAT(Route(options, logits, {}, DType::kBF16).weights[0], FloatNear(3 * exact, 1e-6f));
+  options.score_dtype = ScoreDType::kModel;
+  EXPECT_EQ(Route(options, logits, {}, DType::kBF16).weights[0],
+            3.0f * FloatFromBF16(BF16FromFloat(exact)));
+}
+
+// Expert 0 has room for one token. The second one gave up expert 1 by chance, so that its next best
+// is expert 2.
+TEST(Routing, AnExpertGivenUpIsNoNextBest) {
+  RoutingOptions options = Options(3, 2);
+  options.score = ScoreFunction::kIdentity;
+  options.second_expert = SecondExpert::kRandom;
+  options.second_expert_threshold = 100.0f;  // Given up, nearly always.
+  options.capacity.tokens = 1;
+  options.capacity.drop = DropPolicy::kNextBest;
+  const RoutedTokens routed =
+      RouteAll({options}, {{}, std::vector<float>{3.0f, 2.0f, 1.0f, 3.0f, 2.0f, 1.0f}});
+  EXPECT_THAT(routed.expert_ids, ElementsAre(0, 2));
+  EXPECT_THAT(routed.dropped, ElementsAre(DroppedAssignment{1, 0}));
+}
+
 TEST(Routing, ExpertChoiceTiesGoToTheEarlierToken) {
   RoutingOptions options = Options(2, 0);
   options.choice = Choice::kExpertChoice;

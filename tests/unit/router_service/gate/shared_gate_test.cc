@@ -35,12 +35,13 @@ std::vector<float> Weights(const std::vector<float>& gate, DType model, const vo
 }
 
 TEST(SharedGate, IsTheSigmoidOfTheProductRoundedTwice) {
+  constexpr size_t kTokens = 100;
   for (const size_t d_model : {1u, 7u, 16u, 33u, 256u, 1000u}) {
     const std::vector<float> gate = Random(d_model, 1, 0.1f);
-    const std::vector<float> rows = Random(5 * d_model, 2, 1.0f);
-    const auto wide = Weights(gate, DType::kF32, rows.data(), DType::kF32, 5);
-    const auto narrow = Weights(gate, DType::kBF16, rows.data(), DType::kF32, 5);
-    for (size_t token = 0; token < 5; ++token) {
+    const std::vector<float> rows = Random(kTokens * d_model, 2, 1.0f);
+    const auto wide = Weights(gate, DType::kF32, rows.data(), DType::kF32, kTokens);
+    const auto narrow = Weights(gate, DType::kBF16, rows.data(), DType::kF32, kTokens);
+    for (size_t token = 0; token < kTokens; ++token) {
       double product = 0;
       for (size_t i = 0; i < d_model; ++i) {
         product += static_cast<double>(gate[i]) * rows[token * d_model + i];
