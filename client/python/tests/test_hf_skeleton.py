@@ -58,6 +58,12 @@ def test_attached_at_once(saved):
     assert torch.equal(generate(made), generate(model)) and not mesh.calls
 
 
+def test_how_to_generate_is_read_too(saved):
+    folder, _, _ = saved()
+    change(folder / "generation_config.json", max_new_tokens=3)
+    assert hf.skeleton(folder).generation_config.max_new_tokens == 3
+
+
 def test_some_layers(saved):
     folder, model, mesh = saved()
     made = hf.skeleton(folder, layers=[1], address=mesh)

@@ -79,7 +79,9 @@ FAMILIES: Tuple[Family, ...] = (
         ("block_sparse_moe", "shared_mlp"),
         sibling="shared_mlp",
     ),
-    Family(("deepseek_v2", "deepseek"), ("DeepseekV2MoE", "DeepseekV2Moe"), _H, _H, _MLP),
+    # Only as code that comes with the checkpoint.
+    Family(("deepseek_moe", "deepseek"), ("DeepseekMoE",), _H, _H, _MLP),
+    Family(("deepseek_v2",), ("DeepseekV2MoE", "DeepseekV2Moe"), _H, _H, _MLP),
     # Kimi-K2 is a DeepSeek-V3 under a name of its own.
     Family(("deepseek_v3", "kimi_k2"), ("DeepseekV3MoE",), _H, _H, _MLP),
     Family(("glm4_moe",), ("Glm4MoeMoE",), _H, _H, _MLP),

@@ -81,6 +81,8 @@ def skeleton(
     # What was made is the real class; the other one only built it.
     model.__class__ = real
     model.config._name_or_path = model.name_or_path = str(folder)
+    if (folder / "generation_config.json").is_file() and model.can_generate():
+        model.generation_config = transformers.GenerationConfig.from_pretrained(folder)
     missing = sorted(report["missing_keys"])
     if missing:
         raise errors.InvalidArgument(
