@@ -1,25 +1,28 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, and runs all tests; ends with ctest's summary.
 #
-#   tests/run.sh [--quick] [--asan] [--tsan] [--with-transformers]
+#   tests/run.sh [--quick] [--asan] [--tsan] [--with-transformers] [--mutation]
 #
 #   --quick               unit tests only
 #   --asan, --tsan        with AddressSanitizer and UndefinedBehaviorSanitizer, or ThreadSanitizer,
 #                         instead of the release build (both: one after the other)
 #   --with-transformers   also the tests against real models of the transformers library, which always
 #                         use the release build
+#   --mutation            also the check that the unit tests notice deliberately wrong variants of the code
+#                         (tests/mutation/mutations.py lists them), in the release build
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 
-quick=0 with_transformers=0 presets=()
+quick=0 with_transformers=0 mutation=0 presets=()
 for flag in "$@"; do
   case $flag in
     --quick) quick=1 ;;
     --asan) presets+=(asan) ;;
     --tsan) presets+=(tsan) ;;
     --with-transformers) with_transformers=1 ;;
+    --mutation) mutation=1 ;;
     -h | --help)
       sed -n '2,/^set -euo/{/^set -euo/d;s/^# \{0,1\}//p;}' "$0"
       exit 0
@@ -65,11 +68,11 @@ run_ctest() { # preset, ctest arguments
 failed=0
 run_preset() { # preset
   build "$1"
-  local labels=(-LE transformers)
+  local labels=(-LE '^(transformers|mutation)$')
   if ((quick)); then
     labels=(-L '^unit$')
   elif ((with_transformers)) && [[ $1 == release ]]; then
-    labels=()
+    labels=(-LE '^mutation$')
   fi
   run_ctest "$1" "${labels[@]}" || failed=1
 }
@@ -90,5 +93,9 @@ done
 if ((with_transformers)) && [[ " ${presets[*]} " != *' release '* || $quick -eq 1 ]]; then
   build release
   run_ctest release -L '^transformers$' || failed=1
+fi
+if ((mutation)); then
+  build release
+  run_ctest release -L '^mutation$' || failed=1
 fi
 exit "$failed"

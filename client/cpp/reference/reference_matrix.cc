@@ -78,7 +78,9 @@ float ElementAt(const MatrixView& view, size_t index) {
 }
 
 float ScaleAt(const BlockScales& scales, size_t row, size_t col) {
-  const size_t index = (row / scales.block_rows) * scales.row_stride + col / scales.block_cols;
+  const size_t block_row = (row + scales.row_offset) / scales.block_rows;
+  const size_t block_col = (col + scales.col_offset) / scales.block_cols;
+  const size_t index = block_row * scales.row_stride + block_col;
   if (scales.dtype == DType::kF32) {
     return Load<float>(scales.data, index);
   }

@@ -67,6 +67,11 @@ TEST(ReferenceMatrixTest, EightBitsWithBlocksOfScales) {
   EXPECT_EQ(scaled[0], 2.0f);
   EXPECT_EQ(scaled[2], std::ldexp(1.0f, -8));
   EXPECT_EQ(scaled[3], -17.5f);
+  // A matrix that begins with the third column of its first block.
+  view.scales.col_offset = 2;
+  EXPECT_EQ(Values(view)[0], 2.0f);
+  EXPECT_EQ(Values(view)[3], -17.5f);
+  EXPECT_EQ(Values(view)[2], 10.0f * std::ldexp(1.0f, -9));
   // Powers of two: 127 is 1, 129 is 4.
   const std::vector<uint8_t> powers = {127, 129, 127, 255};
   view.scales = {powers.data(), DType::kF8E8M0, 1, 3, 2};

@@ -1,0 +1,106 @@
+"""Every model family, served by three nodes from a checkpoint in its own layout, against the oracle."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import reference
+from checkpoint import make_checkpoint
+from families import FAMILIES
+from mesh import hidden_states, shards
+
+# Wide rows: errors are norms of rows, and in short ones single roundings would dominate them. Experts wider
+# than a block of FP8 scales, and no multiple of it.
+SIZES = dict(d_model=256, experts=16, top_k=4, intermediate=160)
+QUANTISED = [(family, quantised) for family in FAMILIES for quantised in FAMILIES[family].quantised]
+
+
+def routing_of(result, tokens):
+    """[{expert: weight}], one for each token."""
+    counts = getattr(result, "assignments_per_token", None)
+    if counts is None:
+        counts = np.full(tokens, result.expert_ids.shape[-1])
+    ends = np.cumsum(counts)
+    assert len(ends) == tokens
+    assert result.expert_ids.size == ends[-1] == result.expert_weights.size
+    ids, weights = result.expert_ids.reshape(-1), result.expert_weights.reshape(-1)
+    return [
+        dict(zip(ids[end - count : end].tolist(), weights[end - count : end].tolist(), strict=True))
+        for end, count in zip(ends, counts, strict=True)
+    ]
+
+
+def padded(routing):
+    """(ids, weights) [tokens, most experts of a token], with weight 0 where there is none."""
+    width = max(1, *map(len, routing))
+    ids = np.zeros((len(routing), width), np.uint32)
+    weights = np.zeros((len(routing), width), np.float32)
+    for token, experts in enumerate(routing):
+        ids[token, : len(experts)] = list(experts)
+        weights[token, : len(experts)] = list(experts.values())
+    return ids, weights
+
+
+def expected_routing(chosen):
+    return [
+        {int(expert): float(weight) for expert, weight, kept in zip(*token, strict=True) if kept}
+        for token in zip(chosen.ids, chosen.weights, chosen.kept, strict=True)
+    ]
+
+
+def check(mesh, checkpoint, layer, tokens, tolerance, weight_tolerance):
+    """Experts, weights and output of one layer. Returns the share of tokens with the oracle's experts."""
+    exact = checkpoint.dtype == np.float32
+    x = hidden_states(tokens, checkpoint.d_model, seed=layer).astype(checkpoint.dtype)
+    result = mesh.client.forward(layer, x, return_routing=True, output_dtype="float32")
+    _, chosen = reference.forward(checkpoint, layer, x)
+    routing, expected = routing_of(result, tokens), expected_routing(chosen)
+    same = np.array([a.keys() == b.keys() for a, b in zip(routing, expected, strict=True)])
+    # With capacity, one token's choice decides for the others of its sequence.
+    close = chosen.close | (chosen.close.any() and checkpoint.moe.routing.capacity is not None)
+    assert np.all(same | close), f"layer {layer}: other experts for {np.nonzero(~(same | close))}"
+    for token in np.nonzero(same & ~close)[0]:
+        for expert, weight in expected[token].items():
+            assert routing[token][expert] == pytest.approx(weight, rel=weight_tolerance, abs=1e-7)
+    # What the experts make of the tokens, by the routing that there was.
+    output = reference.combine(checkpoint, layer, x, *padded(routing))
+    error = reference.relative_error(result.output, output)
+    assert error.max() <= tolerance, f"layer {layer}: {error.max()}"
+    return same.mean() if not exact else 1.0
+
+
+def serve(mesh, checkpoint):
+    mesh.start(checkpoint.path, shards(3))
+    described = mesh.client.describe()
+    assert [layer.layer for layer in described.layers] == checkpoint.moe_layers
+    return mesh
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_float32(mesh, tmp_path, family):
+    checkpoint = make_checkpoint(tmp_path / "model", family, **SIZES)
+    serve(mesh, checkpoint)
+    for layer in checkpoint.moe_layers:
+        check(mesh, checkpoint, layer, 100, tolerance=1e-5, weight_tolerance=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bfloat16(mesh, tmp_path, family):
+    checkpoint = make_checkpoint(tmp_path / "model", family, dtype="BF16", **SIZES)
+    serve(mesh, checkpoint)
+    for layer in checkpoint.moe_layers:
+        same = check(mesh, checkpoint, layer, 100, tolerance=1e-2, weight_tolerance=2e-2)
+        assert same >= 0.9
+
+
+@pytest.mark.parametrize("family, quantised", QUANTISED)
+def test_quantised(mesh, tmp_path, family, quantised):
+    checkpoint = make_checkpoint(
+        tmp_path / "model", family, dtype="BF16", quantised=quantised, **SIZES
+    )
+    stored = {array.dtype for array in checkpoint.tensors.values()}
+    assert stored & {np.dtype(ml_dtypes.float8_e4m3fn), np.dtype(np.uint8)}
+    serve(mesh, checkpoint)
+    for layer in checkpoint.moe_layers:
+        same = check(mesh, checkpoint, layer, 100, tolerance=1e-2, weight_tolerance=2e-2)
+        assert same >= 0.9

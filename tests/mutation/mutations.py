@@ -1,0 +1,437 @@
+"""Wrong variants of the code that computes: one entry for each thing that an option must do."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutation:
+    name: str
+    file: str
+    # Text that the file has exactly once, and what it becomes.
+    search: str
+    replace: str
+    # Test program, and those of its tests that are to notice (a filter of GoogleTest).
+    test: str
+    tests: str = "*"
+
+
+GATE = "router_service/gate/"
+ROUTING = GATE + "routing.cc"
+STEPS = GATE + "routing_steps.cc"
+WEIGHTS = GATE + "weights.cc"
+CAPACITY = GATE + "capacity.cc"
+ELEMENTWISE = "common/experts/elementwise.cc"
+PACKER = "common/experts/weight_packer.cc"
+BACKEND = "common/experts/cpu_backend.cc"
+DECODE = "common/tensor/decode_matrix.cc"
+
+# Recorded routings of every family and router (tests/golden/routing).
+GOLDEN = "routing_golden_test"
+
+SCORES = [
+    Mutation(
+        "temperature multiplies logits",
+        ROUTING,
+        "logits[expert] / options_.temperature",
+        "logits[expert] * options_.temperature",
+        GOLDEN,
+    ),
+    Mutation(
+        "logit bias dropped",
+        GATE + "gate.cc",
+        "outputs[row * experts + expert] += bias[expert];",
+        "outputs[row * experts + expert] += 0.0f;",
+        "gate_test",
+    ),
+    Mutation(
+        "logits not rounded to the model's type",
+        GATE + "gate.cc",
+        "RoundTo(rules_.model_dtype, outputs);",
+        "",
+        "gate_test",
+    ),
+    Mutation(
+        "scores not rounded to the model's type",
+        ROUTING,
+        "options_.score_dtype == ScoreDType::kModel",
+        "false",
+        GOLDEN,
+    ),
+    Mutation(
+        "softmax of all where the selected are meant",
+        ROUTING,
+        "if (options_.scope == ScoreScope::kAll) {",
+        "if (true) {",
+        GOLDEN,
+    ),
+    Mutation(
+        "selected logits are the weights",
+        ROUTING,
+        "if (options_.scope == ScoreScope::kSelected) {",
+        "if (false) {",
+        GOLDEN,
+    ),
+    Mutation(
+        "square root of softplus forgets the root",
+        STEPS,
+        "row[i] = std::sqrt(std::max(row[i], 0.0f) + std::log1p(std::exp(-std::fabs(row[i]))));",
+        "row[i] = std::max(row[i], 0.0f) + std::log1p(std::exp(-std::fabs(row[i])));",
+        GOLDEN,
+    ),
+    Mutation(
+        "sigmoid is a softmax",
+        STEPS,
+        "return BestRowKernels().sigmoid(row, count);",
+        "return BestRowKernels().softmax(row, count);",
+        GOLDEN,
+    ),
+]
+
+CHOICE = [
+    Mutation(
+        "bias added to weights",
+        ROUTING,
+        "weights[slot] = scores[ids[slot]];",
+        "weights[slot] = choice[ids[slot]];",
+        GOLDEN,
+    ),
+    Mutation(
+        "bias ignored",
+        STEPS,
+        "choice[expert] = scores[expert] + bias[expert];",
+        "choice[expert] = scores[expert];",
+        GOLDEN,
+    ),
+    Mutation(
+        "other groups masked with 0 instead of minus infinity",
+        STEPS,
+        "size, options.masked_choice);",
+        "size, 0.0f);",
+        "routing_test",
+    ),
+    Mutation(
+        "other groups masked with minus infinity instead of 0",
+        STEPS,
+        "size, options.masked_choice);",
+        "size, -HUGE_VALF);",
+        "routing_test",
+    ),
+    Mutation(
+        "groups ranked by their best instead of their two best",
+        STEPS,
+        "if (score == GroupScore::kTopTwoSum) {",
+        "if (false) {",
+        GOLDEN,
+    ),
+    Mutation(
+        "groups ranked by their two best instead of their best",
+        STEPS,
+        "if (score == GroupScore::kTopTwoSum) {",
+        "if (size > 1) {",
+        GOLDEN,
+    ),
+    Mutation(
+        "one group too many",
+        STEPS,
+        "if (scratch->group_is_kept[group] == 0) {",
+        "if (scratch->group_is_kept[group] == 0 && group > 0) {",
+        GOLDEN,
+    ),
+    Mutation(
+        "sparse mixer's threshold is epsilon",
+        GATE + "sparse_mixer.cc",
+        "2.0f * epsilon",
+        "epsilon",
+        GOLDEN,
+    ),
+    Mutation(
+        "sparse mixer measures from the best alone",
+        GATE + "sparse_mixer.cc",
+        "std::max(std::fabs(logit), largest)",
+        "std::fabs(largest)",
+        GOLDEN,
+    ),
+    Mutation(
+        "sparse mixer's second softmax has the first expert",
+        GATE + "sparse_mixer.cc",
+        "expert == taken || distance > threshold",
+        "distance > threshold",
+        GOLDEN,
+    ),
+    Mutation(
+        "hash is off by one",
+        ROUTING,
+        "request.token_ids[token] % options_.num_experts;",
+        "(request.token_ids[token] + 1) % options_.num_experts;",
+        GOLDEN,
+    ),
+    Mutation(
+        "second experts given up when they should stay",
+        STEPS,
+        "key, slot) < weights[slot] / threshold",
+        "key, slot) >= weights[slot] / threshold",
+        GOLDEN,
+    ),
+    Mutation(
+        "sampled second experts without noise",
+        STEPS,
+        "logits[expert] + Gumbel(random, RandomUse::kSecondExpert, key, expert);",
+        "logits[expert];",
+        GOLDEN,
+    ),
+    Mutation(
+        "Gumbel noise upside down",
+        GATE + "noise.cc",
+        "-std::log(-std::log(u))",
+        "std::log(-std::log(u))",
+        GOLDEN,
+    ),
+    Mutation(
+        "learned noise without softplus",
+        GATE + "noise.cc",
+        "Softplus(width[expert]) + options.noise_scale",
+        "width[expert] + options.noise_scale",
+        GOLDEN,
+    ),
+]
+
+AFTER_CHOICE = [
+    Mutation("missing scale", WEIGHTS, "weight *= options.scale;", "weight *= 1.0f;", GOLDEN),
+    # Softmax scores of all experts sum to 1.
+    Mutation(
+        "renormalised by the sum over all experts",
+        WEIGHTS,
+        "if (options.renormalise == Renormalise::kNone) {",
+        "if (options.renormalise != Renormalise::kLp) {",
+        GOLDEN,
+    ),
+    Mutation(
+        "clamped sum and sum with epsilon change places",
+        WEIGHTS,
+        "return options.renormalise == Renormalise::kSum ?",
+        "return options.renormalise != Renormalise::kSum ?",
+        GOLDEN,
+    ),
+    Mutation(
+        "norm without its root",
+        WEIGHTS,
+        "p == 1.0f ? sum : std::pow(sum, 1.0f / p)",
+        "sum",
+        GOLDEN,
+    ),
+    Mutation(
+        "weights not rounded to the model's type",
+        WEIGHTS,
+        "if (options.weight_dtype == WeightDType::kModel) {",
+        "if (false) {",
+        "routing_test",
+    ),
+    Mutation(
+        "renormalised before dropping, whatever is asked",
+        ROUTING,
+        "if (!options_.renormalise_after_drop) {",
+        "if (true) {",
+        GOLDEN,
+    ),
+]
+
+COMPETITION = [
+    Mutation(
+        "capacity off by one",
+        CAPACITY,
+        "if (scratch_->load[expert] >= capacity_) {",
+        "if (scratch_->load[expert] > capacity_) {",
+        GOLDEN,
+    ),
+    Mutation("capacity rounded down", CAPACITY, "std::ceil(exact)", "std::floor(exact)", GOLDEN),
+    Mutation(
+        "capacity without top_k",
+        CAPACITY,
+        "options.choice == Choice::kExpertChoice ? 1.0 : options.top_k",
+        "1.0",
+        GOLDEN,
+    ),
+    Mutation(
+        "capacity's minimum ignored",
+        CAPACITY,
+        "room = std::max(room, static_cast<double>(capacity.minimum));",
+        "",
+        GOLDEN,
+    ),
+    Mutation(
+        "a token's second choice before the next token's first",
+        CAPACITY,
+        """    for (size_t slot = 0; slot < k_; ++slot) {
+      for (size_t i = 0; i < tokens_; ++i) {""",
+        """    for (size_t i = 0; i < tokens_; ++i) {
+      for (size_t slot = 0; slot < k_; ++slot) {""",
+        GOLDEN,
+    ),
+    Mutation(
+        "priority to the lowest score",
+        CAPACITY,
+        "return Larger(keys[a], keys[b]) || (!Larger(keys[b], keys[a]) && a < b);",
+        "return Larger(keys[b], keys[a]) || (!Larger(keys[a], keys[b]) && a < b);",
+        GOLDEN,
+    ),
+    Mutation(
+        "among equals the last",
+        CAPACITY,
+        "(!Larger(keys[b], keys[a]) && a < b);",
+        "(!Larger(keys[b], keys[a]) && a > b);",
+        GOLDEN,
+    ),
+    Mutation(
+        "next best is next worst",
+        CAPACITY,
+        "Larger(choices[expert], choices[best])",
+        "Larger(choices[best], choices[expert])",
+        GOLDEN,
+    ),
+    Mutation(
+        "next best keeps the weight of the expert that was full",
+        CAPACITY,
+        "group_.weights[at] = group_.scores[token * experts_ + expert];",
+        "",
+        GOLDEN,
+    ),
+    Mutation(
+        "experts choose by position",
+        GATE + "expert_choice.cc",
+        "scratch->column[token] = scores[token * experts + expert];",
+        "scratch->column[token] = 0.0f;",
+        GOLDEN,
+    ),
+]
+
+# CPU backend: the conformance suite of all backends.
+CPU = "cpu_backend_test"
+
+EXPERTS = [
+    Mutation(
+        "gate and up swapped",
+        PACKER,
+        "is_gate ? weights.gate : weights.up",
+        "is_gate ? weights.up : weights.gate",
+        CPU,
+    ),
+    Mutation(
+        "gate and up of the biases swapped",
+        "common/experts/cpu_expert.cc",
+        "is_gate ? weights.gate_bias : weights.up_bias",
+        "is_gate ? weights.up_bias : weights.gate_bias",
+        CPU,
+    ),
+    Mutation(
+        "bias of down outside the weight",
+        ELEMENTWISE,
+        "sum[i] = sum[i] + weight * (in[i] + bias[i]);",
+        "sum[i] = sum[i] + weight * in[i] + bias[i];",
+        CPU,
+    ),
+    Mutation(
+        "swiglu without its lower limit",
+        ELEMENTWISE,
+        "up = up < -limit ? -limit : up;",
+        "",
+        CPU,
+    ),
+    Mutation(
+        "swiglu limits the gate from below, too",
+        ELEMENTWISE,
+        "gate = gate > limit ? limit : gate;",
+        "gate = gate > limit ? limit : (gate < -limit ? -limit : gate);",
+        CPU,
+    ),
+    Mutation("swiglu without the 1", ELEMENTWISE, "* (up + 1.0f)", "* up", CPU),
+    Mutation("swiglu's alpha is 1", ELEMENTWISE, "Exp(-(alpha * gate))", "Exp(-gate)", CPU),
+    Mutation(
+        "relu is silu",
+        ELEMENTWISE,
+        "return x < 0.0f ? 0.0f : x; }",
+        "return x / (1.0f + Exp(-x)); }",
+        CPU,
+    ),
+    Mutation(
+        "weight applied to the output where the input is meant",
+        BACKEND,
+        "if (batch.apply == ApplyWeight::kOutput) {",
+        "if (true) {",
+        CPU,
+    ),
+    Mutation(
+        "weight not applied to the output",
+        BACKEND,
+        "batch.apply == ApplyWeight::kOutput ? batch.weights[a] : 1.0f",
+        "1.0f",
+        CPU,
+    ),
+    Mutation(
+        "the first slice's bias of down in every slice",
+        "common/model/expert_slice.cc",
+        "if (slice.index != 0) {",
+        "if (false) {",
+        CPU,
+    ),
+]
+
+FORMATS = [
+    Mutation(
+        "nibbles swapped",
+        DECODE,
+        "(first + i) % 2 == 0 ? byte & 15u : byte >> 4",
+        "(first + i) % 2 == 1 ? byte & 15u : byte >> 4",
+        "decode_matrix_test",
+    ),
+    Mutation(
+        "e8m0 off by one",
+        DECODE,
+        "std::bit_cast<float>(uint32_t{byte} << 23)",
+        "std::bit_cast<float>((uint32_t{byte} + 1) << 23)",
+        "decode_matrix_test",
+    ),
+    Mutation(
+        "MXFP4's 6 is 5",
+        DECODE,
+        "3.0f,  4.0f,  6.0f,",
+        "3.0f,  4.0f,  5.0f,",
+        "decode_matrix_test",
+    ),
+    Mutation(
+        "FP8's smallest numbers too small",
+        DECODE,
+        "std::ldexp(static_cast<float>(mantissa), -9)",
+        "std::ldexp(static_cast<float>(mantissa), -10)",
+        "decode_matrix_test",
+    ),
+    Mutation(
+        "scales of the wrong rows",
+        DECODE,
+        "(row + scales.row_offset) / scales.block_rows * scales.row_stride",
+        "(row + scales.row_offset) / scales.block_cols * scales.row_stride",
+        "decode_matrix_test",
+    ),
+    Mutation(
+        "scales divide",
+        DECODE,
+        "target[i] *= scale;",
+        "target[i] /= scale;",
+        "decode_matrix_test",
+    ),
+    Mutation(
+        "transposed weights read as they lie",
+        DECODE,
+        "ConvertElements(view.dtype, view.data + (first + i * view.col_stride) * bytes, DType::kF32,",
+        "ConvertElements(view.dtype, view.data + (first + i) * bytes, DType::kF32,",
+        "decode_matrix_test",
+    ),
+    Mutation(
+        "a slice's scales begin with the whole matrix's",
+        "common/tensor/matrix_slice.cc",
+        "part.scales.col_offset = first % view.scales.block_cols;",
+        "",
+        CPU,
+    ),
+]
+
+MUTATIONS = SCORES + CHOICE + AFTER_CHOICE + COMPETITION + EXPERTS + FORMATS
