@@ -1,6 +1,11 @@
 // The table of model families. A family is one entry: how its config.json is recognised and read,
 // where its tensors lie, and how a synthetic config.json of it looks. Nothing outside the entry
 // knows a family.
+//
+// To add one: write its entry (family_*.cc, with what family_helpers.h has), declare it in
+// family_entries.h and list it in families.cc; put the config.json of a real model into
+// tests/golden/configs and its numbers into parameter_counts_test, family_options_test and
+// storage_test. Every other test takes it from the table.
 #ifndef EXPERTMESH_COMMON_CHECKPOINT_FAMILIES_H_
 #define EXPERTMESH_COMMON_CHECKPOINT_FAMILIES_H_
 

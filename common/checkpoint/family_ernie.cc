@@ -14,6 +14,7 @@ constexpr Storage StorageWith(const ExpertPlaces& experts) {
   return {
       .gate = "mlp.gate.weight",
       .select_bias = "mlp.moe_statics.e_score_correction_bias",
+      .select_bias_is_row = true,
       .experts = experts,
       .shared = Separate("mlp.shared_experts.gate_proj.weight", "mlp.shared_experts.up_proj.weight",
                          "mlp.shared_experts.down_proj.weight")};

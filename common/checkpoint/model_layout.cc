@@ -81,7 +81,11 @@ void VisitMoeLayer(const Storage& storage, const std::string& prefix,
     visit({TensorName(prefix, storage.logit_bias), {experts}, TensorKind::kBias});
   }
   if (layer.routing.select_bias) {
-    visit({TensorName(prefix, storage.select_bias), {experts}, TensorKind::kSelectBias});
+    std::vector<uint64_t> shape = {experts};
+    if (storage.select_bias_is_row) {
+      shape.insert(shape.begin(), 1);
+    }
+    visit({TensorName(prefix, storage.select_bias), std::move(shape), TensorKind::kSelectBias});
   }
   if (layer.shared_intermediate_size > 0) {
     VisitExperts(storage.shared, prefix, 1, d_model, layer.shared_intermediate_size, false, visit);

@@ -51,6 +51,7 @@ struct Storage {
   absl::string_view gate = {};         // [num_experts, d_model]
   absl::string_view logit_bias = {};   // [num_experts]
   absl::string_view select_bias = {};  // [num_experts]
+  bool select_bias_is_row = false;     // [1, num_experts], rather.
   absl::string_view shared_gate = {};  // [1, d_model]
   ExpertPlaces experts = {};
   ExpertPlaces shared = {};

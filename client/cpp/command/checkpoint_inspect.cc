@@ -11,6 +11,7 @@
 #include "common/base/status_macros.h"
 #include "common/checkpoint/model_config.h"
 #include "common/checkpoint/moe_checkpoint.h"
+#include "common/model/routing_json.h"
 #include "nlohmann/json.hpp"
 
 namespace expertmesh {
@@ -19,6 +20,8 @@ namespace {
 struct Weights {
   uint64_t files = 0;
   uint64_t bytes = 0;
+  // Of one expert of the first MoE layer: values, biases and scales.
+  uint64_t bytes_per_expert = 0;
   std::string fingerprint;
 };
 
@@ -45,7 +48,20 @@ absl::StatusOr<std::optional<Weights>> ReadWeights(const std::string& directory)
   ASSIGN_OR_RETURN(const std::shared_ptr<const MoeCheckpoint> checkpoint,
                    MoeCheckpoint::Open(directory));
   weights.fingerprint = checkpoint->fingerprint();
+  weights.bytes_per_expert = checkpoint->ExpertBytes(checkpoint->model().layers.front().layer, 0);
   return weights;
+}
+
+absl::string_view NameOf(Activation activation) {
+  switch (activation) {
+    case Activation::kSilu:
+      return "silu";
+    case Activation::kRelu:
+      return "relu";
+    case Activation::kClampedSwiglu:
+      return "clamped_swiglu";
+  }
+  return "";
 }
 
 nlohmann::json ToJson(const ModelDescription& model, const std::optional<Weights>& weights) {
@@ -55,7 +71,12 @@ nlohmann::json ToJson(const ModelDescription& model, const std::optional<Weights
                       {"experts", layer.routing.num_experts},
                       {"top_k", layer.routing.top_k},
                       {"intermediate_size", layer.expert.intermediate_size},
-                      {"shared_intermediate_size", layer.shared_intermediate_size}});
+                      {"activation", std::string(NameOf(layer.expert.activation))},
+                      {"gated", layer.expert.gated},
+                      {"bias", layer.expert.bias},
+                      {"shared_intermediate_size", layer.shared_intermediate_size},
+                      {"shared_gate", layer.shared_gate},
+                      {"routing", nlohmann::json::parse(RoutingJson(layer.routing))}});
   }
   nlohmann::json json = {{"family", model.family},
                          {"dtype", std::string(NameOf(model.dtype))},
@@ -71,6 +92,7 @@ nlohmann::json ToJson(const ModelDescription& model, const std::optional<Weights
   if (weights.has_value()) {
     json["weights"] = {{"files", weights->files},
                        {"bytes", weights->bytes},
+                       {"bytes_per_expert", weights->bytes_per_expert},
                        {"fingerprint", weights->fingerprint}};
   }
   return json;
@@ -84,17 +106,18 @@ std::string DescribeLayers(const ModelDescription& model) {
     const MoeLayerDescription& layer = model.layers[i];
     alike.push_back(layer.layer);
     const MoeLayerDescription* next = i + 1 < model.layers.size() ? &model.layers[i + 1] : nullptr;
-    if (next != nullptr && next->routing.num_experts == layer.routing.num_experts &&
-        next->routing.top_k == layer.routing.top_k &&
-        next->expert.intermediate_size == layer.expert.intermediate_size &&
-        next->shared_intermediate_size == layer.shared_intermediate_size) {
+    if (next != nullptr && next->routing == layer.routing && next->expert == layer.expert &&
+        next->shared_intermediate_size == layer.shared_intermediate_size &&
+        next->shared_gate == layer.shared_gate) {
       continue;
     }
     absl::StrAppend(&text, "  layers ", FormatRanges(alike), ": ", layer.routing.num_experts,
-                    " experts of width ", layer.expert.intermediate_size, ", ", layer.routing.top_k,
-                    " per token");
+                    " experts of width ", layer.expert.intermediate_size, " (",
+                    NameOf(layer.expert.activation), layer.expert.bias ? ", with biases" : "",
+                    "), ", layer.routing.top_k, " per token");
     if (layer.shared_intermediate_size > 0) {
-      absl::StrAppend(&text, ", shared expert of width ", layer.shared_intermediate_size);
+      absl::StrAppend(&text, ", shared expert of width ", layer.shared_intermediate_size,
+                      layer.shared_gate ? " with a gate" : "");
     }
     absl::StrAppend(&text, "\n");
     alike.clear();
@@ -114,8 +137,9 @@ std::string Describe(const ModelDescription& model, const std::optional<Weights>
       WithThousands(parameters.per_expert), " each\n");
   if (weights.has_value()) {
     absl::StrAppend(&text, "on disk:           ", WithThousands(weights->bytes), " bytes in ",
-                    weights->files, weights->files == 1 ? " file" : " files",
-                    "\nfingerprint:       ", weights->fingerprint, "\n");
+                    weights->files, weights->files == 1 ? " file" : " files", ", ",
+                    WithThousands(weights->bytes_per_expert),
+                    " an expert\nfingerprint:       ", weights->fingerprint, "\n");
   } else {
     absl::StrAppend(&text, "on disk:           no weights, config.json only\n");
   }
