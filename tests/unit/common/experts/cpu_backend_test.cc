@@ -131,6 +131,14 @@ TEST(CpuBackendTest, RefusesBadOptions) {
   EXPECT_EQ(MakeCpuBackend(options).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
+TEST(CpuBackendTest, ReadsTheFlagOfWeights) {
+  EXPECT_EQ(*ParseWeightStorage("expanded"), WeightStorage::kExpanded);
+  EXPECT_EQ(*ParseWeightStorage("compressed"), WeightStorage::kCompressed);
+  const absl::Status status = ParseWeightStorage("packed").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(status.message().find("'packed'; use expanded or compressed"), absl::string_view::npos);
+}
+
 TEST(CpuBackendTest, TellsNameAndType) {
   const auto backend = MakeF32();
   EXPECT_EQ(backend->name(), "cpu");
