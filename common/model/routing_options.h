@@ -68,7 +68,7 @@ struct CapacityOptions {
   // The first of these that is set counts; none: unlimited (dropless).
   uint32_t tokens = 0;
   // ceil(factor * top_k * tokens of the group / num_experts). Conventions that leave top_k out say
-  // factor / top_k here.
+  // factor / top_k here. With kExpertChoice top_k counts as 1.
   float factor = 0.0f;
   // Whatever `factor` gives, at least this many.
   uint32_t minimum = 0;
