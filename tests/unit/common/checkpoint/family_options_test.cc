@@ -423,6 +423,25 @@ TEST(FamilyOptions, Llama4Layers) {
   ExpectError(Read(config).status(), StatusCode::kInvalidArgument, "text_config");
 }
 
+TEST(FamilyOptions, TextConfigInheritsWhatItLacks) {
+  json config = Golden("llama-4-scout");
+  config["text_config"].erase("torch_dtype");
+  config["torch_dtype"] = "float16";
+  config["tie_word_embeddings"] = true;
+  config["quantization_config"] = {{"quant_method", "fp8"}, {"weight_block_size", {64, 32}}};
+  auto layout = Read(config);
+  ASSERT_TRUE(layout.ok()) << layout.status();
+  EXPECT_TRUE(layout->dtype_known);
+  EXPECT_EQ(layout->model.dtype, DType::kF16);
+  EXPECT_TRUE(layout->tied_embeddings);
+  EXPECT_EQ(layout->quantisation, "fp8");
+  EXPECT_EQ(layout->fp8_block_rows, 64u);
+  EXPECT_EQ(layout->fp8_block_cols, 32u);
+  // Its own value goes first.
+  config["text_config"]["torch_dtype"] = "float32";
+  EXPECT_EQ(Model(config).dtype, DType::kF32);
+}
+
 TEST(FamilyOptions, PhiTakesTwo) { ExpectRefused(Golden("phi-3.5-moe"), "num_experts_per_tok", 3); }
 
 TEST(FamilyOptions, GptOssNamesOfBothKinds) {
