@@ -72,6 +72,8 @@ class Batch {
     EXPERTMESH_CHECK(options_.choice == Choice::kHash || input_.logits.size() == tokens * experts_);
     EXPERTMESH_CHECK(!options_.select_bias || input_.select_bias.size() == experts_);
     finished_by_token_ = !expert_choice && !MayBeRagged(options_);
+    const bool noisy = options_.noise != Noise::kNone && options_.noise != Noise::kJitter;
+    adjusts_logits_ = options_.temperature != 1.0f || noisy;
     GrowTo(&scratch_->token.logits, PaddedRow(experts_));
     GrowTo(&scratch_->token.scores, PaddedRow(experts_));
     GrowTo(&scratch_->token.choice, PaddedRow(experts_));
@@ -144,8 +146,7 @@ class Batch {
   // The token's logits with temperature and noise.
   const float* AdjustedLogits(const RandomKey& key, size_t row) {
     const float* logits = input_.logits.data() + row * experts_;
-    const bool noisy = options_.noise != Noise::kNone && options_.noise != Noise::kJitter;
-    if (options_.temperature == 1.0f && !noisy) {
+    if (!adjusts_logits_) {
       return logits;
     }
     const absl::Span<float> adjusted(scratch_->token.logits.data(), experts_);
@@ -317,6 +318,7 @@ class Batch {
   RoutingScratch* const scratch_;
   RoutedTokens* const routed_;
   bool finished_by_token_ = true;
+  bool adjusts_logits_ = false;
 };
 
 }  // namespace

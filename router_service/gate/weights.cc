@@ -37,8 +37,10 @@ void RenormaliseWeights(const RoutingOptions& options, absl::Span<float> weights
 }
 
 void ScaleWeights(const RoutingOptions& options, DType model_dtype, absl::Span<float> weights) {
-  for (float& weight : weights) {
-    weight *= options.scale;
+  if (options.scale != 1.0f) {
+    for (float& weight : weights) {
+      weight *= options.scale;
+    }
   }
   if (options.weight_dtype == WeightDType::kModel) {
     RoundTo(model_dtype, weights);
