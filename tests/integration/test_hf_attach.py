@@ -2,6 +2,8 @@
 
 import asyncio
 import concurrent.futures
+import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -133,6 +135,24 @@ def test_errors_of_the_mesh(serve):
     mesh.nodes[1].start()
     mesh.wait_ready()
     assert torch.equal(model.generate(prompt, max_new_tokens=4), said)
+
+
+def test_readme(serve, tmp_path):
+    """The README's example, with a small model in place of the large one."""
+    readme = (pathlib.Path(__file__).parents[2] / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(import transformers\n.*?)```", readme, re.DOTALL)
+    model = tiny_models.make("qwen3_moe")
+    names = {"ids": tiny_models.tokens(1, 16)}
+    mesh = serve(model)
+    for word, real in (
+        ("/models/Qwen3-30B-A3B", str(tmp_path / "model")),
+        ("127.0.0.1:50050", mesh.router.address),
+    ):
+        assert word in code
+        code = code.replace(word, real)
+    exec(code, names)
+    said = model.generate(names["ids"], max_new_tokens=64)
+    assert torch.equal(names["answer"], said) and torch.equal(names["again"], said)
 
 
 def test_another_model_is_refused(serve):

@@ -95,7 +95,7 @@ def test_peak_memory(tmp_path):
     # Otherwise the measure would not see weights at all.
     assert whole["peak"] >= 0.95 * (experts + others)
     assert skeleton["weights"] == whole["weights"] == others
-    assert whole["freed"] >= 0.95 * experts
+    assert whole["freed"] >= 0.9 * experts
     assert skeleton["peak"] <= 1.2 * others
     # Greedy, though random logits in bfloat16 may tie: the first token at least.
     assert skeleton["answer"][:5] == whole["answer"][:5]

@@ -1,7 +1,7 @@
 """expertmesh.hf.attach without servers: a stand-in computes with the model's own torch blocks, so that
 replacing them must not change one bit."""
 
-import gc
+import pathlib
 import weakref
 
 import pytest
@@ -80,6 +80,25 @@ def test_freed_weights_are_read_again(tmp_path):
     assert torch.equal(logits(model, **inputs), before)
     assert torch.equal(logits(loaded, **inputs), before)
     assert not mesh.calls
+
+
+def test_mapped_files_go(tmp_path):
+    """Of which a process has all pages as long as it has one tensor."""
+    model, mesh = make("switch_transformers")
+    inputs = tiny_models.inputs("switch_transformers", length=10)
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path)
+
+    def mapped():
+        return str(tmp_path) in pathlib.Path("/proc/self/maps").read_text()
+
+    before = logits(loaded, **inputs)
+    assert mapped(), "or this test shows nothing"
+    hf.attach(loaded, mesh)
+    assert not mapped()
+    assert torch.equal(logits(loaded, **inputs), before)
+    embedding, head = loaded.get_input_embeddings().weight, loaded.lm_head.weight
+    assert embedding.data_ptr() == head.data_ptr()
 
 
 def test_leaving_without_kept_weights_closes():
@@ -295,4 +314,3 @@ def test_blocks_describe_themselves():
     hf.attach(model, mesh)
     (block, *_) = [m for m in model.modules() if isinstance(m, MeshBlock)]
     assert "qwen3_moe, layer=0, attached" in repr(block)
-    gc.collect()

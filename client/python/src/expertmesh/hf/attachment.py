@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import inspect
 import os
 import threading
@@ -16,6 +15,7 @@ from expertmesh import errors
 from expertmesh.client import Client
 from expertmesh.hf.block import MeshBlock
 from expertmesh.hf.families import Site, family_named, find_sites, text_config
+from expertmesh.hf.mapped import leave_mapped_files
 from expertmesh.v1 import router_pb2
 
 # Name of a module of the model's layer -> what it was.
@@ -149,7 +149,7 @@ class Attachment:
 
     def _leave_model(self) -> None:
         if getattr(self.model, "expertmesh", None) is self:
-            del self.model.expertmesh
+            delattr(self.model, "expertmesh")
         for undo in reversed(self._undo):
             undo()
         self._undo = []
@@ -171,7 +171,7 @@ class Attachment:
         if keep_weights:
             self._kept = kept
         self.layers = [site.layer for site in sites]
-        self.model.expertmesh = self
+        setattr(self.model, "expertmesh", self)
         self._undo.append(refuse_router_logits(self.model))
         self._undo.append(_refuse_saving(self.model))
 
@@ -223,10 +223,10 @@ def _refuse_saving(model: transformers.PreTrainedModel) -> Callable[[], None]:
             "the model's experts are in the mesh: what would be saved is no whole model; detach first"
         )
 
-    model.save_pretrained = save_pretrained
+    setattr(model, "save_pretrained", save_pretrained)
 
     def undo() -> None:
-        del model.save_pretrained
+        delattr(model, "save_pretrained")
 
     return undo
 
@@ -326,7 +326,8 @@ def attach(
     layers: MoE layers to replace, an encoder's counted before the decoder's; None: all.
     timeout: seconds that each call of a layer may take; None: the client's own. `hf.deadline` bounds a
         whole generate().
-    keep_weights: keep the replaced blocks for `detach`; otherwise their memory is freed.
+    keep_weights: keep the replaced blocks for `detach`; otherwise their memory is freed. (What is left of
+        a model in mapped checkpoint files is copied out of them, so that they go.)
 
     A block goes with its gate and its shared experts, all of which the mesh computes. Nothing else
     changes: generate(), batches, several threads and every dtype and device work as before. What goes
@@ -348,9 +349,10 @@ def attach(
             raise errors.FailedPrecondition(
                 f"layer {site.layer} is attached already; detach it first (model.expertmesh)"
             )
-    if getattr(model, "expertmesh", None) is not None:
+    other = getattr(model, "expertmesh", None)
+    if isinstance(other, Attachment):
         raise errors.FailedPrecondition(
-            f"layers {_ranges(model.expertmesh.layers)} are attached already; name all layers in one "
+            f"layers {_ranges(other.layers)} are attached already; name all layers in one "
             "attach, after model.expertmesh.detach()"
         )
     if keep_weights and any(isinstance(site.block, MeshBlock) for site in chosen):
@@ -371,6 +373,6 @@ def attach(
             client.close()
         raise
     attachment._take_over(chosen, keep_weights)
-    # Modules refer to each other in circles: freed now, not some time later.
-    gc.collect()
+    if not keep_weights:
+        leave_mapped_files(model)
     return attachment

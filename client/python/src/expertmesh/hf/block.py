@@ -64,7 +64,7 @@ class MeshBlock(nn.Module):
         return f"{self.expertmesh_family.names[0]}, layer={self.layer}, {state}"
 
     # Compilers would try to trace a remote call.
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, hidden: torch.Tensor, mask: Optional[torch.Tensor] = None) -> Any:
         """hidden: [..., d_model]. mask: the attention mask, for families that hand it to the block."""
         if self.training:
@@ -72,7 +72,7 @@ class MeshBlock(nn.Module):
                 f"layer {self.layer} is computed by the mesh, which does not train; call model.eval()"
             )
         if hidden.requires_grad and torch.is_grad_enabled():
-            output = _WithoutGradient.apply(hidden, self, mask)
+            output = _WithoutGradient.apply(hidden, self, mask)  # type: ignore[no-untyped-call]
         else:
             output = self.compute(hidden, mask)
         answer = self.expertmesh_family.answer

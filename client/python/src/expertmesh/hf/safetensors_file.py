@@ -105,7 +105,7 @@ class SafetensorsFile:
         tensor = torch.empty(shape, dtype=dtype)
         if count:
             self._file.seek(self._start + begin)
-            view = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+            view: Any = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
             while view:
                 read = self._file.readinto(view)
                 if not read:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import os
 import pathlib
 import re
@@ -283,7 +284,7 @@ def expand_blocks(
 def _no_report() -> Iterator[None]:
     """transformers would complain about every weight and every plan of the blocks that are not there."""
     before = transformers.utils.logging.get_verbosity()
-    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.set_verbosity(logging.ERROR)
     try:
         yield
     finally:
