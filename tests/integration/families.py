@@ -142,7 +142,6 @@ def _minimax_config(s):
 def _minimax(c):
     routing = Routing(
         k=c["num_experts_per_tok"],
-        rounded_logits=False,
         score="sigmoid",
         renormalise=("sum", 0.0),
         rounded_weights=False,

@@ -50,14 +50,15 @@ def expected_routing(chosen):
 
 def check(mesh, checkpoint, layer, tokens, tolerance, weight_tolerance):
     """Experts, weights and output of one layer. Returns the share of tokens with the oracle's experts."""
-    exact = checkpoint.dtype == np.float32
     x = hidden_states(tokens, checkpoint.d_model, seed=layer).astype(checkpoint.dtype)
     result = mesh.client.forward(layer, x, return_routing=True, output_dtype="float32")
     _, chosen = reference.forward(checkpoint, layer, x)
     routing, expected = routing_of(result, tokens), expected_routing(chosen)
     same = np.array([a.keys() == b.keys() for a, b in zip(routing, expected, strict=True)])
     # With capacity, one token's choice decides for the others of its sequence.
-    close = chosen.close | (chosen.close.any() and checkpoint.moe.routing.capacity is not None)
+    close = chosen.close
+    if checkpoint.moe.routing.capacity is not None and close.any():
+        close = np.full(tokens, True)
     assert np.all(same | close), f"layer {layer}: other experts for {np.nonzero(~(same | close))}"
     for token in np.nonzero(same & ~close)[0]:
         for expert, weight in expected[token].items():
@@ -66,31 +67,30 @@ def check(mesh, checkpoint, layer, tokens, tolerance, weight_tolerance):
     output = reference.combine(checkpoint, layer, x, *padded(routing))
     error = reference.relative_error(result.output, output)
     assert error.max() <= tolerance, f"layer {layer}: {error.max()}"
-    return same.mean() if not exact else 1.0
+    return same.mean()
 
 
-def serve(mesh, checkpoint):
+def check_all(mesh, checkpoint, **tolerances):
     mesh.start(checkpoint.path, shards(3))
     described = mesh.client.describe()
     assert [layer.layer for layer in described.layers] == checkpoint.moe_layers
-    return mesh
+    for layer in checkpoint.moe_layers:
+        assert check(mesh, checkpoint, layer, 100, **tolerances) >= 0.9
+    # Programs take seconds to end; that they end well is for other suites to see.
+    for running in mesh.programs:
+        running.kill()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_float32(mesh, tmp_path, family):
     checkpoint = make_checkpoint(tmp_path / "model", family, **SIZES)
-    serve(mesh, checkpoint)
-    for layer in checkpoint.moe_layers:
-        check(mesh, checkpoint, layer, 100, tolerance=1e-5, weight_tolerance=1e-4)
+    check_all(mesh, checkpoint, tolerance=1e-5, weight_tolerance=1e-4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_bfloat16(mesh, tmp_path, family):
     checkpoint = make_checkpoint(tmp_path / "model", family, dtype="BF16", **SIZES)
-    serve(mesh, checkpoint)
-    for layer in checkpoint.moe_layers:
-        same = check(mesh, checkpoint, layer, 100, tolerance=1e-2, weight_tolerance=2e-2)
-        assert same >= 0.9
+    check_all(mesh, checkpoint, tolerance=1e-2, weight_tolerance=2e-2)
 
 
 @pytest.mark.parametrize("family, quantised", QUANTISED)
@@ -100,7 +100,4 @@ def test_quantised(mesh, tmp_path, family, quantised):
     )
     stored = {array.dtype for array in checkpoint.tensors.values()}
     assert stored & {np.dtype(ml_dtypes.float8_e4m3fn), np.dtype(np.uint8)}
-    serve(mesh, checkpoint)
-    for layer in checkpoint.moe_layers:
-        same = check(mesh, checkpoint, layer, 100, tolerance=1e-2, weight_tolerance=2e-2)
-        assert same >= 0.9
+    check_all(mesh, checkpoint, tolerance=1e-2, weight_tolerance=2e-2)

@@ -22,8 +22,11 @@ WEIGHTS = GATE + "weights.cc"
 CAPACITY = GATE + "capacity.cc"
 ELEMENTWISE = "common/experts/elementwise.cc"
 PACKER = "common/experts/weight_packer.cc"
-BACKEND = "common/experts/cpu_backend.cc"
+COMPUTE = "common/experts/cpu_compute.cc"
 DECODE = "common/tensor/decode_matrix.cc"
+KERNELS = "common/tensor/decode_kernels.cc"
+FINDER = "common/checkpoint/tensor_finder.cc"
+BATCH = "router_service/batch_run.cc"
 
 # Recorded routings of every family and router (tests/golden/routing).
 GOLDEN = "routing_golden_test"
@@ -149,7 +152,7 @@ CHOICE = [
         GATE + "sparse_mixer.cc",
         "std::max(std::fabs(logit), largest)",
         "std::fabs(largest)",
-        GOLDEN,
+        "routing_test",
     ),
     Mutation(
         "sparse mixer's second softmax has the first expert",
@@ -279,7 +282,7 @@ COMPETITION = [
         CAPACITY,
         "(!Larger(keys[b], keys[a]) && a < b);",
         "(!Larger(keys[b], keys[a]) && a > b);",
-        GOLDEN,
+        "capacity_test",
     ),
     Mutation(
         "next best is next worst",
@@ -304,8 +307,9 @@ COMPETITION = [
     ),
 ]
 
-# CPU backend: the conformance suite of all backends.
+# CPU backend: of the conformance suite of all backends, what is about expert math.
 CPU = "cpu_backend_test"
+EXPERT_MATH = "*EveryKindOfExpert*:*ClampedSwiglu*:*TheBiasOfDown*:*ApplyWeight*:*SlicesAddUp*"
 
 EXPERTS = [
     Mutation(
@@ -314,6 +318,7 @@ EXPERTS = [
         "is_gate ? weights.gate : weights.up",
         "is_gate ? weights.up : weights.gate",
         CPU,
+        EXPERT_MATH,
     ),
     Mutation(
         "gate and up of the biases swapped",
@@ -321,6 +326,7 @@ EXPERTS = [
         "is_gate ? weights.gate_bias : weights.up_bias",
         "is_gate ? weights.up_bias : weights.gate_bias",
         CPU,
+        EXPERT_MATH,
     ),
     Mutation(
         "bias of down outside the weight",
@@ -328,6 +334,7 @@ EXPERTS = [
         "sum[i] = sum[i] + weight * (in[i] + bias[i]);",
         "sum[i] = sum[i] + weight * in[i] + bias[i];",
         CPU,
+        EXPERT_MATH,
     ),
     Mutation(
         "swiglu without its lower limit",
@@ -335,6 +342,7 @@ EXPERTS = [
         "up = up < -limit ? -limit : up;",
         "",
         CPU,
+        EXPERT_MATH,
     ),
     Mutation(
         "swiglu limits the gate from below, too",
@@ -342,29 +350,35 @@ EXPERTS = [
         "gate = gate > limit ? limit : gate;",
         "gate = gate > limit ? limit : (gate < -limit ? -limit : gate);",
         CPU,
+        EXPERT_MATH,
     ),
-    Mutation("swiglu without the 1", ELEMENTWISE, "* (up + 1.0f)", "* up", CPU),
-    Mutation("swiglu's alpha is 1", ELEMENTWISE, "Exp(-(alpha * gate))", "Exp(-gate)", CPU),
+    Mutation("swiglu without the 1", ELEMENTWISE, "* (up + 1.0f)", "* up", CPU, EXPERT_MATH),
+    Mutation(
+        "swiglu's alpha is 1", ELEMENTWISE, "Exp(-(alpha * gate))", "Exp(-gate)", CPU, EXPERT_MATH
+    ),
     Mutation(
         "relu is silu",
         ELEMENTWISE,
         "return x < 0.0f ? 0.0f : x; }",
         "return x / (1.0f + Exp(-x)); }",
         CPU,
+        EXPERT_MATH,
     ),
     Mutation(
         "weight applied to the output where the input is meant",
-        BACKEND,
+        COMPUTE,
         "if (batch.apply == ApplyWeight::kOutput) {",
         "if (true) {",
         CPU,
+        EXPERT_MATH,
     ),
     Mutation(
         "weight not applied to the output",
-        BACKEND,
+        COMPUTE,
         "batch.apply == ApplyWeight::kOutput ? batch.weights[a] : 1.0f",
         "1.0f",
         CPU,
+        EXPERT_MATH,
     ),
     Mutation(
         "the first slice's bias of down in every slice",
@@ -372,15 +386,16 @@ EXPERTS = [
         "if (slice.index != 0) {",
         "if (false) {",
         CPU,
+        EXPERT_MATH,
     ),
 ]
 
 FORMATS = [
     Mutation(
         "nibbles swapped",
-        DECODE,
-        "(first + i) % 2 == 0 ? byte & 15u : byte >> 4",
-        "(first + i) % 2 == 1 ? byte & 15u : byte >> 4",
+        KERNELS,
+        "(byte & 15u) | (byte >> 4) << 8",
+        "(byte >> 4) | (byte & 15u) << 8",
         "decode_matrix_test",
     ),
     Mutation(
@@ -390,19 +405,23 @@ FORMATS = [
         "std::bit_cast<float>((uint32_t{byte} + 1) << 23)",
         "decode_matrix_test",
     ),
+    Mutation("MXFP4's 6 is 5", KERNELS, "0xc8643210u", "0xa8643210u", "decode_matrix_test"),
     Mutation(
-        "MXFP4's 6 is 5",
-        DECODE,
-        "3.0f,  4.0f,  6.0f,",
-        "3.0f,  4.0f,  5.0f,",
+        "MXFP4 without its sign",
+        KERNELS,
+        "(bits & 8u) << 28",
+        "(bits & 0u) << 28",
         "decode_matrix_test",
     ),
     Mutation(
         "FP8's smallest numbers too small",
-        DECODE,
-        "std::ldexp(static_cast<float>(mantissa), -9)",
-        "std::ldexp(static_cast<float>(mantissa), -10)",
+        KERNELS,
+        "code < 8 ? (normal + normal) - 0x1p-6f : normal",
+        "normal",
         "decode_matrix_test",
+    ),
+    Mutation(
+        "FP8's exponent off by one", KERNELS, "120u << 23", "121u << 23", "decode_matrix_test"
     ),
     Mutation(
         "scales of the wrong rows",
@@ -413,16 +432,9 @@ FORMATS = [
     ),
     Mutation(
         "scales divide",
-        DECODE,
-        "target[i] *= scale;",
-        "target[i] /= scale;",
-        "decode_matrix_test",
-    ),
-    Mutation(
-        "transposed weights read as they lie",
-        DECODE,
-        "ConvertElements(view.dtype, view.data + (first + i * view.col_stride) * bytes, DType::kF32,",
-        "ConvertElements(view.dtype, view.data + (first + i) * bytes, DType::kF32,",
+        KERNELS,
+        "Store(FromF8E4M3(source[i]) * scale, target + i);",
+        "Store(FromF8E4M3(source[i]) / scale, target + i);",
         "decode_matrix_test",
     ),
     Mutation(
@@ -430,8 +442,71 @@ FORMATS = [
         "common/tensor/matrix_slice.cc",
         "part.scales.col_offset = first % view.scales.block_cols;",
         "",
-        CPU,
+        "decode_tile_test",
     ),
 ]
 
-MUTATIONS = SCORES + CHOICE + AFTER_CHOICE + COMPETITION + EXPERTS + FORMATS
+STORAGE = [
+    Mutation(
+        "even and odd rows swapped",
+        FINDER,
+        "case Part::kOdd:\n      return {1, 2};",
+        "case Part::kOdd:\n      return {0, 2};",
+        "storage_test",
+    ),
+    Mutation(
+        "the second half is the first",
+        FINDER,
+        "return {outputs, 1};",
+        "return {0, 1};",
+        "storage_test",
+    ),
+    Mutation(
+        "transposed weights read as they lie",
+        FINDER,
+        "view.col_stride = place.transposed ? stored : 1;",
+        "view.col_stride = 1;",
+        "storage_test",
+    ),
+    Mutation(
+        "every expert is the first",
+        FINDER,
+        "const uint64_t first = expert * stored * inputs + range.first * output_stride;",
+        "const uint64_t first = range.first * output_stride;",
+        "storage_test",
+    ),
+    Mutation(
+        "MXFP4 scales of the row before",
+        FINDER,
+        "view.scales.row_stride = range.step * blocks;",
+        "view.scales.row_stride = blocks;",
+        "quantised_test",
+    ),
+]
+
+# What the router does beside routing.
+ROUTER = [
+    Mutation(
+        "shared gate ignored",
+        BATCH,
+        "if (layer_->shared_gate != nullptr) {",
+        "if (false) {",
+        "router_routing_test",
+    ),
+    Mutation(
+        "shared gate without its sigmoid",
+        GATE + "shared_gate.cc",
+        "static_cast<float>(1.0 / (1.0 + std::exp(-double{product})))",
+        "product",
+        "shared_gate_test",
+    ),
+    Mutation(
+        "nothing passes by",
+        BATCH,
+        "if (layer_->description.routing.pass_through == PassThrough::kComplement) {",
+        "if (false) {",
+        "router_routing_test",
+    ),
+]
+
+MUTATIONS = SCORES + CHOICE + AFTER_CHOICE + COMPETITION + EXPERTS + FORMATS + STORAGE + ROUTER

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -55,14 +56,22 @@ bool SimilarWeights(const TokenExperts& left, const TokenExperts& right) {
 
 // One for each token, empty when the answer brought none.
 std::vector<TokenExperts> TokensOf(const client::Routing& routing, size_t tokens) {
-  const size_t k = routing.experts_per_token;
-  if (routing.expert_ids.size() != tokens * k || routing.expert_weights.size() != tokens * k) {
+  std::vector<uint32_t> counts = routing.assignments_per_token;
+  if (counts.empty() && routing.experts_per_token > 0) {
+    counts.assign(tokens, static_cast<uint32_t>(routing.experts_per_token));
+  }
+  const size_t total = std::accumulate(counts.begin(), counts.end(), size_t{0});
+  if (counts.size() != tokens || routing.expert_ids.size() != total ||
+      routing.expert_weights.size() != total) {
     return {};
   }
-  std::vector<TokenExperts> result(k == 0 ? 0 : tokens);
-  for (size_t i = 0; i < result.size() * k; ++i) {
-    result[i / k].expert_ids.push_back(routing.expert_ids[i]);
-    result[i / k].weights.push_back(routing.expert_weights[i]);
+  std::vector<TokenExperts> result(tokens);
+  size_t next = 0;
+  for (size_t token = 0; token < tokens; ++token) {
+    for (uint32_t i = 0; i < counts[token]; ++i, ++next) {
+      result[token].expert_ids.push_back(routing.expert_ids[next]);
+      result[token].weights.push_back(routing.expert_weights[next]);
+    }
   }
   return result;
 }

@@ -25,6 +25,12 @@ absl::StatusOr<Agreement> Verify(const Mesh& mesh, const MoeCheckpoint& checkpoi
   forward.timeout = options.Duration("timeout");
   forward.return_routing = true;
   forward.output_dtype = client::DType::kFloat32;
+  ASSIGN_OR_RETURN(const RoutingOptions routing, RoutingInForce(checkpoint, layer));
+  if (routing.choice == Choice::kHash) {
+    for (size_t token = 0; token < hidden.rows(); ++token) {
+      forward.token_ids.push_back(static_cast<uint32_t>(7919 * token + options.Whole("seed")));
+    }
+  }
   const absl::StatusOr<client::ForwardResult> result =
       mesh.client->Forward(layer.layer, hidden, forward);
   if (!result.ok()) {
@@ -32,6 +38,7 @@ absl::StatusOr<Agreement> Verify(const Mesh& mesh, const MoeCheckpoint& checkpoi
   }
   Sample sample;
   RETURN_IF_ERROR(sample.Add(hidden, *result, hidden.rows()));
+  sample.token_ids = forward.token_ids;
   return CompareWithReference(checkpoint, layer, sample);
 }
 

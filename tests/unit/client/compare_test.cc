@@ -136,6 +136,26 @@ TEST(CompareTest, SampleTakesTheFirstTokensAndChecksTheShape) {
   EXPECT_EQ(sample.Add(request, answer, 1).code(), absl::StatusCode::kFailedPrecondition);
 }
 
+TEST(CompareTest, TokensMayHaveDifferentNumbersOfExperts) {
+  const client::Matrix request = client::Matrix::Take(3, 1, {1, 2, 3});
+  client::ForwardResult answer;
+  answer.output = request;
+  answer.routing.assignments_per_token = {2, 0, 1};
+  answer.routing.expert_ids = {4, 5, 6};
+  answer.routing.expert_weights = {0.5f, 0.25f, 0.75f};
+  Sample sample;
+  ASSERT_TRUE(sample.Add(request, answer, 3).ok());
+  ASSERT_EQ(sample.chosen.size(), 3u);
+  EXPECT_THAT(sample.chosen[0].expert_ids, testing::ElementsAre(4, 5));
+  EXPECT_THAT(sample.chosen[1].expert_ids, testing::IsEmpty());
+  EXPECT_THAT(sample.chosen[2].weights, testing::ElementsAre(0.75f));
+  // Counts that do not fit are no routing.
+  answer.routing.assignments_per_token = {2, 0, 2};
+  Sample wrong;
+  ASSERT_TRUE(wrong.Add(request, answer, 3).ok());
+  EXPECT_THAT(wrong.chosen, testing::IsEmpty());
+}
+
 // What a correct mesh says of tokens (2, 1) and (-1, 3) of the tiny model.
 Sample FromTheMesh(const TinyCheckpoint& checkpoint, const std::vector<TokenExperts>& chosen) {
   Sample sample;
