@@ -261,6 +261,12 @@ TEST(ReferenceRoutingTest, SparseMixer) {
   EXPECT_THAT(close.weights, Pointwise(FloatNear(1e-5f), {.3350014f, .50125f}));
 }
 
+TEST(ReferenceRoutingTest, SparseMixerMeasuresALogitByItsOwnSize) {
+  // -1.5 is 0.5 behind: a third of its own size, half of the best one's; the threshold is 0.4.
+  EXPECT_THAT(Route(SparseMixer(3, .2f), DType::kF32, {-1.0f, -1.5f, -4.0f}).weights,
+              Pointwise(FloatNear(1e-6f), {.6224593f, 1.0f}));
+}
+
 TEST(ReferenceRoutingTest, SparseMixerKnowsWhenTheThresholdDecides) {
   // Expert 1 is exactly 2 * epsilon behind.
   EXPECT_EQ(Route(SparseMixer(3, .125f), DType::kF32, {1.0f, .75f, -4.0f}).margin, 0.0f);

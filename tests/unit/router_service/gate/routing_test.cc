@@ -516,6 +516,10 @@ TEST(Routing, SparseMixerMeasuresNegativeLogitsByTheirOwnSize) {
   const Routed routed = Route(options, {-1.0f, -1.01f, -5.0f, -2.0f});
   EXPECT_THAT(routed.ids, ElementsAre(0, 1));
   EXPECT_THAT(routed.weights, ElementsAre(FloatNear(0.5025f, 1e-6f), 1.0f));
+  // -1.5 is 0.5 behind: a third of its own size, half of the best one's; the threshold is 0.4.
+  options.sparse_mixer_epsilon = 0.2f;
+  EXPECT_THAT(Route(options, {-1.0f, -1.5f, -4.0f, -9.0f}).weights,
+              ElementsAre(FloatNear(0.6224593f, 1e-6f), 1.0f));
 }
 
 // 5 / 249 is above the threshold 0.02; both are the same bfloat16.
