@@ -1,16 +1,24 @@
 #include "common/telemetry/metrics.h"
 
+#include <netdb.h>
 #include <prometheus/collectable.h>
 #include <prometheus/exposer.h>
 #include <prometheus/gauge.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <exception>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
 #include "common/base/process.h"
 
 namespace expertmesh {
@@ -45,6 +53,23 @@ class ResidentCollectable final : public prometheus::Collectable {
   }
 };
 
+// Opens a connection and closes it again.
+void Knock(const std::string& host, int port) {
+  addrinfo hints = {};
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  // What listens on every address ("0.0.0.0") is reached under it too.
+  if (getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found) != 0) {
+    return;
+  }
+  const int file = socket(found->ai_family, found->ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (file >= 0) {
+    (void)connect(file, found->ai_addr, found->ai_addrlen);
+    close(file);
+  }
+  freeaddrinfo(found);
+}
+
 }  // namespace
 
 void RegisterProcessMetrics(const std::string& process, prometheus::Registry& registry) {
@@ -56,10 +81,22 @@ void RegisterProcessMetrics(const std::string& process, prometheus::Registry& re
       .Set(1);
 }
 
-MetricsServer::MetricsServer(std::unique_ptr<prometheus::Exposer> exposer, int port)
-    : exposer_(std::move(exposer)), port_(port) {}
+MetricsServer::MetricsServer(std::unique_ptr<prometheus::Exposer> exposer, std::string host,
+                             int port)
+    : exposer_(std::move(exposer)), host_(std::move(host)), port_(port) {}
 
-MetricsServer::~MetricsServer() = default;
+MetricsServer::~MetricsServer() {
+  // The HTTP library looks every two seconds whether it is to stop, and whenever someone connects.
+  absl::Notification stopped;
+  std::thread knocking([&] {
+    while (!stopped.WaitForNotificationWithTimeout(absl::Milliseconds(10))) {
+      Knock(host_, port_);
+    }
+  });
+  exposer_.reset();
+  stopped.Notify();
+  knocking.join();
+}
 
 absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(
     const std::string& address, std::shared_ptr<prometheus::Registry> registry) {
@@ -70,6 +107,8 @@ absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(
     return absl::InvalidArgumentError(
         absl::StrCat("metrics address '", address, "' is not host:port, for example 0.0.0.0:9464"));
   }
+  const absl::string_view host =
+      absl::StripPrefix(absl::StripSuffix(absl::string_view(address).substr(0, colon), "]"), "[");
   try {
     // One thread answers scrapes; a second keeps a slow scraper from blocking the next.
     auto exposer = std::make_unique<prometheus::Exposer>(address, 2);
@@ -78,8 +117,8 @@ absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(
     exposer->RegisterCollectable(*resident);
     exposer->RegisterCollectable(std::move(registry));
     const std::vector<int> ports = exposer->GetListeningPorts();
-    return std::unique_ptr<MetricsServer>(
-        new MetricsServer(std::move(exposer), ports.empty() ? port : ports.front()));
+    return std::unique_ptr<MetricsServer>(new MetricsServer(std::move(exposer), std::string(host),
+                                                            ports.empty() ? port : ports.front()));
   } catch (const std::exception& error) {  // The library's border: civetweb throws on bind errors.
     return absl::UnavailableError(absl::StrCat("cannot serve metrics on ", address, ": ",
                                                error.what(), "; choose a free port"));

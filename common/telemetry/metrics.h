@@ -29,8 +29,8 @@ prometheus::Histogram::BucketBoundaries RowBuckets();
 // Registers expertmesh_build_info{process,version} in `registry`.
 void RegisterProcessMetrics(const std::string& process, prometheus::Registry& registry);
 
-// Serves GET /metrics until destroyed: `registry`, and expertmesh_process_resident_bytes, which is read
-// when scraped. Thread-safe.
+// Serves GET /metrics until destroyed: `registry`, and expertmesh_process_resident_bytes, which is
+// read when scraped. Thread-safe.
 class MetricsServer {
  public:
   // `address` is host:port; port 0 picks a free one. `registry` is shared with the server.
@@ -43,9 +43,10 @@ class MetricsServer {
   int port() const { return port_; }
 
  private:
-  MetricsServer(std::unique_ptr<prometheus::Exposer> exposer, int port);
+  MetricsServer(std::unique_ptr<prometheus::Exposer> exposer, std::string host, int port);
 
-  const std::unique_ptr<prometheus::Exposer> exposer_;
+  std::unique_ptr<prometheus::Exposer> exposer_;
+  const std::string host_;
   const int port_;
 };
 
