@@ -502,7 +502,7 @@ ROUTER = [
     ),
     Mutation(
         "nothing passes by",
-        BATCH,
+        "router_service/batch_answer.cc",
         "if (layer_->description.routing.pass_through == PassThrough::kComplement) {",
         "if (false) {",
         "router_routing_test",

@@ -6,7 +6,7 @@ A variant is a copy of one source file with one piece of text replaced. It is co
 command and linked before the libraries into the test that is to notice it; the tree and its build stay as
 they are. The build must be up to date.
 
-  tests/mutation/run.py build/release [--only TEXT] [--jobs N] [--list]
+  tests/mutation/run.py build/release [--only TEXT] [--jobs N] [--list] [--texts]
 """
 
 import argparse
@@ -116,14 +116,17 @@ def failing_tests(program, tests):
     return failed
 
 
-def apply(mutation, folder):
-    source = ROOT / mutation.file
-    text = source.read_text()
+def mutated_text(mutation):
+    text = (ROOT / mutation.file).read_text()
     count = text.count(mutation.search)
     if count != 1:
         raise Broken(f"{mutation.file} has {count} times, not once: {mutation.search!r}")
-    mutated = folder / source.name
-    mutated.write_text(text.replace(mutation.search, mutation.replace))
+    return text.replace(mutation.search, mutation.replace)
+
+
+def apply(mutation, folder):
+    mutated = folder / pathlib.Path(mutation.file).name
+    mutated.write_text(mutated_text(mutation))
     return mutated
 
 
@@ -162,11 +165,26 @@ def report(build, mutation):
     return bool(failed)
 
 
+def check_texts(mutations):
+    wrong = 0
+    for mutation in mutations:
+        try:
+            mutated_text(mutation)
+        except Broken as error:
+            print(f"{mutation.name}: {error}")
+            wrong += 1
+    print(f"{len(mutations) - wrong} of {len(mutations)} mutations can be made")
+    return 1 if wrong else 0
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("build", help="build folder, configured with tests and built")
     parser.add_argument("--only", default="", help="mutations whose name holds this text")
     parser.add_argument("--list", action="store_true", help="names only")
+    parser.add_argument(
+        "--texts", action="store_true", help="only whether every text is in its file exactly once"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="at once")
     parser.add_argument("--ninja", default=os.environ.get("NINJA", "ninja"))
     arguments = parser.parse_args()
@@ -176,6 +194,8 @@ def main():
         return 0
     if not chosen:
         parser.error(f"no mutation's name holds {arguments.only!r}")
+    if arguments.texts:
+        return check_texts(chosen)
     build = Build(arguments.build, arguments.ninja)
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
         noticed = list(pool.map(lambda mutation: report(build, mutation), chosen))
