@@ -114,7 +114,7 @@ TEST(ReferenceForward, TokensCompeteWithinTheirGroup) {
   TinyCheckpoint checkpoint;
   RoutingOptions routing = checkpoint.layer().routing;
   routing.capacity.tokens = 1;
-  const std::vector<float> hidden = {2, 1, 3, 1, 4, 1};  // All to expert 0.
+  const std::vector<float> hidden = {2, 1, 3, 1, 1, 4};  // To expert 0, 0 and 1.
   const std::vector<uint32_t> groups = {2, 1};
   ReferenceInput input;
   input.hidden = hidden;
@@ -124,7 +124,7 @@ TEST(ReferenceForward, TokensCompeteWithinTheirGroup) {
   ASSERT_TRUE(routes.ok()) << routes.status();
   EXPECT_THAT(routes->tokens[0].expert_ids, ElementsAre(0));
   EXPECT_THAT(routes->tokens[1].expert_ids, testing::IsEmpty());
-  EXPECT_THAT(routes->tokens[2].expert_ids, ElementsAre(0));
+  EXPECT_THAT(routes->tokens[2].expert_ids, ElementsAre(1));
   const auto output =
       ComputeWithReference(checkpoint, 1, routing, input, ExpertsOf(routes->tokens));
   ASSERT_TRUE(output.ok()) << output.status();
