@@ -1,31 +1,10 @@
 #include "common/net/grpc_runtime.h"
 
-#include <grpc/event_engine/event_engine.h>
-
 #include <algorithm>
-#include <memory>
 
 #include "common/base/process.h"
 
-// Exported by gRPC, and declared in a public header from the next version on.
-namespace grpc_event_engine::experimental {
-std::shared_ptr<EventEngine> GetDefaultEventEngine();
-}  // namespace grpc_event_engine::experimental
-
 namespace expertmesh {
-namespace {
-
-// gRPC 1.51 makes its event engine anew, epoll descriptor and threads included, whenever someone
-// asks and nobody holds it, and takes it down with its last user. Programs were seen to abort at
-// their start with "Epoll1Poller encountered epoll_wait error: Bad file descriptor" (twice in
-// thousands). Held for good, it is made once and never goes while it is waited on.
-void HoldEventEngine() {
-  static const auto* const held = new std::shared_ptr<grpc_event_engine::experimental::EventEngine>(
-      grpc_event_engine::experimental::GetDefaultEventEngine());
-  (void)held;
-}
-
-}  // namespace
 
 QueuePoller::QueuePoller(grpc::CompletionQueue* queue)
     : queue_(queue), thread_([queue] {
@@ -35,9 +14,7 @@ QueuePoller::QueuePoller(grpc::CompletionQueue* queue)
           AfterOperation();
           static_cast<Tag*>(tag)->Proceed(ok);
         }
-      }) {
-  HoldEventEngine();
-}
+      }) {}
 
 QueuePoller::~QueuePoller() {
   queue_->Shutdown();

@@ -1,7 +1,6 @@
 """Real programs on loopback (expertmesh-router, expertmesh-expert, expertmesh): started on port 0, watched,
 killed, restarted, and always cleaned up."""
 
-import ctypes
 import os
 import pathlib
 import re
@@ -31,9 +30,9 @@ def program(name):
     return path
 
 
-def _die_with_parent():
-    # PR_SET_PDEATHSIG: nothing outlives a test run that was itself killed.
-    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
+# Nothing outlives a test run that was itself killed. Not by preexec_fn: with it Python forks, and the gRPC of
+# this process starts its poller in the fork while descriptors are being closed, which aborts it now and then.
+_DIE_WITH_PARENT = ["setpriv", "--pdeathsig", "KILL", "--"]
 
 
 def wait_until(condition, what, timeout=None):
@@ -67,14 +66,14 @@ class Program:
         self.port_file.unlink(missing_ok=True)
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(
-                self.argv
+                _DIE_WITH_PARENT
+                + self.argv
                 + ["--listen", self.listen, "--metrics-listen", self.metrics_listen]
                 + ["--port-file", str(self.port_file)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
             )
         return self
 
