@@ -258,7 +258,8 @@ absl::StatusOr<RoutingOptions> WithRoutingJson(const RoutingOptions& base, absl:
   if (used < object.size()) {
     std::vector<std::string> unknown;
     RoutingOptions all;
-    for (const auto& [key, value] : object.items()) {
+    for (const auto& item : object.items()) {
+      const std::string& key = item.key();
       bool found = false;
       VisitFields(all, [&](std::string_view name, auto&, bool) { found |= name == key; });
       if (!found) {

@@ -435,7 +435,8 @@ TEST(Storage, NamesWhatIsMissingOrWrongInFusedTensors) {
     TemporaryFolder folder;
     ASSERT_NE(Make(folder / "m", Small(family)), nullptr);
     const OwnedTensors tensors = Tensors(folder / "m");
-    for (const auto& [name, tensor] : tensors) {
+    for (const auto& entry : tensors) {
+      const auto& name = entry.first;
       const bool routed = name.find("expert") != std::string::npos ||
                           name.find("put_linear") != std::string::npos ||
                           name.find("router") != std::string::npos;
