@@ -7,7 +7,8 @@ import pytest
 import reference
 from checkpoint import make_checkpoint
 from families import FAMILIES
-from mesh import hidden_states, shards
+from mesh import Mesh, hidden_states, shards
+from test_load_unload import Node
 
 # Wide rows: errors are norms of rows, and in short ones single roundings would dominate them. Experts wider
 # than a block of FP8 scales, and no multiple of it.
@@ -76,9 +77,6 @@ def check_all(mesh, checkpoint, **tolerances):
     assert [layer.layer for layer in described.layers] == checkpoint.moe_layers
     for layer in checkpoint.moe_layers:
         assert check(mesh, checkpoint, layer, 100, **tolerances) >= 0.9
-    # Programs take seconds to end; that they end well is for other suites to see.
-    for running in mesh.programs:
-        running.kill()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -101,3 +99,27 @@ def test_quantised(mesh, tmp_path, family, quantised):
     stored = {array.dtype for array in checkpoint.tensors.values()}
     assert stored & {np.dtype(ml_dtypes.float8_e4m3fn), np.dtype(np.uint8)}
     check_all(mesh, checkpoint, tolerance=1e-2, weight_tolerance=2e-2)
+
+
+@pytest.mark.parametrize("family, quantised", QUANTISED)
+def test_compressed_weights_give_the_same_bits_in_less_memory(tmp_path, family, quantised):
+    checkpoint = make_checkpoint(
+        tmp_path / "model", family, dtype="BF16", quantised=quantised, **SIZES
+    )
+    outputs, held, stored = [], [], []
+    for mode in ("expanded", "compressed"):
+        folder = tmp_path / mode
+        folder.mkdir()
+        with Mesh(folder) as mesh:
+            mesh.start(checkpoint.path, shards(2, "--weights", mode))
+            x = hidden_states(100, checkpoint.d_model, seed=4)
+            outputs.append([mesh.client.forward(at, x).output for at in checkpoint.moe_layers])
+            memories = []
+            for node in mesh.nodes:
+                with Node(node) as service:
+                    memories.append(service.describe().memory)
+            held.append(sum(memory.weights_bytes for memory in memories))
+            stored.append(sum(memory.checkpoint_bytes for memory in memories))
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+    assert stored[0] == stored[1]
+    assert held[1] < held[0] / 1.5
