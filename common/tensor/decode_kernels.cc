@@ -2,6 +2,7 @@
 
 #include <bit>
 
+#include "common/base/cpu_features.h"
 #include "common/tensor/dtype.h"
 
 static_assert(std::endian::native == std::endian::little,
@@ -96,11 +97,10 @@ EXPERTMESH_VARIANT(Avx512, __attribute__((target("avx512f,avx512bw,avx512vl,avx5
 std::vector<const DecodeKernels*> AllDecodeKernels() {
   std::vector<const DecodeKernels*> all = {&Generic::kKernels};
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2")) {
+  if (CpuHasAvx2()) {
     all.push_back(&Avx2::kKernels);
   }
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
+  if (CpuHasAvx512()) {
     all.push_back(&Avx512::kKernels);
   }
 #endif

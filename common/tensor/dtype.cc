@@ -6,6 +6,7 @@
 
 #include "absl/strings/string_view.h"
 #include "common/base/check.h"
+#include "common/base/cpu_features.h"
 
 namespace expertmesh {
 namespace {
@@ -102,11 +103,10 @@ __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq"))) void ConvertAvx512
 
 Convert ChooseConvert() {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
+  if (CpuHasAvx512()) {
     return ConvertAvx512;
   }
-  if (__builtin_cpu_supports("avx2")) {
+  if (CpuHasAvx2()) {
     return ConvertAvx2;
   }
 #endif

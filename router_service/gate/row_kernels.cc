@@ -4,6 +4,7 @@
 #include <limits>
 #include <utility>
 
+#include "common/base/cpu_features.h"
 #include "router_service/gate/row_vectors.h"
 
 #if defined(__x86_64__)
@@ -308,11 +309,10 @@ constexpr RowKernels kAvx512 = {"avx512",        SoftmaxAvx512, SigmoidAvx512,
 std::vector<const RowKernels*> AllRowKernelsForTest() {
   std::vector<const RowKernels*> all = {&kPortable};
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2")) {
+  if (CpuHasAvx2()) {
     all.push_back(&kAvx2);
   }
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")) {
+  if (CpuHasAvx512()) {
     all.push_back(&kAvx512);
   }
 #endif

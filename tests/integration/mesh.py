@@ -168,6 +168,12 @@ class Mesh:
     def start_node(self, model, *flags):
         return self.make_node(model, *flags).start()
 
+    def start_nodes(self, model, node_flags):
+        """One node for each list of flags."""
+        for node in [self.make_node(model, *flags).spawn() for flags in node_flags]:
+            # Spawned together, they load together.
+            node.wait_bound()
+
     def start_router(self, model, *flags, nodes=None):
         addresses = nodes or [node.address for node in self.nodes]
         self.router = self._add(
@@ -177,9 +183,7 @@ class Mesh:
 
     def start(self, model, node_flags, *router_flags):
         """One node for each list of flags, and a router; returns when all is ready."""
-        for node in [self.make_node(model, *flags).spawn() for flags in node_flags]:
-            # Spawned together, they load together.
-            node.wait_bound()
+        self.start_nodes(model, node_flags)
         self.start_router(model, *router_flags)
         self.wait_ready()
         return self

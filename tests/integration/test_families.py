@@ -6,9 +6,9 @@ import pytest
 
 import reference
 from checkpoint import make_checkpoint
+from expert_node import Node
 from families import FAMILIES
 from mesh import Mesh, hidden_states, shards
-from test_load_unload import Node
 
 # Wide rows: errors are norms of rows, and in short ones single roundings would dominate them. Experts wider
 # than a block of FP8 scales, and no multiple of it.
@@ -18,7 +18,7 @@ QUANTISED = [(family, quantised) for family in FAMILIES for quantised in FAMILIE
 
 def routing_of(result, tokens):
     """[{expert: weight}], one for each token."""
-    counts = getattr(result, "assignments_per_token", None)
+    counts = result.assignments_per_token
     if counts is None:
         counts = np.full(tokens, result.expert_ids.shape[-1])
     ends = np.cumsum(counts)

@@ -38,8 +38,7 @@ def wide(tmp_path_factory):
 def nodes(tmp_path_factory, wide):
     """Two nodes; tests bring their routers."""
     with Mesh(tmp_path_factory.mktemp("nodes")) as mesh:
-        for node in [mesh.make_node(wide.path, *flags).spawn() for flags in shards(2)]:
-            node.wait_bound()
+        mesh.start_nodes(wide.path, shards(2))
         yield mesh
 
 

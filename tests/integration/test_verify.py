@@ -57,8 +57,7 @@ def model(tmp_path_factory):
 def nodes(tmp_path_factory, model):
     """Three nodes; a router comes and goes with each test."""
     with Mesh(tmp_path_factory.mktemp("nodes")) as mesh:
-        for node in [mesh.make_node(model.path, *flags).spawn() for flags in shards(3)]:
-            node.wait_bound()
+        mesh.start_nodes(model.path, shards(3))
         yield mesh
 
 
