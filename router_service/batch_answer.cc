@@ -23,9 +23,15 @@ void BatchRun::CombineAndAnswer() {
   });
   std::vector<Contribution> contributions;
   std::set<NodeIndex> nodes;
+  uint64_t node_queue_us = 0;
+  uint64_t node_compute_us = 0;
   for (const std::shared_ptr<NodeBatch>& part : parts) {
     contributions.push_back({part->plan.rows, part->partials.as<float>()});
     nodes.insert(part->plan.node);
+    if (part->queue_us + part->compute_us > node_queue_us + node_compute_us) {
+      node_queue_us = part->queue_us;
+      node_compute_us = part->compute_us;
+    }
   }
   const size_t d_model = environment_->d_model;
   auto sum = std::make_shared<AlignedBuffer>(rows_ * d_model * sizeof(float));
@@ -64,6 +70,8 @@ void BatchRun::CombineAndAnswer() {
     timing.set_combine_us(ToMicros(environment_->clock->Now() - received_at));
     timing.set_batch_tokens(rows_);
     timing.set_nodes(static_cast<uint32_t>(nodes.size()));
+    timing.set_node_queue_us(node_queue_us);
+    timing.set_node_compute_us(node_compute_us);
     job.Answer(std::move(response), std::move(output));
   }
 }

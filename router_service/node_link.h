@@ -31,6 +31,7 @@ struct NodeBatch {
   AlignedBuffer partials;
   // Rows received so far; they come in order.
   uint32_t received = 0;
+  // As the node said in its last frame.
   uint64_t queue_us = 0;
   uint64_t compute_us = 0;
   // Called once, from any thread, without locks held. `lost`: nothing of this batch counts and

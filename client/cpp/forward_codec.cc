@@ -98,8 +98,9 @@ absl::StatusOr<ForwardResult> ReadResult(const TensorMessage<v1::ForwardResponse
   }
   result.epoch = answer.message.epoch();
   const v1::ForwardTiming& timing = answer.message.timing();
-  result.timing = {timing.queue_us(),   timing.route_us(),     timing.experts_us(),
-                   timing.combine_us(), timing.batch_tokens(), timing.nodes()};
+  result.timing = {timing.queue_us(),      timing.route_us(),       timing.experts_us(),
+                   timing.combine_us(),    timing.batch_tokens(),   timing.nodes(),
+                   timing.node_queue_us(), timing.node_compute_us()};
   return result;
 }
 

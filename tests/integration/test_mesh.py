@@ -133,6 +133,14 @@ def test_dtypes_on_the_wire(shared_mesh, checkpoint, given, output):
     assert reference.relative_error(result.output, expected).max() <= bound
 
 
+def test_time_in_nodes_is_part_of_the_time_of_the_experts(shared_mesh, checkpoint):
+    # One machine, hence one monotonic clock; idle nodes, hence nothing but their own work.
+    timing = shared_mesh.client.forward(0, hidden_states(512, checkpoint.d_model)).timing
+    assert timing.nodes == 3
+    assert timing.node_compute_us > 0
+    assert timing.node_queue_us + timing.node_compute_us <= timing.experts_us
+
+
 def test_metrics_count_tokens(shared_mesh, checkpoint):
     router = shared_mesh.router
     before = router.metric("expertmesh_router_tokens_total")

@@ -124,7 +124,7 @@ struct DroppedAssignment {
   uint32_t expert = 0;
 };
 
-// Where the time went inside the router, in microseconds.
+// Where the time went, in microseconds, by the router's clock except where said.
 struct ForwardTiming {
   uint64_t queue_us = 0;
   uint64_t route_us = 0;
@@ -133,6 +133,12 @@ struct ForwardTiming {
   // Tokens of the batch that the request was part of, and nodes that batch was sent to.
   uint32_t batch_tokens = 0;
   uint32_t nodes = 0;
+  // Time of a batch in its node, by the node's clock: waiting and computing, of the answer with the
+  // largest sum of the two among the nodes' answers that were used; 0 when there is none.
+  // experts_us less both is about what the wire took, unless the router's shared experts took
+  // longer or a lost batch was retried.
+  uint64_t node_queue_us = 0;
+  uint64_t node_compute_us = 0;
 };
 
 struct ForwardResult {

@@ -65,7 +65,16 @@ class FakeRouter(router_pb2_grpc.RouterServicer, control_pb2_grpc.ControlService
         response = router_pb2.ForwardResponse(
             request_id=request.request_id,
             epoch=5,
-            timing=router_pb2.ForwardTiming(queue_us=1, route_us=2, batch_tokens=tokens, nodes=3),
+            timing=router_pb2.ForwardTiming(
+                queue_us=1,
+                route_us=2,
+                experts_us=30,
+                combine_us=4,
+                batch_tokens=tokens,
+                nodes=5,
+                node_queue_us=6,
+                node_compute_us=7,
+            ),
             output=tensor_pb2.Tensor(dtype=wire, shape=[tokens, d_model], data=y.tobytes()),
         )
         for token, expert in self.dropped:

@@ -39,7 +39,16 @@ def test_output_has_dtype_and_shape_of_input(router, client, dtype, wire):
     np.testing.assert_array_equal(result.output, x * 2)
     assert result.epoch == 5
     assert result.expert_ids is None and result.expert_weights is None
-    assert (result.timing.queue_us, result.timing.batch_tokens, result.timing.nodes) == (1, 3, 3)
+    assert result.timing == expertmesh.ForwardTiming(
+        queue_us=1,
+        route_us=2,
+        experts_us=30,
+        combine_us=4,
+        batch_tokens=3,
+        nodes=5,
+        node_queue_us=6,
+        node_compute_us=7,
+    )
 
 
 def test_leading_dimensions_come_back(client):

@@ -213,7 +213,9 @@ MESSAGES = [
             + number(3, 300)
             + number(4, 4)
             + number(5, 64)
-            + number(6, 3),
+            + number(6, 3)
+            + number(7, 128)
+            + number(8, 2**32),
         )
         + blob(6, number(1, 5) + number(2, 6))
         + blob(6, number(2, 7))
@@ -235,6 +237,8 @@ MESSAGES = [
                 "combineUs": "4",
                 "batchTokens": 64,
                 "nodes": 3,
+                "nodeQueueUs": "128",
+                "nodeComputeUs": str(2**32),
             },
             "dropped": [{"token": 5, "expert": 6}, {"expert": 7}],
             "output": TENSOR_JSON,

@@ -230,8 +230,15 @@ TEST_F(ClientTest, UnaryCarriesEveryFieldBothWays) {
       response.mutable_routing()->add_expert_ids(expert);
       response.mutable_routing()->add_expert_weights(0.5f);
     }
-    response.mutable_timing()->set_experts_us(12);
-    response.mutable_timing()->set_nodes(3);
+    v1::ForwardTiming& timing = *response.mutable_timing();
+    timing.set_queue_us(10);
+    timing.set_route_us(11);
+    timing.set_experts_us(12);
+    timing.set_combine_us(13);
+    timing.set_batch_tokens(14);
+    timing.set_nodes(3);
+    timing.set_node_queue_us(15);
+    timing.set_node_compute_us(uint64_t{1} << 40);
     return Frame(response.SerializeAsString());
   });
   ForwardOptions options;
@@ -253,8 +260,14 @@ TEST_F(ClientTest, UnaryCarriesEveryFieldBothWays) {
   EXPECT_THAT(result->routing.expert_ids, ElementsAre(4, 1));
   EXPECT_THAT(result->routing.expert_weights, ElementsAre(0.5f, 0.5f));
   EXPECT_EQ(result->epoch, 9u);
+  EXPECT_EQ(result->timing.queue_us, 10u);
+  EXPECT_EQ(result->timing.route_us, 11u);
   EXPECT_EQ(result->timing.experts_us, 12u);
+  EXPECT_EQ(result->timing.combine_us, 13u);
+  EXPECT_EQ(result->timing.batch_tokens, 14u);
   EXPECT_EQ(result->timing.nodes, 3u);
+  EXPECT_EQ(result->timing.node_queue_us, 15u);
+  EXPECT_EQ(result->timing.node_compute_us, uint64_t{1} << 40);
 }
 
 TEST_F(ClientTest, RaggedRoutingAndDroppedAssignments) {

@@ -175,6 +175,27 @@ TEST_F(NodeTest, SubscribersHearOfEveryChangeAndVersionsGrow) {
   EXPECT_EQ(heard, 5);
 }
 
+TEST_F(NodeTest, TimesOfABatchBeginWithItsLastFrame) {
+  LoadAll();
+  const auto sink = std::make_shared<FakeSink>();
+  const std::unique_ptr<StreamHandler> stream = node_->OpenCompute(sink);
+  backend_.Hold();
+  Send(stream.get(), Random(1, 3));
+  backend_.AwaitHeld();
+  const TestBatch second = Random(2, 20);
+  stream->OnFrame(MakeFrame(second, 0, 16));
+  clock_.Advance(absl::Microseconds(100));
+  stream->OnFrame(MakeFrame(second, 16, 4));
+  clock_.Advance(absl::Microseconds(200));
+  backend_.Release();
+  const FakeSink::Answer held = sink->Await(1, 3);
+  EXPECT_EQ(held.queue_us, 0u);
+  EXPECT_EQ(held.compute_us, 300u);
+  const FakeSink::Answer waited = sink->Await(2, 20);
+  EXPECT_EQ(waited.queue_us, 200u);
+  EXPECT_EQ(waited.compute_us, 0u);
+}
+
 TEST_F(NodeTest, LoadsAndUnloadsWhileServing) {
   ASSERT_TRUE(node_->Load({{{1, {0}, {}}}}).ok());
   v1::LoadExpertsRequest load;

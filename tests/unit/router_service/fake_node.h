@@ -5,6 +5,7 @@
 #define EXPERTMESH_TESTS_UNIT_ROUTER_SERVICE_FAKE_NODE_H_
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
@@ -79,6 +80,17 @@ class FakeNode final : public NodeEndpoint {
   void AnswerBytes(const std::string& bytes) {
     absl::MutexLock lock(&mutex_);
     bytes_ = bytes;
+  }
+
+  // What the answers to the next batches, one entry each, say of their time (errors too); 0 when no
+  // entry is left.
+  struct Times {
+    uint64_t queue_us = 0;
+    uint64_t compute_us = 0;
+  };
+  void Report(const std::vector<Times>& times) {
+    absl::MutexLock lock(&mutex_);
+    times_.assign(times.begin(), times.end());
   }
 
   void SetExperts(const std::vector<uint32_t>& experts) {
@@ -231,6 +243,11 @@ class FakeNode final : public NodeEndpoint {
       ++batches_;
       response.mutable_status()->set_code(static_cast<int>(failure_.code()));
       response.mutable_status()->set_message(std::string(failure_.message()));
+      if (!times_.empty()) {
+        response.set_queue_us(times_.front().queue_us);
+        response.set_compute_us(times_.front().compute_us);
+        times_.pop_front();
+      }
       if (!bytes_.empty()) {
         frame = Frame(bytes_);
       } else if (!failure_.ok()) {
@@ -258,6 +275,7 @@ class FakeNode final : public NodeEndpoint {
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
   bool fail_once_ ABSL_GUARDED_BY(mutex_) = false;
   std::string bytes_ ABSL_GUARDED_BY(mutex_);
+  std::deque<Times> times_ ABSL_GUARDED_BY(mutex_);
   std::function<void()> on_change_ ABSL_GUARDED_BY(mutex_);
   uint64_t batches_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t assignments_ ABSL_GUARDED_BY(mutex_) = 0;

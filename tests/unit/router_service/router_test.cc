@@ -80,6 +80,53 @@ TEST_F(RouterTest, LargeBatchesTravelInFramesAndPieces) {
   EXPECT_EQ(a.batches(), 4u);
 }
 
+TEST_F(RouterTest, TimingHasTheNodeThatTookLongest) {
+  StartRouter();
+  FakeNode& a = AddNode("a:1", {0, 1, 2});
+  FakeNode& b = AddNode("b:1", {3, 4, 5});
+  Connect();
+  const std::vector<float> rows = RandomRows(2, 40);
+  // Both numbers are of one node, and neither its place nor the larger queue makes it that one.
+  a.Report({{5, 70}, {60, 10}});
+  b.Report({{60, 10}, {5, 70}});
+  for (int i = 0; i < 2; ++i) {
+    const Answer answer = Forward(1, rows);
+    ExpectRight(1, rows, answer);
+    EXPECT_EQ(answer.response.timing().nodes(), 2u);
+    EXPECT_EQ(answer.response.timing().node_queue_us(), 5u);
+    EXPECT_EQ(answer.response.timing().node_compute_us(), 70u);
+  }
+}
+
+TEST_F(RouterTest, TimingOfANodeWithSeveralBatchesIsOfTheLongestOne) {
+  StartRouter();
+  FakeNode& a =
+      AddNodeWith("a:1", FakeNodeOptions{.experts = {0, 1, 2, 3, 4, 5}, .max_batch_rows = 16});
+  Connect();
+  a.Report({{8, 9}, {30, 9}, {9, 29}, {1, 2}});
+  const Answer answer = Forward(1, RandomRows(5, 50));
+  EXPECT_EQ(a.batches(), 4u);
+  EXPECT_EQ(answer.response.timing().nodes(), 1u);
+  EXPECT_EQ(answer.response.timing().node_queue_us(), 30u);
+  EXPECT_EQ(answer.response.timing().node_compute_us(), 9u);
+}
+
+TEST_F(RouterTest, TimingLeavesOutANodeThatRefused) {
+  StartRouter();
+  const std::vector<uint32_t> all = {0, 1, 2, 3, 4, 5};
+  FakeNode& a = AddNode("a:1", all);
+  FakeNode& b = AddNode("b:1", all);
+  Connect();
+  a.FailWith(absl::FailedPreconditionError("expert 3 of layer 1 is not held here"));
+  a.Report({{900, 900}});
+  b.Report({{3, 4}});
+  const Answer answer = Forward(1, RandomRows(10, 6));
+  EXPECT_EQ(a.batches(), 1u);
+  EXPECT_EQ(answer.response.timing().nodes(), 1u);
+  EXPECT_EQ(answer.response.timing().node_queue_us(), 3u);
+  EXPECT_EQ(answer.response.timing().node_compute_us(), 4u);
+}
+
 TEST_F(RouterTest, ATokenHasTheSameBitsAloneAndInAnyBatch) {
   StartRouter();
   AddNode("a:1", {0, 3});
@@ -426,6 +473,9 @@ TEST_F(RouterTest, ZeroTokensGiveZeroRows) {
   const Answer answer = Forward(1, {});
   EXPECT_TRUE(answer.status.ok());
   EXPECT_TRUE(answer.output.empty());
+  EXPECT_EQ(answer.response.timing().nodes(), 0u);
+  EXPECT_EQ(answer.response.timing().node_queue_us(), 0u);
+  EXPECT_EQ(answer.response.timing().node_compute_us(), 0u);
 }
 
 TEST_F(RouterTest, NonFiniteTokensPassAndAreCounted) {

@@ -238,6 +238,8 @@ def decode_response(response: router_pb2.ForwardResponse, shape: Shape) -> Forwa
             combine_us=timing.combine_us,
             batch_tokens=timing.batch_tokens,
             nodes=timing.nodes,
+            node_queue_us=timing.node_queue_us,
+            node_compute_us=timing.node_compute_us,
         ),
         assignments_per_token=counts,
         dropped=dropped.reshape(-1, 2),

@@ -23,7 +23,7 @@ class Health(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class ForwardTiming:
-    """Where the time of a request went, by the router's clock, in microseconds."""
+    """Where the time of a request went, in microseconds, by the router's clock except where said."""
 
     queue_us: int
     route_us: int
@@ -32,6 +32,12 @@ class ForwardTiming:
     # Tokens of the batch that the request was part of, and nodes the batch was sent to.
     batch_tokens: int
     nodes: int
+    # Time of a batch in its node, by the node's clock: waiting and computing, of the answer with the
+    # largest sum of the two among the nodes' answers that were used; 0 when there is none. experts_us
+    # less both is about what the wire took, unless the router's shared experts took longer or a lost
+    # batch was retried.
+    node_queue_us: int
+    node_compute_us: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
