@@ -231,6 +231,12 @@ absl::StatusOr<MatrixView> TensorFinder::Matrix(const TensorPlace& place, const 
   return view;
 }
 
+absl::StatusOr<MatrixView> TensorFinder::Linear(const std::string& name, uint64_t outputs,
+                                                uint64_t inputs) const {
+  static const std::string kNoPrefix;
+  return Matrix({.name = name}, {kNoPrefix, 0, 1}, outputs, inputs);
+}
+
 absl::StatusOr<ExpertWeights> TensorFinder::Expert(const ExpertPlaces& places,
                                                    const std::string& prefix, uint32_t expert,
                                                    uint32_t num_experts, uint64_t width) const {

@@ -29,6 +29,9 @@ class TensorFinder {
   absl::StatusOr<ExpertWeights> Expert(const ExpertPlaces& places, const std::string& prefix,
                                        uint32_t expert, uint32_t num_experts, uint64_t width) const;
 
+  // A linear that is no expert's; in FP8 checkpoints it is quantised.
+  absl::StatusOr<MatrixView> Linear(const std::string& name, uint64_t outputs,
+                                    uint64_t inputs) const;
   // A matrix that is no expert's: never quantised.
   absl::StatusOr<MatrixView> Plain(const std::string& name, uint64_t outputs,
                                    uint64_t inputs) const;
