@@ -6,10 +6,13 @@
 #   deploy/local.sh down     stop it
 #   deploy/local.sh status   what runs, and what it serves; exit status 3 when nothing runs
 #
-#   --model DIR    Hugging Face checkpoint to serve (default: a small synthetic one)
+#   --model DIR    Hugging Face checkpoint to serve (default: deploy/demo_model, a small trained one)
+#   --prompt TEXT  what the model writes on from, as the main job; a model that cannot be decoded here, or has
+#                  no tokenizer.json, gets batches of random tokens instead, checked against a reference
 #   --nodes N      expert services (default 4)
+#   --replicas R   nodes that hold each expert (default 1; of the demo model 2, so that one may die)
 #   --port BASE    router on BASE, nodes on BASE+1..., metrics on BASE+100... (default 50050)
-#   --state DIR    logs, pids, mesh.json and synthetic checkpoints (default build/local)
+#   --state DIR    logs, pids and mesh.json (default build/local)
 #   --detach       return when the main job is done, and leave the mesh running
 set -euo pipefail
 
@@ -42,7 +45,7 @@ say() {
 
 # --- Arguments -------------------------------------------------------------------------------------
 
-action=up model='' nodes=4 base=50050 state=$root/build/local detach=0
+action=up model='' prompt='And the king said unto ' nodes=4 replicas='' base=50050 state=$root/build/local detach=0
 action_given=0
 while (($#)); do
   case $1 in
@@ -50,11 +53,13 @@ while (($#)); do
       ((!action_given)) || bad_usage "both $action and $1 given"
       action=$1 action_given=1
       ;;
-    --model | --nodes | --port | --state)
+    --model | --prompt | --nodes | --replicas | --port | --state)
       (($# >= 2)) || bad_usage "$1 needs a value"
       case $1 in
         --model) model=$2 ;;
+        --prompt) prompt=$2 ;;
         --nodes) nodes=$2 ;;
+        --replicas) replicas=$2 ;;
         --port) base=$2 ;;
         --state) state=$2 ;;
       esac
@@ -73,7 +78,18 @@ done
 if ! [[ $base =~ ^[1-9][0-9]{0,4}$ ]] || ((base < 1024 || base + 100 + nodes > 65535)); then
   bad_usage "--port is $base; use 1024 to $((65535 - 100 - nodes))"
 fi
-if [[ -n $model ]]; then
+[[ -n $prompt ]] || bad_usage "--prompt is empty; give some text to go on from"
+# Of the demo model float32 is as fast, and gives the text that transformers gives.
+compute_dtype=auto
+if [[ -z $model ]]; then
+  model=$root/deploy/demo_model compute_dtype=f32
+  replicas=${replicas:-$((nodes > 1 ? 2 : 1))}
+fi
+replicas=${replicas:-1}
+if ! [[ $replicas =~ ^[1-9][0-9]?$ ]] || ((replicas > nodes)); then
+  bad_usage "--replicas is $replicas; use 1 to $nodes, the nodes"
+fi
+if [[ $action == up ]]; then
   [[ -f $model/config.json ]] || bad_usage "--model is $model; there is no config.json in it"
   model=$(cd "$model" && pwd)
 fi
@@ -247,24 +263,6 @@ build() {
   cli_bin=$(binary expertmesh)
 }
 
-# The checkpoint is made once per set of flags, and whole or not at all.
-make_checkpoint() {
-  local flags=(--family qwen3_moe --layers 4 --d-model 512 --experts 32 --top-k 4
-    --intermediate 256 --dtype bf16 --seed 1)
-  local key
-  key=$(sed 's/^--family //; s/ --/-/g; s/ //g' <<<"${flags[*]}")
-  model=$state/checkpoints/$key
-  if [[ -f $model/config.json ]]; then
-    return
-  fi
-  say "Making a synthetic checkpoint ($model)"
-  rm -rf "$model.partial"
-  mkdir -p "$state/checkpoints"
-  # It shows its progress on stderr.
-  "$cli_bin" checkpoint make --output "$model.partial" "${flags[@]}" >"$logs/checkpoint.log"
-  mv "$model.partial" "$model"
-}
-
 start_processes() {
   local cores threads i list=''
   cores=$(nproc)
@@ -274,10 +272,11 @@ start_processes() {
   for ((i = 0; i < nodes; i++)); do
     list+=${list:+,}$host:$((base + 1 + i))
     launch "node$i" "$expert_bin" --model "$model" --shard "$i/$nodes" \
+      --replicas "$replicas" --compute-dtype "$compute_dtype" \
       --listen "$host:$((base + 1 + i))" --metrics-listen "$host:$((base + 101 + i))" \
       --node-id "node$i" --threads "$threads"
   done
-  launch router "$router_bin" --model "$model" --nodes "$list" \
+  launch router "$router_bin" --model "$model" --nodes "$list" --compute-dtype "$compute_dtype" \
     --listen "$host:$base" --metrics-listen "$host:$((base + 100))"
   write_mesh_json "$list"
 }
@@ -334,10 +333,51 @@ wait_until_ready() {
   fi
 }
 
+# Text, where that is possible; else batches of tokens through every layer, checked against a reference.
+main_job() {
+  if [[ -f $model/tokenizer.json ]]; then
+    echo
+    local code=0
+    attended "$cli_bin" generate --router "$host:$base" --model "$model" --prompt "$prompt" \
+      --max-tokens 300 --temperature 0.7 --top-p 0.95 --seed 1 --echo --report || code=$?
+    if ((code == 0)); then
+      writes=1
+    fi
+    # 3: a model of a kind that cannot be decoded here.
+    if ((code != 3)); then
+      return "$code"
+    fi
+    say "No text of this model; sending batches of tokens instead"
+  fi
+  attended "$cli_bin" demo --router "$host:$base" --model "$model" --callers 4
+}
+
+show_how_to_write() {
+  local node pid quoted
+  read -r node pid _ < <(grep '^node' "$pids")
+  printf -v quoted '%q' "$model"
+  cat <<TEXT
+
+${bold}Try next${plain}
+  PATH=${cli_bin%/*}:\$PATH
+  expertmesh generate --router $host:$base --model $quoted --prompt 'Thus saith the LORD'
+  expertmesh generate --router $host:$base --model $quoted --chat --temperature 0.7
+  expertmesh generate --router $host:$base --model $quoted --bench
+TEXT
+  if ((replicas > 1)); then
+    echo "  kill -9 $pid    # $node; its experts have a replica, and the text goes on"
+  fi
+}
+
 show_how_to_call() {
   cat <<TEXT
 
 The mesh serves on $host:$base. State and logs: $state
+TEXT
+  if ((writes)); then
+    show_how_to_write
+  fi
+  cat <<TEXT
 
 ${bold}Python${plain}
   deploy/venv.sh
@@ -389,16 +429,12 @@ up() {
   rm -f "$state/stopping"
   refuse_ports_in_use
   build
-  if [[ -z $model ]]; then
-    make_checkpoint
-  fi
   trap on_exit EXIT
   trap 'interrupted 130' INT
   trap 'interrupted 143' TERM HUP
   start_processes
   wait_until_ready
-  attended "$cli_bin" demo --router "$host:$base" --model "$model" --callers 4 ||
-    die "the main job failed (logs: $logs)"
+  main_job || die "the main job failed (logs: $logs)"
   show_how_to_call
   if ((detach)); then
     trap - EXIT INT TERM HUP
@@ -431,9 +467,10 @@ interrupted() { # exit status of a start that was broken off
   exit "$1"
 }
 
-# Processes we started, name by pid; a program that we wait for; whether the mesh serves.
+# Processes we started, name by pid; a program that we wait for; whether the mesh serves; whether the model has
+# written a text.
 declare -A children=()
-helper=0 serving=0
+helper=0 serving=0 writes=0
 case $action in
   up) up ;;
   down) down ;;

@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
 # The Debian and Ubuntu packages that Expertmesh needs; the one place that names them.
 #
-#   deploy/packages.sh list    [--tests] [--stubs]   print them, one a line
-#   deploy/packages.sh install [--tests] [--stubs]   install those that are missing (with sudo when not root)
+#   deploy/packages.sh list    [--tests] [--stubs] [--training]   print them, one a line
+#   deploy/packages.sh install [--tests] [--stubs] [--training]   install those that are missing (with sudo
+#                                                                 when not root)
 #
-# --tests adds what only tests/run.sh uses, --stubs the toolchains of client/stubs (Node.js, Go and Java).
+# --tests adds what only tests/run.sh uses, --stubs the toolchains of client/stubs (Node.js, Go and Java),
+# --training the text that client/python/examples/train_demo.py reads.
 # Known: Debian 12 and 13, Ubuntu 24.04.
 set -euo pipefail
 
 usage() {
-  sed -n '4,5s/^# *//p' "$0"
+  sed -n '4,6s/^# *//p' "$0"
 }
 
 build_packages() {
@@ -51,6 +53,9 @@ stub_packages() {
 
 wanted() {
   build_packages
+  if ((training)); then
+    printf '%s\n' bible-kjv bible-kjv-text
+  fi
   if ((stubs)); then
     stub_packages
   fi
@@ -131,7 +136,7 @@ apt_failed() {
   exit 1
 }
 
-tests=0 stubs=0
+tests=0 stubs=0 training=0
 action=${1:-}
 if (($#)); then
   shift
@@ -140,6 +145,7 @@ for flag in "$@"; do
   case $flag in
     --tests) tests=1 ;;
     --stubs) stubs=1 ;;
+    --training) training=1 ;;
     *)
       echo "$0: unknown flag $flag" >&2
       usage >&2

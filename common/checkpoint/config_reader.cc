@@ -210,6 +210,15 @@ absl::StatusOr<std::vector<uint32_t>> ConfigReader::WholeNumbers(absl::string_vi
   return numbers;
 }
 
+absl::StatusOr<std::vector<uint32_t>> ConfigReader::OneOrMore(absl::string_view key) const {
+  ASSIGN_OR_RETURN(const json* value, Value({key}));
+  if (value != nullptr && value->is_number()) {
+    ASSIGN_OR_RETURN(const uint32_t number, WholeOr({key}, 0));
+    return std::vector<uint32_t>{number};
+  }
+  return WholeNumbers(key);
+}
+
 absl::Status ConfigReader::Error(absl::string_view message) const {
   return absl::InvalidArgumentError(absl::StrCat(source_, ": ", message));
 }

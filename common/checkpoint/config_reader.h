@@ -57,6 +57,8 @@ class ConfigReader {
   // Empty when absent.
   absl::StatusOr<std::vector<std::string>> Strings(absl::string_view key) const;
   absl::StatusOr<std::vector<uint32_t>> WholeNumbers(absl::string_view key) const;
+  // The same, where a single number stands for a list of one.
+  absl::StatusOr<std::vector<uint32_t>> OneOrMore(absl::string_view key) const;
 
   // INVALID_ARGUMENT "SOURCE: message".
   absl::Status Error(absl::string_view message) const;

@@ -141,17 +141,20 @@ absl::StatusOr<const Family*> FindFamily(absl::string_view name) {
       absl::StrCat("family ", Quoted(name), " is not known; known: ", KnownFamilies()));
 }
 
+absl::StatusOr<ConfigReader> LanguageConfig(const ConfigReader& config) {
+  ASSIGN_OR_RETURN(const Family* family, Recognise(config));
+  if (family != nullptr || !config.Has(kTextConfig)) {
+    return family != nullptr ? absl::StatusOr<ConfigReader>(config) : Unknown(config);
+  }
+  ASSIGN_OR_RETURN(ConfigReader text, config.Object(kTextConfig, kInherited));
+  ASSIGN_OR_RETURN(family, Recognise(text));
+  return family != nullptr ? absl::StatusOr<ConfigReader>(std::move(text)) : Unknown(text);
+}
+
 absl::StatusOr<ModelLayout> ReadModelLayout(const ConfigReader& outer, std::optional<DType> dtype) {
+  ASSIGN_OR_RETURN(const ConfigReader config, LanguageConfig(outer));
   ModelLayout layout;
-  ConfigReader config = outer;
   ASSIGN_OR_RETURN(layout.family, Recognise(config));
-  if (layout.family == nullptr && outer.Has(kTextConfig)) {
-    ASSIGN_OR_RETURN(config, outer.Object(kTextConfig, kInherited));
-    ASSIGN_OR_RETURN(layout.family, Recognise(config));
-  }
-  if (layout.family == nullptr) {
-    return Unknown(config);
-  }
   layout.model.family = std::string(layout.family->name);
   RETURN_IF_ERROR(ReadDType(config, &layout));
   if (!layout.dtype_known && dtype.has_value()) {

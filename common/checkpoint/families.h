@@ -61,6 +61,10 @@ absl::Span<const Family* const> Families();
 // By name; INVALID_ARGUMENT lists the known ones.
 absl::StatusOr<const Family*> FindFamily(absl::string_view name);
 
+// The part of config.json that describes the language model: the whole, or text_config when that is
+// what a known family is found in. INVALID_ARGUMENT lists the known families.
+absl::StatusOr<ConfigReader> LanguageConfig(const ConfigReader& config);
+
 // Recognises the family (in text_config, when the model is a part of a larger one), reads and
 // checks everything, and counts the parameters. `dtype` is for a config.json that does not name
 // one. INVALID_ARGUMENT names the key and the value, or lists the known families.

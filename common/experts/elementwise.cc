@@ -1,8 +1,7 @@
 #include "common/experts/elementwise.h"
 
-#include <bit>
-
 #include "common/base/cpu_features.h"
+#include "common/base/fast_exp.h"
 #include "common/tensor/dtype.h"
 
 // Compiled with -ffp-contract=off (see CMakeLists.txt). One body for all instruction sets: each
@@ -12,32 +11,9 @@
 namespace expertmesh {
 namespace {
 
-// exp(x), relative error about 1e-7; infinite from 88.8, flushed to 0 below -87; NaN stays NaN.
-EXPERTMESH_INLINE float Exp(float x) {
-  x = x < -87.0f ? -87.0f : x;
-  x = x > 88.8f ? 88.8f : x;
-  // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits of the sum.
-  constexpr float kMagic = 12582912.0f;
-  const float shifted = x * 1.44269504f + kMagic;
-  const float n = shifted - kMagic;
-  // ln 2 in two parts; n times the first is exact.
-  const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = (p * r) * r + r + 1.0f;
-  // Two factors: 2^128 alone is no float.
-  const uint32_t exponent = std::bit_cast<uint32_t>(shifted) - std::bit_cast<uint32_t>(kMagic);
-  const float half = std::bit_cast<float>((exponent - 1u + 127u) << 23);
-  return (p * half) * 2.0f;
-}
-
 // Activations: of a gate and an up value, or of one value alone. NaN stays NaN in all of them.
 struct Silu {
-  EXPERTMESH_INLINE float operator()(float x) const { return x / (1.0f + Exp(-x)); }
+  EXPERTMESH_INLINE float operator()(float x) const { return x / (1.0f + FastExp(-x)); }
   EXPERTMESH_INLINE float operator()(float gate, float up) const { return (*this)(gate)*up; }
 };
 struct Relu {
@@ -51,7 +27,7 @@ struct ClampedSwiglu {
     gate = gate > limit ? limit : gate;
     up = up > limit ? limit : up;
     up = up < -limit ? -limit : up;
-    return gate / (1.0f + Exp(-(alpha * gate))) * (up + 1.0f);
+    return gate / (1.0f + FastExp(-(alpha * gate))) * (up + 1.0f);
   }
 };
 

@@ -21,6 +21,8 @@ namespace {
 
 // Work that is done before another thread would have woken up.
 constexpr size_t kAloneCost = size_t{2} << 20;
+// From here on a little padding costs less than a thread without work.
+constexpr size_t kWideColumns = 16384;
 
 }  // namespace
 
@@ -30,8 +32,6 @@ struct Linear::Packed {
 };
 
 Linear::~Linear() = default;
-
-size_t Linear::bytes() const { return packed_->memory.size() + bias_.size() * sizeof(float); }
 
 absl::StatusOr<std::unique_ptr<const Linear>> Linear::Pack(DType compute_dtype,
                                                            absl::Span<const Part> parts) {
@@ -59,7 +59,9 @@ absl::StatusOr<std::unique_ptr<const Linear>> Linear::Pack(DType compute_dtype,
   linear->packed_ = std::make_unique<Packed>();
   Packed& packed = *linear->packed_;
   const size_t inner = RoundUp(linear->inputs_, kInnerStep);
-  const size_t columns = RoundUp(linear->outputs_, kColumnStep);
+  // The columns of wide matrices are divided over threads: a number of them that divides well.
+  const size_t step = linear->outputs_ >= kWideColumns ? 16 * kColumnStep : kColumnStep;
+  const size_t columns = RoundUp(linear->outputs_, step);
   ASSIGN_OR_RETURN(packed.shape, MatmulShape::Create(compute_dtype, inner, columns));
   ASSIGN_OR_RETURN(packed.memory, PackedMemory::Allocate(packed.shape->bytes(), true));
 

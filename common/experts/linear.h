@@ -35,8 +35,6 @@ class Linear {
   size_t inputs() const { return inputs_; }
   // Of all parts together.
   size_t outputs() const { return outputs_; }
-  // Memory it holds.
-  size_t bytes() const;
 
  private:
   friend class LinearTeam;

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -86,9 +87,13 @@ def model(tmp_path_factory):
 
 
 def test_life_of_a_detached_mesh(base, state, tmp_path):
-    # Without --model: it makes its own.
-    up = local("up", "--detach", "--port", base, "--state", "state", "--nodes", 3, cwd=tmp_path)
-    for word in ("p50", "p99", "Python", "C++", "grpcurl", f"{HOST}:{base}"):
+    # Without --model: the demo model, which writes on from the prompt.
+    start = ["up", "--detach", "--port", base, "--state", "state", "--nodes", 3]
+    up = local(*start, "--prompt", "And Moses ", cwd=tmp_path)
+    assert re.search(r"^And Moses [\w,;:.' ]{40}", up.stdout, re.MULTILINE), up.stdout
+    for word in ("tokens/s", "attention", "p50", "MaxVio", "█", "Python", "C++", "grpcurl"):
+        assert word in up.stdout
+    for word in ("--prompt", "--chat", "kill -9", f"{HOST}:{base}"):
         assert word in up.stdout
     assert "\x1b" not in up.stdout
     mesh = json.loads((state / "mesh.json").read_text())
@@ -99,8 +104,8 @@ def test_life_of_a_detached_mesh(base, state, tmp_path):
     assert len(processes_of(base)) == 4
     with expertmesh.Client(mesh["router"]) as client:
         model = client.describe()
-        assert (model.family, model.d_model, len(model.layers)) == ("qwen3_moe", 512, 4)
-        assert client.forward(0, hidden_states(3, 512)).output.shape == (3, 512)
+        assert (model.family, model.d_model, len(model.layers)) == ("deepseek_v3", 128, 4)
+        assert client.forward(1, hidden_states(3, 128)).output.shape == (3, 128)
 
         status = local("status", "--state", state)
         for node in mesh["nodes"]:
@@ -111,7 +116,10 @@ def test_life_of_a_detached_mesh(base, state, tmp_path):
         assert "running" in again.stderr and "down" in again.stderr
         other = local("up", "--detach", "--port", base, "--state", tmp_path / "other", code=1)
         assert f"port {base} " in other.stderr and "in use" in other.stderr
-        assert client.forward(0, hidden_states(3, 512)).output.shape == (3, 512)
+        assert client.forward(1, hidden_states(3, 128)).output.shape == (3, 128)
+        # What it says to try: the experts of a node that is killed have a replica.
+        os.kill(int(re.search(r"kill -9 (\d+)", up.stdout)[1]), signal.SIGKILL)
+        assert client.forward(1, hidden_states(3, 128)).output.shape == (3, 128)
 
     local("down", "--state", state)
     assert processes_of(base) == []
@@ -129,6 +137,7 @@ def test_serves_until_interrupted(base, state, model):
         text=True,
         start_new_session=True,
     ) as running:
+        # A model without a tokenizer.
         said = ""
         for line in running.stdout:
             said += line
@@ -136,6 +145,7 @@ def test_serves_until_interrupted(base, state, model):
                 break
         else:
             raise AssertionError(said)
+        assert "tokens checked against the reference" in said
         with expertmesh.Client(f"{HOST}:{base}") as client:
             x = hidden_states(4, model.d_model)
             expected, _ = reference.forward(model, 1, x)
@@ -193,6 +203,8 @@ def test_node_that_dies_is_reported(base, state, model):
         (["--nodes"], "--nodes"),
         (["--nodes", "0"], "--nodes is 0"),
         (["--nodes", "many"], "--nodes is many"),
+        (["--nodes", "2", "--replicas", "3"], "--replicas is 3"),
+        (["--prompt", ""], "--prompt is empty"),
         (["--port", "80"], "--port is 80"),
         (["--port", "65500"], "--port is 65500"),
         (["--model", "/nowhere"], "/nowhere"),

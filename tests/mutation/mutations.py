@@ -360,7 +360,7 @@ EXPERTS = [
         "relu is silu",
         ELEMENTWISE,
         "return x < 0.0f ? 0.0f : x; }",
-        "return x / (1.0f + Exp(-x)); }",
+        "return x / (1.0f + FastExp(-x)); }",
         CPU,
         EXPERT_MATH,
     ),

@@ -21,6 +21,8 @@ Command CheckpointInspectCommand();
 Command VerifyCommand();
 Command BenchCommand();
 Command DemoCommand();
+Command GenerateCommand();
+Command EvaluateCommand();
 
 }  // namespace expertmesh
 

@@ -1,7 +1,7 @@
 // expertmesh: looks at a mesh, calls it, checks it, measures it, and makes checkpoints for it.
 //
 // Exit status: 0 when all is well, 1 when the command failed, 2 for a command line that makes no
-// sense.
+// sense, 3 for a model of a kind that the command cannot work with.
 #include <cstdio>
 #include <string>
 #include <vector>
@@ -24,7 +24,9 @@ std::vector<Command> Commands() {
           CheckpointInspectCommand(),
           VerifyCommand(),
           BenchCommand(),
-          DemoCommand()};
+          DemoCommand(),
+          GenerateCommand(),
+          EvaluateCommand()};
 }
 
 std::string Overview(const std::vector<Command>& commands) {
@@ -77,10 +79,15 @@ int Run(absl::Span<const std::string> arguments) {
   }
   const absl::Status status = command->run(*options);
   // Whoever reads the output must see what there is before the error.
-  std::fflush(stdout);
+  const bool written = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
   if (!status.ok()) {
     std::fprintf(stderr, "expertmesh %s: %s\n", command->spec.name.c_str(),
                  std::string(status.message()).c_str());
+    return absl::IsUnimplemented(status) ? 3 : 1;
+  }
+  if (!written) {
+    std::fprintf(stderr, "expertmesh %s: standard output cannot be written\n",
+                 command->spec.name.c_str());
     return 1;
   }
   return 0;

@@ -35,6 +35,17 @@ std::string FormatRanges(absl::Span<const uint32_t> indices) {
   return text;
 }
 
+absl::StatusOr<std::vector<uint32_t>> ParseNumbers(absl::string_view text) {
+  std::vector<uint32_t> numbers;
+  for (const absl::string_view part : absl::StrSplit(text, ',')) {
+    if (!absl::SimpleAtoi(part, &numbers.emplace_back())) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("'", part, "' in '", text.substr(0, 80), "' is no whole number"));
+    }
+  }
+  return numbers;
+}
+
 absl::StatusOr<std::vector<uint32_t>> ParseRanges(absl::string_view text) {
   std::vector<uint32_t> indices;
   for (const absl::string_view part : absl::StrSplit(text, ',')) {

@@ -52,7 +52,7 @@ std::vector<TokenOfId> AllTokens(const std::vector<AddedToken>& added, const Bpe
 }  // namespace
 
 BpeTokenizer::BpeTokenizer(Normalizer normalizer, PreTokenizer pre_tokenizer, TextTemplate around,
-                           Bpe bpe, AddedTokens added, Decoder decoder)
+                           Bpe bpe, AddedTokens added, TokenDecoder decoder)
     : normalizer_(std::move(normalizer)),
       pre_tokenizer_(std::move(pre_tokenizer)),
       around_(std::move(around)),
@@ -79,7 +79,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> BpeTokenizer::Create(JsonObject file)
   RETURN_IF_ERROR(file.Done());
   RETURN_IF_ERROR(CheckAddedIds(added, bpe, file));
   ASSIGN_OR_RETURN(AddedTokens finders, AddedTokens::Create(added, normalizer));
-  ASSIGN_OR_RETURN(Decoder decoder, Decoder::Create(plan, AllTokens(added, bpe)));
+  ASSIGN_OR_RETURN(TokenDecoder decoder, TokenDecoder::Create(plan, AllTokens(added, bpe)));
   std::unique_ptr<BpeTokenizer> tokenizer(
       new BpeTokenizer(std::move(normalizer), std::move(pre_tokenizer), std::move(around),
                        std::move(bpe), std::move(finders), std::move(decoder)));

@@ -12,7 +12,7 @@
 #include "absl/status/statusor.h"
 #include "client/cpp/tokenizer/added_tokens.h"
 #include "client/cpp/tokenizer/bpe.h"
-#include "client/cpp/tokenizer/decoder.h"
+#include "client/cpp/tokenizer/token_decoder.h"
 #include "client/cpp/tokenizer/tokenizer.h"
 #include "client/cpp/tokenizer/tokenizer_json.h"
 
@@ -33,7 +33,7 @@ class BpeTokenizer : public Tokenizer {
 
  private:
   BpeTokenizer(Normalizer normalizer, PreTokenizer pre_tokenizer, TextTemplate around, Bpe bpe,
-               AddedTokens added, Decoder decoder);
+               AddedTokens added, TokenDecoder decoder);
 
   absl::Status EncodeText(absl::string_view text, std::vector<uint32_t>* ids) const;
   absl::Status EncodeUnmarked(absl::string_view text, const ByteRange& part,
@@ -45,7 +45,7 @@ class BpeTokenizer : public Tokenizer {
   TextTemplate around_;
   Bpe bpe_;
   AddedTokens added_;
-  Decoder decoder_;
+  TokenDecoder decoder_;
   absl::flat_hash_map<std::string, uint32_t> added_ids_;
 };
 

@@ -3,6 +3,7 @@
 #define EXPERTMESH_CLIENT_CPP_TOKENIZER_NORMALIZER_H_
 
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 

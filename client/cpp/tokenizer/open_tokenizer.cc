@@ -3,7 +3,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/cpp/tokenizer/bpe_tokenizer.h"
-#include "client/cpp/tokenizer/eos_ids.h"
 #include "client/cpp/tokenizer/json_object.h"
 #include "client/cpp/tokenizer/tokenizer.h"
 #include "common/base/status_macros.h"
@@ -33,10 +32,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(const std::string& fold
         "transformers: AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)"));
   }
   RETURN_IF_ERROR(text.status());
-  ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer, ParseTokenizer(*text, path));
-  ASSIGN_OR_RETURN(std::vector<uint32_t> eos_ids, ReadEosIds(folder, *tokenizer));
-  tokenizer->set_eos_ids(std::move(eos_ids));
-  return tokenizer;
+  return ParseTokenizer(*text, path);
 }
 
 }  // namespace expertmesh

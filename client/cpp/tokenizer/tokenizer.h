@@ -71,15 +71,6 @@ class Tokenizer {
   virtual bool IsSpecial(uint32_t id) const = 0;
   // The id of the token that is written so in tokenizer.json ("<|endoftext|>").
   virtual std::optional<uint32_t> TokenId(absl::string_view token) const = 0;
-
-  // The ids that end a text, as the model's folder names them: eos_token_id of
-  // generation_config.json, else of config.json, else eos_token of tokenizer_config.json. May be
-  // empty.
-  const std::vector<uint32_t>& eos_ids() const { return eos_ids_; }
-  void set_eos_ids(std::vector<uint32_t> ids) { eos_ids_ = std::move(ids); }
-
- private:
-  std::vector<uint32_t> eos_ids_;
 };
 
 // Reads FOLDER/tokenizer.json (at most 64 MiB). As transformers does, it leaves out the file's
@@ -89,7 +80,7 @@ class Tokenizer {
 //                     the key, its value and what is supported.
 absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(const std::string& folder);
 
-// The same for the content of a tokenizer.json; `source` names it in messages. No eos_ids.
+// The same for the content of a tokenizer.json; `source` names it in messages.
 absl::StatusOr<std::unique_ptr<Tokenizer>> ParseTokenizer(absl::string_view json,
                                                           absl::string_view source);
 

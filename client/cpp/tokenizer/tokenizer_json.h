@@ -10,10 +10,10 @@
 #include "absl/status/statusor.h"
 #include "client/cpp/tokenizer/added_tokens.h"
 #include "client/cpp/tokenizer/bpe.h"
-#include "client/cpp/tokenizer/decoder.h"
 #include "client/cpp/tokenizer/json_object.h"
 #include "client/cpp/tokenizer/normalizer.h"
 #include "client/cpp/tokenizer/pre_tokenizer.h"
+#include "client/cpp/tokenizer/token_decoder.h"
 
 namespace expertmesh {
 

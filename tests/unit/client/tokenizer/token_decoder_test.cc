@@ -1,11 +1,11 @@
-#include "client/cpp/tokenizer/decoder.h"
+#include "client/cpp/tokenizer/token_decoder.h"
 
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "tests/unit/client/cpp/tokenizer/small_tokenizer.h"
+#include "tests/unit/client/tokenizer/small_tokenizer.h"
 
 namespace expertmesh {
 namespace {
@@ -45,7 +45,7 @@ json Sequence(const std::vector<json>& steps) {
   return {{"type", "Sequence"}, {"decoders", steps}};
 }
 
-TEST(Decoder, ByteLevelShowsWholeCharacters) {
+TEST(TokenDecoder, ByteLevelShowsWholeCharacters) {
   const auto tokenizer =
       WithDecoder({"a", "ä", "¸", "Ń", "Ġb"}, {{"type", "ByteLevel"}, {"add_prefix_space", true}});
   EXPECT_EQ(Shown(*tokenizer, {0, 1, 2, 3, 4}), (Strings{"a", "", "", "中", " b", ""}));
@@ -55,7 +55,7 @@ TEST(Decoder, ByteLevelShowsWholeCharacters) {
 }
 
 // What the reference decodes: each byte of a run that is not UTF-8 is replaced.
-TEST(Decoder, ByteFallback) {
+TEST(TokenDecoder, ByteFallback) {
   const auto tokenizer = WithDecoder({"a", "<0xE4>", "<0xB8>", "<0xAD>", "<0x41>"},
                                      Sequence({Step("ByteFallback"), Step("Fuse")}));
   EXPECT_EQ(Shown(*tokenizer, {0, 1, 2, 3, 0}), (Strings{"a", "", "", "中", "a", ""}));
@@ -67,7 +67,7 @@ TEST(Decoder, ByteFallback) {
   EXPECT_EQ(tokenizer->Decode({4, 1, 4, 4, 0, 4}), "����aA");
 }
 
-TEST(Decoder, StripsTheText) {
+TEST(TokenDecoder, StripsTheText) {
   const auto tokenizer =
       WithDecoder({" ", "a", "  b "}, Sequence({Step("Fuse"), Strip(" ", 2, 1)}));
   EXPECT_EQ(Shown(*tokenizer, {0, 0, 0, 1}), (Strings{"", "", "", " a", ""}));
@@ -76,13 +76,13 @@ TEST(Decoder, StripsTheText) {
   EXPECT_EQ(tokenizer->Decode({0, 1, 0, 0}), "a ");
 }
 
-TEST(Decoder, StripsEachToken) {
+TEST(TokenDecoder, StripsEachToken) {
   const auto tokenizer = WithDecoder({" ", "a", "  b  "}, Strip(" ", 1, 1));
   EXPECT_EQ(tokenizer->Decode({1, 2, 1, 2}), "a b a b ");
   EXPECT_EQ(tokenizer->Decode({0}), "");
 }
 
-TEST(Decoder, Metaspace) {
+TEST(TokenDecoder, Metaspace) {
   const json metaspace = {{"type", "Metaspace"}, {"replacement", "▁"}};
   EXPECT_EQ(WithDecoder({"▁a▁b", "▁"}, metaspace)->Decode({0, 1, 0}), "ab  a b");
   json never = metaspace;
@@ -90,12 +90,12 @@ TEST(Decoder, Metaspace) {
   EXPECT_EQ(WithDecoder({"▁a▁b", "▁"}, never)->Decode({0, 1, 0}), " a b  a b");
 }
 
-TEST(Decoder, NoneAtAll) {
+TEST(TokenDecoder, NoneAtAll) {
   const auto tokenizer = WithDecoder({"a", "b"}, nullptr);
   EXPECT_EQ(Shown(*tokenizer, {0, 1, 9, 0}), (Strings{"a", " b", "", " a", ""}));
 }
 
-TEST(Decoder, SpecialTokens) {
+TEST(TokenDecoder, SpecialTokens) {
   const auto tokenizer = Parsed(SmallTokenizer());
   EXPECT_EQ(tokenizer->Decode({7, 5, 7}), "<s>ab<s>");
   EXPECT_EQ(tokenizer->Decode({7, 5, 7}, {.skip_special_tokens = true}), "ab");
@@ -103,7 +103,7 @@ TEST(Decoder, SpecialTokens) {
             (Strings{"", "ab", "", ""}));
 }
 
-TEST(Decoder, FinishBeginsAnew) {
+TEST(TokenDecoder, FinishBeginsAnew) {
   const auto tokenizer = WithDecoder({"▁a"}, {{"type", "Metaspace"}, {"replacement", "▁"}});
   const std::unique_ptr<TextStream> stream = tokenizer->NewStream();
   EXPECT_EQ(stream->Push(0), "a");
@@ -113,7 +113,7 @@ TEST(Decoder, FinishBeginsAnew) {
 }
 
 // An order that would have to wait for the end of the text.
-TEST(Decoder, RefusesOtherOrders) {
+TEST(TokenDecoder, RefusesOtherOrders) {
   const json replace = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "b"}};
   const json metaspace = {{"type", "Metaspace"}, {"replacement", "▁"}};
   const json byte_level = Step("ByteLevel");

@@ -5,7 +5,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "tests/unit/client/cpp/tokenizer/small_tokenizer.h"
+#include "tests/unit/client/tokenizer/small_tokenizer.h"
 
 namespace expertmesh {
 namespace {
@@ -173,7 +173,7 @@ TEST(TokenizerJson, PostProcessor) {
   });
 }
 
-TEST(TokenizerJson, Decoder) {
+TEST(TokenizerJson, TokenDecoder) {
   ExpectAllRefused({
       {"/decoder", R"({"type": "WordPiece"})",
        R"(decoder.type is "WordPiece"; supported: Replace)"},

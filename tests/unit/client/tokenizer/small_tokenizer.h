@@ -1,6 +1,6 @@
 // tokenizer.json texts for tests: a small one, and the same with parts of it exchanged.
-#ifndef EXPERTMESH_TESTS_UNIT_CLIENT_CPP_TOKENIZER_SMALL_TOKENIZER_H_
-#define EXPERTMESH_TESTS_UNIT_CLIENT_CPP_TOKENIZER_SMALL_TOKENIZER_H_
+#ifndef EXPERTMESH_TESTS_UNIT_CLIENT_TOKENIZER_SMALL_TOKENIZER_H_
+#define EXPERTMESH_TESTS_UNIT_CLIENT_TOKENIZER_SMALL_TOKENIZER_H_
 
 #include <memory>
 #include <string>
@@ -46,4 +46,4 @@ inline std::unique_ptr<Tokenizer> Parsed(const nlohmann::json& file) {
 
 }  // namespace expertmesh
 
-#endif  // EXPERTMESH_TESTS_UNIT_CLIENT_CPP_TOKENIZER_SMALL_TOKENIZER_H_
+#endif  // EXPERTMESH_TESTS_UNIT_CLIENT_TOKENIZER_SMALL_TOKENIZER_H_

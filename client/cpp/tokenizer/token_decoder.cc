@@ -1,4 +1,4 @@
-#include "client/cpp/tokenizer/decoder.h"
+#include "client/cpp/tokenizer/token_decoder.h"
 
 #include <utility>
 
@@ -125,9 +125,9 @@ std::string StripDecoder::Apply(absl::string_view text) const {
   return StripStream(*this).Push(text);
 }
 
-absl::StatusOr<Decoder> Decoder::Create(const DecoderPlan& plan,
-                                        const std::vector<TokenOfId>& tokens) {
-  Decoder decoder;
+absl::StatusOr<TokenDecoder> TokenDecoder::Create(const DecoderPlan& plan,
+                                                  const std::vector<TokenOfId>& tokens) {
+  TokenDecoder decoder;
   decoder.join_ = plan.join;
   decoder.text_steps_ = plan.text_steps;
   for (const TokenOfId& token : tokens) {
@@ -154,9 +154,9 @@ absl::StatusOr<Decoder> Decoder::Create(const DecoderPlan& plan,
   return decoder;
 }
 
-class Decoder::Stream : public TextStream {
+class TokenDecoder::Stream : public TextStream {
  public:
-  Stream(const Decoder& decoder, const DecodeOptions& options, bool exact)
+  Stream(const TokenDecoder& decoder, const DecodeOptions& options, bool exact)
       : decoder_(decoder), options_(options), exact_(exact), run_(exact) {
     Reset();
   }
@@ -207,7 +207,7 @@ class Decoder::Stream : public TextStream {
     return text;
   }
 
-  const Decoder& decoder_;
+  const TokenDecoder& decoder_;
   const DecodeOptions options_;
   const bool exact_;
   bool first_ = true;
@@ -216,7 +216,8 @@ class Decoder::Stream : public TextStream {
   std::vector<StripStream> strips_;
 };
 
-std::unique_ptr<TextStream> Decoder::NewStream(const DecodeOptions& options, bool exact) const {
+std::unique_ptr<TextStream> TokenDecoder::NewStream(const DecodeOptions& options,
+                                                    bool exact) const {
   return std::make_unique<Stream>(*this, options, exact);
 }
 

@@ -1,6 +1,6 @@
 // From token ids to text: the "decoder" of a tokenizer.json.
-#ifndef EXPERTMESH_CLIENT_CPP_TOKENIZER_DECODER_H_
-#define EXPERTMESH_CLIENT_CPP_TOKENIZER_DECODER_H_
+#ifndef EXPERTMESH_CLIENT_CPP_TOKENIZER_TOKEN_DECODER_H_
+#define EXPERTMESH_CLIENT_CPP_TOKENIZER_TOKEN_DECODER_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -58,11 +58,11 @@ struct TokenOfId {
 };
 
 // Immutable, hence thread-safe.
-class Decoder {
+class TokenDecoder {
  public:
   // Of two entries with one id the later counts.
-  static absl::StatusOr<Decoder> Create(const DecoderPlan& plan,
-                                        const std::vector<TokenOfId>& tokens);
+  static absl::StatusOr<TokenDecoder> Create(const DecoderPlan& plan,
+                                             const std::vector<TokenOfId>& tokens);
 
   // `exact`: a run of byte tokens waits for its end, and is replaced whole when it is not UTF-8.
   std::unique_ptr<TextStream> NewStream(const DecodeOptions& options, bool exact) const;
@@ -91,4 +91,4 @@ class Decoder {
 
 }  // namespace expertmesh
 
-#endif  // EXPERTMESH_CLIENT_CPP_TOKENIZER_DECODER_H_
+#endif  // EXPERTMESH_CLIENT_CPP_TOKENIZER_TOKEN_DECODER_H_

@@ -1,0 +1,84 @@
+#include "client/cpp/decoder/model_tensors.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "common/base/status_macros.h"
+#include "common/checkpoint/model_config.h"
+#include "common/tensor/decode_matrix.h"
+
+namespace expertmesh {
+
+ModelTensors::ModelTensors(ModelLayout layout, std::unique_ptr<SafetensorsReader> tensors)
+    : layout_(std::move(layout)),
+      tensors_(std::move(tensors)),
+      finder_(layout_, *tensors_),
+      prefix_(ChooseStorage(layout_, *tensors_).prefix) {}
+
+absl::StatusOr<std::unique_ptr<ModelTensors>> ModelTensors::Open(const std::string& directory) {
+  ASSIGN_OR_RETURN(ModelLayout layout, ReadModelLayoutFrom(directory));
+  ASSIGN_OR_RETURN(std::unique_ptr<SafetensorsReader> tensors,
+                   SafetensorsReader::OpenFolder(directory));
+  return std::unique_ptr<ModelTensors>(new ModelTensors(std::move(layout), std::move(tensors)));
+}
+
+std::string ModelTensors::LayerName(uint32_t layer, absl::string_view name) const {
+  return absl::StrCat(LayerPrefix(layout_, layout_.layers[layer], prefix_), name);
+}
+
+absl::StatusOr<Linear::Part> ModelTensors::Projection(uint32_t layer, absl::string_view name,
+                                                      uint64_t outputs, uint64_t inputs,
+                                                      bool bias) const {
+  Linear::Part part;
+  ASSIGN_OR_RETURN(part.weight, finder_.Linear(LayerName(layer, absl::StrCat(name, ".weight")),
+                                               outputs, inputs));
+  if (bias) {
+    ASSIGN_OR_RETURN(part.bias,
+                     finder_.Vector(LayerName(layer, absl::StrCat(name, ".bias")), outputs));
+  }
+  return part;
+}
+
+absl::StatusOr<std::vector<float>> ModelTensors::Norm(uint32_t layer, absl::string_view name,
+                                                      uint64_t count) const {
+  ASSIGN_OR_RETURN(const MatrixView view,
+                   finder_.Vector(LayerName(layer, absl::StrCat(name, ".weight")), count));
+  return DecodeMatrix(view);
+}
+
+absl::StatusOr<ExpertWeights> ModelTensors::FeedForward(uint32_t layer, absl::string_view name,
+                                                        uint64_t width) const {
+  const uint64_t d_model = layout_.model.d_model;
+  const auto matrix = [&](absl::string_view part, uint64_t outputs, uint64_t inputs) {
+    return finder_.Linear(LayerName(layer, absl::StrCat(name, ".", part, ".weight")), outputs,
+                          inputs);
+  };
+  ExpertWeights weights;
+  ASSIGN_OR_RETURN(weights.gate, matrix("gate_proj", width, d_model));
+  ASSIGN_OR_RETURN(weights.up, matrix("up_proj", width, d_model));
+  ASSIGN_OR_RETURN(weights.down, matrix("down_proj", d_model, width));
+  return weights;
+}
+
+absl::StatusOr<MatrixView> ModelTensors::Embeddings() const {
+  return finder_.Plain(absl::StrCat(prefix_, "embed_tokens.weight"), layout_.vocab_size,
+                       layout_.model.d_model);
+}
+
+absl::StatusOr<MatrixView> ModelTensors::Head() const {
+  if (layout_.tied_embeddings) {
+    return Embeddings();
+  }
+  // Beside the model, not inside it: "model." has it at the top, "language_model.model." one up.
+  const std::string name = absl::StrCat(absl::StripSuffix(prefix_, "model."), "lm_head.weight");
+  return finder_.Plain(name, layout_.vocab_size, layout_.model.d_model);
+}
+
+absl::StatusOr<std::vector<float>> ModelTensors::LastNorm() const {
+  ASSIGN_OR_RETURN(const MatrixView view,
+                   finder_.Vector(absl::StrCat(prefix_, "norm.weight"), layout_.model.d_model));
+  return DecodeMatrix(view);
+}
+
+}  // namespace expertmesh

@@ -1,0 +1,207 @@
+"""Native decoding against the transformers library: logits of whole models with their experts in a mesh."""
+
+import json
+import math
+import pathlib
+import subprocess
+
+import pytest
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+import transformers
+
+import tiny_models
+from expertmesh import hf
+from mesh import PATIENCE, Mesh, program, shards
+
+torch.set_num_threads(1)
+NODES = 3
+TOKENS = 96
+DEMO = pathlib.Path(__file__).parents[2] / "deploy" / "demo_model"
+YARN = {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "original_max_position_embeddings": 64,
+}
+
+
+def run(*arguments):
+    done = subprocess.run(
+        [program("cli"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """serve(folder, nodes): the address of a mesh that computes in float32 and stops with the test."""
+    started = []
+
+    def start(folder, nodes=NODES):
+        base = tmp_path / f"mesh{len(started)}"
+        base.mkdir()
+        mesh = Mesh(base)
+        started.append(mesh)
+        f32 = "--compute-dtype=f32"
+        mesh.__enter__().start(folder, shards(nodes, f32), f32)
+        return mesh.router.address
+
+    yield start
+    for mesh in started:
+        mesh.__exit__(None, None, None)
+
+
+def native_logits(address, folder, tokens, *flags):
+    """Logits of all tokens but the last, in one window."""
+    path = folder / "logits.safetensors"
+    text = ",".join(map(str, tokens))
+    window = ["--window", len(tokens) - 1, "--logits", path]
+    run("evaluate", "--router", address, "--model", folder, "--tokens", text, *window, *flags)
+    return safetensors.torch.load_file(path)["logits"]
+
+
+def check_logits(model, serve, folder):
+    model.save_pretrained(folder)
+    tokens = tiny_models.tokens(1, TOKENS + 1)
+    with torch.no_grad():
+        expected = model(tokens[:, :-1]).logits[0]
+    found = native_logits(serve(folder), folder, tokens[0].tolist())
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() <= 1e-4
+    # A comparison of nothing with nothing would pass, too.
+    assert expected.abs().max() > 0.5
+
+
+FAMILIES = ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "glm4_moe", "deepseek_v2", "deepseek_v3")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits(serve, tmp_path, family):
+    check_logits(tiny_models.make(family), serve, tmp_path / "model")
+
+
+def changed(family, **changes):
+    """A builder's model with other options of its config."""
+    config = tiny_models.make(family).config
+    for key, value in changes.items():
+        assert key == "rope_scaling" or hasattr(config, key), key
+        setattr(config, key, value)
+    torch.manual_seed(3)
+    return transformers.AutoModelForCausalLM.from_config(config).eval()
+
+
+VARIANTS = {
+    "mixtral grouped, window": ("mixtral", dict(num_key_value_heads=2, sliding_window=20)),
+    "qwen3 grouped, biased": ("qwen3_moe", dict(num_key_value_heads=1, attention_bias=True)),
+    "qwen3 dense layers": ("qwen3_moe", dict(mlp_only_layers=[0, 2])),
+    "qwen3 window": ("qwen3_moe", dict(sliding_window=17, use_sliding_window=True)),
+    "qwen2 yarn": ("qwen2_moe", dict(rope_scaling=YARN, max_position_embeddings=256)),
+    "olmoe clipped, grouped": ("olmoe", dict(clip_qkv=0.7, num_key_value_heads=2)),
+    "glm4 norms and biases": ("glm4_moe", dict(use_qk_norm=True, attention_bias=True)),
+    "mixtral linear rope": ("mixtral", dict(rope_scaling={"rope_type": "linear", "factor": 3.0})),
+    "mixtral tied": ("mixtral", dict(tie_word_embeddings=True)),
+    "v2 plain queries": ("deepseek_v2", dict(q_lora_rank=None)),
+    "v3 plain queries, biased": ("deepseek_v3", dict(q_lora_rank=None, attention_bias=True)),
+    "v3 halves": ("deepseek_v3", dict(rope_interleave=False)),
+    "v3 yarn": (
+        "deepseek_v3",
+        dict(
+            rope_scaling=YARN | {"mscale": 1.0, "mscale_all_dim": 0.5},
+            max_position_embeddings=256,
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_logits_of_other_options(serve, tmp_path, variant):
+    family, changes = VARIANTS[variant]
+    model = changed(family, **changes)
+    generator = torch.Generator().manual_seed(5)
+    for name, parameter in model.named_parameters():
+        # What the library initialises with zeros or ones would go unnoticed.
+        if name.endswith(("bias", "_norm.weight", "layernorm.weight")):
+            parameter.data += torch.randn(parameter.shape, generator=generator) * 0.1
+    check_logits(model, serve, tmp_path / "model")
+
+
+# --- The demo model ---
+
+PROMPT = "And Jesus answered and said unto them,"
+NEW_TOKENS = 160
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return transformers.AutoModelForCausalLM.from_pretrained(DEMO, dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def said(demo):
+    """What transformers alone writes, as tokens."""
+    prompt = torch.tensor([list(PROMPT.encode())])
+    with torch.no_grad():
+        text = demo.generate(prompt, max_new_tokens=NEW_TOKENS, do_sample=False)
+    return text[0, prompt.shape[1] :].tolist()
+
+
+def native_text(folder, *where):
+    path = folder / "text.json"
+    ask = ["--prompt", PROMPT, "--max-tokens", NEW_TOKENS, "--json", path]
+    run("generate", "--model", DEMO, *where, *ask)
+    (sequence,) = json.loads(path.read_text())["sequences"]
+    # transformers hands the end token over, too.
+    return sequence["tokens"] + ([256] if sequence["ended"] == "end_token" else [])
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 4])
+def test_same_text_natively_and_by_transformers(serve, tmp_path, said, nodes):
+    assert native_text(tmp_path, "--router", serve(DEMO, nodes)) == said
+
+
+def test_same_text_with_the_experts_in_the_process(tmp_path, said):
+    assert native_text(tmp_path, "--local", "--compute-dtype=f32") == said
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 4])
+def test_same_text_by_attach(serve, said, nodes):
+    model = transformers.AutoModelForCausalLM.from_pretrained(DEMO, dtype=torch.float32)
+    prompt = torch.tensor([list(PROMPT.encode())])
+    with hf.attach(model, serve(DEMO, nodes), timeout=60):
+        text = model.generate(prompt, max_new_tokens=NEW_TOKENS, do_sample=False)
+    assert text[0, prompt.shape[1] :].tolist() == said
+
+
+def test_the_tokenizer_is_that_of_transformers():
+    tokenizer = transformers.AutoTokenizer.from_pretrained(DEMO)
+    text = "In the beginning <|endoftext|> God\n\u00e9"
+    ids = tokenizer(text).input_ids
+    before, after = text.split("<|endoftext|>")
+    assert ids == [*before.encode(), 256, *after.encode()]
+    assert tokenizer.decode(ids) == text
+
+
+def test_same_bits_per_byte(serve, tmp_path, demo):
+    text = (DEMO / "held_out.txt").read_bytes()[:16384]
+    (tmp_path / "text").write_bytes(text)
+    path = tmp_path / "figures.json"
+    where = ["--router", serve(DEMO), "--model", DEMO]
+    run("evaluate", *where, "--text", tmp_path / "text", "--window", 256, "--json", path)
+    found = json.loads(path.read_text())
+    tokens = torch.tensor(list(text))
+    bits = 0.0
+    with torch.no_grad():
+        for begin in range(0, len(tokens) - 1, 256):
+            window = tokens[begin : begin + 257]
+            logits = demo(window[None, :-1]).logits[0].double()
+            bits += F.cross_entropy(logits, window[1:], reduction="sum").item() / math.log(2)
+    assert found["bits_per_byte"] == pytest.approx(bits / (len(tokens) - 1), abs=5e-4)
+    assert 0.5 < found["bits_per_byte"] < 2.5
