@@ -45,6 +45,21 @@ def wait_until(condition, what, timeout=None):
     return value
 
 
+def cli(*arguments, code=0, text=None):
+    """Runs `expertmesh` with `text` as its input, and checks its exit status. Returns what subprocess.run does."""
+    done = subprocess.run(
+        [program("cli"), *map(str, arguments)],
+        input=text,
+        stdin=None if text is not None else subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
 class Program:
     """One process. `grpc_port` and `metrics_port` are known once it is bound; a restart keeps them."""
 

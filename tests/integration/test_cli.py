@@ -3,14 +3,13 @@
 import json
 import pathlib
 import re
-import subprocess
 
 import numpy as np
 import pytest
 
 import reference
 from checkpoint import DTYPES, Checkpoint, make_checkpoint, read_safetensors, write_safetensors
-from mesh import HOST, PATIENCE, Mesh, hidden_states, program, shards
+from mesh import HOST, Mesh, cli, hidden_states, shards
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "golden" / "configs"
 MAKE = [
@@ -25,20 +24,6 @@ MAKE = [
     "--intermediate",
     "32",
 ]
-
-
-def expertmesh(*arguments, code=0):
-    """Runs the command and returns what it printed; checks its exit status."""
-    done = subprocess.run(
-        [program("cli"), *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert done.returncode == code, f"{arguments} ended with {done.returncode}:\n{done.stderr}"
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +41,7 @@ def numbers(text):
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])
 def test_made_checkpoints_are_served_and_verified(tmp_path, family, dtype):
     folder = tmp_path / "model"
-    expertmesh(
+    cli(
         "checkpoint",
         "make",
         "--output",
@@ -89,7 +74,7 @@ def test_made_checkpoints_are_served_and_verified(tmp_path, family, dtype):
             )
             bound = 1e-5 if dtype == "f32" else 1e-2
             assert reference.relative_error(result.output, expected).max() <= bound
-        said = expertmesh("verify", "--router", mesh.router.address, "--model", folder).stdout
+        said = cli("verify", "--router", mesh.router.address, "--model", folder).stdout
         for layer in layers:
             assert re.search(rf"\b{layer}\b", said)
 
@@ -97,7 +82,7 @@ def test_made_checkpoints_are_served_and_verified(tmp_path, family, dtype):
 def test_made_checkpoint_depends_on_the_seed_alone(tmp_path):
     def make(name, seed):
         folder = tmp_path / name
-        expertmesh(
+        cli(
             "checkpoint", "make", "--output", folder, "--family", "qwen3_moe", *MAKE, "--seed", seed
         )
         return (folder / "model.safetensors").read_bytes()
@@ -108,10 +93,10 @@ def test_made_checkpoint_depends_on_the_seed_alone(tmp_path):
 
 def test_make_refuses_nonsense(tmp_path):
     output = tmp_path / "model"
-    unknown = expertmesh("checkpoint", "make", "--output", output, "--family", "gpt2", code=1)
+    unknown = cli("checkpoint", "make", "--output", output, "--family", "gpt2", code=1)
     assert "gpt2" in unknown.stderr and "mixtral" in unknown.stderr
     more = ["--family", "mixtral", "--experts", "4", "--top-k", "9"]
-    too_many = expertmesh("checkpoint", "make", "--output", output, *more, code=1)
+    too_many = cli("checkpoint", "make", "--output", output, *more, code=1)
     assert "9" in too_many.stderr and "4" in too_many.stderr
     assert not (output / "config.json").exists()
 
@@ -125,40 +110,38 @@ def test_make_refuses_nonsense(tmp_path):
     ],
 )
 def test_inspect_counts_parameters_from_config_alone(name, family, total, active):
-    said = expertmesh("checkpoint", "inspect", CONFIGS / name).stdout
+    said = cli("checkpoint", "inspect", CONFIGS / name).stdout
     assert family in said
     assert {total, active} <= numbers(said)
 
 
 def test_inspect_whole_checkpoint(checkpoint):
-    said = expertmesh("checkpoint", "inspect", checkpoint.path).stdout
+    said = cli("checkpoint", "inspect", checkpoint.path).stdout
     assert "qwen3_moe" in said
     assert 12 in numbers(said)
 
 
 def test_inspect_names_what_is_wrong(tmp_path):
-    assert (
-        str(tmp_path / "no") in expertmesh("checkpoint", "inspect", tmp_path / "no", code=1).stderr
-    )
+    assert str(tmp_path / "no") in cli("checkpoint", "inspect", tmp_path / "no", code=1).stderr
     damaged = make_checkpoint(tmp_path / "model")
     data = damaged.weights_file.read_bytes()
     damaged.weights_file.write_bytes(data[:-10])
-    assert "model.safetensors" in expertmesh("checkpoint", "inspect", damaged.path, code=1).stderr
+    assert "model.safetensors" in cli("checkpoint", "inspect", damaged.path, code=1).stderr
 
 
 def test_health(serving, mesh, checkpoint):
-    expertmesh("health", "--router", serving.router.address)
-    expertmesh("health", "--router", serving.router.address, "--wait", "5")
-    nobody = expertmesh("health", "--router", f"{HOST}:1", code=1)
+    cli("health", "--router", serving.router.address)
+    cli("health", "--router", serving.router.address, "--wait", "5")
+    nobody = cli("health", "--router", f"{HOST}:1", code=1)
     assert f"{HOST}:1" in nobody.stderr
     # A router without its nodes is there, and not ready.
     mesh.start_router(checkpoint.path, nodes=[f"{HOST}:1"])
-    expertmesh("health", "--router", mesh.router.address, code=1)
-    expertmesh("health", "--router", mesh.router.address, "--wait", "0.2", code=1)
+    cli("health", "--router", mesh.router.address, code=1)
+    cli("health", "--router", mesh.router.address, "--wait", "0.2", code=1)
 
 
 def test_topology(serving):
-    said = expertmesh("topology", "--router", serving.router.address).stdout
+    said = cli("topology", "--router", serving.router.address).stdout
     for node in serving.nodes:
         assert node.address in said
 
@@ -169,13 +152,13 @@ def test_forward_through_files(serving, checkpoint, tmp_path):
     write_safetensors(given, {"hidden_states": x})
     call = ["forward", "--router", serving.router.address, "--layer", "1"]
     call += ["--input", given, "--output", made]
-    expertmesh(*call)
+    cli(*call)
     plain = read_safetensors(made)
     assert sorted(plain) == ["output"]
     expected, chosen = reference.forward(checkpoint, 1, x)
     assert plain["output"].dtype == np.float32
     assert reference.relative_error(plain["output"], expected).max() <= 1e-5
-    expertmesh(*call, "--routing")
+    cli(*call, "--routing")
     routed = read_safetensors(made)
     assert sorted(routed) == ["expert_ids", "expert_weights", "output"]
     assert routed["output"].tobytes() == plain["output"].tobytes()
@@ -187,7 +170,7 @@ def test_forward_names_what_is_wrong(serving, checkpoint, tmp_path):
     def forward(layer, given):
         made = tmp_path / "out.safetensors"
         router = serving.router.address
-        said = expertmesh(
+        said = cli(
             "forward",
             "--router",
             router,
@@ -215,22 +198,22 @@ def test_forward_names_what_is_wrong(serving, checkpoint, tmp_path):
 
 def test_verify_finds_a_wrong_mesh(serving, tmp_path):
     other = make_checkpoint(tmp_path / "other", seed=2)
-    expertmesh("verify", "--router", serving.router.address, "--model", other.path, code=1)
+    cli("verify", "--router", serving.router.address, "--model", other.path, code=1)
 
 
 def test_bench(serving):
-    said = expertmesh("bench", "--router", serving.router.address, "--duration", "1s").stdout
+    said = cli("bench", "--router", serving.router.address, "--duration", "1s").stdout
     assert "tokens/s" in said and "p50" in said and "p99" in said
 
 
 def test_demo(serving, checkpoint):
-    said = expertmesh(
+    said = cli(
         "demo", "--router", serving.router.address, "--model", checkpoint.path, "--callers", "4"
     ).stdout
     assert "p50" in said and "p99" in said
 
 
 def test_usage():
-    assert "forward" in expertmesh("--help").stdout
+    assert "forward" in cli("--help").stdout
     for wrong in (["frobnicate"], [], ["forward", "--frobnicate"]):
-        assert expertmesh(*wrong, code=2).stderr
+        assert cli(*wrong, code=2).stderr

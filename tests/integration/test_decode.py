@@ -3,7 +3,6 @@
 import json
 import math
 import pathlib
-import subprocess
 
 import pytest
 import safetensors.torch
@@ -13,7 +12,7 @@ import transformers
 
 import tiny_models
 from expertmesh import hf
-from mesh import PATIENCE, Mesh, program, shards
+from mesh import Mesh, cli, shards
 
 torch.set_num_threads(1)
 NODES = 3
@@ -26,18 +25,6 @@ YARN = {
     "beta_slow": 1.0,
     "original_max_position_embeddings": 64,
 }
-
-
-def run(*arguments):
-    done = subprocess.run(
-        [program("cli"), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 @pytest.fixture
@@ -64,7 +51,7 @@ def native_logits(address, folder, tokens, *flags):
     path = folder / "logits.safetensors"
     text = ",".join(map(str, tokens))
     window = ["--window", len(tokens) - 1, "--logits", path]
-    run("evaluate", "--router", address, "--model", folder, "--tokens", text, *window, *flags)
+    cli("evaluate", "--router", address, "--model", folder, "--tokens", text, *window, *flags)
     return safetensors.torch.load_file(path)["logits"]
 
 
@@ -156,7 +143,7 @@ def said(demo):
 def native_text(folder, *where):
     path = folder / "text.json"
     ask = ["--prompt", PROMPT, "--max-tokens", NEW_TOKENS, "--json", path]
-    run("generate", "--model", DEMO, *where, *ask)
+    cli("generate", "--model", DEMO, *where, *ask)
     (sequence,) = json.loads(path.read_text())["sequences"]
     # transformers hands the end token over, too.
     return sequence["tokens"] + ([256] if sequence["ended"] == "end_token" else [])
@@ -194,7 +181,7 @@ def test_same_bits_per_byte(serve, tmp_path, demo):
     (tmp_path / "text").write_bytes(text)
     path = tmp_path / "figures.json"
     where = ["--router", serve(DEMO), "--model", DEMO]
-    run("evaluate", *where, "--text", tmp_path / "text", "--window", 256, "--json", path)
+    cli("evaluate", *where, "--text", tmp_path / "text", "--window", 256, "--json", path)
     found = json.loads(path.read_text())
     tokens = torch.tensor(list(text))
     bits = 0.0

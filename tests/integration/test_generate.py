@@ -10,25 +10,11 @@ import subprocess
 
 import pytest
 
-from mesh import PATIENCE, Mesh, program, shards
+from mesh import PATIENCE, Mesh, cli, program, shards
 
 DEMO = pathlib.Path(__file__).parents[2] / "deploy" / "demo_model"
 F32 = "--compute-dtype=f32"
 PROMPT = "And it came to pass in the days of"
-
-
-def cli(*arguments, code=0, text=None):
-    done = subprocess.run(
-        [program("cli"), *map(str, arguments)],
-        input=text,
-        stdin=None if text is not None else subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -188,15 +174,16 @@ def test_bench_compares_with_this_process(generate, tmp_path):
 
 
 def test_evaluate_gives_the_figures_of_training(demo, tmp_path):
-    """Those of training.json are torch's, computed document by document in one row."""
+    """Those of training.json are torch's, over all that was held out; this is a tenth of it."""
     recorded = json.loads((DEMO / "training.json").read_text())
-    where = ["--router", demo.router.address, "--model", DEMO, "--text", DEMO / "held_out.txt"]
+    (tmp_path / "text").write_text((DEMO / "held_out.txt").read_text()[:25000])
+    where = ["--router", demo.router.address, "--model", DEMO, "--text", tmp_path / "text"]
     cli("evaluate", *where, "--json", tmp_path / "json")
     found = json.loads((tmp_path / "json").read_text())
-    # The shipped text is a part of what was held out.
-    assert found["bits_per_byte"] == pytest.approx(recorded["bits_per_byte"], abs=0.06)
+    assert found["bytes"] == 24999
+    assert found["bits_per_byte"] == pytest.approx(recorded["bits_per_byte"], abs=0.15)
     for layer in found["layers"]:
-        assert layer["max_violation"] < 1.5
+        assert layer["max_violation"] < recorded["max_violation"][str(layer["layer"])] + 0.5
 
 
 def test_a_node_that_dies_costs_no_token(tmp_path):

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "common/base/cpu_features.h"
 #include "common/base/fast_exp.h"
@@ -130,45 +131,117 @@ struct Seen {
   float sum = 0.0f;
 };
 
+EXPERTMESH_INLINE float HighestOf(const float* scores) {
+  Vector highest;
+  Load(scores, &highest);
+  for (size_t v = 1; v < kBlock / kLanes; ++v) {
+    Vector next;
+    Load(scores + v * kLanes, &next);
+    highest = next > highest ? next : highest;
+  }
+  float lanes[kLanes];
+  Store(highest, lanes);
+  float best = lanes[0];
+  for (const float lane : lanes) {
+    best = lane > best ? lane : best;
+  }
+  return best;
+}
+
+EXPERTMESH_INLINE float SumOf(const float* weights) {
+  Vector sum = {};
+  for (size_t v = 0; v < kBlock / kLanes; ++v) {
+    Vector next;
+    Load(weights + v * kLanes, &next);
+    sum += next;
+  }
+  float lanes[kLanes];
+  Store(sum, lanes);
+  float total = 0.0f;
+  for (const float lane : lanes) {
+    total += lane;
+  }
+  return total;
+}
+
 // Turns the scores of keys [first, first + kBlock) into weights; those it does not see become 0.
 // Rescales what was summed with another highest score.
 EXPERTMESH_INLINE void Weigh(const AttendingQuery& query, size_t first, float scale,
                              size_t value_width, float* scores, float* out, Seen* seen) {
-  float highest = seen->highest;
-  for (size_t t = 0; t < kBlock; ++t) {
-    const bool sees = first + t >= query.begin && first + t < query.end;
-    scores[t] = sees ? scores[t] * scale : -std::numeric_limits<float>::infinity();
-    highest = scores[t] > highest ? scores[t] : highest;
-  }
-  if (highest == -std::numeric_limits<float>::infinity()) {
-    // Nothing of this block, and nothing before it.
+  // Of this block, the query sees [from, to).
+  const size_t from = std::min(kBlock, query.begin > first ? query.begin - first : 0);
+  const size_t to = std::max(from, std::min(kBlock, query.end > first ? query.end - first : 0));
+  const auto hide = [&](float value) {
+    std::fill(scores, scores + from, value);
+    std::fill(scores + to, scores + kBlock, value);
+  };
+  if (from == to) {
     std::fill(scores, scores + kBlock, 0.0f);
     return;
   }
-  float lanes[kLanes] = {};
   for (size_t t = 0; t < kBlock; ++t) {
-    const float weight = FastExp(scores[t] - highest);
-    scores[t] = std::isinf(scores[t]) && scores[t] < 0.0f ? 0.0f : weight;
-    lanes[t % kLanes] += scores[t];
+    scores[t] *= scale;
   }
-  float sum = 0.0f;
-  for (const float lane : lanes) {
-    sum += lane;
+  hide(-std::numeric_limits<float>::infinity());
+  const float block_highest = HighestOf(scores);
+  const float highest = block_highest > seen->highest ? block_highest : seen->highest;
+  for (size_t t = 0; t < kBlock; ++t) {
+    scores[t] = FastExp(scores[t] - highest);
   }
+  hide(0.0f);
   const float before = seen->sum == 0.0f ? 0.0f : FastExp(seen->highest - highest);
   if (before != 1.0f) {
     for (size_t i = 0; i < value_width; ++i) {
       out[i] *= before;
     }
   }
-  seen->sum = seen->sum * before + sum;
+  seen->sum = seen->sum * before + SumOf(scores);
   seen->highest = highest;
+}
+
+// One step of turning kLanes rows into columns: rows kApart apart swap every other run of kApart
+// elements.
+template <size_t kApart, size_t... kLane>
+EXPERTMESH_INLINE void Swap(Vector* a, Vector* b, std::index_sequence<kLane...>) {
+  const Vector low =
+      __builtin_shufflevector(*a, *b,
+                              (kLane & kApart) == 0 ? static_cast<int>(kLane)
+                                                    : static_cast<int>(kLane - kApart + kLanes)...);
+  *b = __builtin_shufflevector(*a, *b,
+                               (kLane & kApart) == 0 ? static_cast<int>(kLane + kApart)
+                                                     : static_cast<int>(kLane + kLanes)...);
+  *a = low;
+}
+
+template <size_t kApart>
+EXPERTMESH_INLINE void SwapAll(Vector (&rows)[kLanes]) {
+  for (size_t row = 0; row < kLanes; ++row) {
+    if ((row & kApart) == 0) {
+      Swap<kApart>(&rows[row], &rows[row + kApart], std::make_index_sequence<kLanes>());
+    }
+  }
 }
 
 // keys [kBlock, width] the other way round, [width, kBlock]; rows from `count` on are zeros.
 EXPERTMESH_INLINE void Transpose(const float* keys, size_t stride, size_t count, size_t width,
                                  float* out) {
-  for (size_t i = 0; i < width; ++i) {
+  const size_t whole = width / kLanes * kLanes;
+  for (size_t t = 0; t < kBlock; t += kLanes) {
+    for (size_t i = 0; i < whole; i += kLanes) {
+      Vector rows[kLanes] = {};
+      for (size_t row = 0; row < kLanes && t + row < count; ++row) {
+        Load(keys + (t + row) * stride + i, &rows[row]);
+      }
+      SwapAll<1>(rows);
+      SwapAll<2>(rows);
+      SwapAll<4>(rows);
+      SwapAll<8>(rows);
+      for (size_t column = 0; column < kLanes; ++column) {
+        Store(rows[column], out + (i + column) * kBlock + t);
+      }
+    }
+  }
+  for (size_t i = whole; i < width; ++i) {
     for (size_t t = 0; t < kBlock; ++t) {
       out[i * kBlock + t] = t < count ? keys[t * stride + i] : 0.0f;
     }
@@ -248,8 +321,7 @@ EXPERTMESH_INLINE void RmsNorm(const float* x, const float* weight, float epsilo
 EXPERTMESH_VARIANT(Portable, )
 #if defined(__x86_64__)
 EXPERTMESH_VARIANT(Avx2, __attribute__((target("avx2,fma"))))
-EXPERTMESH_VARIANT(
-    Avx512, __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,prefer-vector-width=512"))))
+EXPERTMESH_VARIANT(Avx512, __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq"))))
 #endif
 
 }  // namespace

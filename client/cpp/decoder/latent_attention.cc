@@ -16,7 +16,7 @@ namespace {
 // Of the norms of compressed queries and latents; config.json's does not apply to them.
 constexpr float kLatentEpsilon = 1e-6f;
 // Tokens and heads that look at a block of latent vectors together.
-constexpr size_t kPieceRows = 2;
+constexpr size_t kPieceRows = 4;
 constexpr size_t kPieceHeads = 16;
 
 class LatentAttention final : public Attention {

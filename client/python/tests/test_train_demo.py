@@ -1,4 +1,8 @@
-"""The training of the demo model, in steps of seconds."""
+"""The training of the demo model, in steps of seconds.
+
+README runs it as `deploy/packages.sh install --training`, `deploy/venv.sh` and python with train_demo.py; here its
+main() runs on another text, so that no package is needed.
+"""
 
 import argparse
 import json
@@ -88,6 +92,22 @@ def test_the_loss_falls_and_the_bias_follows_the_load(learned, arguments):
             assert (moved[~busy] >= 0).all()
             assert experts.load.sum() == 4 * batch.numel() * 128 / 129
     assert losses[-1] < losses[0] - 1.0
+
+
+def test_the_whole_script(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo_text, "chapters", lambda: TEXTS * 2)
+    options = ["--steps=3", "--compare-steps=2", "--batch-tokens=1024"]
+    monkeypatch.setattr(sys, "argv", ["train_demo.py", "--output", str(tmp_path), *options])
+    train_demo.main()
+    figures = json.loads((tmp_path / "training.json").read_text())
+    assert figures["steps"] == 3 and figures["bits_per_byte"] < 9
+    for name in ("without_bias_update", "with_bias_update"):
+        assert set(figures["comparison"][name]["max_violation"]) == {"1", "2", "3", "4"}
+    assert (tmp_path / "held_out.txt").read_text() == "".join(demo_text.split(TEXTS * 2)[1])
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
+    assert "training_state.pt" not in names
+    assert "held-out bits per byte" in capsys.readouterr().out
 
 
 def test_batches_depend_on_seed_and_step_alone(learned, arguments):

@@ -41,5 +41,13 @@ TEST(RangesTest, SeparatesThousands) {
   EXPECT_EQ(WithThousands(671026419200), "671,026,419,200");
 }
 
+TEST(ParseNumbersTest, KeepsTheOrder) {
+  EXPECT_EQ(ParseNumbers("17,4,4294967295,4").value(),
+            (std::vector<uint32_t>{17, 4, 4294967295u, 4}));
+  for (const char* wrong : {"", "1,", "1,x", "-1", "4294967296", "1.5"}) {
+    EXPECT_EQ(ParseNumbers(wrong).status().code(), absl::StatusCode::kInvalidArgument) << wrong;
+  }
+}
+
 }  // namespace
 }  // namespace expertmesh
