@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common/base/check.h"
+#include "common/base/message_bytes.h"
 
 namespace expertmesh {
 namespace {
@@ -53,6 +54,7 @@ void KeepGrpcInitialised() {
 }  // namespace
 
 grpc::ByteBuffer ToByteBuffer(const Frame& frame) {
+  message_bytes.sent.fetch_add(frame.size(), std::memory_order_relaxed);
   std::vector<grpc::Slice> slices;
   slices.reserve(frame.slices().size() + 1);
   for (const Slice& slice : frame.slices()) {
@@ -75,6 +77,7 @@ Frame TakeFrame(grpc::ByteBuffer* buffer) {
     }
   }
   buffer->Clear();
+  message_bytes.received.fetch_add(frame.size(), std::memory_order_relaxed);
   return frame;
 }
 

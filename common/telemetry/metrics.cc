@@ -19,6 +19,7 @@
 #include "absl/strings/strip.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
+#include "common/base/message_bytes.h"
 #include "common/base/process.h"
 
 namespace expertmesh {
@@ -38,18 +39,38 @@ prometheus::Histogram::BucketBoundaries RowBuckets() {
 
 namespace {
 
-// Reads the resident set when it is asked for.
-class ResidentCollectable final : public prometheus::Collectable {
+prometheus::MetricFamily Family(const char* name, const char* help, prometheus::MetricType type) {
+  prometheus::MetricFamily family;
+  family.name = name;
+  family.help = help;
+  family.type = type;
+  return family;
+}
+
+void AddCounter(const char* direction, uint64_t value, prometheus::MetricFamily* family) {
+  prometheus::ClientMetric metric;
+  metric.label.push_back({"direction", direction});
+  metric.counter.value = static_cast<double>(value);
+  family->metric.push_back(std::move(metric));
+}
+
+// Reads what belongs to the process as a whole when it is asked for.
+class ProcessCollectable final : public prometheus::Collectable {
  public:
   std::vector<prometheus::MetricFamily> Collect() const override {
-    prometheus::MetricFamily family;
-    family.name = "expertmesh_process_resident_bytes";
-    family.help = "Resident set of the process";
-    family.type = prometheus::MetricType::Gauge;
+    prometheus::MetricFamily resident =
+        Family("expertmesh_process_resident_bytes", "Resident set of the process",
+               prometheus::MetricType::Gauge);
     prometheus::ClientMetric metric;
     metric.gauge.value = static_cast<double>(ResidentBytes());
-    family.metric.push_back(std::move(metric));
-    return {std::move(family)};
+    resident.metric.push_back(std::move(metric));
+    prometheus::MetricFamily bytes =
+        Family("expertmesh_process_message_bytes_total",
+               "Bytes of messages of the data path, without what HTTP/2 and TCP add",
+               prometheus::MetricType::Counter);
+    AddCounter("sent", message_bytes.sent.load(std::memory_order_relaxed), &bytes);
+    AddCounter("received", message_bytes.received.load(std::memory_order_relaxed), &bytes);
+    return {std::move(resident), std::move(bytes)};
   }
 };
 
@@ -112,9 +133,9 @@ absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(
   try {
     // One thread answers scrapes; a second keeps a slow scraper from blocking the next.
     auto exposer = std::make_unique<prometheus::Exposer>(address, 2);
-    static const auto* const resident =
-        new std::shared_ptr<prometheus::Collectable>(std::make_shared<ResidentCollectable>());
-    exposer->RegisterCollectable(*resident);
+    static const auto* const process =
+        new std::shared_ptr<prometheus::Collectable>(std::make_shared<ProcessCollectable>());
+    exposer->RegisterCollectable(*process);
     exposer->RegisterCollectable(std::move(registry));
     const std::vector<int> ports = exposer->GetListeningPorts();
     return std::unique_ptr<MetricsServer>(new MetricsServer(std::move(exposer), std::string(host),

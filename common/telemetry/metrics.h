@@ -29,8 +29,9 @@ prometheus::Histogram::BucketBoundaries RowBuckets();
 // Registers expertmesh_build_info{process,version} in `registry`.
 void RegisterProcessMetrics(const std::string& process, prometheus::Registry& registry);
 
-// Serves GET /metrics until destroyed: `registry`, and expertmesh_process_resident_bytes, which is
-// read when scraped. Thread-safe.
+// Serves GET /metrics until destroyed: `registry`, and what is read when scraped,
+// expertmesh_process_resident_bytes and expertmesh_process_message_bytes_total{direction}.
+// Thread-safe.
 class MetricsServer {
  public:
   // `address` is host:port; port 0 picks a free one. `registry` is shared with the server.
