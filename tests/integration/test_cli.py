@@ -206,6 +206,29 @@ def test_bench(serving):
     assert "tokens/s" in said and "p50" in said and "p99" in said
 
 
+@pytest.mark.parametrize("loop", [["--callers", "2"], ["--rate", "200"]])
+def test_bench_of_a_routing(serving, checkpoint, tmp_path, loop):
+    said = tmp_path / "bench.json"
+    expertmesh(
+        *("bench", "--router", serving.router.address, "--model", checkpoint.path, "--tokens", "4"),
+        *("--requests", "20", "--routing", "k-hot", "--json", said, "--latencies"),
+        *("--pids", serving.router.process.pid, *loop),
+    )
+    for layer in json.loads(said.read_text())["layers"]:
+        assert (
+            layer["requests"] == len(layer["latencies_us"]) == (40 if "--callers" in loop else 20)
+        )
+        assert 0 < layer["p50_ms"] <= layer["p90_ms"] <= layer["p99_ms"] <= layer["p999_ms"]
+        assert layer["failed"] == 0 and layer["cpu_seconds"] > 0 and layer["max_violation"] > 0
+
+
+def test_bench_says_what_it_needs(serving):
+    router = ["bench", "--router", serving.router.address]
+    assert "--model" in expertmesh(*router, "--routing", "zipf", code=1).stderr
+    assert "--rate" in expertmesh(*router, "--rate", "0", code=1).stderr
+    assert "--pids" in expertmesh(*router, "--pids", "me", code=1).stderr
+
+
 def test_demo(serving, checkpoint):
     said = cli(
         "demo", "--router", serving.router.address, "--model", checkpoint.path, "--callers", "4"

@@ -1,21 +1,22 @@
+#include <sys/resource.h>
+
 #include <cstdio>
 #include <memory>
 #include <optional>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/synchronization/mutex.h"
-#include "absl/synchronization/notification.h"
+#include "absl/strings/str_split.h"
+#include "client/cpp/command/bench_layer.h"
 #include "client/cpp/command/commands.h"
 #include "client/cpp/command/mesh.h"
 #include "client/cpp/command/progress.h"
+#include "client/cpp/command/routed_hidden.h"
 #include "client/cpp/command/statistics.h"
-#include "common/base/clock.h"
 #include "common/base/status_macros.h"
 #include "common/checkpoint/safetensors_writer.h"
 #include "nlohmann/json.hpp"
@@ -23,216 +24,199 @@
 namespace expertmesh {
 namespace {
 
-struct Load {
-  size_t tokens = 0;
-  size_t callers = 0;
-  // Of each caller and layer: so many requests, or until so much time has passed.
-  uint64_t requests = 0;
-  std::optional<absl::Duration> duration;
-  client::ForwardOptions forward;
-};
-
-struct LayerResult {
-  uint32_t layer = 0;
-  uint64_t requests = 0;
-  double seconds = 0;
-  double tokens_per_second = 0;
-  double p50_ms = 0;
-  double p99_ms = 0;
-};
-
-// What the callers of one layer have seen.
-class Record {
- public:
-  // False when another caller has failed: stop.
-  bool Add(absl::Duration took, const absl::Status& status) {
-    absl::MutexLock lock(&mutex_);
-    if (!status.ok()) {
-      status_.Update(status);
-    } else {
-      ms_.push_back(absl::ToDoubleMilliseconds(took));
+absl::StatusOr<std::vector<pid_t>> ReadPids(const Options& options) {
+  std::vector<pid_t> pids;
+  if (options.Has("pids")) {
+    for (const absl::string_view text : absl::StrSplit(options.Text("pids"), ',')) {
+      pid_t pid = 0;
+      if (!absl::SimpleAtoi(text, &pid) || pid <= 0) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("--pids: '", text, "' is no process id; give a list such as 17,18"));
+      }
+      pids.push_back(pid);
     }
-    return status_.ok();
   }
-
-  absl::StatusOr<LayerResult> Summary(uint32_t layer, absl::Duration took, size_t tokens) {
-    absl::MutexLock lock(&mutex_);
-    if (!status_.ok()) {
-      return status_;
-    }
-    LayerResult result;
-    result.layer = layer;
-    result.requests = ms_.size();
-    result.seconds = absl::ToDoubleSeconds(took);
-    result.tokens_per_second = static_cast<double>(ms_.size() * tokens) / result.seconds;
-    result.p50_ms = Percentile(ms_, 0.5);
-    result.p99_ms = Percentile(ms_, 0.99);
-    return result;
-  }
-
- private:
-  absl::Mutex mutex_;
-  std::vector<double> ms_ ABSL_GUARDED_BY(mutex_);
-  absl::Status status_ ABSL_GUARDED_BY(mutex_);
-};
-
-absl::Status SendAndWait(client::ForwardStream* stream, uint32_t layer,
-                         const client::Matrix& hidden, const client::ForwardOptions& forward) {
-  absl::Notification answered;
-  absl::Status status;
-  stream->Send(layer, hidden, forward, [&](const absl::StatusOr<client::ForwardResult>& result) {
-    status = result.status();
-    answered.Notify();
-  });
-  answered.WaitForNotification();
-  return status;
+  return pids;
 }
 
-// One caller: the next request when the last one is answered. `stream` may be null.
-void Call(const Mesh& mesh, client::ForwardStream* stream, uint32_t layer, uint64_t seed,
-          const Load& load, Record* record, Progress* progress) {
-  const client::Matrix hidden =
-      RandomHidden(mesh.model.activation_dtype, load.tokens, mesh.model.d_model, seed);
-  const absl::Time begin = Clock::Real()->Now();
-  for (uint64_t done = 0;; ++done) {
-    const absl::Time sent = Clock::Real()->Now();
-    if (load.duration.has_value() ? sent - begin >= *load.duration : done == load.requests) {
-      return;
-    }
-    const absl::Status status = stream != nullptr
-                                    ? SendAndWait(stream, layer, hidden, load.forward)
-                                    : mesh.client->Forward(layer, hidden, load.forward).status();
-    if (!record->Add(Clock::Real()->Now() - sent, status)) {
-      return;
-    }
-    if (!load.duration.has_value()) {
-      progress->Add(1);
+absl::StatusOr<BenchOptions> ReadBenchOptions(const Options& options) {
+  BenchOptions bench;
+  bench.tokens = options.Whole("tokens");
+  bench.load.callers = options.Whole("callers");
+  bench.load.requests = options.Whole("requests");
+  if (options.Has("duration")) {
+    bench.load.duration = options.Duration("duration");
+  }
+  if (options.Has("rate")) {
+    bench.load.rate = options.Number("rate");
+    if (bench.load.rate == 0) {
+      return absl::InvalidArgumentError("--rate is 0; it must be more, or left out");
     }
   }
+  bench.forward.timeout = options.Duration("timeout");
+  ASSIGN_OR_RETURN(bench.pids, ReadPids(options));
+  return bench;
+}
+
+// The checkpoint that `kind` needs; null when it needs none.
+absl::StatusOr<std::shared_ptr<const MoeCheckpoint>> OpenForRouting(const Mesh& mesh,
+                                                                    const Options& options,
+                                                                    RoutingKind kind) {
+  if (kind == RoutingKind::kRandom) {
+    return nullptr;
+  }
+  if (!options.Has("model")) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--routing ", options.Text("routing"), " needs the gates: give --model, the checkpoint"));
+  }
+  return OpenSameModel(mesh, options.Text("model"));
 }
 
 absl::StatusOr<LayerResult> RunLayer(const Mesh& mesh, client::ForwardStream* stream,
-                                     uint32_t layer, const Load& load, Progress* progress) {
-  // Connections and buffers are there before the clock starts.
-  Record warmup;
-  Load once = load;
-  once.requests = 1;
-  once.duration.reset();
-  Progress silent("", 1);
-  Call(mesh, stream, layer, 1, once, &warmup, &silent);
-  RETURN_IF_ERROR(warmup.Summary(layer, absl::Seconds(1), load.tokens).status());
-
-  Record record;
-  std::vector<std::thread> callers;
-  const absl::Time begin = Clock::Real()->Now();
-  for (size_t caller = 0; caller < load.callers; ++caller) {
-    callers.emplace_back(
-        [&, caller] { Call(mesh, stream, layer, caller + 1, load, &record, progress); });
+                                     const client::LayerInfo& layer, RoutingKind kind,
+                                     const MoeCheckpoint* checkpoint, const BenchOptions& bench,
+                                     Progress* progress) {
+  HiddenMaker maker(mesh.model.activation_dtype, mesh.model.d_model);
+  if (checkpoint != nullptr) {
+    ASSIGN_OR_RETURN(
+        maker, HiddenMaker::Create(kind, *checkpoint, layer.layer, mesh.model.activation_dtype));
   }
-  for (std::thread& caller : callers) {
-    caller.join();
-  }
-  if (load.duration.has_value()) {
+  const bool timed = bench.load.duration.has_value();
+  absl::StatusOr<LayerResult> result =
+      BenchLayer(mesh, stream, layer, maker, bench, [progress, timed] {
+        if (!timed) {
+          progress->Add(1);
+        }
+      });
+  if (timed) {
     progress->Add(1);
   }
-  return record.Summary(layer, Clock::Real()->Now() - begin, load.tokens);
+  return result;
 }
 
-absl::Status WriteJson(const std::string& path, const Mesh& mesh, const Load& load, bool stream,
+absl::Status WriteJson(const Options& options, const Mesh& mesh, const BenchOptions& bench,
                        const std::vector<LayerResult>& results) {
   nlohmann::json layers = nlohmann::json::array();
   for (const LayerResult& result : results) {
-    layers.push_back({{"layer", result.layer},
-                      {"requests", result.requests},
-                      {"seconds", result.seconds},
-                      {"tokens_per_second", result.tokens_per_second},
-                      {"p50_ms", result.p50_ms},
-                      {"p99_ms", result.p99_ms}});
+    layers.push_back(ToJson(result, bench.tokens, options.Has("latencies")));
   }
-  const nlohmann::json json = {{"router", mesh.address},        {"family", mesh.model.family},
-                               {"d_model", mesh.model.d_model}, {"tokens", load.tokens},
-                               {"callers", load.callers},       {"stream", stream},
+  rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  const nlohmann::json json = {{"router", mesh.address},
+                               {"family", mesh.model.family},
+                               {"d_model", mesh.model.d_model},
+                               {"tokens", bench.tokens},
+                               {"callers", bench.load.callers},
+                               {"rate", bench.load.rate},
+                               {"routing", options.Text("routing")},
+                               {"stream", options.Has("stream")},
+                               {"caller_peak_bytes", static_cast<uint64_t>(usage.ru_maxrss) * 1024},
                                {"layers", std::move(layers)}};
-  return WriteFileAtomically(path, json.dump(2) + "\n", Durability::kRename);
+  return WriteFileAtomically(options.Text("json"), json.dump(2) + "\n", Durability::kRename);
+}
+
+void Print(const Options& options, const BenchOptions& bench,
+           const std::vector<LayerResult>& results) {
+  std::vector<std::vector<std::string>> table = {{"layer", "requests", "failed", "tokens/s",
+                                                  "p50 ms", "p90 ms", "p99 ms", "p999 ms",
+                                                  "CPU s/1k tokens", "max load"}};
+  for (const LayerResult& result : results) {
+    const double tokens = static_cast<double>(result.load.latencies_us.size() * bench.tokens);
+    table.push_back({absl::StrCat(result.layer), absl::StrCat(result.load.latencies_us.size()),
+                     absl::StrCat(result.load.failed),
+                     absl::StrFormat("%.0f", result.TokensPerSecond(bench.tokens)),
+                     absl::StrFormat("%.2f", result.Latency(0.5)),
+                     absl::StrFormat("%.2f", result.Latency(0.9)),
+                     absl::StrFormat("%.2f", result.Latency(0.99)),
+                     absl::StrFormat("%.2f", result.Latency(0.999)),
+                     absl::StrFormat("%.3f", result.cpu_seconds * 1000 / tokens),
+                     absl::StrFormat("%.2fx", result.max_violation + 1)});
+  }
+  const std::string load = bench.load.rate > 0 ? absl::StrFormat("%g requests/s", bench.load.rate)
+                                               : absl::StrCat(bench.load.callers, " callers");
+  std::printf("%s, %zu tokens a request, %s, %s routing\n%s", load.c_str(), bench.tokens,
+              options.Has("stream") ? "one stream" : "unary", options.Text("routing").c_str(),
+              FormatTable(table).c_str());
 }
 
 absl::Status Run(const Options& options) {
+  ASSIGN_OR_RETURN(const BenchOptions bench, ReadBenchOptions(options));
   ASSIGN_OR_RETURN(const Mesh mesh, OpenMesh(options));
-  Load load;
-  load.tokens = options.Whole("tokens");
-  load.callers = options.Whole("callers");
-  load.requests = options.Whole("requests");
-  if (options.Has("duration")) {
-    load.duration = options.Duration("duration");
-  }
-  load.forward.timeout = options.Duration("timeout");
+  const RoutingKind kind = ParseRoutingKind(options.Text("routing"));
+  ASSIGN_OR_RETURN(const std::shared_ptr<const MoeCheckpoint> checkpoint,
+                   OpenForRouting(mesh, options, kind));
   std::unique_ptr<client::ForwardStream> stream;
   if (options.Has("stream")) {
     stream = mesh.client->OpenStream();
   }
   std::vector<LayerResult> results;
-  std::vector<std::vector<std::string>> table = {
-      {"layer", "requests", "tokens/s", "p50 ms", "p99 ms"}};
   {
-    const uint64_t steps = load.duration.has_value() ? 1 : load.callers * load.requests;
+    const uint64_t requests =
+        bench.load.rate > 0 ? bench.load.requests : bench.load.callers * bench.load.requests;
+    const uint64_t steps = bench.load.duration.has_value() ? 1 : requests;
     Progress progress("Measuring", mesh.layers.size() * steps);
     for (const client::LayerInfo& layer : mesh.layers) {
-      const absl::StatusOr<LayerResult> result =
-          RunLayer(mesh, stream.get(), layer.layer, load, &progress);
+      absl::StatusOr<LayerResult> result =
+          RunLayer(mesh, stream.get(), layer, kind, checkpoint.get(), bench, &progress);
       if (!result.ok()) {
         return In(absl::StrCat("layer ", layer.layer), In(mesh.address, result.status()));
       }
-      table.push_back({absl::StrCat(result->layer), absl::StrCat(result->requests),
-                       absl::StrFormat("%.0f", result->tokens_per_second),
-                       absl::StrFormat("%.2f", result->p50_ms),
-                       absl::StrFormat("%.2f", result->p99_ms)});
-      results.push_back(*result);
+      results.push_back(*std::move(result));
     }
   }
-  std::printf("%zu callers, %zu tokens a request, %s\n%s", load.callers, load.tokens,
-              stream != nullptr ? "one stream" : "unary", FormatTable(table).c_str());
-  if (options.Has("json")) {
-    return WriteJson(options.Text("json"), mesh, load, stream != nullptr, results);
-  }
-  return absl::OkStatus();
+  Print(options, bench, results);
+  return options.Has("json") ? WriteJson(options, mesh, bench, results) : absl::OkStatus();
+}
+
+OptionSpec Count(const std::string& name, const std::string& help, const std::string& fallback) {
+  return {.name = name,
+          .kind = OptionKind::kWhole,
+          .value = "N",
+          .help = help,
+          .fallback = fallback,
+          .min = 1};
 }
 
 }  // namespace
 
 Command BenchCommand() {
-  return {{"bench",
-           "Closed loop: every caller sends its next request when the last one is answered.",
-           "",
-           {RouterOption(),
-            LayersOption(),
-            {.name = "tokens",
-             .kind = OptionKind::kWhole,
-             .value = "N",
-             .help = "tokens of a request",
-             .fallback = "64",
-             .min = 1},
-            {.name = "callers",
-             .kind = OptionKind::kWhole,
-             .value = "N",
-             .help = "callers at once",
-             .fallback = "4",
-             .min = 1},
-            {.name = "requests",
-             .kind = OptionKind::kWhole,
-             .value = "N",
-             .help = "requests of each caller and layer",
-             .fallback = "100",
-             .min = 1},
-            {.name = "duration",
-             .kind = OptionKind::kDuration,
-             .value = "SECONDS",
-             .help = "time for each layer, instead of a number of requests"},
-            {.name = "stream",
-             .kind = OptionKind::kSwitch,
-             .help = "all callers on one ForwardStream instead of unary calls"},
-            TimeoutOption("60"),
-            {.name = "json", .value = "FILE", .help = "write the results as JSON, too"}}},
-          &Run};
+  return {
+      {"bench",
+       "Closed loop: every caller sends its next request when the last one is answered.\n"
+       "Open loop (--rate): requests are sent at fixed times, and latencies count from these.",
+       "",
+       {RouterOption(),
+        LayersOption(),
+        Count("tokens", "tokens of a request", "64"),
+        Count("callers", "callers at once, closed loop", "4"),
+        Count("requests", "requests of each caller and layer (open loop: of each layer)", "100"),
+        {.name = "duration",
+         .kind = OptionKind::kDuration,
+         .value = "SECONDS",
+         .help = "time for each layer, instead of a number of requests"},
+        {.name = "rate",
+         .kind = OptionKind::kNumber,
+         .value = "R",
+         .help = "open loop: requests per second"},
+        {.name = "routing",
+         .kind = OptionKind::kChoice,
+         .value = "KIND",
+         .help = "experts that tokens go to; all but random need --model",
+         .fallback = "random",
+         .choices = RoutingKindNames()},
+        {.name = "model", .value = "DIR", .help = "the checkpoint that the mesh serves"},
+        {.name = "stream",
+         .kind = OptionKind::kSwitch,
+         .help = "all callers on one ForwardStream instead of unary calls"},
+        {.name = "pids",
+         .value = "LIST",
+         .help = "processes of this machine whose CPU time counts besides the caller's"},
+        TimeoutOption("60"),
+        {.name = "json", .value = "FILE", .help = "write the results as JSON, too"},
+        {.name = "latencies",
+         .kind = OptionKind::kSwitch,
+         .help = "every single latency in the JSON, too"}}},
+      &Run};
 }
 
 }  // namespace expertmesh

@@ -96,13 +96,7 @@ absl::StatusOr<std::shared_ptr<const MoeCheckpoint>> OpenSameModel(const Mesh& m
   return checkpoint;
 }
 
-client::Matrix RandomHidden(client::DType dtype, size_t rows, size_t cols, uint64_t seed) {
-  std::mt19937_64 generator(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(rows * cols);
-  for (float& value : values) {
-    value = normal(generator);
-  }
+client::Matrix ToMatrix(client::DType dtype, size_t rows, size_t cols, std::vector<float> values) {
   if (dtype == client::DType::kFloat32) {
     return client::Matrix::Take(rows, cols, std::move(values));
   }
@@ -110,6 +104,16 @@ client::Matrix RandomHidden(client::DType dtype, size_t rows, size_t cols, uint6
   ConvertElements(DType::kF32, values.data(), client::ToInternal(dtype), bytes.data(),
                   values.size());
   return client::Matrix::Take(dtype, rows, cols, std::move(bytes));
+}
+
+client::Matrix RandomHidden(client::DType dtype, size_t rows, size_t cols, uint64_t seed) {
+  std::mt19937_64 generator(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(rows * cols);
+  for (float& value : values) {
+    value = normal(generator);
+  }
+  return ToMatrix(dtype, rows, cols, std::move(values));
 }
 
 std::string DescribeMissing(absl::Span<const client::ExpertSet> missing) {

@@ -42,6 +42,9 @@ absl::StatusOr<Mesh> OpenMesh(const Options& options);
 absl::StatusOr<std::shared_ptr<const MoeCheckpoint>> OpenSameModel(const Mesh& mesh,
                                                                    const std::string& directory);
 
+// `values` [rows, cols] as a matrix of `dtype`.
+client::Matrix ToMatrix(client::DType dtype, size_t rows, size_t cols, std::vector<float> values);
+
 // Seeded, normally distributed values [rows, cols].
 client::Matrix RandomHidden(client::DType dtype, size_t rows, size_t cols, uint64_t seed);
 
