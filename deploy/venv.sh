@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes (or brings up to date) build/venv: Python with the expertmesh package, numpy and pytest, for
-# tests and examples. Prints nothing when there is nothing to do.
+# Makes (or brings up to date) build/venv: Python with the expertmesh package, numpy, pytest and
+# hdrhistogram, for tests, benchmarks and examples. Prints nothing when there is nothing to do.
 #
 #   deploy/venv.sh [--with-transformers]
 #
@@ -9,7 +9,7 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/build/venv
-base=(numpy pytest)
+base=(numpy pytest hdrhistogram)
 transformers=(torch==2.13.0 transformers==4.57.6 safetensors)
 
 with_transformers=0

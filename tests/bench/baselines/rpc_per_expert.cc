@@ -1,0 +1,190 @@
+// The pattern of the first generation of expert servers.
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <utility>
+
+#include "absl/synchronization/blocking_counter.h"
+#include "common/base/process.h"
+#include "common/base/status_macros.h"
+#include "common/base/thread_pool.h"
+#include "common/net/grpc_client.h"
+#include "common/net/grpc_server.h"
+#include "common/tensor/aligned_buffer.h"
+#include "expertmesh/v1/router.grpc.pb.h"
+#include "tests/bench/baselines/blank_bytes.h"
+#include "tests/bench/baselines/local_layer.h"
+
+namespace expertmesh::bench {
+namespace {
+
+// A unary method of the contract that takes any bytes when served raw.
+constexpr char kMethod[] = "/expertmesh.v1.Router/Forward";
+
+// How a request begins; rows follow, and come back alone.
+struct ExpertHeader {
+  uint32_t expert = 0;
+  uint32_t rows = 0;
+};
+
+class ExpertServer {
+ public:
+  explicit ExpertServer(LocalLayer layer) : layer_(std::move(layer)) {}
+
+  absl::StatusOr<Frame> Compute(const Frame& request) {
+    const auto header = ReadHeader<ExpertHeader>(request);
+    const size_t elements = size_t{header.rows} * layer_.d_model;
+    const size_t bytes = elements * BytesOf(layer_.dtype);
+    if (request.size() != sizeof(header) + bytes || header.expert >= layer_.experts.size() ||
+        layer_.experts[header.expert] == nullptr) {
+      return absl::InvalidArgumentError("no such expert here, or another number of bytes");
+    }
+    AlignedBuffer rows(bytes);
+    request.CopyTo(sizeof(header), bytes, rows.data());
+    AlignedBuffer sums(elements * sizeof(float));
+    std::vector<uint32_t> row_begin(header.rows + 1);
+    std::iota(row_begin.begin(), row_begin.end(), 0);
+    const std::vector<const PackedExpert*> experts(header.rows,
+                                                   layer_.experts[header.expert].get());
+    const std::vector<float> weights(header.rows, 1.0f);
+    RETURN_IF_ERROR(
+        layer_.backend->Compute({rows.data(), header.rows, layer_.d_model, row_begin, experts,
+                                 weights, ApplyWeight::kOutput, sums.as<float>()}));
+    std::string reply(bytes, '\0');
+    ConvertElements(DType::kF32, sums.data(), layer_.dtype, reply.data(), elements);
+    return Frame(std::move(reply));
+  }
+
+ private:
+  const LocalLayer layer_;
+};
+
+// Rows of a request that go to one expert, and what came back for them.
+struct ExpertCall {
+  std::vector<uint32_t> rows;
+  std::vector<float> weights;
+  absl::StatusOr<Frame> reply = absl::UnknownError("");
+};
+
+class RpcPerExpert final : public Target {
+ public:
+  RpcPerExpert(LocalLayer layer, const std::vector<std::string>& addresses)
+      : layer_(std::move(layer)) {
+    for (const std::string& address : addresses) {
+      clients_.push_back(std::make_unique<GrpcClient>(&runtime_, address, GrpcOptions()));
+    }
+  }
+
+  absl::Status Call(size_t, const client::Matrix& hidden) override {
+    RoutedTokens routed;
+    RETURN_IF_ERROR(layer_.Route(hidden, &routed));
+    std::vector<ExpertCall> calls(layer_.experts.size());
+    for (uint32_t token = 0; token < hidden.rows(); ++token) {
+      for (uint32_t a = routed.token_begin[token]; a < routed.token_begin[token + 1]; ++a) {
+        calls[routed.expert_ids[a]].rows.push_back(token);
+        calls[routed.expert_ids[a]].weights.push_back(routed.weights[a]);
+      }
+    }
+    SendAll(hidden, &calls);
+    return Sum(hidden, calls);
+  }
+
+ private:
+  Frame Encode(const client::Matrix& hidden, uint32_t expert, const ExpertCall& call) const {
+    const size_t row_bytes = layer_.d_model * BytesOf(layer_.dtype);
+    const ExpertHeader header = {expert, static_cast<uint32_t>(call.rows.size())};
+    std::string bytes(sizeof(header) + call.rows.size() * row_bytes, '\0');
+    std::memcpy(bytes.data(), &header, sizeof(header));
+    for (size_t i = 0; i < call.rows.size(); ++i) {
+      std::memcpy(bytes.data() + sizeof(header) + i * row_bytes,
+                  hidden.bytes().data() + call.rows[i] * row_bytes, row_bytes);
+    }
+    return Frame(std::move(bytes));
+  }
+
+  void SendAll(const client::Matrix& hidden, std::vector<ExpertCall>* calls) {
+    const auto used = std::count_if(calls->begin(), calls->end(),
+                                    [](const ExpertCall& call) { return !call.rows.empty(); });
+    absl::BlockingCounter missing(static_cast<int>(used));
+    CallOptions options;
+    options.wait_for_ready = true;
+    const auto experts = static_cast<uint32_t>(calls->size());
+    for (uint32_t expert = 0; expert < experts; ++expert) {
+      ExpertCall& call = (*calls)[expert];
+      if (!call.rows.empty()) {
+        GrpcClient& client =
+            *clients_[ShardOf(expert, experts, static_cast<uint32_t>(clients_.size()))];
+        client.UnaryCall(kMethod, Encode(hidden, expert, call), options,
+                         [&call, &missing](absl::StatusOr<Frame> reply) {
+                           call.reply = std::move(reply);
+                           missing.DecrementCount();
+                         });
+      }
+    }
+    missing.Wait();
+  }
+
+  absl::Status Sum(const client::Matrix& hidden, const std::vector<ExpertCall>& calls) const {
+    const size_t d_model = layer_.d_model;
+    const size_t row_bytes = d_model * BytesOf(layer_.dtype);
+    AlignedBuffer sums(hidden.rows() * d_model * sizeof(float));
+    std::fill_n(sums.as<float>(), hidden.rows() * d_model, 0.0f);
+    std::string row(row_bytes, '\0');
+    std::vector<float> values(d_model);
+    for (const ExpertCall& call : calls) {
+      for (size_t i = 0; i < call.rows.size(); ++i) {
+        RETURN_IF_ERROR(call.reply.status());
+        call.reply->CopyTo(i * row_bytes, row_bytes, row.data());
+        ConvertElements(layer_.dtype, row.data(), DType::kF32, values.data(), d_model);
+        float* sum = sums.as<float>() + call.rows[i] * d_model;
+        for (size_t col = 0; col < d_model; ++col) {
+          sum[col] += call.weights[i] * values[col];
+        }
+      }
+    }
+    RETURN_IF_ERROR(layer_.AddShared(hidden.bytes().data(), hidden.rows(), sums.as<float>()));
+    std::string output(hidden.bytes().size(), '\0');
+    ConvertElements(DType::kF32, sums.data(), layer_.dtype, output.data(), hidden.rows() * d_model);
+    return absl::OkStatus();
+  }
+
+  const LocalLayer layer_;
+  GrpcRuntime runtime_;
+  std::vector<std::unique_ptr<GrpcClient>> clients_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Target>> MakeRpcPerExpert(const TargetOptions& options) {
+  ASSIGN_OR_RETURN(LocalLayer layer, LocalLayer::Load(options, [](uint32_t) { return false; }));
+  return std::make_unique<RpcPerExpert>(std::move(layer), options.addresses);
+}
+
+absl::Status ServeExperts(const ServeOptions& options, const TargetOptions& experts, uint32_t shard,
+                          uint32_t shards) {
+  const MoeLayerDescription* description = experts.checkpoint->model().FindLayer(experts.layer);
+  const uint32_t count = description == nullptr ? 0 : description->routing.num_experts;
+  ASSIGN_OR_RETURN(LocalLayer layer, LocalLayer::Load(experts, [=](uint32_t expert) {
+                     return ShardOf(expert, count, shards) == shard;
+                   }));
+  ExpertServer experts_served(std::move(layer));
+  v1::Router::WithRawMethod_Forward<v1::Router::Service> service;
+  ThreadPool pool(1);
+  GrpcServerSpec spec;
+  spec.address = options.listen;
+  spec.services = {&service};
+  spec.unary.push_back(
+      {[&service](auto... arguments) { service.RequestForward(arguments...); },
+       [&](Frame request, const UnaryContext&, UnaryResponder respond) {
+         pool.Run([&experts_served, request = std::move(request), respond = std::move(respond)] {
+           respond(experts_served.Compute(request));
+         });
+       }});
+  ASSIGN_OR_RETURN(const std::unique_ptr<GrpcServer> server, GrpcServer::Start(std::move(spec)));
+  RETURN_IF_ERROR(WritePortFile(options.port_file, server->port(), 0));
+  WaitForStopSignal();
+  server->Shutdown(absl::Seconds(1));
+  return absl::OkStatus();
+}
+
+}  // namespace expertmesh::bench

@@ -1,0 +1,106 @@
+"""What run.sh --json writes. `check` says what does not fit; a test calls it.
+
+Times are in the unit that ends a name, bytes are those of messages (without what HTTP/2 and TCP add), "median" is that
+of the runs.
+"""
+
+NUMBER = (int, float)
+QUANTILES = {
+    "p50": NUMBER,
+    "p90": NUMBER,
+    "p99": NUMBER,
+    "p999": NUMBER,
+    "mean": NUMBER,
+    "max": NUMBER,
+}
+
+# Of one measurement in one run.
+RUN = {
+    "requests": int,  # Answered.
+    "failed": int,
+    "seconds": NUMBER,
+    "latency_ms": QUANTILES,  # An open loop's count from the time a request was meant to be sent.
+    "tokens_per_second": NUMBER,
+    "cpu_seconds_per_1000_tokens": NUMBER,  # Of the caller and all other processes of the system.
+    "bytes_per_token": NUMBER,  # All hops together. two_bare_hops, raw_tcp: what they were told to move.
+    # Only of meshes:
+    #   stages_us             where an average request spent its time: queue, route, node_queue, compute, node_wire,
+    #                         combine, client_wire
+    #   max_violation         of the load of experts: max / mean - 1, by the routing that the router reported
+    #   batch_tokens, batch_nodes
+    #   hop_bytes_per_token   [caller to router, back, router to nodes, back]
+    # Only of in_process:
+    #   expert_bytes_per_second, expert_flops_per_second   of weights that were hit, and of products, while computing
+}
+
+MEASUREMENT = {
+    "shape": str,
+    "system": str,  # "mesh<nodes>", in_process, two_bare_hops, raw_tcp or rpc_per_expert.
+    "nodes": int,  # 0: no mesh.
+    "cell": str,  # Name of the load, made of what follows.
+    "tokens": int,  # Of a request.
+    "callers": int,
+    "routing": str,
+    "loop": str,  # "closed" or "open".
+    "rate": NUMBER,  # Requests per second of an open loop; 0: closed.
+    **RUN,  # Medians; requests and failed are sums; latency_ms is that of all samples of all runs together.
+    "p50_ms": NUMBER,  # Median of the runs' own.
+    "histogram_us": str,  # All samples: HDR histogram, V2, compressed, base64, as every HdrHistogram library reads it.
+    "runs": [RUN],
+}
+
+RESULT = {
+    "schema": int,  # Changes with the meaning of a field.
+    "commit": str,  # "-dirty": files differed from it.
+    "started": str,  # UTC.
+    "seconds": NUMBER,
+    "quick": bool,  # One short run: figures mean little.
+    "runs": int,
+    "machine": {
+        "cpu": str,
+        "cpu_features": [str],
+        "cores": int,  # That may be used.
+        "memory_bytes": int,
+        "virtual": bool,
+        "kernel": str,
+        "system": str,
+        "load_average_before": NUMBER,
+        "load_average_after": NUMBER,
+    },
+    # One for each run of a shape.
+    "ceilings": [
+        {
+            "shape": str,
+            "read_bytes_per_second": NUMBER,
+            "product_flops_per_second": NUMBER,
+            "dtype": str,
+        }
+    ],
+    "measurements": [MEASUREMENT],
+    "memory": [{"shape": str, "system": str, "process": str, "peak_bytes": int}],
+    # `figure` and `met` are null when something was not measured.
+    "targets": [{"name": str, "kind": str, "target": NUMBER}],
+}
+
+
+def check(value, schema=None, where="result"):
+    """What does not fit, as a list of sentences."""
+    schema = RESULT if schema is None else schema
+    if isinstance(schema, dict):
+        if not isinstance(value, dict):
+            return [f"{where} is no object"]
+        problems = [f"{where}.{key} is missing" for key in schema if key not in value]
+        for key in schema.keys() & value.keys():
+            problems += check(value[key], schema[key], f"{where}.{key}")
+        return problems
+    if isinstance(schema, list):
+        if not isinstance(value, list):
+            return [f"{where} is no list"]
+        return [
+            problem
+            for index, each in enumerate(value)
+            for problem in check(each, schema[0], f"{where}[{index}]")
+        ]
+    if not isinstance(value, schema) or (isinstance(value, bool) and schema is not bool):
+        return [f"{where} is {value!r}"]
+    return []

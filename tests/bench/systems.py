@@ -1,0 +1,180 @@
+"""The systems under measurement: a mesh of real programs, and the baselines. Each runs for as long as its group is
+measured, so that runs of one can alternate with runs of the others."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "integration"))
+
+from mesh import Mesh, Program, program, shards  # pylint: disable=wrong-import-position
+
+LAYER = 0
+HOST = "127.0.0.1"
+
+
+def cores():
+    return len(os.sched_getaffinity(0))
+
+
+def peak_bytes(pid):
+    """Most memory that a process has had resident."""
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+class MeshSystem:
+    """A router and its nodes, called by `expertmesh bench`."""
+
+    def __init__(self, model, folder, nodes):
+        self.name = f"mesh{nodes}"
+        self.nodes = nodes
+        self.model = model
+        self.folder = folder
+        self.caller_peak = 0
+        self.mesh = Mesh(folder)
+        threads = str(max(1, cores() // nodes))
+        self.mesh.start(model, shards(nodes, "--threads", threads), "--threads", str(cores()))
+
+    def _counters(self):
+        """Bytes received and sent, of the router and of all nodes, and tokens that the router took."""
+        name = "expertmesh_process_message_bytes_total"
+        router, nodes = self.mesh.router, self.mesh.nodes
+        values = [router.metric(name, direction=direction) for direction in ("received", "sent")]
+        for direction in ("received", "sent"):
+            values.append(sum(node.metric(name, direction=direction) for node in nodes))
+        return values + [router.metric("expertmesh_router_tokens_total")]
+
+    def measure(self, cell, seconds, rate, _sizes):
+        out = self.folder / "bench.json"
+        pids = [str(process.process.pid) for process in self.mesh.programs]
+        command = [
+            *(program("cli"), "bench", "--router", self.mesh.router.address, "--model", self.model),
+            *("--tokens", cell.tokens, "--routing", cell.routing, "--callers", cell.callers),
+            *("--duration", seconds, "--json", out, "--latencies", "--pids", ",".join(pids)),
+        ]
+        if rate:
+            command += ["--rate", rate]
+        before = self._counters()
+        subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
+        received, sent, to_nodes, from_nodes, tokens = (
+            after - earlier for after, earlier in zip(self._counters(), before)
+        )
+        result = json.loads(out.read_text())
+        self.caller_peak = max(self.caller_peak, result["caller_peak_bytes"])
+        (layer,) = result["layers"]
+        # What the router received is its callers' and its nodes' together.
+        hops = (received - from_nodes, sent - to_nodes, to_nodes, from_nodes)
+        layer["hop_bytes_per_token"] = [hop / tokens for hop in hops]
+        layer["bytes_per_token"] = sum(hops) / tokens
+        return layer
+
+    def memory(self):
+        peaks = {each.name: peak_bytes(each.process.pid) for each in self.mesh.programs}
+        return {**peaks, "caller": self.caller_peak}
+
+    def close(self):
+        self.mesh.__exit__(None, None, None)
+
+
+class Baseline:
+    """A caller that is told what to do line by line, and its servers."""
+
+    def __init__(self, name, model, folder):
+        self.name = name
+        self.nodes = 0
+        self.folder = folder
+        self.model = model
+        self.servers = []
+        self.caller_peak = 0
+        addresses = self._start_servers()
+        self.log = open(folder / f"{name}.log", "wb")  # pylint: disable=consider-using-with
+        threads = str(cores() if name == "in_process" else 1)
+        self.caller = subprocess.Popen(
+            self._command("caller", "--target", name, "--threads", threads)
+            + ["--addresses", ",".join(addresses)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+        )
+        self._read()
+
+    def _command(self, role, *flags):
+        binary = program("bench_baselines")
+        return [binary, "--role", role, "--model", str(self.model), "--layer", str(LAYER), *flags]
+
+    def _serve(self, role, *flags):
+        name = f"{self.name}-{role}{len(self.servers)}"
+        server = Program(name, self._command(role, *flags), self.folder).start()
+        self.servers.append(server)
+        return server.address
+
+    def _start_servers(self):
+        if self.name == "rpc_per_expert":
+            # As many processes and threads as the mesh that it is compared with.
+            threads = str(max(1, cores() // 2))
+            return [
+                self._serve("experts", "--shard", f"{i}/2", "--threads", threads) for i in range(2)
+            ]
+        kind = {"two_bare_hops": "grpc", "raw_tcp": "tcp"}.get(self.name)
+        if kind is None:
+            return []
+        echo = self._serve(f"{kind}_echo")
+        return [self._serve(f"{kind}_forward", "--addresses", echo)]
+
+    def _read(self):
+        line = self.caller.stdout.readline()
+        if not line:
+            log = (self.folder / f"{self.name}.log").read_text(errors="replace")
+            raise RuntimeError(f"the caller of {self.name} ended:\n{log}")
+        return line
+
+    def measure(self, cell, seconds, _rate, sizes):
+        command = {
+            "tokens": cell.tokens,
+            "routing": cell.routing,
+            "callers": cell.callers,
+            "seconds": seconds,
+            "pids": [server.process.pid for server in self.servers],
+        }
+        moves_bytes = self.name in ("two_bare_hops", "raw_tcp")
+        if moves_bytes:
+            command["sizes"] = [round(size * cell.tokens) for size in sizes]
+        self.caller.stdin.write(json.dumps(command) + "\n")
+        self.caller.stdin.flush()
+        result = json.loads(self._read())
+        self.caller_peak = max(self.caller_peak, result["caller_peak_bytes"])
+        tokens = result["requests"] * cell.tokens
+        result["tokens_per_second"] = tokens / result["seconds"]
+        # The bytes of hop two are told to it, not counted by it.
+        result["bytes_per_token"] = sum(sizes) if moves_bytes else result["caller_bytes"] / tokens
+        return result
+
+    def memory(self):
+        peaks = {each.name: peak_bytes(each.process.pid) for each in self.servers}
+        return {**peaks, "caller": self.caller_peak}
+
+    def close(self):
+        self.caller.stdin.close()
+        self.caller.wait(30)
+        self.log.close()
+        # Forwarders before what they forward to.
+        for server in reversed(self.servers):
+            server.stop()
+
+
+def ceilings(model, seconds):
+    """What this machine can do at best."""
+    done = subprocess.run(
+        [program("bench_baselines"), "--role", "ceilings", "--model", str(model)]
+        + ["--threads", str(cores()), "--seconds", str(seconds)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return json.loads(done.stdout)

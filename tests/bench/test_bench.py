@@ -1,0 +1,132 @@
+"""One quick run of the benchmark on tiny shapes: everything is there, and none of it absurd."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import xml.etree.ElementTree
+
+import pytest
+
+HERE = pathlib.Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+import plan  # pylint: disable=wrong-import-position
+import schema  # pylint: disable=wrong-import-position
+
+SHAPE = plan.shapes()["tiny"]
+
+
+@pytest.fixture(scope="module", name="made")
+def run_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench")
+    files = {kind: folder / f"result.{kind}" for kind in ("json", "html")}
+    command = [HERE / "run.sh", "--quick", "--shapes", "tiny"]
+    for kind, path in files.items():
+        command += [f"--{kind}", path]
+    environment = {**os.environ, "EXPERTMESH_BENCH_PYTHON": sys.executable}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    files["said"] = done.stdout
+    return files
+
+
+@pytest.fixture(scope="module", name="result")
+def read(made):
+    return json.loads(made["json"].read_text())
+
+
+def of(result, system):
+    return {entry["cell"]: entry for entry in result["measurements"] if entry["system"] == system}
+
+
+def test_schema(result):
+    assert not schema.check(result)
+
+
+def test_schema_notices_what_is_wrong(result):
+    assert schema.check({**result, "runs": "five"})
+    assert schema.check({key: result[key] for key in result if key != "machine"})
+    assert schema.check({**result, "measurements": [{}]})
+
+
+def test_everything_is_measured(result):
+    assert set(plan.BASELINES) <= {entry["system"] for entry in result["measurements"]}
+    wanted = {
+        (cell.name, system)
+        for group in plan.groups(["tiny"])
+        for cell, systems in group.work
+        for system in systems
+    }
+    assert wanted == {(entry["cell"], entry["system"]) for entry in result["measurements"]}
+    assert all(target["figure"] > 0 for target in result["targets"])
+    assert all(each["peak_bytes"] > 1 << 20 for each in result["memory"])
+    assert all(
+        each["read_bytes_per_second"] > 1e8 and each["product_flops_per_second"] > 1e8
+        for each in result["ceilings"]
+    )
+
+
+def test_figures_are_plausible(result):
+    for entry in result["measurements"]:
+        what = f"{entry['cell']} {entry['system']}"
+        quantiles = [entry["latency_ms"][name] for name in ("p50", "p90", "p99", "p999", "max")]
+        assert 0 < quantiles[0] and quantiles == sorted(quantiles), what
+        assert entry["requests"] > 0 and entry["failed"] == 0, what
+        assert entry["tokens_per_second"] > 0 and entry["cpu_seconds_per_1000_tokens"] > 0, what
+
+
+def test_bytes_are_at_least_the_payload(result):
+    row = SHAPE.d_model * 2
+    for entry in result["measurements"]:
+        what = f"{entry['cell']} {entry['system']}"
+        if entry["nodes"]:
+            up, down, to_nodes, from_nodes = entry["hop_bytes_per_token"]
+            assert min(up, down, to_nodes) >= row, what
+            # Partials are float32.
+            assert from_nodes >= 2 * row, what
+            # Far more would be counted twice.
+            most = min(entry["nodes"], SHAPE.top_k)
+            assert to_nodes <= most * row + 600 * entry["nodes"], what
+        elif entry["system"] == "in_process":
+            assert entry["bytes_per_token"] == 0
+        elif entry["system"] == "rpc_per_expert":
+            assert entry["bytes_per_token"] >= 2 * row * SHAPE.top_k, what
+    for system in ("two_bare_hops", "raw_tcp"):
+        for cell, entry in of(result, system).items():
+            mesh = of(result, "mesh2")[cell]
+            assert entry["bytes_per_token"] == pytest.approx(mesh["bytes_per_token"])
+
+
+def test_stages_add_up(result):
+    for entry in of(result, "mesh2").values():
+        assert entry["stages_us"]["compute"] > 0
+        total = sum(entry["stages_us"].values()) / 1000
+        assert total == pytest.approx(entry["latency_ms"]["mean"], rel=0.05)
+
+
+def test_routing_happens_as_wanted(result):
+    found = of(result, "mesh2")
+    hot = SHAPE.experts / SHAPE.top_k - 1
+    assert found["t64-k-hot"]["max_violation"] == pytest.approx(hot)
+    assert found["t64"]["max_violation"] < found["t64-zipf"]["max_violation"] < hot
+
+
+def test_open_loop_keeps_its_rate(result):
+    for cell, entry in of(result, "mesh2").items():
+        assert (entry["loop"] == "open") == ("open" in cell)
+        if entry["loop"] == "open":
+            assert entry["rate"] > 0
+            # Never faster than that, whatever the machine does.
+            assert entry["requests"] <= entry["rate"] * 0.2 + 1
+
+
+def test_report_is_well_formed(made):
+    root = xml.etree.ElementTree.fromstring(made["html"].read_text().split("\n", 1)[1])
+    name = "{http://www.w3.org/2000/svg}svg"
+    assert len(root.findall(f".//{name}")) >= 8
+    text = made["html"].read_text()
+    for forbidden in ("<script", "<link", "src=", "@import", "nan"):
+        assert forbidden not in text.lower(), forbidden
+    assert "tokens/s / in process" in made["said"]
