@@ -2,7 +2,7 @@
 
 import dataclasses
 
-BASELINES = ("in_process", "two_bare_hops", "raw_tcp", "rpc_per_expert")
+BASELINES = ("in_process", "two_bare_hops", "raw_tcp", "rpc_per_expert", "rpc_per_assignment")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,9 @@ def main_group(shape):
         shape,
         (1, 2, 4),
         (
-            *_sizes(("mesh2", *BASELINES)),
+            *_sizes(("mesh2", *BASELINES), (1, 8, 64)),
+            # An RPC for each of 4096 assignments would take a second.
+            *_sizes(("mesh2", *BASELINES[:-1]), (512,)),
             (Cell(4, callers=16), ("mesh2",)),
             *((Cell(count, routing), pair) for count in (64, 512) for routing in ("k-hot", "zipf")),
             *((Cell(8, open_share=share), ("mesh2",)) for share in (0.5, 0.8)),

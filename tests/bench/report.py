@@ -213,8 +213,8 @@ HOW_TO_READ = """
 <p>Everything ran on one machine in one go, over the same checkpoint, taking turns. <b>mesh<i>N</i></b> is a router and
 <i>N</i> nodes, called by <code>expertmesh bench</code>. <b>in_process</b> is the same gate and experts in the caller, on all
 cores: the most that can be had. <b>two_bare_hops</b> moves as many bytes over gRPC as the mesh (caller, forwarder, echo) and
-computes nothing; <b>raw_tcp</b> does so over sockets. <b>rpc_per_expert</b> sends each expert its rows in an RPC of its own and
-sums what comes back. On a machine with few cores all of a mesh's processes share them with the caller, so that network and
+computes nothing; <b>raw_tcp</b> does so over sockets. <b>rpc_per_expert</b> sends each expert its rows in an RPC of its own, in
+bf16 both ways, and sums what comes back; <b>rpc_per_assignment</b> takes an RPC for each token and expert. On a machine with few cores all of a mesh's processes share them with the caller, so that network and
 compute never overlap as they would on several machines.</p>
 <p>A load <code>t64</code> is one caller that sends 64 tokens and waits; <code>t4x16</code> 16 such callers with 4 tokens;
 <code>-k-hot</code>: all tokens to the same experts, <code>-zipf</code>: the r-th most popular expert is 1/r as likely as the
@@ -227,8 +227,8 @@ of all processes and the caller. A quantile needs many requests: with n of them 
 
 def html(result):
     tokens = "tokens/s"
-    systems = ("in_process", "mesh2", "two_bare_hops", "raw_tcp", "rpc_per_expert")
-    computing = ("in_process", "mesh2", "rpc_per_expert")
+    systems = ("in_process", "mesh2", "two_bare_hops", "raw_tcp", *plan.BASELINES[3:])
+    computing = ("in_process", "mesh2", *plan.BASELINES[3:])
     title = plan.shapes()[_main(result)].title
     sections = [
         ("Targets", "Medians of the ratios of each run.", _targets(result)),

@@ -150,6 +150,11 @@ def targets(result):
             ratio(mesh64, ("t64", "rpc_per_expert"), value=_speed),
         ),
         (
+            "T = 64: tokens/s / RPC per token and expert",
+            (at_least, 5),
+            ratio(mesh64, ("t64", "rpc_per_assignment"), value=_speed),
+        ),
+        (
             "T = 64: bytes / RPC per expert",
             (at_most, 0.25),
             ratio(mesh64, ("t64", "rpc_per_expert"), value=_bytes),

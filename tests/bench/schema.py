@@ -35,7 +35,7 @@ RUN = {
 
 MEASUREMENT = {
     "shape": str,
-    "system": str,  # "mesh<nodes>", in_process, two_bare_hops, raw_tcp or rpc_per_expert.
+    "system": str,  # "mesh<nodes>", or a baseline of plan.py.
     "nodes": int,  # 0: no mesh.
     "cell": str,  # Name of the load, made of what follows.
     "tokens": int,  # Of a request.

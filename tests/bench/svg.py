@@ -73,7 +73,7 @@ class Scale:
         return [step * i for i in range(int(self.high / step) + 1)]
 
     def axis(self, top, unit):
-        parts = [_text(LEFT - 8, top - 9, unit, "end")]
+        parts = [_text(LEFT - 40, top - 12, unit, "start")]
         for tick in self.ticks():
             y = top + self.height - self(tick)
             parts.append(

@@ -115,7 +115,7 @@ class Baseline:
         return server.address
 
     def _start_servers(self):
-        if self.name == "rpc_per_expert":
+        if self.name.startswith("rpc_per_"):
             # As many processes and threads as the mesh that it is compared with.
             threads = str(max(1, cores() // 2))
             return [

@@ -33,7 +33,7 @@
 
 ABSL_FLAG(std::string, role, "", "caller, ceilings, or the kind of server");
 ABSL_FLAG(std::string, target, "",
-          "of a caller: in_process, two_bare_hops, raw_tcp or rpc_per_expert");
+          "of a caller: in_process, two_bare_hops, raw_tcp, rpc_per_expert or rpc_per_assignment");
 ABSL_FLAG(std::string, model, "", "checkpoint folder");
 ABSL_FLAG(uint32_t, layer, 0, "the layer");
 ABSL_FLAG(int, threads, 1, "threads that compute");
@@ -71,8 +71,8 @@ absl::StatusOr<std::unique_ptr<Target>> MakeTarget(const std::string& name,
   if (name == "raw_tcp") {
     return MakeRawTcp(options);
   }
-  if (name == "rpc_per_expert") {
-    return MakeRpcPerExpert(options);
+  if (name == "rpc_per_expert" || name == "rpc_per_assignment") {
+    return MakeRpcPerExpert(options, name == "rpc_per_expert");
   }
   return absl::InvalidArgumentError(absl::StrCat("--target is '", name, "'"));
 }

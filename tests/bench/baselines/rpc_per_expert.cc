@@ -59,8 +59,9 @@ class ExpertServer {
   const LocalLayer layer_;
 };
 
-// Rows of a request that go to one expert, and what came back for them.
+// Rows of a request that go to one expert in one RPC, and what came back for them.
 struct ExpertCall {
+  uint32_t expert = 0;
   std::vector<uint32_t> rows;
   std::vector<float> weights;
   absl::StatusOr<Frame> reply = absl::UnknownError("");
@@ -68,8 +69,8 @@ struct ExpertCall {
 
 class RpcPerExpert final : public Target {
  public:
-  RpcPerExpert(LocalLayer layer, const std::vector<std::string>& addresses)
-      : layer_(std::move(layer)) {
+  RpcPerExpert(LocalLayer layer, const std::vector<std::string>& addresses, bool grouped)
+      : layer_(std::move(layer)), grouped_(grouped) {
     for (const std::string& address : addresses) {
       clients_.push_back(std::make_unique<GrpcClient>(&runtime_, address, GrpcOptions()));
     }
@@ -78,21 +79,38 @@ class RpcPerExpert final : public Target {
   absl::Status Call(size_t, const client::Matrix& hidden) override {
     RoutedTokens routed;
     RETURN_IF_ERROR(layer_.Route(hidden, &routed));
-    std::vector<ExpertCall> calls(layer_.experts.size());
-    for (uint32_t token = 0; token < hidden.rows(); ++token) {
-      for (uint32_t a = routed.token_begin[token]; a < routed.token_begin[token + 1]; ++a) {
-        calls[routed.expert_ids[a]].rows.push_back(token);
-        calls[routed.expert_ids[a]].weights.push_back(routed.weights[a]);
-      }
-    }
+    std::vector<ExpertCall> calls = grouped_ ? OneForEachExpert(routed) : OneForEach(routed);
     SendAll(hidden, &calls);
     return Sum(hidden, calls);
   }
 
  private:
-  Frame Encode(const client::Matrix& hidden, uint32_t expert, const ExpertCall& call) const {
+  static std::vector<ExpertCall> OneForEach(const RoutedTokens& routed) {
+    std::vector<ExpertCall> calls;
+    for (uint32_t token = 0; token < routed.tokens(); ++token) {
+      for (uint32_t a = routed.token_begin[token]; a < routed.token_begin[token + 1]; ++a) {
+        calls.push_back({routed.expert_ids[a], {token}, {routed.weights[a]}});
+      }
+    }
+    return calls;
+  }
+
+  std::vector<ExpertCall> OneForEachExpert(const RoutedTokens& routed) const {
+    std::vector<ExpertCall> calls(layer_.experts.size());
+    for (ExpertCall& each : OneForEach(routed)) {
+      ExpertCall& call = calls[each.expert];
+      call.expert = each.expert;
+      call.rows.push_back(each.rows[0]);
+      call.weights.push_back(each.weights[0]);
+    }
+    const auto unused = [](const ExpertCall& call) { return call.rows.empty(); };
+    calls.erase(std::remove_if(calls.begin(), calls.end(), unused), calls.end());
+    return calls;
+  }
+
+  Frame Encode(const client::Matrix& hidden, const ExpertCall& call) const {
     const size_t row_bytes = layer_.d_model * BytesOf(layer_.dtype);
-    const ExpertHeader header = {expert, static_cast<uint32_t>(call.rows.size())};
+    const ExpertHeader header = {call.expert, static_cast<uint32_t>(call.rows.size())};
     std::string bytes(sizeof(header) + call.rows.size() * row_bytes, '\0');
     std::memcpy(bytes.data(), &header, sizeof(header));
     for (size_t i = 0; i < call.rows.size(); ++i) {
@@ -103,23 +121,17 @@ class RpcPerExpert final : public Target {
   }
 
   void SendAll(const client::Matrix& hidden, std::vector<ExpertCall>* calls) {
-    const auto used = std::count_if(calls->begin(), calls->end(),
-                                    [](const ExpertCall& call) { return !call.rows.empty(); });
-    absl::BlockingCounter missing(static_cast<int>(used));
+    absl::BlockingCounter missing(static_cast<int>(calls->size()));
     CallOptions options;
     options.wait_for_ready = true;
-    const auto experts = static_cast<uint32_t>(calls->size());
-    for (uint32_t expert = 0; expert < experts; ++expert) {
-      ExpertCall& call = (*calls)[expert];
-      if (!call.rows.empty()) {
-        GrpcClient& client =
-            *clients_[ShardOf(expert, experts, static_cast<uint32_t>(clients_.size()))];
-        client.UnaryCall(kMethod, Encode(hidden, expert, call), options,
-                         [&call, &missing](absl::StatusOr<Frame> reply) {
-                           call.reply = std::move(reply);
-                           missing.DecrementCount();
-                         });
-      }
+    const auto experts = static_cast<uint32_t>(layer_.experts.size());
+    const auto shards = static_cast<uint32_t>(clients_.size());
+    for (ExpertCall& call : *calls) {
+      clients_[ShardOf(call.expert, experts, shards)]->UnaryCall(
+          kMethod, Encode(hidden, call), options, [&call, &missing](absl::StatusOr<Frame> reply) {
+            call.reply = std::move(reply);
+            missing.DecrementCount();
+          });
     }
     missing.Wait();
   }
@@ -149,15 +161,17 @@ class RpcPerExpert final : public Target {
   }
 
   const LocalLayer layer_;
+  const bool grouped_;
   GrpcRuntime runtime_;
   std::vector<std::unique_ptr<GrpcClient>> clients_;
 };
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Target>> MakeRpcPerExpert(const TargetOptions& options) {
+absl::StatusOr<std::unique_ptr<Target>> MakeRpcPerExpert(const TargetOptions& options,
+                                                         bool grouped) {
   ASSIGN_OR_RETURN(LocalLayer layer, LocalLayer::Load(options, [](uint32_t) { return false; }));
-  return std::make_unique<RpcPerExpert>(std::move(layer), options.addresses);
+  return std::make_unique<RpcPerExpert>(std::move(layer), options.addresses, grouped);
 }
 
 absl::Status ServeExperts(const ServeOptions& options, const TargetOptions& experts, uint32_t shard,

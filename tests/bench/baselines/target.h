@@ -59,9 +59,10 @@ absl::StatusOr<std::unique_ptr<Target>> MakeInProcess(const TargetOptions& optio
 absl::StatusOr<std::unique_ptr<Target>> MakeTwoBareHops(const TargetOptions& options);
 // The same over plain sockets.
 absl::StatusOr<std::unique_ptr<Target>> MakeRawTcp(const TargetOptions& options);
-// One RPC for each expert that a request chose, with the rows that go there; rows come back
-// unweighted and the caller sums them.
-absl::StatusOr<std::unique_ptr<Target>> MakeRpcPerExpert(const TargetOptions& options);
+// Servers of single experts: rows come back unweighted and the caller sums them. `grouped`: an RPC
+// for each expert that a request chose, with all rows that go there; else for each row, too.
+absl::StatusOr<std::unique_ptr<Target>> MakeRpcPerExpert(const TargetOptions& options,
+                                                         bool grouped);
 
 // Their servers run until a signal comes. `port_file` as WritePortFile takes it.
 struct ServeOptions {
