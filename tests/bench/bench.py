@@ -112,13 +112,14 @@ def arguments():
     parser.add_argument("--json", type=pathlib.Path, default=OUT / "result.json")
     parser.add_argument("--html", type=pathlib.Path, default=OUT / "report.html")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--shapes", default="qwen3,olmoe,mixtral,deepseek_v3,tiny_experts")
     return parser.parse_args()
 
 
 def main():
     args = arguments()
-    runs, seconds = (1, 0.2) if args.quick else (5, 1.0)
+    runs, seconds = (1, 0.2) if args.quick else (max(1, args.runs), 1.0)
     begin = time.time()
     described = machine.describe()
     measurements, memory, ceilings = [], [], []

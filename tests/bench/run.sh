@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Measures a mesh on this machine beside what it could be at best, and writes figures and a report.
 #
-#   tests/bench/run.sh [--json FILE] [--html FILE] [--quick] [--shapes LIST]
+#   tests/bench/run.sh [--json FILE] [--html FILE] [--quick] [--runs N] [--shapes LIST]
 #
 #   --json FILE    figures (default build/bench/result.json); tests/bench/schema.py says what is in it
 #   --html FILE    report to look at (default build/bench/report.html)
-#   --quick        one short run of everything instead of five: for tests, not for figures
+#   --quick        one short run of everything: for tests, not for figures
+#   --runs N       runs of everything, of which medians are taken (default 5)
 #   --shapes LIST  some of qwen3,olmoe,mixtral,deepseek_v3,tiny_experts (default: these), or tiny
 #
 # Installs and builds what is missing. Takes about fifteen minutes and 8 GiB on two cores; leave the
