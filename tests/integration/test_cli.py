@@ -209,7 +209,7 @@ def test_bench(serving):
 @pytest.mark.parametrize("loop", [["--callers", "2"], ["--rate", "200"]])
 def test_bench_of_a_routing(serving, checkpoint, tmp_path, loop):
     said = tmp_path / "bench.json"
-    expertmesh(
+    cli(
         *("bench", "--router", serving.router.address, "--model", checkpoint.path, "--tokens", "4"),
         *("--requests", "20", "--routing", "k-hot", "--json", said, "--latencies"),
         *("--pids", serving.router.process.pid, *loop),
@@ -224,9 +224,9 @@ def test_bench_of_a_routing(serving, checkpoint, tmp_path, loop):
 
 def test_bench_says_what_it_needs(serving):
     router = ["bench", "--router", serving.router.address]
-    assert "--model" in expertmesh(*router, "--routing", "zipf", code=1).stderr
-    assert "--rate" in expertmesh(*router, "--rate", "0", code=1).stderr
-    assert "--pids" in expertmesh(*router, "--pids", "me", code=1).stderr
+    assert "--model" in cli(*router, "--routing", "zipf", code=1).stderr
+    assert "--rate" in cli(*router, "--rate", "0", code=1).stderr
+    assert "--pids" in cli(*router, "--pids", "me", code=1).stderr
 
 
 def test_demo(serving, checkpoint):
