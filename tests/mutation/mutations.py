@@ -509,4 +509,111 @@ ROUTER = [
     ),
 ]
 
-MUTATIONS = SCORES + CHOICE + AFTER_CHOICE + COMPETITION + EXPERTS + FORMATS + STORAGE + ROUTER
+DECODER = "client/cpp/decoder/"
+KERNEL = DECODER + "attention_kernels.cc"
+
+# Native decoding.
+DECODING = [
+    Mutation(
+        "decoding: scores are not scaled",
+        KERNEL,
+        "scores[t] *= scale;",
+        "scores[t] *= 1.0f;",
+        "attention_kernels_test",
+    ),
+    Mutation(
+        "decoding: sums of earlier blocks are not rescaled",
+        KERNEL,
+        "seen->sum = seen->sum * before + SumOf(scores);",
+        "seen->sum += SumOf(scores);",
+        "attention_kernels_test",
+    ),
+    Mutation(
+        "decoding: keys that are not seen count",
+        KERNEL,
+        "  hide(-std::numeric_limits<float>::infinity());",
+        "",
+        "attention_kernels_test",
+    ),
+    Mutation(
+        "decoding: norm without its epsilon",
+        KERNEL,
+        "std::sqrt(mean + epsilon)",
+        "std::sqrt(mean)",
+        "attention_kernels_test",
+    ),
+    Mutation(
+        "decoding: RoPE turns the other way",
+        DECODER + "rope.cc",
+        "b = b * cosines_[i] + a * sines_[i];",
+        "b = b * cosines_[i] - a * sines_[i];",
+        "rope_test",
+    ),
+    Mutation(
+        "decoding: mscale is not squared",
+        DECODER + "rope.cc",
+        "rope->scale = all * all;",
+        "rope->scale = all;",
+        "rope_test",
+    ),
+    Mutation(
+        "decoding: temperature multiplies",
+        DECODER + "sampler.cc",
+        "std::exp(above / options_.temperature)",
+        "std::exp(above * options_.temperature)",
+        "sampler_test",
+    ),
+    Mutation(
+        "decoding: top-p keeps all",
+        DECODER + "sampler.cc",
+        "if (reached >= options_.top_p * total) {",
+        "if (reached > total) {",
+        "sampler_test",
+    ),
+    Mutation(
+        "decoding: a window is one wider",
+        DECODER + "grouped_attention.cc",
+        "end - options_.window : 0;",
+        "end - options_.window - 1 : 0;",
+        "decoder_test",
+    ),
+    Mutation(
+        "decoding: a latent is not remembered where it belongs",
+        DECODER + "latent_attention.cc",
+        "segment.cache->tokens() * kept_width();",
+        "0;",
+        "decoder_test",
+    ),
+    Mutation(
+        "decoding: positions begin anew with each piece",
+        DECODER + "decoder.cc",
+        "const size_t position = before + batch.angles.size() - batch.rows;",
+        "const size_t position = batch.angles.size() - batch.rows;",
+        "decoder_test",
+    ),
+    Mutation(
+        "decoding: end tokens do not end",
+        DECODER + "generator.cc",
+        "return !options_.ignore_end && ",
+        "return options_.ignore_end && ",
+        "decoder_test",
+    ),
+    Mutation(
+        "decoding: one token too many fits",
+        DECODER + "generator.cc",
+        "max_tokens > context - given + 1",
+        "max_tokens > context - given + 2",
+        "decoder_test",
+    ),
+    Mutation(
+        "decoding: biases of a projection are dropped",
+        "common/experts/linear.cc",
+        "to[column] = from[column] + linear.bias_[first + column];",
+        "to[column] = from[column];",
+        "linear_test",
+    ),
+]
+
+MUTATIONS = (
+    SCORES + CHOICE + AFTER_CHOICE + COMPETITION + EXPERTS + FORMATS + STORAGE + ROUTER + DECODING
+)
