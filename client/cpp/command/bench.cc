@@ -168,55 +168,46 @@ absl::Status Run(const Options& options) {
   return options.Has("json") ? WriteJson(options, mesh, bench, results) : absl::OkStatus();
 }
 
-OptionSpec Count(const std::string& name, const std::string& help, const std::string& fallback) {
-  return {.name = name,
-          .kind = OptionKind::kWhole,
-          .value = "N",
-          .help = help,
-          .fallback = fallback,
-          .min = 1};
-}
-
 }  // namespace
 
 Command BenchCommand() {
-  return {
-      {"bench",
-       "Closed loop: every caller sends its next request when the last one is answered.\n"
-       "Open loop (--rate): requests are sent at fixed times, and latencies count from these.",
-       "",
-       {RouterOption(),
-        LayersOption(),
-        Count("tokens", "tokens of a request", "64"),
-        Count("callers", "callers at once, closed loop", "4"),
-        Count("requests", "requests of each caller and layer (open loop: of each layer)", "100"),
-        {.name = "duration",
-         .kind = OptionKind::kDuration,
-         .value = "SECONDS",
-         .help = "time for each layer, instead of a number of requests"},
-        {.name = "rate",
-         .kind = OptionKind::kNumber,
-         .value = "R",
-         .help = "open loop: requests per second"},
-        {.name = "routing",
-         .kind = OptionKind::kChoice,
-         .value = "KIND",
-         .help = "experts that tokens go to; all but random need --model",
-         .fallback = "random",
-         .choices = RoutingKindNames()},
-        {.name = "model", .value = "DIR", .help = "the checkpoint that the mesh serves"},
-        {.name = "stream",
-         .kind = OptionKind::kSwitch,
-         .help = "all callers on one ForwardStream instead of unary calls"},
-        {.name = "pids",
-         .value = "LIST",
-         .help = "processes of this machine whose CPU time counts besides the caller's"},
-        TimeoutOption("60"),
-        {.name = "json", .value = "FILE", .help = "write the results as JSON, too"},
-        {.name = "latencies",
-         .kind = OptionKind::kSwitch,
-         .help = "every single latency in the JSON, too"}}},
-      &Run};
+  return {{"bench",
+           "Closed loop: every caller sends its next request when the last one is answered.\n"
+           "Open loop (--rate): requests are sent at fixed times, and latencies count from these.",
+           "",
+           {RouterOption(),
+            LayersOption(),
+            CountOption("tokens", "tokens of a request", "64"),
+            CountOption("callers", "callers at once, closed loop", "4"),
+            CountOption("requests", "requests of each caller and layer (open loop: of each layer)",
+                        "100"),
+            {.name = "duration",
+             .kind = OptionKind::kDuration,
+             .value = "SECONDS",
+             .help = "time for each layer, instead of a number of requests"},
+            {.name = "rate",
+             .kind = OptionKind::kNumber,
+             .value = "R",
+             .help = "open loop: requests per second"},
+            {.name = "routing",
+             .kind = OptionKind::kChoice,
+             .value = "KIND",
+             .help = "experts that tokens go to; all but random need --model",
+             .fallback = "random",
+             .choices = RoutingKindNames()},
+            {.name = "model", .value = "DIR", .help = "the checkpoint that the mesh serves"},
+            {.name = "stream",
+             .kind = OptionKind::kSwitch,
+             .help = "all callers on one ForwardStream instead of unary calls"},
+            {.name = "pids",
+             .value = "LIST",
+             .help = "processes of this machine whose CPU time counts besides the caller's"},
+            TimeoutOption("60"),
+            {.name = "json", .value = "FILE", .help = "write the results as JSON, too"},
+            {.name = "latencies",
+             .kind = OptionKind::kSwitch,
+             .help = "every single latency in the JSON, too"}}},
+          &Run};
 }
 
 }  // namespace expertmesh

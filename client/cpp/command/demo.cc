@@ -238,15 +238,6 @@ absl::Status Run(const Options& options) {
   return absl::OkStatus();
 }
 
-OptionSpec Count(const std::string& name, const std::string& help, const std::string& fallback) {
-  return {.name = name,
-          .kind = OptionKind::kWhole,
-          .value = "N",
-          .help = help,
-          .fallback = fallback,
-          .min = 1};
-}
-
 }  // namespace
 
 Command DemoCommand() {
@@ -260,9 +251,9 @@ Command DemoCommand() {
              .help = "the checkpoint that the mesh serves",
              .required = true},
             LayersOption(),
-            Count("callers", "callers at once, each with a stream", "4"),
-            Count("tokens", "tokens of a request", "64"),
-            Count("rounds", "requests of each caller and layer", "25"),
+            CountOption("callers", "callers at once, each with a stream", "4"),
+            CountOption("tokens", "tokens of a request", "64"),
+            CountOption("rounds", "requests of each caller and layer", "25"),
             ToleranceOption(),
             TimeoutOption("60")}},
           &Run};

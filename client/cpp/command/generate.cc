@@ -258,16 +258,6 @@ OptionSpec Number(const std::string& name, const std::string& help, const std::s
       .name = name, .kind = OptionKind::kNumber, .value = "X", .help = help, .fallback = fallback};
 }
 
-OptionSpec Whole(const std::string& name, const std::string& help, const std::string& fallback,
-                 uint64_t min = 0) {
-  return {.name = name,
-          .kind = OptionKind::kWhole,
-          .value = "N",
-          .help = help,
-          .fallback = fallback,
-          .min = min};
-}
-
 OptionSpec Switch(const std::string& name, const std::string& help) {
   return {.name = name, .kind = OptionKind::kSwitch, .help = help};
 }
@@ -281,12 +271,12 @@ Command GenerateCommand() {
            {.name = "prompt-file",
            .value = "FILE",
            .help = "a prompt on each line, each a sequence of its own"},
-           Whole("sequences", "so many texts from each prompt, with seeds that count up", "", 1),
-           Whole("max-tokens", "new tokens of each sequence", "200", 1),
+           CountOption("sequences", "so many texts from each prompt, with seeds that count up", ""),
+           CountOption("max-tokens", "new tokens of each sequence", "200"),
            Number("temperature", "0: always the likeliest token", "0"),
-           Whole("top-k", "only the so many likeliest tokens; 0: all", "0"),
+           CountOption("top-k", "only the so many likeliest tokens; 0: all", "0", 0),
            Number("top-p", "only the likeliest tokens that reach this probability", "1"),
-           Whole("seed", "of the sampling", "0"),
+           CountOption("seed", "of the sampling", "0", 0),
            Switch("ignore-end", "go on past the model's end tokens"),
            Switch("echo", "print the prompts, too"),
            Switch("chat",
@@ -296,7 +286,7 @@ Command GenerateCommand() {
            Switch("bench",
                   "tokens/s of 1, 4 and 16 sequences, prompts included, by the mesh and with the "
                   "experts in this process"),
-           Whole("rounds", "--bench: runs of each, of which the median counts", "3", 1)}) {
+           CountOption("rounds", "--bench: runs of each, of which the median counts", "3")}) {
     specs.push_back(std::move(spec));
   }
   return {{"generate", "Writes on from a prompt: the model runs here, its experts in the mesh.", "",

@@ -17,15 +17,6 @@ constexpr size_t kBarWidth = 64;
 
 }  // namespace
 
-double MaxViolation(absl::Span<const uint64_t> load) {
-  const uint64_t sum = std::accumulate(load.begin(), load.end(), uint64_t{0});
-  if (sum == 0) {
-    return 0.0;
-  }
-  const double mean = static_cast<double>(sum) / static_cast<double>(load.size());
-  return static_cast<double>(*std::max_element(load.begin(), load.end())) / mean - 1.0;
-}
-
 std::string LoadBars(absl::Span<const uint64_t> load, size_t width) {
   static constexpr absl::string_view kBlocks[] = {"▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
   const size_t run = load.empty() ? 1 : (load.size() + width - 1) / width;

@@ -15,10 +15,6 @@
 
 namespace expertmesh {
 
-// MaxVio (Wang et al., 2024): how far the busiest expert is above the mean, as a share of the mean.
-// 0 when there is no load.
-double MaxViolation(absl::Span<const uint64_t> load);
-
 // A line of blocks as high as the loads, the highest full; experts that had nothing are dots. More
 // than `width` of them are taken together in equal runs.
 std::string LoadBars(absl::Span<const uint64_t> load, size_t width);

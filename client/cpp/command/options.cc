@@ -73,6 +73,16 @@ std::string Heading(const OptionSpec& option) {
 
 }  // namespace
 
+OptionSpec CountOption(const std::string& name, const std::string& help,
+                       const std::string& fallback, uint64_t min) {
+  return {.name = name,
+          .kind = OptionKind::kWhole,
+          .value = "N",
+          .help = help,
+          .fallback = fallback,
+          .min = min};
+}
+
 uint64_t Options::Whole(const std::string& name) const {
   uint64_t whole = 0;
   EXPERTMESH_CHECK(absl::SimpleAtoi(Text(name), &whole));

@@ -37,6 +37,10 @@ struct OptionSpec {
   uint64_t min = 0;  // kWhole.
 };
 
+// --NAME N, a whole number from `min`.
+OptionSpec CountOption(const std::string& name, const std::string& help,
+                       const std::string& fallback, uint64_t min = 1);
+
 struct CommandSpec {
   std::string name;  // "checkpoint make"
   std::string summary;

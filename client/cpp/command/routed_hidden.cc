@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -127,16 +126,6 @@ client::Matrix HiddenMaker::Make(size_t tokens, uint64_t seed) const {
     }
   }
   return ToMatrix(dtype_, tokens, d_model_, std::move(values));
-}
-
-double MaxViolation(const std::vector<uint64_t>& assignments) {
-  const auto total =
-      static_cast<double>(std::accumulate(assignments.begin(), assignments.end(), uint64_t{0}));
-  if (total == 0) {
-    return 0;
-  }
-  const uint64_t fullest = *std::max_element(assignments.begin(), assignments.end());
-  return static_cast<double>(fullest) * static_cast<double>(assignments.size()) / total - 1;
 }
 
 }  // namespace expertmesh

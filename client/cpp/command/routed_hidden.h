@@ -59,9 +59,6 @@ class HiddenMaker {
   std::vector<uint32_t> hot_;
 };
 
-// How far the fullest expert is above the mean: max / mean - 1 of the assignments of each expert.
-double MaxViolation(const std::vector<uint64_t>& assignments);
-
 }  // namespace expertmesh
 
 #endif  // EXPERTMESH_CLIENT_CPP_COMMAND_ROUTED_HIDDEN_H_

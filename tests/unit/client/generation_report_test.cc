@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "client/cpp/command/statistics.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 

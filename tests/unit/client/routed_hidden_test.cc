@@ -7,6 +7,7 @@
 #include <set>
 
 #include "absl/strings/str_replace.h"
+#include "client/cpp/command/statistics.h"
 #include "client/cpp/reference/reference_moe.h"
 #include "tests/unit/common/checkpoint/made_checkpoint.h"
 
