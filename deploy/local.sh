@@ -256,7 +256,10 @@ step() { # log name, command...
 build() {
   "$root/deploy/packages.sh" install
   say "Building (build/release)"
-  step configure cmake -S "$root" --preset release
+  # A first build is quicker with precompiled headers; a tree that somebody works on keeps its settings.
+  local first=()
+  [[ -f $root/build/release/CMakeCache.txt ]] || first=(-DEXPERTMESH_PRECOMPILE=ON)
+  step configure cmake -S "$root" --preset release "${first[@]}"
   step build cmake --build "$root/build/release" --target expertmesh-router expertmesh-expert expertmesh
   router_bin=$(binary expertmesh-router)
   expert_bin=$(binary expertmesh-expert)
