@@ -33,6 +33,14 @@ ExpertReplicas ReplicasOfSlice(const ExpertReplicas& before, const ExpertReplica
   return {};
 }
 
+uint64_t RowsOf(const std::vector<ForwardJobPtr>& jobs) {
+  uint64_t rows = 0;
+  for (const ForwardJobPtr& job : jobs) {
+    rows += job->rows();
+  }
+  return rows;
+}
+
 }  // namespace
 
 BatchRun::BatchRun(const RunEnvironment* environment, const LayerRuntime* layer,
@@ -41,7 +49,16 @@ BatchRun::BatchRun(const RunEnvironment* environment, const LayerRuntime* layer,
       layer_(layer),
       jobs_(std::move(jobs)),
       on_finished_(std::move(on_finished)),
-      closed_at_(environment->clock->Now()) {}
+      closed_at_(environment->clock->Now()),
+      inline_(RowsOf(jobs_) <= environment->inline_tokens) {}
+
+void BatchRun::Run() {
+  if (inline_) {
+    Start();
+  } else {
+    environment_->pool->Run([self = shared_from_this()] { self->Start(); });
+  }
+}
 
 void BatchRun::Start() {
   if (!AllAnswered()) {
@@ -50,7 +67,15 @@ void BatchRun::Start() {
   }
   if (!AllAnswered()) {
     DispatchAll();
-    ComputeShared();
+    if (inline_ && layer_->shared_expert != nullptr) {
+      AddWork();
+      environment_->pool->Run([self = shared_from_this()] {
+        self->ComputeShared();
+        self->WorkDone();
+      });
+    } else {
+      ComputeShared();
+    }
   }
   WorkDone();
 }
@@ -366,7 +391,12 @@ bool BatchRun::AllAnswered() const {
 }
 
 void BatchRun::WorkDone() {
-  if (work_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+  if (work_.fetch_sub(1, std::memory_order_acq_rel) != 1) {
+    return;
+  }
+  if (inline_) {
+    Finish();
+  } else {
     environment_->pool->Run([self = shared_from_this()] { self->Finish(); });
   }
 }

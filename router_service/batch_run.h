@@ -67,6 +67,9 @@ struct RunEnvironment {
   uint64_t max_node_batch_bytes = 32 << 20;
   // Nodes tried for one assignment, the first included.
   uint32_t max_attempts = 3;
+  // Batches of at most so many tokens are worked on where they are: on the thread that brought the
+  // last request, and on the one that brought the last partials.
+  uint64_t inline_tokens = 0;
 };
 
 class BatchRun : public std::enable_shared_from_this<BatchRun> {
@@ -75,8 +78,8 @@ class BatchRun : public std::enable_shared_from_this<BatchRun> {
   BatchRun(const RunEnvironment* environment, const LayerRuntime* layer,
            std::vector<ForwardJobPtr> jobs, std::function<void()> on_finished);
 
-  // Does everything that computes; for a pool thread. The rest follows by callbacks.
-  void Start();
+  // Begins, here or on a thread of the pool. The rest follows by callbacks.
+  void Run();
 
  private:
   // A NodeBatch with what is needed to plan it anew.
@@ -91,6 +94,8 @@ class BatchRun : public std::enable_shared_from_this<BatchRun> {
     absl::Status why_lost;
   };
 
+  // Everything that computes, up to what the nodes are sent.
+  void Start();
   void GatherRows();
   void Route();
   void DispatchAll();
@@ -128,6 +133,7 @@ class BatchRun : public std::enable_shared_from_this<BatchRun> {
   const std::vector<ForwardJobPtr> jobs_;
   const std::function<void()> on_finished_;
   const absl::Time closed_at_;
+  const bool inline_;
 
   // Written by Start before anything is sent, constant afterwards.
   uint32_t rows_ = 0;

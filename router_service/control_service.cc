@@ -1,62 +1,70 @@
 #include "router_service/control_service.h"
 
+#include <string>
+#include <utility>
+
 #include "absl/synchronization/mutex.h"
-#include "common/net/grpc_status.h"
+#include "expertmesh/v1/control.grpc.pb.h"
 
 namespace expertmesh {
 namespace {
 
-// How long a watcher may go on after its caller has left: how often the context is looked at.
-constexpr absl::Duration kCancelCheckInterval = absl::Milliseconds(500);
+// How long a watcher may go on after its caller has left: how often it is looked for.
+constexpr absl::Duration kGoneCheckInterval = absl::Milliseconds(500);
 
-}  // namespace
-
-grpc::Status ControlService::GetTopology(grpc::ServerContext*, const v1::GetTopologyRequest*,
-                                         v1::GetTopologyResponse* response) {
-  *response = router_->fleet().Topology();
-  return grpc::Status::OK;
+std::string MethodNamed(const std::string& method) {
+  return std::string("/") + v1::Control::service_full_name() + "/" + method;
 }
 
-grpc::Status ControlService::WatchTopology(grpc::ServerContext* context,
-                                           const v1::WatchTopologyRequest*,
-                                           grpc::ServerWriter<v1::GetTopologyResponse>* writer) {
+absl::Status WatchTopology(Fleet* fleet, Watcher& watcher) {
   absl::Mutex mutex;
   bool changed = true;
-  const uint64_t subscription = router_->fleet().Subscribe([&mutex, &changed] {
+  const uint64_t subscription = fleet->Subscribe([&mutex, &changed] {
     absl::MutexLock lock(&mutex);
     changed = true;
   });
-  while (!context->IsCancelled()) {
+  while (!watcher.over()) {
     bool write = false;
     {
       absl::MutexLock lock(&mutex);
-      mutex.AwaitWithTimeout(absl::Condition(&changed), kCancelCheckInterval);
+      mutex.AwaitWithTimeout(absl::Condition(&changed), kGoneCheckInterval);
       write = changed;
       changed = false;
     }
-    if (write && !writer->Write(router_->fleet().Topology())) {
+    if (write && !watcher.Write(fleet->Topology())) {
       break;
     }
   }
-  router_->fleet().Unsubscribe(subscription);
-  return grpc::Status::OK;
+  fleet->Unsubscribe(subscription);
+  return absl::OkStatus();
 }
 
-grpc::Status ControlService::GetLoad(grpc::ServerContext*, const v1::GetLoadRequest*,
-                                     v1::GetLoadResponse* response) {
-  *response = router_->GetLoad();
-  return grpc::Status::OK;
-}
-
-grpc::Status ControlService::DrainNode(grpc::ServerContext*, const v1::DrainNodeRequest* request,
-                                       v1::DrainNodeResponse* response) {
-  absl::StatusOr<v1::TopologyNode> node =
-      router_->fleet().Drain(request->address(), request->resume());
+absl::StatusOr<v1::DrainNodeResponse> DrainNode(Fleet* fleet, const v1::DrainNodeRequest& request) {
+  absl::StatusOr<v1::TopologyNode> node = fleet->Drain(request.address(), request.resume());
   if (!node.ok()) {
-    return ToGrpc(node.status());
+    return node.status();
   }
-  *response->mutable_node() = *std::move(node);
-  return grpc::Status::OK;
+  v1::DrainNodeResponse response;
+  *response.mutable_node() = *std::move(node);
+  return response;
+}
+
+}  // namespace
+
+void AddControlMethods(Router* router, GrpcServerSpec* spec) {
+  spec->ordinary.push_back(OrdinaryMethod<v1::GetTopologyRequest, v1::GetTopologyResponse>(
+      MethodNamed("GetTopology"),
+      [router](const v1::GetTopologyRequest&) { return router->fleet().Topology(); }));
+  spec->ordinary.push_back(OrdinaryMethod<v1::GetLoadRequest, v1::GetLoadResponse>(
+      MethodNamed("GetLoad"), [router](const v1::GetLoadRequest&) { return router->GetLoad(); }));
+  spec->ordinary.push_back(OrdinaryMethod<v1::DrainNodeRequest, v1::DrainNodeResponse>(
+      MethodNamed("DrainNode"), [router](const v1::DrainNodeRequest& request) {
+        return DrainNode(&router->fleet(), request);
+      }));
+  spec->watches.push_back(Watch<v1::WatchTopologyRequest>(
+      MethodNamed("WatchTopology"), [router](const v1::WatchTopologyRequest&, Watcher& watcher) {
+        return WatchTopology(&router->fleet(), watcher);
+      }));
 }
 
 }  // namespace expertmesh

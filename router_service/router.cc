@@ -105,6 +105,7 @@ void Router::StartFleet(Transport* transport) {
   environment_.activation_dtype = backend_->compute_dtype();
   environment_.max_frame_bytes = options_.max_frame_bytes;
   environment_.max_attempts = options_.max_attempts;
+  environment_.inline_tokens = options_.inline_tokens;
   for (auto& [index, layer] : layers_) {
     layer.batcher =
         std::make_unique<LayerBatcher>(options_.batcher, clock_, timers_.get(),
@@ -286,7 +287,7 @@ void Router::RunBatch(Layer* layer, std::vector<ForwardJobPtr> jobs) {
                                             idle_.SignalAll();
                                           }
                                         });
-  pool_->Run([run = std::move(run)] { run->Start(); });
+  run->Run();
 }
 
 v1::DescribeModelResponse Router::DescribeModel() const {

@@ -12,21 +12,9 @@
 namespace expertmesh {
 namespace {
 
-// Forward and ForwardStream move tensors and are served raw; the rest is ordinary.
-class RouterService final : public v1::Router::WithRawMethod_Forward<
-                                v1::Router::WithRawMethod_ForwardStream<v1::Router::Service>> {
- public:
-  explicit RouterService(Router* router) : router_(router) {}
-
-  grpc::Status DescribeModel(grpc::ServerContext*, const v1::DescribeModelRequest*,
-                             v1::DescribeModelResponse* response) override {
-    *response = router_->DescribeModel();
-    return grpc::Status::OK;
-  }
-
- private:
-  Router* const router_;
-};
+std::string MethodNamed(const std::string& method) {
+  return std::string("/") + v1::Router::service_full_name() + "/" + method;
+}
 
 Frame Encode(const v1::ForwardResponse& response, const std::optional<TensorFrame>& output) {
   return EncodeTensorMessage(response, output ? &*output : nullptr);
@@ -69,7 +57,7 @@ void ServeUnary(Router* router, const Frame& request, const UnaryContext& contex
 
 class RouterServerImpl final : public RouterServer {
  public:
-  explicit RouterServerImpl(Router* router) : router_(router), service_(router), control_(router) {}
+  explicit RouterServerImpl(Router* router) : router_(router) {}
 
   ~RouterServerImpl() override { Shutdown(absl::ZeroDuration()); }
 
@@ -77,17 +65,20 @@ class RouterServerImpl final : public RouterServer {
     GrpcServerSpec spec;
     spec.address = options.address;
     spec.options = options.grpc;
-    spec.services = {&service_, &control_};
-    spec.unary.push_back(
-        {[this](auto... arguments) { service_.RequestForward(arguments...); },
+    spec.runtime = options.runtime;
+    spec.unary = {
+        {MethodNamed("Forward"),
          [router = router_](Frame request, const UnaryContext& context, UnaryResponder respond) {
            ServeUnary(router, request, context, std::move(respond));
-         }});
-    spec.streams.push_back(
-        {[this](auto... arguments) { service_.RequestForwardStream(arguments...); },
-         [router = router_](std::shared_ptr<FrameSink> answers) {
-           return std::make_unique<ForwardStreamHandler>(router, std::move(answers));
-         }});
+         }}};
+    spec.streams = {{MethodNamed("ForwardStream"),
+                     [router = router_](std::shared_ptr<ServerStreamSink> answers) {
+                       return std::make_unique<ForwardStreamHandler>(router, std::move(answers));
+                     }}};
+    spec.ordinary = {OrdinaryMethod<v1::DescribeModelRequest, v1::DescribeModelResponse>(
+        MethodNamed("DescribeModel"),
+        [router = router_](const v1::DescribeModelRequest&) { return router->DescribeModel(); })};
+    AddControlMethods(router_, &spec);
     spec.serving = router_->ready();
     absl::StatusOr<std::unique_ptr<GrpcServer>> server = GrpcServer::Start(std::move(spec));
     if (!server.ok()) {
@@ -113,15 +104,13 @@ class RouterServerImpl final : public RouterServer {
  private:
   void UpdateHealth() {
     const bool ready = router_->ready();
-    for (const char* service : {"", "readiness", "expertmesh.v1.Router"}) {
+    for (const char* service : {"", "readiness", v1::Router::service_full_name()}) {
       server_->SetServing(service, ready);
     }
   }
 
   Router* const router_;
-  RouterService service_;
-  ControlService control_;
-  std::unique_ptr<GrpcServer> server_;  // Destroyed before the services it uses.
+  std::unique_ptr<GrpcServer> server_;
   uint64_t subscription_ = 0;
   bool stopped_ = false;
 };

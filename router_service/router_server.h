@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/net/grpc_options.h"
+#include "common/net/grpc_runtime.h"
 #include "router_service/router.h"
 
 namespace expertmesh {
@@ -16,6 +17,8 @@ struct RouterServerOptions {
   // host:port; port 0: a free one.
   std::string address;
   GrpcOptions grpc;
+  // As GrpcServerSpec::runtime: best the one of the transport to the nodes.
+  GrpcRuntime* runtime = nullptr;
 };
 
 // Thread-safe.

@@ -123,8 +123,9 @@ absl::StatusOr<Topology> DecodeTopology(const Frame& frame) {
   return topology;
 }
 
-// The two messages of grpc.health.v1 by hand: gRPC's packages do not bring their .proto. Field 1 of
-// the request is the service's name, field 1 of the response an enum in which 1 is SERVING.
+// The two messages of grpc.health.v1 by hand: a program that links this client may bring their
+// .proto, and no process can hold it twice. Field 1 of the request is the service's name, field 1
+// of the response an enum in which 1 is SERVING.
 Frame EncodeHealthCheck(const std::string& service) {
   std::string bytes;
   if (!service.empty()) {

@@ -67,7 +67,7 @@ bool LiveCalls::AwaitNone(absl::Duration timeout) const {
 GrpcRuntime::GrpcRuntime(int pollers) {
   const int count = pollers > 0 ? pollers : DefaultPollers();
   for (int i = 0; i < count; ++i) {
-    queues_.push_back(std::make_unique<grpc::CompletionQueue>());
+    queues_.push_back(server_builder_.AddCompletionQueue());
     pollers_.push_back(std::make_unique<QueuePoller>(queues_.back().get()));
   }
 }

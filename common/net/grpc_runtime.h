@@ -3,10 +3,15 @@
 // One thread per queue, and every call stays on the queue it started on; so what happens to one
 // call happens one after the other. (gRPC's callback API would stall for up to 100 ms after a
 // second of silence.)
+//
+// Calls in and calls out may share a runtime, and no thread of gRPC's own polls: all pollers of a
+// process wait on one set of sockets and take turns at it, so that every further one costs a
+// change of threads for most of what arrives.
 #ifndef EXPERTMESH_COMMON_NET_GRPC_RUNTIME_H_
 #define EXPERTMESH_COMMON_NET_GRPC_RUNTIME_H_
 
 #include <grpcpp/completion_queue.h>
+#include <grpcpp/server_builder.h>
 
 #include <atomic>
 #include <cstddef>
@@ -122,7 +127,7 @@ class LiveCalls {
   absl::flat_hash_map<const LiveCall*, std::weak_ptr<LiveCall>> calls_ ABSL_GUARDED_BY(mutex_);
 };
 
-// Queues for clients. Thread-safe.
+// Queues for clients, and for one server at a time that shares them. Thread-safe.
 class GrpcRuntime {
  public:
   // `pollers`: queues, each with a thread; 0: DefaultPollers().
@@ -134,10 +139,18 @@ class GrpcRuntime {
   grpc::CompletionQueue* NextQueue();
   LiveCalls& calls() { return calls_; }
 
+  // For GrpcServer: a builder that knows the queues, and the queues. A server must have ended
+  // before the runtime.
+  grpc::ServerBuilder& server_builder() { return server_builder_; }
+  const std::vector<std::unique_ptr<grpc::ServerCompletionQueue>>& queues() const {
+    return queues_;
+  }
+
  private:
   LiveCalls calls_;
   std::atomic<size_t> next_{0};
-  std::vector<std::unique_ptr<grpc::CompletionQueue>> queues_;
+  grpc::ServerBuilder server_builder_;
+  std::vector<std::unique_ptr<grpc::ServerCompletionQueue>> queues_;
   std::vector<std::unique_ptr<QueuePoller>> pollers_;  // After queues_: gone before them.
 };
 

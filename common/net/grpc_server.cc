@@ -1,7 +1,5 @@
 #include "common/net/grpc_server.h"
 
-#include <grpcpp/ext/proto_server_reflection_plugin.h>
-#include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
@@ -14,12 +12,16 @@
 #include <chrono>
 #include <cstring>
 #include <mutex>
+#include <set>
 #include <thread>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
+#include "common/net/blocking_calls.h"
+#include "common/net/health_service.h"
+#include "common/net/reflection_service.h"
 #include "common/net/server_calls.h"
 #include "common/transport/address.h"
 
@@ -29,6 +31,8 @@ namespace {
 // Calls of each method that wait on each queue: with fewer, a burst of new calls is slowed down.
 constexpr int kWaitingUnaryCalls = 32;
 constexpr int kWaitingStreamCalls = 4;
+// Methods that block, at once.
+constexpr int kMostBlockingCalls = 256;
 
 // gRPC says only that it could not listen; binding once more tells why.
 std::string WhyNotBound(const std::string& address) {
@@ -62,9 +66,54 @@ std::string WhyNotBound(const std::string& address) {
   return reason != 0 ? std::strerror(reason) : "no reason given";
 }
 
+// "expertmesh.v1.Router" of "/expertmesh.v1.Router/Forward".
+std::string ServiceOf(const std::string& method) { return method.substr(1, method.rfind('/') - 1); }
+
+// The one request of a watch, on a thread of its own.
+class WatchHandler final : public StreamHandler {
+ public:
+  WatchHandler(const WatchMethod* method, BlockingCalls* calls, const std::atomic<bool>* stopping,
+               std::shared_ptr<ServerStreamSink> sink)
+      : method_(method), calls_(calls), stopping_(stopping), sink_(std::move(sink)) {}
+
+  void OnFrame(Frame frame) override {
+    const std::shared_ptr<ServerStreamSink> sink = std::move(sink_);
+    if (sink == nullptr) {
+      return;  // There is one request only.
+    }
+    const auto watch = [method = method_, stopping = stopping_, sink, frame] {
+      Watcher watcher(sink, stopping);
+      if (const absl::Status status = method->call(frame, watcher); !status.ok()) {
+        sink->Fail(status);
+      }
+    };
+    if (!calls_->Run(watch)) {
+      sink->Fail(TooManyCalls());
+    }
+  }
+
+  static absl::Status TooManyCalls() {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        kMostBlockingCalls, " calls of ordinary methods are running already; retry later"));
+  }
+
+ private:
+  const WatchMethod* const method_;
+  BlockingCalls* const calls_;
+  const std::atomic<bool>* const stopping_;
+  std::shared_ptr<ServerStreamSink> sink_;
+};
+
 class CqServer final : public GrpcServer {
  public:
-  explicit CqServer(GrpcServerSpec spec) : spec_(std::move(spec)) {}
+  explicit CqServer(GrpcServerSpec spec)
+      : spec_(std::move(spec)),
+        own_runtime_(spec_.runtime == nullptr ? std::make_unique<GrpcRuntime>(spec_.pollers)
+                                              : nullptr),
+        runtime_(spec_.runtime == nullptr ? *own_runtime_ : *spec_.runtime),
+        unary_(UnaryMethods()),
+        streams_(StreamMethods()),
+        service_(unary_, streams_) {}
   ~CqServer() override { Shutdown(absl::ZeroDuration()); }
 
   absl::Status Listen() {
@@ -72,44 +121,32 @@ class CqServer final : public GrpcServer {
     if (!absl::StartsWith(spec_.address, "unix:")) {
       RETURN_IF_ERROR(SplitHostPort(spec_.address).status());
     }
-    grpc::EnableDefaultHealthCheckService(true);
-    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-    grpc::ServerBuilder builder;
+    grpc::ServerBuilder& builder = runtime_.server_builder();
     ApplyOptions(spec_.options, &builder);
     int bound = 0;
     builder.AddListeningPort(spec_.address, grpc::InsecureServerCredentials(), &bound);
-    for (grpc::Service* service : spec_.services) {
-      builder.RegisterService(service);
-    }
-    const int pollers = spec_.pollers > 0 ? spec_.pollers : DefaultPollers();
-    for (int i = 0; i < pollers; ++i) {
-      queues_.push_back(builder.AddCompletionQueue());
-    }
+    builder.RegisterService(&service_);
     server_ = builder.BuildAndStart();
     if (server_ == nullptr) {
-      for (const auto& queue : queues_) {
-        QueuePoller drain(queue.get());
-      }
       return absl::UnavailableError(absl::StrCat("cannot listen on ", spec_.address, ": ",
                                                  WhyNotBound(spec_.address),
                                                  "; stop what uses it or choose another address"));
     }
     port_ = absl::StartsWith(spec_.address, "unix:") ? 0 : bound;
     SetServing("", spec_.serving);
-    for (const auto& queue : queues_) {
-      const ServerQueue host{&calls_, queue.get(), spec_.options.max_message_bytes,
+    for (const auto& queue : runtime_.queues()) {
+      const ServerQueue host{&calls_, &service_, queue.get(), spec_.options.max_message_bytes,
                              spec_.send_queue_bytes};
-      for (const RawUnaryMethod& method : spec_.unary) {
+      for (const RawUnaryMethod& method : unary_) {
         for (int i = 0; i < kWaitingUnaryCalls; ++i) {
           AwaitUnaryCall(host, &method);
         }
       }
-      for (const RawStreamMethod& method : spec_.streams) {
+      for (const RawStreamMethod& method : streams_) {
         for (int i = 0; i < kWaitingStreamCalls; ++i) {
           AwaitStreamCall(host, &method);
         }
       }
-      pollers_.push_back(std::make_unique<QueuePoller>(queue.get()));
     }
     return absl::OkStatus();
   }
@@ -117,7 +154,7 @@ class CqServer final : public GrpcServer {
   int port() const override { return port_; }
 
   void SetServing(const std::string& service, bool serving) override {
-    server_->GetHealthCheckService()->SetServingStatus(service, serving);
+    health_.SetServing(service, serving);
   }
 
   void Shutdown(absl::Duration grace) override {
@@ -130,8 +167,48 @@ class CqServer final : public GrpcServer {
   }
 
  private:
+  std::vector<RawUnaryMethod> UnaryMethods() {
+    std::vector<RawUnaryMethod> methods = spec_.unary;
+    for (const BlockingMethod& method : spec_.ordinary) {
+      methods.push_back({method.name, [this, &method](Frame request, const UnaryContext&,
+                                                      const UnaryResponder& respond) {
+                           const bool taken =
+                               blocking_.Run([&method, request = std::move(request), respond] {
+                                 respond(method.call(request));
+                               });
+                           if (!taken) {
+                             respond(WatchHandler::TooManyCalls());
+                           }
+                         }});
+    }
+    methods.push_back(health_.CheckMethod());
+    return methods;
+  }
+
+  std::vector<RawStreamMethod> StreamMethods() {
+    std::vector<RawStreamMethod> methods = spec_.streams;
+    for (const WatchMethod& method : spec_.watches) {
+      methods.push_back({method.name, [this, &method](std::shared_ptr<ServerStreamSink> sink) {
+                           return std::make_unique<WatchHandler>(&method, &blocking_, &stopping_,
+                                                                 std::move(sink));
+                         }});
+    }
+    methods.push_back(health_.WatchMethod());
+    std::set<std::string> services = {"grpc.reflection.v1alpha.ServerReflection"};
+    for (const RawUnaryMethod& method : unary_) {
+      services.insert(ServiceOf(method.name));
+    }
+    for (const RawStreamMethod& method : methods) {
+      services.insert(ServiceOf(method.name));
+    }
+    for (RawStreamMethod& method : ReflectionMethods({services.begin(), services.end()})) {
+      methods.push_back(std::move(method));
+    }
+    return methods;
+  }
+
   void ShutdownOnce(absl::Duration grace) {
-    server_->GetHealthCheckService()->Shutdown();
+    health_.Shutdown();
     const absl::Status why =
         absl::UnavailableError("the server is shutting down; call another one");
     const std::vector<std::shared_ptr<LiveCall>> calls = calls_.Stop();
@@ -141,6 +218,10 @@ class CqServer final : public GrpcServer {
     for (const std::shared_ptr<LiveCall>& call : calls) {
       call->Drain(why);
     }
+    stopping_ = true;
+    if (spec_.on_shutdown) {
+      spec_.on_shutdown();
+    }
     if (!calls_.AwaitNone(grace)) {
       for (const std::shared_ptr<LiveCall>& call : calls) {
         call->Abort(why);
@@ -148,15 +229,22 @@ class CqServer final : public GrpcServer {
       calls_.AwaitNone(absl::InfiniteDuration());
     }
     closing.join();
-    pollers_.clear();
+    blocking_.AwaitNone();
   }
 
   const GrpcServerSpec spec_;
+  const std::unique_ptr<GrpcRuntime> own_runtime_;
+  GrpcRuntime& runtime_;
   int port_ = 0;
+  std::atomic<bool> stopping_{false};
+  HealthService health_;
+  BlockingCalls blocking_{kMostBlockingCalls};
   LiveCalls calls_;
-  std::vector<std::unique_ptr<grpc::ServerCompletionQueue>> queues_;
+  // All that is served, constant.
+  const std::vector<RawUnaryMethod> unary_;
+  const std::vector<RawStreamMethod> streams_;
+  RawService service_;
   std::unique_ptr<grpc::Server> server_;
-  std::vector<std::unique_ptr<QueuePoller>> pollers_;
   std::once_flag shut_down_;
 };
 

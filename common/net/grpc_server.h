@@ -1,41 +1,30 @@
-// A gRPC server on completion queues with threads of its own, for any service: methods that move
-// tensors are served raw (frames, no parsing), ordinary methods by ordinary grpc::Service code,
-// beside health checks and reflection.
+// A gRPC server on completion queues with threads of its own, for any services: methods that move
+// tensors are served raw (frames, no parsing), ordinary methods by functions that may block, beside
+// health checks and reflection.
 //
-// How to serve a service whose Forward (unary) and ForwardStream are raw:
-//
-//   class RouterService final
-//       : public v1::Router::WithRawMethod_Forward<
-//             v1::Router::WithRawMethod_ForwardStream<v1::Router::Service>> {
-//     grpc::Status DescribeModel(...) override;   // Ordinary, blocking, own thread.
-//   };
-//   RouterService service;
 //   GrpcServerSpec spec;
 //   spec.address = "0.0.0.0:7400";
-//   spec.services = {&service};
-//   spec.unary.push_back({[&service](auto... a) { service.RequestForward(a...); }, OnForward});
-//   spec.streams.push_back(
-//       {[&service](auto... a) { service.RequestForwardStream(a...); }, OpenForwardStream});
+//   spec.unary = {{"/expertmesh.v1.Router/Forward", OnForward}};
+//   spec.streams = {{"/expertmesh.v1.Router/ForwardStream", OpenForwardStream}};
+//   spec.ordinary = {OrdinaryMethod<v1::DescribeModelRequest, v1::DescribeModelResponse>(
+//       "/expertmesh.v1.Router/DescribeModel", [](const v1::DescribeModelRequest&) {...})};
 //   ASSIGN_OR_RETURN(std::unique_ptr<GrpcServer> server, GrpcServer::Start(std::move(spec)));
 #ifndef EXPERTMESH_COMMON_NET_GRPC_SERVER_H_
 #define EXPERTMESH_COMMON_NET_GRPC_SERVER_H_
 
-#include <grpcpp/impl/codegen/async_stream.h>
-#include <grpcpp/impl/codegen/async_unary_call.h>
-#include <grpcpp/impl/codegen/service_type.h>
-#include <grpcpp/server_context.h>
-#include <grpcpp/support/byte_buffer.h>
-
+#include <atomic>
 #include <cstddef>
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/net/grpc_options.h"
+#include "common/net/grpc_runtime.h"
 #include "common/transport/transport.h"
 #include "common/wire/frame.h"
 
@@ -72,38 +61,108 @@ using UnaryHandler = std::function<void(Frame request, const UnaryContext&, Unar
 //
 // FrameSink::Send gives INVALID_ARGUMENT for a frame over GrpcOptions::max_message_bytes, and
 // RESOURCE_EXHAUSTED when the client has left send_queue_bytes unread; that breaks the stream.
-using StreamFactory = std::function<std::unique_ptr<StreamHandler>(std::shared_ptr<FrameSink>)>;
+class ServerStreamSink : public FrameSink {
+ public:
+  // Ends the stream with `why`, which is not OK, after the frames that were sent.
+  virtual void Fail(const absl::Status& why) = 0;
+};
+using StreamFactory =
+    std::function<std::unique_ptr<StreamHandler>(std::shared_ptr<ServerStreamSink>)>;
 
-// Request* of a generated WithRawMethod_* class.
-using RequestRawUnary = std::function<void(
-    grpc::ServerContext*, grpc::ByteBuffer*, grpc::ServerAsyncResponseWriter<grpc::ByteBuffer>*,
-    grpc::CompletionQueue*, grpc::ServerCompletionQueue*, void*)>;
-using RequestRawStream = std::function<void(
-    grpc::ServerContext*, grpc::ServerAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer>*,
-    grpc::CompletionQueue*, grpc::ServerCompletionQueue*, void*)>;
-
+// Names are whole: "/expertmesh.v1.Router/Forward".
 struct RawUnaryMethod {
-  RequestRawUnary request;
+  std::string name;
   UnaryHandler handler;
 };
 
+// On the wire a method that streams in one direction only is no different.
 struct RawStreamMethod {
-  RequestRawStream request;
+  std::string name;
   StreamFactory factory;
 };
+
+// A unary method that may block; see OrdinaryMethod().
+struct BlockingMethod {
+  std::string name;
+  std::function<absl::StatusOr<Frame>(const Frame& request)> call;
+};
+
+// The caller of a WatchMethod. Thread-safe.
+class Watcher {
+ public:
+  Watcher(std::shared_ptr<ServerStreamSink> sink, const std::atomic<bool>* stopping)
+      : sink_(std::move(sink)), stopping_(stopping) {}
+
+  // False once nobody listens any more.
+  template <typename Response>
+  [[nodiscard]] bool Write(const Response& response) {
+    return sink_->Send(Frame(response.SerializeAsString())).ok();
+  }
+  // The caller has gone, or the server is shutting down.
+  bool over() const { return sink_->IsGone() || stopping_->load(); }
+
+ private:
+  const std::shared_ptr<ServerStreamSink> sink_;
+  const std::atomic<bool>* const stopping_;
+};
+
+// One request, many answers, by a function that may block as long as its caller listens; see
+// Watch().
+struct WatchMethod {
+  std::string name;
+  std::function<absl::Status(const Frame& request, Watcher& watcher)> call;
+};
+
+template <typename Request>
+absl::StatusOr<Request> ParseRequest(const Frame& frame) {
+  Request request;
+  if (!request.ParseFromString(frame.Flatten())) {
+    return absl::InvalidArgumentError("the bytes are no " + Request::descriptor()->full_name());
+  }
+  return request;
+}
+
+template <typename Request, typename Response>
+BlockingMethod OrdinaryMethod(std::string name,
+                              std::function<absl::StatusOr<Response>(const Request&)> method) {
+  return {std::move(name),
+          [method = std::move(method)](const Frame& frame) -> absl::StatusOr<Frame> {
+            const absl::StatusOr<Request> request = ParseRequest<Request>(frame);
+            if (!request.ok()) {
+              return request.status();
+            }
+            const absl::StatusOr<Response> response = method(*request);
+            if (!response.ok()) {
+              return response.status();
+            }
+            return Frame(response->SerializeAsString());
+          }};
+}
+
+template <typename Request>
+WatchMethod Watch(std::string name, std::function<absl::Status(const Request&, Watcher&)> method) {
+  return {std::move(name), [method = std::move(method)](const Frame& frame, Watcher& watcher) {
+            const absl::StatusOr<Request> request = ParseRequest<Request>(frame);
+            return request.ok() ? method(*request, watcher) : request.status();
+          }};
+}
 
 struct GrpcServerSpec {
   // host:port or unix:/path. Port 0: a free one, see port().
   std::string address;
   GrpcOptions options;
-  // Not owned; must outlive the server. A method listed below must be raw in its service.
-  std::vector<grpc::Service*> services;
   std::vector<RawUnaryMethod> unary;
   std::vector<RawStreamMethod> streams;
+  std::vector<BlockingMethod> ordinary;
+  std::vector<WatchMethod> watches;
   // Bytes of answers queued on one stream before it is broken.
   size_t send_queue_bytes = size_t{64} << 20;
-  // Network threads; 0: 1 up to 4 cores, then a quarter of the cores, at most 4.
+  // Whose threads and queues are used, and outlive the server; null: its own.
+  GrpcRuntime* runtime = nullptr;
+  // Network threads of its own runtime; 0: DefaultPollers().
   int pollers = 0;
+  // Called once, when a shutdown has begun and Watcher::over() says so. May be empty.
+  std::function<void()> on_shutdown;
   // Overall health (service name "") from the start.
   bool serving = true;
 };
@@ -126,7 +185,7 @@ class GrpcServer {
 
   // Stops accepting, tells clients to go elsewhere, lets calls finish for `grace` and then cancels
   // them: takes little longer than `grace`, whatever clients and handlers do, as long as blocking
-  // methods of `services` return once their context is cancelled. No handler runs afterwards.
+  // methods return, watches once they are over. No handler runs afterwards.
   // Health is NOT_SERVING from the start of it.
   virtual void Shutdown(absl::Duration grace) = 0;
 };

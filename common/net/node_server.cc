@@ -9,7 +9,6 @@
 #include "absl/synchronization/mutex.h"
 #include "common/base/status_macros.h"
 #include "common/net/grpc_server.h"
-#include "common/net/grpc_status.h"
 #include "expertmesh/v1/expert.grpc.pb.h"
 
 namespace expertmesh {
@@ -62,72 +61,14 @@ class ChangeSignal {
   std::unique_ptr<StatusSubscription> subscription_;  // Last: calls back into the above.
 };
 
-class ExpertService final : public v1::Expert::WithRawMethod_Compute<v1::Expert::Service> {
- public:
-  ExpertService(NodeEndpoint* endpoint, ChangeSignal* signal, Clock* clock)
-      : endpoint_(endpoint), signal_(signal), clock_(clock) {}
-
-  grpc::Status Describe(grpc::ServerContext*, const v1::DescribeRequest*,
-                        v1::DescribeResponse* response) override {
-    *response = endpoint_->Describe();
-    return grpc::Status::OK;
-  }
-
-  grpc::Status WatchStatus(grpc::ServerContext* context, const v1::WatchStatusRequest* request,
-                           grpc::ServerWriter<v1::WatchStatusResponse>* writer) override {
-    const uint32_t asked =
-        request->heartbeat_ms() == 0 ? kDefaultHeartbeatMs : request->heartbeat_ms();
-    const absl::Duration heartbeat =
-        absl::Milliseconds(std::clamp(asked, kMinHeartbeatMs, kMaxHeartbeatMs));
-    bool first = true;
-    uint64_t version = 0;
-    uint64_t seen = 0;
-    do {
-      seen = signal_->changes();
-      v1::WatchStatusResponse status = endpoint_->Status();
-      if (!first && status.version() == version) {
-        status.clear_description();
-      }
-      first = false;
-      version = status.version();
-      if (!writer->Write(status) || context->IsCancelled()) {
-        return grpc::Status(grpc::StatusCode::CANCELLED, "the watcher has gone");
-      }
-    } while (signal_->Wait(seen, clock_->Now() + heartbeat));
-    return grpc::Status(grpc::StatusCode::UNAVAILABLE, "the node is shutting down");
-  }
-
-  grpc::Status LoadExperts(grpc::ServerContext*, const v1::LoadExpertsRequest* request,
-                           v1::LoadExpertsResponse* response) override {
-    return Answer(endpoint_->LoadExperts(*request), response);
-  }
-
-  grpc::Status UnloadExperts(grpc::ServerContext*, const v1::UnloadExpertsRequest* request,
-                             v1::UnloadExpertsResponse* response) override {
-    return Answer(endpoint_->UnloadExperts(*request), response);
-  }
-
- private:
-  template <typename Response>
-  static grpc::Status Answer(absl::StatusOr<Response> result, Response* response) {
-    if (result.ok()) {
-      *response = *std::move(result);
-    }
-    return ToGrpc(result.status());
-  }
-
-  NodeEndpoint* const endpoint_;
-  ChangeSignal* const signal_;
-  Clock* const clock_;
-};
+std::string MethodNamed(const std::string& method) {
+  return std::string("/") + v1::Expert::service_full_name() + "/" + method;
+}
 
 class CqNodeServer final : public NodeServer {
  public:
   CqNodeServer(NodeEndpoint* endpoint, const NodeServerOptions& options)
-      : endpoint_(endpoint),
-        options_(options),
-        signal_(endpoint, options.clock),
-        service_(endpoint, &signal_, options.clock) {}
+      : endpoint_(endpoint), options_(options), signal_(endpoint, options.clock) {}
 
   ~CqNodeServer() override { Shutdown(absl::ZeroDuration()); }
 
@@ -136,14 +77,31 @@ class CqNodeServer final : public NodeServer {
     spec.address = options_.address;
     spec.options = options_.grpc;
     spec.options.max_message_bytes = options_.max_frame_bytes;
-    spec.services = {&service_};
-    spec.streams.push_back({[this](auto... arguments) { service_.RequestCompute(arguments...); },
-                            [this](std::shared_ptr<FrameSink> sink) {
-                              return endpoint_->OpenCompute(std::move(sink));
-                            }});
+    spec.streams = {{MethodNamed("Compute"), [this](std::shared_ptr<ServerStreamSink> sink) {
+                       return endpoint_->OpenCompute(std::move(sink));
+                     }}};
+    spec.ordinary = {
+        OrdinaryMethod<v1::DescribeRequest, v1::DescribeResponse>(
+            MethodNamed("Describe"),
+            [this](const v1::DescribeRequest&) { return endpoint_->Describe(); }),
+        OrdinaryMethod<v1::LoadExpertsRequest, v1::LoadExpertsResponse>(
+            MethodNamed("LoadExperts"),
+            [this](const v1::LoadExpertsRequest& request) {
+              return endpoint_->LoadExperts(request);
+            }),
+        OrdinaryMethod<v1::UnloadExpertsRequest, v1::UnloadExpertsResponse>(
+            MethodNamed("UnloadExperts"), [this](const v1::UnloadExpertsRequest& request) {
+              return endpoint_->UnloadExperts(request);
+            })};
+    spec.watches = {Watch<v1::WatchStatusRequest>(
+        MethodNamed("WatchStatus"),
+        [this](const v1::WatchStatusRequest& request, Watcher& watcher) {
+          return WatchStatus(request, watcher);
+        })};
     spec.send_queue_bytes = options_.send_queue_bytes;
     spec.pollers = options_.pollers;
     spec.serving = false;
+    spec.on_shutdown = [this] { signal_.Stop(); };
     ASSIGN_OR_RETURN(server_, GrpcServer::Start(std::move(spec)));
     health_ = std::thread([this] { FollowHealth(); });
     return absl::OkStatus();
@@ -153,15 +111,39 @@ class CqNodeServer final : public NodeServer {
 
   void Shutdown(absl::Duration grace) override {
     std::call_once(shut_down_, [this, grace] {  // A second caller waits for the first.
-      signal_.Stop();
-      if (server_ != nullptr) {
-        health_.join();
-        server_->Shutdown(grace);
+      if (server_ == nullptr) {
+        signal_.Stop();
+        return;
       }
+      server_->Shutdown(grace);
+      health_.join();
     });
   }
 
  private:
+  absl::Status WatchStatus(const v1::WatchStatusRequest& request, Watcher& watcher) {
+    const uint32_t asked =
+        request.heartbeat_ms() == 0 ? kDefaultHeartbeatMs : request.heartbeat_ms();
+    const absl::Duration heartbeat =
+        absl::Milliseconds(std::clamp(asked, kMinHeartbeatMs, kMaxHeartbeatMs));
+    bool first = true;
+    uint64_t version = 0;
+    uint64_t seen = 0;
+    do {
+      seen = signal_.changes();
+      v1::WatchStatusResponse status = endpoint_->Status();
+      if (!first && status.version() == version) {
+        status.clear_description();
+      }
+      first = false;
+      version = status.version();
+      if (!watcher.Write(status)) {
+        return absl::CancelledError("the watcher has gone");
+      }
+    } while (signal_.Wait(seen, options_.clock->Now() + heartbeat));
+    return absl::UnavailableError("the node is shutting down");
+  }
+
   void FollowHealth() {
     uint64_t seen = 0;
     do {
@@ -175,7 +157,6 @@ class CqNodeServer final : public NodeServer {
   NodeEndpoint* const endpoint_;
   const NodeServerOptions options_;
   ChangeSignal signal_;
-  ExpertService service_;
   std::unique_ptr<GrpcServer> server_;
   std::thread health_;
   std::once_flag shut_down_;

@@ -2,17 +2,48 @@
 #ifndef EXPERTMESH_COMMON_NET_SERVER_CALLS_H_
 #define EXPERTMESH_COMMON_NET_SERVER_CALLS_H_
 
+#include <grpcpp/impl/codegen/async_stream.h>
+#include <grpcpp/impl/codegen/async_unary_call.h>
+#include <grpcpp/impl/codegen/service_type.h>
+#include <grpcpp/server_context.h>
+#include <grpcpp/support/byte_buffer.h>
+
 #include <cstddef>
 #include <memory>
+#include <vector>
 
 #include "common/net/grpc_runtime.h"
 #include "common/net/grpc_server.h"
 
 namespace expertmesh {
 
+// All methods of a server, whatever service they belong to, as gRPC wants them registered: nothing
+// is served by threads of gRPC's own.
+class RawService final : public grpc::Service {
+ public:
+  // Keeps the pointers into `unary` and `streams`.
+  RawService(const std::vector<RawUnaryMethod>& unary, const std::vector<RawStreamMethod>& streams);
+
+  void RequestUnary(const RawUnaryMethod* method, grpc::ServerContext* context,
+                    grpc::ByteBuffer* request,
+                    grpc::ServerAsyncResponseWriter<grpc::ByteBuffer>* writer,
+                    grpc::ServerCompletionQueue* queue, void* tag);
+  void RequestStream(const RawStreamMethod* method, grpc::ServerContext* context,
+                     grpc::ServerAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer>* stream,
+                     grpc::ServerCompletionQueue* queue, void* tag);
+
+ private:
+  void Add(const std::string& name, grpc::internal::RpcMethod::RpcType type);
+
+  const std::vector<RawUnaryMethod>& unary_;
+  const std::vector<RawStreamMethod>& streams_;
+  int methods_ = 0;
+};
+
 // What calls of one queue of a server share.
 struct ServerQueue {
   LiveCalls* calls = nullptr;  // Used until the call is over.
+  RawService* service = nullptr;
   grpc::ServerCompletionQueue* queue = nullptr;
   size_t max_message_bytes = 0;
   size_t send_queue_bytes = 0;

@@ -30,8 +30,8 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
       return;
     }
     rpc_->context.AsyncNotifyWhenDone(done_tag_.Arm(shared_from_this()));
-    method_->request(&rpc_->context, &rpc_->stream, host_.queue, host_.queue,
-                     request_tag_.Arm(shared_from_this()));
+    host_.service->RequestStream(method_, &rpc_->context, &rpc_->stream, host_.queue,
+                                 request_tag_.Arm(shared_from_this()));
   }
 
   void Abort(const absl::Status& why) override { Break(why, /*cancel=*/true); }
@@ -99,12 +99,13 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
     grpc::ByteBuffer received;
   };
 
-  class Sink final : public FrameSink {
+  class Sink final : public ServerStreamSink {
    public:
     explicit Sink(std::shared_ptr<StreamCall> call) : call_(std::move(call)) {}
     ~Sink() override { call_->SinkReleased(); }
     absl::Status Send(Frame frame) override { return call_->Send(std::move(frame)); }
     bool IsGone() const override { return call_->IsGone(); }
+    void Fail(const absl::Status& why) override { call_->Drain(why); }
 
    private:
     const std::shared_ptr<StreamCall> call_;

@@ -38,8 +38,8 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
       return;
     }
     rpc_->context.AsyncNotifyWhenDone(done_tag_.Arm(shared_from_this()));
-    method_->request(&rpc_->context, &rpc_->request, &rpc_->writer, host_.queue, host_.queue,
-                     request_tag_.Arm(shared_from_this()));
+    host_.service->RequestUnary(method_, &rpc_->context, &rpc_->request, &rpc_->writer, host_.queue,
+                                request_tag_.Arm(shared_from_this()));
   }
 
   void Abort(const absl::Status& why) override {

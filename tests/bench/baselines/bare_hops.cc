@@ -55,6 +55,9 @@ class Forwarder {
     stream_ = client_.OpenStream(kStream, options, std::move(callbacks));
   }
 
+  // For the server that forwards, so that both hops are one thread's work.
+  GrpcRuntime* runtime() { return &runtime_; }
+
   void Forward(const Frame& request, UnaryResponder respond) {
     const auto sizes = ReadHeader<HopSizes>(request);
     const uint32_t frames = std::max({1u, (sizes.up2 + kFrameBytes - 1) / kFrameBytes,
@@ -143,26 +146,21 @@ absl::StatusOr<std::unique_ptr<Target>> MakeTwoBareHops(const TargetOptions& opt
 }
 
 absl::Status ServeGrpcEcho(const ServeOptions& options) {
-  v1::Expert::WithRawMethod_Compute<v1::Expert::Service> service;
   GrpcServerSpec spec;
-  spec.services = {&service};
-  spec.streams.push_back({[&service](auto... arguments) { service.RequestCompute(arguments...); },
-                          [](std::shared_ptr<FrameSink> replies) {
+  spec.streams.push_back({kStream, [](std::shared_ptr<FrameSink> replies) {
                             return std::make_unique<EchoHandler>(std::move(replies));
                           }});
   return Serve(std::move(spec), options);
 }
 
 absl::Status ServeGrpcForward(const ServeOptions& options) {
-  v1::Router::WithRawMethod_Forward<v1::Router::Service> service;
   Forwarder forwarder(options.next);
   GrpcServerSpec spec;
-  spec.services = {&service};
   spec.unary.push_back(
-      {[&service](auto... arguments) { service.RequestForward(arguments...); },
-       [&forwarder](const Frame& request, const UnaryContext&, UnaryResponder respond) {
+      {kUnary, [&forwarder](const Frame& request, const UnaryContext&, UnaryResponder respond) {
          forwarder.Forward(request, std::move(respond));
        }});
+  spec.runtime = forwarder.runtime();
   return Serve(std::move(spec), options);
 }
 

@@ -182,14 +182,11 @@ absl::Status ServeExperts(const ServeOptions& options, const TargetOptions& expe
                      return ShardOf(expert, count, shards) == shard;
                    }));
   ExpertServer experts_served(std::move(layer));
-  v1::Router::WithRawMethod_Forward<v1::Router::Service> service;
   ThreadPool pool(1);
   GrpcServerSpec spec;
   spec.address = options.listen;
-  spec.services = {&service};
   spec.unary.push_back(
-      {[&service](auto... arguments) { service.RequestForward(arguments...); },
-       [&](Frame request, const UnaryContext&, UnaryResponder respond) {
+      {kMethod, [&](Frame request, const UnaryContext&, UnaryResponder respond) {
          pool.Run([&experts_served, request = std::move(request), respond = std::move(respond)] {
            respond(experts_served.Compute(request));
          });

@@ -26,63 +26,49 @@ using testing::HasSubstr;
 
 constexpr absl::Duration kTooLong = absl::Seconds(30);
 
-class RouterService final : public v1::Router::WithRawMethod_Forward<
-                                v1::Router::WithRawMethod_ForwardStream<v1::Router::Service>> {
- public:
-  grpc::Status DescribeModel(grpc::ServerContext*, const v1::DescribeModelRequest*,
-                             v1::DescribeModelResponse* response) override {
-    response->set_family("mixtral");
-    response->set_fingerprint("abc");
-    response->set_d_model(2);
-    response->set_activation_dtype(v1::DTYPE_BF16);
-    response->set_max_message_bytes(1000);
-    v1::MoeLayer* layer = response->add_layers();
-    layer->set_layer(3);
-    layer->set_num_experts(8);
-    layer->set_experts_per_token(2);
-    layer->set_intermediate_size(16);
-    layer->set_shared_intermediate_size(4);
-    return grpc::Status::OK;
-  }
-};
+v1::DescribeModelResponse Description() {
+  v1::DescribeModelResponse response;
+  response.set_family("mixtral");
+  response.set_fingerprint("abc");
+  response.set_d_model(2);
+  response.set_activation_dtype(v1::DTYPE_BF16);
+  response.set_max_message_bytes(1000);
+  v1::MoeLayer* layer = response.add_layers();
+  layer->set_layer(3);
+  layer->set_num_experts(8);
+  layer->set_experts_per_token(2);
+  layer->set_intermediate_size(16);
+  layer->set_shared_intermediate_size(4);
+  return response;
+}
 
-class ControlService final : public v1::Control::Service {
- public:
-  grpc::Status GetTopology(grpc::ServerContext*, const v1::GetTopologyRequest*,
-                           v1::GetTopologyResponse* response) override {
-    Fill(7, response);
-    return grpc::Status::OK;
-  }
-  grpc::Status WatchTopology(grpc::ServerContext*, const v1::WatchTopologyRequest*,
-                             grpc::ServerWriter<v1::GetTopologyResponse>* writer) override {
-    for (uint64_t epoch = 1; epoch <= 3; ++epoch) {
-      v1::GetTopologyResponse response;
-      Fill(epoch, &response);
-      writer->Write(response);
-    }
-    return grpc::Status(grpc::StatusCode::ABORTED, "enough");
-  }
+v1::GetTopologyResponse TopologyOf(uint64_t epoch) {
+  v1::GetTopologyResponse response;
+  response.set_epoch(epoch);
+  v1::TopologyNode* node = response.add_nodes();
+  node->set_address("host:1");
+  node->set_link(v1::NODE_LINK_REFUSED);
+  node->set_reason("another model");
+  node->mutable_description()->set_node_id("n1");
+  node->mutable_description()->set_state(v1::NODE_STATE_READY);
+  v1::HostedExperts* hosted = node->mutable_description()->add_hosted();
+  hosted->set_layer(3);
+  hosted->add_experts(1);
+  hosted->add_experts(2);
+  hosted->set_slice_index(1);
+  hosted->set_slice_count(2);
+  v1::MissingExperts* missing = response.add_missing();
+  missing->set_layer(3);
+  missing->add_experts(5);
+  return response;
+}
 
- private:
-  static void Fill(uint64_t epoch, v1::GetTopologyResponse* response) {
-    response->set_epoch(epoch);
-    v1::TopologyNode* node = response->add_nodes();
-    node->set_address("host:1");
-    node->set_link(v1::NODE_LINK_REFUSED);
-    node->set_reason("another model");
-    node->mutable_description()->set_node_id("n1");
-    node->mutable_description()->set_state(v1::NODE_STATE_READY);
-    v1::HostedExperts* hosted = node->mutable_description()->add_hosted();
-    hosted->set_layer(3);
-    hosted->add_experts(1);
-    hosted->add_experts(2);
-    hosted->set_slice_index(1);
-    hosted->set_slice_count(2);
-    v1::MissingExperts* missing = response->add_missing();
-    missing->set_layer(3);
-    missing->add_experts(5);
+absl::Status WatchThreeEpochs(Watcher& watcher) {
+  for (uint64_t epoch = 1; epoch <= 3; ++epoch) {
+    EXPECT_TRUE(watcher.Write(TopologyOf(epoch)));
   }
-};
+  return absl::AbortedError("enough");
+}
 
 // What the server has received on a stream, and the way back.
 class Received {
@@ -176,23 +162,32 @@ class ClientTest : public testing::Test {
   void Serve(std::function<absl::StatusOr<Frame>(const v1::ForwardRequest&)> unary = nullptr) {
     GrpcServerSpec spec;
     spec.address = "127.0.0.1:0";
-    spec.services = {&router_, &control_};
-    spec.unary.push_back({[this](auto... arguments) { router_.RequestForward(arguments...); },
-                          [unary](Frame frame, const UnaryContext&, UnaryResponder respond) {
-                            v1::ForwardRequest request;
-                            ASSERT_TRUE(request.ParseFromString(frame.Flatten()));
-                            if (unary) {
-                              respond(unary(request));
-                            } else {
-                              respond(Frame(Echo(request).SerializeAsString()));
-                            }
-                          }});
-    spec.streams.push_back(
-        {[this](auto... arguments) { router_.RequestForwardStream(arguments...); },
-         [this](std::shared_ptr<FrameSink> sink) {
+    spec.unary = {{"/expertmesh.v1.Router/Forward",
+                   [unary](const Frame& frame, const UnaryContext&, UnaryResponder respond) {
+                     v1::ForwardRequest request;
+                     ASSERT_TRUE(request.ParseFromString(frame.Flatten()));
+                     if (unary) {
+                       respond(unary(request));
+                     } else {
+                       respond(Frame(Echo(request).SerializeAsString()));
+                     }
+                   }}};
+    spec.streams = {
+        {"/expertmesh.v1.Router/ForwardStream", [this](std::shared_ptr<FrameSink> sink) {
            received_.Open(std::move(sink));
            return std::make_unique<Recorder>(&received_);
-         }});
+         }}};
+    spec.ordinary = {OrdinaryMethod<v1::DescribeModelRequest, v1::DescribeModelResponse>(
+                         "/expertmesh.v1.Router/DescribeModel",
+                         [](const v1::DescribeModelRequest&) { return Description(); }),
+                     OrdinaryMethod<v1::GetTopologyRequest, v1::GetTopologyResponse>(
+                         "/expertmesh.v1.Control/GetTopology",
+                         [](const v1::GetTopologyRequest&) { return TopologyOf(7); })};
+    spec.watches = {
+        Watch<v1::WatchTopologyRequest>("/expertmesh.v1.Control/WatchTopology",
+                                        [](const v1::WatchTopologyRequest&, Watcher& watcher) {
+                                          return WatchThreeEpochs(watcher);
+                                        })};
     auto server = GrpcServer::Start(std::move(spec));
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
@@ -202,8 +197,6 @@ class ClientTest : public testing::Test {
   }
   ~ClientTest() override { received_.Drop(); }
 
-  RouterService router_;
-  ControlService control_;
   Received received_;
   std::unique_ptr<GrpcServer> server_;
   std::unique_ptr<Client> client_;

@@ -15,6 +15,7 @@
 #include "absl/synchronization/notification.h"
 #include "common/base/clock.h"
 #include "common/net/grpc_client.h"
+#include "expertmesh/v1/control.grpc.pb.h"
 #include "expertmesh/v1/router.grpc.pb.h"
 #include "tests/unit/common/net/call_recorders.h"
 
@@ -26,16 +27,9 @@ using testing::HasSubstr;
 constexpr size_t kMessageLimit = 1 << 20;
 constexpr char kForward[] = "/expertmesh.v1.Router/Forward";
 constexpr char kForwardStream[] = "/expertmesh.v1.Router/ForwardStream";
-
-class RouterService final : public v1::Router::WithRawMethod_Forward<
-                                v1::Router::WithRawMethod_ForwardStream<v1::Router::Service>> {
- public:
-  grpc::Status DescribeModel(grpc::ServerContext*, const v1::DescribeModelRequest*,
-                             v1::DescribeModelResponse* response) override {
-    response->set_family("described");
-    return grpc::Status::OK;
-  }
-};
+constexpr char kDescribeModel[] = "/expertmesh.v1.Router/DescribeModel";
+constexpr char kWatchTopology[] = "/expertmesh.v1.Control/WatchTopology";
+constexpr char kReflection[] = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
 
 class GrpcServerTest : public testing::Test {
  protected:
@@ -45,12 +39,18 @@ class GrpcServerTest : public testing::Test {
     GrpcServerSpec spec;
     spec.address = "127.0.0.1:0";
     spec.options.max_message_bytes = kMessageLimit;
-    spec.services = {&service_};
-    spec.unary.push_back(
-        {[this](auto... arguments) { service_.RequestForward(arguments...); }, std::move(unary)});
-    spec.streams.push_back(
-        {[this](auto... arguments) { service_.RequestForwardStream(arguments...); },
-         std::move(streams)});
+    spec.unary = {{kForward, std::move(unary)}};
+    spec.streams = {{kForwardStream, std::move(streams)}};
+    spec.ordinary = {OrdinaryMethod<v1::DescribeModelRequest, v1::DescribeModelResponse>(
+        kDescribeModel, [](const v1::DescribeModelRequest&) {
+          v1::DescribeModelResponse response;
+          response.set_family("described");
+          return response;
+        })};
+    spec.watches = {Watch<v1::WatchTopologyRequest>(
+        kWatchTopology, [this](const v1::WatchTopologyRequest& request, Watcher& watcher) {
+          return watch_(request, watcher);
+        })};
     spec.send_queue_bytes = send_queue_bytes;
     auto server = GrpcServer::Start(std::move(spec));
     ASSERT_TRUE(server.ok()) << server.status();
@@ -93,7 +93,9 @@ class GrpcServerTest : public testing::Test {
     return recorder.Await();
   }
 
-  RouterService service_;
+  // What WatchTopology does.
+  std::function<absl::Status(const v1::WatchTopologyRequest&, Watcher&)> watch_ =
+      [](const v1::WatchTopologyRequest&, Watcher&) { return absl::OkStatus(); };
   std::unique_ptr<GrpcServer> server_;
   GrpcRuntime runtime_;
 };
@@ -340,16 +342,153 @@ TEST_F(GrpcServerTest, HealthAndReflectionAnswer) {
   EXPECT_EQ(Call(check, named).status().code(), absl::StatusCode::kNotFound);
   server_->SetServing("router", true);
   EXPECT_EQ(Call(check, named)->Flatten(), std::string("\x08\x01"));
+}
 
+TEST_F(GrpcServerTest, HealthIsWatched) {
+  ServeEcho();
   StreamRecorder recorder;
-  const auto reflection = Client().OpenStream(
-      "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", {}, recorder.callbacks());
-  ASSERT_TRUE(reflection->Send(Frame(std::string("\x3a\x01*"))).ok());  // list_services
+  const auto watch = Client().OpenStream("/grpc.health.v1.Health/Watch", {}, recorder.callbacks());
+  ASSERT_TRUE(watch->Send(Frame(std::string("\x0a\x06router"))).ok());
+  watch->CloseSend();
   ASSERT_TRUE(recorder.AwaitFrames(1));
-  EXPECT_THAT(recorder.frames()[0], HasSubstr("expertmesh.v1.Router"));
-  EXPECT_THAT(recorder.frames()[0], HasSubstr("grpc.health.v1.Health"));
-  reflection->CloseSend();
-  EXPECT_TRUE(recorder.AwaitClosed().ok());
+  server_->SetServing("router", true);
+  server_->SetServing("router", true);  // No change, no answer.
+  server_->SetServing("another", true);
+  server_->SetServing("router", false);
+  ASSERT_TRUE(recorder.AwaitFrames(3));
+  EXPECT_THAT(recorder.frames(),  // SERVICE_UNKNOWN, SERVING, NOT_SERVING
+              testing::ElementsAre("\x08\x03", "\x08\x01", "\x08\x02"));
+  server_->SetServing("router", true);
+  server_->Shutdown(kTooLong);
+  EXPECT_EQ(recorder.AwaitClosed().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(recorder.frames().back(), "\x08\x02");
+}
+
+TEST_F(GrpcServerTest, ReflectionTellsServicesAndFiles) {
+  ServeEcho();
+  for (const std::string method :
+       {kReflection, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"}) {
+    StreamRecorder recorder;
+    const auto reflection = Client().OpenStream(method, {}, recorder.callbacks());
+    const std::string symbol = "expertmesh.v1.ForwardRequest";
+    ASSERT_TRUE(reflection->Send(Frame(std::string("\x3a\x01*"))).ok());  // list_services
+    ASSERT_TRUE(
+        reflection->Send(Frame("\x22" + std::string(1, char(symbol.size())) + symbol)).ok());
+    ASSERT_TRUE(reflection->Send(Frame(std::string("\x1a\x04none"))).ok());  // file_by_filename
+    ASSERT_TRUE(recorder.AwaitFrames(3));
+    EXPECT_THAT(
+        recorder.frames()[0],
+        testing::AllOf(HasSubstr("expertmesh.v1.Router"), HasSubstr("expertmesh.v1.Control"),
+                       HasSubstr("grpc.health.v1.Health"),
+                       HasSubstr("grpc.reflection.v1alpha.ServerReflection")));
+    // The file itself and what it imports.
+    EXPECT_THAT(recorder.frames()[1], testing::AllOf(HasSubstr("expertmesh/v1/router.proto"),
+                                                     HasSubstr("expertmesh/v1/tensor.proto")));
+    EXPECT_THAT(recorder.frames()[2], HasSubstr("not known here: none"));
+    reflection->CloseSend();
+    EXPECT_TRUE(recorder.AwaitClosed().ok());
+  }
+}
+
+TEST_F(GrpcServerTest, WatchAnswersUntilItReturns) {
+  watch_ = [](const v1::WatchTopologyRequest&, Watcher& watcher) {
+    v1::GetTopologyResponse response;
+    for (uint64_t epoch = 1; epoch <= 3; ++epoch) {
+      response.set_epoch(epoch);
+      EXPECT_TRUE(watcher.Write(response));
+    }
+    return absl::DataLossError("no more");
+  };
+  ServeEcho();
+  const auto stub =
+      v1::Control::NewStub(grpc::CreateChannel(address(), grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  const auto reader = stub->WatchTopology(&context, {});
+  v1::GetTopologyResponse response;
+  for (uint64_t epoch = 1; epoch <= 3; ++epoch) {
+    ASSERT_TRUE(reader->Read(&response));
+    EXPECT_EQ(response.epoch(), epoch);
+  }
+  EXPECT_FALSE(reader->Read(&response));
+  const grpc::Status status = reader->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::DATA_LOSS);
+  EXPECT_EQ(status.error_message(), "no more");
+}
+
+TEST_F(GrpcServerTest, WatchIsOverWhenItsCallerOrTheServerGoes) {
+  absl::Notification running, over;
+  watch_ = [&](const v1::WatchTopologyRequest&, Watcher& watcher) {
+    running.Notify();
+    while (!watcher.over()) {
+      std::this_thread::yield();
+    }
+    over.Notify();
+    return absl::OkStatus();
+  };
+  ServeEcho();
+  StreamRecorder recorder;
+  const auto watch = Client().OpenStream(kWatchTopology, {}, recorder.callbacks());
+  ASSERT_TRUE(watch->Send(Frame()).ok());
+  running.WaitForNotification();
+  watch->Cancel();
+  over.WaitForNotification();
+
+  absl::Notification again;
+  watch_ = [&](const v1::WatchTopologyRequest&, Watcher& watcher) {
+    again.Notify();
+    while (!watcher.over()) {
+      std::this_thread::yield();
+    }
+    return absl::OkStatus();
+  };
+  StreamRecorder second;
+  const auto other = Client().OpenStream(kWatchTopology, {}, second.callbacks());
+  ASSERT_TRUE(other->Send(Frame()).ok());
+  again.WaitForNotification();
+  server_->Shutdown(kTooLong);
+  EXPECT_EQ(second.AwaitClosed().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(GrpcServerTest, BytesThatAreNoRequestAreRefused) {
+  ServeEcho();
+  const std::string nonsense = "\xff\xff";
+  EXPECT_EQ(Call(kDescribeModel, nonsense).status().code(), absl::StatusCode::kInvalidArgument);
+  for (const std::string method : {kWatchTopology, kReflection}) {
+    StreamRecorder recorder;
+    const auto stream = Client().OpenStream(method, {}, recorder.callbacks());
+    ASSERT_TRUE(stream->Send(Frame(nonsense)).ok());
+    EXPECT_EQ(recorder.AwaitClosed().code(), absl::StatusCode::kInvalidArgument) << method;
+  }
+}
+
+TEST_F(GrpcServerTest, CallsInAndOutShareOneThread) {
+  GrpcRuntime runtime(1);
+  const auto thread_of = [](std::atomic<std::thread::id>* id) { *id = std::this_thread::get_id(); };
+  std::atomic<std::thread::id> in, out;
+  GrpcServerSpec spec;
+  spec.address = "127.0.0.1:0";
+  spec.runtime = &runtime;
+  spec.unary = {{kForward, [&](Frame request, const UnaryContext&, UnaryResponder respond) {
+                   thread_of(&in);
+                   respond(std::move(request));
+                 }}};
+  auto server = GrpcServer::Start(std::move(spec));
+  ASSERT_TRUE(server.ok()) << server.status();
+  {
+    GrpcClient client(&runtime, "127.0.0.1:" + std::to_string((*server)->port()), {});
+    UnaryRecorder recorder;
+    const auto done = recorder.done();
+    CallOptions options;
+    options.wait_for_ready = true;
+    client.UnaryCall(kForward, Frame("x"), options, [&](absl::StatusOr<Frame> answer) {
+      thread_of(&out);
+      done(std::move(answer));
+    });
+    EXPECT_TRUE(recorder.Await().ok());
+  }
+  EXPECT_EQ(in.load(), out.load());
+  EXPECT_NE(in.load(), std::this_thread::get_id());
+  (*server)->Shutdown(absl::ZeroDuration());
 }
 
 TEST_F(GrpcServerTest, PortInUseIsNamed) {

@@ -1,0 +1,18 @@
+// gRPC's server reflection: tells which services there are and what their messages look like.
+#ifndef EXPERTMESH_COMMON_NET_REFLECTION_SERVICE_H_
+#define EXPERTMESH_COMMON_NET_REFLECTION_SERVICE_H_
+
+#include <string>
+#include <vector>
+
+#include "common/net/grpc_server.h"
+
+namespace expertmesh {
+
+// Both versions of the method. `services`: full names; their .proto files must be linked into this
+// program to be described.
+std::vector<RawStreamMethod> ReflectionMethods(std::vector<std::string> services);
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_COMMON_NET_REFLECTION_SERVICE_H_
