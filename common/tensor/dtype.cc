@@ -138,6 +138,7 @@ size_t BitsOf(DType dtype) {
     case DType::kF8E4M3:
     case DType::kF8E5M2:
     case DType::kF8E8M0:
+    case DType::kI8Block128:
       return 8;
     case DType::kU16:
     case DType::kI16:
@@ -205,6 +206,8 @@ absl::string_view NameOf(DType dtype) {
       return "F64";
     case DType::kC64:
       return "C64";
+    case DType::kI8Block128:
+      return "INT8_BLOCK128";
   }
   EXPERTMESH_CHECK(false);
 }

@@ -10,7 +10,8 @@
 
 namespace expertmesh {
 
-// Every type a safetensors file can hold. Activations use kF32, kBF16 and kF16 only.
+// Every type a safetensors file can hold, and one of the wire. Activations use kF32, kBF16 and kF16
+// only.
 enum class DType : uint8_t {
   kBool,
   kU8,
@@ -32,9 +33,11 @@ enum class DType : uint8_t {
   kF32,
   kF64,
   kC64,  // Complex of two F32.
+  // Wire only: an int8 for each element, and scales beside them, see int8_blocks.h.
+  kI8Block128,
 };
 
-// Size of one element in bits.
+// Size of one element in bits; scales are not counted.
 size_t BitsOf(DType dtype);
 
 // Size of one element in bytes. The type must be a whole number of bytes (all but kF4, kF6*).
