@@ -22,6 +22,8 @@ struct Batch {
   absl::Time completed;
   absl::Time deadline = absl::InfiniteFuture();
   uint32_t total_rows = 0;
+  // Type of the partials that are wanted.
+  DType partials_dtype = DType::kF32;
   // Hidden states as they were received, in order of rows. They stay in the received bytes until
   // the batch is computed: converting them into the matrix of the merged batch is the only copy.
   std::vector<TensorFrame> parts;

@@ -62,6 +62,13 @@ absl::Status CheckAssignments(const v1::ComputeRequest& message, uint64_t rows,
   return absl::OkStatus();
 }
 
+absl::StatusOr<DType> PartialsDType(const v1::ComputeRequest& message) {
+  if (message.partials_dtype() == v1::DTYPE_UNSPECIFIED) {
+    return DType::kF32;
+  }
+  return FromWire(message.partials_dtype(), "partials_dtype");
+}
+
 void AppendFrame(TensorMessage<v1::ComputeRequest>* request, size_t frame_bytes, Batch* batch) {
   const v1::ComputeRequest& message = request->message;
   for (const uint32_t count : message.assignments_per_row()) {
@@ -194,6 +201,7 @@ absl::StatusOr<Batch*> BatchAssembler::OpenOrFind(const v1::ComputeRequest& mess
                                 "batch ", message.batch_id(), "; frames go in order from row 0"));
   }
   auto batch = std::make_unique<Batch>();
+  ASSIGN_OR_RETURN(batch->partials_dtype, PartialsDType(message));
   batch->batch_id = message.batch_id();
   batch->layer = message.layer();
   batch->total_rows = message.total_rows();
@@ -222,6 +230,11 @@ absl::Status BatchAssembler::CheckContinues(const Batch& batch, const Request& r
   if (message.total_rows() != batch.total_rows) {
     return Invalid(absl::StrCat("total_rows is ", message.total_rows(), "; batch ", batch.batch_id,
                                 " began with ", batch.total_rows));
+  }
+  ASSIGN_OR_RETURN(const DType partials_dtype, PartialsDType(message));
+  if (partials_dtype != batch.partials_dtype) {
+    return Invalid(absl::StrCat("partials_dtype is ", NameOf(partials_dtype), "; batch ",
+                                batch.batch_id, " began with ", NameOf(batch.partials_dtype)));
   }
   return absl::OkStatus();
 }

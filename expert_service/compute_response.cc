@@ -5,6 +5,7 @@
 
 #include "common/base/check.h"
 #include "common/wire/message_codec.h"
+#include "common/wire/tensor_encode.h"
 #include "expertmesh/v1/expert.pb.h"
 
 namespace expertmesh {
@@ -12,6 +13,16 @@ namespace {
 
 // More than every field of a ComputeResponse except the rows takes.
 constexpr size_t kHeaderBytes = 128;
+
+TensorFrame AllRows(const BatchResult& result) {
+  if (result.dtype != DType::kF32) {
+    return EncodeRows(DType::kF32, result.partials, result.rows, result.d_model, result.dtype);
+  }
+  TensorFrame tensor{result.dtype, result.rows, result.d_model, {}};
+  tensor.data.Append(
+      Slice(result.partials, result.rows * result.d_model * sizeof(float), result.owner));
+  return tensor;
+}
 
 }  // namespace
 
@@ -25,7 +36,8 @@ Frame EncodeError(uint64_t batch_id, const absl::Status& status) {
 }
 
 std::vector<Frame> EncodeResult(const BatchResult& result, size_t max_frame_bytes) {
-  const size_t row_bytes = result.d_model * sizeof(float);
+  const TensorFrame rows = AllRows(result);
+  const size_t row_bytes = WireRowBytes(result.dtype, result.d_model);
   const size_t room = max_frame_bytes - std::min(max_frame_bytes, kHeaderBytes);
   const size_t rows_per_frame = std::max<size_t>(1, room / row_bytes);
   std::vector<Frame> frames;
@@ -40,12 +52,7 @@ std::vector<Frame> EncodeResult(const BatchResult& result, size_t max_frame_byte
       response.set_queue_us(result.queue_us);
       response.set_compute_us(result.compute_us);
     }
-    TensorFrame tensor;
-    tensor.dtype = DType::kF32;
-    tensor.rows = count;
-    tensor.cols = result.d_model;
-    tensor.data.Append(
-        Slice(result.partials + row * result.d_model, count * row_bytes, result.owner));
+    const TensorFrame tensor = RowsOf(rows, row, count);
     frames.push_back(EncodeTensorMessage(response, &tensor));
   }
   return frames;

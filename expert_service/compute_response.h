@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "common/tensor/dtype.h"
 #include "common/wire/frame.h"
 
 namespace expertmesh {
@@ -24,10 +25,13 @@ struct BatchResult {
   std::shared_ptr<const void> owner;
   uint64_t queue_us = 0;
   uint64_t compute_us = 0;
+  // Type they are to travel in, any of the wire.
+  DType dtype = DType::kF32;
 };
 
-// Frames of consecutive rows, as many rows each as fit in `max_frame_bytes` (one row at least). The
-// rows are shared with `owner`, not copied. Timings are in the last frame.
+// Frames of consecutive rows, as many rows each as fit in `max_frame_bytes` (one row at least).
+// kF32: the rows are shared with `owner`, not copied; else they are converted, each by itself.
+// Timings are in the last frame.
 std::vector<Frame> EncodeResult(const BatchResult& result, size_t max_frame_bytes);
 
 }  // namespace expertmesh

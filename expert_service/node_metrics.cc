@@ -67,7 +67,10 @@ NodeMetrics::NodeMetrics(std::shared_ptr<prometheus::Registry> registry)
       state_(prometheus::BuildGauge()
                  .Name("expertmesh_expert_state")
                  .Help("1 for the state the node is in")
-                 .Register(*registry_)) {
+                 .Register(*registry_)),
+      partials_error_(*registry_, "expertmesh_expert_wire_relative_error",
+                      "Relative change of a row by its encoding, of one row in each batch",
+                      {{"direction", "partials"}}, RelativeErrorBuckets()) {
   SetState(v1::NODE_STATE_LOADING);
 }
 

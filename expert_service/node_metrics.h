@@ -20,6 +20,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "common/telemetry/layer_histograms.h"
 #include "expertmesh/v1/expert.pb.h"
 
 namespace expertmesh {
@@ -39,6 +40,8 @@ class NodeMetrics {
   void Rejected(absl::StatusCode code);
   void Dropped();
   void NonFinite(size_t tokens);
+  // One row of partials lost `error` (EncodingError) on its way out.
+  void PartialsEncoded(uint32_t layer, double error) { partials_error_.Observe(layer, error); }
   void SetQueueRows(uint64_t rows);
   // Weights held, and what these take in the checkpoint.
   void SetWeightsBytes(uint64_t bytes, uint64_t checkpoint_bytes);
@@ -62,6 +65,7 @@ class NodeMetrics {
   prometheus::Counter& nonfinite_;
   prometheus::Gauge& queue_rows_;
   prometheus::Family<prometheus::Gauge>& state_;
+  LayerHistograms partials_error_;
 
   // Family::Add is slow; children are looked up once.
   absl::Mutex mutex_;

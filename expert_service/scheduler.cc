@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/wire/tensor_encode.h"
 #include "expert_service/compute_response.h"
 
 namespace expertmesh {
@@ -270,6 +271,14 @@ void Scheduler::SendResult(const Entry& entry, const BatchComputer::Result& resu
   answer.d_model = result.d_model;
   answer.partials = result.partials->as<float>() + first_row * result.d_model;
   answer.owner = result.partials;
+  answer.dtype = batch.partials_dtype;
+  if (IsLossy(DType::kF32, answer.dtype)) {
+    // Of one row: cheap, and over many batches each row has its turn.
+    const size_t row = batch.batch_id % answer.rows;
+    metrics_->PartialsEncoded(batch.layer,
+                              EncodingError(DType::kF32, answer.partials + row * answer.d_model,
+                                            answer.d_model, answer.dtype));
+  }
   answer.queue_us = ToMicros(waited);
   answer.compute_us = ToMicros(finished - started);
   for (Frame& frame : EncodeResult(answer, options_.reply_frame_bytes)) {

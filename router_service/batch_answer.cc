@@ -4,6 +4,7 @@
 #include <tuple>
 #include <utility>
 
+#include "common/wire/tensor_encode.h"
 #include "router_service/batch_run.h"
 #include "router_service/combine.h"
 
@@ -52,9 +53,7 @@ void BatchRun::CombineAndAnswer() {
     if (job.output_dtype == DType::kF32) {
       output.data.Append(Slice(rows, elements * sizeof(float), sum));
     } else {
-      auto converted = std::make_shared<AlignedBuffer>(elements * BytesOf(job.output_dtype));
-      ConvertElements(DType::kF32, rows, job.output_dtype, converted->data(), elements);
-      output.data.Append(Slice(converted->data(), converted->size(), converted));
+      output = EncodeRows(DType::kF32, rows, job.rows(), d_model, job.output_dtype);
     }
     v1::ForwardResponse response;
     response.mutable_status();

@@ -90,6 +90,10 @@ absl::StatusOr<ModelInfo> DecodeModel(const Frame& frame) {
     return absl::InternalError(
         absl::StrCat("the router's description is not valid: ", dtype.status().message()));
   }
+  if (!IsActivationDType(*dtype)) {
+    return absl::InternalError(absl::StrCat(
+        "the router's description is not valid: activation_dtype is ", NameOf(*dtype)));
+  }
   ModelInfo model;
   model.family = proto->family();
   model.fingerprint = proto->fingerprint();

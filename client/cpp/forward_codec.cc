@@ -79,6 +79,10 @@ absl::StatusOr<ForwardResult> ReadResult(const TensorMessage<v1::ForwardResponse
   if (!answer.has_tensor) {
     return absl::InternalError("the answer has neither an output nor an error");
   }
+  if (!IsActivationDType(answer.tensor.dtype)) {
+    return absl::InternalError(absl::StrCat("output of the answer is ", NameOf(answer.tensor.dtype),
+                                            ", which was not asked for"));
+  }
   ForwardResult result;
   result.output = GatherOutput(answer.tensor);
   if (answer.message.has_routing()) {

@@ -37,6 +37,10 @@ prometheus::Histogram::BucketBoundaries RowBuckets() {
   return bounds;
 }
 
+prometheus::Histogram::BucketBoundaries RelativeErrorBuckets() {
+  return {1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.5};
+}
+
 namespace {
 
 prometheus::MetricFamily Family(const char* name, const char* help, prometheus::MetricType type) {

@@ -26,6 +26,9 @@ prometheus::Histogram::BucketBoundaries DurationBuckets();
 // 1, 2, 4 ... 8192 rows.
 prometheus::Histogram::BucketBoundaries RowBuckets();
 
+// 1e-4 to 0.5: what rows lose by a narrower type, from f16 to far too much.
+prometheus::Histogram::BucketBoundaries RelativeErrorBuckets();
+
 // Registers expertmesh_build_info{process,version} in `registry`.
 void RegisterProcessMetrics(const std::string& process, prometheus::Registry& registry);
 

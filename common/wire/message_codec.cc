@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
+#include "common/tensor/int8_blocks.h"
 
 namespace expertmesh {
 namespace {
@@ -153,6 +154,24 @@ absl::StatusOr<SplitMessage> SplitOff(const Frame& frame, uint32_t number, bool 
   return result;
 }
 
+// `size` bytes of scales came with `tensor`, whose shape is known not to overflow.
+absl::Status CheckScales(const TensorFrame& tensor, uint64_t size, absl::string_view field) {
+  if (tensor.dtype != DType::kI8Block128) {
+    return size == 0 ? absl::OkStatus()
+                     : absl::InvalidArgumentError(absl::StrCat(
+                           field, ".scales has ", size, " bytes; leave it empty for this dtype"));
+  }
+  // No more blocks than elements, each of which is a byte that is there: no overflow.
+  const uint64_t expected = tensor.rows * Int8Blocks(tensor.cols) * sizeof(float);
+  if (size != expected) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(field, ".scales has ", size, " bytes; shape [", tensor.rows, ", ", tensor.cols,
+                     "] of ", NameOf(tensor.dtype), " needs ", expected, ", a float32 for each ",
+                     kInt8Block, " values of a row"));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<TensorFrame> DecodeTensor(const Frame& frame, absl::string_view field) {
   ASSIGN_OR_RETURN(SplitMessage split, SplitOff(frame, kTensorDataField, false, field));
   v1::Tensor header;
@@ -165,10 +184,6 @@ absl::StatusOr<TensorFrame> DecodeTensor(const Frame& frame, absl::string_view f
   if (header.shape_size() != 2) {
     return absl::InvalidArgumentError(absl::StrCat(field, ".shape has ", header.shape_size(),
                                                    " dimensions; send [tokens, d_model]"));
-  }
-  if (!header.scales().empty()) {
-    return absl::InvalidArgumentError(absl::StrCat(field, ".scales has ", header.scales().size(),
-                                                   " bytes; leave it empty for this dtype"));
   }
   tensor.rows = header.shape(0);
   tensor.cols = header.shape(1);
@@ -185,6 +200,10 @@ absl::StatusOr<TensorFrame> DecodeTensor(const Frame& frame, absl::string_view f
                      tensor.cols, "] of ", std::string(NameOf(tensor.dtype)), " needs ", bytes));
   }
   tensor.data = std::move(split.field);
+  RETURN_IF_ERROR(CheckScales(tensor, header.scales().size(), field));
+  if (!header.scales().empty()) {
+    tensor.scales = Frame(std::move(*header.mutable_scales()));
+  }
   return tensor;
 }
 
@@ -217,13 +236,15 @@ absl::StatusOr<DType> FromWire(v1::DType dtype, absl::string_view field) {
       return DType::kBF16;
     case v1::DTYPE_F16:
       return DType::kF16;
+    case v1::DTYPE_INT8_BLOCK128:
+      return DType::kI8Block128;
     default:
       break;
   }
   const std::string name =
       v1::DType_IsValid(dtype) ? v1::DType_Name(dtype) : absl::StrCat(static_cast<int>(dtype));
-  return absl::InvalidArgumentError(
-      absl::StrCat(field, " is ", name, "; send DTYPE_F32, DTYPE_BF16 or DTYPE_F16"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      field, " is ", name, "; send DTYPE_F32, DTYPE_BF16, DTYPE_F16 or DTYPE_INT8_BLOCK128"));
 }
 
 v1::DType ToWire(DType dtype) {
@@ -234,6 +255,8 @@ v1::DType ToWire(DType dtype) {
       return v1::DTYPE_BF16;
     case DType::kF16:
       return v1::DTYPE_F16;
+    case DType::kI8Block128:
+      return v1::DTYPE_INT8_BLOCK128;
     default:
       EXPERTMESH_CHECK(IsActivationDType(dtype));
   }
@@ -271,6 +294,7 @@ Frame EncodeTensorMessage(const Message& message, const TensorFrame* tensor) {
   header.set_dtype(ToWire(tensor->dtype));
   header.add_shape(tensor->rows);
   header.add_shape(tensor->cols);
+  header.set_scales(tensor->scales.Flatten());
   std::string tensor_head = header.SerializeAsString();
   AppendTag(kTensorDataField, &tensor_head);
   AppendVarint(tensor->data.size(), &tensor_head);

@@ -21,10 +21,12 @@ namespace expertmesh {
 
 // A matrix of activations inside a frame.
 struct TensorFrame {
-  DType dtype = DType::kF32;  // kF32, kBF16 or kF16.
+  DType dtype = DType::kF32;  // kF32, kBF16, kF16 or kI8Block128.
   uint64_t rows = 0;
   uint64_t cols = 0;
   Frame data;  // rows * cols elements, row-major; may start at any address.
+  // kI8Block128: one float32 per block, row by row (int8_blocks.h). Empty for other types.
+  Frame scales = {};
 };
 
 // A message and the tensor it carries. `message` itself has no tensor set.
@@ -42,9 +44,9 @@ struct TensorMessage {
 // Message is one of the four above; explicitly instantiated for these.
 //
 // INVALID_ARGUMENT when the bytes are no such message. Of the tensor it checks everything that the
-// bytes alone tell: dtype, two dimensions, product of the shape without overflow, byte count;
-// messages name the field, the value and what is accepted. Allocates nothing in proportion to a
-// number that is merely claimed.
+// bytes alone tell: dtype, two dimensions, product of the shape without overflow, byte counts of
+// data and scales; messages name the field, the value and what is accepted. Allocates nothing in
+// proportion to a number that is merely claimed.
 template <typename Message>
 absl::StatusOr<TensorMessage<Message>> DecodeTensorMessage(const Frame& frame);
 
@@ -52,8 +54,9 @@ absl::StatusOr<TensorMessage<Message>> DecodeTensorMessage(const Frame& frame);
 template <typename Message>
 Frame EncodeTensorMessage(const Message& message, const TensorFrame* tensor);
 
-// Between the wire's enum and ours. DTYPE_UNSPECIFIED and types that are no activations give
-// INVALID_ARGUMENT naming `field`.
+// Between the wire's enum and ours. DTYPE_UNSPECIFIED and unknown types give INVALID_ARGUMENT
+// naming `field`. kI8Block128 is among the results: who needs an activation type asks
+// IsActivationDType.
 absl::StatusOr<DType> FromWire(v1::DType dtype, absl::string_view field);
 v1::DType ToWire(DType dtype);
 

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <vector>
+
+#include "common/tensor/int8_blocks.h"
 
 namespace expertmesh {
 namespace {
@@ -51,13 +54,64 @@ class PieceConverter {
   size_t partial_size_ = 0;
 };
 
-}  // namespace
+// The same for blocks of integers, one scale to each; a block may lie across two pieces.
+class BlockConverter {
+ public:
+  BlockConverter(const TensorFrame& tensor, DType to, void* target)
+      : cols_(tensor.cols),
+        to_(to),
+        to_bytes_(BytesOf(to)),
+        target_(static_cast<uint8_t*>(target)),
+        scales_(tensor.scales.size() / sizeof(float)) {
+    tensor.scales.CopyTo(0, tensor.scales.size(), scales_.data());
+  }
 
-uint64_t CopyRows(const TensorFrame& tensor, DType dtype, void* target) {
-  PieceConverter converter(tensor.dtype, dtype, target);
-  for (const Slice& slice : tensor.data.slices()) {
+  void Add(const uint8_t* data, size_t size) {
+    while (size > 0) {
+      const size_t left_of_block = std::min(kInt8Block - column_ % kInt8Block, cols_ - column_);
+      const size_t count = std::min(size, left_of_block);
+      DequantiseBlock(data, scales_[block_], count, to_, target_);
+      data += count;
+      size -= count;
+      target_ += count * to_bytes_;
+      column_ += count;
+      block_ += count == left_of_block ? 1 : 0;
+      column_ = column_ == cols_ ? 0 : column_;
+    }
+  }
+
+ private:
+  const size_t cols_;
+  const DType to_;
+  const size_t to_bytes_;
+  uint8_t* target_;
+  std::vector<float> scales_;
+  // Of the next element.
+  size_t block_ = 0;
+  size_t column_ = 0;
+};
+
+template <typename Converter>
+void AddPieces(const Frame& data, Converter converter) {
+  for (const Slice& slice : data.slices()) {
     converter.Add(slice.data(), slice.size());
   }
+}
+
+}  // namespace
+
+void DecodeRows(const TensorFrame& tensor, DType dtype, void* target) {
+  if (tensor.dtype == dtype) {
+    tensor.data.CopyTo(0, tensor.data.size(), target);
+  } else if (tensor.dtype == DType::kI8Block128) {
+    AddPieces(tensor.data, BlockConverter(tensor, dtype, target));
+  } else {
+    AddPieces(tensor.data, PieceConverter(tensor.dtype, dtype, target));
+  }
+}
+
+uint64_t CopyRows(const TensorFrame& tensor, DType dtype, void* target) {
+  DecodeRows(tensor, dtype, target);
   // On the converted values: conversion keeps NaN and infinity, and makes an infinity of what
   // overflows.
   uint64_t nonfinite = 0;

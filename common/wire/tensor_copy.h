@@ -8,9 +8,12 @@
 
 namespace expertmesh {
 
-// Copies all rows of `tensor` to `target` [rows, cols] of `dtype`, converting on the way. `target`
-// must have room for rows * cols elements. Returns how many rows have a NaN or an infinity after
-// conversion (an F32 value beyond the range of F16 counts).
+// Copies all rows of `tensor` to `target` [rows, cols] of `dtype`, an activation type, converting
+// on the way. `target` must have room for rows * cols elements and be aligned for them.
+void DecodeRows(const TensorFrame& tensor, DType dtype, void* target);
+
+// The same. Returns how many rows have a NaN or an infinity after conversion (an F32 value beyond
+// the range of F16 counts, and so does a scale that is NaN).
 uint64_t CopyRows(const TensorFrame& tensor, DType dtype, void* target);
 
 }  // namespace expertmesh

@@ -96,7 +96,37 @@ TEST_F(BatchAssemblyTest, OneFrameIsABatch) {
     ExpectSame(*outcome.batch, sent);
     EXPECT_EQ(outcome.batch->deadline, absl::InfiniteFuture());
     EXPECT_NE(outcome.batch->hosted->experts[3], nullptr);
+    EXPECT_EQ(outcome.batch->partials_dtype, DType::kF32);
   }
+}
+
+TEST_F(BatchAssemblyTest, Int8IsDecodedWithTheScalesOfItsRow) {
+  TestBatch sent = Random(7, 5, 2);
+  sent.dtype = DType::kI8Block128;
+  for (size_t row = 0; row < sent.rows(); ++row) {
+    // The largest is 127 times a power of two: all of them are exact.
+    sent.hidden_states[row].assign(kDModel, std::ldexp(3.0f, static_cast<int>(row)));
+    sent.hidden_states[row][2] = std::ldexp(-127.0f, static_cast<int>(row));
+  }
+  EXPECT_EQ(assembler_->Add(MakeFrame(sent, 0, 3)).batch, nullptr);
+  const BatchAssembler::Outcome outcome = assembler_->Add(MakeFrame(sent, 3, 2));
+  ASSERT_NE(outcome.batch, nullptr) << outcome.status;
+  ExpectSame(*outcome.batch, sent);
+}
+
+TEST_F(BatchAssemblyTest, PartialsOfAnyTypeCanBeAskedFor) {
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16, DType::kI8Block128}) {
+    const TestBatch sent = Random(7, 5, 2);
+    v1::ComputeRequest message = MakeRequest(sent, 0, 5);
+    message.set_partials_dtype(ToWire(dtype));
+    const BatchAssembler::Outcome outcome = assembler_->Add(MakeFrame(message, 5, kDModel));
+    ASSERT_NE(outcome.batch, nullptr) << outcome.status;
+    EXPECT_EQ(outcome.batch->partials_dtype, dtype);
+  }
+  v1::ComputeRequest message = MakeRequest(Random(7, 5), 0, 5);
+  message.set_partials_dtype(static_cast<v1::DType>(99));
+  ExpectRefused(MakeFrame(message, 5, kDModel), absl::StatusCode::kInvalidArgument,
+                "partials_dtype is 99; send DTYPE_F32, ");
 }
 
 TEST_F(BatchAssemblyTest, FramesOfSeveralBatchesInterleave) {
@@ -174,17 +204,20 @@ TEST_F(BatchAssemblyTest, ExpertsThatAreNotHeldAreNamed) {
 TEST_F(BatchAssemblyTest, WrongTypesAndNonsenseAreAnsweredByBatchId) {
   const TestBatch good = Random(7, 2);
   v1::ComputeRequest message = MakeRequest(good, 0, 2);
-  message.mutable_hidden_states()->set_dtype(v1::DTYPE_INT8_BLOCK128);
+  message.mutable_hidden_states()->set_dtype(v1::DTYPE_UNSPECIFIED);
   message.mutable_hidden_states()->add_shape(2);
   message.mutable_hidden_states()->add_shape(kDModel);
   message.mutable_hidden_states()->set_data(std::string(2 * kDModel, '\0'));
   ExpectRefused(Frame(message.SerializeAsString()), absl::StatusCode::kInvalidArgument,
-                "DTYPE_INT8_BLOCK128");
+                "hidden_states.dtype is DTYPE_UNSPECIFIED");
   // Again, with the same id: a new batch, so a new answer.
   ExpectRefused(Frame(message.SerializeAsString()), absl::StatusCode::kInvalidArgument,
-                "DTYPE_INT8_BLOCK128");
+                "hidden_states.dtype is DTYPE_UNSPECIFIED");
   message.mutable_hidden_states()->set_dtype(v1::DTYPE_F32);
   ExpectRefused(Frame(message.SerializeAsString()), absl::StatusCode::kInvalidArgument, "48");
+  message.mutable_hidden_states()->set_dtype(v1::DTYPE_INT8_BLOCK128);
+  ExpectRefused(Frame(message.SerializeAsString()), absl::StatusCode::kInvalidArgument,
+                "hidden_states.scales has 0 bytes");
   std::string cut = MakeFrame(good, 0, 2).Flatten();
   cut.resize(cut.size() - 3);
   ExpectRefused(Frame(cut), absl::StatusCode::kInvalidArgument, "malformed");
@@ -235,6 +268,15 @@ TEST_F(BatchAssemblyTest, FramesThatDisagreeFailTheirBatch) {
   message.set_total_rows(5);
   ExpectRefused(MakeFrame(message, 2, kDModel), absl::StatusCode::kInvalidArgument,
                 "total_rows is 5");
+  EXPECT_TRUE(assembler_->Add(MakeFrame(batch, 0, 2)).status.ok());
+  message.set_total_rows(4);
+  message.set_partials_dtype(v1::DTYPE_BF16);
+  ExpectRefused(MakeFrame(message, 2, kDModel), absl::StatusCode::kInvalidArgument,
+                "partials_dtype is BF16; batch 7 began with F32");
+  // F32 and nothing said are the same.
+  EXPECT_TRUE(assembler_->Add(MakeFrame(batch, 0, 2)).status.ok());
+  message.set_partials_dtype(v1::DTYPE_F32);
+  EXPECT_NE(assembler_->Add(MakeFrame(message, 2, kDModel)).batch, nullptr);
 }
 
 TEST_F(BatchAssemblyTest, DeadlinesCountFromArrival) {

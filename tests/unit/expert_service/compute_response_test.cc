@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "common/wire/message_codec.h"
+#include "common/wire/tensor_copy.h"
 #include "expertmesh/v1/expert.pb.h"
 
 namespace expertmesh {
@@ -42,6 +43,40 @@ TEST(ComputeResponseTest, ResultsAreCutAndNotCopied) {
     EXPECT_EQ(decoded->message.compute_us(), last ? 22u : 0u);
   }
   EXPECT_EQ(rows, kRows);
+}
+
+TEST(ComputeResponseTest, OtherTypesAreCutByTheirOwnSize) {
+  constexpr size_t kRows = 23;
+  constexpr size_t kCols = 150;
+  const auto values = std::make_shared<std::vector<float>>(kRows * kCols);
+  for (size_t i = 0; i < values->size(); ++i) {
+    // Of 8 bits, so exact in bf16 and f16; the largest of each block is 127: exact in int8.
+    (*values)[i] = i % kCols % 128 == 0 ? -127.0f : static_cast<float>(i % 127);
+  }
+  constexpr size_t kLimit = 2000;
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16, DType::kI8Block128}) {
+    const std::vector<Frame> frames =
+        EncodeResult({9, values->data(), kRows, kCols, values, 11, 22, dtype}, kLimit);
+    // No more frames than it takes.
+    EXPECT_GT(frames.size(), 2u);
+    const size_t row_bytes = dtype == DType::kI8Block128 ? kCols + 8 : kCols * BytesOf(dtype);
+    const size_t rows_per_frame = (kLimit - 128) / row_bytes;
+    EXPECT_EQ(frames.size(), (kRows + rows_per_frame - 1) / rows_per_frame);
+    std::vector<float> all;
+    for (const Frame& frame : frames) {
+      EXPECT_LE(frame.size(), kLimit);
+      v1::ComputeResponse generated;
+      ASSERT_TRUE(generated.ParseFromString(frame.Flatten()));
+      EXPECT_EQ(generated.partials().dtype(), ToWire(dtype));
+      EXPECT_EQ(generated.first_row() * kCols, all.size());
+      const auto decoded = DecodeTensorMessage<v1::ComputeResponse>(frame);
+      ASSERT_TRUE(decoded.ok() && decoded->has_tensor) << decoded->tensor_status;
+      std::vector<float> part(decoded->tensor.rows * kCols);
+      DecodeRows(decoded->tensor, DType::kF32, part.data());
+      all.insert(all.end(), part.begin(), part.end());
+    }
+    EXPECT_EQ(all, *values);
+  }
 }
 
 TEST(ComputeResponseTest, ARowThatIsTooLargeGoesAlone) {

@@ -3,11 +3,12 @@
 #include <prometheus/text_serializer.h>
 
 #include <algorithm>
-#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/wire/message_codec.h"
+#include "common/wire/tensor_copy.h"
+#include "common/wire/tensor_encode.h"
 
 namespace expertmesh {
 namespace {
@@ -32,14 +33,7 @@ class FakePacked final : public PackedExpert {
 
 TensorFrame MakeTensor(DType dtype, uint64_t rows, uint64_t cols,
                        const std::vector<float>& values) {
-  std::string bytes(values.size() * BytesOf(dtype), '\0');
-  ConvertElements(DType::kF32, values.data(), dtype, bytes.data(), values.size());
-  TensorFrame tensor;
-  tensor.dtype = dtype;
-  tensor.rows = rows;
-  tensor.cols = cols;
-  tensor.data = Frame(std::move(bytes));
-  return tensor;
+  return EncodeRows(DType::kF32, values.data(), rows, cols, dtype);
 }
 
 }  // namespace
@@ -221,6 +215,9 @@ v1::ComputeRequest MakeRequest(const TestBatch& batch, size_t first, size_t coun
   request.set_layer(batch.layer);
   request.set_total_rows(static_cast<uint32_t>(batch.rows()));
   request.set_first_row(static_cast<uint32_t>(first));
+  if (batch.partials_dtype != DType::kF32) {
+    request.set_partials_dtype(ToWire(batch.partials_dtype));
+  }
   if (batch.has_timeout) {
     request.set_timeout_us(batch.timeout_us);
   }
@@ -293,10 +290,10 @@ absl::Status FakeSink::Send(Frame frame) {
   }
   answer.malformed |= !answer.status.ok() || !decoded->has_tensor ||
                       message.first_row() * kDModel != answer.partials.size();
-  const std::string bytes = decoded->tensor.data.Flatten();
   const size_t old = answer.partials.size();
-  answer.partials.resize(old + bytes.size() / sizeof(float));
-  std::memcpy(answer.partials.data() + old, bytes.data(), bytes.size());
+  answer.partials.resize(old + decoded->tensor.rows * decoded->tensor.cols);
+  DecodeRows(decoded->tensor, DType::kF32, answer.partials.data() + old);
+  answer.dtype = decoded->tensor.dtype;
   answer.queue_us = message.queue_us();
   answer.compute_us = message.compute_us();
   return absl::OkStatus();

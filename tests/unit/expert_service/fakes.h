@@ -111,6 +111,7 @@ struct TestBatch {
   std::vector<std::vector<float>> weights;
   std::vector<std::vector<float>> hidden_states;  // Per row, [kDModel].
   DType dtype = DType::kF32;
+  DType partials_dtype = DType::kF32;  // Left out of the message when it is kF32.
   bool has_timeout = false;
   int64_t timeout_us = 0;
 
@@ -137,7 +138,8 @@ class FakeSink final : public FrameSink {
  public:
   struct Answer {
     absl::Status status;
-    std::vector<float> partials;
+    std::vector<float> partials;  // Decoded.
+    DType dtype = DType::kF32;    // As they came.
     size_t frames = 0;
     uint64_t queue_us = 0;
     uint64_t compute_us = 0;

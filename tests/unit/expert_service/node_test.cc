@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <thread>
@@ -323,6 +324,58 @@ TEST_F(NodeTest, ComputesInBF16WhenTheBackendDoes) {
     batch.dtype = dtype;
     Send(stream.get(), batch, 2);
     ExpectRight(sink.get(), batch);
+  }
+}
+
+TEST_F(NodeTest, PartialsComeInTheTypeThatWasAskedFor) {
+  LoadAll();
+  const auto sink = std::make_shared<FakeSink>();
+  const std::unique_ptr<StreamHandler> stream = node_->OpenCompute(sink);
+  uint64_t id = 0;
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16, DType::kI8Block128}) {
+    TestBatch batch = Random(++id, 9);
+    batch.partials_dtype = dtype;
+    Send(stream.get(), batch, 4);
+    const FakeSink::Answer answer = sink->Await(id, 9);
+    ASSERT_TRUE(answer.status.ok()) << answer.status;
+    EXPECT_EQ(answer.dtype, dtype);
+    const std::vector<float> expected = Expected(batch);
+    ASSERT_EQ(answer.partials.size(), expected.size());
+    for (size_t i = 0; i < expected.size(); ++i) {
+      const auto row = expected.begin() + static_cast<ptrdiff_t>(i / kDModel * kDModel);
+      const float largest = *std::max_element(row, row + kDModel);  // None is negative.
+      // Half a unit in the last place of 8 and 11 bits, half of a scale.
+      const float bound = dtype == DType::kBF16         ? expected[i] * 0x1p-8f
+                          : dtype == DType::kF16        ? expected[i] * 0x1p-11f
+                          : dtype == DType::kI8Block128 ? largest / 127.0f * 0.50002f
+                                                        : 0.0f;
+      EXPECT_LE(std::abs(answer.partials[i] - expected[i]), bound) << NameOf(dtype);
+    }
+  }
+  // One row of each batch whose partials could change.
+  EXPECT_EQ(Metric("wire_relative_error_count{direction=\"partials\",layer=\"1\"}"), "3");
+  EXPECT_EQ(Metric("wire_relative_error_bucket{direction=\"partials\",layer=\"1\",le=\"0.01\"}"),
+            "3");
+}
+
+TEST_F(NodeTest, ARowOfPartialsHasTheSameBitsInAnyCompany) {
+  LoadAll();
+  const auto sink = std::make_shared<FakeSink>();
+  const std::unique_ptr<StreamHandler> stream = node_->OpenCompute(sink);
+  TestBatch together = Random(1, 9);
+  together.partials_dtype = DType::kI8Block128;
+  Send(stream.get(), together, 4);
+  const std::vector<float> all = sink->Await(1, 9).partials;
+  for (size_t row = 0; row < 9; ++row) {
+    TestBatch alone;
+    alone.batch_id = 10 + row;
+    alone.partials_dtype = DType::kI8Block128;
+    alone.experts = {together.experts[row]};
+    alone.weights = {together.weights[row]};
+    alone.hidden_states = {together.hidden_states[row]};
+    Send(stream.get(), alone);
+    const auto begin = all.begin() + static_cast<ptrdiff_t>(row * kDModel);
+    EXPECT_EQ(sink->Await(alone.batch_id, 1).partials, std::vector<float>(begin, begin + kDModel));
   }
 }
 

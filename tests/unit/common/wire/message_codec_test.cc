@@ -5,6 +5,8 @@
 #include <google/protobuf/util/message_differencer.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
 #include <random>
 #include <string>
 #include <vector>
@@ -53,14 +55,23 @@ v1::ComputeRequest RandomRequest(std::mt19937* random) {
     (*request.mutable_extensions())["acme.token_ids"].set_raw(std::string(number(20), '\1'));
   }
   if (number(5) != 0) {
-    const uint32_t cols = 1 + number(40);
+    const uint32_t cols = 1 + number(number(4) == 0 ? 400 : 40);
     v1::Tensor& tensor = *request.mutable_hidden_states();
-    const v1::DType dtypes[] = {v1::DTYPE_F32, v1::DTYPE_BF16, v1::DTYPE_F16};
-    tensor.set_dtype(dtypes[number(3)]);
+    const v1::DType dtypes[] = {v1::DTYPE_F32, v1::DTYPE_BF16, v1::DTYPE_F16,
+                                v1::DTYPE_INT8_BLOCK128};
+    const uint32_t dtype = number(4);
+    tensor.set_dtype(dtypes[dtype]);
     tensor.add_shape(rows);
     tensor.add_shape(cols);
+    const size_t widths[] = {4, 2, 2, 1};
     std::string& data = *tensor.mutable_data();
-    data.resize(size_t{rows} * cols * (tensor.dtype() == v1::DTYPE_F32 ? 4 : 2));
+    data.resize(size_t{rows} * cols * widths[dtype]);
+    if (tensor.dtype() == v1::DTYPE_INT8_BLOCK128) {
+      tensor.mutable_scales()->resize(rows * ((cols + 127) / 128) * 4);
+      for (char& byte : *tensor.mutable_scales()) {
+        byte = static_cast<char>((*random)());
+      }
+    }
     for (char& byte : data) {
       byte = static_cast<char>((*random)());
     }
@@ -84,6 +95,7 @@ TEST(MessageCodecTest, ReadsWhatGeneratedCodeWritesHoweverItIsCut) {
       EXPECT_EQ(decoded->tensor.rows, expected.hidden_states().shape(0));
       EXPECT_EQ(decoded->tensor.cols, expected.hidden_states().shape(1));
       EXPECT_EQ(decoded->tensor.data.Flatten(), expected.hidden_states().data());
+      EXPECT_EQ(decoded->tensor.scales.Flatten(), expected.hidden_states().scales());
     }
   }
 }
@@ -224,6 +236,90 @@ TEST_F(BadTensorTest, ScalesWithoutBlocks) {
   v1::Tensor tensor = Valid();
   tensor.set_scales("1234");
   EXPECT_THAT(ErrorOf(tensor), HasSubstr("hidden_states.scales has 4 bytes"));
+}
+
+class BadScalesTest : public BadTensorTest {
+ protected:
+  // [3, 130]: two blocks to a row.
+  static v1::Tensor Valid() {
+    v1::Tensor tensor;
+    tensor.set_dtype(v1::DTYPE_INT8_BLOCK128);
+    tensor.add_shape(3);
+    tensor.add_shape(130);
+    tensor.set_data(std::string(390, '\1'));
+    tensor.set_scales(std::string(24, '\0'));
+    return tensor;
+  }
+};
+
+TEST_F(BadScalesTest, OneForEachBlockOfARow) {
+  v1::ForwardRequest request;
+  *request.mutable_hidden_states() = Valid();
+  EXPECT_TRUE(DecodeTensorMessage<v1::ForwardRequest>(Frame(request.SerializeAsString()))
+                  ->tensor_status.ok());
+  // None, one too few, one too many, part of one, and as many as blocks of all values together.
+  for (const size_t bytes : {0, 20, 28, 23, 16}) {
+    v1::Tensor tensor = Valid();
+    tensor.set_scales(std::string(bytes, '\0'));
+    EXPECT_THAT(ErrorOf(tensor),
+                AllOf(HasSubstr("hidden_states.scales has " + std::to_string(bytes) + " bytes"),
+                      HasSubstr("[3, 130]"), HasSubstr("needs 24")));
+  }
+}
+
+TEST_F(BadScalesTest, ClaimedShapes) {
+  v1::Tensor tensor = Valid();
+  tensor.set_shape(0, uint64_t{1} << 40);
+  EXPECT_THAT(ErrorOf(tensor), HasSubstr("hidden_states.data has 390 bytes"));
+  tensor.set_shape(1, uint64_t{1} << 24);
+  EXPECT_THAT(ErrorOf(tensor), HasSubstr("overflows"));
+  // Rows of nothing, however many, have no scales.
+  tensor.set_shape(0, std::numeric_limits<uint64_t>::max());
+  tensor.set_shape(1, 0);
+  tensor.clear_data();
+  EXPECT_THAT(ErrorOf(tensor), HasSubstr("needs 0"));
+}
+
+TEST(TensorCopyTest, Int8BlocksLieAcrossSlices) {
+  constexpr size_t kRows = 3;
+  constexpr size_t kCols = 300;  // Blocks of 128, 128 and 44.
+  std::mt19937 random(4);
+  std::string data(kRows * kCols, '\0');
+  for (char& byte : data) {
+    byte = static_cast<char>(random());
+  }
+  std::vector<float> scales;
+  for (int i = 0; i < 9; ++i) {
+    scales.push_back(std::ldexp(1.0f, i - 4));
+  }
+  const std::string scale_bytes(reinterpret_cast<const char*>(scales.data()), 36);
+  for (const size_t longest : {1, 7, 127, 128, 129, 1000}) {
+    const TensorFrame tensor{DType::kI8Block128, kRows, kCols, CutAtRandom(data, &random, longest),
+                             CutAtRandom(scale_bytes, &random, 5)};
+    std::vector<float> copied(kRows * kCols);
+    EXPECT_EQ(CopyRows(tensor, DType::kF32, copied.data()), 0u);
+    for (size_t i = 0; i < copied.size(); ++i) {
+      // Scales are powers of two: exact.
+      const float scale = std::ldexp(1.0f, static_cast<int>(i / kCols * 3 + i % kCols / 128) - 4);
+      EXPECT_EQ(copied[i], scale * static_cast<int8_t>(data[i])) << i;
+    }
+    std::vector<uint16_t> narrow(copied.size());
+    CopyRows(tensor, DType::kBF16, narrow.data());
+    for (size_t i = 0; i < copied.size(); ++i) {
+      EXPECT_EQ(narrow[i], BF16FromFloat(copied[i]));
+    }
+  }
+}
+
+TEST(TensorCopyTest, CountsRowsWithAScaleThatIsNotFinite) {
+  std::vector<float> scales = {1.0f, std::numeric_limits<float>::quiet_NaN(), 1.0f,
+                               std::numeric_limits<float>::infinity()};
+  TensorFrame tensor{DType::kI8Block128, 4, 2, Frame(std::string(8, '\1'))};
+  tensor.scales = Frame(std::string(reinterpret_cast<const char*>(scales.data()), 16));
+  std::vector<float> copied(8);
+  EXPECT_EQ(CopyRows(tensor, DType::kF32, copied.data()), 2u);
+  EXPECT_TRUE(std::isnan(copied[2]) && std::isnan(copied[3]));
+  EXPECT_EQ(copied[4], 1.0f);
 }
 
 TEST(TensorCopyTest, ConvertsElementsThatLieAcrossSlices) {

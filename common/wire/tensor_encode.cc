@@ -1,0 +1,89 @@
+#include "common/wire/tensor_encode.h"
+
+#include <cmath>
+#include <memory>
+#include <vector>
+
+#include "common/tensor/aligned_buffer.h"
+#include "common/tensor/int8_blocks.h"
+#include "common/wire/tensor_copy.h"
+
+namespace expertmesh {
+namespace {
+
+Slice Share(const std::shared_ptr<AlignedBuffer>& buffer) {
+  return Slice(buffer->data(), buffer->size(), buffer);
+}
+
+// `row_of(i)`: where row i of the result is.
+template <typename RowOf>
+TensorFrame Encode(DType from, size_t rows, size_t cols, DType to, RowOf row_of) {
+  TensorFrame tensor{to, rows, cols, {}};
+  const size_t row_bytes = cols * BytesOf(to);
+  const auto data = std::make_shared<AlignedBuffer>(rows * row_bytes);
+  if (to != DType::kI8Block128) {
+    for (size_t row = 0; row < rows; ++row) {
+      ConvertElements(from, row_of(row), to, data->data() + row * row_bytes, cols);
+    }
+    tensor.data.Append(Share(data));
+    return tensor;
+  }
+  const size_t blocks = Int8Blocks(cols);
+  const auto scales = std::make_shared<AlignedBuffer>(rows * blocks * sizeof(float));
+  for (size_t row = 0; row < rows; ++row) {
+    QuantiseRow(from, row_of(row), cols, data->as<int8_t>() + row * row_bytes,
+                scales->as<float>() + row * blocks);
+  }
+  tensor.data.Append(Share(data));
+  tensor.scales.Append(Share(scales));
+  return tensor;
+}
+
+}  // namespace
+
+uint64_t WireRowBytes(DType dtype, uint64_t cols) {
+  const uint64_t scales = dtype == DType::kI8Block128 ? Int8Blocks(cols) * sizeof(float) : 0;
+  return cols * BytesOf(dtype) + scales;
+}
+
+TensorFrame EncodeRows(DType from, const void* matrix, absl::Span<const uint32_t> rows, size_t cols,
+                       DType to) {
+  const auto* const bytes = static_cast<const uint8_t*>(matrix);
+  const size_t row_bytes = cols * BytesOf(from);
+  return Encode(from, rows.size(), cols, to,
+                [&](size_t row) { return bytes + rows[row] * row_bytes; });
+}
+
+TensorFrame EncodeRows(DType from, const void* matrix, size_t rows, size_t cols, DType to) {
+  const auto* const bytes = static_cast<const uint8_t*>(matrix);
+  const size_t row_bytes = cols * BytesOf(from);
+  return Encode(from, rows, cols, to, [&](size_t row) { return bytes + row * row_bytes; });
+}
+
+TensorFrame RowsOf(const TensorFrame& tensor, uint64_t first, uint64_t count) {
+  TensorFrame part{tensor.dtype, count, tensor.cols, {}};
+  const uint64_t data = tensor.cols * BytesOf(tensor.dtype);
+  const uint64_t scales = WireRowBytes(tensor.dtype, tensor.cols) - data;
+  part.data = tensor.data.Sub(first * data, count * data);
+  part.scales = tensor.scales.Sub(first * scales, count * scales);
+  return part;
+}
+
+bool IsLossy(DType from, DType to) { return from != to && to != DType::kF32; }
+
+double EncodingError(DType from, const void* row, size_t cols, DType to) {
+  std::vector<float> before(cols);
+  std::vector<float> after(cols);
+  ConvertElements(from, row, DType::kF32, before.data(), cols);
+  DecodeRows(EncodeRows(from, row, 1, cols, to), DType::kF32, after.data());
+  double difference = 0.0;
+  double norm = 0.0;
+  for (size_t i = 0; i < cols; ++i) {
+    const double change = static_cast<double>(after[i]) - before[i];
+    difference += change * change;
+    norm += static_cast<double>(before[i]) * before[i];
+  }
+  return norm == 0.0 ? 0.0 : std::sqrt(difference / norm);
+}
+
+}  // namespace expertmesh

@@ -1,0 +1,38 @@
+// The way out: rows of a matrix in the type that a link carries. What a row becomes depends on that
+// row alone, so its bits are the same in any batch.
+#ifndef EXPERTMESH_COMMON_WIRE_TENSOR_ENCODE_H_
+#define EXPERTMESH_COMMON_WIRE_TENSOR_ENCODE_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/types/span.h"
+#include "common/tensor/dtype.h"
+#include "common/wire/message_codec.h"
+
+namespace expertmesh {
+
+// Bytes of a row of `cols` elements of a type of the wire, scales included.
+uint64_t WireRowBytes(DType dtype, uint64_t cols);
+
+// Rows `rows`, in this order, of `matrix` [.., cols] of `from`, an activation type: gathered and
+// converted to `to` (any type of the wire) in one step, into memory of the result's own.
+TensorFrame EncodeRows(DType from, const void* matrix, absl::Span<const uint32_t> rows, size_t cols,
+                       DType to);
+
+// All of `matrix` [rows, cols].
+TensorFrame EncodeRows(DType from, const void* matrix, size_t rows, size_t cols, DType to);
+
+// Rows [first, first + count), sharing the bytes.
+TensorFrame RowsOf(const TensorFrame& tensor, uint64_t first, uint64_t count);
+
+// Whether a value of `from` may change on its way as `to`.
+bool IsLossy(DType from, DType to);
+
+// What a row [cols] of `from` loses on its way as `to`: |decoded - x| / |x|, Euclidean norms. 0 for
+// a row of zeros; not finite when something in the row is not, or is no longer.
+double EncodingError(DType from, const void* row, size_t cols, DType to);
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_COMMON_WIRE_TENSOR_ENCODE_H_
