@@ -1,7 +1,6 @@
 #include "router_service/batch_run.h"
 
 #include <algorithm>
-#include <cstring>
 #include <map>
 #include <numeric>
 #include <set>
@@ -11,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "common/base/check.h"
 #include "common/wire/tensor_copy.h"
+#include "common/wire/tensor_encode.h"
 
 namespace expertmesh {
 namespace {
@@ -219,22 +219,40 @@ void BatchRun::Send(NodePlan plan, const std::shared_ptr<const Placement>& place
   const uint64_t node_limit = link->MaxFrameBytes();
   const uint64_t limit = node_limit == 0 ? environment_->max_frame_bytes
                                          : std::min(environment_->max_frame_bytes, node_limit);
+  const WireEncoding encoding = link->encoding();
+  batch.partials_dtype = encoding.partials;
   const uint64_t batch_id = link->NextBatchId();
-  link->Send(batch_id, part->batch, EncodeFrames(batch.plan, batch_id, placement->epoch(), limit));
+  link->Send(batch_id, part->batch,
+             EncodeFrames(batch.plan, batch_id, placement->epoch(), encoding, limit));
+}
+
+TensorFrame BatchRun::EncodeHiddenStates(const NodePlan& plan, uint64_t batch_id,
+                                         DType dtype) const {
+  const DType activation = environment_->activation_dtype;
+  const size_t d_model = environment_->d_model;
+  const size_t rows = plan.rows.size();
+  if (IsLossy(activation, dtype)) {
+    // Of one row: cheap, and over many batches each place has its turn.
+    const size_t row = plan.rows[batch_id % rows];
+    environment_->metrics->hidden_states_error.Observe(
+        layer_->description.layer,
+        EncodingError(activation, hidden_states_->data() + row * d_model * BytesOf(activation),
+                      d_model, dtype));
+  }
+  if (dtype != activation || rows != rows_) {
+    return EncodeRows(activation, hidden_states_->data(), plan.rows, d_model, dtype);
+  }
+  // A node that gets every row is sent the matrix as it is.
+  TensorFrame tensor{dtype, rows, d_model, {}};
+  tensor.data.Append(Slice(hidden_states_->data(), hidden_states_->size(), hidden_states_));
+  return tensor;
 }
 
 std::vector<Frame> BatchRun::EncodeFrames(const NodePlan& plan, uint64_t batch_id, uint64_t epoch,
-                                          uint64_t frame_limit) const {
-  const size_t row_bytes = environment_->d_model * BytesOf(environment_->activation_dtype);
+                                          WireEncoding encoding, uint64_t frame_limit) const {
+  const TensorFrame rows = EncodeHiddenStates(plan, batch_id, encoding.hidden_states);
+  const size_t row_bytes = WireRowBytes(encoding.hidden_states, environment_->d_model);
   const uint32_t total = static_cast<uint32_t>(plan.rows.size());
-  std::shared_ptr<AlignedBuffer> rows = hidden_states_;
-  if (total != rows_) {  // A node that gets every row is sent the matrix as it is.
-    rows = std::make_shared<AlignedBuffer>(total * row_bytes);
-    for (uint32_t i = 0; i < total; ++i) {
-      std::memcpy(rows->data() + i * row_bytes, hidden_states_->data() + plan.rows[i] * row_bytes,
-                  row_bytes);
-    }
-  }
   // An assignment takes up to 5 bytes of id and 4 of weight, a row up to 5 more for its count.
   uint64_t most = 0;
   for (uint32_t row = 0; row < total; ++row) {
@@ -254,6 +272,7 @@ std::vector<Frame> BatchRun::EncodeFrames(const NodePlan& plan, uint64_t batch_i
     request.set_epoch(epoch);
     request.set_total_rows(total);
     request.set_first_row(begin);
+    request.set_partials_dtype(ToWire(encoding.partials));
     if (deadline != absl::InfiniteFuture()) {
       request.set_timeout_us(absl::ToInt64Microseconds(deadline - environment_->clock->Now()));
     }
@@ -271,11 +290,7 @@ std::vector<Frame> BatchRun::EncodeFrames(const NodePlan& plan, uint64_t batch_i
                                       plan.expert_ids.begin() + last);
     request.mutable_expert_weights()->Add(plan.expert_weights.begin() + first,
                                           plan.expert_weights.begin() + last);
-    TensorFrame tensor;
-    tensor.dtype = environment_->activation_dtype;
-    tensor.rows = end - begin;
-    tensor.cols = environment_->d_model;
-    tensor.data.Append(Slice(rows->data() + begin * row_bytes, (end - begin) * row_bytes, rows));
+    const TensorFrame tensor = RowsOf(rows, begin, end - begin);
     frames.push_back(EncodeTensorMessage(request, &tensor));
   }
   return frames;

@@ -104,8 +104,10 @@ class BatchRun : public std::enable_shared_from_this<BatchRun> {
   void Dispatch(BatchPlan plan, const std::shared_ptr<const Placement>& placement,
                 const Part* replaces);
   void Send(NodePlan plan, const std::shared_ptr<const Placement>& placement, const Part* replaces);
+  // The plan's rows as `dtype`: gathered and converted in one step, once for all frames.
+  TensorFrame EncodeHiddenStates(const NodePlan& plan, uint64_t batch_id, DType dtype) const;
   std::vector<Frame> EncodeFrames(const NodePlan& plan, uint64_t batch_id, uint64_t epoch,
-                                  uint64_t frame_limit) const;
+                                  WireEncoding encoding, uint64_t frame_limit) const;
   void OnPartDone(const std::shared_ptr<Part>& part, const absl::Status& status, bool lost);
   // Leaves the nodes that may be asked again for what `part` had.
   static void Narrow(const Part& part, ExpertReplicas* replicas);

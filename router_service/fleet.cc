@@ -24,10 +24,11 @@ size_t CountMissing(const Placement& placement) {
 
 }  // namespace
 
-Fleet::Fleet(const ModelDescription* model, std::string fingerprint, Transport* transport,
-             TimerQueue* timers, Clock* clock)
+Fleet::Fleet(const ModelDescription* model, std::string fingerprint, WireEncodings encodings,
+             Transport* transport, TimerQueue* timers, Clock* clock)
     : model_(model),
       fingerprint_(std::move(fingerprint)),
+      encodings_(std::move(encodings)),
       transport_(transport),
       timers_(timers),
       clock_(clock),
@@ -68,7 +69,9 @@ void Fleet::SetAddresses(const std::vector<std::string>& addresses) {
       }
       std::shared_ptr<NodeLink>& node = nodes_[it->second];
       if (node == nullptr) {
-        node = std::make_shared<NodeLink>(it->second, address, fingerprint_, [this] { Rebuild(); });
+        const WireEncoding encoding = encodings_.For(address);
+        node = std::make_shared<NodeLink>(it->second, address, fingerprint_, encoding,
+                                          [this] { Rebuild(); });
         to_connect.push_back(node);
       }
     }
@@ -89,6 +92,9 @@ void Fleet::SetAddresses(const std::vector<std::string>& addresses) {
     Rebuild();
   }
   for (const std::shared_ptr<NodeLink>& node : to_connect) {
+    spdlog::info("node {}: hidden states go as {}, partials come as {}", node->address(),
+                 std::string(EncodingName(node->encoding().hidden_states)),
+                 std::string(EncodingName(node->encoding().partials)));
     node->Connect(transport_);
   }
 }

@@ -19,6 +19,7 @@
 #include "common/transport/transport.h"
 #include "router_service/node_link.h"
 #include "router_service/placement.h"
+#include "router_service/wire_encoding.h"
 
 namespace expertmesh {
 
@@ -27,8 +28,8 @@ namespace expertmesh {
 class Fleet {
  public:
   // All pointers must outlive the fleet.
-  Fleet(const ModelDescription* model, std::string fingerprint, Transport* transport,
-        TimerQueue* timers, Clock* clock);
+  Fleet(const ModelDescription* model, std::string fingerprint, WireEncodings encodings,
+        Transport* transport, TimerQueue* timers, Clock* clock);
   // Closes.
   ~Fleet();
   Fleet(const Fleet&) = delete;
@@ -68,6 +69,7 @@ class Fleet {
 
   const ModelDescription* const model_;
   const std::string fingerprint_;
+  const WireEncodings encodings_;
   Transport* const transport_;
   TimerQueue* const timers_;
   Clock* const clock_;

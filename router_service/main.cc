@@ -42,6 +42,10 @@ ABSL_FLAG(std::string, tie_order, "lowest-index",
 ABSL_FLAG(std::string, routing, "",
           "Routing options that replace the checkpoint's in every layer, one JSON object, such as "
           "'{\"capacity_factor\": 1.25}'; see README.md, Routers");
+ABSL_FLAG(std::string, wire_hidden_states, "auto",
+          "Type of hidden states on the way to nodes: auto (as --compute-dtype), f32, bf16, f16 or "
+          "int8; exceptions by address, such as auto,10.0.0.7:50061=int8");
+ABSL_FLAG(std::string, wire_partials, "auto", "The same for partials on the way back");
 ABSL_FLAG(int, threads, 0, "Threads for routing and for shared experts; 0: one per core");
 ABSL_FLAG(uint64_t, inline_tokens, 4,
           "Batches of at most so many tokens are routed and summed on the network thread: quicker "
@@ -103,6 +107,8 @@ absl::StatusOr<RouterOptions> OptionsFromFlags() {
   options.batcher.max_queue_tokens = absl::GetFlag(FLAGS_max_queue_tokens);
   options.max_tokens_in_flight = absl::GetFlag(FLAGS_max_tokens_in_flight);
   options.max_message_bytes = absl::GetFlag(FLAGS_max_message_bytes);
+  options.wire_hidden_states = absl::GetFlag(FLAGS_wire_hidden_states);
+  options.wire_partials = absl::GetFlag(FLAGS_wire_partials);
   options.max_frame_bytes = absl::GetFlag(FLAGS_max_frame_bytes);
   options.max_attempts = absl::GetFlag(FLAGS_max_attempts);
   options.inline_tokens = absl::GetFlag(FLAGS_inline_tokens);

@@ -47,6 +47,9 @@ RouterMetrics::RouterMetrics(prometheus::Registry& registry)
                 .Name("expertmesh_router_nodes")
                 .Help("Nodes by state of their link")
                 .Register(registry)),
+      hidden_states_error(registry, "expertmesh_router_wire_relative_error",
+                          "Relative change of a row by its encoding, of one row in each batch",
+                          {{"direction", "hidden_states"}}, RelativeErrorBuckets()),
       requests_(prometheus::BuildCounter()
                     .Name("expertmesh_router_requests_total")
                     .Help("Requests answered, by status code")

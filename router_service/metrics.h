@@ -11,6 +11,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "common/telemetry/layer_histograms.h"
 
 namespace expertmesh {
 
@@ -37,6 +38,10 @@ class RouterMetrics {
   prometheus::Gauge& epoch;
   prometheus::Gauge& missing_experts;
   prometheus::Family<prometheus::Gauge>& nodes;
+  // expertmesh_router_wire_relative_error{layer,direction="hidden_states"}: EncodingError of one
+  // row of each batch to a node, where the link's type is narrower than the rows'. The way back is
+  // measured where it is encoded: expertmesh_expert_wire_relative_error.
+  LayerHistograms hidden_states_error;
 
  private:
   prometheus::Family<prometheus::Counter>& requests_;

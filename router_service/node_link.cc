@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/wire/tensor_copy.h"
 
 namespace expertmesh {
 namespace {
@@ -13,14 +14,15 @@ namespace {
 absl::Status CheckPartials(const NodeBatch& batch,
                            const TensorMessage<v1::ComputeResponse>& answer) {
   const uint64_t rows = answer.tensor.rows;
-  if (!answer.has_tensor || answer.tensor.dtype != DType::kF32 ||
+  if (!answer.has_tensor || answer.tensor.dtype != batch.partials_dtype ||
       answer.tensor.cols != batch.d_model || rows == 0 ||
       answer.message.first_row() != batch.received ||
       rows > batch.plan.rows.size() - batch.received) {
-    return absl::InternalError(absl::StrCat("partials are rows ", answer.message.first_row(), " + ",
-                                            rows, " of ", answer.tensor.cols,
-                                            "; expected F32 rows from ", batch.received, " of ",
-                                            batch.plan.rows.size(), ", d_model ", batch.d_model));
+    return absl::InternalError(
+        absl::StrCat("partials are rows ", answer.message.first_row(), " + ", rows, " of ",
+                     answer.tensor.cols, ", ", NameOf(answer.tensor.dtype), "; expected ",
+                     NameOf(batch.partials_dtype), " rows from ", batch.received, " of ",
+                     batch.plan.rows.size(), ", d_model ", batch.d_model));
   }
   return absl::OkStatus();
 }
@@ -40,10 +42,11 @@ void Finish(NodeBatch& batch, const absl::Status& status, bool lost) {
 }  // namespace
 
 NodeLink::NodeLink(NodeIndex index, std::string address, std::string fingerprint,
-                   std::function<void()> on_change)
+                   WireEncoding encoding, std::function<void()> on_change)
     : index_(index),
       address_(std::move(address)),
       fingerprint_(std::move(fingerprint)),
+      encoding_(encoding),
       on_change_(std::move(on_change)) {}
 
 NodeLink::~NodeLink() { Close(); }
@@ -195,6 +198,8 @@ v1::TopologyNode NodeLink::ToProto() const {
   node.set_batches_in_flight(static_cast<uint32_t>(in_flight_.size()));
   node.set_rows_in_flight(rows_in_flight_);
   node.set_disconnects(disconnects_);
+  node.set_hidden_states_dtype(ToWire(encoding_.hidden_states));
+  node.set_partials_dtype(ToWire(encoding_.partials));
   return node;
 }
 
@@ -249,8 +254,7 @@ void NodeLink::OnFrame(Frame frame) {
   }
   if (status.ok()) {
     const size_t row_bytes = size_t{batch->d_model} * sizeof(float);
-    answer->tensor.data.CopyTo(0, answer->tensor.data.size(),
-                               batch->partials.data() + batch->received * row_bytes);
+    DecodeRows(answer->tensor, DType::kF32, batch->partials.data() + batch->received * row_bytes);
     batch->received += static_cast<uint32_t>(answer->tensor.rows);
     if (batch->received < batch->plan.rows.size()) {
       return;

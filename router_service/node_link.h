@@ -19,6 +19,7 @@
 #include "expertmesh/v1/control.pb.h"
 #include "expertmesh/v1/expert.pb.h"
 #include "router_service/planner.h"
+#include "router_service/wire_encoding.h"
 
 namespace expertmesh {
 
@@ -26,6 +27,8 @@ namespace expertmesh {
 struct NodeBatch {
   uint32_t layer = 0;
   uint32_t d_model = 0;
+  // Type in which they come.
+  DType partials_dtype = DType::kF32;
   NodePlan plan;
   // [plan.rows.size(), d_model] float32; complete when the batch is done without error.
   AlignedBuffer partials;
@@ -45,7 +48,7 @@ class NodeLink final : public NodeObserver {
   // `on_change` is called, without locks held, whenever what ToProto() or Offer() say may have
   // changed (not for load). `fingerprint`: of the router's model; a node with another one is
   // refused.
-  NodeLink(NodeIndex index, std::string address, std::string fingerprint,
+  NodeLink(NodeIndex index, std::string address, std::string fingerprint, WireEncoding encoding,
            std::function<void()> on_change);
   ~NodeLink() override;
 
@@ -57,6 +60,8 @@ class NodeLink final : public NodeObserver {
 
   NodeIndex index() const { return index_; }
   const std::string& address() const { return address_; }
+  // The types that rows have on this link.
+  WireEncoding encoding() const { return encoding_; }
 
   // Sends the frames of `batch` (encoded with the batch_id that NextBatchId gave). On failure
   // `done` has been or will be called just as when the node fails later.
@@ -96,6 +101,7 @@ class NodeLink final : public NodeObserver {
   const NodeIndex index_;
   const std::string address_;
   const std::string fingerprint_;
+  const WireEncoding encoding_;
   const std::function<void()> on_change_;
 
   mutable absl::Mutex mutex_;

@@ -35,8 +35,11 @@ absl::StatusOr<std::unique_ptr<Router>> Router::Create(
   }
   auto router = std::unique_ptr<Router>(
       new Router(options, std::move(checkpoint), std::move(backend), clock, registry));
+  ASSIGN_OR_RETURN(WireEncodings encodings,
+                   WireEncodings::Parse(options.wire_hidden_states, options.wire_partials,
+                                        router->backend_->compute_dtype()));
   RETURN_IF_ERROR(router->LoadLayers());
-  router->StartFleet(transport);
+  router->StartFleet(transport, std::move(encodings));
   return router;
 }
 
@@ -91,11 +94,11 @@ absl::Status Router::LoadShared(const GateWeights& gate, LayerRuntime* layer) co
   return absl::OkStatus();
 }
 
-void Router::StartFleet(Transport* transport) {
+void Router::StartFleet(Transport* transport, WireEncodings encodings) {
   pool_ = std::make_unique<ThreadPool>(options_.threads > 0 ? options_.threads : AvailableCores());
   timers_ = std::make_unique<TimerQueue>(clock_);
-  fleet_ = std::make_unique<Fleet>(&checkpoint_->model(), checkpoint_->fingerprint(), transport,
-                                   timers_.get(), clock_);
+  fleet_ = std::make_unique<Fleet>(&checkpoint_->model(), checkpoint_->fingerprint(),
+                                   std::move(encodings), transport, timers_.get(), clock_);
   environment_.fleet = fleet_.get();
   environment_.pool = pool_.get();
   environment_.clock = clock_;

@@ -49,6 +49,9 @@ struct RouterOptions {
   absl::Duration max_request_time = absl::Seconds(60);
   // Largest message accepted; told to clients.
   uint64_t max_message_bytes = 256ull << 20;
+  // Types of rows on the links to nodes, see WireEncodings::Parse.
+  std::string wire_hidden_states = "auto";
+  std::string wire_partials = "auto";
   // Frames to nodes are cut to about this size.
   uint64_t max_frame_bytes = 1 << 20;
   // Nodes tried for one assignment, the first included. At least 1.
@@ -101,7 +104,7 @@ class Router {
   // The routing options in force for a layer of the checkpoint.
   absl::StatusOr<RoutingOptions> RoutingOf(const MoeLayerDescription& layer) const;
   absl::Status LoadShared(const GateWeights& gate, LayerRuntime* layer) const;
-  void StartFleet(Transport* transport);
+  void StartFleet(Transport* transport, WireEncodings encodings);
   absl::StatusOr<ForwardJobPtr> Accept(const Frame& request, absl::Time arrival,
                                        absl::Time rpc_deadline, Respond* respond,
                                        uint64_t* request_id);

@@ -18,6 +18,8 @@
 #include "common/base/check.h"
 #include "common/transport/transport.h"
 #include "common/wire/message_codec.h"
+#include "common/wire/tensor_copy.h"
+#include "common/wire/tensor_encode.h"
 
 namespace expertmesh {
 
@@ -118,6 +120,11 @@ class FakeNode final : public NodeEndpoint {
     absl::MutexLock lock(&mutex_);
     return rows_;
   }
+  // Of the last frame.
+  DType hidden_states_dtype() const {
+    absl::MutexLock lock(&mutex_);
+    return hidden_states_dtype_;
+  }
 
   v1::DescribeResponse Describe() const override {
     absl::MutexLock lock(&mutex_);
@@ -164,6 +171,7 @@ class FakeNode final : public NodeEndpoint {
   struct Batch {
     std::vector<float> partials;
     uint32_t rows = 0;
+    DType partials_dtype = DType::kF32;
   };
 
   class Stream final : public StreamHandler {
@@ -209,10 +217,11 @@ class FakeNode final : public NodeEndpoint {
 
   void Compute(const TensorMessage<v1::ComputeRequest>& request, Batch* batch) {
     absl::MutexLock lock(&mutex_);
-    EXPERTMESH_CHECK(request.tensor.dtype == DType::kF32);
     const size_t d_model = request.tensor.cols;
     std::vector<float> rows(request.tensor.rows * d_model);
-    request.tensor.data.CopyTo(0, request.tensor.data.size(), rows.data());
+    DecodeRows(request.tensor, DType::kF32, rows.data());
+    hidden_states_dtype_ = request.tensor.dtype;
+    batch->partials_dtype = *FromWire(request.message.partials_dtype(), "partials_dtype");
     int assignment = 0;
     for (size_t row = 0; row < request.tensor.rows; ++row) {
       std::vector<float> sum(d_model, 0.0f);
@@ -254,9 +263,9 @@ class FakeNode final : public NodeEndpoint {
         frame = EncodeTensorMessage(response, nullptr);
         failure_ = fail_once_ ? absl::OkStatus() : failure_;
       } else {
-        TensorFrame tensor{DType::kF32, batch.rows, batch.partials.size() / batch.rows, {}};
-        tensor.data = Frame(std::string(reinterpret_cast<const char*>(batch.partials.data()),
-                                        batch.partials.size() * sizeof(float)));
+        const TensorFrame tensor =
+            EncodeRows(DType::kF32, batch.partials.data(), batch.rows,
+                       batch.partials.size() / batch.rows, batch.partials_dtype);
         frame = EncodeTensorMessage(response, &tensor);
       }
       if (holding_) {
@@ -280,6 +289,7 @@ class FakeNode final : public NodeEndpoint {
   uint64_t batches_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t assignments_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t rows_ ABSL_GUARDED_BY(mutex_) = 0;
+  DType hidden_states_dtype_ ABSL_GUARDED_BY(mutex_) = DType::kF32;
 };
 
 }  // namespace expertmesh

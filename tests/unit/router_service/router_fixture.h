@@ -68,7 +68,8 @@ inline std::vector<float> RandomRows(uint32_t seed, size_t rows) {
 struct Answer {
   absl::Status status;
   v1::ForwardResponse response;
-  std::vector<float> output;
+  std::vector<float> output;  // Decoded.
+  DType dtype = DType::kF32;  // As it came.
 };
 
 class RouterTest : public testing::Test {
@@ -152,8 +153,9 @@ class RouterTest : public testing::Test {
                                         response.status().message());
           answer->response = std::move(response);
           if (output) {
-            answer->output.resize(output->data.size() / sizeof(float));
-            output->data.CopyTo(0, output->data.size(), answer->output.data());
+            answer->output.resize(output->rows * output->cols);
+            DecodeRows(*output, DType::kF32, answer->output.data());
+            answer->dtype = output->dtype;
           }
           done->Notify();
         });
