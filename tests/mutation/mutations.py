@@ -614,6 +614,95 @@ DECODING = [
     ),
 ]
 
+WIRE = [
+    Mutation(
+        "int8: the largest value is not 127",
+        "common/tensor/int8_blocks.cc",
+        "constexpr float kLargestInteger = 127.0f;",
+        "constexpr float kLargestInteger = 126.0f;",
+        "int8_blocks_test",
+    ),
+    Mutation(
+        "int8: a block with NaN becomes finite",
+        "common/tensor/int8_blocks.cc",
+        "const bool finite = largest < 0x7f800000;",
+        "const bool finite = true;",
+        "int8_blocks_test",
+    ),
+    Mutation(
+        "int8: rounds towards zero",
+        "common/tensor/int8_blocks.cc",
+        "scaled + kRounder",
+        "static_cast<float>(static_cast<int32_t>(scaled)) + kRounder",
+        "int8_blocks_test",
+    ),
+    Mutation(
+        "int8: any number of scales is accepted",
+        "common/wire/message_codec.cc",
+        "if (size != expected) {",
+        "if (false) {",
+        "message_codec_test",
+    ),
+    Mutation(
+        "int8: a piece ends a block",
+        "common/wire/tensor_copy.cc",
+        "block_ += count == left_of_block ? 1 : 0;",
+        "block_ += size == 0 || count == left_of_block ? 1 : 0;",
+        "message_codec_test",
+    ),
+    Mutation(
+        "int8: parts have the scales of the first rows",
+        "common/wire/tensor_encode.cc",
+        "tensor.scales.Sub(first * scales, count * scales)",
+        "tensor.scales.Sub(0, count * scales)",
+        "tensor_encode_test",
+    ),
+    Mutation(
+        "frames may disagree about the type of partials",
+        "expert_service/batch_assembly.cc",
+        "if (partials_dtype != batch.partials_dtype) {",
+        "if (false) {",
+        "batch_assembly_test",
+    ),
+    Mutation(
+        "partials come as float32 whatever was asked for",
+        "expert_service/scheduler.cc",
+        "answer.dtype = batch.partials_dtype;",
+        "",
+        "node_test",
+    ),
+    Mutation(
+        "hidden states have the type of partials",
+        "router_service/wire_encoding.cc",
+        "return {Choose(hidden_states_, address), Choose(partials_, address)};",
+        "return {Choose(partials_, address), Choose(partials_, address)};",
+        "wire_encoding_test",
+    ),
+    Mutation(
+        "exceptions for a node's address have no effect",
+        "router_service/wire_encoding.cc",
+        "exception == direction.of_address.end() ? direction.of_all : exception->second",
+        "direction.of_all",
+        "wire_encoding_test",
+    ),
+    Mutation(
+        "the wrong rows are converted on their way to a node",
+        BATCH,
+        "return EncodeRows(activation, hidden_states_->data(), plan.rows, d_model, dtype);",
+        "return EncodeRows(activation, hidden_states_->data(), rows, d_model, dtype);",
+        "router_wire_test",
+    ),
+]
+
 MUTATIONS = (
-    SCORES + CHOICE + AFTER_CHOICE + COMPETITION + EXPERTS + FORMATS + STORAGE + ROUTER + DECODING
+    SCORES
+    + CHOICE
+    + AFTER_CHOICE
+    + COMPETITION
+    + EXPERTS
+    + FORMATS
+    + STORAGE
+    + ROUTER
+    + DECODING
+    + WIRE
 )
