@@ -48,7 +48,13 @@ BAD_REQUESTS = {
     ),
     "layer that does not exist": (dict(layer=99), ["layer", "99"]),
     "no dtype": (dict(tensor=dict(dtype=0)), ["dtype"]),
-    "dtype that is no activation": (dict(tensor=dict(dtype=4)), ["dtype"]),
+    "int8 with the bytes of f32": (dict(tensor=dict(dtype=4)), ["768", "192", "INT8_BLOCK128"]),
+    "int8 without scales": (dict(tensor=dict(dtype=4, data=bytes(192))), ["scales", "0", "12"]),
+    "int8 with half a scale": (
+        dict(tensor=dict(dtype=4, data=bytes(192), scales=bytes(10))),
+        ["scales", "10", "12"],
+    ),
+    "scales of f32": (dict(tensor=dict(scales=bytes(12))), ["scales", "12", "empty"]),
     "dtype that does not exist": (dict(tensor=dict(dtype=77)), ["dtype", "77"]),
     "too few bytes": (dict(tensor=dict(data=bytes(700))), ["700", "768"]),
     "too many bytes": (dict(tensor=dict(data=bytes(772))), ["772", "768"]),
@@ -57,7 +63,7 @@ BAD_REQUESTS = {
     "shape whose product overflows": (dict(tensor=dict(shape=[2**58, 64])), ["hidden_states"]),
     "shape of a petabyte": (dict(tensor=dict(shape=[2**42, 64])), ["768"]),
     "no tensor": (dict(hidden_states=None), ["hidden_states"]),
-    "output dtype that is no activation": (dict(output_dtype=4), ["output_dtype"]),
+    "output dtype that does not exist": (dict(output_dtype=77), ["output_dtype", "77"]),
 }
 
 

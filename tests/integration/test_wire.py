@@ -13,6 +13,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from expertmesh.v1 import router_pb2, router_pb2_grpc, tensor_pb2
 from mesh import PATIENCE, Mesh, cli, program, shards
 
 DEMO = pathlib.Path(__file__).parents[2] / "deploy" / "demo_model"
@@ -116,6 +117,36 @@ def test_bytes_on_the_wire(router):
         # Three bytes less for each element, four more for each block; heartbeats come when they come.
         saved = 3 * d_model - 4 * -(-d_model // 128)
         assert (f32 - int8) / (f32 - bf16) == pytest.approx(saved / (2 * d_model), rel=0.02)
+
+
+def quantised(rows):
+    """An INT8_BLOCK128 tensor, by numpy; d_model is one block."""
+    scales = np.abs(rows).max(axis=1, keepdims=True) / np.float32(127)
+    data = np.rint(rows / scales).astype(np.int8)
+    return tensor_pb2.Tensor(
+        dtype=tensor_pb2.DTYPE_INT8_BLOCK128,
+        shape=rows.shape,
+        scales=scales.astype("<f4").tobytes(),
+        data=data.tobytes(),
+    )
+
+
+def decoded(tensor):
+    assert tensor.dtype == tensor_pb2.DTYPE_INT8_BLOCK128
+    data = np.frombuffer(tensor.data, np.int8).reshape(tensor.shape)
+    return data * np.frombuffer(tensor.scales, "<f4")[:, None]
+
+
+def test_int8_of_a_client(router):
+    mesh = router()
+    assert mesh.client.describe().d_model == 128
+    stub = router_pb2_grpc.RouterStub(mesh.client.channel)
+    sent = quantised(np.random.default_rng(2).standard_normal((20, 128), dtype=np.float32))
+    answer = stub.Forward(router_pb2.ForwardRequest(layer=1, hidden_states=sent), timeout=PATIENCE)
+    expected = mesh.client.forward(1, decoded(sent)).output
+    # Half a scale, and the rounding of float32.
+    bound = np.abs(expected).max(axis=1, keepdims=True) / 127 * 0.50002
+    assert (np.abs(decoded(answer.output) - expected) <= bound).all()
 
 
 def test_the_log_and_the_flags(router, nodes):
