@@ -49,7 +49,19 @@ struct F16 {
     value = magnitude < 0x0400u ? std::bit_cast<uint32_t>(small) : value;
     return std::bit_cast<float>(sign | value);
   }
-  EXPERTMESH_INLINE static uint16_t Encode(float value) { return F16FromFloat(value); }
+  EXPERTMESH_INLINE static uint16_t Encode(float value) {
+    const uint32_t bits = std::bit_cast<uint32_t>(value);
+    const uint32_t sign = (bits >> 16) & 0x8000u;
+    const int32_t magnitude = static_cast<int32_t>(bits & 0x7fffffffu);
+    const int32_t odd = (magnitude >> 13) & 1;
+    int32_t half = (magnitude - 0x38000000 + 0xfff + odd) >> 13;
+    // Below 2^-14: subnormal; adding 0.5 rounds at bit 2^-24.
+    const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
+    half = magnitude < 0x38800000 ? std::bit_cast<int32_t>(shifted) - 0x3f000000 : half;
+    half = magnitude >= 0x477ff000 ? 0x7c00 : half;  // Rounds to at least 65520: infinity.
+    half = magnitude > 0x7f800000 ? 0x7e00 | ((magnitude >> 13) & 0x3ff) : half;
+    return static_cast<uint16_t>(sign | static_cast<uint32_t>(half));
+  }
 };
 
 template <typename From, typename To>
@@ -214,23 +226,7 @@ absl::string_view NameOf(DType dtype) {
 
 float FloatFromF16(uint16_t bits) { return F16::Decode(bits); }
 
-uint16_t F16FromFloat(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  const uint16_t sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
-  const uint32_t magnitude = bits & 0x7fffffffu;
-  if (magnitude > 0x7f800000u) {
-    return static_cast<uint16_t>(sign | 0x7e00u | ((magnitude >> 13) & 0x3ffu));
-  }
-  if (magnitude >= 0x477ff000u) {  // Rounds to at least 65520: infinity.
-    return static_cast<uint16_t>(sign | 0x7c00u);
-  }
-  if (magnitude < 0x38800000u) {  // Below 2^-14: subnormal; adding 0.5 rounds at bit 2^-24.
-    const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
-    return static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(shifted) - 0x3f000000u));
-  }
-  const uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1u);
-  return static_cast<uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
-}
+uint16_t F16FromFloat(float value) { return F16::Encode(value); }
 
 void ConvertElements(DType from, const void* source, DType to, void* target, size_t count) {
   if (from == to) {

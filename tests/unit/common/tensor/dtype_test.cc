@@ -85,6 +85,22 @@ TEST(DTypeTest, ConvertsUnalignedRows) {
   }
 }
 
+TEST(DTypeTest, RowsAreConvertedLikeSingleValues) {
+  std::mt19937 random(2);
+  std::vector<float> values(10007);
+  for (float& value : values) {
+    value = std::bit_cast<float>(static_cast<uint32_t>(random()));
+  }
+  std::vector<uint16_t> f16(values.size());
+  std::vector<uint16_t> bf16(values.size());
+  ConvertElements(DType::kF32, values.data(), DType::kF16, f16.data(), values.size());
+  ConvertElements(DType::kF32, values.data(), DType::kBF16, bf16.data(), values.size());
+  for (size_t i = 0; i < values.size(); ++i) {
+    EXPECT_EQ(f16[i], F16FromFloat(values[i])) << values[i];
+    EXPECT_EQ(bf16[i], BF16FromFloat(values[i])) << values[i];
+  }
+}
+
 TEST(DTypeTest, FindsTheOneNonFiniteElement) {
   std::vector<float> values(100, 1.0f);
   EXPECT_FALSE(HasNonFinite(DType::kF32, values.data(), values.size()));
