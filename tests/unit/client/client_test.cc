@@ -513,6 +513,20 @@ TEST(ForwardCodecTest, RequestsShareTheCallersBytes) {
   EXPECT_EQ(owner.use_count(), 1);
 }
 
+TEST(ForwardCodecTest, AnOutputThatNoMatrixCanHoldIsAnError) {
+  v1::ForwardResponse response;
+  response.mutable_status();
+  response.mutable_output()->set_dtype(v1::DTYPE_INT8_BLOCK128);
+  response.mutable_output()->add_shape(1);
+  response.mutable_output()->add_shape(2);
+  response.mutable_output()->set_scales(std::string(4, '\0'));
+  response.mutable_output()->set_data("ab");
+  const auto answer = DecodeForward(Frame(response.SerializeAsString()));
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_EQ(answer->result.status().code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string(answer->result.status().message()), HasSubstr("INT8_BLOCK128"));
+}
+
 TEST_F(ClientTest, DescribesTheModel) {
   Serve();
   const auto model = client_->DescribeModel();
