@@ -24,6 +24,8 @@ struct Batch {
   uint32_t total_rows = 0;
   // Type of the partials that are wanted.
   DType partials_dtype = DType::kF32;
+  // A row of partials for each assignment instead of each row.
+  bool per_assignment = false;
   // Hidden states as they were received, in order of rows. They stay in the received bytes until
   // the batch is computed: converting them into the matrix of the merged batch is the only copy.
   std::vector<TensorFrame> parts;
@@ -35,6 +37,9 @@ struct Batch {
   std::shared_ptr<const HostedLayer> hosted;
   // Received bytes it keeps alive.
   size_t bytes = 0;
+
+  // Of its partials.
+  size_t answer_rows() const { return per_assignment ? expert_ids.size() : total_rows; }
 };
 
 }  // namespace expertmesh

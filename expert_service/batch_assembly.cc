@@ -205,6 +205,7 @@ absl::StatusOr<Batch*> BatchAssembler::OpenOrFind(const v1::ComputeRequest& mess
   batch->batch_id = message.batch_id();
   batch->layer = message.layer();
   batch->total_rows = message.total_rows();
+  batch->per_assignment = message.per_assignment();
   batch->arrival = clock_->Now();
   if (message.has_timeout_us()) {
     batch->deadline = batch->arrival + absl::Microseconds(message.timeout_us());
@@ -235,6 +236,17 @@ absl::Status BatchAssembler::CheckContinues(const Batch& batch, const Request& r
   if (partials_dtype != batch.partials_dtype) {
     return Invalid(absl::StrCat("partials_dtype is ", NameOf(partials_dtype), "; batch ",
                                 batch.batch_id, " began with ", NameOf(batch.partials_dtype)));
+  }
+  if (message.per_assignment() != batch.per_assignment) {
+    return Invalid(absl::StrCat("per_assignment is ", message.per_assignment(), "; batch ",
+                                batch.batch_id, " began with ", batch.per_assignment));
+  }
+  // Every one of them is a row of the answer.
+  const size_t assignments = batch.expert_ids.size() + message.expert_ids().size();
+  if (batch.per_assignment && assignments > limits_.max_batch_rows) {
+    return Invalid(absl::StrCat("expert_ids has ", assignments, " entries so far; a batch with ",
+                                "per_assignment may have ", limits_.max_batch_rows,
+                                " (max_batch_rows); cut it smaller"));
   }
   return absl::OkStatus();
 }

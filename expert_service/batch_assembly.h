@@ -24,7 +24,7 @@
 namespace expertmesh {
 
 struct AssemblyLimits {
-  // Largest `total_rows`.
+  // Largest `total_rows`, and most assignments of a batch with `per_assignment`.
   uint32_t max_batch_rows = 8192;
   // Largest frame, in bytes.
   size_t max_frame_bytes = size_t{64} << 20;

@@ -7,6 +7,19 @@
 
 namespace expertmesh {
 
+void BatchComputer::GatherRows(const Batch& batch, size_t first_row) {
+  const uint32_t offset = row_begin_.back();
+  for (uint32_t row = 0; row < batch.total_rows; ++row) {
+    const uint32_t end = offset + batch.row_begin[row + 1];
+    // Per row: one step to its end. Per assignment: a step for each.
+    uint32_t next = batch.per_assignment ? row_begin_.back() + 1 : end;
+    for (; next <= end; ++next) {
+      hidden_row_of_.push_back(static_cast<uint32_t>(first_row) + row);
+      row_begin_.push_back(next);
+    }
+  }
+}
+
 void BatchComputer::Gather(const Batch& batch, size_t first_row, Result* result) {
   const DType dtype = backend_->compute_dtype();
   const size_t row_bytes = result->d_model * BytesOf(dtype);
@@ -15,10 +28,7 @@ void BatchComputer::Gather(const Batch& batch, size_t first_row, Result* result)
     result->nonfinite_rows += CopyRows(part, dtype, target);
     target += part.rows * row_bytes;
   }
-  const uint32_t offset = row_begin_.back();
-  for (size_t row = 1; row < batch.row_begin.size(); ++row) {
-    row_begin_.push_back(offset + batch.row_begin[row]);
-  }
+  GatherRows(batch, first_row);
   for (const uint32_t expert : batch.expert_ids) {
     experts_.push_back(batch.hosted->experts[expert]->packed());
     ++result->assignments[expert];
@@ -35,10 +45,10 @@ absl::StatusOr<BatchComputer::Result> BatchComputer::Compute(
     rows += batch->total_rows;
   }
   Result result;
-  result.rows = rows;
   result.d_model = d_model;
   result.assignments.assign(layer.routing.num_experts, 0);
   hidden_states_.Resize(rows * d_model * BytesOf(backend_->compute_dtype()));
+  hidden_row_of_.clear();
   row_begin_.assign(1, 0);
   experts_.clear();
   weights_.clear();
@@ -48,11 +58,13 @@ absl::StatusOr<BatchComputer::Result> BatchComputer::Compute(
     first_row += batch->total_rows;
   }
 
-  auto partials = std::make_shared<AlignedBuffer>(rows * d_model * sizeof(float));
+  result.rows = hidden_row_of_.size();
+  auto partials = std::make_shared<AlignedBuffer>(result.rows * d_model * sizeof(float));
   GroupedBatch grouped;
   grouped.hidden_states = hidden_states_.data();
-  grouped.rows = rows;
+  grouped.rows = result.rows;
   grouped.d_model = d_model;
+  grouped.hidden_row_of = hidden_row_of_;
   grouped.row_begin = row_begin_;
   grouped.experts = experts_;
   grouped.weights = weights_;

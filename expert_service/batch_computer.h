@@ -22,7 +22,7 @@ class BatchComputer {
   explicit BatchComputer(Backend* backend) : backend_(backend) {}
 
   struct Result {
-    // [rows of all batches, d_model] floats, batch after batch.
+    // [answer rows of all batches, d_model] floats, batch after batch.
     std::shared_ptr<const AlignedBuffer> partials;
     size_t rows = 0;
     size_t d_model = 0;
@@ -38,9 +38,13 @@ class BatchComputer {
  private:
   // Copies rows and assignments of one batch behind those already there.
   void Gather(const Batch& batch, size_t first_row, Result* result);
+  // Its rows of partials, behind those already there.
+  void GatherRows(const Batch& batch, size_t first_row);
 
   Backend* const backend_;
   AlignedBuffer hidden_states_;
+  // Of the rows of partials.
+  std::vector<uint32_t> hidden_row_of_;
   std::vector<uint32_t> row_begin_;
   std::vector<const PackedExpert*> experts_;
   std::vector<float> weights_;

@@ -187,10 +187,10 @@ void Scheduler::TakeGroup(std::vector<Entry>* group, std::vector<Entry>* expired
       expired->push_back(TakeFrom(&queue, queue.begin()));
       continue;
     }
-    if (!group->empty() && rows + RowsOf(head) > options_.max_batch_rows) {
+    if (!group->empty() && rows + head.answer_rows() > options_.max_batch_rows) {
       break;
     }
-    rows += RowsOf(head);
+    rows += head.answer_rows();
     group->push_back(TakeFrom(&queue, queue.begin()));
   }
   if (queue.empty()) {
@@ -255,7 +255,7 @@ void Scheduler::Execute(std::vector<Entry> group) {
   size_t first_row = 0;
   for (const Entry& entry : group) {
     SendResult(entry, *result, first_row, started, finished);
-    first_row += RowsOf(*entry.batch);
+    first_row += entry.batch->answer_rows();
   }
   CountAnswered(group.size(), rows);
 }
@@ -267,7 +267,7 @@ void Scheduler::SendResult(const Entry& entry, const BatchComputer::Result& resu
   metrics_->Queued(waited);
   BatchResult answer;
   answer.batch_id = batch.batch_id;
-  answer.rows = batch.total_rows;
+  answer.rows = batch.answer_rows();
   answer.d_model = result.d_model;
   answer.partials = result.partials->as<float>() + first_row * result.d_model;
   answer.owner = result.partials;

@@ -2,8 +2,8 @@
 //
 // Batches of all streams wait in one queue per layer. Whenever the backend is free, the layer whose
 // head is most urgent is taken, with as many of its waiting batches as fit in `max_batch_rows`:
-// they leave as one. So nothing waits for a batch to fill, and under load batches grow by
-// themselves.
+// they leave as one, whether they are answered per row or per assignment. So nothing waits for a
+// batch to fill, and under load batches grow by themselves.
 //
 // Urgency: a batch that has waited longer goes first, and so does one whose deadline is near; the
 // key is the earlier of its deadline and its completion + `deadline_window`. Keys of later arrivals
@@ -35,7 +35,7 @@
 namespace expertmesh {
 
 struct SchedulerOptions {
-  // Most rows computed together; at least the largest batch that is enqueued.
+  // Most rows answered together; at least those of the largest batch that is enqueued.
   uint32_t max_batch_rows = 8192;
   // Bounds on what waits; at the first that would be passed a batch is refused.
   uint64_t max_queue_rows = 65536;

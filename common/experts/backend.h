@@ -46,6 +46,9 @@ struct GroupedBatch {
   ApplyWeight apply = ApplyWeight::kOutput;
   // Out: [rows, d_model]; every element is written. A row without assignments becomes 0.
   float* partials = nullptr;
+  // [rows] Which row of `hidden_states`, which may then have any number of them, row r reads: so
+  // that the assignments of a token can be rows of their own without copies of it. Empty: row r.
+  absl::Span<const uint32_t> hidden_row_of = {};
 };
 
 class Backend {

@@ -133,6 +133,11 @@ absl::Status CheckBatch(const GroupedBatch& batch) {
   if (!std::is_sorted(batch.row_begin.begin(), batch.row_begin.end())) {
     return absl::InvalidArgumentError("row_begin must not decrease");
   }
+  if (!batch.hidden_row_of.empty() && batch.hidden_row_of.size() != batch.rows) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("hidden_row_of must be empty or have rows = ", batch.rows, " entries but has ",
+                     batch.hidden_row_of.size()));
+  }
   const size_t assignments = batch.row_begin.back();
   if (batch.experts.size() != assignments || batch.weights.size() != assignments) {
     return absl::InvalidArgumentError(

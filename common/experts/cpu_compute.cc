@@ -73,8 +73,10 @@ void CpuCompute::FillRowOf(const GroupedBatch& batch, size_t begin, size_t end) 
   first_assignment_ = batch.row_begin[begin];
   row_of_.resize(batch.row_begin[end] - first_assignment_);
   for (size_t row = begin; row < end; ++row) {
+    const uint32_t from =
+        batch.hidden_row_of.empty() ? static_cast<uint32_t>(row) : batch.hidden_row_of[row];
     for (size_t a = batch.row_begin[row]; a < batch.row_begin[row + 1]; ++a) {
-      row_of_[a - first_assignment_] = static_cast<uint32_t>(row);
+      row_of_[a - first_assignment_] = from;
     }
   }
 }

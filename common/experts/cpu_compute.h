@@ -61,7 +61,7 @@ class CpuCompute {
 
   GroupByExpert groups_;
   BatchPlan plan_;
-  std::vector<uint32_t> row_of_;  // Per assignment.
+  std::vector<uint32_t> row_of_;  // Per assignment: its row of the hidden states.
   size_t first_assignment_ = 0;   // Of the rows now computed.
   AlignedBuffer activations_;
   AlignedBuffer outputs_;

@@ -71,6 +71,7 @@ void ExpectSame(const Batch& batch, const TestBatch& sent) {
   ASSERT_EQ(batch.total_rows, sent.rows());
   EXPECT_EQ(batch.batch_id, sent.batch_id);
   EXPECT_EQ(batch.layer, sent.layer);
+  EXPECT_EQ(batch.answer_rows(), sent.answer_rows());
   ASSERT_EQ(batch.row_begin.size(), sent.rows() + 1);
   std::vector<float> hidden_states;
   for (size_t row = 0; row < sent.rows(); ++row) {
@@ -277,6 +278,43 @@ TEST_F(BatchAssemblyTest, FramesThatDisagreeFailTheirBatch) {
   EXPECT_TRUE(assembler_->Add(MakeFrame(batch, 0, 2)).status.ok());
   message.set_partials_dtype(v1::DTYPE_F32);
   EXPECT_NE(assembler_->Add(MakeFrame(message, 2, kDModel)).batch, nullptr);
+}
+
+TEST_F(BatchAssemblyTest, AllFramesAgreeOnPerAssignment) {
+  for (const bool per_assignment : {false, true}) {
+    TestBatch batch = Random(7, 4);
+    batch.per_assignment = per_assignment;
+    EXPECT_TRUE(assembler_->Add(MakeFrame(batch, 0, 2)).status.ok());
+    const std::unique_ptr<Batch> done = assembler_->Add(MakeFrame(batch, 2, 2)).batch;
+    ASSERT_NE(done, nullptr);
+    EXPECT_EQ(done->per_assignment, per_assignment);
+    ExpectSame(*done, batch);
+
+    EXPECT_TRUE(assembler_->Add(MakeFrame(batch, 0, 2)).status.ok());
+    batch.per_assignment = !per_assignment;
+    ExpectRefused(MakeFrame(batch, 2, 2), absl::StatusCode::kInvalidArgument,
+                  per_assignment ? "per_assignment is 0; batch 7 began with 1"
+                                 : "per_assignment is 1; batch 7 began with 0");
+  }
+}
+
+TEST_F(BatchAssemblyTest, AnAnswerPerAssignmentHasAtMostMaxBatchRows) {
+  TestBatch batch = Random(7, 0);
+  for (int row = 0; row < 33; ++row) {  // Two assignments each.
+    batch.experts.push_back({1, 3});
+    batch.weights.push_back({1.0f, 2.0f});
+    batch.hidden_states.push_back(std::vector<float>(kDModel, 1.0f));
+  }
+  EXPECT_NE(assembler_->Add(MakeFrame(batch, 0, 33)).batch, nullptr);
+  batch.per_assignment = true;
+  ExpectRefused(MakeFrame(batch, 0, 33), absl::StatusCode::kInvalidArgument,
+                "expert_ids has 66 entries so far; a batch with per_assignment may have 64");
+  EXPECT_TRUE(assembler_->Add(MakeFrame(batch, 0, 32)).status.ok());
+  ExpectRefused(MakeFrame(batch, 32, 1), absl::StatusCode::kInvalidArgument, "max_batch_rows");
+  batch.experts.pop_back();
+  batch.weights.pop_back();
+  batch.hidden_states.pop_back();
+  EXPECT_NE(assembler_->Add(MakeFrame(batch, 0, 32)).batch, nullptr);
 }
 
 TEST_F(BatchAssemblyTest, DeadlinesCountFromArrival) {

@@ -3,6 +3,8 @@
 #include <prometheus/text_serializer.h>
 
 #include <algorithm>
+#include <cstring>
+#include <numeric>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
@@ -136,7 +138,14 @@ absl::Status FakeBackend::Compute(const GroupedBatch& batch) {
   EXPERTMESH_CHECK(batch.row_begin.size() == batch.rows + 1);
   EXPERTMESH_CHECK(batch.row_begin.back() == batch.experts.size());
   EXPERTMESH_CHECK(batch.weights.size() == batch.experts.size());
-  std::vector<float> x(batch.rows * batch.d_model);
+  EXPERTMESH_CHECK(batch.hidden_row_of.empty() || batch.hidden_row_of.size() == batch.rows);
+  std::vector<uint32_t> hidden_row_of(batch.hidden_row_of.begin(), batch.hidden_row_of.end());
+  if (hidden_row_of.empty()) {
+    hidden_row_of.resize(batch.rows);
+    std::iota(hidden_row_of.begin(), hidden_row_of.end(), 0);
+  }
+  std::vector<float> x((*std::max_element(hidden_row_of.begin(), hidden_row_of.end()) + 1) *
+                       batch.d_model);
   ConvertElements(compute_dtype_, batch.hidden_states, DType::kF32, x.data(), x.size());
   for (size_t row = 0; row < batch.rows; ++row) {
     for (size_t column = 0; column < batch.d_model; ++column) {
@@ -144,7 +153,7 @@ absl::Status FakeBackend::Compute(const GroupedBatch& batch) {
       for (uint32_t a = batch.row_begin[row]; a < batch.row_begin[row + 1]; ++a) {
         const auto& packed = static_cast<const FakePacked&>(*batch.experts[a]);
         sum += batch.weights[a] * FakeExpert(packed.code, packed.slice,
-                                             x[row * batch.d_model + column],
+                                             x[hidden_row_of[row] * batch.d_model + column],
                                              static_cast<uint32_t>(column));
       }
       batch.partials[row * batch.d_model + column] = sum;
@@ -183,6 +192,14 @@ std::vector<size_t> FakeBackend::calls() const {
   return calls_;
 }
 
+size_t TestBatch::assignments() const {
+  size_t sum = 0;
+  for (const std::vector<uint32_t>& row : experts) {
+    sum += row.size();
+  }
+  return sum;
+}
+
 TestBatch RandomBatch(std::mt19937* random, uint64_t batch_id, uint32_t layer, size_t rows,
                       const std::vector<uint32_t>& allowed) {
   const auto below = [random](size_t limit) { return (*random)() % limit; };
@@ -218,6 +235,7 @@ v1::ComputeRequest MakeRequest(const TestBatch& batch, size_t first, size_t coun
   if (batch.partials_dtype != DType::kF32) {
     request.set_partials_dtype(ToWire(batch.partials_dtype));
   }
+  request.set_per_assignment(batch.per_assignment);
   if (batch.has_timeout) {
     request.set_timeout_us(batch.timeout_us);
   }
@@ -259,13 +277,15 @@ Frame MakeFrame(const v1::ComputeRequest& message, uint64_t rows, uint64_t cols)
 std::vector<float> Expected(const TestBatch& batch, IntermediateSlice slice) {
   std::vector<float> result;
   for (size_t row = 0; row < batch.rows(); ++row) {
-    for (uint32_t column = 0; column < kDModel; ++column) {
-      float sum = 0;
-      for (size_t a = 0; a < batch.experts[row].size(); ++a) {
-        sum += batch.weights[row][a] * FakeExpert(ExpertCode(batch.layer, batch.experts[row][a]),
-                                                  slice, batch.hidden_states[row][column], column);
+    const size_t first = result.size();
+    for (size_t a = 0; a < batch.experts[row].size(); ++a) {
+      const size_t begin = batch.per_assignment ? result.size() : first;
+      result.resize(begin + kDModel);
+      for (uint32_t column = 0; column < kDModel; ++column) {
+        result[begin + column] +=
+            batch.weights[row][a] * FakeExpert(ExpertCode(batch.layer, batch.experts[row][a]),
+                                               slice, batch.hidden_states[row][column], column);
       }
-      result.push_back(sum);
     }
   }
   return result;

@@ -112,10 +112,13 @@ struct TestBatch {
   std::vector<std::vector<float>> hidden_states;  // Per row, [kDModel].
   DType dtype = DType::kF32;
   DType partials_dtype = DType::kF32;  // Left out of the message when it is kF32.
+  bool per_assignment = false;
   bool has_timeout = false;
   int64_t timeout_us = 0;
 
   size_t rows() const { return experts.size(); }
+  size_t assignments() const;
+  size_t answer_rows() const { return per_assignment ? assignments() : rows(); }
 };
 
 // `rows` rows of small integers, each with 1 to 4 experts of `allowed` and weights 1, 2 or 4.
@@ -130,7 +133,7 @@ std::vector<Frame> MakeFrames(const TestBatch& batch, size_t rows_per_frame);
 // A frame with `message` as it is and a [rows, cols] F32 tensor of zeros.
 Frame MakeFrame(const v1::ComputeRequest& message, uint64_t rows, uint64_t cols);
 
-// [rows * kDModel]: what must come back, experts held as `slice`.
+// [answer rows * kDModel]: what must come back, experts held as `slice`.
 std::vector<float> Expected(const TestBatch& batch, IntermediateSlice slice = {});
 
 // Collects answers. Thread-safe.

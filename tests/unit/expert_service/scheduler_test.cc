@@ -57,7 +57,7 @@ class SchedulerTest : public testing::Test {
   }
 
   static void ExpectRight(FakeSink* sink, const TestBatch& batch) {
-    const FakeSink::Answer answer = sink->Await(batch.batch_id, batch.rows());
+    const FakeSink::Answer answer = sink->Await(batch.batch_id, batch.answer_rows());
     EXPECT_TRUE(answer.status.ok()) << answer.status;
     EXPECT_FALSE(answer.malformed);
     EXPECT_EQ(answer.partials, Expected(batch)) << "batch " << batch.batch_id;
@@ -113,6 +113,43 @@ TEST_F(SchedulerTest, WhatWaitsForALayerIsComputedTogetherAcrossStreams) {
   ExpectRight(sink_.get(), elsewhere);
   ExpectRight(other_sink.get(), c);
   EXPECT_THAT(backend_.calls(), ElementsAre(1, 11, 3));
+}
+
+TEST_F(SchedulerTest, BatchesPerRowAndPerAssignmentAreComputedTogether) {
+  options_.max_batch_rows = 64;
+  Start();
+  MakeBusy();
+  std::vector<TestBatch> batches;
+  size_t answer_rows = 0;
+  for (uint64_t id = 1; id <= 5; ++id) {
+    batches.push_back(Random(id, 2 + id));
+    batches.back().per_assignment = id % 2 == 1;
+    answer_rows += batches.back().answer_rows();
+    Enqueue(batches.back());
+  }
+  ASSERT_LE(answer_rows, options_.max_batch_rows);
+  backend_.Release();
+  for (const TestBatch& batch : batches) {
+    ExpectRight(sink_.get(), batch);
+  }
+  EXPECT_THAT(backend_.calls(), ElementsAre(1, answer_rows));
+}
+
+TEST_F(SchedulerTest, AMergedBatchAnswersAtMostMaxBatchRows) {
+  TestBatch batch = Random(1, 0);
+  for (int row = 0; row < 3; ++row) {
+    batch.experts.push_back({0, 2, 1});
+    batch.weights.push_back({1.0f, 2.0f, 4.0f});
+    batch.hidden_states.push_back(std::vector<float>(kDModel, 3.0f));
+  }
+  batch.per_assignment = true;
+  MakeBusy();
+  Enqueue(batch);  // 3 rows, 9 of the answer; two of them pass 16.
+  batch.batch_id = 2;
+  Enqueue(batch);
+  backend_.Release();
+  ExpectRight(sink_.get(), batch);
+  EXPECT_THAT(backend_.calls(), ElementsAre(1, 9, 9));
 }
 
 TEST_F(SchedulerTest, AMergedBatchHasAtMostMaxBatchRows) {

@@ -40,7 +40,8 @@ inline void PrintTo(const BackendCase& param, std::ostream* os) { *os << param.n
 // A batch that owns its memory.
 struct TestBatch {
   size_t d_model = 0;
-  std::vector<float> hidden;  // [rows, d_model], representable in the compute type.
+  std::vector<float> hidden;            // [rows, d_model], representable in the compute type.
+  std::vector<uint32_t> hidden_row_of;  // As in GroupedBatch.
   std::vector<uint32_t> row_begin{0};
   std::vector<size_t> experts;  // Index per assignment.
   std::vector<float> weights;
@@ -137,6 +138,7 @@ class BackendConformance : public testing::TestWithParam<BackendCase> {
     grouped.hidden_states = hidden.data();
     grouped.rows = batch.rows();
     grouped.d_model = batch.d_model;
+    grouped.hidden_row_of = batch.hidden_row_of;
     grouped.row_begin = batch.row_begin;
     grouped.experts = experts;
     grouped.weights = batch.weights;

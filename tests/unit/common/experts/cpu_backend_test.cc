@@ -201,6 +201,7 @@ TEST(CpuBackendTest, RefusesBadBatches) {
   EXPECT_TRUE(refused([](GroupedBatch& b) { b.weights = b.weights.subspan(1); }));
   EXPECT_TRUE(refused([](GroupedBatch& b) { b.experts = b.experts.subspan(1); }));
   EXPECT_TRUE(refused([&](GroupedBatch& b) { b.experts = null_expert; }));
+  EXPECT_TRUE(refused([&](GroupedBatch& b) { b.hidden_row_of = decreasing; }));
   EXPECT_TRUE(refused([](GroupedBatch& b) { b.d_model = 16; }));
   EXPECT_TRUE(refused([](GroupedBatch& b) { b.partials = nullptr; }));
   EXPECT_TRUE(refused([](GroupedBatch& b) { b.hidden_states = nullptr; }));
