@@ -10,36 +10,54 @@
 
 namespace expertmesh {
 
+void BatchRun::SumParts(const std::vector<std::shared_ptr<Part>>& parts, float* sum) const {
+  const size_t d_model = environment_->d_model;
+  const float* const shared =
+      layer_->shared_expert == nullptr ? nullptr : shared_output_.as<float>();
+  if (!environment_->strict) {
+    std::vector<Contribution> contributions;
+    for (const std::shared_ptr<Part>& part : parts) {
+      contributions.push_back({part->batch->plan.rows, part->batch->partials.as<float>()});
+    }
+    Combine(contributions, shared, rows_, d_model, sum);
+    return;
+  }
+  std::vector<AssignmentContribution> contributions;
+  for (const std::shared_ptr<Part>& part : parts) {
+    contributions.push_back({&part->batch->plan, part->placement->Layer(layer_->description.layer),
+                             part->batch->partials.as<float>()});
+  }
+  CombineInSlotOrder(routed_, contributions, shared, d_model, sum);
+}
+
 void BatchRun::CombineAndAnswer() {
   const absl::Time received_at = environment_->clock->Now();
-  std::vector<std::shared_ptr<NodeBatch>> parts;
+  std::vector<std::shared_ptr<Part>> parts;
   {
     absl::MutexLock lock(&mutex_);
     parts.swap(contributions_);
   }
   // Placement order; several of one node by first row, then first expert. Arrival plays no part.
-  std::sort(parts.begin(), parts.end(), [](const auto& a, const auto& b) {
-    return std::make_tuple(a->plan.node, a->plan.rows.front(), a->plan.expert_ids.front()) <
-           std::make_tuple(b->plan.node, b->plan.rows.front(), b->plan.expert_ids.front());
-  });
-  std::vector<Contribution> contributions;
+  const auto place = [](const std::shared_ptr<Part>& part) {
+    const NodePlan& plan = part->batch->plan;
+    return std::make_tuple(plan.node, plan.rows.front(), plan.expert_ids.front());
+  };
+  std::sort(parts.begin(), parts.end(),
+            [&place](const auto& a, const auto& b) { return place(a) < place(b); });
   std::set<NodeIndex> nodes;
   uint64_t node_queue_us = 0;
   uint64_t node_compute_us = 0;
-  for (const std::shared_ptr<NodeBatch>& part : parts) {
-    contributions.push_back({part->plan.rows, part->partials.as<float>()});
-    nodes.insert(part->plan.node);
-    if (part->queue_us + part->compute_us > node_queue_us + node_compute_us) {
-      node_queue_us = part->queue_us;
-      node_compute_us = part->compute_us;
+  for (const std::shared_ptr<Part>& part : parts) {
+    const NodeBatch& batch = *part->batch;
+    nodes.insert(batch.plan.node);
+    if (batch.queue_us + batch.compute_us > node_queue_us + node_compute_us) {
+      node_queue_us = batch.queue_us;
+      node_compute_us = batch.compute_us;
     }
   }
   const size_t d_model = environment_->d_model;
   auto sum = std::make_shared<AlignedBuffer>(rows_ * d_model * sizeof(float));
-  const bool has_shared = layer_->shared_expert != nullptr;
-  Combine(contributions, has_shared ? shared_output_.as<float>() : nullptr, rows_, d_model,
-          sum->as<float>());
-
+  SumParts(parts, sum->as<float>());
   if (layer_->description.routing.pass_through == PassThrough::kComplement) {
     AddComplements(routed_, hidden_states_->data(), environment_->activation_dtype, d_model,
                    sum->as<float>());

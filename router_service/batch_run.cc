@@ -11,6 +11,7 @@
 #include "common/base/check.h"
 #include "common/wire/tensor_copy.h"
 #include "common/wire/tensor_encode.h"
+#include "router_service/cut_plan.h"
 
 namespace expertmesh {
 namespace {
@@ -185,8 +186,17 @@ void BatchRun::Dispatch(BatchPlan plan, const std::shared_ptr<const Placement>& 
     const bool wanted =
         std::any_of(node_plan.rows.begin(), node_plan.rows.end(),
                     [this](uint32_t row) { return !jobs_[JobOfRow(row)]->answered(); });
-    if (wanted) {
+    if (!wanted) {
+      continue;
+    }
+    if (!environment_->strict) {
       Send(std::move(node_plan), placement, replaces);
+      continue;
+    }
+    // Planned by rows, but answered by assignments.
+    const uint32_t limit = LoadOf(node_plan.node).max_batch_rows;
+    for (NodePlan& piece : CutToAssignments(std::move(node_plan), limit)) {
+      Send(std::move(piece), placement, replaces);
     }
   }
 }
@@ -205,7 +215,8 @@ void BatchRun::Send(NodePlan plan, const std::shared_ptr<const Placement>& place
   batch.layer = layer_->description.layer;
   batch.d_model = environment_->d_model;
   batch.plan = std::move(plan);
-  batch.partials.Resize(batch.plan.rows.size() * environment_->d_model * sizeof(float));
+  batch.per_assignment = environment_->strict;
+  batch.partials.Resize(batch.answer_rows() * environment_->d_model * sizeof(float));
   batch.done = [self = shared_from_this(), part](const absl::Status& status, bool lost) {
     self->OnPartDone(part, status, lost);
   };
@@ -273,6 +284,7 @@ std::vector<Frame> BatchRun::EncodeFrames(const NodePlan& plan, uint64_t batch_i
     request.set_total_rows(total);
     request.set_first_row(begin);
     request.set_partials_dtype(ToWire(encoding.partials));
+    request.set_per_assignment(environment_->strict);
     if (deadline != absl::InfiniteFuture()) {
       request.set_timeout_us(absl::ToInt64Microseconds(deadline - environment_->clock->Now()));
     }
@@ -300,7 +312,7 @@ void BatchRun::OnPartDone(const std::shared_ptr<Part>& part, const absl::Status&
                           bool lost) {
   if (status.ok()) {
     absl::MutexLock lock(&mutex_);
-    contributions_.push_back(part->batch);
+    contributions_.push_back(part);
   } else if (lost && part->attempt < environment_->max_attempts && !AllAnswered()) {
     part->why_lost = status;
     (absl::IsFailedPrecondition(status) ? part->refused_by : part->lost_by)

@@ -63,13 +63,15 @@ struct RunEnvironment {
   DType activation_dtype = DType::kF32;
   // Frames to nodes are cut to about this size, in bytes; at least one row goes into each.
   uint64_t max_frame_bytes = 1 << 20;
-  // Rows of one node's batch times their size stay below this, in bytes.
+  // Rows of a node's answer to one batch times their size stay below this, in bytes.
   uint64_t max_node_batch_bytes = 32 << 20;
   // Nodes tried for one assignment, the first included.
   uint32_t max_attempts = 3;
   // Batches of at most so many tokens are worked on where they are: on the thread that brought the
   // last request, and on the one that brought the last partials.
   uint64_t inline_tokens = 0;
+  // Nodes answer with a row for each assignment, and the router sums them in slot order.
+  bool strict = false;
 };
 
 class BatchRun : public std::enable_shared_from_this<BatchRun> {
@@ -126,6 +128,8 @@ class BatchRun : public std::enable_shared_from_this<BatchRun> {
   void WorkDone();
   void Finish();
   void CombineAndAnswer();
+  // sum[r] = all that `parts` and shared experts contribute to row r. [rows, d_model] float32.
+  void SumParts(const std::vector<std::shared_ptr<Part>>& parts, float* sum) const;
   // Of the rows [first, first + rows).
   void WriteRouting(size_t first, size_t rows, v1::Routing* routing) const;
   void WriteDropped(size_t first, size_t rows, v1::ForwardResponse* response) const;
@@ -149,7 +153,7 @@ class BatchRun : public std::enable_shared_from_this<BatchRun> {
   std::atomic<uint64_t> epoch_{0};
   absl::Mutex mutex_;
   // Done without error.
-  std::vector<std::shared_ptr<NodeBatch>> contributions_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::shared_ptr<Part>> contributions_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace expertmesh

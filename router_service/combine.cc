@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "common/base/check.h"
+
 namespace expertmesh {
 namespace {
 
@@ -12,7 +14,71 @@ void AddRow(const float* source, size_t count, float* target) {
   }
 }
 
+// Which slice of an expert `node` has; 0 when it has none.
+size_t SliceOn(const ExpertReplicas& replicas, NodeIndex node) {
+  for (size_t slice = 1; slice < replicas.slices.size(); ++slice) {
+    const std::vector<NodeIndex>& nodes = replicas.slices[slice];
+    if (std::binary_search(nodes.begin(), nodes.end(), node)) {
+      return slice;
+    }
+  }
+  return 0;
+}
+
+// [assignments, slices] The row of partials of each, null where there is none.
+struct AssignmentRows {
+  size_t slices = 1;
+  std::vector<const float*> rows;
+};
+
+AssignmentRows FindRows(const RoutedTokens& routed,
+                        absl::Span<const AssignmentContribution> contributions, size_t d_model) {
+  AssignmentRows found;
+  for (const AssignmentContribution& contribution : contributions) {
+    for (const uint32_t expert : contribution.plan->expert_ids) {
+      found.slices = std::max(found.slices, (*contribution.replicas)[expert].slices.size());
+    }
+  }
+  found.rows.assign(routed.expert_ids.size() * found.slices, nullptr);
+  for (const AssignmentContribution& contribution : contributions) {
+    const NodePlan& plan = *contribution.plan;
+    for (size_t i = 0; i < plan.rows.size(); ++i) {
+      // A plan has a row's assignments in slot order, so each is found behind the one before.
+      uint32_t slot = routed.token_begin[plan.rows[i]];
+      for (uint32_t a = plan.row_begin[i]; a < plan.row_begin[i + 1]; ++a) {
+        const uint32_t expert = plan.expert_ids[a];
+        while (routed.expert_ids[slot] != expert) {
+          ++slot;
+          EXPERTMESH_CHECK(slot < routed.token_begin[plan.rows[i] + 1]);
+        }
+        const size_t slice = SliceOn((*contribution.replicas)[expert], plan.node);
+        found.rows[slot * found.slices + slice] = contribution.partials + a * d_model;
+      }
+    }
+  }
+  return found;
+}
+
 }  // namespace
+
+void CombineInSlotOrder(const RoutedTokens& routed,
+                        absl::Span<const AssignmentContribution> contributions, const float* shared,
+                        size_t d_model, float* output) {
+  const AssignmentRows found = FindRows(routed, contributions, d_model);
+  for (size_t token = 0; token < routed.tokens(); ++token) {
+    float* const sum = output + token * d_model;
+    std::fill_n(sum, d_model, 0.0f);
+    const size_t end = routed.token_begin[token + 1] * found.slices;
+    for (size_t at = routed.token_begin[token] * found.slices; at < end; ++at) {
+      if (found.rows[at] != nullptr) {
+        AddRow(found.rows[at], d_model, sum);
+      }
+    }
+    if (shared != nullptr) {
+      AddRow(shared + token * d_model, d_model, sum);
+    }
+  }
+}
 
 void Combine(absl::Span<const Contribution> contributions, const float* shared, size_t rows,
              size_t d_model, float* output) {

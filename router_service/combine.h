@@ -4,10 +4,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "absl/types/span.h"
 #include "common/tensor/dtype.h"
 #include "router_service/gate/routed_tokens.h"
+#include "router_service/placement.h"
+#include "router_service/planner.h"
 
 namespace expertmesh {
 
@@ -22,6 +25,24 @@ struct Contribution {
 // overwritten.
 void Combine(absl::Span<const Contribution> contributions, const float* shared, size_t rows,
              size_t d_model, float* output);
+
+// What one node contributed when it was asked for a row per assignment.
+struct AssignmentContribution {
+  const NodePlan* plan = nullptr;
+  // [num_experts] Of the placement that `plan` was made for: which slice of an expert the node has.
+  const std::vector<ExpertReplicas>* replicas = nullptr;
+  // [assignments of the plan, d_model]
+  const float* partials = nullptr;
+};
+
+// output[r] = sum of the contributions to row r in slot order, those to one slot in order of
+// slices, plus shared[r] when `shared` is not null: the same bits whichever node contributed what,
+// and in whatever order the contributions come. All [routed.tokens(), d_model] float32; `output` is
+// overwritten.
+//   routed  has every assignment of every plan; those that nobody contributed to are left out
+void CombineInSlotOrder(const RoutedTokens& routed,
+                        absl::Span<const AssignmentContribution> contributions, const float* shared,
+                        size_t d_model, float* output);
 
 // PassThrough::kComplement: adds (1 - sum of its weights) times the hidden state to every row.
 //   routed         the rows' assignments

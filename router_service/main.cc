@@ -58,6 +58,9 @@ ABSL_FLAG(uint64_t, max_tokens_in_flight, 262144, "Tokens accepted and not answe
 ABSL_FLAG(uint64_t, max_message_bytes, 256ull << 20, "Largest request or answer");
 ABSL_FLAG(uint64_t, max_frame_bytes, 1 << 20, "Size that batches to nodes are cut to");
 ABSL_FLAG(uint32_t, max_attempts, 3, "Nodes tried for one assignment, the first included");
+ABSL_FLAG(bool, strict, false,
+          "Output bits independent of which nodes serve a token, for top-k times the bytes of "
+          "answers; see README.md, Guarantees");
 ABSL_FLAG(absl::Duration, max_request_time, absl::Seconds(60),
           "Longest time any request may take, also one that came without a deadline");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(20),
@@ -112,6 +115,7 @@ absl::StatusOr<RouterOptions> OptionsFromFlags() {
   options.max_frame_bytes = absl::GetFlag(FLAGS_max_frame_bytes);
   options.max_attempts = absl::GetFlag(FLAGS_max_attempts);
   options.inline_tokens = absl::GetFlag(FLAGS_inline_tokens);
+  options.strict = absl::GetFlag(FLAGS_strict);
   options.max_request_time = absl::GetFlag(FLAGS_max_request_time);
   options.threads = absl::GetFlag(FLAGS_threads);
   return options;

@@ -17,12 +17,12 @@ absl::Status CheckPartials(const NodeBatch& batch,
   if (!answer.has_tensor || answer.tensor.dtype != batch.partials_dtype ||
       answer.tensor.cols != batch.d_model || rows == 0 ||
       answer.message.first_row() != batch.received ||
-      rows > batch.plan.rows.size() - batch.received) {
+      rows > batch.answer_rows() - batch.received) {
     return absl::InternalError(
         absl::StrCat("partials are rows ", answer.message.first_row(), " + ", rows, " of ",
                      answer.tensor.cols, ", ", NameOf(answer.tensor.dtype), "; expected ",
                      NameOf(batch.partials_dtype), " rows from ", batch.received, " of ",
-                     batch.plan.rows.size(), ", d_model ", batch.d_model));
+                     batch.answer_rows(), ", d_model ", batch.d_model));
   }
   return absl::OkStatus();
 }
@@ -256,7 +256,7 @@ void NodeLink::OnFrame(Frame frame) {
     const size_t row_bytes = size_t{batch->d_model} * sizeof(float);
     DecodeRows(answer->tensor, DType::kF32, batch->partials.data() + batch->received * row_bytes);
     batch->received += static_cast<uint32_t>(answer->tensor.rows);
-    if (batch->received < batch->plan.rows.size()) {
+    if (batch->received < batch->answer_rows()) {
       return;
     }
     batch->queue_us = message.queue_us();

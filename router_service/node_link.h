@@ -30,7 +30,10 @@ struct NodeBatch {
   // Type in which they come.
   DType partials_dtype = DType::kF32;
   NodePlan plan;
-  // [plan.rows.size(), d_model] float32; complete when the batch is done without error.
+  // The node was asked for a row for each assignment instead of each row.
+  bool per_assignment = false;
+  size_t answer_rows() const { return per_assignment ? plan.expert_ids.size() : plan.rows.size(); }
+  // [answer_rows(), d_model] float32; complete when the batch is done without error.
   AlignedBuffer partials;
   // Rows received so far; they come in order.
   uint32_t received = 0;

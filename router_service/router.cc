@@ -109,6 +109,7 @@ void Router::StartFleet(Transport* transport, WireEncodings encodings) {
   environment_.max_frame_bytes = options_.max_frame_bytes;
   environment_.max_attempts = options_.max_attempts;
   environment_.inline_tokens = options_.inline_tokens;
+  environment_.strict = options_.strict;
   for (auto& [index, layer] : layers_) {
     layer.batcher =
         std::make_unique<LayerBatcher>(options_.batcher, clock_, timers_.get(),
@@ -301,6 +302,7 @@ v1::DescribeModelResponse Router::DescribeModel() const {
   response.set_d_model(model.d_model);
   response.set_activation_dtype(ToWire(environment_.activation_dtype));
   response.set_max_message_bytes(options_.max_message_bytes);
+  response.set_strict(options_.strict);
   for (const auto& [index, loaded] : layers_) {
     const MoeLayerDescription& description = loaded.runtime.description;
     v1::MoeLayer& layer = *response.add_layers();

@@ -59,6 +59,9 @@ struct RouterOptions {
   // Batches of at most so many tokens are routed and summed on the network thread, which saves two
   // changes of threads and keeps that thread from anything else meanwhile. 0: none.
   uint64_t inline_tokens = 4;
+  // Output bits do not depend on which nodes served a token; costs top-k times the bytes of answers
+  // and the memory for them.
+  bool strict = false;
   // Threads that gather, score, plan and combine; 0: as many as cores.
   int threads = 0;
 };

@@ -27,6 +27,7 @@ DECODE = "common/tensor/decode_matrix.cc"
 KERNELS = "common/tensor/decode_kernels.cc"
 FINDER = "common/checkpoint/tensor_finder.cc"
 BATCH = "router_service/batch_run.cc"
+COMBINE = "router_service/combine.cc"
 
 # Recorded routings of every family and router (tests/golden/routing).
 GOLDEN = "routing_golden_test"
@@ -694,6 +695,61 @@ WIRE = [
     ),
 ]
 
+STRICT = [
+    Mutation(
+        "strict: every assignment is taken for slice 0",
+        COMBINE,
+        "const size_t slice = SliceOn((*contribution.replicas)[expert], plan.node);",
+        "const size_t slice = 0;",
+        "combine_test",
+    ),
+    Mutation(
+        "strict: shared experts come first",
+        COMBINE,
+        """    std::fill_n(sum, d_model, 0.0f);
+    const size_t end""",
+        """    std::copy_n(shared == nullptr ? sum : shared + token * d_model, d_model, sum);
+    const size_t end""",
+        "combine_test",
+    ),
+    Mutation(
+        "strict: answers of more rows than the node takes",
+        BATCH,
+        "CutToAssignments(std::move(node_plan), limit)",
+        "CutToAssignments(std::move(node_plan), 0)",
+        "router_strict_test",
+    ),
+    Mutation(
+        "strict: the second piece of a row is lost",
+        "router_service/cut_plan.cc",
+        "      row = at;\n",
+        "      row = at + 1;\n",
+        "cut_plan_test",
+    ),
+    Mutation(
+        "strict: every assignment reads its token's neighbour",
+        "expert_service/batch_computer.cc",
+        "static_cast<uint32_t>(first_row) + row);",
+        "static_cast<uint32_t>(first_row) + (row + 1) % batch.total_rows);",
+        "scheduler_test",
+    ),
+    Mutation(
+        "strict: the node's limit counts tokens",
+        "expert_service/batch_assembly.cc",
+        "if (batch.per_assignment && assignments > limits_.max_batch_rows) {",
+        "if (batch.per_assignment && batch.total_rows > limits_.max_batch_rows) {",
+        "batch_assembly_test",
+    ),
+    Mutation(
+        "rows of a batch read their own hidden state whatever it says",
+        COMPUTE,
+        "batch.hidden_row_of.empty() ? static_cast<uint32_t>(row) : batch.hidden_row_of[row];",
+        "static_cast<uint32_t>(row) % static_cast<uint32_t>(batch.rows);",
+        "cpu_backend_test",
+        "*RowsMayRead*",
+    ),
+]
+
 MUTATIONS = (
     SCORES
     + CHOICE
@@ -705,4 +761,5 @@ MUTATIONS = (
     + ROUTER
     + DECODING
     + WIRE
+    + STRICT
 )

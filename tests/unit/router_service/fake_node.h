@@ -172,6 +172,7 @@ class FakeNode final : public NodeEndpoint {
     std::vector<float> partials;
     uint32_t rows = 0;
     DType partials_dtype = DType::kF32;
+    uint32_t answer_rows = 0;
   };
 
   class Stream final : public StreamHandler {
@@ -222,6 +223,7 @@ class FakeNode final : public NodeEndpoint {
     DecodeRows(request.tensor, DType::kF32, rows.data());
     hidden_states_dtype_ = request.tensor.dtype;
     batch->partials_dtype = *FromWire(request.message.partials_dtype(), "partials_dtype");
+    const bool per_assignment = request.message.per_assignment();
     int assignment = 0;
     for (size_t row = 0; row < request.tensor.rows; ++row) {
       std::vector<float> sum(d_model, 0.0f);
@@ -236,9 +238,15 @@ class FakeNode final : public NodeEndpoint {
         }
         ++assignment;
         ++assignments_;
+        const bool last = a + 1 == request.message.assignments_per_row(static_cast<int>(row));
+        if (per_assignment || last) {
+          batch->partials.insert(batch->partials.end(), sum.begin(), sum.end());
+          ++batch->answer_rows;
+          sum.assign(d_model, 0.0f);
+        }
       }
-      batch->partials.insert(batch->partials.end(), sum.begin(), sum.end());
     }
+    EXPERTMESH_CHECK(batch->answer_rows <= options_.max_batch_rows);
     rows_ += request.tensor.rows;
     batch->rows += static_cast<uint32_t>(request.tensor.rows);
   }
@@ -264,8 +272,8 @@ class FakeNode final : public NodeEndpoint {
         failure_ = fail_once_ ? absl::OkStatus() : failure_;
       } else {
         const TensorFrame tensor =
-            EncodeRows(DType::kF32, batch.partials.data(), batch.rows,
-                       batch.partials.size() / batch.rows, batch.partials_dtype);
+            EncodeRows(DType::kF32, batch.partials.data(), batch.answer_rows,
+                       batch.partials.size() / batch.answer_rows, batch.partials_dtype);
         frame = EncodeTensorMessage(response, &tensor);
       }
       if (holding_) {

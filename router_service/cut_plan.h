@@ -1,0 +1,18 @@
+// Plans whose answers have a row for each assignment, in pieces that a node takes.
+#ifndef EXPERTMESH_ROUTER_SERVICE_CUT_PLAN_H_
+#define EXPERTMESH_ROUTER_SERVICE_CUT_PLAN_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "router_service/planner.h"
+
+namespace expertmesh {
+
+// Cuts `plan` into pieces of at most `limit` assignments each (0: no limit), in order. A row whose
+// assignments are cut is in both pieces.
+std::vector<NodePlan> CutToAssignments(NodePlan plan, uint32_t limit);
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_ROUTER_SERVICE_CUT_PLAN_H_
