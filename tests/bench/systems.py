@@ -30,7 +30,7 @@ def peak_bytes(pid):
 class MeshSystem:
     """A router and its nodes, called by `expertmesh bench`."""
 
-    def __init__(self, model, folder, nodes):
+    def __init__(self, model, folder, nodes, *router_flags):
         self.name = f"mesh{nodes}"
         self.nodes = nodes
         self.model = model
@@ -38,7 +38,8 @@ class MeshSystem:
         self.caller_peak = 0
         self.mesh = Mesh(folder)
         threads = str(max(1, cores() // nodes))
-        self.mesh.start(model, shards(nodes, "--threads", threads), "--threads", str(cores()))
+        node_flags = shards(nodes, "--threads", threads)
+        self.mesh.start(model, node_flags, "--threads", str(cores()), *router_flags)
 
     def _counters(self):
         """Bytes received and sent, of the router and of all nodes, and tokens that the router took."""

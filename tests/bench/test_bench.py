@@ -130,3 +130,15 @@ def test_report_is_well_formed(made):
     for forbidden in ("<script", "<link", "src=", "@import", "nan"):
         assert forbidden not in text.lower(), forbidden
     assert "tokens/s / in process" in made["said"]
+
+
+def test_cost_of_strict():
+    command = [sys.executable, HERE / "strict.py", "--shape", "tiny", "--runs", "1"]
+    done = subprocess.run(
+        [*command, "--seconds", "0.2"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()[-3:]]
+    assert [line[0] for line in lines] == ["1", "64", "512"]
+    # Tokens go out once either way; of rows back there is one per assignment and not one per node.
+    assert all(1 < float(line[-1]) < SHAPE.top_k for line in lines), done.stdout
