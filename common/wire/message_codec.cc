@@ -16,7 +16,15 @@ namespace {
 
 constexpr uint32_t kTensorField = 1000;
 constexpr uint32_t kTensorDataField = 1000;
+
 constexpr uint32_t kLengthDelimited = 2;
+constexpr uint32_t kStartGroup = 3;
+constexpr uint32_t kEndGroup = 4;
+
+// Limits of generated code: bytes of a tag or a length, the largest length, groups in each other.
+constexpr int kMaxShortVarint = 5;
+constexpr uint64_t kMaxLength = std::numeric_limits<int32_t>::max() - 16;
+constexpr int kMaxGroups = 100;
 
 // Reads protobuf wire format across slice boundaries.
 class Cursor {
@@ -26,9 +34,9 @@ class Cursor {
   size_t position() const { return position_; }
   size_t left() const { return left_; }
 
-  bool ReadVarint(uint64_t* value) {
+  bool ReadVarint(uint64_t* value, int max_bytes = 10) {
     *value = 0;
-    for (int shift = 0; shift < 70; shift += 7) {
+    for (int shift = 0; shift < 7 * max_bytes; shift += 7) {
       uint8_t byte = 0;
       if (!ReadByte(&byte)) {
         return false;
@@ -42,6 +50,49 @@ class Cursor {
       }
     }
     return false;
+  }
+
+  bool ReadTag(uint32_t* tag) {
+    uint64_t value = 0;
+    const bool valid = ReadVarint(&value, kMaxShortVarint);
+    *tag = static_cast<uint32_t>(value);
+    return valid && value <= std::numeric_limits<uint32_t>::max();
+  }
+
+  // Of a length-delimited field, all of which is there.
+  bool ReadLength(uint64_t* length) {
+    return ReadVarint(length, kMaxShortVarint) && *length <= kMaxLength && *length <= left_;
+  }
+
+  // The value of a field after its tag. Groups are not part of proto3, but a parser must skip one.
+  bool SkipValue(uint32_t tag, int groups = 0) {
+    uint64_t value = 0;
+    switch (tag & 7) {
+      case 0:
+        return ReadVarint(&value);
+      case 1:
+        return Skip(8);
+      case kLengthDelimited:
+        return ReadLength(&value) && Skip(value);
+      case kStartGroup:
+        while (groups < kMaxGroups) {
+          uint32_t inner = 0;
+          if (!ReadTag(&inner)) {
+            return false;
+          }
+          if ((inner & 7) == kEndGroup) {
+            return inner >> 3 == tag >> 3;
+          }
+          if (!SkipValue(inner, groups + 1)) {
+            return false;
+          }
+        }
+        return false;
+      case 5:
+        return Skip(4);
+      default:
+        return false;
+    }
   }
 
   bool Skip(uint64_t count) {
@@ -114,41 +165,28 @@ absl::StatusOr<SplitMessage> SplitOff(const Frame& frame, uint32_t number, bool 
   };
   while (cursor.left() > 0) {
     const size_t field_begin = cursor.position();
-    uint64_t tag = 0;
-    uint64_t value = 0;
-    if (!cursor.ReadVarint(&tag) || tag > std::numeric_limits<uint32_t>::max()) {
+    uint32_t tag = 0;
+    if (!cursor.ReadTag(&tag)) {
       return malformed(field_begin);
     }
-    bool valid = false;
-    switch (tag & 7) {
-      case 0:
-        valid = cursor.ReadVarint(&value);
-        break;
-      case 1:
-        valid = cursor.Skip(8);
-        break;
-      case kLengthDelimited:
-        valid = cursor.ReadVarint(&value) && value <= cursor.left();
-        if (valid && (tag >> 3) == number) {
-          flush_others(field_begin);
-          if (!concatenate) {
-            result.field = Frame();
-          }
-          result.field.Append(frame.Sub(cursor.position(), value));
-          result.has_field = true;
-          others_begin = cursor.position() + value;
-        }
-        valid = valid && cursor.Skip(value);
-        break;
-      case 5:
-        valid = cursor.Skip(4);
-        break;
-      default:  // Groups are not part of proto3; generated code of this contract never writes them.
-        break;
+    if (tag != ((number << 3) | kLengthDelimited)) {
+      if (!cursor.SkipValue(tag)) {
+        return malformed(field_begin);
+      }
+      continue;
     }
-    if (!valid) {
+    uint64_t length = 0;
+    if (!cursor.ReadLength(&length)) {
       return malformed(field_begin);
     }
+    flush_others(field_begin);
+    if (!concatenate) {
+      result.field = Frame();
+    }
+    result.field.Append(frame.Sub(cursor.position(), length));
+    result.has_field = true;
+    others_begin = cursor.position() + length;
+    cursor.Skip(length);
   }
   flush_others(frame.size());
   return result;
