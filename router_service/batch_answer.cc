@@ -91,6 +91,11 @@ void BatchRun::CombineAndAnswer() {
     timing.set_node_compute_us(node_compute_us);
     job.Answer(std::move(response), std::move(output));
   }
+  std::vector<NodePlan> plans;
+  for (const std::shared_ptr<NodeBatch>& part : parts) {
+    plans.push_back(std::move(part->plan));
+  }
+  environment_->node_plans->Recycle(&plans);
 }
 
 void BatchRun::WriteRouting(size_t first, size_t rows, v1::Routing* routing) const {

@@ -122,14 +122,17 @@ void BatchRun::DispatchAll() {
   const std::shared_ptr<const Placement> placement = environment_->fleet->placement();
   const std::vector<ExpertReplicas>* replicas = placement->Layer(layer_->description.layer);
   EXPERTMESH_CHECK(replicas != nullptr);
-  std::vector<uint32_t> rows(rows_);
+  thread_local std::vector<uint32_t> rows;
+  rows.resize(rows_);
   std::iota(rows.begin(), rows.end(), 0);
-  const Assignments assignments{rows, routed_.token_begin, routed_.expert_ids, routed_.weights};
-  BatchPlan plan =
-      PlanBatch(*replicas, assignments, [this](NodeIndex node) { return LoadOf(node); });
+  BatchPlan& plan =
+      Plan(*replicas, {rows, routed_.token_begin, routed_.expert_ids, routed_.weights});
   environment_->metrics->batch_nodes.Observe(static_cast<double>(plan.nodes.size()));
+  environment_->metrics->planned_tokens.Increment(rows_);
+  environment_->metrics->token_transfers.Increment(static_cast<double>(plan.transfers));
+  environment_->metrics->uniform_token_transfers.Increment(plan.uniform_transfers);
   dispatched_at_ = environment_->clock->Now();
-  Dispatch(std::move(plan), placement, nullptr);
+  Dispatch(plan, placement, nullptr);
 }
 
 void BatchRun::ComputeShared() {
@@ -159,6 +162,14 @@ void BatchRun::ComputeShared() {
   }
 }
 
+BatchPlan& BatchRun::Plan(const std::vector<ExpertReplicas>& replicas,
+                          const Assignments& assignments) const {
+  thread_local Planner planner;
+  return planner.Plan(
+      replicas, assignments, [this](NodeIndex node) { return LoadOf(node); },
+      environment_->node_plans);
+}
+
 NodeLoad BatchRun::LoadOf(NodeIndex node) const {
   const std::shared_ptr<NodeLink> link = environment_->fleet->node(node);
   if (link == nullptr) {
@@ -172,7 +183,7 @@ NodeLoad BatchRun::LoadOf(NodeIndex node) const {
   return load;
 }
 
-void BatchRun::Dispatch(BatchPlan plan, const std::shared_ptr<const Placement>& placement,
+void BatchRun::Dispatch(BatchPlan& plan, const std::shared_ptr<const Placement>& placement,
                         const Part* replaces) {
   uint64_t epoch = epoch_.load();
   while (epoch < placement->epoch() && !epoch_.compare_exchange_weak(epoch, placement->epoch())) {
@@ -357,8 +368,7 @@ void BatchRun::PlanAnew(const std::shared_ptr<Part>& part) {
   }
   const Assignments assignments{plan.rows, plan.row_begin, plan.expert_ids, plan.expert_weights};
   environment_->metrics->retried_assignments.Increment(static_cast<double>(plan.expert_ids.size()));
-  Dispatch(PlanBatch(replicas, assignments, [this](NodeIndex node) { return LoadOf(node); }),
-           placement, part.get());
+  Dispatch(Plan(replicas, assignments), placement, part.get());
 }
 
 void BatchRun::FailUnplaced(const std::vector<Unplaced>& unplaced, const absl::Status& cause) {

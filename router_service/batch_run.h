@@ -58,6 +58,7 @@ struct RunEnvironment {
   Clock* clock = nullptr;
   Backend* backend = nullptr;
   RouterMetrics* metrics = nullptr;
+  NodePlanPool* node_plans = nullptr;
   uint32_t d_model = 0;
   // Type of rows inside the mesh.
   DType activation_dtype = DType::kF32;
@@ -98,12 +99,15 @@ class BatchRun : public std::enable_shared_from_this<BatchRun> {
 
   // Everything that computes, up to what the nodes are sent.
   void Start();
+  // Valid until this thread plans again.
+  BatchPlan& Plan(const std::vector<ExpertReplicas>& replicas,
+                  const Assignments& assignments) const;
   void GatherRows();
   void Route();
   void DispatchAll();
   void ComputeShared();
   // Sends what `plan` says; fails the requests whose assignments it could not place.
-  void Dispatch(BatchPlan plan, const std::shared_ptr<const Placement>& placement,
+  void Dispatch(BatchPlan& plan, const std::shared_ptr<const Placement>& placement,
                 const Part* replaces);
   void Send(NodePlan plan, const std::shared_ptr<const Placement>& placement, const Part* replaces);
   // The plan's rows as `dtype`: gathered and converted in one step, once for all frames.

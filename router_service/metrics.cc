@@ -29,6 +29,13 @@ RouterMetrics::RouterMetrics(prometheus::Registry& registry)
       nonfinite_tokens(Counter(registry, "expertmesh_router_nonfinite_tokens_total",
                                "Tokens received with a NaN or infinity, passed on as they are")),
       tokens(Counter(registry, "expertmesh_router_tokens_total", "Tokens accepted")),
+      planned_tokens(Counter(registry, "expertmesh_router_planned_tokens_total",
+                             "Tokens whose assignments were given to nodes")),
+      token_transfers(Counter(registry, "expertmesh_router_token_transfers_total",
+                              "Pairs of a planned token and a node that it was sent to")),
+      uniform_token_transfers(
+          Counter(registry, "expertmesh_router_uniform_token_transfers_total",
+                  "Estimate of the same, had every assignment gone to a replica at random")),
       request_seconds(Histogram(registry, "expertmesh_router_request_duration_seconds",
                                 "From arrival to answer", DurationBuckets())),
       queue_seconds(Histogram(registry, "expertmesh_router_queue_duration_seconds",

@@ -30,6 +30,11 @@ class RouterMetrics {
   prometheus::Counter& dropped_assignments;
   prometheus::Counter& nonfinite_tokens;
   prometheus::Counter& tokens;
+  // Destinations per token are transfers over planned tokens; tokens planned anew after a loss are
+  // not counted.
+  prometheus::Counter& planned_tokens;
+  prometheus::Counter& token_transfers;
+  prometheus::Counter& uniform_token_transfers;
   prometheus::Histogram& request_seconds;
   prometheus::Histogram& queue_seconds;
   prometheus::Histogram& batch_tokens;

@@ -1,232 +1,187 @@
 #include "router_service/planner.h"
 
 #include <algorithm>
-#include <limits>
-#include <optional>
 #include <utility>
-
-#include "absl/container/flat_hash_map.h"
-#include "common/base/check.h"
 
 namespace expertmesh {
 namespace {
 
-// One slice of one expert that the batch needs, and who can serve it.
-struct Demand {
-  uint32_t expert = 0;
-  uint32_t assignments = 0;
-  std::vector<NodeIndex> candidates;
-};
+// Rows for each one that a choice is drawn for: enough for a mean over batches, at next to no cost.
+constexpr size_t kRowsPerSample = 16;
 
-// What is known of a node while choosing.
-struct Candidate {
-  NodeLoad load;
-  bool chosen = false;
-  // Assignments of demands not yet served that it could take.
-  uint64_t coverable = 0;
-  // Assignments given to it by this plan.
-  uint64_t given = 0;
-};
+size_t BytesOf(const NodePlan& plan) {
+  return (plan.rows.capacity() + plan.row_begin.capacity() + plan.expert_ids.capacity()) *
+             sizeof(uint32_t) +
+         plan.expert_weights.capacity() * sizeof(float);
+}
 
-// Chosen nodes, slice by slice, for every expert.
-class ServingNodes {
- public:
-  explicit ServingNodes(size_t experts) : nodes_(experts) {}
+void Resize(size_t rows, size_t assignments, NodePlan* plan) {
+  plan->rows.resize(rows);
+  plan->row_begin.resize(rows + 1);
+  plan->expert_ids.resize(assignments);
+  plan->expert_weights.resize(assignments);
+}
 
-  void Add(uint32_t expert, NodeIndex node) { nodes_[expert].push_back(node); }
-  void Clear(uint32_t expert) { nodes_[expert].clear(); }
-  const std::vector<NodeIndex>& For(uint32_t expert) const { return nodes_[expert]; }
-
- private:
-  std::vector<std::vector<NodeIndex>> nodes_;
-};
-
-class Chooser {
- public:
-  Chooser(const std::vector<ExpertReplicas>& replicas,
-          const std::function<NodeLoad(NodeIndex)>& load)
-      : replicas_(replicas), load_(load) {}
-
-  // `hits`: assignments of each expert.
-  ServingNodes Run(const std::vector<uint32_t>& hits) {
-    ServingNodes choice(replicas_.size());
-    std::vector<Demand> open = CollectDemands(hits);
-    // Experts with one replica have no choice to make.
-    std::vector<Demand> free;
-    for (Demand& demand : open) {
-      if (demand.candidates.size() == 1) {
-        Give(demand, demand.candidates.front(), &choice);
-      } else {
-        free.push_back(std::move(demand));
-      }
-    }
-    while (!free.empty()) {
-      free = JoinChosen(std::move(free), &choice);
-      if (!free.empty()) {
-        nodes_[MostCovering(free)].chosen = true;
-      }
-    }
-    return choice;
+// Rows [begin, end) of `whole`.
+void CopyRows(const NodePlan& whole, size_t begin, size_t end, NodePlan* piece) {
+  const uint32_t first = whole.row_begin[begin];
+  const uint32_t last = whole.row_begin[end];
+  piece->node = whole.node;
+  Resize(end - begin, last - first, piece);
+  std::copy(whole.rows.begin() + begin, whole.rows.begin() + end, piece->rows.begin());
+  for (size_t row = begin; row <= end; ++row) {
+    piece->row_begin[row - begin] = whole.row_begin[row] - first;
   }
-
- private:
-  std::vector<Demand> CollectDemands(const std::vector<uint32_t>& hits) {
-    std::vector<Demand> demands;
-    for (uint32_t expert = 0; expert < hits.size(); ++expert) {
-      if (hits[expert] == 0) {
-        continue;
-      }
-      for (const std::vector<NodeIndex>& slice : replicas_[expert].slices) {
-        demands.push_back({expert, hits[expert], slice});
-      }
-    }
-    for (const Demand& demand : demands) {
-      for (const NodeIndex node : demand.candidates) {
-        if (!nodes_.contains(node)) {
-          nodes_[node].load = load_(node);
-        }
-      }
-    }
-    return demands;
-  }
-
-  void Give(const Demand& demand, NodeIndex node, ServingNodes* choice) {
-    Candidate& candidate = nodes_[node];
-    candidate.chosen = true;
-    candidate.given += demand.assignments;
-    choice->Add(demand.expert, node);
-  }
-
-  // Serves every demand that a chosen node can take; returns the others.
-  std::vector<Demand> JoinChosen(std::vector<Demand> demands, ServingNodes* choice) {
-    std::vector<Demand> left;
-    for (Demand& demand : demands) {
-      std::optional<NodeIndex> best;
-      for (const NodeIndex node : demand.candidates) {
-        if (nodes_[node].chosen && (!best || Work(node) < Work(*best))) {
-          best = node;
-        }
-      }
-      if (best) {
-        Give(demand, *best, choice);
-      } else {
-        left.push_back(std::move(demand));
-      }
-    }
-    return left;
-  }
-
-  uint64_t Work(NodeIndex node) const {
-    const Candidate& candidate = nodes_.at(node);
-    return candidate.load.rows_in_flight + candidate.given;
-  }
-
-  NodeIndex MostCovering(const std::vector<Demand>& demands) {
-    for (auto& [node, candidate] : nodes_) {
-      candidate.coverable = 0;
-    }
-    for (const Demand& demand : demands) {
-      for (const NodeIndex node : demand.candidates) {
-        nodes_[node].coverable += demand.assignments;
-      }
-    }
-    std::optional<NodeIndex> best;
-    const auto better = [this](NodeIndex a, NodeIndex b) {
-      const Candidate& left = nodes_.at(a);
-      const Candidate& right = nodes_.at(b);
-      if (left.coverable != right.coverable) {
-        return left.coverable > right.coverable;
-      }
-      return Work(a) != Work(b) ? Work(a) < Work(b) : a < b;
-    };
-    for (const auto& [node, candidate] : nodes_) {
-      if (candidate.coverable > 0 && (!best || better(node, *best))) {
-        best = node;
-      }
-    }
-    EXPERTMESH_CHECK(best.has_value());
-    return *best;
-  }
-
-  const std::vector<ExpertReplicas>& replicas_;
-  const std::function<NodeLoad(NodeIndex)>& load_;
-  absl::flat_hash_map<NodeIndex, Candidate> nodes_;
-};
-
-// Cuts plans into pieces of at most the node's batch limit.
-std::vector<NodePlan> CutToLimit(NodePlan plan, uint32_t limit) {
-  std::vector<NodePlan> pieces;
-  if (limit == 0 || plan.rows.size() <= limit) {
-    pieces.push_back(std::move(plan));
-    return pieces;
-  }
-  for (size_t begin = 0; begin < plan.rows.size(); begin += limit) {
-    const size_t end = std::min(plan.rows.size(), begin + limit);
-    NodePlan piece;
-    piece.node = plan.node;
-    piece.rows.assign(plan.rows.begin() + begin, plan.rows.begin() + end);
-    const uint32_t first = plan.row_begin[begin];
-    for (size_t row = begin; row <= end; ++row) {
-      piece.row_begin.push_back(plan.row_begin[row] - first);
-    }
-    piece.expert_ids.assign(plan.expert_ids.begin() + first,
-                            plan.expert_ids.begin() + plan.row_begin[end]);
-    piece.expert_weights.assign(plan.expert_weights.begin() + first,
-                                plan.expert_weights.begin() + plan.row_begin[end]);
-    pieces.push_back(std::move(piece));
-  }
-  return pieces;
+  std::copy(whole.expert_ids.begin() + first, whole.expert_ids.begin() + last,
+            piece->expert_ids.begin());
+  std::copy(whole.expert_weights.begin() + first, whole.expert_weights.begin() + last,
+            piece->expert_weights.begin());
 }
 
 }  // namespace
 
-BatchPlan PlanBatch(const std::vector<ExpertReplicas>& replicas, const Assignments& assignments,
-                    const std::function<NodeLoad(NodeIndex)>& load) {
-  std::vector<uint32_t> hits(replicas.size(), 0);
-  for (const uint32_t expert : assignments.expert_ids) {
-    EXPERTMESH_CHECK(expert < replicas.size());
-    ++hits[expert];
+void NodePlanPool::Take(size_t count, std::vector<NodePlan>* plans) {
+  const size_t wanted = plans->size() + count;
+  {
+    absl::MutexLock lock(&mutex_);
+    while (plans->size() < wanted && !free_.empty()) {
+      bytes_ -= BytesOf(free_.back());
+      plans->push_back(std::move(free_.back()));
+      free_.pop_back();
+    }
   }
-  const ServingNodes choice = Chooser(replicas, load).Run(hits);
+  plans->resize(wanted);
+}
 
-  BatchPlan plan;
-  std::vector<NodePlan> by_node;  // Indexed through `slot_of_node`.
-  absl::flat_hash_map<NodeIndex, size_t> slot_of_node;
-  for (size_t i = 0; i < assignments.rows.size(); ++i) {
-    const uint32_t row = assignments.rows[i];
+void NodePlanPool::Recycle(std::vector<NodePlan>* plans) {
+  {
+    absl::MutexLock lock(&mutex_);
+    for (NodePlan& plan : *plans) {
+      const size_t bytes = BytesOf(plan);
+      if (bytes > 0 && bytes_ + bytes <= kMaxBytes) {
+        bytes_ += bytes;
+        free_.push_back(std::move(plan));
+      }
+    }
+  }
+  plans->clear();
+}
+
+BatchPlan& Planner::Plan(const std::vector<ExpertReplicas>& replicas,
+                         const Assignments& assignments, LoadOfNode load, NodePlanPool* pool) {
+  choice_.Choose(replicas, assignments, load);
+  pool->Recycle(&plan_.nodes);
+  plan_.unplaced.clear();
+  MakeRoom(assignments.rows.size(), pool);
+  Write(assignments);
+  Finish();
+  CutToLimits(pool);
+  plan_.uniform_transfers = choice_.had_a_choice() ? UniformTransfers(replicas, assignments)
+                                                   : static_cast<double>(plan_.transfers);
+  return plan_;
+}
+
+void Planner::MakeRoom(size_t rows, NodePlanPool* pool) {
+  const absl::Span<const ReplicaChoice::Node> nodes = choice_.nodes();
+  pool->Take(nodes.size(), &plan_.nodes);
+  writers_.resize(nodes.size());
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    NodePlan& plan = plan_.nodes[i];
+    plan.node = nodes[i].node;
+    Resize(std::min<size_t>(rows, nodes[i].assignments), nodes[i].assignments, &plan);
+    writers_[i] = Writer{plan.rows.data(), plan.row_begin.data(), plan.expert_ids.data(),
+                         plan.expert_weights.data()};
+  }
+}
+
+void Planner::Write(const Assignments& assignments) {
+  for (uint32_t i = 0; i < assignments.rows.size(); ++i) {
     for (uint32_t a = assignments.row_begin[i]; a < assignments.row_begin[i + 1]; ++a) {
       const uint32_t expert = assignments.expert_ids[a];
-      const std::vector<NodeIndex>& nodes = choice.For(expert);
-      if (nodes.empty()) {
-        plan.unplaced.push_back({row, expert});
-        continue;
+      const absl::Span<const uint32_t> serving = choice_.Serving(expert);
+      if (serving.empty()) {
+        plan_.unplaced.push_back({assignments.rows[i], expert});
       }
-      for (const NodeIndex node : nodes) {
-        const auto [slot, added] = slot_of_node.try_emplace(node, by_node.size());
-        if (added) {
-          by_node.push_back({});
-          by_node.back().node = node;
+      for (const uint32_t position : serving) {
+        Writer& to = writers_[position];
+        if (to.last != i) {
+          to.last = i;
+          to.rows[to.row_count] = assignments.rows[i];
+          to.row_begin[to.row_count] = to.assignment_count;
+          ++to.row_count;
         }
-        NodePlan& target = by_node[slot->second];
-        if (target.rows.empty() || target.rows.back() != row) {
-          target.rows.push_back(row);
-          target.row_begin.push_back(static_cast<uint32_t>(target.expert_ids.size()));
-        }
-        target.expert_ids.push_back(expert);
-        target.expert_weights.push_back(assignments.expert_weights[a]);
+        to.expert_ids[to.assignment_count] = expert;
+        to.expert_weights[to.assignment_count] = assignments.expert_weights[a];
+        ++to.assignment_count;
       }
     }
   }
-  std::sort(by_node.begin(), by_node.end(),
-            [](const NodePlan& a, const NodePlan& b) { return a.node < b.node; });
-  for (NodePlan& node_plan : by_node) {
-    node_plan.row_begin.push_back(static_cast<uint32_t>(node_plan.expert_ids.size()));
-    const uint32_t limit = load(node_plan.node).max_batch_rows;
-    for (NodePlan& piece : CutToLimit(std::move(node_plan), limit)) {
-      plan.nodes.push_back(std::move(piece));
+}
+
+void Planner::Finish() {
+  plan_.transfers = 0;
+  for (size_t i = 0; i < writers_.size(); ++i) {
+    const Writer& written = writers_[i];
+    written.row_begin[written.row_count] = written.assignment_count;
+    Resize(written.row_count, written.assignment_count, &plan_.nodes[i]);
+    plan_.transfers += written.row_count;
+  }
+}
+
+void Planner::CutToLimits(NodePlanPool* pool) {
+  const absl::Span<const ReplicaChoice::Node> nodes = choice_.nodes();
+  const auto fits = [](const NodePlan& plan, uint32_t limit) {
+    return limit == 0 || plan.rows.size() <= limit;
+  };
+  bool all_fit = true;
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    all_fit = all_fit && fits(plan_.nodes[i], nodes[i].load.max_batch_rows);
+  }
+  if (all_fit) {
+    return;
+  }
+  uncut_.swap(plan_.nodes);
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    const uint32_t limit = nodes[i].load.max_batch_rows;
+    if (fits(uncut_[i], limit)) {
+      plan_.nodes.push_back(std::move(uncut_[i]));
+      continue;
+    }
+    for (size_t begin = 0; begin < uncut_[i].rows.size(); begin += limit) {
+      pool->Take(1, &plan_.nodes);
+      CopyRows(uncut_[i], begin, std::min(uncut_[i].rows.size(), begin + limit),
+               &plan_.nodes.back());
     }
   }
-  return plan;
+  pool->Recycle(&uncut_);
+}
+
+double Planner::UniformTransfers(const std::vector<ExpertReplicas>& replicas,
+                                 const Assignments& assignments) {
+  const size_t rows = assignments.rows.size();
+  size_t transfers = 0;
+  size_t row = until_sample_;
+  for (; row < rows; row += kRowsPerSample) {
+    drawn_.clear();
+    for (uint32_t a = assignments.row_begin[row]; a < assignments.row_begin[row + 1]; ++a) {
+      for (const std::vector<NodeIndex>& slice : replicas[assignments.expert_ids[a]].slices) {
+        const NodeIndex node = slice[Draw(slice.size())];
+        if (std::find(drawn_.begin(), drawn_.end(), node) == drawn_.end()) {
+          drawn_.push_back(node);
+        }
+      }
+    }
+    transfers += drawn_.size();
+  }
+  until_sample_ = row - rows;
+  return static_cast<double>(transfers * kRowsPerSample);
+}
+
+// Evenly distributed in [0, below): a multiplicative generator, whose upper bits are good enough to
+// count with.
+uint32_t Planner::Draw(size_t below) {
+  random_ = random_ * 6364136223846793005u + 1442695040888963407u;
+  return static_cast<uint32_t>(((random_ >> 32) * below) >> 32);
 }
 
 }  // namespace expertmesh

@@ -5,11 +5,13 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
 #include "router_service/placement.h"
+#include "router_service/replica_choice.h"
 
 namespace expertmesh {
 
@@ -24,6 +26,23 @@ struct NodePlan {
   std::vector<float> expert_weights;
 };
 
+// Node plans that nobody uses any more, kept for their memory. Thread-safe.
+class NodePlanPool {
+ public:
+  // Appends `count` plans with anything in them.
+  void Take(size_t count, std::vector<NodePlan>* plans);
+  // Leaves `plans` empty. Those without memory (moved from) and those that would make the pool
+  // larger than kMaxBytes are freed.
+  void Recycle(std::vector<NodePlan>* plans);
+
+  static constexpr size_t kMaxBytes = size_t{64} << 20;
+
+ private:
+  absl::Mutex mutex_;
+  std::vector<NodePlan> free_ ABSL_GUARDED_BY(mutex_);
+  size_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
 // An assignment that no node can take.
 struct Unplaced {
   uint32_t row = 0;
@@ -35,32 +54,52 @@ struct BatchPlan {
   std::vector<NodePlan> nodes;
   // In order of rows.
   std::vector<Unplaced> unplaced;
+  // Rows sent, summed over nodes.
+  uint64_t transfers = 0;
+  // What `transfers` would be about if every assignment went to a replica drawn at random: the
+  // figure to compare with. From one row in sixteen, so only the sum over many batches means
+  // something.
+  double uniform_transfers = 0;
 };
 
-// Assignments to plan, row-major: those of rows[i] are [row_begin[i], row_begin[i + 1]).
-struct Assignments {
-  absl::Span<const uint32_t> rows;
-  absl::Span<const uint32_t> row_begin;
-  absl::Span<const uint32_t> expert_ids;
-  absl::Span<const float> expert_weights;
-};
+// Plans batches, see ReplicaChoice for the rule. Linear in the number of assignments. Memory is
+// reused: after the largest batch was seen and as long as node plans come back to the pool, nothing
+// is allocated. Not thread-safe: one per thread.
+class Planner {
+ public:
+  // The plan is valid until the next call; node plans may be moved out of it, and go to `pool` when
+  // they have served. Every expert id is below replicas.size().
+  BatchPlan& Plan(const std::vector<ExpertReplicas>& replicas, const Assignments& assignments,
+                  LoadOfNode load, NodePlanPool* pool);
 
-// How busy and how large a node is, at the time of planning.
-struct NodeLoad {
-  uint64_t rows_in_flight = 0;
-  // Rows in one batch at most; larger plans are cut.
-  uint32_t max_batch_rows = 0;
-};
+ private:
+  // Where the plan of one node is written.
+  struct Writer {
+    uint32_t* rows = nullptr;
+    uint32_t* row_begin = nullptr;
+    uint32_t* expert_ids = nullptr;
+    float* expert_weights = nullptr;
+    uint32_t row_count = 0;
+    uint32_t assignment_count = 0;
+    uint32_t last = ~uint32_t{0};  // Index in Assignments::rows of its last row.
+  };
 
-// For every expert hit, chooses one node per slice so that few nodes are used in all: experts with
-// one replica decide first, the others join a node already in use where they can, else the node
-// that covers most of what is left; ties go to the node with least work in flight, then to
-// placement order.
-//
-// Linear in the number of assignments (plus experts x replicas). `load` answers for any node of
-// `replicas`.
-BatchPlan PlanBatch(const std::vector<ExpertReplicas>& replicas, const Assignments& assignments,
-                    const std::function<NodeLoad(NodeIndex)>& load);
+  void MakeRoom(size_t rows, NodePlanPool* pool);
+  void Write(const Assignments& assignments);
+  void Finish();
+  void CutToLimits(NodePlanPool* pool);
+  double UniformTransfers(const std::vector<ExpertReplicas>& replicas,
+                          const Assignments& assignments);
+  uint32_t Draw(size_t below);
+
+  ReplicaChoice choice_;
+  std::vector<Writer> writers_;
+  std::vector<NodePlan> uncut_;
+  std::vector<NodeIndex> drawn_;  // For one row.
+  size_t until_sample_ = 0;       // Rows.
+  uint64_t random_ = 1;
+  BatchPlan plan_;
+};
 
 }  // namespace expertmesh
 

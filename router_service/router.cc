@@ -104,6 +104,7 @@ void Router::StartFleet(Transport* transport, WireEncodings encodings) {
   environment_.clock = clock_;
   environment_.backend = backend_.get();
   environment_.metrics = &metrics_;
+  environment_.node_plans = &node_plans_;
   environment_.d_model = checkpoint_->model().d_model;
   environment_.activation_dtype = backend_->compute_dtype();
   environment_.max_frame_bytes = options_.max_frame_bytes;

@@ -124,7 +124,8 @@ class Router {
   Clock* const clock_;
   RouterMetrics metrics_;
   std::map<uint32_t, Layer> layers_;  // Constant after Create.
-  RunEnvironment environment_;        // Constant after Create.
+  NodePlanPool node_plans_;
+  RunEnvironment environment_;  // Constant after Create.
 
   absl::Mutex mutex_;
   uint64_t tokens_in_flight_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -44,7 +44,10 @@ std::vector<ExpertReplicas> Whole(const std::vector<std::vector<NodeIndex>>& nod
 
 BatchPlan Plan(const std::vector<ExpertReplicas>& replicas, const TestBatch& batch,
                std::map<NodeIndex, NodeLoad> loads = {}) {
-  return PlanBatch(replicas, batch.assignments(), [&](NodeIndex node) { return loads[node]; });
+  NodePlanPool pool;
+  Planner planner;
+  return planner.Plan(
+      replicas, batch.assignments(), [&](NodeIndex node) { return loads[node]; }, &pool);
 }
 
 std::vector<NodeIndex> NodesOf(const BatchPlan& plan) {
@@ -111,6 +114,63 @@ TEST(PlannerTest, PlansAreCutToTheBatchLimitOfTheNode) {
   EXPECT_THAT(plan.nodes[2].row_begin, ElementsAre(0, 1));
 }
 
+// Two experts per token, each on both of two nodes: all tokens fit on one node, and two nodes drawn
+// at random differ half of the time.
+TEST(PlannerTest, TransfersAreToldNextToThoseOfAUniformChoice) {
+  const std::vector<ExpertReplicas> replicas = Whole({{0, 1}, {0, 1}});
+  for (const uint32_t tokens : {1, 7, 64}) {
+    const TestBatch batch(std::vector<std::vector<uint32_t>>(tokens, {0, 1}));
+    NodePlanPool pool;
+    Planner planner;
+    double transfers = 0;
+    double uniform = 0;
+    constexpr uint32_t kBatches = 64'000;
+    for (uint32_t i = 0; i < kBatches / tokens; ++i) {
+      const BatchPlan& plan = planner.Plan(
+          replicas, batch.assignments(), [](NodeIndex) { return NodeLoad{}; }, &pool);
+      transfers += static_cast<double>(plan.transfers);
+      uniform += plan.uniform_transfers;
+    }
+    EXPECT_EQ(transfers, kBatches / tokens * tokens);
+    // 4000 rows are sampled; the mean of so many coins is within 0.05 of its own (six deviations).
+    EXPECT_NEAR(uniform / transfers, 1.5, 0.05);
+  }
+}
+
+TEST(PlannerTest, WithoutReplicasAUniformChoiceIsThePlan) {
+  const BatchPlan plan = Plan(Whole({{0}, {1}, {1}}), TestBatch({{0, 1}, {1, 2}, {0, 2}}));
+  EXPECT_EQ(plan.transfers, 5u);
+  EXPECT_EQ(plan.uniform_transfers, 5.0);
+}
+
+TEST(PlannerTest, PlansOfOneBatchLeaveNothingInThoseOfTheNext) {
+  const std::vector<ExpertReplicas> replicas = Whole({{0, 1}, {1, 2}, {2}, {}});
+  const TestBatch large({{0, 1, 2}, {2, 3, 0}, {1, 0}, {2}});
+  const TestBatch small({{1}, {0}});
+  NodePlanPool pool;
+  Planner planner;
+  const auto load = [](NodeIndex) { return NodeLoad{0, 3}; };
+  for (int round = 0; round < 3; ++round) {
+    for (const TestBatch* batch : {&large, &small}) {
+      BatchPlan& plan = planner.Plan(replicas, batch->assignments(), load, &pool);
+      const BatchPlan fresh = Plan(replicas, *batch, {{0, {0, 3}}, {1, {0, 3}}, {2, {0, 3}}});
+      ASSERT_EQ(NodesOf(plan), NodesOf(fresh));
+      EXPECT_EQ(plan.unplaced.size(), fresh.unplaced.size());
+      EXPECT_EQ(plan.transfers, fresh.transfers);
+      for (size_t i = 0; i < plan.nodes.size(); ++i) {
+        EXPECT_EQ(plan.nodes[i].rows, fresh.nodes[i].rows);
+        EXPECT_EQ(plan.nodes[i].row_begin, fresh.nodes[i].row_begin);
+        EXPECT_EQ(plan.nodes[i].expert_ids, fresh.nodes[i].expert_ids);
+        EXPECT_EQ(plan.nodes[i].expert_weights, fresh.nodes[i].expert_weights);
+      }
+      if (round > 0) {  // As a batch does that has ended.
+        std::vector<NodePlan> ended = std::move(plan.nodes);
+        pool.Recycle(&ended);
+      }
+    }
+  }
+}
+
 TEST(PlannerTest, EveryAssignmentIsPlacedExactlyOnceOnANodeThatHoldsIt) {
   std::mt19937 random(5);
   for (int trial = 0; trial < 200; ++trial) {
@@ -136,9 +196,11 @@ TEST(PlannerTest, EveryAssignmentIsPlacedExactlyOnceOnANodeThatHoldsIt) {
     const BatchPlan plan = Plan(Whole(holders), batch);
     EXPECT_TRUE(plan.unplaced.empty());
     std::set<std::tuple<uint32_t, uint32_t, float>> placed;
+    uint64_t transfers = 0;
     for (const NodePlan& node : plan.nodes) {
       ASSERT_EQ(node.row_begin.size(), node.rows.size() + 1);
       EXPECT_TRUE(std::is_sorted(node.rows.begin(), node.rows.end()));
+      transfers += node.rows.size();
       for (size_t i = 0; i < node.rows.size(); ++i) {
         EXPECT_LT(node.row_begin[i], node.row_begin[i + 1]);
         for (uint32_t a = node.row_begin[i]; a < node.row_begin[i + 1]; ++a) {
@@ -149,6 +211,7 @@ TEST(PlannerTest, EveryAssignmentIsPlacedExactlyOnceOnANodeThatHoldsIt) {
       }
     }
     EXPECT_EQ(placed.size(), batch.expert_ids.size());
+    EXPECT_EQ(plan.transfers, transfers);
   }
 }
 
