@@ -31,15 +31,20 @@ void ReleaseOwner(void* held) {
 }
 
 grpc::Slice ToGrpcSlice(const Slice& slice) {
-  if (slice.size() < kCopyBelow) {
-    return grpc::Slice(slice.data(), slice.size());
-  }
   auto held = std::make_unique<HeldOwner>();
   held->owner = slice.owner();
   held->ready.store(true, std::memory_order_release);
   // gRPC takes a mutable pointer and never writes to it.
   return grpc::Slice(const_cast<uint8_t*>(slice.data()), slice.size(), &ReleaseOwner,
                      held.release());
+}
+
+// `slice` as one more reference to what `other`, not inlined, already holds the owner of.
+grpc::Slice ShareOwner(const Slice& slice, const grpc::Slice& other) {
+  grpc_slice shared = other.c_slice();
+  shared.data.refcounted.bytes = const_cast<uint8_t*>(slice.data());
+  shared.data.refcounted.length = slice.size();
+  return grpc::Slice(shared, grpc::Slice::STEAL_REF);
 }
 
 // Frames may outlive every channel and server, and giving back their bytes needs a live gRPC.
@@ -57,8 +62,17 @@ grpc::ByteBuffer ToByteBuffer(const Frame& frame) {
   message_bytes.sent.fetch_add(frame.size(), std::memory_order_relaxed);
   std::vector<grpc::Slice> slices;
   slices.reserve(frame.slices().size() + 1);
+  const Slice* before = nullptr;  // Made into slices.back() without a copy.
   for (const Slice& slice : frame.slices()) {
-    slices.push_back(ToGrpcSlice(slice));
+    if (slice.size() < kCopyBelow) {
+      slices.emplace_back(slice.data(), slice.size());
+      before = nullptr;
+    } else if (before != nullptr && before->owner() == slice.owner()) {
+      slices.push_back(ShareOwner(slice, slices.back()));
+    } else {
+      slices.push_back(ToGrpcSlice(slice));
+      before = &slice;
+    }
   }
   if (slices.empty()) {
     slices.emplace_back();

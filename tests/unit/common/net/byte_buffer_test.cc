@@ -30,6 +30,41 @@ TEST(ByteBufferTest, LargeSlicesAreSharedUntilTheBufferIsGone) {
   EXPECT_TRUE(alive.expired());
 }
 
+// The rows of a matrix that one node gets.
+TEST(ByteBufferTest, SlicesOfOneOwnerShareItUntilTheLastIsGone) {
+  auto owner = std::make_shared<std::string>(20'000, '\0');
+  for (size_t i = 0; i < owner->size(); ++i) {
+    (*owner)[i] = static_cast<char>(i * 7 % 251);
+  }
+  const std::weak_ptr<const std::string> alive = owner;
+  const auto slice = [&owner](size_t at, size_t size) {
+    return Slice(owner->data() + at, size, owner);
+  };
+  Frame frame;
+  for (const Slice& part : {slice(9'000, 2'000), slice(0, 3'000), slice(500, 10),
+                            Slice::FromString(std::string(5'000, 'h')), slice(12'000, 4'000)}) {
+    frame.Append(part);
+  }
+  const std::string expected = frame.Flatten();
+  std::vector<grpc::Slice> slices;
+  {
+    const grpc::ByteBuffer buffer = ToByteBuffer(frame);
+    ASSERT_TRUE(buffer.Dump(&slices).ok());
+  }
+  ASSERT_EQ(slices.size(), 5u);
+  EXPECT_EQ(slices[1].begin(), reinterpret_cast<const uint8_t*>(owner->data()));
+  frame = Frame();
+  owner.reset();
+  std::string bytes;
+  while (!slices.empty()) {
+    EXPECT_FALSE(alive.expired());
+    bytes.insert(0, reinterpret_cast<const char*>(slices.back().begin()), slices.back().size());
+    slices.pop_back();
+  }
+  EXPECT_TRUE(alive.expired());
+  EXPECT_EQ(bytes, expected);
+}
+
 TEST(ByteBufferTest, RoundTripKeepsTheBytes) {
   for (const size_t size : {0, 1, 20, 100, 1023, 1024, 70'000}) {
     Frame frame;

@@ -6,6 +6,7 @@
 #include <benchmark/benchmark.h>
 
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <string>
 
@@ -14,6 +15,7 @@
 #include "common/base/process.h"
 #include "common/net/grpc_transport.h"
 #include "common/net/node_server.h"
+#include "common/tensor/aligned_buffer.h"
 #include "tests/unit/common/transport/fake_node.h"
 
 namespace expertmesh {
@@ -90,6 +92,45 @@ BENCHMARK(Stream)
     ->ArgNames({"bytes", "in_flight"})
     ->ArgsProduct({{64, 4 << 10, 64 << 10, 256 << 10, 1 << 20}, {1, 4}})
     ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
+
+// Frames of 1 MiB: every other row of a matrix (as runs of one row, the worst there is), copied
+// together first or sent from where they lie.
+void Rows(benchmark::State& state) {
+  Rig rig;
+  const auto row_bytes = static_cast<size_t>(state.range(0));
+  const bool gather = state.range(1) == 1;
+  const size_t rows = (size_t{1} << 20) / row_bytes;
+  const auto matrix = std::make_shared<AlignedBuffer>(2 * rows * row_bytes);
+  std::memset(matrix->data(), 'x', matrix->size());
+  for (auto _ : state) {
+    Frame frame("head");
+    if (gather) {
+      const auto gathered = std::make_shared<AlignedBuffer>(rows * row_bytes);
+      for (size_t row = 0; row < rows; ++row) {
+        std::memcpy(gathered->data() + row * row_bytes, matrix->data() + 2 * row * row_bytes,
+                    row_bytes);
+      }
+      frame.Append(Slice(gathered->data(), gathered->size(), gathered));
+    } else {
+      for (size_t row = 0; row < rows; ++row) {
+        frame.Append(Slice(matrix->data() + 2 * row * row_bytes, row_bytes, matrix));
+      }
+    }
+    if (!rig.connection->Send(std::move(frame)).ok()) {
+      state.SkipWithError("Send failed");
+      break;
+    }
+    ++rig.sent;
+    rig.observer.AwaitFrames(rig.sent < 4 ? 0 : rig.sent - 3);
+  }
+  state.SetBytesProcessed(state.iterations() << 20);
+}
+BENCHMARK(Rows)
+    ->ArgNames({"row_bytes", "gather"})
+    ->ArgsProduct({{1 << 10, 2 << 10, 4 << 10, 8 << 10, 16 << 10}, {0, 1}})
+    ->UseRealTime()
+    ->MeasureProcessCPUTime()
     ->Unit(benchmark::kMicrosecond);
 
 void AfterSilence(benchmark::State& state) {
