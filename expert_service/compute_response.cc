@@ -4,6 +4,7 @@
 #include <string>
 
 #include "common/base/check.h"
+#include "common/base/message_bytes.h"
 #include "common/wire/message_codec.h"
 #include "common/wire/tensor_encode.h"
 #include "expertmesh/v1/expert.pb.h"
@@ -16,7 +17,10 @@ constexpr size_t kHeaderBytes = 128;
 
 TensorFrame AllRows(const BatchResult& result) {
   if (result.dtype != DType::kF32) {
-    return EncodeRows(DType::kF32, result.partials, result.rows, result.d_model, result.dtype);
+    TensorFrame converted =
+        EncodeRows(DType::kF32, result.partials, result.rows, result.d_model, result.dtype);
+    CountCopiedTensorBytes(converted.data.size());
+    return converted;
   }
   TensorFrame tensor{result.dtype, result.rows, result.d_model, {}};
   tensor.data.Append(

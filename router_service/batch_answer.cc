@@ -4,6 +4,7 @@
 #include <tuple>
 #include <utility>
 
+#include "common/base/message_bytes.h"
 #include "common/wire/tensor_encode.h"
 #include "router_service/batch_run.h"
 #include "router_service/combine.h"
@@ -72,6 +73,7 @@ void BatchRun::CombineAndAnswer() {
       output.data.Append(Slice(rows, elements * sizeof(float), sum));
     } else {
       output = EncodeRows(DType::kF32, rows, job.rows(), d_model, job.output_dtype);
+      CountCopiedTensorBytes(output.data.size());
     }
     v1::ForwardResponse response;
     response.mutable_status();

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/check.h"
+#include "common/base/message_bytes.h"
 #include "common/wire/tensor_copy.h"
 #include "common/wire/tensor_encode.h"
 #include "router_service/cut_plan.h"
@@ -261,13 +262,14 @@ TensorFrame BatchRun::EncodeHiddenStates(const NodePlan& plan, uint64_t batch_id
         EncodingError(activation, hidden_states_->data() + row * d_model * BytesOf(activation),
                       d_model, dtype));
   }
-  if (dtype != activation || rows != rows_) {
-    return EncodeRows(activation, hidden_states_->data(), plan.rows, d_model, dtype);
+  if (dtype != activation) {
+    TensorFrame converted =
+        EncodeRows(activation, hidden_states_->data(), plan.rows, d_model, dtype);
+    CountCopiedTensorBytes(converted.data.size());
+    return converted;
   }
-  // A node that gets every row is sent the matrix as it is.
-  TensorFrame tensor{dtype, rows, d_model, {}};
-  tensor.data.Append(Slice(hidden_states_->data(), hidden_states_->size(), hidden_states_));
-  return tensor;
+  return {dtype, rows, d_model,
+          SelectRows(hidden_states_, d_model * BytesOf(dtype), plan.rows)};
 }
 
 std::vector<Frame> BatchRun::EncodeFrames(const NodePlan& plan, uint64_t batch_id, uint64_t epoch,

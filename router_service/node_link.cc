@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/base/message_bytes.h"
 #include "common/wire/tensor_copy.h"
 
 namespace expertmesh {
@@ -255,6 +256,7 @@ void NodeLink::OnFrame(Frame frame) {
   if (status.ok()) {
     const size_t row_bytes = size_t{batch->d_model} * sizeof(float);
     DecodeRows(answer->tensor, DType::kF32, batch->partials.data() + batch->received * row_bytes);
+    CountCopiedTensorBytes(answer->tensor.data.size());
     batch->received += static_cast<uint32_t>(answer->tensor.rows);
     if (batch->received < batch->answer_rows()) {
       return;

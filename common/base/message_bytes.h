@@ -1,4 +1,4 @@
-// How much this process has sent and received over the network.
+// How much this process has sent and received over the network, and copied on the way.
 #ifndef EXPERTMESH_COMMON_BASE_MESSAGE_BYTES_H_
 #define EXPERTMESH_COMMON_BASE_MESSAGE_BYTES_H_
 
@@ -14,6 +14,15 @@ struct MessageBytes {
 };
 
 inline MessageBytes message_bytes;
+
+// Bytes of tensors, in the type they have on the wire, copied or converted between messages and the
+// matrices that are computed with, since the process started. Every tensor byte of a message counts
+// at most once, so this stays below sent plus received.
+inline std::atomic<uint64_t> copied_tensor_bytes{0};
+
+inline void CountCopiedTensorBytes(uint64_t bytes) {
+  copied_tensor_bytes.fetch_add(bytes, std::memory_order_relaxed);
+}
 
 }  // namespace expertmesh
 

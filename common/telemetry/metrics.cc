@@ -67,14 +67,21 @@ class ProcessCollectable final : public prometheus::Collectable {
                prometheus::MetricType::Gauge);
     prometheus::ClientMetric metric;
     metric.gauge.value = static_cast<double>(ResidentBytes());
-    resident.metric.push_back(std::move(metric));
+    resident.metric.push_back(metric);
     prometheus::MetricFamily bytes =
         Family("expertmesh_process_message_bytes_total",
                "Bytes of messages of the data path, without what HTTP/2 and TCP add",
                prometheus::MetricType::Counter);
     AddCounter("sent", message_bytes.sent.load(std::memory_order_relaxed), &bytes);
     AddCounter("received", message_bytes.received.load(std::memory_order_relaxed), &bytes);
-    return {std::move(resident), std::move(bytes)};
+    prometheus::MetricFamily copied =
+        Family("expertmesh_process_tensor_copied_bytes_total",
+               "Bytes of tensors copied or converted between messages and what is computed with",
+               prometheus::MetricType::Counter);
+    metric = {};
+    metric.counter.value = static_cast<double>(copied_tensor_bytes.load(std::memory_order_relaxed));
+    copied.metric.push_back(std::move(metric));
+    return {std::move(resident), std::move(bytes), std::move(copied)};
   }
 };
 

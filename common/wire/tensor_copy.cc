@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "common/base/message_bytes.h"
 #include "common/tensor/int8_blocks.h"
 
 namespace expertmesh {
@@ -111,6 +112,7 @@ void DecodeRows(const TensorFrame& tensor, DType dtype, void* target) {
 }
 
 uint64_t CopyRows(const TensorFrame& tensor, DType dtype, void* target) {
+  CountCopiedTensorBytes(tensor.data.size());
   DecodeRows(tensor, dtype, target);
   // On the converted values: conversion keeps NaN and infinity, and makes an infinity of what
   // overflows.
@@ -122,6 +124,34 @@ uint64_t CopyRows(const TensorFrame& tensor, DType dtype, void* target) {
     }
   }
   return nonfinite;
+}
+
+Frame SelectRows(const std::shared_ptr<const AlignedBuffer>& matrix, size_t row_bytes,
+                 absl::Span<const uint32_t> rows) {
+  Frame frame;
+  size_t runs = rows.empty() ? 0 : 1;
+  for (size_t i = 1; i < rows.size(); ++i) {
+    runs += rows[i] != rows[i - 1] + 1 ? 1 : 0;
+  }
+  if (runs > 1 && rows.size() * row_bytes < runs * kShareFrom) {
+    const auto copied = std::make_shared<AlignedBuffer>(rows.size() * row_bytes);
+    for (size_t i = 0; i < rows.size(); ++i) {
+      std::memcpy(copied->data() + i * row_bytes, matrix->data() + rows[i] * row_bytes, row_bytes);
+    }
+    CountCopiedTensorBytes(copied->size());
+    frame.Append(Slice(copied->data(), copied->size(), copied));
+    return frame;
+  }
+  for (size_t begin = 0; begin < rows.size();) {
+    size_t end = begin + 1;
+    while (end < rows.size() && rows[end] == rows[end - 1] + 1) {
+      ++end;
+    }
+    frame.Append(
+        Slice(matrix->data() + rows[begin] * row_bytes, (end - begin) * row_bytes, matrix));
+    begin = end;
+  }
+  return frame;
 }
 
 }  // namespace expertmesh

@@ -1,8 +1,13 @@
 // The one copy on the way in: from received slices, in whatever pieces and alignment, into a
-// matrix.
+// matrix. And the way out of one, without a copy where that pays.
 #ifndef EXPERTMESH_COMMON_WIRE_TENSOR_COPY_H_
 #define EXPERTMESH_COMMON_WIRE_TENSOR_COPY_H_
 
+#include <cstdint>
+#include <memory>
+
+#include "absl/types/span.h"
+#include "common/tensor/aligned_buffer.h"
 #include "common/tensor/dtype.h"
 #include "common/wire/message_codec.h"
 
@@ -15,6 +20,14 @@ void DecodeRows(const TensorFrame& tensor, DType dtype, void* target);
 // The same. Returns how many rows have a NaN or an infinity after conversion (an F32 value beyond
 // the range of F16 counts, and so does a scale that is NaN).
 uint64_t CopyRows(const TensorFrame& tensor, DType dtype, void* target);
+
+// `rows` of `matrix`, each of `row_bytes`, one after the other. Runs of consecutive rows that are
+// kShareFrom bytes long on average are shared where they lie; shorter ones are copied together.
+Frame SelectRows(const std::shared_ptr<const AlignedBuffer>& matrix, size_t row_bytes,
+                 absl::Span<const uint32_t> rows);
+
+// Sending this much from where it lies costs about as much as copying it.
+inline constexpr size_t kShareFrom = 2048;
 
 }  // namespace expertmesh
 

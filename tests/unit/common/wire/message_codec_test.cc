@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "common/base/message_bytes.h"
 #include "common/wire/tensor_copy.h"
 
 namespace expertmesh {
@@ -335,6 +336,41 @@ TEST(TensorCopyTest, ConvertsElementsThatLieAcrossSlices) {
     EXPECT_EQ(CopyRows(tensor, DType::kBF16, copied.data()), 0u);
     for (size_t i = 0; i < values.size(); ++i) {
       EXPECT_EQ(copied[i], BF16FromFloat(values[i]));
+    }
+  }
+}
+
+TEST(TensorCopyTest, SelectedRowsAreSharedInRunsWorthIt) {
+  struct Case {
+    size_t row_bytes;
+    std::vector<uint32_t> rows;
+    size_t slices;
+    bool copied;
+  };
+  for (const Case& c : std::vector<Case>{{4096, {0, 2, 3, 7}, 3, false},
+                                         {kShareFrom, {1, 3}, 2, false},
+                                         {kShareFrom - 1, {1, 3}, 1, true},
+                                         {1024, {1, 2, 5, 6}, 2, false},
+                                         {1024, {1, 2, 5}, 1, true},
+                                         {16, {0, 1, 2, 3, 4, 5, 6, 7}, 1, false},
+                                         {16, {3}, 1, false},
+                                         {16, {}, 0, false}}) {
+    const auto matrix = std::make_shared<AlignedBuffer>(8 * c.row_bytes);
+    for (size_t i = 0; i < matrix->size(); ++i) {
+      matrix->data()[i] = static_cast<uint8_t>(i % 251);
+    }
+    const uint64_t before = copied_tensor_bytes.load();
+    const Frame frame = SelectRows(matrix, c.row_bytes, c.rows);
+    std::string expected;
+    for (const uint32_t row : c.rows) {
+      expected.append(reinterpret_cast<const char*>(matrix->data()) + row * c.row_bytes,
+                      c.row_bytes);
+    }
+    EXPECT_EQ(frame.Flatten(), expected);
+    EXPECT_EQ(frame.slices().size(), c.slices);
+    EXPECT_EQ(copied_tensor_bytes.load() - before, c.copied ? expected.size() : 0);
+    for (const Slice& slice : frame.slices()) {
+      EXPECT_EQ(slice.owner() == matrix, !c.copied);
     }
   }
 }
