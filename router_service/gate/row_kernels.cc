@@ -127,16 +127,20 @@ EXPERTMESH_INLINE int32_t Threshold(const int32_t* keys, size_t count, size_t k)
   return maxima[0][0];
 }
 
-// Room for candidates, and for what is written past them before they are counted.
-using Candidates = uint32_t[kMaxCandidates + 2 * kRowLanes];
+// Keys and their indices, with room for what is written past them before they are counted.
+struct Candidates {
+  int32_t keys[kMaxCandidates + 2 * kRowLanes];
+  uint32_t indices[kMaxCandidates + 2 * kRowLanes];
+};
 
-// Indices of keys not below `threshold`, ascending. Returns how many; gives up past kMaxCandidates.
+// Keys not below `threshold`, indices ascending. Returns how many; gives up past kMaxCandidates.
 EXPERTMESH_INLINE size_t Collect(const int32_t* keys, size_t count, int32_t threshold,
                                  Candidates& found) {
   size_t n = 0;
   for (size_t i = 0; i < count && n <= kMaxCandidates; i += kRowLanes) {
     for (size_t lane = 0; lane < kRowLanes; ++lane) {
-      found[n] = static_cast<uint32_t>(i + lane);
+      found.keys[n] = keys[i + lane];
+      found.indices[n] = static_cast<uint32_t>(i + lane);
       n += keys[i + lane] >= threshold;
     }
   }
@@ -144,32 +148,35 @@ EXPERTMESH_INLINE size_t Collect(const int32_t* keys, size_t count, int32_t thre
 }
 
 // Writes the k best of n candidates (indices ascending), best first: a candidate's rank is how many
-// beat it, so each has its own.
+// beat it, so each has its own. Padding is beaten by all of them.
 template <typename Width>
-EXPERTMESH_INLINE void Rank(const int32_t* keys, const Candidates& found, size_t n, size_t k,
-                            uint32_t* ids) {
+EXPERTMESH_INLINE void Rank(Candidates& found, size_t n, size_t k, uint32_t* ids) {
   using Ints = typename Width::Ints;
-  int32_t values[kMaxCandidates];
-  for (size_t i = 0; i < PaddedRow(n); ++i) {
-    values[i] = i < n ? keys[found[i]] : kPadKey;
+  for (size_t i = 0; i < kRowLanes; ++i) {
+    found.keys[n + i] = kPadKey;
+    found.indices[n + i] = 0;
   }
-  uint32_t ranked[kMaxCandidates];
+  uint32_t ranked[kMaxCandidates + 1];
   for (size_t i = 0; i < n; i += kLanes<Width>) {
     Ints mine;
-    Load(values + i, mine);
-    // Keys of candidates are above the smallest int32; padding wraps, and its ranks are not used.
-    const Ints below = reinterpret_cast<Ints>(reinterpret_cast<typename Width::Words>(mine) - 1u);
+    Load(found.keys + i, mine);
+    const Ints below = mine - (mine > kPadKey ? Ints{} + 1 : Ints{});
     const Ints position = Width::kIota + static_cast<int32_t>(i);
     Ints beaten = {};
-    for (size_t j = 0; j < n; ++j) {
-      const Ints bar = position > static_cast<int32_t>(j) ? below : mine;  // Earlier ones win ties.
-      beaten += (Ints{} + values[j]) > bar;
+    // Padding too, which beats nothing: how many there are to compare with is hard to predict.
+    for (size_t block = 0; block < n; block += kRowLanes) {
+#pragma GCC unroll 16
+      for (size_t j = block; j < block + kRowLanes; ++j) {
+        // Earlier ones win ties.
+        const Ints bar = position > static_cast<int32_t>(j) ? below : mine;
+        beaten += (Ints{} + found.keys[j]) > bar;
+      }
     }
     int32_t rank[kLanes<Width>];
     beaten = -beaten;
     Store(beaten, rank);
-    for (size_t lane = 0; lane < kLanes<Width> && i + lane < n; ++lane) {
-      ranked[rank[lane]] = found[i + lane];
+    for (size_t lane = 0; lane < kLanes<Width>; ++lane) {
+      ranked[rank[lane]] = found.indices[i + lane];
     }
   }
   for (size_t i = 0; i < k; ++i) {
@@ -187,7 +194,7 @@ EXPERTMESH_INLINE bool SelectBody(const int32_t* keys, size_t count, size_t k, u
   if (n > kMaxCandidates) {
     return false;
   }
-  Rank<Width>(keys, found, n, k, ids);
+  Rank<Width>(found, n, k, ids);
   return true;
 }
 
@@ -286,15 +293,17 @@ EXPERTMESH_AVX512 bool SelectAvx512(const int32_t* keys, size_t count, size_t k,
   Candidates found;
   size_t n = 0;
   for (size_t i = 0; i < count && n <= kMaxCandidates; i += kRowLanes) {
-    const __mmask16 keep = _mm512_cmpge_epi32_mask(_mm512_loadu_si512(keys + i), threshold);
-    _mm512_storeu_si512(found + n, _mm512_maskz_compress_epi32(keep, index));
+    const __m512i block = _mm512_loadu_si512(keys + i);
+    const __mmask16 keep = _mm512_cmpge_epi32_mask(block, threshold);
+    _mm512_storeu_si512(found.keys + n, _mm512_maskz_compress_epi32(keep, block));
+    _mm512_storeu_si512(found.indices + n, _mm512_maskz_compress_epi32(keep, index));
     n += static_cast<size_t>(__builtin_popcount(keep));
     index = _mm512_add_epi32(index, _mm512_set1_epi32(kRowLanes));
   }
   if (n > kMaxCandidates) {
     return false;
   }
-  Rank<Width64>(keys, found, n, k, ids);
+  Rank<Width64>(found, n, k, ids);
   return true;
 }
 
