@@ -146,3 +146,35 @@ def test_metrics_count_tokens(shared_mesh, checkpoint):
     before = router.metric("expertmesh_router_tokens_total")
     shared_mesh.client.forward(0, hidden_states(21, checkpoint.d_model))
     assert router.metric("expertmesh_router_tokens_total") == before + 21
+
+
+def test_metrics_count_destinations(shared_mesh, checkpoint):
+    names = ["planned_tokens", "token_transfers", "uniform_token_transfers"]
+
+    def read():
+        return [shared_mesh.router.metric(f"expertmesh_router_{name}_total") for name in names]
+
+    before = read()
+    shared_mesh.client.forward(0, hidden_states(40, checkpoint.d_model))
+    tokens, transfers, uniform = (now - then for now, then in zip(read(), before))
+    assert tokens == 40
+    assert 40 <= transfers <= 40 * 3
+    assert uniform == transfers  # Without replicas there is no choice.
+
+
+def test_tensor_bytes_are_copied_at_most_once(shared_mesh, checkpoint):
+    programs = [shared_mesh.router, *shared_mesh.nodes]
+
+    def read():
+        return [
+            (
+                program.metric("expertmesh_process_tensor_copied_bytes_total"),
+                program.metric("expertmesh_process_message_bytes_total"),
+            )
+            for program in programs
+        ]
+
+    before = read()
+    shared_mesh.client.forward(0, hidden_states(64, checkpoint.d_model))
+    for program, (copied, moved), (copied_before, moved_before) in zip(programs, read(), before):
+        assert 0 < copied - copied_before <= moved - moved_before, program.name
