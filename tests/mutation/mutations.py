@@ -485,6 +485,115 @@ STORAGE = [
     ),
 ]
 
+CHOICE_OF_NODES = "router_service/replica_choice.cc"
+PLANNER = "router_service/planner.cc"
+CODEC = "common/wire/message_codec.cc"
+
+# Which node serves what.
+PLANNING = [
+    Mutation(
+        "planning: any node in use will do for a replica",
+        CHOICE_OF_NODES,
+        "std::popcount(wanted[word] & ~there[word])",
+        "0 * std::popcount(wanted[word] & ~there[word])",
+        "replica_choice_test",
+    ),
+    Mutation(
+        "planning: a replica joins where most rows are new",
+        CHOICE_OF_NODES,
+        "best == kNone || cost < least",
+        "best == kNone || cost > least",
+        "replica_choice_test",
+    ),
+    Mutation(
+        "planning: the node that covers least is chosen",
+        CHOICE_OF_NODES,
+        "return a.coverable > b.coverable;",
+        "return a.coverable < b.coverable;",
+        "planner_test",
+    ),
+    Mutation(
+        "planning: work in flight is ignored",
+        CHOICE_OF_NODES,
+        "return Work(a) != Work(b) ? Work(a) < Work(b) : a.node.node < b.node.node;",
+        "return a.node.node < b.node.node;",
+        "planner_test",
+    ),
+    Mutation(
+        "planning: hits of one batch stay for the next",
+        CHOICE_OF_NODES,
+        "std::exchange(hits_[expert], 0)",
+        "hits_[expert]",
+        "planner_test",
+    ),
+    Mutation(
+        "planning: pieces of a cut plan count from the first row",
+        PLANNER,
+        "whole.row_begin[row] - first",
+        "whole.row_begin[row]",
+        "planner_test",
+    ),
+    Mutation(
+        "planning: node plans do not come back",
+        PLANNER,
+        "free_.push_back(std::move(plan));",
+        "NodePlan(std::move(plan));",
+        "planner_allocation_test",
+    ),
+    Mutation(
+        "planning: a uniform choice is the first replica",
+        PLANNER,
+        "slice[Draw(slice.size())]",
+        "slice[0 * Draw(slice.size())]",
+        "planner_test",
+    ),
+]
+
+MESSAGES = [
+    Mutation(
+        "wire: groups are refused",
+        CODEC,
+        "while (groups < kMaxGroups) {",
+        "while (false) {",
+        "message_codec_property_test",
+    ),
+    Mutation(
+        "wire: the last of several tensors counts alone",
+        CODEC,
+        "SplitOff(frame, kTensorField, true,",
+        "SplitOff(frame, kTensorField, false,",
+        "message_codec_property_test",
+    ),
+    Mutation(
+        "wire: several data fields are joined",
+        CODEC,
+        "SplitOff(frame, kTensorDataField, false,",
+        "SplitOff(frame, kTensorDataField, true,",
+        "message_codec_property_test",
+    ),
+    Mutation(
+        "wire: a tag may be of any length",
+        CODEC,
+        "ReadVarint(&value, kMaxShortVarint);",
+        "ReadVarint(&value);",
+        "message_codec_property_test",
+    ),
+    Mutation(
+        "wire: rows are always copied together",
+        "common/wire/tensor_copy.cc",
+        "rows.size() * row_bytes < runs * kShareFrom",
+        "true",
+        "router_copies_test",
+    ),
+    Mutation(
+        "wire: slices of one owner are all its first one",
+        "common/net/byte_buffer.cc",
+        "shared.data.refcounted.bytes = const_cast<uint8_t*>(slice.data());",
+        "",
+        "byte_buffer_test",
+    ),
+]
+
 # What the router does beside routing.
 ROUTER = [
     Mutation(
@@ -758,6 +867,8 @@ MUTATIONS = (
     + EXPERTS
     + FORMATS
     + STORAGE
+    + PLANNING
+    + MESSAGES
     + ROUTER
     + DECODING
     + WIRE

