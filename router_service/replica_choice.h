@@ -1,11 +1,11 @@
 // Which node serves each expert of a batch: the part of planning that chooses.
 //
 // The rule is fewest transfers, a transfer being one token row sent to one node. Each costs its
-// bytes twice (the row there, a partial back) on the router's link, which all nodes share, and a
-// small batch reads an expert's weights once wherever it is computed: so a batch keeps to few
-// nodes, and work in flight, which is what other batches have put there, only settles ties. For a
-// batch large enough that computing costs more than sending, this leaves replicas idle that could
-// help.
+// bytes twice (the row there, a partial back) on the router's link, which all nodes share, while
+// the work of an expert is the same wherever it is done: so a batch keeps to few nodes, and work in
+// flight, which is what other batches have put there, only settles ties. A busy mesh loses nothing
+// by it. A lone batch whose experts cost more than its transfers would be done sooner if idle
+// replicas shared them.
 #ifndef EXPERTMESH_ROUTER_SERVICE_REPLICA_CHOICE_H_
 #define EXPERTMESH_ROUTER_SERVICE_REPLICA_CHOICE_H_
 
