@@ -55,8 +55,12 @@ BatchRun::BatchRun(const RunEnvironment* environment, const LayerRuntime* layer,
       inline_(RowsOf(jobs_) <= environment->inline_tokens) {}
 
 void BatchRun::Run() {
-  if (inline_) {
+  // Not within another one, which an answer given at once can lead to: both would use one planner.
+  thread_local bool starting = false;
+  if (inline_ && !starting) {
+    starting = true;
     Start();
+    starting = false;
   } else {
     environment_->pool->Run([self = shared_from_this()] { self->Start(); });
   }
@@ -268,8 +272,7 @@ TensorFrame BatchRun::EncodeHiddenStates(const NodePlan& plan, uint64_t batch_id
     CountCopiedTensorBytes(converted.data.size());
     return converted;
   }
-  return {dtype, rows, d_model,
-          SelectRows(hidden_states_, d_model * BytesOf(dtype), plan.rows)};
+  return {dtype, rows, d_model, SelectRows(hidden_states_, d_model * BytesOf(dtype), plan.rows)};
 }
 
 std::vector<Frame> BatchRun::EncodeFrames(const NodePlan& plan, uint64_t batch_id, uint64_t epoch,

@@ -17,13 +17,11 @@ absl::Status CheckPartials(const NodeBatch& batch,
   const uint64_t rows = answer.tensor.rows;
   if (!answer.has_tensor || answer.tensor.dtype != batch.partials_dtype ||
       answer.tensor.cols != batch.d_model || rows == 0 ||
-      answer.message.first_row() != batch.received ||
-      rows > batch.answer_rows() - batch.received) {
-    return absl::InternalError(
-        absl::StrCat("partials are rows ", answer.message.first_row(), " + ", rows, " of ",
-                     answer.tensor.cols, ", ", NameOf(answer.tensor.dtype), "; expected ",
-                     NameOf(batch.partials_dtype), " rows from ", batch.received, " of ",
-                     batch.answer_rows(), ", d_model ", batch.d_model));
+      answer.message.first_row() != batch.received || rows > batch.answer_rows() - batch.received) {
+    return absl::InternalError(absl::StrCat(
+        "partials are rows ", answer.message.first_row(), " + ", rows, " of ", answer.tensor.cols,
+        ", ", NameOf(answer.tensor.dtype), "; expected ", NameOf(batch.partials_dtype),
+        " rows from ", batch.received, " of ", batch.answer_rows(), ", d_model ", batch.d_model));
   }
   return absl::OkStatus();
 }

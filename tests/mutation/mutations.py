@@ -798,8 +798,8 @@ WIRE = [
     Mutation(
         "the wrong rows are converted on their way to a node",
         BATCH,
-        "return EncodeRows(activation, hidden_states_->data(), plan.rows, d_model, dtype);",
-        "return EncodeRows(activation, hidden_states_->data(), rows, d_model, dtype);",
+        "EncodeRows(activation, hidden_states_->data(), plan.rows, d_model, dtype);",
+        "EncodeRows(activation, hidden_states_->data(), rows, d_model, dtype);",
         "router_wire_test",
     ),
 ]
