@@ -94,8 +94,8 @@ void BatchRun::CombineAndAnswer() {
     job.Answer(std::move(response), std::move(output));
   }
   std::vector<NodePlan> plans;
-  for (const std::shared_ptr<NodeBatch>& part : parts) {
-    plans.push_back(std::move(part->plan));
+  for (const std::shared_ptr<Part>& part : parts) {
+    plans.push_back(std::move(part->batch->plan));
   }
   environment_->node_plans->Recycle(&plans);
 }
