@@ -212,9 +212,7 @@ class CqServer final : public GrpcServer {
     const absl::Status why =
         absl::UnavailableError("the server is shutting down; call another one");
     const std::vector<std::shared_ptr<LiveCall>> calls = calls_.Stop();
-    // gRPC's own shutdown waits for every call to be finished, so calls are ended meanwhile.
-    const auto deadline = std::chrono::system_clock::now() + absl::ToChronoNanoseconds(grace);
-    std::thread closing([this, deadline] { server_->Shutdown(deadline); });
+    // First: gRPC's shutdown would cancel them without a reason when there is no grace.
     for (const std::shared_ptr<LiveCall>& call : calls) {
       call->Drain(why);
     }
@@ -222,6 +220,9 @@ class CqServer final : public GrpcServer {
     if (spec_.on_shutdown) {
       spec_.on_shutdown();
     }
+    // It waits for every call to be finished, so they are ended meanwhile.
+    const auto deadline = std::chrono::system_clock::now() + absl::ToChronoNanoseconds(grace);
+    std::thread closing([this, deadline] { server_->Shutdown(deadline); });
     if (!calls_.AwaitNone(grace)) {
       for (const std::shared_ptr<LiveCall>& call : calls) {
         call->Abort(why);

@@ -126,9 +126,11 @@ class Link : public std::enable_shared_from_this<Link> {
       });
     };
     callbacks.on_closed = [self, attempt, what](const absl::Status& status) {
-      self->Post(attempt, [self = self.get(), what, status] {
-        self->Fail(status.ok() ? absl::UnavailableError(absl::StrCat("it ended ", what)) : status);
-      });
+      // A node that dies in the middle of things may leave either; nobody here cancels these calls.
+      const absl::Status why = status.ok() || absl::IsCancelled(status)
+                                   ? absl::UnavailableError(absl::StrCat("it ended ", what))
+                                   : status;
+      self->Post(attempt, [self = self.get(), why] { self->Fail(why); });
     };
     return callbacks;
   }
