@@ -10,6 +10,9 @@ namespace {
 
 // Weight of the newest service time in the running mean.
 constexpr double kServiceTimeWeight = 0.2;
+// The same of the share of tokens that came back, and the share from which they are waited for.
+constexpr double kReturnWeight = 0.25;
+constexpr double kWorthWaiting = 0.5;
 
 }  // namespace
 
@@ -49,6 +52,9 @@ absl::Status LayerBatcher::Add(ForwardJobPtr job) {
                        " tokens of at most ", options_.max_queue_tokens, "; retry later"));
     }
     waiting_tokens_ += rows;
+    if (clock_->Now() <= linger_end_) {
+      returned_tokens_ += rows;
+    }
     earliest_deadline_ = std::min(earliest_deadline_, job->deadline);
     waiting_.push_back(std::move(job));
     batches = CloseDue();
@@ -57,7 +63,7 @@ absl::Status LayerBatcher::Add(ForwardJobPtr job) {
   return absl::OkStatus();
 }
 
-void LayerBatcher::BatchDone(absl::Duration service_time) {
+void LayerBatcher::BatchDone(uint64_t tokens, absl::Duration service_time) {
   Batches batches;
   {
     absl::MutexLock lock(&mutex_);
@@ -65,6 +71,14 @@ void LayerBatcher::BatchDone(absl::Duration service_time) {
     service_time_ = service_time_ == absl::ZeroDuration()
                         ? service_time
                         : service_time_ + kServiceTimeWeight * (service_time - service_time_);
+    if (answered_tokens_ > 0) {
+      const double share = std::min(
+          1.0, static_cast<double>(returned_tokens_) / static_cast<double>(answered_tokens_));
+      return_share_ += kReturnWeight * (share - return_share_);
+    }
+    answered_tokens_ = tokens;
+    returned_tokens_ = 0;
+    linger_end_ = clock_->Now() + options_.max_linger_share * service_time_;
     batches = CloseDue();
   }
   Dispatch(std::move(batches));
@@ -90,7 +104,11 @@ absl::Time LayerBatcher::DueTime() const {
   }
   absl::Time due = earliest_deadline_ - service_time_;
   if (in_flight_ == 0) {
-    due = std::min(due, waiting_.front()->arrival + options_.max_queue_delay);
+    absl::Time start = waiting_.front()->arrival + options_.max_queue_delay;
+    if (return_share_ >= kWorthWaiting && returned_tokens_ < answered_tokens_) {
+      start = std::max(start, linger_end_);
+    }
+    due = std::min(due, start);
   }
   return due;
 }

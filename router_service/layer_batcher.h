@@ -5,6 +5,11 @@
 //   max_batch_tokens     that many tokens wait (also while others are in flight);
 //   max_queue_delay      the oldest has waited so long, and the layer is idle;
 //   the earliest deadline minus the measured service time of the layer.
+//
+// Callers in a closed loop ask again as soon as they are answered. The first of them to come back
+// would leave alone, and all others wait for it; so where most tokens have been seen to come back
+// soon after their batch was answered, the next batch waits for them, at most max_linger_share of
+// the service time.
 #ifndef EXPERTMESH_ROUTER_SERVICE_LAYER_BATCHER_H_
 #define EXPERTMESH_ROUTER_SERVICE_LAYER_BATCHER_H_
 
@@ -29,6 +34,8 @@ struct BatcherOptions {
   // Longest time that the first request of a batch waits for company while the layer is idle. 0:
   // none.
   absl::Duration max_queue_delay = absl::ZeroDuration();
+  // 0: none is waited for.
+  double max_linger_share = 0.05;
   // Tokens that may wait; more are refused with RESOURCE_EXHAUSTED. At least max_batch_tokens.
   uint64_t max_queue_tokens = 65536;
 };
@@ -50,8 +57,8 @@ class LayerBatcher {
   // RESOURCE_EXHAUSTED when the queue is full; the job is not taken then.
   absl::Status Add(ForwardJobPtr job);
 
-  // A dispatched batch has been answered, `service_time` after it was closed.
-  void BatchDone(absl::Duration service_time);
+  // A dispatched batch of so many tokens has been answered, `service_time` after it was closed.
+  void BatchDone(uint64_t tokens, absl::Duration service_time);
 
  private:
   using Batches = std::vector<std::vector<ForwardJobPtr>>;
@@ -77,6 +84,12 @@ class LayerBatcher {
   uint32_t in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
   // Exponentially weighted mean.
   absl::Duration service_time_ ABSL_GUARDED_BY(mutex_) = absl::ZeroDuration();
+  // Tokens of the batch that was answered last, those that have come until `linger_end_`, and the
+  // exponentially weighted mean of the latter's share.
+  uint64_t answered_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t returned_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::Time linger_end_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  double return_share_ ABSL_GUARDED_BY(mutex_) = 0.0;
   TimerQueue::Id timer_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Time timer_due_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
 };

@@ -53,6 +53,9 @@ ABSL_FLAG(uint64_t, inline_tokens, 4,
 ABSL_FLAG(uint64_t, max_batch_tokens, 4096, "Tokens of one batch of one layer");
 ABSL_FLAG(int64_t, max_queue_delay_us, 0,
           "Longest wait of a request for company while its layer is idle, in microseconds");
+ABSL_FLAG(double, max_linger_percent, 5,
+          "Longest wait of a batch for callers that ask again as soon as they are answered, in "
+          "percent of the time that a batch of its layer takes; only where most do; 0: none");
 ABSL_FLAG(uint64_t, max_queue_tokens, 65536, "Tokens that may wait per layer; more are refused");
 ABSL_FLAG(uint64_t, max_tokens_in_flight, 262144, "Tokens accepted and not answered, all layers");
 ABSL_FLAG(uint64_t, max_message_bytes, 256ull << 20, "Largest request or answer");
@@ -86,6 +89,11 @@ absl::Status CheckFlags(const std::vector<char*>& rest) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--max-queue-delay-us is ", absl::GetFlag(FLAGS_max_queue_delay_us), "; use 0 or more"));
   }
+  if (const double percent = absl::GetFlag(FLAGS_max_linger_percent);
+      !(percent >= 0 && percent <= 100)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--max-linger-percent is ", percent, "; use 0 to 100"));
+  }
   return absl::OkStatus();
 }
 
@@ -107,6 +115,7 @@ absl::StatusOr<RouterOptions> OptionsFromFlags() {
   options.routing = absl::GetFlag(FLAGS_routing);
   options.batcher.max_batch_tokens = absl::GetFlag(FLAGS_max_batch_tokens);
   options.batcher.max_queue_delay = absl::Microseconds(absl::GetFlag(FLAGS_max_queue_delay_us));
+  options.batcher.max_linger_share = absl::GetFlag(FLAGS_max_linger_percent) / 100;
   options.batcher.max_queue_tokens = absl::GetFlag(FLAGS_max_queue_tokens);
   options.max_tokens_in_flight = absl::GetFlag(FLAGS_max_tokens_in_flight);
   options.max_message_bytes = absl::GetFlag(FLAGS_max_message_bytes);

@@ -284,14 +284,18 @@ void Router::RunBatch(Layer* layer, std::vector<ForwardJobPtr> jobs) {
     ++runs_in_flight_;
   }
   const absl::Time closed_at = clock_->Now();
-  auto run = std::make_shared<BatchRun>(&environment_, &layer->runtime, std::move(jobs),
-                                        [this, layer, closed_at] {
-                                          layer->batcher->BatchDone(clock_->Now() - closed_at);
-                                          absl::MutexLock lock(&mutex_);
-                                          if (--runs_in_flight_ == 0) {
-                                            idle_.SignalAll();
-                                          }
-                                        });
+  uint64_t tokens = 0;
+  for (const ForwardJobPtr& job : jobs) {
+    tokens += job->rows();
+  }
+  auto run = std::make_shared<BatchRun>(
+      &environment_, &layer->runtime, std::move(jobs), [this, layer, tokens, closed_at] {
+        layer->batcher->BatchDone(tokens, clock_->Now() - closed_at);
+        absl::MutexLock lock(&mutex_);
+        if (--runs_in_flight_ == 0) {
+          idle_.SignalAll();
+        }
+      });
   run->Run();
 }
 

@@ -1,7 +1,10 @@
 #include "common/net/grpc_runtime.h"
 
+#include <grpcpp/alarm.h>
+
 #include <algorithm>
 
+#include "absl/synchronization/notification.h"
 #include "common/base/process.h"
 
 namespace expertmesh {
@@ -77,6 +80,19 @@ GrpcRuntime::~GrpcRuntime() {
     call->Abort(absl::CancelledError("the client is shutting down"));
   }
   calls_.AwaitNone(absl::InfiniteDuration());
+}
+
+void GrpcRuntime::Flush() {
+  struct Barrier final : Tag {
+    void Proceed(bool) override { passed.Notify(); }
+    absl::Notification passed;
+  };
+  for (const auto& queue : queues_) {
+    Barrier barrier;
+    grpc::Alarm alarm;
+    alarm.Set(queue.get(), gpr_now(GPR_CLOCK_REALTIME), static_cast<Tag*>(&barrier));
+    barrier.passed.WaitForNotification();
+  }
 }
 
 grpc::CompletionQueue* GrpcRuntime::NextQueue() {

@@ -145,6 +145,9 @@ class GrpcRuntime {
   const std::vector<std::unique_ptr<grpc::ServerCompletionQueue>>& queues() const {
     return queues_;
   }
+  // Returns when whatever had completed on the queues before has been handed out. Not from a
+  // callback.
+  void Flush();
 
  private:
   LiveCalls calls_;

@@ -231,6 +231,8 @@ class CqServer final : public GrpcServer {
     }
     closing.join();
     blocking_.AwaitNone();
+    // gRPC itself has requests on the queues, which know the server.
+    runtime_.Flush();
   }
 
   const GrpcServerSpec spec_;

@@ -75,7 +75,7 @@ TEST_F(LayerBatcherTest, ArrivalsCoalesceWhileABatchIsInFlight) {
     ASSERT_TRUE(batcher_->Add(Job(id, 4)).ok());
   }
   EXPECT_THAT(batches(), ElementsAre(ElementsAre(1)));
-  batcher_->BatchDone(absl::Milliseconds(1));
+  batcher_->BatchDone(1, absl::Milliseconds(1));
   EXPECT_THAT(batches(), ElementsAre(ElementsAre(1), ElementsAre(2, 3, 4)));
 }
 
@@ -105,11 +105,88 @@ TEST_F(LayerBatcherTest, ADelayLetsTheFirstWaitForCompany) {
   EXPECT_THAT(batches(), ElementsAre(ElementsAre(1, 2)));
 }
 
+// Callers 1 to 4, of 4 tokens each; a batch takes 100 ms.
+class ClosedLoopTest : public LayerBatcherTest {
+ protected:
+  void Start(const BatcherOptions& options) {
+    Make(options);
+    for (uint64_t id = 1; id <= 4; ++id) {
+      ASSERT_TRUE(batcher_->Add(Job(id, 4)).ok());
+    }
+  }
+  // Answers the batch in flight; each of its callers asks again `pause` after the one before.
+  void AnswerOne(absl::Duration pause) {
+    const std::vector<uint64_t> callers = batches().at(answered_++);
+    clock_.Advance(absl::Milliseconds(100));
+    batcher_->BatchDone(4 * callers.size(), absl::Milliseconds(100));
+    for (const uint64_t id : callers) {
+      clock_.Advance(pause);
+      ASSERT_TRUE(batcher_->Add(Job(id, 4)).ok());
+    }
+    AwaitBatches(answered_ + 1);
+  }
+
+  size_t answered_ = 0;
+};
+
+TEST_F(ClosedLoopTest, CallersThatComeBackSoonAreWaitedForAndLeaveTogether) {
+  Start({.max_linger_share = 0.05});
+  EXPECT_THAT(batches().back(), ElementsAre(1));
+  for (int i = 0; i < 12; ++i) {
+    AnswerOne(absl::Milliseconds(1));
+  }
+  // In the order in which they were answered, and before the 5 ms have passed.
+  EXPECT_THAT(batches().back(), testing::SizeIs(4));
+  EXPECT_THAT(batches().at(answered_ - 1), testing::SizeIs(4));
+}
+
+TEST_F(ClosedLoopTest, WithoutLingeringTheFirstToComeBackLeavesAlone) {
+  Start({.max_linger_share = 0});
+  for (int i = 0; i < 12; ++i) {
+    AnswerOne(absl::Milliseconds(1));
+  }
+  EXPECT_THAT(batches().at(answered_).size() + batches().at(answered_ - 1).size(), 4u);
+}
+
+TEST_F(ClosedLoopTest, AWaitThatIsInVainEnds) {
+  Start({.max_linger_share = 0.05});
+  for (int i = 0; i < 12; ++i) {
+    AnswerOne(absl::Milliseconds(1));
+  }
+  ++answered_;
+  clock_.Advance(absl::Milliseconds(100));
+  batcher_->BatchDone(16, absl::Milliseconds(100));
+  ASSERT_TRUE(batcher_->Add(Job(1, 4)).ok());
+  EXPECT_EQ(batches().size(), answered_);
+  clock_.Advance(absl::Milliseconds(5));
+  AwaitBatches(answered_ + 1);
+  EXPECT_THAT(batches().back(), ElementsAre(1));
+}
+
+TEST_F(ClosedLoopTest, CallersThatTakeTheirTimeAreNotWaitedFor) {
+  Start({.max_linger_share = 0.05});
+  for (int i = 0; i < 12; ++i) {
+    AnswerOne(absl::Milliseconds(10));
+  }
+  EXPECT_THAT(batches().at(answered_).size() + batches().at(answered_ - 1).size(), 4u);
+}
+
+TEST_F(ClosedLoopTest, ACallerAloneNeverWaits) {
+  Make({.max_linger_share = 0.05});
+  for (size_t round = 1; round <= 8; ++round) {
+    ASSERT_TRUE(batcher_->Add(Job(1, 4)).ok());
+    ASSERT_EQ(batches().size(), round);
+    clock_.Advance(absl::Milliseconds(100));
+    batcher_->BatchDone(4, absl::Milliseconds(100));
+    clock_.Advance(absl::Milliseconds(1));
+  }
+}
+
 TEST_F(LayerBatcherTest, TheEarliestDeadlineLessTheServiceTimeClosesABatch) {
   Make({});
   ASSERT_TRUE(batcher_->Add(Job(1, 1)).ok());
-  batcher_->BatchDone(absl::Milliseconds(10));  // What a batch of this layer takes.
-  ASSERT_TRUE(batcher_->Add(Job(2, 1)).ok());   // In flight from here on.
+  batcher_->BatchDone(1, absl::Milliseconds(10));  // What a batch of this layer takes.
+  ASSERT_TRUE(batcher_->Add(Job(2, 1)).ok());      // In flight from here on.
   ASSERT_TRUE(batcher_->Add(Job(3, 1)).ok());
   ASSERT_TRUE(batcher_->Add(Job(4, 1, clock_.Now() + absl::Milliseconds(50))).ok());
   EXPECT_THAT(batches(), ElementsAre(ElementsAre(1), ElementsAre(2)));
@@ -137,7 +214,7 @@ TEST_F(LayerBatcherTest, WhatWasAnsweredWhileWaitingDoesNotTravel) {
   ASSERT_TRUE(batcher_->Add(late).ok());
   ASSERT_TRUE(batcher_->Add(Job(3, 1)).ok());
   late->Fail(absl::DeadlineExceededError("late"));
-  batcher_->BatchDone(absl::Milliseconds(1));
+  batcher_->BatchDone(1, absl::Milliseconds(1));
   EXPECT_THAT(batches(), ElementsAre(ElementsAre(1), ElementsAre(3)));
 }
 
@@ -148,7 +225,7 @@ TEST_F(LayerBatcherTest, RequestsWithExtensionsAreNotMixed) {
   ASSERT_TRUE(batcher_->Add(Job(3, 1, absl::InfiniteFuture(), true)).ok());
   ASSERT_TRUE(batcher_->Add(Job(4, 1)).ok());
   for (int i = 0; i < 3; ++i) {
-    batcher_->BatchDone(absl::Milliseconds(1));
+    batcher_->BatchDone(1, absl::Milliseconds(1));
   }
   EXPECT_THAT(batches(),
               ElementsAre(ElementsAre(1), ElementsAre(2), ElementsAre(3), ElementsAre(4)));

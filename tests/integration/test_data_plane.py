@@ -1,0 +1,54 @@
+"""What keeps the data plane quick, told by the kernel and not by a clock."""
+
+import pathlib
+
+import pytest
+
+from mesh import hidden_states, shards
+
+# Threads in which gRPC would poll sockets beside the programs' own: of its callback API (which also sleeps for up to
+# 100 ms after a second of silence) and of its synchronous servers. A thread's name has 15 characters at most.
+POLLERS_OF_GRPC = {"nexting_thread", "grpcpp_sync_ser"}
+
+
+@pytest.fixture(name="serving")
+def fixture_serving(mesh, checkpoint):
+    mesh.start(checkpoint.path, shards(2))
+    return mesh
+
+
+def threads(process):
+    folder = pathlib.Path(f"/proc/{process.process.pid}/task")
+    return [(task / "comm").read_text().strip() for task in folder.iterdir()]
+
+
+def minor_faults(process):
+    stat = pathlib.Path(f"/proc/{process.process.pid}/stat").read_text()
+    return int(stat.rsplit(")", 1)[1].split()[7])
+
+
+def test_nobody_polls_beside_our_own_threads(serving, checkpoint):
+    # Every kind of call: unary, health, a watch, ordinary ones.
+    serving.client.forward(0, hidden_states(3, checkpoint.d_model))
+    serving.client.health()
+    serving.client.describe()
+    serving.client.topology()
+    for process in serving.programs:
+        names = threads(process)
+        assert not POLLERS_OF_GRPC & set(names), f"{process.name}: {names}"
+
+
+def test_tensors_cost_no_page_faults_once_warm(serving, checkpoint):
+    # 1 MiB in each direction. With glibc's own thresholds the heap is given back after each message: about 140 faults
+    # for a MiB received, and as many for what is computed.
+    tokens = (1 << 20) // (4 * checkpoint.d_model)
+    batch = hidden_states(tokens, checkpoint.d_model)
+    for _ in range(60):
+        serving.client.forward(0, batch)
+    before = {process.name: minor_faults(process) for process in serving.programs}
+    calls = 50
+    for _ in range(calls):
+        serving.client.forward(0, batch)
+    for process in serving.programs:
+        faults = (minor_faults(process) - before[process.name]) / calls
+        assert faults < 20, f"{process.name}: {faults} page faults a batch"
