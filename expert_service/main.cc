@@ -44,6 +44,10 @@ ABSL_FLAG(std::string, weights, "expanded",
           "checkpoint and expanded for each use, slower but smaller where that is quantised");
 ABSL_FLAG(uint64_t, memory_limit_bytes, 0, "Most bytes of weights held; 0: no limit");
 ABSL_FLAG(uint32_t, max_batch_rows, 8192, "Largest batch, and most rows computed together");
+ABSL_FLAG(uint64_t, inline_parameters, 1 << 20,
+          "A batch whose assignments have at most so many parameters in all is computed on the "
+          "network thread when the node is idle: quicker for it, and nothing else is read "
+          "meanwhile; 0: none");
 ABSL_FLAG(uint64_t, max_queue_rows, 65536, "Rows that may wait; more are refused");
 ABSL_FLAG(uint64_t, max_message_bytes, uint64_t{8} << 20, "Largest frame accepted");
 ABSL_FLAG(std::string, metrics_listen, "0.0.0.0:9464",
@@ -105,6 +109,7 @@ absl::StatusOr<NodeOptions> OptionsFromFlags(const ModelDescription& model, int 
                                                    ": one row of this model ", "needs ", needed));
   }
   options.reply_frame_bytes = std::min(options.reply_frame_bytes, options.max_frame_bytes);
+  options.inline_parameters = absl::GetFlag(FLAGS_inline_parameters);
   options.memory_limit_bytes = absl::GetFlag(FLAGS_memory_limit_bytes);
   options.load_threads = threads;
   return options;

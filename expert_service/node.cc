@@ -132,6 +132,7 @@ SchedulerOptions Node::MakeSchedulerOptions() const {
         2 * (BytesOfRows(options_.max_queue_rows, checkpoint_->model()) + options_.max_frame_bytes);
   }
   options.reply_frame_bytes = options_.reply_frame_bytes;
+  options.inline_parameters = options_.inline_parameters;
   return options;
 }
 

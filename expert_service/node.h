@@ -51,6 +51,8 @@ struct NodeOptions {
   size_t reply_frame_bytes = size_t{1} << 20;
   // Bytes of unfinished batches per stream; 0: enough for two batches of max_batch_rows in float32.
   size_t max_open_bytes = 0;
+  // As SchedulerOptions::inline_parameters.
+  uint64_t inline_parameters = 0;
   // Packed weights; 0: no limit.
   uint64_t memory_limit_bytes = 0;
   // Threads that pack weights at the same time; at least 1.

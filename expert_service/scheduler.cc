@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/base/status_macros.h"
 #include "common/wire/tensor_encode.h"
 #include "expert_service/compute_response.h"
 
@@ -90,8 +91,32 @@ void Scheduler::CountDropped(const std::vector<Entry>& dropped) {
   CountAnswered(dropped.size(), rows);
 }
 
+bool Scheduler::IsSmall(const Batch& batch) const {
+  const uint64_t parameters = batch.hosted->description->expert.parameters();
+  return batch.expert_ids.size() * parameters <= options_.inline_parameters;
+}
+
 absl::Status Scheduler::Enqueue(StreamId stream, std::unique_ptr<Batch> batch) {
-  const absl::MutexLock lock(&mutex_);
+  std::vector<Entry> group;
+  std::vector<Entry> expired;
+  {
+    const absl::MutexLock lock(&mutex_);
+    const bool small = IsSmall(*batch);
+    const uint64_t rows = RowsOf(*batch);
+    RETURN_IF_ERROR(Accept(stream, std::move(batch)));
+    if (!small || computing_ || waiting_rows_ > rows) {
+      work_.Signal();
+      return absl::OkStatus();
+    }
+    computing_ = true;
+    TakeGroup(&group, &expired);
+  }
+  Serve(std::move(group), std::move(expired));
+  ComputingDone();
+  return absl::OkStatus();
+}
+
+absl::Status Scheduler::Accept(StreamId stream, std::unique_ptr<Batch> batch) {
   if (stopping_) {
     return absl::UnavailableError("this node is stopping; send the batch elsewhere");
   }
@@ -123,7 +148,6 @@ absl::Status Scheduler::Enqueue(StreamId stream, std::unique_ptr<Batch> batch) {
                 next_arrival_++);
   Queue& queue = waiting_[batch->layer];
   queue.emplace(key, Entry{stream, found->second.replies, std::move(batch)});
-  work_.Signal();
   return absl::OkStatus();
 }
 
@@ -157,9 +181,16 @@ void Scheduler::Stop() {
   }
   Refuse(std::move(left),
          absl::UnavailableError("this node is stopping; send the batch elsewhere"));
-  const absl::MutexLock lock(&join_mutex_);
-  if (thread_.joinable()) {
-    thread_.join();
+  {
+    const absl::MutexLock lock(&join_mutex_);
+    if (thread_.joinable()) {
+      thread_.join();
+    }
+  }
+  // A network thread may be computing, too.
+  const absl::MutexLock lock(&mutex_);
+  while (computing_) {
+    work_.Wait(&mutex_);
   }
 }
 
@@ -204,23 +235,37 @@ void Scheduler::Run() {
     std::vector<Entry> expired;
     {
       const absl::MutexLock lock(&mutex_);
-      while (!stopping_ && waiting_.empty()) {
+      while (!stopping_ && (waiting_.empty() || computing_)) {
         work_.Wait(&mutex_);
       }
       if (stopping_) {
         return;
       }
+      computing_ = true;
       TakeGroup(&group, &expired);
     }
-    if (!expired.empty()) {
-      Refuse(std::move(expired),
-             absl::DeadlineExceededError("timeout_us: the deadline passed while the batch waited "
-                                         "to be computed; allow more time, or send less"));
-    }
-    DropGone(&group);
-    if (!group.empty()) {
-      Execute(std::move(group));
-    }
+    Serve(std::move(group), std::move(expired));
+    ComputingDone();
+  }
+}
+
+void Scheduler::ComputingDone() {
+  const absl::MutexLock lock(&mutex_);
+  computing_ = false;
+  if (stopping_ || !waiting_.empty()) {
+    work_.SignalAll();
+  }
+}
+
+void Scheduler::Serve(std::vector<Entry> group, std::vector<Entry> expired) {
+  if (!expired.empty()) {
+    Refuse(std::move(expired),
+           absl::DeadlineExceededError("timeout_us: the deadline passed while the batch waited "
+                                       "to be computed; allow more time, or send less"));
+  }
+  DropGone(&group);
+  if (!group.empty()) {
+    Execute(std::move(group));
   }
 }
 

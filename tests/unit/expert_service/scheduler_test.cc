@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <thread>
 
 #include "expert_service/batch_assembly.h"
@@ -113,6 +114,51 @@ TEST_F(SchedulerTest, WhatWaitsForALayerIsComputedTogetherAcrossStreams) {
   ExpectRight(sink_.get(), elsewhere);
   ExpectRight(other_sink.get(), c);
   EXPECT_THAT(backend_.calls(), ElementsAre(1, 11, 3));
+}
+
+TEST_F(SchedulerTest, ASmallBatchIsAnsweredBeforeEnqueueReturns) {
+  options_.inline_parameters = std::numeric_limits<uint64_t>::max();
+  Start();
+  for (uint64_t id = 1; id <= 20; ++id) {
+    const TestBatch batch = Random(id, 3);
+    Enqueue(batch);
+    EXPECT_GT(sink_->Get(id).frames, 0u);
+    ExpectRight(sink_.get(), batch);
+    EXPECT_EQ(scheduler_->load().batches, 0u);
+  }
+}
+
+TEST_F(SchedulerTest, ABatchThatIsNotSmallOrFindsAnotherWaitsItsTurn) {
+  options_.inline_parameters = checkpoint_->model().layers.front().expert.parameters();
+  Start();
+  TestBatch large = Random(1, 1);
+  large.experts[0] = {0, 1};
+  large.weights[0] = {1.0f, 2.0f};
+  TestBatch small = Random(2, 1);
+  small.experts[0] = {2};
+  small.weights[0] = {1.0f};
+  backend_.Hold();
+  Enqueue(large);  // Would not return if it were computed here.
+  backend_.AwaitHeld();
+  Enqueue(small);
+  EXPECT_EQ(sink_->Get(2).frames, 0u);
+  backend_.Release();
+  ExpectRight(sink_.get(), large);
+  ExpectRight(sink_.get(), small);
+}
+
+TEST_F(SchedulerTest, StopWaitsForASmallBatchOnItsWay) {
+  options_.inline_parameters = std::numeric_limits<uint64_t>::max();
+  Start();
+  backend_.Hold();
+  const TestBatch batch = Random(1, 2);
+  std::thread network([&] { Enqueue(batch); });
+  backend_.AwaitHeld();
+  std::thread stopping([&] { scheduler_->Stop(); });
+  backend_.Release();
+  stopping.join();
+  EXPECT_GT(sink_->Get(1).frames, 0u);
+  network.join();
 }
 
 TEST_F(SchedulerTest, BatchesPerRowAndPerAssignmentAreComputedTogether) {
