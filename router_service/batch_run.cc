@@ -35,14 +35,6 @@ ExpertReplicas ReplicasOfSlice(const ExpertReplicas& before, const ExpertReplica
   return {};
 }
 
-uint64_t RowsOf(const std::vector<ForwardJobPtr>& jobs) {
-  uint64_t rows = 0;
-  for (const ForwardJobPtr& job : jobs) {
-    rows += job->rows();
-  }
-  return rows;
-}
-
 }  // namespace
 
 BatchRun::BatchRun(const RunEnvironment* environment, const LayerRuntime* layer,

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -92,6 +93,15 @@ class ForwardJob {
 };
 
 using ForwardJobPtr = std::shared_ptr<ForwardJob>;
+
+// Tokens of all of them.
+inline uint64_t RowsOf(const std::vector<ForwardJobPtr>& jobs) {
+  uint64_t rows = 0;
+  for (const ForwardJobPtr& job : jobs) {
+    rows += job->rows();
+  }
+  return rows;
+}
 
 }  // namespace expertmesh
 

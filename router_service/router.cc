@@ -284,10 +284,7 @@ void Router::RunBatch(Layer* layer, std::vector<ForwardJobPtr> jobs) {
     ++runs_in_flight_;
   }
   const absl::Time closed_at = clock_->Now();
-  uint64_t tokens = 0;
-  for (const ForwardJobPtr& job : jobs) {
-    tokens += job->rows();
-  }
+  const uint64_t tokens = RowsOf(jobs);
   auto run = std::make_shared<BatchRun>(
       &environment_, &layer->runtime, std::move(jobs), [this, layer, tokens, closed_at] {
         layer->batcher->BatchDone(tokens, clock_->Now() - closed_at);

@@ -98,12 +98,21 @@ def _ratio(result, shape, top, below, value):
     return statistics.median(first / sum(rest) for first, *rest in rounds)
 
 
-def _share_of_ceiling(result, shape, cell, value, ceiling):
+# What the expert library does, and the ceiling for it.
+READING = ("expert_bytes_per_second", "read_bytes_per_second")
+MULTIPLYING = ("expert_flops_per_second", "product_flops_per_second")
+
+
+def _share_of_ceiling(result, shape, cell, *kinds):
+    """Of several kinds, in each run, the one that is nearest to its ceiling, which is what holds it back."""
     entry = find(result, shape, cell, "in_process")
-    ceilings = [each[ceiling] for each in result["ceilings"] if each["shape"] == shape]
+    ceilings = [each for each in result["ceilings"] if each["shape"] == shape]
     if entry is None or not ceilings:
         return None
-    return statistics.median(run[value] / best for run, best in zip(entry["runs"], ceilings))
+    return statistics.median(
+        max(run[value] / best[ceiling] for value, ceiling in kinds)
+        for run, best in zip(entry["runs"], ceilings)
+    )
 
 
 def _p50(run):
@@ -172,16 +181,18 @@ def targets(result):
         (
             "Expert library, T = 8: weights read / read bandwidth",
             (at_least, 0.85),
-            _share_of_ceiling(
-                result, main, "t8", "expert_bytes_per_second", "read_bytes_per_second"
-            ),
+            _share_of_ceiling(result, main, "t8", READING),
         ),
         (
             "Expert library, T = 512: FLOP/s / best oneDNN product",
             (at_least, 0.70),
-            _share_of_ceiling(
-                result, main, "t512", "expert_flops_per_second", "product_flops_per_second"
-            ),
+            _share_of_ceiling(result, main, "t512", MULTIPLYING),
+        ),
+        (
+            # 32 rows to an expert: where memory is slow, reading the weights is what takes the time.
+            "Expert library, T = 512: nearer one of these two",
+            (at_least, 0.70),
+            _share_of_ceiling(result, main, "t512", MULTIPLYING, READING),
         ),
     ]
     return [
