@@ -9,16 +9,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/check.h"
-#include "common/base/message_bytes.h"
 #include "common/wire/tensor_copy.h"
-#include "common/wire/tensor_encode.h"
 #include "router_service/cut_plan.h"
 
 namespace expertmesh {
 namespace {
-
-// Room for the fields of a frame that are not rows.
-constexpr uint64_t kFrameHeaderBytes = 4096;
 
 // `slices[s]` is the slice of the expert that `node` holds in `placement`; only that one is to be
 // served again, and only from a placement cut the same way.
@@ -243,77 +238,6 @@ void BatchRun::Send(NodePlan plan, const std::shared_ptr<const Placement>& place
   const uint64_t batch_id = link->NextBatchId();
   link->Send(batch_id, part->batch,
              EncodeFrames(batch.plan, batch_id, placement->epoch(), encoding, limit));
-}
-
-TensorFrame BatchRun::EncodeHiddenStates(const NodePlan& plan, uint64_t batch_id,
-                                         DType dtype) const {
-  const DType activation = environment_->activation_dtype;
-  const size_t d_model = environment_->d_model;
-  const size_t rows = plan.rows.size();
-  if (IsLossy(activation, dtype)) {
-    // Of one row: cheap, and over many batches each place has its turn.
-    const size_t row = plan.rows[batch_id % rows];
-    environment_->metrics->hidden_states_error.Observe(
-        layer_->description.layer,
-        EncodingError(activation, hidden_states_->data() + row * d_model * BytesOf(activation),
-                      d_model, dtype));
-  }
-  if (dtype != activation) {
-    TensorFrame converted =
-        EncodeRows(activation, hidden_states_->data(), plan.rows, d_model, dtype);
-    CountCopiedTensorBytes(converted.data.size());
-    return converted;
-  }
-  return {dtype, rows, d_model, SelectRows(hidden_states_, d_model * BytesOf(dtype), plan.rows)};
-}
-
-std::vector<Frame> BatchRun::EncodeFrames(const NodePlan& plan, uint64_t batch_id, uint64_t epoch,
-                                          WireEncoding encoding, uint64_t frame_limit) const {
-  const TensorFrame rows = EncodeHiddenStates(plan, batch_id, encoding.hidden_states);
-  const size_t row_bytes = WireRowBytes(encoding.hidden_states, environment_->d_model);
-  const uint32_t total = static_cast<uint32_t>(plan.rows.size());
-  // An assignment takes up to 5 bytes of id and 4 of weight, a row up to 5 more for its count.
-  uint64_t most = 0;
-  for (uint32_t row = 0; row < total; ++row) {
-    most = std::max<uint64_t>(most, plan.row_begin[row + 1] - plan.row_begin[row]);
-  }
-  const uint64_t row_cost = row_bytes + 9 * most + 5;
-  const uint64_t room = frame_limit > kFrameHeaderBytes ? frame_limit - kFrameHeaderBytes : 0;
-  const uint32_t rows_per_frame = static_cast<uint32_t>(std::max<uint64_t>(1, room / row_cost));
-  const absl::Time deadline = LatestDeadline();
-
-  std::vector<Frame> frames;
-  for (uint32_t begin = 0; begin < total; begin += rows_per_frame) {
-    const uint32_t end = std::min(total, begin + rows_per_frame);
-    v1::ComputeRequest request;
-    request.set_batch_id(batch_id);
-    request.set_layer(layer_->description.layer);
-    request.set_epoch(epoch);
-    request.set_total_rows(total);
-    request.set_first_row(begin);
-    request.set_partials_dtype(ToWire(encoding.partials));
-    request.set_per_assignment(environment_->strict);
-    if (deadline != absl::InfiniteFuture()) {
-      request.set_timeout_us(absl::ToInt64Microseconds(deadline - environment_->clock->Now()));
-    }
-    if (jobs_.size() == 1) {  // A batch of several requests belongs to no single trace.
-      request.set_traceparent(jobs_.front()->request.traceparent());
-      request.set_tracestate(jobs_.front()->request.tracestate());
-      *request.mutable_extensions() = jobs_.front()->request.extensions();
-    }
-    for (uint32_t row = begin; row < end; ++row) {
-      request.add_assignments_per_row(plan.row_begin[row + 1] - plan.row_begin[row]);
-    }
-    const uint32_t first = plan.row_begin[begin];
-    const uint32_t last = plan.row_begin[end];
-    request.mutable_expert_ids()->Add(plan.expert_ids.begin() + first,
-                                      plan.expert_ids.begin() + last);
-    request.mutable_expert_weights()->Add(plan.expert_weights.begin() + first,
-                                          plan.expert_weights.begin() + last);
-    const TensorFrame tensor = RowsOf(rows, begin, end - begin);
-    frames.push_back(EncodeTensorMessage(request, &tensor));
-  }
-  return frames;
 }
 
 void BatchRun::OnPartDone(const std::shared_ptr<Part>& part, const absl::Status& status,

@@ -797,7 +797,7 @@ WIRE = [
     ),
     Mutation(
         "the wrong rows are converted on their way to a node",
-        BATCH,
+        "router_service/batch_encode.cc",
         "EncodeRows(activation, hidden_states_->data(), plan.rows, d_model, dtype);",
         "EncodeRows(activation, hidden_states_->data(), rows, d_model, dtype);",
         "router_wire_test",
