@@ -99,10 +99,10 @@ bool Scheduler::IsSmall(const Batch& batch) const {
 absl::Status Scheduler::Enqueue(StreamId stream, std::unique_ptr<Batch> batch) {
   std::vector<Entry> group;
   std::vector<Entry> expired;
+  const bool small = IsSmall(*batch);
+  const uint64_t rows = RowsOf(*batch);
   {
     const absl::MutexLock lock(&mutex_);
-    const bool small = IsSmall(*batch);
-    const uint64_t rows = RowsOf(*batch);
     RETURN_IF_ERROR(Accept(stream, std::move(batch)));
     if (!small || computing_ || waiting_rows_ > rows) {
       work_.Signal();

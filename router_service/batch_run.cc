@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -19,15 +20,11 @@ namespace {
 // served again, and only from a placement cut the same way.
 ExpertReplicas ReplicasOfSlice(const ExpertReplicas& before, const ExpertReplicas& now,
                                NodeIndex node) {
-  if (before.slices.size() != now.slices.size()) {
+  const std::optional<size_t> slice = before.SliceOn(node);
+  if (!slice || before.slices.size() != now.slices.size()) {
     return {};
   }
-  for (size_t s = 0; s < before.slices.size(); ++s) {
-    if (std::binary_search(before.slices[s].begin(), before.slices[s].end(), node)) {
-      return ExpertReplicas{{now.slices[s]}};
-    }
-  }
-  return {};
+  return ExpertReplicas{{now.slices[*slice]}};
 }
 
 }  // namespace

@@ -14,17 +14,6 @@ void AddRow(const float* source, size_t count, float* target) {
   }
 }
 
-// Which slice of an expert `node` has; 0 when it has none.
-size_t SliceOn(const ExpertReplicas& replicas, NodeIndex node) {
-  for (size_t slice = 1; slice < replicas.slices.size(); ++slice) {
-    const std::vector<NodeIndex>& nodes = replicas.slices[slice];
-    if (std::binary_search(nodes.begin(), nodes.end(), node)) {
-      return slice;
-    }
-  }
-  return 0;
-}
-
 // [assignments, slices] The row of partials of each, null where there is none.
 struct AssignmentRows {
   size_t slices = 1;
@@ -51,7 +40,7 @@ AssignmentRows FindRows(const RoutedTokens& routed,
           ++slot;
           EXPERTMESH_CHECK(slot < routed.token_begin[plan.rows[i] + 1]);
         }
-        const size_t slice = SliceOn((*contribution.replicas)[expert], plan.node);
+        const size_t slice = (*contribution.replicas)[expert].SliceOn(plan.node).value_or(0);
         found.rows[slot * found.slices + slice] = contribution.partials + a * d_model;
       }
     }

@@ -12,10 +12,6 @@ namespace {
 // How long a watcher may go on after its caller has left: how often it is looked for.
 constexpr absl::Duration kGoneCheckInterval = absl::Milliseconds(500);
 
-std::string MethodNamed(const std::string& method) {
-  return std::string("/") + v1::Control::service_full_name() + "/" + method;
-}
-
 absl::Status WatchTopology(Fleet* fleet, Watcher& watcher) {
   absl::Mutex mutex;
   bool changed = true;
@@ -53,18 +49,20 @@ absl::StatusOr<v1::DrainNodeResponse> DrainNode(Fleet* fleet, const v1::DrainNod
 
 void AddControlMethods(Router* router, GrpcServerSpec* spec) {
   spec->ordinary.push_back(OrdinaryMethod<v1::GetTopologyRequest, v1::GetTopologyResponse>(
-      MethodNamed("GetTopology"),
+      MethodOf<v1::Control>("GetTopology"),
       [router](const v1::GetTopologyRequest&) { return router->fleet().Topology(); }));
   spec->ordinary.push_back(OrdinaryMethod<v1::GetLoadRequest, v1::GetLoadResponse>(
-      MethodNamed("GetLoad"), [router](const v1::GetLoadRequest&) { return router->GetLoad(); }));
+      MethodOf<v1::Control>("GetLoad"),
+      [router](const v1::GetLoadRequest&) { return router->GetLoad(); }));
   spec->ordinary.push_back(OrdinaryMethod<v1::DrainNodeRequest, v1::DrainNodeResponse>(
-      MethodNamed("DrainNode"), [router](const v1::DrainNodeRequest& request) {
+      MethodOf<v1::Control>("DrainNode"), [router](const v1::DrainNodeRequest& request) {
         return DrainNode(&router->fleet(), request);
       }));
-  spec->watches.push_back(Watch<v1::WatchTopologyRequest>(
-      MethodNamed("WatchTopology"), [router](const v1::WatchTopologyRequest&, Watcher& watcher) {
-        return WatchTopology(&router->fleet(), watcher);
-      }));
+  spec->watches.push_back(
+      Watch<v1::WatchTopologyRequest>(MethodOf<v1::Control>("WatchTopology"),
+                                      [router](const v1::WatchTopologyRequest&, Watcher& watcher) {
+                                        return WatchTopology(&router->fleet(), watcher);
+                                      }));
 }
 
 }  // namespace expertmesh

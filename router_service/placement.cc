@@ -59,6 +59,15 @@ OfferedLayers EmptyLayers(const ModelDescription& model) {
 
 }  // namespace
 
+std::optional<size_t> ExpertReplicas::SliceOn(NodeIndex node) const {
+  for (size_t slice = 0; slice < slices.size(); ++slice) {
+    if (std::binary_search(slices[slice].begin(), slices[slice].end(), node)) {
+      return slice;
+    }
+  }
+  return std::nullopt;
+}
+
 Placement::Placement(const ModelDescription& model, uint64_t epoch,
                      absl::Span<const NodeOffer> offers)
     : epoch_(epoch) {

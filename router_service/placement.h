@@ -3,7 +3,9 @@
 #ifndef EXPERTMESH_ROUTER_SERVICE_PLACEMENT_H_
 #define EXPERTMESH_ROUTER_SERVICE_PLACEMENT_H_
 
+#include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -34,6 +36,9 @@ struct ExpertReplicas {
   std::vector<std::vector<NodeIndex>> slices;
 
   bool missing() const { return slices.empty(); }
+
+  // Which slice `node` holds; none when it holds nothing of the expert.
+  std::optional<size_t> SliceOn(NodeIndex node) const;
 };
 
 // Immutable, thread-safe.

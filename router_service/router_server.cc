@@ -12,10 +12,6 @@
 namespace expertmesh {
 namespace {
 
-std::string MethodNamed(const std::string& method) {
-  return std::string("/") + v1::Router::service_full_name() + "/" + method;
-}
-
 Frame Encode(const v1::ForwardResponse& response, const std::optional<TensorFrame>& output) {
   return EncodeTensorMessage(response, output ? &*output : nullptr);
 }
@@ -67,16 +63,16 @@ class RouterServerImpl final : public RouterServer {
     spec.options = options.grpc;
     spec.runtime = options.runtime;
     spec.unary = {
-        {MethodNamed("Forward"),
+        {MethodOf<v1::Router>("Forward"),
          [router = router_](Frame request, const UnaryContext& context, UnaryResponder respond) {
            ServeUnary(router, request, context, std::move(respond));
          }}};
-    spec.streams = {{MethodNamed("ForwardStream"),
+    spec.streams = {{MethodOf<v1::Router>("ForwardStream"),
                      [router = router_](std::shared_ptr<ServerStreamSink> answers) {
                        return std::make_unique<ForwardStreamHandler>(router, std::move(answers));
                      }}};
     spec.ordinary = {OrdinaryMethod<v1::DescribeModelRequest, v1::DescribeModelResponse>(
-        MethodNamed("DescribeModel"),
+        MethodOf<v1::Router>("DescribeModel"),
         [router = router_](const v1::DescribeModelRequest&) { return router->DescribeModel(); })};
     AddControlMethods(router_, &spec);
     spec.serving = router_->ready();

@@ -127,7 +127,7 @@ class LiveCalls {
   absl::flat_hash_map<const LiveCall*, std::weak_ptr<LiveCall>> calls_ ABSL_GUARDED_BY(mutex_);
 };
 
-// Queues for clients, and for one server at a time that shares them. Thread-safe.
+// Queues for clients, and for one server that shares them. Thread-safe.
 class GrpcRuntime {
  public:
   // `pollers`: queues, each with a thread; 0: DefaultPollers().
@@ -139,8 +139,8 @@ class GrpcRuntime {
   grpc::CompletionQueue* NextQueue();
   LiveCalls& calls() { return calls_; }
 
-  // For GrpcServer: a builder that knows the queues, and the queues. A server must have ended
-  // before the runtime.
+  // For GrpcServer: a builder that knows the queues, good for one server, and the queues. The
+  // server must have ended before the runtime.
   grpc::ServerBuilder& server_builder() { return server_builder_; }
   const std::vector<std::unique_ptr<grpc::ServerCompletionQueue>>& queues() const {
     return queues_;

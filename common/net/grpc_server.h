@@ -51,6 +51,13 @@ using UnaryResponder = std::function<void(absl::StatusOr<Frame>)>;
 // Runs on a network thread; must not block.
 using UnaryHandler = std::function<void(Frame request, const UnaryContext&, UnaryResponder)>;
 
+// The way back to the client of a stream.
+class ServerStreamSink : public FrameSink {
+ public:
+  // Ends the stream with `why`, which is not OK, after the frames that were sent.
+  virtual void Fail(const absl::Status& why) = 0;
+};
+
 // Called on a network thread for every new stream; must not block, must not return null.
 //
 // Frames of the stream go to the handler. The handler is destroyed when no more can come: the
@@ -61,15 +68,16 @@ using UnaryHandler = std::function<void(Frame request, const UnaryContext&, Unar
 //
 // FrameSink::Send gives INVALID_ARGUMENT for a frame over GrpcOptions::max_message_bytes, and
 // RESOURCE_EXHAUSTED when the client has left send_queue_bytes unread; that breaks the stream.
-class ServerStreamSink : public FrameSink {
- public:
-  // Ends the stream with `why`, which is not OK, after the frames that were sent.
-  virtual void Fail(const absl::Status& why) = 0;
-};
 using StreamFactory =
     std::function<std::unique_ptr<StreamHandler>(std::shared_ptr<ServerStreamSink>)>;
 
-// Names are whole: "/expertmesh.v1.Router/Forward".
+// The whole name of a method, "/expertmesh.v1.Router/Forward"; Service as generated, v1::Router.
+template <typename Service>
+std::string MethodOf(const std::string& method) {
+  return std::string("/") + Service::service_full_name() + "/" + method;
+}
+
+// Names are whole, see MethodOf().
 struct RawUnaryMethod {
   std::string name;
   UnaryHandler handler;

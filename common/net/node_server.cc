@@ -61,10 +61,6 @@ class ChangeSignal {
   std::unique_ptr<StatusSubscription> subscription_;  // Last: calls back into the above.
 };
 
-std::string MethodNamed(const std::string& method) {
-  return std::string("/") + v1::Expert::service_full_name() + "/" + method;
-}
-
 class CqNodeServer final : public NodeServer {
  public:
   CqNodeServer(NodeEndpoint* endpoint, const NodeServerOptions& options)
@@ -77,24 +73,25 @@ class CqNodeServer final : public NodeServer {
     spec.address = options_.address;
     spec.options = options_.grpc;
     spec.options.max_message_bytes = options_.max_frame_bytes;
-    spec.streams = {{MethodNamed("Compute"), [this](std::shared_ptr<ServerStreamSink> sink) {
-                       return endpoint_->OpenCompute(std::move(sink));
-                     }}};
+    spec.streams = {
+        {MethodOf<v1::Expert>("Compute"), [this](std::shared_ptr<ServerStreamSink> sink) {
+           return endpoint_->OpenCompute(std::move(sink));
+         }}};
     spec.ordinary = {
         OrdinaryMethod<v1::DescribeRequest, v1::DescribeResponse>(
-            MethodNamed("Describe"),
+            MethodOf<v1::Expert>("Describe"),
             [this](const v1::DescribeRequest&) { return endpoint_->Describe(); }),
         OrdinaryMethod<v1::LoadExpertsRequest, v1::LoadExpertsResponse>(
-            MethodNamed("LoadExperts"),
+            MethodOf<v1::Expert>("LoadExperts"),
             [this](const v1::LoadExpertsRequest& request) {
               return endpoint_->LoadExperts(request);
             }),
         OrdinaryMethod<v1::UnloadExpertsRequest, v1::UnloadExpertsResponse>(
-            MethodNamed("UnloadExperts"), [this](const v1::UnloadExpertsRequest& request) {
+            MethodOf<v1::Expert>("UnloadExperts"), [this](const v1::UnloadExpertsRequest& request) {
               return endpoint_->UnloadExperts(request);
             })};
     spec.watches = {Watch<v1::WatchStatusRequest>(
-        MethodNamed("WatchStatus"),
+        MethodOf<v1::Expert>("WatchStatus"),
         [this](const v1::WatchStatusRequest& request, Watcher& watcher) {
           return WatchStatus(request, watcher);
         })};

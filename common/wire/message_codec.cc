@@ -332,7 +332,9 @@ Frame EncodeTensorMessage(const Message& message, const TensorFrame* tensor) {
   header.set_dtype(ToWire(tensor->dtype));
   header.add_shape(tensor->rows);
   header.add_shape(tensor->cols);
-  header.set_scales(tensor->scales.Flatten());
+  if (!tensor->scales.empty()) {
+    header.set_scales(tensor->scales.Flatten());
+  }
   std::string tensor_head = header.SerializeAsString();
   AppendTag(kTensorDataField, &tensor_head);
   AppendVarint(tensor->data.size(), &tensor_head);

@@ -65,7 +65,8 @@ if(EXPERTMESH_PRECOMPILE)
   endforeach()
 endif()
 
-# expertmesh_precompile(TARGET): TARGET's sources start from the headers that its dependencies suggest.
+# expertmesh_precompile(TARGET DEPS): TARGET's sources start from the headers that DEPS, its dependencies,
+# suggest.
 function(expertmesh_precompile target deps)
   if(EXPERTMESH_PRECOMPILE)
     set(kind base)

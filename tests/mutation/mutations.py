@@ -808,7 +808,7 @@ STRICT = [
     Mutation(
         "strict: every assignment is taken for slice 0",
         COMBINE,
-        "const size_t slice = SliceOn((*contribution.replicas)[expert], plan.node);",
+        "const size_t slice = (*contribution.replicas)[expert].SliceOn(plan.node).value_or(0);",
         "const size_t slice = 0;",
         "combine_test",
     ),
