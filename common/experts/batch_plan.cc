@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "common/tensor/aligned_buffer.h"
+
 namespace expertmesh {
 namespace {
 
@@ -15,11 +17,8 @@ constexpr uint64_t kTasksPerThread = 4;
 constexpr uint64_t kTaskProductBytes = uint64_t{1} << 20;
 // Of expanded weights of one task, for the same reason.
 constexpr uint64_t kTaskWeightBytes = uint64_t{1} << 20;
-
-// Every row count up to 8, then multiples of 8: few kernels, little padding.
-uint32_t Bucket(uint32_t rows) {
-  return rows <= 8 ? rows : static_cast<uint32_t>(RoundUp(rows, 8));
-}
+// Blocks of one expert have a multiple of that many rows, but for the last.
+constexpr uint32_t kRowStep = 16;
 
 const MatmulShape::Split* AtLeast(const MatmulShape& shape, uint64_t panels) {
   for (const MatmulShape::Split& split : shape.splits()) {
@@ -64,7 +63,9 @@ void BatchPlan::AddBlocks(const GroupByExpert::Group& group) {
   const uint32_t most =
       static_cast<uint32_t>(std::min(expert->up().max_rows(), expert->down().max_rows()));
   const uint32_t parts = (group.count + most - 1) / most;
-  const uint32_t rows = std::min(most, Bucket((group.count + parts - 1) / parts));
+  // Even parts, of whole tiles or padded blocks of rows.
+  const uint32_t even = static_cast<uint32_t>(RoundUp((group.count + parts - 1) / parts, kRowStep));
+  const uint32_t rows = std::min(most, even);
   const uint32_t first = static_cast<uint32_t>(blocks_.size());
   for (uint32_t begin = 0; begin < group.count; begin += rows) {
     Block block;
@@ -108,8 +109,8 @@ void BatchPlan::ChooseSplits(const Run& run, int threads) {
     Block& block = blocks_[b];
     block.up = up_split;
     block.down = down_split;
-    block.rows = std::max({Bucket(block.count), static_cast<uint32_t>(up_split->min_rows),
-                           static_cast<uint32_t>(down_split->min_rows)});
+    block.rows = static_cast<uint32_t>(
+        std::max(up.PaddedRows(*up_split, block.count), down.PaddedRows(*down_split, block.count)));
   }
 }
 
@@ -119,7 +120,7 @@ void BatchPlan::PlaceRows(const Run& run, const GroupByExpert& groups) {
     const MatmulShape& down = block.expert->down();
     block.activations = activation_bytes_;
     block.outputs = output_floats_;
-    activation_bytes_ += RoundUp(block.rows * down.inner() * BytesOf(down.dtype()), 64);
+    activation_bytes_ += RoundUp(down.XBytes(block.rows), AlignedBuffer::kAlignment);
     output_floats_ += block.rows * down.columns();
     for (uint32_t row = 0; row < block.count; ++row) {
       places_[groups.order()[block.begin + row]] = {b, row};

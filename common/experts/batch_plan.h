@@ -27,8 +27,8 @@ class BatchPlan {
     // How its two products are divided over tasks.
     const MatmulShape::Split* up = nullptr;
     const MatmulShape::Split* down = nullptr;
-    // Where its activations (bytes; inner chunk after inner chunk, [rows, chunk] each) and its
-    // outputs (floats; panel after panel, [rows, panel columns] each) are.
+    // Where its activations (bytes; the x of a product by down) and its outputs (floats; the y of
+    // each of its panels) are.
     size_t activations = 0;
     size_t outputs = 0;
   };

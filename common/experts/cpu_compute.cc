@@ -40,9 +40,8 @@ absl::Status CpuCompute::CheckExperts(const GroupedBatch& batch,
                                                      " names an expert of d_model ",
                                                      expert->sizes().d_model));
     }
-    *bytes_per_assignment =
-        std::max(*bytes_per_assignment,
-                 expert->down().inner() * element_ + expert->down().columns() * sizeof(float));
+    *bytes_per_assignment = std::max(
+        *bytes_per_assignment, expert->down().XBytes(1) + expert->down().columns() * sizeof(float));
   }
   return absl::OkStatus();
 }
@@ -109,47 +108,57 @@ absl::Status CpuCompute::ComputeRows(const GroupedBatch& batch, size_t begin, si
 
 void CpuCompute::Gather(const GroupedBatch& batch, const Block& block, uint8_t* x) const {
   const auto* hidden = static_cast<const uint8_t*>(batch.hidden_states);
-  for (const MatmulShape::Chunk& chunk : block.expert->up().chunks()) {
-    const size_t row_bytes = chunk.inner * element_;
+  const MatmulShape& up = block.expert->up();
+  for (const MatmulShape::Chunk& chunk : up.chunks()) {
     const size_t filled =
         chunk.begin < batch.d_model ? std::min(chunk.inner, batch.d_model - chunk.begin) : 0;
     for (uint32_t r = 0; r < block.count; ++r) {
+      uint8_t* const row = x + up.XOffset(chunk, block.rows, r);
       const uint32_t a = groups_.order()[block.begin + r];
       const uint8_t* const from = hidden + (row_of_[a] * batch.d_model + chunk.begin) * element_;
       if (batch.apply == ApplyWeight::kOutput) {
-        std::memcpy(x, from, filled * element_);
+        std::memcpy(row, from, filled * element_);
       } else if (dtype_ == DType::kBF16) {
         ops_.scale_bf16(batch.weights[first_assignment_ + a],
                         reinterpret_cast<const uint16_t*>(from), filled,
-                        reinterpret_cast<uint16_t*>(x));
+                        reinterpret_cast<uint16_t*>(row));
       } else {
         ops_.scale_f32(batch.weights[first_assignment_ + a], reinterpret_cast<const float*>(from),
-                       filled, reinterpret_cast<float*>(x));
+                       filled, reinterpret_cast<float*>(row));
       }
-      std::memset(x + filled * element_, 0, row_bytes - filled * element_);
-      x += row_bytes;
+      std::memset(row + filled * element_, 0, (chunk.inner - filled) * element_);
     }
-    std::memset(x, 0, (block.rows - block.count) * row_bytes);
-    x += (block.rows - block.count) * row_bytes;
+    std::memset(x + up.XOffset(chunk, block.rows, block.count), 0,
+                (block.rows - block.count) * chunk.x_row_bytes);
   }
 }
 
 void CpuCompute::Activate(const Block& block, uint32_t panel, const float* products) {
+  const MatmulShape& up = block.expert->up();
+  const size_t strip = up.StripColumnsOf(*block.up);
+  const size_t first = panel * block.up->columns;
+  for (size_t column = 0; column < block.up->columns; column += strip) {
+    ActivateStrip(block, first + column, strip, products + column * block.rows);
+  }
+}
+
+// `columns` columns of up's product from `first` on.
+void CpuCompute::ActivateStrip(const Block& block, size_t first, size_t columns,
+                               const float* products) {
   const CpuExpert& expert = *block.expert;
-  const size_t columns = block.up->columns;
+  const MatmulShape& down = expert.down();
   const size_t turns = expert.sizes().turns();
-  const size_t begin = panel * columns / turns;
+  const size_t begin = first / turns;
   const size_t end = begin + columns / turns;
-  for (const MatmulShape::Chunk& chunk : expert.down().chunks()) {
+  for (const MatmulShape::Chunk& chunk : down.chunks()) {
     const size_t from = std::max(begin, chunk.begin);
     const size_t to = std::min(end, chunk.begin + chunk.inner);
     for (uint32_t r = 0; from < to && r < block.rows; ++r) {
       const float* const z = products + r * columns + turns * (from - begin);
       const float* const bias =
           expert.up_bias() == nullptr ? nullptr : expert.up_bias() + turns * from;
-      uint8_t* const out =
-          activations_.data() + block.activations +
-          (block.rows * chunk.begin + r * chunk.inner + from - chunk.begin) * element_;
+      uint8_t* const out = activations_.data() + block.activations +
+                           down.XOffset(chunk, block.rows, r) + (from - chunk.begin) * element_;
       const size_t blocks = (to - from) / kInterleave;
       if (dtype_ == DType::kBF16) {
         ops_.activate_bf16(expert.activation(), z, bias, blocks, reinterpret_cast<uint16_t*>(out));
@@ -172,7 +181,7 @@ void CpuCompute::RunUp(const GroupedBatch& batch, Worker& worker, BatchPlan::Tas
   }
   for (uint32_t b = task.block; b < task.block + task.count && status.ok(); ++b) {
     const Block& block = plan_.blocks()[b];
-    worker.rows.Resize(block.rows * up.inner() * element_);
+    worker.rows.Resize(up.XBytes(block.rows));
     worker.products.Resize(block.rows * block.up->columns * sizeof(float));
     Gather(batch, block, worker.rows.data());
     float* const products = worker.products.as<float>();
@@ -219,7 +228,7 @@ void CpuCompute::SumRow(const GroupedBatch& batch, size_t row) const {
     const Block& block = plan_.blocks()[place.block];
     const float weight = batch.apply == ApplyWeight::kOutput ? batch.weights[a] : 1.0f;
     const float* const bias = block.expert->down_bias();
-    const size_t columns = block.down->columns;
+    const size_t columns = block.expert->down().StripColumnsOf(*block.down);
     for (size_t begin = 0; begin < batch.d_model; begin += columns) {
       const float* const from =
           outputs_.as<float>() + block.outputs + block.rows * begin + place.row * columns;

@@ -52,6 +52,7 @@ class CpuCompute {
   void SumRow(const GroupedBatch& batch, size_t row) const;
   void Gather(const GroupedBatch& batch, const Block& block, uint8_t* x) const;
   void Activate(const Block& block, uint32_t panel, const float* products);
+  void ActivateStrip(const Block& block, size_t first, size_t columns, const float* products);
   void Note(absl::Status status);
 
   const DType dtype_;

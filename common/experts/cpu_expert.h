@@ -1,4 +1,4 @@
-// An expert packed for oneDNN. Private to common/experts.
+// An expert packed for products. Private to common/experts.
 #ifndef EXPERTMESH_COMMON_EXPERTS_CPU_EXPERT_H_
 #define EXPERTMESH_COMMON_EXPERTS_CPU_EXPERT_H_
 

@@ -104,6 +104,8 @@ struct LinearTeam::State {
   void Arrange(const Linear& linear, const MatmulShape::Split& split, size_t rows, const float* x);
   absl::Status Compute(const Linear& linear, const MatmulShape::Split& split, size_t panel,
                        const Block& block, Worker& worker, float* y);
+  static void TakeStrip(const Linear& linear, const Block& block, size_t first, size_t columns,
+                        const float* from, size_t stride, float* y);
 
   std::vector<Worker> workers;
   WorkerTeam team;
@@ -124,20 +126,20 @@ void LinearTeam::State::Arrange(const Linear& linear, const MatmulShape::Split& 
     Block block;
     block.begin = begin;
     block.count = std::min(rows - begin, shape.max_rows());
-    // Every row count up to 8, then multiples of 8: few kernels, little padding.
-    block.rows = std::max(block.count <= 8 ? block.count : RoundUp(block.count, 8), split.min_rows);
+    block.rows = shape.PaddedRows(split, block.count);
     block.offset = offset;
-    offset += RoundUp(block.rows * shape.inner() * element, AlignedBuffer::kAlignment);
+    offset += RoundUp(shape.XBytes(block.rows), AlignedBuffer::kAlignment);
     begin += block.count;
     blocks.push_back(block);
   }
   arranged.Resize(offset);
   for (const Block& block : blocks) {
-    uint8_t* target = arranged.data() + block.offset;
     for (const MatmulShape::Chunk& chunk : shape.chunks()) {
       const size_t filled =
           chunk.begin < linear.inputs_ ? std::min(chunk.inner, linear.inputs_ - chunk.begin) : 0;
-      for (size_t row = 0; row < block.rows; ++row, target += chunk.inner * element) {
+      for (size_t row = 0; row < block.rows; ++row) {
+        uint8_t* const target =
+            arranged.data() + block.offset + shape.XOffset(chunk, block.rows, row);
         if (row >= block.count) {
           std::memset(target, 0, chunk.inner * element);
           continue;
@@ -162,9 +164,19 @@ absl::Status LinearTeam::State::Compute(const Linear& linear, const MatmulShape:
   if (first >= linear.outputs_) {
     return absl::OkStatus();
   }
-  const size_t columns = std::min(split.columns, linear.outputs_ - first);
-  for (size_t row = 0; row < block.count; ++row) {
-    const float* const from = products + row * split.columns;
+  const size_t last = std::min(first + split.columns, linear.outputs_);
+  const size_t strip = linear.packed_->shape->StripColumnsOf(split);
+  const float* from = products;
+  for (size_t begin = first; begin < last; begin += strip, from += block.rows * strip) {
+    TakeStrip(linear, block, begin, std::min(strip, last - begin), from, strip, y);
+  }
+  return absl::OkStatus();
+}
+
+// `columns` columns of the product from `first` on; `from` has `stride` in a row.
+void LinearTeam::State::TakeStrip(const Linear& linear, const Block& block, size_t first,
+                                  size_t columns, const float* from, size_t stride, float* y) {
+  for (size_t row = 0; row < block.count; ++row, from += stride) {
     float* const to = y + (block.begin + row) * linear.outputs_ + first;
     if (linear.bias_.empty()) {
       std::copy(from, from + columns, to);
@@ -174,7 +186,6 @@ absl::Status LinearTeam::State::Compute(const Linear& linear, const MatmulShape:
       to[column] = from[column] + linear.bias_[first + column];
     }
   }
-  return absl::OkStatus();
 }
 
 LinearTeam::LinearTeam(int threads)

@@ -1,5 +1,6 @@
 #include "common/experts/matmul.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -28,6 +29,7 @@ constexpr size_t kCanonicalRows = 64;
 // Narrower panels cost more calls than they win.
 constexpr size_t kMinPanelColumns = 256;
 constexpr size_t kMaxPanels = 64;
+constexpr size_t kLine = 64;
 
 // Lives for ever: threads of other objects may still compute at exit.
 const dnnl::engine& Engine() {
@@ -120,7 +122,7 @@ bool MatmulSupports(DType dtype) {
 }
 
 absl::StatusOr<std::shared_ptr<const MatmulShape>> MatmulShape::Create(DType dtype, size_t inner,
-                                                                       size_t columns) {
+                                                                       size_t columns, bool tiles) {
   EXPERTMESH_CHECK(inner > 0 && inner % kInnerStep == 0);
   EXPERTMESH_CHECK(columns > 0 && columns % kColumnStep == 0);
   SingleThreadedOpenMP single;
@@ -128,23 +130,14 @@ absl::StatusOr<std::shared_ptr<const MatmulShape>> MatmulShape::Create(DType dty
   shape->dtype_ = dtype;
   shape->inner_ = inner;
   shape->columns_ = columns;
+  shape->tiles_ = tiles && dtype == DType::kBF16;
   // Float32 kernels never cut the inner dimension by the number of rows.
-  const size_t limit = dtype == DType::kBF16 ? kMaxInnerChunk : inner;
-  const size_t count = (inner + limit - 1) / limit;
+  const bool cut = dtype == DType::kBF16 && !shape->tiles_;
+  const size_t count = cut ? (inner + kMaxInnerChunk - 1) / kMaxInnerChunk : 1;
   try {
-    for (size_t begin = 0; begin < inner;) {
-      Chunk chunk;
-      chunk.begin = begin;
-      const size_t left = count - shape->chunks_.size();
-      chunk.inner = RoundUp((inner - begin + left - 1) / left, kInnerStep);
-      const auto desc = Describe(dtype, kCanonicalRows, AnyLayout(dtype, chunk.inner, columns),
-                                 /*add=*/begin > 0);
-      chunk.packed = desc.weights_desc();
-      chunk.offset = shape->bytes_;
-      shape->bytes_ += RoundUp(chunk.packed.get_size(), 64);
-      shape->fixed_rows_ = shape->fixed_rows_ || !ColumnsAreOutermost(chunk.packed, chunk.inner);
-      begin += chunk.inner;
-      shape->chunks_.push_back(std::move(chunk));
+    for (size_t begin = 0, left = count; begin < inner; --left) {
+      shape->AddChunk(begin, RoundUp((inner - begin + left - 1) / left, kInnerStep));
+      begin += shape->chunks_.back().inner;
     }
     shape->AddSplits();
   } catch (const dnnl::error& error) {
@@ -152,6 +145,27 @@ absl::StatusOr<std::shared_ptr<const MatmulShape>> MatmulShape::Create(DType dty
         error, absl::StrCat("lay out a ", NameOf(dtype), " matrix of ", inner, " x ", columns));
   }
   return shape;
+}
+
+void MatmulShape::AddChunk(size_t begin, size_t inner) {
+  Chunk chunk;
+  chunk.begin = begin;
+  chunk.inner = inner;
+  chunk.offset = bytes_;
+  chunk.x_row_bytes = inner * BytesOf(dtype_);
+  chunk.x_begin = begin * BytesOf(dtype_);
+  if (tiles_) {
+    // Rows at multiples of 4 KiB would push each other out of the level 1 cache.
+    chunk.x_row_bytes += kLine;
+    chunk.packed = memory::desc({Dim(inner), Dim(columns_)}, memory::data_type::bf16,
+                                memory::format_tag::BA16a64b2a);
+  } else {
+    const memory::desc any = AnyLayout(dtype_, inner, columns_);
+    chunk.packed = Describe(dtype_, kCanonicalRows, any, /*add=*/begin > 0).weights_desc();
+    fixed_rows_ = fixed_rows_ || !ColumnsAreOutermost(chunk.packed, inner);
+  }
+  bytes_ += RoundUp(chunk.packed.get_size(), kLine);
+  chunks_.push_back(std::move(chunk));
 }
 
 void MatmulShape::AddSplits() {
@@ -164,18 +178,30 @@ void MatmulShape::AddSplits() {
     if (panels > 1 && (blocks % panels != 0 || columns_ / panels < kMinPanelColumns)) {
       continue;
     }
-    Split split{panels, columns_ / panels, 1};
-    for (const Chunk& chunk : chunks_) {
-      const memory::desc weights = PanelOf(chunk.packed, split.columns);
-      const bool add = chunk.begin > 0;
-      const std::string standard = Describe(dtype_, kCanonicalRows, weights, add).impl_info_str();
-      while (split.min_rows < kCanonicalRows &&
-             Describe(dtype_, split.min_rows, weights, add).impl_info_str() != standard) {
-        ++split.min_rows;
-      }
-    }
-    splits_.push_back(split);
+    splits_.push_back({panels, columns_ / panels, tiles_ ? 1 : MinRows(columns_ / panels)});
   }
+}
+
+size_t MatmulShape::MinRows(size_t columns) const {
+  size_t rows = 1;
+  for (const Chunk& chunk : chunks_) {
+    const memory::desc weights = PanelOf(chunk.packed, columns);
+    const bool add = chunk.begin > 0;
+    const std::string standard = Describe(dtype_, kCanonicalRows, weights, add).impl_info_str();
+    while (rows < kCanonicalRows &&
+           Describe(dtype_, rows, weights, add).impl_info_str() != standard) {
+      ++rows;
+    }
+  }
+  return rows;
+}
+
+size_t MatmulShape::PaddedRows(const Split& split, size_t count) const {
+  if (tiles_) {
+    return count;
+  }
+  // Every number up to 8, then multiples of 8: few kernels, little padding.
+  return std::max(count <= 8 ? count : RoundUp(count, 8), split.min_rows);
 }
 
 absl::Status MatmulShape::PackPanel(const Split& split, const void* source, void* packed) const {
@@ -219,9 +245,14 @@ MatmulRunner::Kernel& MatmulRunner::Get(const MatmulShape& shape, const MatmulSh
 absl::Status MatmulRunner::Multiply(const MatmulShape& shape, const MatmulShape::Chunk& chunk,
                                     size_t columns, size_t rows, const uint8_t* x,
                                     const uint8_t* weights, float* y) {
+  x += shape.XOffset(chunk, rows, 0);
+  if (shape.tiles()) {
+    TileProduct{x, chunk.x_row_bytes, rows, chunk.inner, columns, weights, y}.Run();
+    return absl::OkStatus();
+  }
   Kernel& kernel = Get(shape, chunk, columns, rows, /*add=*/chunk.begin > 0);
   // oneDNN reads x and weights only; its handles are not const.
-  kernel.x.set_data_handle(const_cast<uint8_t*>(x) + rows * chunk.begin * BytesOf(shape.dtype()));
+  kernel.x.set_data_handle(const_cast<uint8_t*>(x));
   kernel.weights.set_data_handle(const_cast<uint8_t*>(weights));
   kernel.y.set_data_handle(y);
   const dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, kernel.x.get()},

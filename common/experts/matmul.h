@@ -1,7 +1,8 @@
-// Matrix products with packed weights by oneDNN, arranged so that the bits of a row do not depend
-// on how many rows are multiplied with it, nor on how the columns are divided over threads. oneDNN
-// alone does not promise that, and does not give it:
-// - with AMX it sums the inner dimension in blocks whose number depends on the rows, from about a
+// Matrix products with packed weights, arranged so that the bits of a row do not depend on how many
+// rows are multiplied with it, nor on how the columns are divided over threads. bf16 on a machine
+// with AMX: by tile_product.h. Everything else: by oneDNN, which alone does not promise that, and
+// does not give it:
+// - it may sum the inner dimension in blocks whose number depends on the rows, from about a
 //   thousand elements on: bf16 weights are cut into chunks of at most 512 along the inner
 //   dimension, each a product of its own, added in order in float32;
 // - small products go to another kernel (rows * columns <= 256): Split::min_rows keeps clear of it;
@@ -22,13 +23,14 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/experts/tile_product.h"
 #include "common/tensor/dtype.h"
 
 namespace expertmesh {
 
 // Inner dimensions are padded with zeros to a multiple of kInnerStep, columns to kColumnStep.
-inline constexpr size_t kInnerStep = 32;
-inline constexpr size_t kColumnStep = 64;
+inline constexpr size_t kInnerStep = kTileInner;
+inline constexpr size_t kColumnStep = kStripColumns;
 // Most rows of one product.
 inline constexpr size_t kMaxRows = 256;
 inline constexpr size_t kFixedRows = 16;
@@ -62,6 +64,9 @@ class MatmulShape {
     size_t begin = 0;
     size_t inner = 0;
     size_t offset = 0;  // Of its packed bytes.
+    // Of a product's x: from row to row, and before this chunk per row.
+    size_t x_row_bytes = 0;
+    size_t x_begin = 0;
     dnnl::memory::desc packed;
   };
   // `panels` equal parts of the columns.
@@ -72,18 +77,34 @@ class MatmulShape {
     size_t min_rows = 1;
   };
 
-  // `inner` and `columns` are padded sizes. INTERNAL when oneDNN refuses the product.
+  // `inner` and `columns` are padded sizes; `tiles`: whether bf16 may go to tile_product.h.
+  // INTERNAL when oneDNN refuses the product.
   static absl::StatusOr<std::shared_ptr<const MatmulShape>> Create(DType dtype, size_t inner,
-                                                                   size_t columns);
+                                                                   size_t columns,
+                                                                   bool tiles = TilesAvailable());
 
   DType dtype() const { return dtype_; }
   size_t inner() const { return inner_; }
   size_t columns() const { return columns_; }
   size_t bytes() const { return bytes_; }
+  bool tiles() const { return tiles_; }
   const std::vector<Chunk>& chunks() const { return chunks_; }
   // Ascending by panels; the first has one.
   const std::vector<Split>& splits() const { return splits_; }
   size_t max_rows() const { return fixed_rows_ ? kFixedRows : kMaxRows; }
+
+  // Rows of the product that `count` rows take part in; those beyond `count` must be zero.
+  size_t PaddedRows(const Split& split, size_t count) const;
+  // A product's x: chunk after chunk, `rows` rows of x_row_bytes each, of which the first
+  // chunk.inner elements count.
+  size_t XBytes(size_t rows) const {
+    return rows * (chunks_.back().x_begin + chunks_.back().x_row_bytes);
+  }
+  size_t XOffset(const Chunk& chunk, size_t rows, size_t row) const {
+    return rows * chunk.x_begin + row * chunk.x_row_bytes;
+  }
+  // A product's y: strip after strip of that many columns, [rows, columns] float32 each.
+  size_t StripColumnsOf(const Split& split) const { return tiles_ ? kStripColumns : split.columns; }
 
   // Packs one panel of `split`: `source`, [split.columns, inner] row-major of dtype(), to `packed`
   // (PanelBytes(split) of them). A split of one panel gives the whole matrix.
@@ -101,13 +122,16 @@ class MatmulShape {
 
  private:
   MatmulShape() = default;
+  void AddChunk(size_t begin, size_t inner);
   void AddSplits();
+  size_t MinRows(size_t columns) const;
 
   DType dtype_ = DType::kF32;
   size_t inner_ = 0;
   size_t columns_ = 0;
   size_t bytes_ = 0;
   bool fixed_rows_ = false;
+  bool tiles_ = false;
   std::vector<Chunk> chunks_;
   std::vector<Split> splits_;
 };
@@ -117,9 +141,7 @@ class MatmulRunner {
  public:
   MatmulRunner();
 
-  // y = x * panel `panel` of the packed matrix.
-  //   x  chunk after chunk, [rows, chunk.inner] each, of the shape's dtype
-  //   y  [rows, split.columns] float32
+  // y = x * panel `panel` of the packed matrix; x and y as MatmulShape tells.
   absl::Status Run(const MatmulShape& shape, const MatmulShape::Split& split, size_t panel,
                    size_t rows, const uint8_t* x, const uint8_t* packed, float* y);
   // The same with a panel that was packed alone.

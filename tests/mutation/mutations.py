@@ -23,6 +23,7 @@ CAPACITY = GATE + "capacity.cc"
 ELEMENTWISE = "common/experts/elementwise.cc"
 PACKER = "common/experts/weight_packer.cc"
 COMPUTE = "common/experts/cpu_compute.cc"
+TILES = "common/experts/tile_product.cc"
 DECODE = "common/tensor/decode_matrix.cc"
 KERNELS = "common/tensor/decode_kernels.cc"
 FINDER = "common/checkpoint/tensor_finder.cc"
@@ -721,6 +722,28 @@ DECODING = [
         "to[column] = from[column] + linear.bias_[first + column];",
         "to[column] = from[column];",
         "linear_test",
+    ),
+    Mutation(
+        "a second tile of rows shares the first one's sums",
+        TILES,
+        "_tile_dpbf16ps(2, 5, 6);",
+        "_tile_dpbf16ps(2, 4, 6);",
+        "tile_product_test",
+    ),
+    Mutation(
+        "both halves of a strip are multiplied by the first",
+        TILES,
+        "of_strip + 2 * kTileBytes, steps",
+        "of_strip, steps",
+        "tile_product_test",
+    ),
+    Mutation(
+        "rows of a product at the places of other strips",
+        COMPUTE,
+        "block.rows * begin + place.row * columns",
+        "block.rows * begin + place.row * block.down->columns",
+        CPU,
+        EXPERT_MATH,
     ),
 ]
 

@@ -43,7 +43,7 @@ class Product {
   Product(std::shared_ptr<const MatmulShape> shape, size_t rows)
       : shape_(std::move(shape)),
         rows_(rows),
-        x_(rows * shape_->inner() * BytesOf(shape_->dtype())),
+        x_(shape_->XBytes(rows)),
         weights_(shape_->bytes()),
         y_(rows * shape_->columns() * sizeof(float)) {
     std::fill_n(x_.data(), x_.size(), uint8_t{0});
@@ -95,20 +95,24 @@ absl::StatusOr<double> ProductRate(DType dtype, int threads, absl::Duration dura
     size_t rows, inner, columns;
   };
   const std::vector<Size> sizes = {{256, 512, 512}, {256, 1024, 512}, {128, 512, 512}};
+  const bool ours = TilesAvailable();
   double best = 0;
   for (const Size& size : sizes) {
-    ASSIGN_OR_RETURN(const std::shared_ptr<const MatmulShape> shape,
-                     MatmulShape::Create(dtype, size.inner, size.columns));
-    std::vector<std::unique_ptr<Product>> products;
-    for (int thread = 0; thread < threads; ++thread) {
-      products.push_back(std::make_unique<Product>(shape, size.rows));
-      products.back()->Run();
+    // oneDNN's and ours.
+    for (const bool tiles : {false, true}) {
+      ASSIGN_OR_RETURN(const std::shared_ptr<const MatmulShape> shape,
+                       MatmulShape::Create(dtype, size.inner, size.columns, tiles && ours));
+      std::vector<std::unique_ptr<Product>> products;
+      for (int thread = 0; thread < threads; ++thread) {
+        products.push_back(std::make_unique<Product>(shape, size.rows));
+        products.back()->Run();
+      }
+      const double rounds =
+          RoundsPerSecond(threads, duration / static_cast<double>(2 * sizes.size()),
+                          [&](int thread) { products[static_cast<size_t>(thread)]->Run(); });
+      best =
+          std::max(best, rounds * 2.0 * static_cast<double>(size.rows * size.inner * size.columns));
     }
-    const double rounds =
-        RoundsPerSecond(threads, duration / static_cast<double>(sizes.size()),
-                        [&](int thread) { products[static_cast<size_t>(thread)]->Run(); });
-    best =
-        std::max(best, rounds * 2.0 * static_cast<double>(size.rows * size.inner * size.columns));
   }
   return best;
 }

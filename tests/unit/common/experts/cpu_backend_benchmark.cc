@@ -1,6 +1,6 @@
 // A layer of Qwen3-30B-A3B's shape (d_model 2048, width 768, 128 experts, k 8) on the CPU backend
 // with all cores, next to the two ceilings of the same machine in the same run: reading memory, and
-// oneDNN's bf16 product of a size that suits it.
+// a bf16 product of a size that suits the kernels.
 #include <algorithm>
 #include <cstdint>
 #include <memory>
@@ -186,19 +186,23 @@ void BM_ReadMemory(benchmark::State& state) {
 }
 
 // One product per core, of packed weights that stay in its cache.
-void BM_BestProduct(benchmark::State& state, DType dtype) {
+void BM_BestProduct(benchmark::State& state, DType dtype, bool tiles) {
   if (dtype == DType::kBF16 && !CpuSupportsBF16()) {
     state.SkipWithError("this CPU has no bf16");
     return;
   }
+  if (tiles && !TilesAvailable()) {
+    state.SkipWithError("this CPU has no AMX");
+    return;
+  }
   const size_t rows = 256, inner = 512, columns = 512;
-  const auto shape = *MatmulShape::Create(dtype, inner, columns);
+  const auto shape = *MatmulShape::Create(dtype, inner, columns, tiles);
   constexpr int kRepeats = 200;
   for (auto _ : state) {
     OnAllCores([&](int) {
       const SingleThreadedOpenMP single;
       MatmulRunner runner;
-      AlignedBuffer x(rows * inner * BytesOf(dtype));
+      AlignedBuffer x(shape->XBytes(rows));
       AlignedBuffer weights(shape->bytes());
       AlignedBuffer y(rows * columns * sizeof(float));
       std::fill_n(x.data(), x.size(), uint8_t{0});
@@ -233,11 +237,15 @@ void BM_Pack(benchmark::State& state, const LayerKind& kind) {
 }
 
 BENCHMARK(BM_ReadMemory)->UseRealTime()->MeasureProcessCPUTime()->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(BM_BestProduct, bf16, DType::kBF16)
+BENCHMARK_CAPTURE(BM_BestProduct, bf16_tiles, DType::kBF16, true)
     ->UseRealTime()
     ->MeasureProcessCPUTime()
     ->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(BM_BestProduct, f32, DType::kF32)
+BENCHMARK_CAPTURE(BM_BestProduct, bf16, DType::kBF16, false)
+    ->UseRealTime()
+    ->MeasureProcessCPUTime()
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(BM_BestProduct, f32, DType::kF32, false)
     ->UseRealTime()
     ->MeasureProcessCPUTime()
     ->Unit(benchmark::kMillisecond);
