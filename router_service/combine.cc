@@ -8,12 +8,6 @@
 namespace expertmesh {
 namespace {
 
-void AddRow(const float* source, size_t count, float* target) {
-  for (size_t i = 0; i < count; ++i) {
-    target[i] += source[i];
-  }
-}
-
 // [assignments, slices] The row of partials of each, null where there is none.
 struct AssignmentRows {
   size_t slices = 1;
@@ -60,11 +54,11 @@ void CombineInSlotOrder(const RoutedTokens& routed,
     const size_t end = routed.token_begin[token + 1] * found.slices;
     for (size_t at = routed.token_begin[token] * found.slices; at < end; ++at) {
       if (found.rows[at] != nullptr) {
-        AddRow(found.rows[at], d_model, sum);
+        AddElements(found.rows[at], d_model, sum);
       }
     }
     if (shared != nullptr) {
-      AddRow(shared + token * d_model, d_model, sum);
+      AddElements(shared + token * d_model, d_model, sum);
     }
   }
 }
@@ -74,11 +68,12 @@ void Combine(absl::Span<const Contribution> contributions, const float* shared, 
   std::fill_n(output, rows * d_model, 0.0f);
   for (const Contribution& contribution : contributions) {
     for (size_t i = 0; i < contribution.rows.size(); ++i) {
-      AddRow(contribution.partials + i * d_model, d_model, output + contribution.rows[i] * d_model);
+      AddElements(contribution.partials + i * d_model, d_model,
+                  output + contribution.rows[i] * d_model);
     }
   }
   if (shared != nullptr) {
-    AddRow(shared, rows * d_model, output);
+    AddElements(shared, rows * d_model, output);
   }
 }
 

@@ -96,43 +96,77 @@ EXPERTMESH_INLINE void ConvertAny(DType from, const void* source, DType to, void
   }
 }
 
-// The same loops for the widest vectors this machine has.
-using Convert = void (*)(DType from, const void* source, DType to, void* target, size_t count);
-
-void ConvertGeneric(DType from, const void* source, DType to, void* target, size_t count) {
-  ConvertAny(from, source, to, target, count);
-}
-#if defined(__x86_64__)
-__attribute__((target("avx2"))) void ConvertAvx2(DType from, const void* source, DType to,
-                                                 void* target, size_t count) {
-  ConvertAny(from, source, to, target, count);
-}
-__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq"))) void ConvertAvx512(
-    DType from, const void* source, DType to, void* target, size_t count) {
-  ConvertAny(from, source, to, target, count);
-}
-#endif
-
-Convert ChooseConvert() {
-#if defined(__x86_64__)
-  if (CpuHasAvx512()) {
-    return ConvertAvx512;
-  }
-  if (CpuHasAvx2()) {
-    return ConvertAvx2;
-  }
-#endif
-  return ConvertGeneric;
-}
-
 // True when an element has all bits of `exponent` set.
 template <typename Bits>
-bool AnyWithExponent(const void* data, size_t count, Bits exponent) {
-  bool found = false;
+EXPERTMESH_INLINE bool AnyWithExponent(const void* data, size_t count, Bits exponent) {
+  Bits found = 0;
   for (size_t i = 0; i < count; ++i) {
-    found |= (LoadUnaligned<Bits>(data, i) & exponent) == exponent;
+    const Bits bits = LoadUnaligned<Bits>(data, i);
+    found |= static_cast<Bits>((bits & exponent) == exponent ? 1 : 0);
   }
-  return found;
+  return found != 0;
+}
+
+EXPERTMESH_INLINE bool AnyNonFinite(DType dtype, const void* data, size_t count) {
+  if (dtype == DType::kF32) {
+    return AnyWithExponent<uint32_t>(data, count, 0x7f800000u);
+  }
+  if (dtype == DType::kBF16) {
+    return AnyWithExponent<uint16_t>(data, count, 0x7f80u);
+  }
+  EXPERTMESH_CHECK(dtype == DType::kF16);
+  return AnyWithExponent<uint16_t>(data, count, 0x7c00u);
+}
+
+EXPERTMESH_INLINE void AddAny(const float* source, size_t count, float* target) {
+  for (size_t i = 0; i < count; ++i) {
+    target[i] += source[i];
+  }
+}
+
+// The loops for the widest vectors this machine has.
+struct Loops {
+  void (*convert)(DType from, const void* source, DType to, void* target, size_t count);
+  bool (*has_non_finite)(DType dtype, const void* data, size_t count);
+  void (*add)(const float* source, size_t count, float* target);
+};
+
+#define EXPERTMESH_LOOPS(NAME, TARGET)                                                 \
+  struct NAME {                                                                        \
+    TARGET static void Convert(DType from, const void* source, DType to, void* target, \
+                               size_t count) {                                         \
+      ConvertAny(from, source, to, target, count);                                     \
+    }                                                                                  \
+    TARGET static bool HasNonFinite(DType dtype, const void* data, size_t count) {     \
+      return AnyNonFinite(dtype, data, count);                                         \
+    }                                                                                  \
+    TARGET static void Add(const float* source, size_t count, float* target) {         \
+      AddAny(source, count, target);                                                   \
+    }                                                                                  \
+    static constexpr Loops kLoops = {Convert, HasNonFinite, Add};                      \
+  };
+
+EXPERTMESH_LOOPS(Generic, )
+#if defined(__x86_64__)
+EXPERTMESH_LOOPS(Avx2, __attribute__((target("avx2"))))
+EXPERTMESH_LOOPS(Avx512, __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq"))))
+#endif
+
+const Loops& ChooseLoops() {
+#if defined(__x86_64__)
+  if (CpuHasAvx512()) {
+    return Avx512::kLoops;
+  }
+  if (CpuHasAvx2()) {
+    return Avx2::kLoops;
+  }
+#endif
+  return Generic::kLoops;
+}
+
+const Loops& VectorLoops() {
+  static const Loops& loops = ChooseLoops();
+  return loops;
 }
 
 }  // namespace
@@ -236,22 +270,15 @@ void ConvertElements(DType from, const void* source, DType to, void* target, siz
     }
     return;
   }
-  static const Convert convert = ChooseConvert();
-  convert(from, source, to, target, count);
+  VectorLoops().convert(from, source, to, target, count);
 }
 
 bool HasNonFinite(DType dtype, const void* data, size_t count) {
-  switch (dtype) {
-    case DType::kF32:
-      return AnyWithExponent<uint32_t>(data, count, 0x7f800000u);
-    case DType::kBF16:
-      return AnyWithExponent<uint16_t>(data, count, 0x7f80u);
-    case DType::kF16:
-      return AnyWithExponent<uint16_t>(data, count, 0x7c00u);
-    default:
-      EXPERTMESH_CHECK(IsActivationDType(dtype));
-  }
-  return false;
+  return VectorLoops().has_non_finite(dtype, data, count);
+}
+
+void AddElements(const float* source, size_t count, float* target) {
+  VectorLoops().add(source, count, target);
 }
 
 }  // namespace expertmesh

@@ -74,6 +74,9 @@ void ConvertElements(DType from, const void* source, DType to, void* target, siz
 // True when any of `count` elements of an activation type is NaN or infinite.
 bool HasNonFinite(DType dtype, const void* data, size_t count);
 
+// target[i] += source[i]. Neither pointer needs to be aligned; the ranges must not overlap.
+void AddElements(const float* source, size_t count, float* target);
+
 }  // namespace expertmesh
 
 #endif  // EXPERTMESH_COMMON_TENSOR_DTYPE_H_
