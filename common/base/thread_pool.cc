@@ -20,7 +20,7 @@ ThreadPool::~ThreadPool() {
   }
 }
 
-void ThreadPool::Run(std::function<void()> task) {
+void ThreadPool::Run(Task task) {
   absl::MutexLock lock(&mutex_);
   tasks_.push_back(std::move(task));
 }
@@ -30,15 +30,14 @@ void ThreadPool::Work() {
     return stopping_ || !tasks_.empty();
   };
   while (true) {
-    std::function<void()> task;
+    Task task;
     {
       absl::MutexLock lock(&mutex_);
       mutex_.Await(absl::Condition(&awake));
       if (tasks_.empty()) {
         return;
       }
-      task = std::move(tasks_.front());
-      tasks_.pop_front();
+      task = tasks_.Pop();
     }
     task();
   }

@@ -1,6 +1,15 @@
 #include "common/base/timer_queue.h"
 
+#include <utility>
+
+#include "common/base/check.h"
+
 namespace expertmesh {
+namespace {
+
+constexpr uint32_t kPlaceBits = 24;
+
+}  // namespace
 
 TimerQueue::TimerQueue(Clock* clock) : clock_(clock), thread_([this] { Run(); }) {}
 
@@ -13,26 +22,90 @@ TimerQueue::~TimerQueue() {
   thread_.join();
 }
 
-TimerQueue::Id TimerQueue::Schedule(absl::Time when, std::function<void()> callback) {
+TimerQueue::Id TimerQueue::Schedule(absl::Time when, Callback callback) {
   absl::MutexLock lock(&mutex_);
-  const Id id = next_id_++;
-  const bool first = pending_.empty() || when < pending_.begin()->first.first;
-  pending_.emplace(std::make_pair(when, id), std::move(callback));
-  when_.emplace(id, when);
-  if (first) {
+  if (free_.empty()) {
+    EXPERTMESH_CHECK(timers_.size() < size_t{1} << kPlaceBits);
+    free_.push_back(static_cast<uint32_t>(timers_.size()));
+    timers_.emplace_back();
+  }
+  const uint32_t place = free_.back();
+  free_.pop_back();
+  Timer& timer = timers_[place];
+  const Id id = next_number_++ << kPlaceBits | place;
+  timer.when = when;
+  timer.id = id;
+  timer.callback = std::move(callback);
+  heap_.push_back(place);
+  Up(heap_.size() - 1);
+  if (heap_.front() == place) {
     changed_.SignalAll();
   }
   return id;
 }
 
+TimerQueue::Timer* TimerQueue::Find(Id id) {
+  const size_t place = id & ((Id{1} << kPlaceBits) - 1);
+  return id != 0 && place < timers_.size() && timers_[place].id == id ? &timers_[place] : nullptr;
+}
+
+TimerQueue::Callback TimerQueue::Remove(Timer& timer) {
+  const size_t at = timer.in_heap;
+  const uint32_t place = heap_[at];
+  const uint32_t last = heap_.back();
+  heap_.pop_back();
+  if (last != place) {
+    Put(at, last);
+    Down(at);
+    Up(timers_[last].in_heap);
+  }
+  timer.id = 0;
+  free_.push_back(place);
+  return std::exchange(timer.callback, nullptr);
+}
+
+bool TimerQueue::Before(uint32_t a, uint32_t b) const {
+  const Timer& first = timers_[a];
+  const Timer& second = timers_[b];
+  return first.when < second.when || (first.when == second.when && first.id < second.id);
+}
+
+void TimerQueue::Put(size_t at, uint32_t place) {
+  heap_[at] = place;
+  timers_[place].in_heap = static_cast<uint32_t>(at);
+}
+
+void TimerQueue::Up(size_t at) {
+  const uint32_t place = heap_[at];
+  for (; at > 0 && Before(place, heap_[(at - 1) / 2]); at = (at - 1) / 2) {
+    Put(at, heap_[(at - 1) / 2]);
+  }
+  Put(at, place);
+}
+
+void TimerQueue::Down(size_t at) {
+  const uint32_t place = heap_[at];
+  for (size_t child = 2 * at + 1; child < heap_.size(); child = 2 * at + 1) {
+    if (child + 1 < heap_.size() && Before(heap_[child + 1], heap_[child])) {
+      ++child;
+    }
+    if (!Before(heap_[child], place)) {
+      break;
+    }
+    Put(at, heap_[child]);
+    at = child;
+  }
+  Put(at, place);
+}
+
 bool TimerQueue::Cancel(Id id) {
+  Callback callback;  // Destroyed without the lock: it may own anything.
   absl::MutexLock lock(&mutex_);
-  const auto it = when_.find(id);
-  if (it == when_.end()) {
+  Timer* const timer = Find(id);
+  if (timer == nullptr) {
     return false;
   }
-  pending_.erase({it->second, id});
-  when_.erase(it);
+  callback = Remove(*timer);
   return true;
 }
 
@@ -49,19 +122,17 @@ void TimerQueue::CancelAndWait(Id id) {
 void TimerQueue::Run() {
   absl::MutexLock lock(&mutex_);
   while (!stopping_) {
-    if (pending_.empty()) {
+    if (heap_.empty()) {
       changed_.Wait(&mutex_);
       continue;
     }
-    const auto first = pending_.begin();
-    if (first->first.first > clock_->Now()) {
-      clock_->WaitUntil(&mutex_, &changed_, first->first.first);
+    Timer& first = timers_[heap_.front()];
+    if (first.when > clock_->Now()) {
+      clock_->WaitUntil(&mutex_, &changed_, first.when);
       continue;
     }
-    std::function<void()> callback = std::move(first->second);
-    running_ = first->first.second;
-    when_.erase(running_);
-    pending_.erase(first);
+    running_ = first.id;
+    Callback callback = Remove(first);
     mutex_.Unlock();
     callback();
     callback = nullptr;  // What it holds goes before CancelAndWait returns.

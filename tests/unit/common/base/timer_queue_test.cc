@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/synchronization/notification.h"
@@ -56,6 +59,36 @@ TEST(TimerQueueTest, ACancelledCallbackNeverRuns) {
   clock.Advance(absl::Seconds(3));
   other.WaitForNotification();
   EXPECT_FALSE(cancelled_ran);
+}
+
+TEST(TimerQueueTest, ManyRunInOrderWhateverWasCancelledBetween) {
+  FakeClock clock;
+  TimerQueue timers(&clock);
+  std::mt19937 random(1);
+  const absl::Time start = clock.Now();
+  std::vector<std::pair<int, int>> ran;
+  std::vector<std::pair<int, int>> expected;
+  std::vector<std::pair<TimerQueue::Id, std::pair<int, int>>> scheduled;
+  for (int i = 0; i < 500; ++i) {
+    const std::pair<int, int> which(1 + static_cast<int>(random() % 50), i);
+    const TimerQueue::Id id = timers.Schedule(start + absl::Seconds(which.first),
+                                              [&ran, which] { ran.push_back(which); });
+    scheduled.emplace_back(id, which);
+    if (i % 2 == 1) {  // One of those that are left.
+      const size_t victim = random() % scheduled.size();
+      EXPECT_TRUE(timers.Cancel(scheduled[victim].first));
+      scheduled.erase(scheduled.begin() + static_cast<ptrdiff_t>(victim));
+    }
+  }
+  for (const auto& [id, which] : scheduled) {
+    expected.push_back(which);
+  }
+  std::sort(expected.begin(), expected.end());
+  absl::Notification last;
+  timers.Schedule(start + absl::Seconds(100), [&] { last.Notify(); });
+  clock.Advance(absl::Seconds(100));
+  last.WaitForNotification();
+  EXPECT_EQ(ran, expected);
 }
 
 TEST(TimerQueueTest, CancelAndWaitOutlastsARunningCallback) {
