@@ -1,6 +1,5 @@
 // The end of a batch: sums partials and answers each request with its rows.
 #include <algorithm>
-#include <set>
 #include <tuple>
 #include <utility>
 
@@ -11,93 +10,120 @@
 
 namespace expertmesh {
 
-void BatchRun::SumParts(const std::vector<std::shared_ptr<Part>>& parts, float* sum) const {
+void BatchRun::CollectContributions() {
+  absl::MutexLock lock(&mutex_);
+  contributions_.clear();
+  for (const std::shared_ptr<BatchPart>& part : parts_) {
+    if (part->contributes) {
+      contributions_.push_back(part.get());
+    }
+  }
+  // Placement order; several of one node by first row, then first expert. Arrival plays no part.
+  const auto place = [](const BatchPart* part) {
+    const NodePlan& plan = part->plan;
+    return std::make_tuple(plan.node, plan.rows.front(), plan.expert_ids.front());
+  };
+  std::sort(contributions_.begin(), contributions_.end(),
+            [&place](const auto* a, const auto* b) { return place(a) < place(b); });
+}
+
+void BatchRun::SumContributions(float* sum) {
   const size_t d_model = environment_->d_model;
   const float* const shared =
-      layer_->shared_expert == nullptr ? nullptr : shared_output_.as<float>();
-  if (!environment_->strict) {
-    std::vector<Contribution> contributions;
-    for (const std::shared_ptr<Part>& part : parts) {
-      contributions.push_back({part->batch->plan.rows, part->batch->partials.as<float>()});
+      layer_->shared_expert == nullptr ? nullptr : shared_output_->as<float>();
+  if (environment_->strict) {
+    by_assignment_.clear();
+    for (const BatchPart* part : contributions_) {
+      by_assignment_.push_back({&part->plan, part->placement->Layer(layer_->description.layer),
+                                part->partials->as<float>()});
     }
-    Combine(contributions, shared, rows_, d_model, sum);
+    CombineInSlotOrder(routed_, by_assignment_, shared, d_model, sum);
+  } else {
+    by_row_.clear();
+    for (const BatchPart* part : contributions_) {
+      by_row_.push_back({part->plan.rows, part->partials->as<float>()});
+    }
+    Combine(by_row_, shared, rows_, d_model, sum);
+  }
+  if (layer_->description.routing.pass_through == PassThrough::kComplement) {
+    AddComplements(routed_, hidden_states_->data(), environment_->activation_dtype, d_model, sum);
+  }
+}
+
+void BatchRun::WriteTiming(absl::Time received_at) {
+  uint32_t nodes = 0;
+  const BatchPart* slowest = nullptr;
+  const BatchPart* before = nullptr;
+  for (const BatchPart* part : contributions_) {
+    nodes += before == nullptr || before->plan.node != part->plan.node ? 1 : 0;
+    before = part;
+    if (slowest == nullptr ||
+        part->queue_us + part->compute_us > slowest->queue_us + slowest->compute_us) {
+      slowest = part;
+    }
+  }
+  v1::ForwardTiming& timing = *response_.mutable_timing();
+  timing.set_route_us(ToMicros(dispatched_at_ - closed_at_));
+  timing.set_experts_us(ToMicros(received_at - dispatched_at_));
+  timing.set_batch_tokens(rows_);
+  timing.set_nodes(nodes);
+  timing.set_node_queue_us(slowest == nullptr ? 0 : slowest->queue_us);
+  timing.set_node_compute_us(slowest == nullptr ? 0 : slowest->compute_us);
+}
+
+TensorFrame BatchRun::Output(const ForwardJob& job, const std::shared_ptr<AlignedBuffer>& sum,
+                             size_t first) const {
+  const size_t d_model = environment_->d_model;
+  const float* const rows = sum->as<float>() + first * d_model;
+  if (job.output_dtype() == DType::kF32) {
+    TensorFrame output{DType::kF32, job.rows(), d_model, {}};
+    output.data.Append(Slice(rows, job.rows() * d_model * sizeof(float), sum));
+    return output;
+  }
+  TensorFrame output =
+      EncodeRows(DType::kF32, rows, job.rows(), d_model, job.output_dtype(), environment_->buffers);
+  CountCopiedTensorBytes(output.data.size());
+  return output;
+}
+
+void BatchRun::WriteResponse(const ForwardJob& job, size_t first) {
+  response_.mutable_status();  // OK
+  response_.set_epoch(epoch_.load());
+  response_.clear_dropped();
+  WriteDropped(first, job.rows(), &response_);
+  if (!job.request().return_routing()) {
+    if (response_.has_routing()) {
+      spare_routing_.reset(response_.release_routing());
+    }
     return;
   }
-  std::vector<AssignmentContribution> contributions;
-  for (const std::shared_ptr<Part>& part : parts) {
-    contributions.push_back({&part->batch->plan, part->placement->Layer(layer_->description.layer),
-                             part->batch->partials.as<float>()});
+  if (!response_.has_routing() && spare_routing_ != nullptr) {
+    response_.set_allocated_routing(spare_routing_.release());
   }
-  CombineInSlotOrder(routed_, contributions, shared, d_model, sum);
+  v1::Routing& routing = *response_.mutable_routing();
+  routing.Clear();
+  WriteRouting(first, job.rows(), &routing);
 }
 
 void BatchRun::CombineAndAnswer() {
   const absl::Time received_at = environment_->clock->Now();
-  std::vector<std::shared_ptr<Part>> parts;
-  {
-    absl::MutexLock lock(&mutex_);
-    parts.swap(contributions_);
-  }
-  // Placement order; several of one node by first row, then first expert. Arrival plays no part.
-  const auto place = [](const std::shared_ptr<Part>& part) {
-    const NodePlan& plan = part->batch->plan;
-    return std::make_tuple(plan.node, plan.rows.front(), plan.expert_ids.front());
-  };
-  std::sort(parts.begin(), parts.end(),
-            [&place](const auto& a, const auto& b) { return place(a) < place(b); });
-  std::set<NodeIndex> nodes;
-  uint64_t node_queue_us = 0;
-  uint64_t node_compute_us = 0;
-  for (const std::shared_ptr<Part>& part : parts) {
-    const NodeBatch& batch = *part->batch;
-    nodes.insert(batch.plan.node);
-    if (batch.queue_us + batch.compute_us > node_queue_us + node_compute_us) {
-      node_queue_us = batch.queue_us;
-      node_compute_us = batch.compute_us;
-    }
-  }
-  const size_t d_model = environment_->d_model;
-  auto sum = std::make_shared<AlignedBuffer>(rows_ * d_model * sizeof(float));
-  SumParts(parts, sum->as<float>());
-  if (layer_->description.routing.pass_through == PassThrough::kComplement) {
-    AddComplements(routed_, hidden_states_->data(), environment_->activation_dtype, d_model,
-                   sum->as<float>());
-  }
+  CollectContributions();
+  const std::shared_ptr<AlignedBuffer> sum =
+      environment_->buffers->Take(rows_ * environment_->d_model * sizeof(float));
+  SumContributions(sum->as<float>());
+  WriteTiming(received_at);
   for (size_t i = 0; i < jobs_.size(); ++i) {
     ForwardJob& job = *jobs_[i];
-    const size_t first = first_row_of_job_[i];
-    const size_t elements = job.rows() * d_model;
-    TensorFrame output{job.output_dtype, job.rows(), d_model, {}};
-    const float* rows = sum->as<float>() + first * d_model;
-    if (job.output_dtype == DType::kF32) {
-      output.data.Append(Slice(rows, elements * sizeof(float), sum));
-    } else {
-      output = EncodeRows(DType::kF32, rows, job.rows(), d_model, job.output_dtype);
-      CountCopiedTensorBytes(output.data.size());
-    }
-    v1::ForwardResponse response;
-    response.mutable_status();
-    response.set_epoch(epoch_.load());
-    if (job.request.return_routing()) {
-      WriteRouting(first, job.rows(), response.mutable_routing());
-    }
-    WriteDropped(first, job.rows(), &response);
-    v1::ForwardTiming& timing = *response.mutable_timing();
-    timing.set_queue_us(ToMicros(closed_at_ - job.arrival));
-    timing.set_route_us(ToMicros(dispatched_at_ - closed_at_));
-    timing.set_experts_us(ToMicros(received_at - dispatched_at_));
+    TensorFrame output = Output(job, sum, first_row_of_job_[i]);
+    WriteResponse(job, first_row_of_job_[i]);
+    v1::ForwardTiming& timing = *response_.mutable_timing();
+    timing.set_queue_us(ToMicros(closed_at_ - job.arrival()));
     timing.set_combine_us(ToMicros(environment_->clock->Now() - received_at));
-    timing.set_batch_tokens(rows_);
-    timing.set_nodes(static_cast<uint32_t>(nodes.size()));
-    timing.set_node_queue_us(node_queue_us);
-    timing.set_node_compute_us(node_compute_us);
-    job.Answer(std::move(response), std::move(output));
+    job.Answer(&response_, std::move(output));
   }
-  std::vector<NodePlan> plans;
-  for (const std::shared_ptr<Part>& part : parts) {
-    plans.push_back(std::move(part->batch->plan));
+  for (BatchPart* const part : contributions_) {
+    environment_->node_plans->Recycle(std::move(part->plan));
   }
-  environment_->node_plans->Recycle(&plans);
 }
 
 void BatchRun::WriteRouting(size_t first, size_t rows, v1::Routing* routing) const {

@@ -15,31 +15,67 @@ constexpr uint64_t kFrameHeaderBytes = 4096;
 
 }  // namespace
 
-TensorFrame BatchRun::EncodeHiddenStates(const NodePlan& plan, uint64_t batch_id,
-                                         DType dtype) const {
+void BatchRun::ObserveError(const NodePlan& plan, uint64_t batch_id, DType dtype) const {
   const DType activation = environment_->activation_dtype;
+  if (!IsLossy(activation, dtype)) {
+    return;
+  }
+  // Of one row: cheap, and over many batches each place has its turn.
+  const size_t row = plan.rows[batch_id % plan.rows.size()];
   const size_t d_model = environment_->d_model;
-  const size_t rows = plan.rows.size();
-  if (IsLossy(activation, dtype)) {
-    // Of one row: cheap, and over many batches each place has its turn.
-    const size_t row = plan.rows[batch_id % rows];
-    environment_->metrics->hidden_states_error.Observe(
-        layer_->description.layer,
-        EncodingError(activation, hidden_states_->data() + row * d_model * BytesOf(activation),
-                      d_model, dtype));
-  }
-  if (dtype != activation) {
-    TensorFrame converted =
-        EncodeRows(activation, hidden_states_->data(), plan.rows, d_model, dtype);
-    CountCopiedTensorBytes(converted.data.size());
-    return converted;
-  }
-  return {dtype, rows, d_model, SelectRows(hidden_states_, d_model * BytesOf(dtype), plan.rows)};
+  environment_->metrics->hidden_states_error.Observe(
+      layer_->description.layer,
+      EncodingError(activation, hidden_states_->data() + row * d_model * BytesOf(activation),
+                    d_model, dtype, environment_->buffers));
 }
 
-std::vector<Frame> BatchRun::EncodeFrames(const NodePlan& plan, uint64_t batch_id, uint64_t epoch,
-                                          WireEncoding encoding, uint64_t frame_limit) const {
-  const TensorFrame rows = EncodeHiddenStates(plan, batch_id, encoding.hidden_states);
+TensorFrame BatchRun::Convert(const NodePlan& plan, DType dtype) const {
+  TensorFrame converted =
+      EncodeRows(environment_->activation_dtype, hidden_states_->data(), plan.rows,
+                 environment_->d_model, dtype, environment_->buffers);
+  CountCopiedTensorBytes(converted.data.size());
+  return converted;
+}
+
+TensorFrame BatchRun::HiddenStates(const NodePlan& plan, const TensorFrame& converted,
+                                   uint32_t begin, uint32_t end) const {
+  const DType activation = environment_->activation_dtype;
+  if (!converted.data.empty()) {
+    return RowsOf(converted, begin, end - begin);
+  }
+  const size_t d_model = environment_->d_model;
+  TensorFrame rows{activation, end - begin, d_model, {}};
+  SelectRows(hidden_states_, d_model * BytesOf(activation),
+             absl::MakeConstSpan(plan.rows).subspan(begin, end - begin), environment_->buffers,
+             &rows.data);
+  return rows;
+}
+
+void BatchRun::DescribeBatch(const NodePlan& plan, uint64_t batch_id, uint64_t epoch,
+                             DType partials, v1::ComputeRequest* request) const {
+  request->Clear();
+  request->set_batch_id(batch_id);
+  request->set_layer(layer_->description.layer);
+  request->set_epoch(epoch);
+  request->set_total_rows(static_cast<uint32_t>(plan.rows.size()));
+  request->set_partials_dtype(ToWire(partials));
+  request->set_per_assignment(environment_->strict);
+  if (jobs_.size() == 1) {  // A batch of several requests belongs to no single trace.
+    const v1::ForwardRequest& only = jobs_.front()->request();
+    request->set_traceparent(only.traceparent());
+    request->set_tracestate(only.tracestate());
+    *request->mutable_extensions() = only.extensions();
+  }
+}
+
+void BatchRun::EncodeFrames(const NodePlan& plan, uint64_t batch_id, uint64_t epoch,
+                            WireEncoding encoding, uint64_t frame_limit,
+                            std::vector<Frame>* frames) const {
+  ObserveError(plan, batch_id, encoding.hidden_states);
+  TensorFrame converted;
+  if (encoding.hidden_states != environment_->activation_dtype) {
+    converted = Convert(plan, encoding.hidden_states);
+  }
   const size_t row_bytes = WireRowBytes(encoding.hidden_states, environment_->d_model);
   const uint32_t total = static_cast<uint32_t>(plan.rows.size());
   // An assignment takes up to 5 bytes of id and 4 of weight, a row up to 5 more for its count.
@@ -52,38 +88,27 @@ std::vector<Frame> BatchRun::EncodeFrames(const NodePlan& plan, uint64_t batch_i
   const uint32_t rows_per_frame = static_cast<uint32_t>(std::max<uint64_t>(1, room / row_cost));
   const absl::Time deadline = LatestDeadline();
 
-  std::vector<Frame> frames;
+  thread_local v1::ComputeRequest request;  // Grows to the largest frame.
+  DescribeBatch(plan, batch_id, epoch, encoding.partials, &request);
   for (uint32_t begin = 0; begin < total; begin += rows_per_frame) {
     const uint32_t end = std::min(total, begin + rows_per_frame);
-    v1::ComputeRequest request;
-    request.set_batch_id(batch_id);
-    request.set_layer(layer_->description.layer);
-    request.set_epoch(epoch);
-    request.set_total_rows(total);
     request.set_first_row(begin);
-    request.set_partials_dtype(ToWire(encoding.partials));
-    request.set_per_assignment(environment_->strict);
     if (deadline != absl::InfiniteFuture()) {
       request.set_timeout_us(absl::ToInt64Microseconds(deadline - environment_->clock->Now()));
     }
-    if (jobs_.size() == 1) {  // A batch of several requests belongs to no single trace.
-      request.set_traceparent(jobs_.front()->request.traceparent());
-      request.set_tracestate(jobs_.front()->request.tracestate());
-      *request.mutable_extensions() = jobs_.front()->request.extensions();
-    }
+    request.clear_assignments_per_row();
     for (uint32_t row = begin; row < end; ++row) {
       request.add_assignments_per_row(plan.row_begin[row + 1] - plan.row_begin[row]);
     }
     const uint32_t first = plan.row_begin[begin];
     const uint32_t last = plan.row_begin[end];
-    request.mutable_expert_ids()->Add(plan.expert_ids.begin() + first,
-                                      plan.expert_ids.begin() + last);
-    request.mutable_expert_weights()->Add(plan.expert_weights.begin() + first,
-                                          plan.expert_weights.begin() + last);
-    const TensorFrame tensor = RowsOf(rows, begin, end - begin);
-    frames.push_back(EncodeTensorMessage(request, &tensor));
+    request.mutable_expert_ids()->Assign(plan.expert_ids.begin() + first,
+                                         plan.expert_ids.begin() + last);
+    request.mutable_expert_weights()->Assign(plan.expert_weights.begin() + first,
+                                             plan.expert_weights.begin() + last);
+    const TensorFrame tensor = HiddenStates(plan, converted, begin, end);
+    frames->push_back(EncodeTensorMessage(request, &tensor, environment_->buffers));
   }
-  return frames;
 }
 
 }  // namespace expertmesh

@@ -27,30 +27,83 @@ ExpertReplicas ReplicasOfSlice(const ExpertReplicas& before, const ExpertReplica
   return ExpertReplicas{{now.slices[*slice]}};
 }
 
+// While it lives, this thread uses its planner and what else it has one of for sending: a batch
+// that an answer given at once leads to must begin elsewhere.
+struct PlanningScope {
+  PlanningScope() { planning = true; }
+  ~PlanningScope() { planning = false; }
+  static inline thread_local bool planning = false;
+};
+
 }  // namespace
 
-BatchRun::BatchRun(const RunEnvironment* environment, const LayerRuntime* layer,
-                   std::vector<ForwardJobPtr> jobs, std::function<void()> on_finished)
-    : environment_(environment),
-      layer_(layer),
-      jobs_(std::move(jobs)),
-      on_finished_(std::move(on_finished)),
-      closed_at_(environment->clock->Now()),
-      inline_(RowsOf(jobs_) <= environment->inline_tokens) {}
+void BatchPart::Done(const absl::Status& status, bool lost) { run->OnPartDone(this, status, lost); }
 
-void BatchRun::Run() {
-  // Not within another one, which an answer given at once can lead to: both would use one planner.
-  thread_local bool starting = false;
-  if (inline_ && !starting) {
-    starting = true;
-    Start();
-    starting = false;
+void BatchPart::Recycle() {
+  partials.reset();
+  received = 0;
+  queue_us = 0;
+  compute_us = 0;
+  run = nullptr;
+  placement.reset();
+  lost_by.clear();
+  refused_by.clear();
+  attempt = 1;
+  why_lost = absl::OkStatus();
+  contributes = false;
+}
+
+size_t BatchPart::MemoryBytes() const {
+  // The plan of a part that was lost is still here; others gave theirs back.
+  return sizeof(*this) + plan.rows.capacity() * 2 * sizeof(uint32_t) +
+         plan.expert_ids.capacity() * (sizeof(uint32_t) + sizeof(float));
+}
+
+void BatchRun::Run(std::shared_ptr<BatchRun> run, const RunEnvironment* environment,
+                   const LayerRuntime* layer, std::vector<ForwardJobPtr>* jobs) {
+  BatchRun* const self = run.get();
+  self->self_ = std::move(run);
+  self->environment_ = environment;
+  self->layer_ = layer;
+  self->jobs_.swap(*jobs);
+  self->tokens_ = RowsOf(self->jobs_);
+  self->closed_at_ = environment->clock->Now();
+  self->inline_ = self->tokens_ <= environment->inline_tokens;
+  self->work_ = 1;  // Start itself.
+  if (self->inline_ && !PlanningScope::planning) {
+    self->Start();
   } else {
-    environment_->pool->Run([self = shared_from_this()] { self->Start(); });
+    environment->pool->Run([self] { self->Start(); });
   }
 }
 
+void BatchRun::Recycle() {
+  jobs_.clear();
+  rows_ = 0;
+  first_row_of_job_.clear();
+  requests_.clear();
+  hidden_states_.reset();
+  shared_output_.reset();
+  epoch_ = 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    parts_.clear();
+  }
+  contributions_.clear();
+}
+
+size_t BatchRun::MemoryBytes() const {
+  const auto bytes = [](const auto&... of) { return ((of.capacity() * sizeof(of[0])) + ...); };
+  size_t routing = spare_routing_ == nullptr ? 0 : spare_routing_->SpaceUsedLong();
+  routing += response_.has_routing() ? response_.routing().SpaceUsedLong() : 0;
+  return sizeof(*this) + routing +
+         bytes(jobs_, first_row_of_job_, requests_, routed_.token_begin, routed_.expert_ids,
+               routed_.weights, routed_.dropped, shared_row_begin_, shared_experts_,
+               shared_weights_);
+}
+
 void BatchRun::Start() {
+  const PlanningScope planning;
   if (!AllAnswered()) {
     GatherRows();
     Route();
@@ -59,9 +112,9 @@ void BatchRun::Start() {
     DispatchAll();
     if (inline_ && layer_->shared_expert != nullptr) {
       AddWork();
-      environment_->pool->Run([self = shared_from_this()] {
-        self->ComputeShared();
-        self->WorkDone();
+      environment_->pool->Run([this] {
+        ComputeShared();
+        WorkDone();
       });
     } else {
       ComputeShared();
@@ -74,13 +127,14 @@ void BatchRun::GatherRows() {
   for (const ForwardJobPtr& job : jobs_) {
     first_row_of_job_.push_back(rows_);
     rows_ += static_cast<uint32_t>(job->rows());
-    environment_->metrics->queue_seconds.Observe(absl::ToDoubleSeconds(closed_at_ - job->arrival));
+    environment_->metrics->queue_seconds.Observe(
+        absl::ToDoubleSeconds(closed_at_ - job->arrival()));
   }
   const size_t row_bytes = environment_->d_model * BytesOf(environment_->activation_dtype);
-  hidden_states_ = std::make_shared<AlignedBuffer>(rows_ * row_bytes);
+  hidden_states_ = environment_->buffers->Take(rows_ * row_bytes);
   uint64_t nonfinite = 0;
   for (size_t i = 0; i < jobs_.size(); ++i) {
-    nonfinite += CopyRows(jobs_[i]->hidden_states, environment_->activation_dtype,
+    nonfinite += CopyRows(jobs_[i]->hidden_states(), environment_->activation_dtype,
                           hidden_states_->data() + first_row_of_job_[i] * row_bytes);
   }
   environment_->metrics->nonfinite_tokens.Increment(static_cast<double>(nonfinite));
@@ -89,12 +143,11 @@ void BatchRun::GatherRows() {
 
 void BatchRun::Route() {
   thread_local GateScratch scratch;
-  std::vector<RequestTokens> requests;
   for (const ForwardJobPtr& job : jobs_) {
-    requests.push_back(job->tokens(layer_->description.routing.seed));
+    requests_.push_back(job->tokens(layer_->description.routing.seed));
   }
   const absl::Status status = layer_->gate->Route(
-      hidden_states_->data(), environment_->activation_dtype, requests, &scratch, &routed_);
+      hidden_states_->data(), environment_->activation_dtype, requests_, &scratch, &routed_);
   if (!status.ok()) {
     FailAll(status, "gate");
     return;
@@ -128,23 +181,24 @@ void BatchRun::ComputeShared() {
   if (layer_->shared_expert == nullptr || AllAnswered()) {
     return;
   }
-  shared_output_.Resize(size_t{rows_} * environment_->d_model * sizeof(float));
-  std::vector<uint32_t> row_begin(rows_ + 1);
-  std::iota(row_begin.begin(), row_begin.end(), 0);
-  const std::vector<const PackedExpert*> experts(rows_, layer_->shared_expert.get());
-  std::vector<float> weights(rows_, 1.0f);
+  shared_output_ =
+      environment_->buffers->Take(size_t{rows_} * environment_->d_model * sizeof(float));
+  shared_row_begin_.resize(rows_ + 1);
+  std::iota(shared_row_begin_.begin(), shared_row_begin_.end(), 0);
+  shared_experts_.assign(rows_, layer_->shared_expert.get());
+  shared_weights_.assign(rows_, 1.0f);
   if (layer_->shared_gate != nullptr) {
     layer_->shared_gate->Weights(hidden_states_->data(), environment_->activation_dtype,
-                                 absl::MakeSpan(weights));
+                                 absl::MakeSpan(shared_weights_));
   }
   GroupedBatch batch;
   batch.hidden_states = hidden_states_->data();
   batch.rows = rows_;
   batch.d_model = environment_->d_model;
-  batch.row_begin = row_begin;
-  batch.experts = experts;
-  batch.weights = weights;
-  batch.partials = shared_output_.as<float>();
+  batch.row_begin = shared_row_begin_;
+  batch.experts = shared_experts_;
+  batch.weights = shared_weights_;
+  batch.partials = shared_output_->as<float>();
   const absl::Status status = environment_->backend->Compute(batch);
   if (!status.ok()) {
     FailAll(status, "shared experts");
@@ -173,7 +227,7 @@ NodeLoad BatchRun::LoadOf(NodeIndex node) const {
 }
 
 void BatchRun::Dispatch(BatchPlan& plan, const std::shared_ptr<const Placement>& placement,
-                        const Part* replaces) {
+                        const BatchPart* replaces) {
   uint64_t epoch = epoch_.load();
   while (epoch < placement->epoch() && !epoch_.compare_exchange_weak(epoch, placement->epoch())) {
   }
@@ -195,69 +249,76 @@ void BatchRun::Dispatch(BatchPlan& plan, const std::shared_ptr<const Placement>&
     }
     // Planned by rows, but answered by assignments.
     const uint32_t limit = LoadOf(node_plan.node).max_batch_rows;
-    for (NodePlan& piece : CutToAssignments(std::move(node_plan), limit)) {
+    thread_local std::vector<NodePlan> pieces;
+    CutToAssignments(std::move(node_plan), limit, environment_->node_plans, &pieces);
+    for (NodePlan& piece : pieces) {
       Send(std::move(piece), placement, replaces);
     }
+    pieces.clear();
   }
 }
 
-void BatchRun::Send(NodePlan plan, const std::shared_ptr<const Placement>& placement,
-                    const Part* replaces) {
-  auto part = std::make_shared<Part>();
+std::shared_ptr<BatchPart> BatchRun::MakePart(NodePlan plan,
+                                              const std::shared_ptr<const Placement>& placement,
+                                              const BatchPart* replaces) {
+  std::shared_ptr<BatchPart> part = environment_->parts->Take();
+  part->run = this;
   part->placement = placement;
   if (replaces != nullptr) {
     part->lost_by = replaces->lost_by;
     part->refused_by = replaces->refused_by;
     part->attempt = replaces->attempt + 1;
   }
-  part->batch = std::make_shared<NodeBatch>();
-  NodeBatch& batch = *part->batch;
-  batch.layer = layer_->description.layer;
-  batch.d_model = environment_->d_model;
-  batch.plan = std::move(plan);
-  batch.per_assignment = environment_->strict;
-  batch.partials.Resize(batch.answer_rows() * environment_->d_model * sizeof(float));
-  batch.done = [self = shared_from_this(), part](const absl::Status& status, bool lost) {
-    self->OnPartDone(part, status, lost);
-  };
+  part->layer = layer_->description.layer;
+  part->d_model = environment_->d_model;
+  part->plan = std::move(plan);
+  part->per_assignment = environment_->strict;
+  part->partials =
+      environment_->buffers->Take(part->answer_rows() * environment_->d_model * sizeof(float));
+  absl::MutexLock lock(&mutex_);
+  parts_.push_back(part);
+  return part;
+}
+
+void BatchRun::Send(NodePlan plan, const std::shared_ptr<const Placement>& placement,
+                    const BatchPart* replaces) {
+  const std::shared_ptr<BatchPart> part = MakePart(std::move(plan), placement, replaces);
   AddWork();
-  const std::shared_ptr<NodeLink> link = environment_->fleet->node(batch.plan.node);
+  const std::shared_ptr<NodeLink> link = environment_->fleet->node(part->plan.node);
   if (link == nullptr) {
-    batch.done = nullptr;
-    OnPartDone(part, absl::UnavailableError("the node has left the mesh"), true);
+    OnPartDone(part.get(), absl::UnavailableError("the node has left the mesh"), true);
     return;
   }
   const uint64_t node_limit = link->MaxFrameBytes();
   const uint64_t limit = node_limit == 0 ? environment_->max_frame_bytes
                                          : std::min(environment_->max_frame_bytes, node_limit);
   const WireEncoding encoding = link->encoding();
-  batch.partials_dtype = encoding.partials;
+  part->partials_dtype = encoding.partials;
   const uint64_t batch_id = link->NextBatchId();
-  link->Send(batch_id, part->batch,
-             EncodeFrames(batch.plan, batch_id, placement->epoch(), encoding, limit));
+  thread_local std::vector<Frame> frames;
+  EncodeFrames(part->plan, batch_id, placement->epoch(), encoding, limit, &frames);
+  link->Send(batch_id, part, absl::MakeSpan(frames));
+  frames.clear();
 }
 
-void BatchRun::OnPartDone(const std::shared_ptr<Part>& part, const absl::Status& status,
-                          bool lost) {
+void BatchRun::OnPartDone(BatchPart* part, const absl::Status& status, bool lost) {
   if (status.ok()) {
-    absl::MutexLock lock(&mutex_);
-    contributions_.push_back(part);
+    part->contributes = true;
   } else if (lost && part->attempt < environment_->max_attempts && !AllAnswered()) {
     part->why_lost = status;
-    (absl::IsFailedPrecondition(status) ? part->refused_by : part->lost_by)
-        .insert(part->batch->plan.node);
+    (absl::IsFailedPrecondition(status) ? part->refused_by : part->lost_by).insert(part->plan.node);
     AddWork();
-    environment_->pool->Run([self = shared_from_this(), part] {
-      self->PlanAnew(part);
-      self->WorkDone();
+    environment_->pool->Run([this, part] {
+      PlanAnew(part);
+      WorkDone();
     });
   } else {
-    FailRows(part->batch->plan.rows, status);
+    FailRows(part->plan.rows, status);
   }
   WorkDone();
 }
 
-void BatchRun::Narrow(const Part& part, ExpertReplicas* replicas) {
+void BatchRun::Narrow(const BatchPart& part, ExpertReplicas* replicas) {
   for (std::vector<NodeIndex>& nodes : replicas->slices) {
     std::erase_if(nodes, [&part](NodeIndex node) { return part.lost_by.contains(node); });
     std::vector<NodeIndex> willing = nodes;
@@ -272,8 +333,9 @@ void BatchRun::Narrow(const Part& part, ExpertReplicas* replicas) {
   }
 }
 
-void BatchRun::PlanAnew(const std::shared_ptr<Part>& part) {
-  const NodePlan& plan = part->batch->plan;
+void BatchRun::PlanAnew(BatchPart* part) {
+  const PlanningScope planning;
+  const NodePlan& plan = part->plan;
   const std::shared_ptr<const Placement> placement = environment_->fleet->placement();
   const std::vector<ExpertReplicas>& before = *part->placement->Layer(layer_->description.layer);
   const std::vector<ExpertReplicas>& now = *placement->Layer(layer_->description.layer);
@@ -286,7 +348,7 @@ void BatchRun::PlanAnew(const std::shared_ptr<Part>& part) {
   }
   const Assignments assignments{plan.rows, plan.row_begin, plan.expert_ids, plan.expert_weights};
   environment_->metrics->retried_assignments.Increment(static_cast<double>(plan.expert_ids.size()));
-  Dispatch(Plan(replicas, assignments), placement, part.get());
+  Dispatch(Plan(replicas, assignments), placement, part);
 }
 
 void BatchRun::FailUnplaced(const std::vector<Unplaced>& unplaced, const absl::Status& cause) {
@@ -334,7 +396,7 @@ absl::Time BatchRun::LatestDeadline() const {
   absl::Time latest = absl::InfinitePast();
   for (const ForwardJobPtr& job : jobs_) {
     if (!job->answered()) {
-      latest = std::max(latest, job->deadline);
+      latest = std::max(latest, job->deadline());
     }
   }
   return latest == absl::InfinitePast() ? environment_->clock->Now() : latest;
@@ -352,7 +414,7 @@ void BatchRun::WorkDone() {
   if (inline_) {
     Finish();
   } else {
-    environment_->pool->Run([self = shared_from_this()] { self->Finish(); });
+    environment_->pool->Run([this] { Finish(); });
   }
 }
 
@@ -360,7 +422,13 @@ void BatchRun::Finish() {
   if (!AllAnswered()) {
     CombineAndAnswer();
   }
-  on_finished_();
+  const RunEnvironment* const environment = environment_;
+  const LayerRuntime* const layer = layer_;
+  const uint64_t tokens = tokens_;
+  const absl::Time closed_at = closed_at_;
+  std::shared_ptr<BatchRun> self = std::move(self_);
+  self.reset();  // From here on it may serve another batch.
+  environment->on_finished(layer, tokens, closed_at);
 }
 
 }  // namespace expertmesh

@@ -12,16 +12,20 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/synchronization/mutex.h"
 #include "common/base/clock.h"
+#include "common/base/shared_pool.h"
 #include "common/base/thread_pool.h"
 #include "common/experts/backend.h"
 #include "common/model/model_description.h"
 #include "common/tensor/aligned_buffer.h"
+#include "common/tensor/buffer_pool.h"
+#include "router_service/combine.h"
 #include "router_service/fleet.h"
 #include "router_service/forward_job.h"
 #include "router_service/gate/gate.h"
@@ -51,6 +55,29 @@ struct LayerRuntime {
   std::unique_ptr<LayerLoadCounters> load;
 };
 
+class BatchRun;
+
+// A NodeBatch with what is needed to plan it anew. Lives in a SharedPool.
+struct BatchPart final : NodeBatch {
+  void Done(const absl::Status& status, bool lost) override;
+
+  // SharedPool.
+  void Recycle();
+  size_t MemoryBytes() const;
+
+  // Which does not end before Done.
+  BatchRun* run = nullptr;
+  std::shared_ptr<const Placement> placement;
+  // Nodes that lost these assignments before, and nodes that refused the batch since they do not
+  // hold all of it: the former are not asked again, the latter only for what nobody else holds.
+  absl::flat_hash_set<NodeIndex> lost_by;
+  absl::flat_hash_set<NodeIndex> refused_by;
+  uint32_t attempt = 1;
+  absl::Status why_lost;
+  // Done without error.
+  bool contributes = false;
+};
+
 // What all batches share. Outlives them.
 struct RunEnvironment {
   Fleet* fleet = nullptr;
@@ -58,7 +85,10 @@ struct RunEnvironment {
   Clock* clock = nullptr;
   Backend* backend = nullptr;
   RouterMetrics* metrics = nullptr;
+  // Memory of batches that are over.
   NodePlanPool* node_plans = nullptr;
+  SharedPool<BatchPart>* parts = nullptr;
+  BufferPool* buffers = nullptr;
   uint32_t d_model = 0;
   // Type of rows inside the mesh.
   DType activation_dtype = DType::kF32;
@@ -73,29 +103,26 @@ struct RunEnvironment {
   uint64_t inline_tokens = 0;
   // Nodes answer with a row for each assignment, and the router sums them in slot order.
   bool strict = false;
+  // After the last answer of a batch, which is over by then: its tokens, and when it was closed.
+  std::function<void(const LayerRuntime* layer, uint64_t tokens, absl::Time closed_at)> on_finished;
 };
 
-class BatchRun : public std::enable_shared_from_this<BatchRun> {
+// Lives in a SharedPool: what a batch needs memory for is a member, and serves the next batch. From
+// Run until after the last answer it holds itself; so callbacks, each of which is a piece of its
+// work, need not.
+class BatchRun {
  public:
-  // `jobs` are not empty. `on_finished` is called once, after the last answer.
-  BatchRun(const RunEnvironment* environment, const LayerRuntime* layer,
-           std::vector<ForwardJobPtr> jobs, std::function<void()> on_finished);
+  // Begins, here or on a thread of the pool. The rest follows by callbacks. `jobs` are not empty;
+  // takes them, and leaves memory in their place.
+  static void Run(std::shared_ptr<BatchRun> run, const RunEnvironment* environment,
+                  const LayerRuntime* layer, std::vector<ForwardJobPtr>* jobs);
 
-  // Begins, here or on a thread of the pool. The rest follows by callbacks.
-  void Run();
+  // SharedPool.
+  void Recycle();
+  size_t MemoryBytes() const;
 
  private:
-  // A NodeBatch with what is needed to plan it anew.
-  struct Part {
-    std::shared_ptr<NodeBatch> batch;
-    std::shared_ptr<const Placement> placement;
-    // Nodes that lost these assignments before, and nodes that refused the batch since they do not
-    // hold all of it: the former are not asked again, the latter only for what nobody else holds.
-    absl::flat_hash_set<NodeIndex> lost_by;
-    absl::flat_hash_set<NodeIndex> refused_by;
-    uint32_t attempt = 1;
-    absl::Status why_lost;
-  };
+  friend struct BatchPart;
 
   // Everything that computes, up to what the nodes are sent.
   void Start();
@@ -108,16 +135,29 @@ class BatchRun : public std::enable_shared_from_this<BatchRun> {
   void ComputeShared();
   // Sends what `plan` says; fails the requests whose assignments it could not place.
   void Dispatch(BatchPlan& plan, const std::shared_ptr<const Placement>& placement,
-                const Part* replaces);
-  void Send(NodePlan plan, const std::shared_ptr<const Placement>& placement, const Part* replaces);
-  // The plan's rows as `dtype`: gathered and converted in one step, once for all frames.
-  TensorFrame EncodeHiddenStates(const NodePlan& plan, uint64_t batch_id, DType dtype) const;
-  std::vector<Frame> EncodeFrames(const NodePlan& plan, uint64_t batch_id, uint64_t epoch,
-                                  WireEncoding encoding, uint64_t frame_limit) const;
-  void OnPartDone(const std::shared_ptr<Part>& part, const absl::Status& status, bool lost);
+                const BatchPart* replaces);
+  void Send(NodePlan plan, const std::shared_ptr<const Placement>& placement,
+            const BatchPart* replaces);
+  std::shared_ptr<BatchPart> MakePart(NodePlan plan,
+                                      const std::shared_ptr<const Placement>& placement,
+                                      const BatchPart* replaces);
+  // Rows [begin, end) of the plan as they go over the link. `converted`: all of them, when the
+  // link's type is not that of the activations.
+  TensorFrame HiddenStates(const NodePlan& plan, const TensorFrame& converted, uint32_t begin,
+                           uint32_t end) const;
+  // All of the plan's rows as `dtype`: gathered and converted in one step.
+  TensorFrame Convert(const NodePlan& plan, DType dtype) const;
+  void ObserveError(const NodePlan& plan, uint64_t batch_id, DType dtype) const;
+  // Appends to `frames`.
+  void EncodeFrames(const NodePlan& plan, uint64_t batch_id, uint64_t epoch, WireEncoding encoding,
+                    uint64_t frame_limit, std::vector<Frame>* frames) const;
+  // What all frames of a batch to one node say, but for their rows.
+  void DescribeBatch(const NodePlan& plan, uint64_t batch_id, uint64_t epoch, DType partials,
+                     v1::ComputeRequest* request) const;
+  void OnPartDone(BatchPart* part, const absl::Status& status, bool lost);
   // Leaves the nodes that may be asked again for what `part` had.
-  static void Narrow(const Part& part, ExpertReplicas* replicas);
-  void PlanAnew(const std::shared_ptr<Part>& part);
+  static void Narrow(const BatchPart& part, ExpertReplicas* replicas);
+  void PlanAnew(BatchPart* part);
   NodeLoad LoadOf(NodeIndex node) const;
   void FailUnplaced(const std::vector<Unplaced>& unplaced, const absl::Status& cause);
   void FailAll(const absl::Status& status, absl::string_view stage);
@@ -132,32 +172,57 @@ class BatchRun : public std::enable_shared_from_this<BatchRun> {
   void WorkDone();
   void Finish();
   void CombineAndAnswer();
-  // sum[r] = all that `parts` and shared experts contribute to row r. [rows, d_model] float32.
-  void SumParts(const std::vector<std::shared_ptr<Part>>& parts, float* sum) const;
+  // Fills contributions_, in the order in which they are summed.
+  void CollectContributions();
+  // sum[r] = all that contributions_ and shared experts contribute to row r. [rows, d_model]
+  // float32.
+  void SumContributions(float* sum);
+  // Of the rows of `sum` from `first` on, as many as the job has.
+  TensorFrame Output(const ForwardJob& job, const std::shared_ptr<AlignedBuffer>& sum,
+                     size_t first) const;
+  // Overwrites response_, but for its timing.
+  void WriteResponse(const ForwardJob& job, size_t first);
+  // What the timing of all requests has in common.
+  void WriteTiming(absl::Time received_at);
   // Of the rows [first, first + rows).
   void WriteRouting(size_t first, size_t rows, v1::Routing* routing) const;
   void WriteDropped(size_t first, size_t rows, v1::ForwardResponse* response) const;
 
-  const RunEnvironment* const environment_;
-  const LayerRuntime* const layer_;
-  const std::vector<ForwardJobPtr> jobs_;
-  const std::function<void()> on_finished_;
-  const absl::Time closed_at_;
-  const bool inline_;
+  std::shared_ptr<BatchRun> self_;
+  const RunEnvironment* environment_ = nullptr;
+  const LayerRuntime* layer_ = nullptr;
+  std::vector<ForwardJobPtr> jobs_;
+  uint64_t tokens_ = 0;
+  absl::Time closed_at_;
+  bool inline_ = false;
 
   // Written by Start before anything is sent, constant afterwards.
   uint32_t rows_ = 0;
   std::vector<uint32_t> first_row_of_job_;
+  std::vector<RequestTokens> requests_;
   std::shared_ptr<AlignedBuffer> hidden_states_;  // [rows, d_model] of the activation dtype.
   RoutedTokens routed_;
-  AlignedBuffer shared_output_;  // [rows, d_model] float32, read after the last WorkDone.
   absl::Time dispatched_at_;
 
-  std::atomic<uint32_t> work_{1};  // Start itself.
+  // Of ComputeShared, read after the last WorkDone: [rows, d_model] float32, and what it works on.
+  std::shared_ptr<AlignedBuffer> shared_output_;
+  std::vector<uint32_t> shared_row_begin_;
+  std::vector<const PackedExpert*> shared_experts_;
+  std::vector<float> shared_weights_;
+
+  std::atomic<uint32_t> work_{0};
   std::atomic<uint64_t> epoch_{0};
   absl::Mutex mutex_;
-  // Done without error.
-  std::vector<std::shared_ptr<Part>> contributions_ ABSL_GUARDED_BY(mutex_);
+  // All that were ever sent.
+  std::vector<std::shared_ptr<BatchPart>> parts_ ABSL_GUARDED_BY(mutex_);
+
+  // Of Finish.
+  std::vector<BatchPart*> contributions_;
+  std::vector<Contribution> by_row_;
+  std::vector<AssignmentContribution> by_assignment_;
+  v1::ForwardResponse response_;
+  // Of response_, while a request does not ask for it.
+  std::unique_ptr<v1::Routing> spare_routing_;
 };
 
 }  // namespace expertmesh

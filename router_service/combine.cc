@@ -14,15 +14,15 @@ struct AssignmentRows {
   std::vector<const float*> rows;
 };
 
-AssignmentRows FindRows(const RoutedTokens& routed,
-                        absl::Span<const AssignmentContribution> contributions, size_t d_model) {
-  AssignmentRows found;
+void FindRows(const RoutedTokens& routed, absl::Span<const AssignmentContribution> contributions,
+              size_t d_model, AssignmentRows* found) {
+  found->slices = 1;
   for (const AssignmentContribution& contribution : contributions) {
     for (const uint32_t expert : contribution.plan->expert_ids) {
-      found.slices = std::max(found.slices, (*contribution.replicas)[expert].slices.size());
+      found->slices = std::max(found->slices, (*contribution.replicas)[expert].slices.size());
     }
   }
-  found.rows.assign(routed.expert_ids.size() * found.slices, nullptr);
+  found->rows.assign(routed.expert_ids.size() * found->slices, nullptr);
   for (const AssignmentContribution& contribution : contributions) {
     const NodePlan& plan = *contribution.plan;
     for (size_t i = 0; i < plan.rows.size(); ++i) {
@@ -35,11 +35,10 @@ AssignmentRows FindRows(const RoutedTokens& routed,
           EXPERTMESH_CHECK(slot < routed.token_begin[plan.rows[i] + 1]);
         }
         const size_t slice = (*contribution.replicas)[expert].SliceOn(plan.node).value_or(0);
-        found.rows[slot * found.slices + slice] = contribution.partials + a * d_model;
+        found->rows[slot * found->slices + slice] = contribution.partials + a * d_model;
       }
     }
   }
-  return found;
 }
 
 }  // namespace
@@ -47,7 +46,8 @@ AssignmentRows FindRows(const RoutedTokens& routed,
 void CombineInSlotOrder(const RoutedTokens& routed,
                         absl::Span<const AssignmentContribution> contributions, const float* shared,
                         size_t d_model, float* output) {
-  const AssignmentRows found = FindRows(routed, contributions, d_model);
+  thread_local AssignmentRows found;
+  FindRows(routed, contributions, d_model, &found);
   for (size_t token = 0; token < routed.tokens(); ++token) {
     float* const sum = output + token * d_model;
     std::fill_n(sum, d_model, 0.0f);
@@ -80,16 +80,20 @@ void Combine(absl::Span<const Contribution> contributions, const float* shared, 
 void AddComplements(const RoutedTokens& routed, const void* hidden_states, DType dtype,
                     size_t d_model, float* output) {
   const auto* source = static_cast<const uint8_t*>(hidden_states);
-  std::vector<float> row(d_model);
+  constexpr size_t kBlock = 256;  // Elements widened at a time.
+  float block[kBlock];
   for (size_t token = 0; token < routed.tokens(); ++token) {
     float left = 1.0f;
     for (uint32_t at = routed.token_begin[token]; at < routed.token_begin[token + 1]; ++at) {
       left -= routed.weights[at];
     }
-    ConvertElements(dtype, source + token * d_model * BytesOf(dtype), DType::kF32, row.data(),
-                    d_model);
-    for (size_t i = 0; i < d_model; ++i) {
-      output[token * d_model + i] += left * row[i];
+    for (size_t begin = 0; begin < d_model; begin += kBlock) {
+      const size_t count = std::min(kBlock, d_model - begin);
+      const size_t at = token * d_model + begin;
+      ConvertElements(dtype, source + at * BytesOf(dtype), DType::kF32, block, count);
+      for (size_t i = 0; i < count; ++i) {
+        output[at + i] += left * block[i];
+      }
     }
   }
 }

@@ -5,18 +5,21 @@
 
 namespace expertmesh {
 
-std::vector<NodePlan> CutToAssignments(NodePlan plan, uint32_t limit) {
-  std::vector<NodePlan> pieces;
+void CutToAssignments(NodePlan plan, uint32_t limit, NodePlanPool* pool,
+                      std::vector<NodePlan>* pieces) {
   const uint32_t total = static_cast<uint32_t>(plan.expert_ids.size());
   if (limit == 0 || total <= limit) {
-    pieces.push_back(std::move(plan));
-    return pieces;
+    pieces->push_back(std::move(plan));
+    return;
   }
   size_t row = 0;
   for (uint32_t begin = 0; begin < total; begin += limit) {
     const uint32_t end = std::min(total, begin + limit);
-    NodePlan piece;
+    pool->Take(1, pieces);
+    NodePlan& piece = pieces->back();
     piece.node = plan.node;
+    piece.rows.clear();
+    piece.row_begin.clear();
     while (plan.row_begin[row + 1] <= begin) {
       ++row;
     }
@@ -30,9 +33,8 @@ std::vector<NodePlan> CutToAssignments(NodePlan plan, uint32_t limit) {
     piece.expert_ids.assign(plan.expert_ids.begin() + begin, plan.expert_ids.begin() + end);
     piece.expert_weights.assign(plan.expert_weights.begin() + begin,
                                 plan.expert_weights.begin() + end);
-    pieces.push_back(std::move(piece));
   }
-  return pieces;
+  pool->Recycle(std::move(plan));
 }
 
 }  // namespace expertmesh

@@ -9,9 +9,10 @@
 
 namespace expertmesh {
 
-// Cuts `plan` into pieces of at most `limit` assignments each (0: no limit), in order. A row whose
-// assignments are cut is in both pieces.
-std::vector<NodePlan> CutToAssignments(NodePlan plan, uint32_t limit);
+// Appends `plan` to `pieces`, in pieces of at most `limit` assignments each (0: no limit), in
+// order. A row whose assignments are cut is in both pieces. Memory for them is from `pool`.
+void CutToAssignments(NodePlan plan, uint32_t limit, NodePlanPool* pool,
+                      std::vector<NodePlan>* pieces);
 
 }  // namespace expertmesh
 

@@ -14,7 +14,6 @@
 #define EXPERTMESH_ROUTER_SERVICE_LAYER_BATCHER_H_
 
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <vector>
 
@@ -23,6 +22,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
+#include "common/base/ring_queue.h"
 #include "common/base/timer_queue.h"
 #include "router_service/forward_job.h"
 
@@ -44,10 +44,11 @@ struct BatcherOptions {
 class LayerBatcher {
  public:
   // `dispatch` gets each closed batch (never empty, in order of arrival), without locks held, on
-  // the thread that closed it; it must not block and must lead to one BatchDone. Pointers must
-  // outlive the batcher.
-  LayerBatcher(const BatcherOptions& options, Clock* clock, TimerQueue* timers,
-               std::function<void(std::vector<ForwardJobPtr>)> dispatch);
+  // the thread that closed it; it must not block and must lead to one BatchDone. It takes the jobs
+  // out, and what memory it leaves in their place serves the next batch. Pointers must outlive the
+  // batcher.
+  using Dispatch = std::function<void(std::vector<ForwardJobPtr>&& jobs)>;
+  LayerBatcher(const BatcherOptions& options, Clock* clock, TimerQueue* timers, Dispatch dispatch);
   // Stops.
   ~LayerBatcher();
 
@@ -61,24 +62,26 @@ class LayerBatcher {
   void BatchDone(uint64_t tokens, absl::Duration service_time);
 
  private:
-  using Batches = std::vector<std::vector<ForwardJobPtr>>;
-
   void OnTimer();
-  // Takes what is due now and sets the timer for what is not.
-  Batches CloseDue() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Takes one batch that is due now into `batch`, which is empty; false when none is. Sets the
+  // timer for what is not due.
+  bool CloseDue(std::vector<ForwardJobPtr>* batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // When the waiting jobs must leave at the latest, as things stand.
   absl::Time DueTime() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  std::vector<ForwardJobPtr> Close() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Dispatch(Batches batches);
+  void Close(std::vector<ForwardJobPtr>* batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Dispatches `batch`, if one was closed, and whatever is due by then.
+  void DispatchAll(bool closed, std::vector<ForwardJobPtr> batch);
 
   const BatcherOptions options_;
   Clock* const clock_;
   TimerQueue* const timers_;
-  const std::function<void(std::vector<ForwardJobPtr>)> dispatch_;
+  const Dispatch dispatch_;
 
   absl::Mutex mutex_;
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
-  std::deque<ForwardJobPtr> waiting_ ABSL_GUARDED_BY(mutex_);
+  RingQueue<ForwardJobPtr> waiting_ ABSL_GUARDED_BY(mutex_);
+  // For batches to be closed: empty, kept for their memory.
+  std::vector<std::vector<ForwardJobPtr>> spare_ ABSL_GUARDED_BY(mutex_);
   uint64_t waiting_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Time earliest_deadline_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
   uint32_t in_flight_ ABSL_GUARDED_BY(mutex_) = 0;

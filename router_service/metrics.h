@@ -8,7 +8,8 @@
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 
-#include <string>
+#include <array>
+#include <atomic>
 
 #include "absl/status/status.h"
 #include "common/telemetry/layer_histograms.h"
@@ -50,6 +51,8 @@ class RouterMetrics {
 
  private:
   prometheus::Family<prometheus::Counter>& requests_;
+  // By code, once it has been seen.
+  std::array<std::atomic<prometheus::Counter*>, 17> requests_of_code_{};
 };
 
 }  // namespace expertmesh

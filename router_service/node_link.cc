@@ -32,10 +32,17 @@ bool RetryElsewhere(absl::StatusCode code) {
          code == absl::StatusCode::kFailedPrecondition || code == absl::StatusCode::kInternal;
 }
 
-// Moved out first: the callback may own what owns the batch.
-void Finish(NodeBatch& batch, const absl::Status& status, bool lost) {
-  const auto done = std::move(batch.done);
-  done(status, lost);
+// Batches in flight that there is room for from the start.
+constexpr size_t kUsualInFlight = 64;
+
+// Clear() would free the status inside; one that is not set means OK, as an empty one does.
+void Empty(v1::ComputeResponse* message) {
+  std::unique_ptr<v1::Status> status(message->release_status());
+  message->Clear();
+  if (status != nullptr && status->message().empty()) {
+    status->Clear();
+    message->set_allocated_status(status.release());
+  }
 }
 
 }  // namespace
@@ -46,7 +53,9 @@ NodeLink::NodeLink(NodeIndex index, std::string address, std::string fingerprint
       address_(std::move(address)),
       fingerprint_(std::move(fingerprint)),
       encoding_(encoding),
-      on_change_(std::move(on_change)) {}
+      on_change_(std::move(on_change)) {
+  in_flight_.reserve(kUsualInFlight);
+}
 
 NodeLink::~NodeLink() { Close(); }
 
@@ -75,8 +84,7 @@ uint64_t NodeLink::NextBatchId() {
   return next_batch_id_++;
 }
 
-void NodeLink::Send(uint64_t batch_id, std::shared_ptr<NodeBatch> batch,
-                    std::vector<Frame> frames) {
+void NodeLink::Send(uint64_t batch_id, std::shared_ptr<NodeBatch> batch, absl::Span<Frame> frames) {
   {
     absl::MutexLock lock(&mutex_);
     rows_in_flight_ += batch->plan.rows.size();
@@ -87,7 +95,7 @@ void NodeLink::Send(uint64_t batch_id, std::shared_ptr<NodeBatch> batch,
     absl::MutexLock lock(&send_mutex_);
     if (connection_ == nullptr) {
       status = absl::UnavailableError(absl::StrCat("node ", address_, " is not connected"));
-      frames.clear();
+      frames = {};
     }
     for (Frame& frame : frames) {
       status = connection_->Send(std::move(frame));
@@ -98,7 +106,7 @@ void NodeLink::Send(uint64_t batch_id, std::shared_ptr<NodeBatch> batch,
   }
   if (!status.ok()) {
     if (const std::shared_ptr<NodeBatch> taken = Take(batch_id)) {
-      Finish(*taken, status, RetryElsewhere(status.code()));
+      taken->Done(status, RetryElsewhere(status.code()));
     }
   }
 }
@@ -123,7 +131,7 @@ void NodeLink::LoseAll(const absl::Status& why) {
     rows_in_flight_ = 0;
   }
   for (const auto& [id, batch] : lost) {
-    Finish(*batch, why, true);
+    batch->Done(why, true);
   }
 }
 
@@ -228,15 +236,19 @@ void NodeLink::OnStatus(const v1::WatchStatusResponse& status) {
 }
 
 void NodeLink::OnFrame(Frame frame) {
-  absl::StatusOr<TensorMessage<v1::ComputeResponse>> answer =
-      DecodeTensorMessage<v1::ComputeResponse>(frame);
-  if (!answer.ok()) {
+  Empty(&answer_.message);
+  if (const absl::Status status = DecodeTensorMessage(frame, &answer_); !status.ok()) {
     // Whose answer it was cannot be told, so nothing in flight can be trusted to end.
     LoseAll(absl::UnavailableError(
-        absl::StrCat("node ", address_, " answered nonsense: ", answer.status().message())));
+        absl::StrCat("node ", address_, " answered nonsense: ", status.message())));
     return;
   }
-  const v1::ComputeResponse& message = answer->message;
+  OnAnswer();
+  answer_.tensor = {};  // Shares the frame.
+}
+
+void NodeLink::OnAnswer() {
+  const v1::ComputeResponse& message = answer_.message;
   std::shared_ptr<NodeBatch> batch;
   {
     absl::MutexLock lock(&mutex_);
@@ -249,13 +261,14 @@ void NodeLink::OnFrame(Frame frame) {
   absl::Status status(static_cast<absl::StatusCode>(message.status().code()),
                       message.status().message());
   if (status.ok()) {
-    status = CheckPartials(*batch, *answer);
+    status = CheckPartials(*batch, answer_);
   }
   if (status.ok()) {
     const size_t row_bytes = size_t{batch->d_model} * sizeof(float);
-    DecodeRows(answer->tensor, DType::kF32, batch->partials.data() + batch->received * row_bytes);
-    CountCopiedTensorBytes(answer->tensor.data.size());
-    batch->received += static_cast<uint32_t>(answer->tensor.rows);
+    DecodeRows(answer_.tensor, DType::kF32, batch->partials->data() + batch->received * row_bytes);
+    CountCopiedTensorBytes(answer_.tensor.data.size());
+    batch->received += static_cast<uint32_t>(answer_.tensor.rows);
+    answer_.tensor = {};
     if (batch->received < batch->answer_rows()) {
       return;
     }
@@ -264,11 +277,10 @@ void NodeLink::OnFrame(Frame frame) {
   }
   if (Take(message.batch_id()) != nullptr) {
     const bool lost = RetryElsewhere(status.code());
-    Finish(*batch,
-           status.ok() ? status
-                       : absl::Status(status.code(),
-                                      absl::StrCat("node ", address_, ": ", status.message())),
-           lost);
+    batch->Done(status.ok() ? status
+                            : absl::Status(status.code(),
+                                           absl::StrCat("node ", address_, ": ", status.message())),
+                lost);
   }
 }
 

@@ -7,12 +7,12 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/types/span.h"
 #include "common/tensor/aligned_buffer.h"
 #include "common/transport/transport.h"
 #include "common/wire/message_codec.h"
@@ -25,6 +25,8 @@ namespace expertmesh {
 
 // A plan on its way to one node, and the partials that come back.
 struct NodeBatch {
+  virtual ~NodeBatch() = default;
+
   uint32_t layer = 0;
   uint32_t d_model = 0;
   // Type in which they come.
@@ -34,15 +36,16 @@ struct NodeBatch {
   bool per_assignment = false;
   size_t answer_rows() const { return per_assignment ? plan.expert_ids.size() : plan.rows.size(); }
   // [answer_rows(), d_model] float32; complete when the batch is done without error.
-  AlignedBuffer partials;
+  std::shared_ptr<AlignedBuffer> partials;
   // Rows received so far; they come in order.
   uint32_t received = 0;
   // As the node said in its last frame.
   uint64_t queue_us = 0;
   uint64_t compute_us = 0;
+
   // Called once, from any thread, without locks held. `lost`: nothing of this batch counts and
   // another node may take it.
-  std::function<void(const absl::Status& status, bool lost)> done;
+  virtual void Done(const absl::Status& status, bool lost) = 0;
 };
 
 // Thread-safe.
@@ -66,9 +69,9 @@ class NodeLink final : public NodeObserver {
   // The types that rows have on this link.
   WireEncoding encoding() const { return encoding_; }
 
-  // Sends the frames of `batch` (encoded with the batch_id that NextBatchId gave). On failure
-  // `done` has been or will be called just as when the node fails later.
-  void Send(uint64_t batch_id, std::shared_ptr<NodeBatch> batch, std::vector<Frame> frames);
+  // Sends the frames of `batch` (encoded with the batch_id that NextBatchId gave), which are moved
+  // from. On failure `Done` has been or will be called just as when the node fails later.
+  void Send(uint64_t batch_id, std::shared_ptr<NodeBatch> batch, absl::Span<Frame> frames);
   uint64_t NextBatchId();
 
   // What the node said it holds, when it may be used; null otherwise. Sets `last_resort` when
@@ -97,6 +100,8 @@ class NodeLink final : public NodeObserver {
 
  private:
   std::shared_ptr<NodeBatch> Take(uint64_t batch_id);
+  // What the frame decoded into answer_ means for its batch.
+  void OnAnswer();
   // Gives up on every batch in flight.
   void LoseAll(const absl::Status& why);
   v1::NodeLink State() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -119,6 +124,9 @@ class NodeLink final : public NodeObserver {
   uint64_t next_batch_id_ ABSL_GUARDED_BY(mutex_) = 1;
   absl::flat_hash_map<uint64_t, std::shared_ptr<NodeBatch>> in_flight_ ABSL_GUARDED_BY(mutex_);
   uint64_t rows_in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
+
+  // Of OnFrame alone, whose calls come one after the other: kept for its memory.
+  TensorMessage<v1::ComputeResponse> answer_;
 
   // Keeps the frames of one batch together; the connection only queues them.
   absl::Mutex send_mutex_;

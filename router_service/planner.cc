@@ -53,18 +53,27 @@ void NodePlanPool::Take(size_t count, std::vector<NodePlan>* plans) {
   plans->resize(wanted);
 }
 
+void NodePlanPool::Keep(NodePlan& plan) {
+  const size_t bytes = BytesOf(plan);
+  if (bytes > 0 && bytes_ + bytes <= kMaxBytes) {
+    bytes_ += bytes;
+    free_.push_back(std::move(plan));
+  }
+}
+
 void NodePlanPool::Recycle(std::vector<NodePlan>* plans) {
   {
     absl::MutexLock lock(&mutex_);
     for (NodePlan& plan : *plans) {
-      const size_t bytes = BytesOf(plan);
-      if (bytes > 0 && bytes_ + bytes <= kMaxBytes) {
-        bytes_ += bytes;
-        free_.push_back(std::move(plan));
-      }
+      Keep(plan);
     }
   }
   plans->clear();
+}
+
+void NodePlanPool::Recycle(NodePlan plan) {
+  absl::MutexLock lock(&mutex_);
+  Keep(plan);
 }
 
 BatchPlan& Planner::Plan(const std::vector<ExpertReplicas>& replicas,

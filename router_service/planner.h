@@ -34,10 +34,13 @@ class NodePlanPool {
   // Leaves `plans` empty. Those without memory (moved from) and those that would make the pool
   // larger than kMaxBytes are freed.
   void Recycle(std::vector<NodePlan>* plans);
+  void Recycle(NodePlan plan);
 
   static constexpr size_t kMaxBytes = size_t{64} << 20;
 
  private:
+  void Keep(NodePlan& plan) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   absl::Mutex mutex_;
   std::vector<NodePlan> free_ ABSL_GUARDED_BY(mutex_);
   size_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;

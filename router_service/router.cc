@@ -105,18 +105,22 @@ void Router::StartFleet(Transport* transport, WireEncodings encodings) {
   environment_.backend = backend_.get();
   environment_.metrics = &metrics_;
   environment_.node_plans = &node_plans_;
+  environment_.parts = &parts_;
+  environment_.buffers = &buffers_;
   environment_.d_model = checkpoint_->model().d_model;
   environment_.activation_dtype = backend_->compute_dtype();
   environment_.max_frame_bytes = options_.max_frame_bytes;
   environment_.max_attempts = options_.max_attempts;
   environment_.inline_tokens = options_.inline_tokens;
   environment_.strict = options_.strict;
+  environment_.on_finished = [this](const LayerRuntime* layer, uint64_t tokens,
+                                    absl::Time closed_at) {
+    OnBatchFinished(layer, tokens, closed_at);
+  };
   for (auto& [index, layer] : layers_) {
-    layer.batcher =
-        std::make_unique<LayerBatcher>(options_.batcher, clock_, timers_.get(),
-                                       [this, target = &layer](std::vector<ForwardJobPtr> jobs) {
-                                         RunBatch(target, std::move(jobs));
-                                       });
+    layer.batcher = std::make_unique<LayerBatcher>(
+        options_.batcher, clock_, timers_.get(),
+        [this, target = &layer](std::vector<ForwardJobPtr>&& jobs) { RunBatch(target, &jobs); });
   }
   UpdateFleetMetrics();
   fleet_subscription_ = fleet_->Subscribe([this] { UpdateFleetMetrics(); });
@@ -153,36 +157,38 @@ bool Router::Drain(absl::Duration timeout) {
 
 void Router::Forward(const Frame& request, absl::Time rpc_deadline, Respond respond) {
   const absl::Time arrival = clock_->Now();
-  uint64_t request_id = 0;
-  absl::StatusOr<ForwardJobPtr> job = Accept(request, arrival, rpc_deadline, &respond, &request_id);
-  if (!job.ok()) {
-    metrics_.CountRequest(job.status().code());
+  const ForwardJobPtr job = jobs_.Take();
+  const absl::Status accepted = Accept(request, arrival, rpc_deadline, job.get(), &respond);
+  if (!accepted.ok()) {
+    metrics_.CountRequest(accepted.code());
     v1::ForwardResponse response;
-    response.set_request_id(request_id);
-    response.mutable_status()->set_code(static_cast<int>(job.status().code()));
-    response.mutable_status()->set_message(std::string(job.status().message()));
-    respond(std::move(response), std::nullopt);
+    response.set_request_id(job->request().request_id());
+    response.mutable_status()->set_code(static_cast<int>(accepted.code()));
+    response.mutable_status()->set_message(std::string(accepted.message()));
+    respond(response, std::nullopt);
     return;
   }
-  if ((*job)->rows() == 0) {
-    v1::ForwardResponse response;
-    response.mutable_status();
-    response.set_epoch(fleet_->placement()->epoch());
-    if ((*job)->request.return_routing()) {
-      const RoutingOptions& routing =
-          layers_.at((*job)->request.layer()).runtime.description.routing;
-      response.mutable_routing()->set_experts_per_token(
-          routing.choice == Choice::kExpertChoice ? 0 : routing.top_k);
-    }
-    (*job)->Answer(std::move(response),
-                   TensorFrame{(*job)->output_dtype, 0, environment_.d_model, {}});
+  if (job->rows() == 0) {
+    AnswerNothing(job.get());
     return;
   }
-  ForwardJob::StartDeadlineTimer(*job);
-  const absl::Status queued = layers_.at((*job)->request.layer()).batcher->Add(*job);
+  ForwardJob::StartDeadlineTimer(job);
+  const absl::Status queued = layers_.at(job->request().layer()).batcher->Add(job);
   if (!queued.ok()) {
-    (*job)->Fail(queued);
+    job->Fail(queued);
   }
+}
+
+void Router::AnswerNothing(ForwardJob* job) {
+  v1::ForwardResponse response;
+  response.mutable_status();
+  response.set_epoch(fleet_->placement()->epoch());
+  if (job->request().return_routing()) {
+    const RoutingOptions& routing = layers_.at(job->request().layer()).runtime.description.routing;
+    response.mutable_routing()->set_experts_per_token(
+        routing.choice == Choice::kExpertChoice ? 0 : routing.top_k);
+  }
+  job->Answer(&response, TensorFrame{job->output_dtype(), 0, environment_.d_model, {}});
 }
 
 absl::Status Router::Validate(const TensorMessage<v1::ForwardRequest>& request) const {
@@ -212,12 +218,13 @@ absl::Status Router::Validate(const TensorMessage<v1::ForwardRequest>& request) 
   return CheckRequestTokens(routing, TokensOf(request.message, request.tensor.rows, routing.seed));
 }
 
-absl::StatusOr<ForwardJobPtr> Router::Accept(const Frame& frame, absl::Time arrival,
-                                             absl::Time rpc_deadline, Respond* respond,
-                                             uint64_t* request_id) {
-  ASSIGN_OR_RETURN(TensorMessage<v1::ForwardRequest> request,
-                   DecodeTensorMessage<v1::ForwardRequest>(frame));
-  *request_id = request.message.request_id();
+absl::Status Router::Accept(const Frame& frame, absl::Time arrival, absl::Time rpc_deadline,
+                            ForwardJob* job, Respond* respond) {
+  TensorMessage<v1::ForwardRequest>& request = *job->received();
+  if (absl::Status malformed = DecodeTensorMessage(frame, &request); !malformed.ok()) {
+    request.message.clear_request_id();  // What was read of it means nothing.
+    return malformed;
+  }
   RETURN_IF_ERROR(request.tensor_status);
   RETURN_IF_ERROR(Validate(request));
   DType output_dtype = request.tensor.dtype;
@@ -231,20 +238,9 @@ absl::StatusOr<ForwardJobPtr> Router::Accept(const Frame& frame, absl::Time arri
   if (deadline <= arrival) {
     return absl::DeadlineExceededError("the deadline had passed when the request arrived");
   }
-  const uint64_t rows = request.tensor.rows;
-  RETURN_IF_ERROR(Admit(rows));
-  Respond answer = [this, rows, arrival, respond = std::move(*respond)](
-                       v1::ForwardResponse response, std::optional<TensorFrame> output) {
-    metrics_.CountRequest(static_cast<absl::StatusCode>(response.status().code()));
-    metrics_.request_seconds.Observe(absl::ToDoubleSeconds(clock_->Now() - arrival));
-    // Before answering: who has its answer may send as much again at once.
-    ReleaseTokens(rows);
-    respond(std::move(response), std::move(output));
-    JobDone();
-  };
-  return std::make_shared<ForwardJob>(std::move(request.message), std::move(request.tensor),
-                                      output_dtype, arrival, deadline, timers_.get(),
-                                      std::move(answer));
+  RETURN_IF_ERROR(Admit(request.tensor.rows));
+  job->Accept(output_dtype, arrival, deadline, timers_.get(), this, std::move(*respond));
+  return absl::OkStatus();
 }
 
 absl::Status Router::Admit(uint64_t rows) {
@@ -264,13 +260,16 @@ absl::Status Router::Admit(uint64_t rows) {
   return absl::OkStatus();
 }
 
-void Router::ReleaseTokens(uint64_t rows) {
+void Router::OnAnswer(const ForwardJob& job, absl::StatusCode code) {
+  metrics_.CountRequest(code);
+  metrics_.request_seconds.Observe(absl::ToDoubleSeconds(clock_->Now() - job.arrival()));
+  // Before answering: who has its answer may send as much again at once.
   absl::MutexLock lock(&mutex_);
-  tokens_in_flight_ -= rows;
+  tokens_in_flight_ -= job.rows();
   metrics_.tokens_in_flight.Set(static_cast<double>(tokens_in_flight_));
 }
 
-void Router::JobDone() {
+void Router::OnAnswered() {
   absl::MutexLock lock(&mutex_);
   --jobs_in_flight_;
   if (jobs_in_flight_ == 0) {
@@ -278,22 +277,20 @@ void Router::JobDone() {
   }
 }
 
-void Router::RunBatch(Layer* layer, std::vector<ForwardJobPtr> jobs) {
+void Router::RunBatch(Layer* layer, std::vector<ForwardJobPtr>* jobs) {
   {
     absl::MutexLock lock(&mutex_);
     ++runs_in_flight_;
   }
-  const absl::Time closed_at = clock_->Now();
-  const uint64_t tokens = RowsOf(jobs);
-  auto run = std::make_shared<BatchRun>(
-      &environment_, &layer->runtime, std::move(jobs), [this, layer, tokens, closed_at] {
-        layer->batcher->BatchDone(tokens, clock_->Now() - closed_at);
-        absl::MutexLock lock(&mutex_);
-        if (--runs_in_flight_ == 0) {
-          idle_.SignalAll();
-        }
-      });
-  run->Run();
+  BatchRun::Run(runs_.Take(), &environment_, &layer->runtime, jobs);
+}
+
+void Router::OnBatchFinished(const LayerRuntime* layer, uint64_t tokens, absl::Time closed_at) {
+  layers_.at(layer->description.layer).batcher->BatchDone(tokens, clock_->Now() - closed_at);
+  absl::MutexLock lock(&mutex_);
+  if (--runs_in_flight_ == 0) {
+    idle_.SignalAll();
+  }
 }
 
 v1::DescribeModelResponse Router::DescribeModel() const {

@@ -19,10 +19,12 @@
 
 #include "absl/status/statusor.h"
 #include "common/base/clock.h"
+#include "common/base/shared_pool.h"
 #include "common/base/thread_pool.h"
 #include "common/base/timer_queue.h"
 #include "common/checkpoint/moe_checkpoint.h"
 #include "common/experts/backend.h"
+#include "common/tensor/buffer_pool.h"
 #include "common/transport/transport.h"
 #include "expertmesh/v1/control.pb.h"
 #include "expertmesh/v1/router.pb.h"
@@ -66,8 +68,9 @@ struct RouterOptions {
   int threads = 0;
 };
 
-// Thread-safe.
-class Router {
+// Thread-safe. What a batch needs memory for is kept and used again, so that after a while nothing
+// is allocated for one; the pools are bounded, and give back what is left when the router goes.
+class Router final : private JobObserver {
  public:
   // Reads the gates and shared experts of every layer. `backend` computes shared experts and fixes
   // the type of activations. `clock`, `transport` and `registry` must outlive the router.
@@ -77,7 +80,7 @@ class Router {
       prometheus::Registry* registry);
 
   // Answers what is in flight (with UNAVAILABLE where it must) and stops.
-  ~Router();
+  ~Router() override;
 
   // Serves one encoded ForwardRequest. `rpc_deadline`: of the call that brought it, on `clock`; the
   // request may have an earlier one of its own. Errors are in the response's status: respond is
@@ -88,6 +91,8 @@ class Router {
   v1::GetLoadResponse GetLoad() const;
 
   Fleet& fleet() { return *fleet_; }
+  // For who encodes what the router answers.
+  BufferPool& buffers() { return buffers_; }
   bool ready() const { return fleet_->placement()->complete(); }
 
   // Refuses new requests with UNAVAILABLE, and waits until what was accepted is answered or the
@@ -108,14 +113,18 @@ class Router {
   absl::StatusOr<RoutingOptions> RoutingOf(const MoeLayerDescription& layer) const;
   absl::Status LoadShared(const GateWeights& gate, LayerRuntime* layer) const;
   void StartFleet(Transport* transport, WireEncodings encodings);
-  absl::StatusOr<ForwardJobPtr> Accept(const Frame& request, absl::Time arrival,
-                                       absl::Time rpc_deadline, Respond* respond,
-                                       uint64_t* request_id);
+  // Decodes `request` into `job`, and accepts it unless there is an error. Takes `respond` only
+  // then.
+  absl::Status Accept(const Frame& request, absl::Time arrival, absl::Time rpc_deadline,
+                      ForwardJob* job, Respond* respond);
+  // A request of no tokens.
+  void AnswerNothing(ForwardJob* job);
   absl::Status Validate(const TensorMessage<v1::ForwardRequest>& request) const;
   absl::Status Admit(uint64_t rows);
-  void ReleaseTokens(uint64_t rows);
-  void JobDone();
-  void RunBatch(Layer* layer, std::vector<ForwardJobPtr> jobs);
+  void OnAnswer(const ForwardJob& job, absl::StatusCode code) override;
+  void OnAnswered() override;
+  void RunBatch(Layer* layer, std::vector<ForwardJobPtr>* jobs);
+  void OnBatchFinished(const LayerRuntime* layer, uint64_t tokens, absl::Time closed_at);
   void UpdateFleetMetrics();
 
   const RouterOptions options_;
@@ -125,6 +134,10 @@ class Router {
   RouterMetrics metrics_;
   std::map<uint32_t, Layer> layers_;  // Constant after Create.
   NodePlanPool node_plans_;
+  BufferPool buffers_;
+  SharedPool<BatchPart> parts_{{.objects = 256, .bytes = 1 << 20}};
+  SharedPool<BatchRun> runs_{{.objects = 32, .bytes = 16 << 20}};
+  SharedPool<ForwardJob> jobs_{{.objects = 256, .bytes = 32 << 20}};
   RunEnvironment environment_;  // Constant after Create.
 
   absl::Mutex mutex_;

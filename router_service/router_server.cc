@@ -12,8 +12,9 @@
 namespace expertmesh {
 namespace {
 
-Frame Encode(const v1::ForwardResponse& response, const std::optional<TensorFrame>& output) {
-  return EncodeTensorMessage(response, output ? &*output : nullptr);
+Frame Encode(Router* router, const v1::ForwardResponse& response,
+             const std::optional<TensorFrame>& output) {
+  return EncodeTensorMessage(response, output ? &*output : nullptr, &router->buffers());
 }
 
 // One ForwardStream of one caller. Each request in flight holds the sink; the stream ends with the
@@ -21,30 +22,37 @@ Frame Encode(const v1::ForwardResponse& response, const std::optional<TensorFram
 class ForwardStreamHandler final : public StreamHandler {
  public:
   ForwardStreamHandler(Router* router, std::shared_ptr<FrameSink> answers)
-      : router_(router), answers_(std::move(answers)) {}
+      : way_back_(std::make_shared<const WayBack>(router, std::move(answers))) {}
 
   void OnFrame(Frame frame) override {
-    router_->Forward(
+    way_back_->router->Forward(
         frame, absl::InfiniteFuture(),
-        [answers = answers_](v1::ForwardResponse response, std::optional<TensorFrame> output) {
+        [way_back = way_back_](const v1::ForwardResponse& response,
+                               const std::optional<TensorFrame>& output) {
           // A caller that is gone wants no answer, and there is nobody else to tell.
-          answers->Send(Encode(response, output)).IgnoreError();
+          way_back->answers->Send(Encode(way_back->router, response, output)).IgnoreError();
         });
   }
 
  private:
-  Router* const router_;
-  const std::shared_ptr<FrameSink> answers_;
+  // One pointer to both, which a Respond has room for.
+  struct WayBack {
+    WayBack(Router* of, std::shared_ptr<FrameSink> sink) : router(of), answers(std::move(sink)) {}
+    Router* const router;
+    const std::shared_ptr<FrameSink> answers;
+  };
+
+  const std::shared_ptr<const WayBack> way_back_;
 };
 
 void ServeUnary(Router* router, const Frame& request, const UnaryContext& context,
                 UnaryResponder respond) {
   router->Forward(request, context.deadline,
-                  [respond = std::move(respond)](v1::ForwardResponse response,
-                                                 std::optional<TensorFrame> output) {
+                  [router, respond = std::move(respond)](const v1::ForwardResponse& response,
+                                                         const std::optional<TensorFrame>& output) {
                     absl::Status status = FromProto(response.status());
                     if (status.ok()) {
-                      respond(Encode(response, output));
+                      respond(Encode(router, response, output));
                     } else {
                       respond(std::move(status));
                     }

@@ -28,10 +28,14 @@ void ForEachPiece(const Frame& frame, size_t offset, size_t count, Visit visit) 
 
 Frame Frame::Sub(size_t offset, size_t count) const {
   Frame result;
-  ForEachPiece(*this, offset, count, [&result](const Slice& slice, size_t at, size_t bytes) {
-    result.Append(slice.Sub(at, bytes));
-  });
+  AppendTo(offset, count, &result);
   return result;
+}
+
+void Frame::AppendTo(size_t offset, size_t count, Frame* target) const {
+  ForEachPiece(*this, offset, count, [target](const Slice& slice, size_t at, size_t bytes) {
+    target->Append(slice.Sub(at, bytes));
+  });
 }
 
 void Frame::CopyTo(size_t offset, size_t count, void* target) const {

@@ -60,9 +60,16 @@ class Frame {
     }
   }
   void Append(const Frame& frame) {
+    slices_.reserve(slices_.size() + frame.slices().size());
     for (const Slice& slice : frame.slices()) {
       Append(slice);
     }
+  }
+
+  // Drops all slices, and keeps the memory of their list.
+  void Clear() {
+    slices_.clear();
+    size_ = 0;
   }
 
   size_t size() const { return size_; }
@@ -71,6 +78,8 @@ class Frame {
 
   // `count` bytes from `offset`, sharing owners.
   Frame Sub(size_t offset, size_t count) const;
+  // The same at the end of `target`.
+  void AppendTo(size_t offset, size_t count, Frame* target) const;
 
   // Copies `count` bytes from `offset` to `target`.
   void CopyTo(size_t offset, size_t count, void* target) const;

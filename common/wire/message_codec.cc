@@ -2,194 +2,39 @@
 
 #include <google/protobuf/descriptor.h>
 
-#include <limits>
+#include <memory>
+#include <optional>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "common/base/status_macros.h"
 #include "common/tensor/int8_blocks.h"
+#include "common/wire/message_split.h"
 
 namespace expertmesh {
 namespace {
 
 constexpr uint32_t kTensorField = 1000;
-constexpr uint32_t kTensorDataField = 1000;
+constexpr uint32_t kTensorScalesField = v1::Tensor::kScalesFieldNumber;
+constexpr uint32_t kTensorDataField = v1::Tensor::kDataFieldNumber;
 
-constexpr uint32_t kLengthDelimited = 2;
-constexpr uint32_t kStartGroup = 3;
-constexpr uint32_t kEndGroup = 4;
+// Bytes beyond which a thread gives its working memory back.
+constexpr size_t kMostKept = 64 << 10;
 
-// Limits of generated code: bytes of a tag or a length, the largest length, groups in each other.
-constexpr int kMaxShortVarint = 5;
-constexpr uint64_t kMaxLength = std::numeric_limits<int32_t>::max() - 16;
-constexpr int kMaxGroups = 100;
-
-// Reads protobuf wire format across slice boundaries.
-class Cursor {
- public:
-  explicit Cursor(const Frame& frame) : frame_(frame), left_(frame.size()) {}
-
-  size_t position() const { return position_; }
-  size_t left() const { return left_; }
-
-  bool ReadVarint(uint64_t* value, int max_bytes = 10) {
-    *value = 0;
-    for (int shift = 0; shift < 7 * max_bytes; shift += 7) {
-      uint8_t byte = 0;
-      if (!ReadByte(&byte)) {
-        return false;
-      }
-      if (shift == 63 && byte > 1) {
-        return false;
-      }
-      *value |= static_cast<uint64_t>(byte & 0x7f) << shift;
-      if ((byte & 0x80) == 0) {
-        return true;
-      }
-    }
-    return false;
+// SplitOff of `frame`, and the others parsed, merged into `message`. False when they are malformed.
+template <typename Message>
+absl::StatusOr<bool> SplitAndParse(const Frame& frame, absl::Span<SplitField> fields,
+                                   absl::string_view what, Message* message) {
+  thread_local std::string others;
+  RETURN_IF_ERROR(SplitOff(frame, fields, what, &others));
+  const bool valid = message->MergeFromString(others);
+  if (others.capacity() > kMostKept) {
+    std::string().swap(others);
   }
-
-  bool ReadTag(uint32_t* tag) {
-    uint64_t value = 0;
-    const bool valid = ReadVarint(&value, kMaxShortVarint);
-    *tag = static_cast<uint32_t>(value);
-    return valid && value <= std::numeric_limits<uint32_t>::max();
-  }
-
-  // Of a length-delimited field, all of which is there.
-  bool ReadLength(uint64_t* length) {
-    return ReadVarint(length, kMaxShortVarint) && *length <= kMaxLength && *length <= left_;
-  }
-
-  // The value of a field after its tag. Groups are not part of proto3, but a parser must skip one.
-  bool SkipValue(uint32_t tag, int groups = 0) {
-    uint64_t value = 0;
-    switch (tag & 7) {
-      case 0:
-        return ReadVarint(&value);
-      case 1:
-        return Skip(8);
-      case kLengthDelimited:
-        return ReadLength(&value) && Skip(value);
-      case kStartGroup:
-        while (groups < kMaxGroups) {
-          uint32_t inner = 0;
-          if (!ReadTag(&inner)) {
-            return false;
-          }
-          if ((inner & 7) == kEndGroup) {
-            return inner >> 3 == tag >> 3;
-          }
-          if (!SkipValue(inner, groups + 1)) {
-            return false;
-          }
-        }
-        return false;
-      case 5:
-        return Skip(4);
-      default:
-        return false;
-    }
-  }
-
-  bool Skip(uint64_t count) {
-    if (count > left_) {
-      return false;
-    }
-    position_ += count;
-    left_ -= count;
-    while (count > 0) {
-      const size_t here = frame_.slices()[slice_].size() - offset_;
-      const size_t step = count < here ? static_cast<size_t>(count) : here;
-      offset_ += step;
-      count -= step;
-      NextSliceIfDone();
-    }
-    return true;
-  }
-
- private:
-  bool ReadByte(uint8_t* byte) {
-    if (left_ == 0) {
-      return false;
-    }
-    *byte = frame_.slices()[slice_].data()[offset_];
-    ++offset_;
-    ++position_;
-    --left_;
-    NextSliceIfDone();
-    return true;
-  }
-
-  void NextSliceIfDone() {
-    if (offset_ == frame_.slices()[slice_].size()) {
-      ++slice_;
-      offset_ = 0;
-    }
-  }
-
-  const Frame& frame_;
-  size_t slice_ = 0;
-  size_t offset_ = 0;
-  size_t position_ = 0;
-  size_t left_ = 0;
-};
-
-// A message split into the bytes of its field `kTensorField`-like field and the bytes of all
-// others.
-struct SplitMessage {
-  std::string others;
-  bool has_field = false;
-  Frame field;
-};
-
-// Splits off the length-delimited field `number`. Several occurrences: for bytes (`concatenate`
-// false) the last one counts, for messages they are merged, which is concatenation of their bytes.
-absl::StatusOr<SplitMessage> SplitOff(const Frame& frame, uint32_t number, bool concatenate,
-                                      absl::string_view what) {
-  const auto malformed = [what](size_t position) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(what, ": malformed protobuf at byte ", position, "; send a valid message"));
-  };
-  SplitMessage result;
-  Cursor cursor(frame);
-  size_t others_begin = 0;  // First byte not yet copied to `others`.
-  const auto flush_others = [&](size_t end) {
-    const size_t count = end - others_begin;
-    const size_t old = result.others.size();
-    result.others.resize(old + count);
-    frame.CopyTo(others_begin, count, result.others.data() + old);
-  };
-  while (cursor.left() > 0) {
-    const size_t field_begin = cursor.position();
-    uint32_t tag = 0;
-    if (!cursor.ReadTag(&tag)) {
-      return malformed(field_begin);
-    }
-    if (tag != ((number << 3) | kLengthDelimited)) {
-      if (!cursor.SkipValue(tag)) {
-        return malformed(field_begin);
-      }
-      continue;
-    }
-    uint64_t length = 0;
-    if (!cursor.ReadLength(&length)) {
-      return malformed(field_begin);
-    }
-    flush_others(field_begin);
-    if (!concatenate) {
-      result.field = Frame();
-    }
-    result.field.Append(frame.Sub(cursor.position(), length));
-    result.has_field = true;
-    others_begin = cursor.position() + length;
-    cursor.Skip(length);
-  }
-  flush_others(frame.size());
-  return result;
+  return valid;
 }
 
 // `size` bytes of scales came with `tensor`, whose shape is known not to overflow.
@@ -210,63 +55,7 @@ absl::Status CheckScales(const TensorFrame& tensor, uint64_t size, absl::string_
   return absl::OkStatus();
 }
 
-absl::StatusOr<TensorFrame> DecodeTensor(const Frame& frame, absl::string_view field) {
-  ASSIGN_OR_RETURN(SplitMessage split, SplitOff(frame, kTensorDataField, false, field));
-  v1::Tensor header;
-  if (!header.ParseFromString(split.others)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(field, ": malformed Tensor; send a valid message"));
-  }
-  TensorFrame tensor;
-  ASSIGN_OR_RETURN(tensor.dtype, FromWire(header.dtype(), absl::StrCat(field, ".dtype")));
-  if (header.shape_size() != 2) {
-    return absl::InvalidArgumentError(absl::StrCat(field, ".shape has ", header.shape_size(),
-                                                   " dimensions; send [tokens, d_model]"));
-  }
-  tensor.rows = header.shape(0);
-  tensor.cols = header.shape(1);
-  uint64_t elements = 0;
-  uint64_t bytes = 0;
-  if (__builtin_mul_overflow(tensor.rows, tensor.cols, &elements) ||
-      __builtin_mul_overflow(elements, uint64_t{BytesOf(tensor.dtype)}, &bytes)) {
-    return absl::InvalidArgumentError(absl::StrCat(field, ".shape [", tensor.rows, ", ",
-                                                   tensor.cols, "] overflows; send fewer tokens"));
-  }
-  if (bytes != split.field.size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(field, ".data has ", split.field.size(), " bytes; shape [", tensor.rows, ", ",
-                     tensor.cols, "] of ", std::string(NameOf(tensor.dtype)), " needs ", bytes));
-  }
-  tensor.data = std::move(split.field);
-  RETURN_IF_ERROR(CheckScales(tensor, header.scales().size(), field));
-  if (!header.scales().empty()) {
-    tensor.scales = Frame(std::move(*header.mutable_scales()));
-  }
-  return tensor;
-}
-
-template <typename Message>
-const std::string& TensorFieldName() {
-  static const std::string& name =
-      Message::descriptor()->FindFieldByNumber(static_cast<int>(kTensorField))->name();
-  return name;
-}
-
-void AppendVarint(uint64_t value, std::string* out) {
-  while (value >= 0x80) {
-    out->push_back(static_cast<char>(value | 0x80));
-    value >>= 7;
-  }
-  out->push_back(static_cast<char>(value));
-}
-
-void AppendTag(uint32_t field, std::string* out) {
-  AppendVarint((uint64_t{field} << 3) | kLengthDelimited, out);
-}
-
-}  // namespace
-
-absl::StatusOr<DType> FromWire(v1::DType dtype, absl::string_view field) {
+std::optional<DType> KnownDType(v1::DType dtype) {
   switch (dtype) {
     case v1::DTYPE_F32:
       return DType::kF32;
@@ -277,7 +66,90 @@ absl::StatusOr<DType> FromWire(v1::DType dtype, absl::string_view field) {
     case v1::DTYPE_INT8_BLOCK128:
       return DType::kI8Block128;
     default:
-      break;
+      return std::nullopt;
+  }
+}
+
+absl::Status DecodeTensor(const Frame& frame, absl::string_view field, TensorFrame* tensor) {
+  SplitField split[] = {{kTensorScalesField}, {kTensorDataField}};
+  thread_local v1::Tensor header;
+  header.Clear();
+  ASSIGN_OR_RETURN(const bool valid, SplitAndParse(frame, absl::MakeSpan(split), field, &header));
+  if (!valid) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(field, ": malformed Tensor; send a valid message"));
+  }
+  const std::optional<DType> dtype = KnownDType(header.dtype());
+  if (!dtype) {
+    return FromWire(header.dtype(), absl::StrCat(field, ".dtype")).status();
+  }
+  if (const int dimensions = header.shape_size(); dimensions != 2) {
+    v1::Tensor().Swap(&header);  // There may be many.
+    return absl::InvalidArgumentError(
+        absl::StrCat(field, ".shape has ", dimensions, " dimensions; send [tokens, d_model]"));
+  }
+  tensor->dtype = *dtype;
+  tensor->rows = header.shape(0);
+  tensor->cols = header.shape(1);
+  uint64_t elements = 0;
+  uint64_t bytes = 0;
+  if (__builtin_mul_overflow(tensor->rows, tensor->cols, &elements) ||
+      __builtin_mul_overflow(elements, uint64_t{BytesOf(tensor->dtype)}, &bytes)) {
+    return absl::InvalidArgumentError(absl::StrCat(field, ".shape [", tensor->rows, ", ",
+                                                   tensor->cols, "] overflows; send fewer tokens"));
+  }
+  Frame& data = split[1].value;
+  if (bytes != data.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(field, ".data has ", data.size(), " bytes; shape [", tensor->rows, ", ",
+                     tensor->cols, "] of ", std::string(NameOf(tensor->dtype)), " needs ", bytes));
+  }
+  tensor->data = std::move(data);
+  RETURN_IF_ERROR(CheckScales(*tensor, split[0].value.size(), field));
+  tensor->scales = std::move(split[0].value);
+  return absl::OkStatus();
+}
+
+template <typename Message>
+const std::string& TensorFieldName() {
+  static const std::string& name =
+      Message::descriptor()->FindFieldByNumber(static_cast<int>(kTensorField))->name();
+  return name;
+}
+
+size_t VarintSize(uint64_t value) {
+  size_t size = 1;
+  for (; value >= 0x80; value >>= 7) {
+    ++size;
+  }
+  return size;
+}
+
+// These write to `out` and return its new end.
+uint8_t* WriteVarint(uint64_t value, uint8_t* out) {
+  for (; value >= 0x80; value >>= 7) {
+    *out++ = static_cast<uint8_t>(value | 0x80);
+  }
+  *out++ = static_cast<uint8_t>(value);
+  return out;
+}
+
+uint64_t TagOf(uint32_t field) { return (uint64_t{field} << 3) | kLengthDelimited; }
+
+// Of a tag and a length.
+size_t PrefixSize(uint32_t field, uint64_t length) {
+  return VarintSize(TagOf(field)) + VarintSize(length);
+}
+
+uint8_t* WritePrefix(uint32_t field, uint64_t length, uint8_t* out) {
+  return WriteVarint(length, WriteVarint(TagOf(field), out));
+}
+
+}  // namespace
+
+absl::StatusOr<DType> FromWire(v1::DType dtype, absl::string_view field) {
+  if (const std::optional<DType> known = KnownDType(dtype)) {
+    return *known;
   }
   const std::string name =
       v1::DType_IsValid(dtype) ? v1::DType_Name(dtype) : absl::StrCat(static_cast<int>(dtype));
@@ -302,53 +174,79 @@ v1::DType ToWire(DType dtype) {
 }
 
 template <typename Message>
-absl::StatusOr<TensorMessage<Message>> DecodeTensorMessage(const Frame& frame) {
-  const std::string& field = TensorFieldName<Message>();
-  ASSIGN_OR_RETURN(SplitMessage split,
-                   SplitOff(frame, kTensorField, true, Message::descriptor()->name()));
-  TensorMessage<Message> result;
-  if (!result.message.ParseFromString(split.others)) {
+absl::Status DecodeTensorMessage(const Frame& frame, TensorMessage<Message>* result) {
+  SplitField split[] = {{kTensorField, /*is_message=*/true}};
+  result->has_tensor = false;
+  result->tensor = {};
+  result->tensor_status = absl::OkStatus();
+  ASSIGN_OR_RETURN(
+      const bool valid,
+      SplitAndParse(frame, absl::MakeSpan(split), Message::descriptor()->name(), &result->message));
+  if (!valid) {
     return absl::InvalidArgumentError(
         absl::StrCat(Message::descriptor()->name(), ": malformed protobuf; send a valid message"));
   }
-  if (split.has_field) {
-    absl::StatusOr<TensorFrame> tensor = DecodeTensor(split.field, field);
-    result.tensor_status = tensor.status();
-    if (tensor.ok()) {
-      result.tensor = *std::move(tensor);
-      result.has_tensor = true;
+  if (split[0].found) {
+    result->tensor_status =
+        DecodeTensor(split[0].value, TensorFieldName<Message>(), &result->tensor);
+    result->has_tensor = result->tensor_status.ok();
+    if (!result->has_tensor) {
+      result->tensor = {};
     }
   }
+  return absl::OkStatus();
+}
+
+template <typename Message>
+absl::StatusOr<TensorMessage<Message>> DecodeTensorMessage(const Frame& frame) {
+  TensorMessage<Message> result;
+  RETURN_IF_ERROR(DecodeTensorMessage(frame, &result));
   return result;
 }
 
 template <typename Message>
-Frame EncodeTensorMessage(const Message& message, const TensorFrame* tensor) {
-  std::string head = message.SerializeAsString();
-  if (tensor == nullptr) {
-    return Frame(std::move(head));
+Frame EncodeTensorMessage(const Message& message, const TensorFrame* tensor, BufferPool* pool) {
+  // One buffer for all that is not the tensor's data: fields, prefix and fields of the tensor, its
+  // scales, and the prefix of the data.
+  size_t size = message.ByteSizeLong();
+  thread_local v1::Tensor header;
+  size_t tensor_size = 0;
+  size_t prefixes = 0;
+  const uint64_t scales = tensor == nullptr ? 0 : tensor->scales.size();
+  if (tensor != nullptr) {
+    header.Clear();
+    header.set_dtype(ToWire(tensor->dtype));
+    header.add_shape(tensor->rows);
+    header.add_shape(tensor->cols);
+    tensor_size = header.ByteSizeLong() + PrefixSize(kTensorDataField, tensor->data.size());
+    tensor_size += scales == 0 ? 0 : PrefixSize(kTensorScalesField, scales) + scales;
+    prefixes = PrefixSize(kTensorField, tensor_size + tensor->data.size());
   }
-  v1::Tensor header;
-  header.set_dtype(ToWire(tensor->dtype));
-  header.add_shape(tensor->rows);
-  header.add_shape(tensor->cols);
-  if (!tensor->scales.empty()) {
-    header.set_scales(tensor->scales.Flatten());
+  const std::shared_ptr<AlignedBuffer> head = TakeBuffer(pool, size + prefixes + tensor_size);
+  uint8_t* out = message.SerializeWithCachedSizesToArray(head->data());
+  Frame frame;
+  if (tensor != nullptr) {
+    out = WritePrefix(kTensorField, tensor_size + tensor->data.size(), out);
+    out = header.SerializeWithCachedSizesToArray(out);
+    if (scales > 0) {
+      out = WritePrefix(kTensorScalesField, scales, out);
+      tensor->scales.CopyTo(0, scales, out);
+      out += scales;
+    }
+    out = WritePrefix(kTensorDataField, tensor->data.size(), out);
   }
-  std::string tensor_head = header.SerializeAsString();
-  AppendTag(kTensorDataField, &tensor_head);
-  AppendVarint(tensor->data.size(), &tensor_head);
-  AppendTag(kTensorField, &head);
-  AppendVarint(tensor_head.size() + tensor->data.size(), &head);
-  head += tensor_head;
-  Frame frame(std::move(head));
-  frame.Append(tensor->data);
+  EXPERTMESH_CHECK(out == head->data() + head->size());
+  frame.Append(Slice(head->data(), head->size(), head));
+  if (tensor != nullptr) {
+    frame.Append(tensor->data);
+  }
   return frame;
 }
 
 #define EXPERTMESH_INSTANTIATE(Message)                                                       \
   template absl::StatusOr<TensorMessage<Message>> DecodeTensorMessage<Message>(const Frame&); \
-  template Frame EncodeTensorMessage<Message>(const Message&, const TensorFrame*)
+  template absl::Status DecodeTensorMessage<Message>(const Frame&, TensorMessage<Message>*);  \
+  template Frame EncodeTensorMessage<Message>(const Message&, const TensorFrame*, BufferPool*)
 
 EXPERTMESH_INSTANTIATE(v1::ForwardRequest);
 EXPERTMESH_INSTANTIATE(v1::ForwardResponse);

@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "common/tensor/buffer_pool.h"
 #include "common/tensor/dtype.h"
 #include "common/wire/frame.h"
 #include "expertmesh/v1/expert.pb.h"
@@ -50,9 +51,17 @@ struct TensorMessage {
 template <typename Message>
 absl::StatusOr<TensorMessage<Message>> DecodeTensorMessage(const Frame& frame);
 
-// `tensor` may be null. `message` must not have its tensor field set.
+// The same into `result`, of which everything else is overwritten: `message` is merged into
+// result->message. Who empties that first keeps its memory; then nothing is allocated but for
+// fields that are longer than any before.
 template <typename Message>
-Frame EncodeTensorMessage(const Message& message, const TensorFrame* tensor);
+absl::Status DecodeTensorMessage(const Frame& frame, TensorMessage<Message>* result);
+
+// `tensor` may be null. `message` must not have its tensor field set. `pool`, if not null, lends
+// the memory of what is not the tensor's data.
+template <typename Message>
+Frame EncodeTensorMessage(const Message& message, const TensorFrame* tensor,
+                          BufferPool* pool = nullptr);
 
 // Between the wire's enum and ours. DTYPE_UNSPECIFIED and unknown types give INVALID_ARGUMENT
 // naming `field`. kI8Block128 is among the results: who needs an activation type asks

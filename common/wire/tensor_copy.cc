@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <vector>
 
 #include "common/base/message_bytes.h"
 #include "common/tensor/int8_blocks.h"
@@ -55,6 +54,36 @@ class PieceConverter {
   size_t partial_size_ = 0;
 };
 
+// Reads values that lie one after the other in a frame, across its slices.
+class ScaleReader {
+ public:
+  explicit ScaleReader(const Frame& scales) : slices_(scales.slices()) {}
+
+  // Of the next block; not beyond the last.
+  float Next() {
+    float scale = 0.0f;
+    auto* out = reinterpret_cast<uint8_t*>(&scale);
+    for (size_t left = sizeof(scale); left > 0;) {
+      const Slice& slice = slices_[slice_];
+      const size_t count = std::min(left, slice.size() - offset_);
+      std::memcpy(out, slice.data() + offset_, count);
+      out += count;
+      left -= count;
+      offset_ += count;
+      if (offset_ == slice.size()) {
+        ++slice_;
+        offset_ = 0;
+      }
+    }
+    return scale;
+  }
+
+ private:
+  const absl::Span<const Slice> slices_;
+  size_t slice_ = 0;
+  size_t offset_ = 0;
+};
+
 // The same for blocks of integers, one scale to each; a block may lie across two pieces.
 class BlockConverter {
  public:
@@ -63,21 +92,21 @@ class BlockConverter {
         to_(to),
         to_bytes_(BytesOf(to)),
         target_(static_cast<uint8_t*>(target)),
-        scales_(tensor.scales.size() / sizeof(float)) {
-    tensor.scales.CopyTo(0, tensor.scales.size(), scales_.data());
-  }
+        scales_(tensor.scales) {}
 
   void Add(const uint8_t* data, size_t size) {
     while (size > 0) {
-      const size_t left_of_block = std::min(kInt8Block - column_ % kInt8Block, cols_ - column_);
-      const size_t count = std::min(size, left_of_block);
-      DequantiseBlock(data, scales_[block_], count, to_, target_);
+      if (left_of_block_ == 0) {
+        scale_ = scales_.Next();
+        left_of_block_ = std::min(kInt8Block, cols_ - column_);
+        column_ = column_ + left_of_block_ == cols_ ? 0 : column_ + left_of_block_;
+      }
+      const size_t count = std::min(size, left_of_block_);
+      DequantiseBlock(data, scale_, count, to_, target_);
       data += count;
       size -= count;
       target_ += count * to_bytes_;
-      column_ += count;
-      block_ += count == left_of_block ? 1 : 0;
-      column_ = column_ == cols_ ? 0 : column_;
+      left_of_block_ -= count;
     }
   }
 
@@ -86,10 +115,10 @@ class BlockConverter {
   const DType to_;
   const size_t to_bytes_;
   uint8_t* target_;
-  std::vector<float> scales_;
-  // Of the next element.
-  size_t block_ = 0;
-  size_t column_ = 0;
+  ScaleReader scales_;
+  float scale_ = 0.0f;
+  size_t left_of_block_ = 0;
+  size_t column_ = 0;  // Where the next block begins.
 };
 
 template <typename Converter>
@@ -126,32 +155,30 @@ uint64_t CopyRows(const TensorFrame& tensor, DType dtype, void* target) {
   return nonfinite;
 }
 
-Frame SelectRows(const std::shared_ptr<const AlignedBuffer>& matrix, size_t row_bytes,
-                 absl::Span<const uint32_t> rows) {
-  Frame frame;
+void SelectRows(const std::shared_ptr<const AlignedBuffer>& matrix, size_t row_bytes,
+                absl::Span<const uint32_t> rows, BufferPool* pool, Frame* frame) {
   size_t runs = rows.empty() ? 0 : 1;
   for (size_t i = 1; i < rows.size(); ++i) {
     runs += rows[i] != rows[i - 1] + 1 ? 1 : 0;
   }
   if (runs > 1 && rows.size() * row_bytes < runs * kShareFrom) {
-    const auto copied = std::make_shared<AlignedBuffer>(rows.size() * row_bytes);
+    const std::shared_ptr<AlignedBuffer> copied = TakeBuffer(pool, rows.size() * row_bytes);
     for (size_t i = 0; i < rows.size(); ++i) {
       std::memcpy(copied->data() + i * row_bytes, matrix->data() + rows[i] * row_bytes, row_bytes);
     }
     CountCopiedTensorBytes(copied->size());
-    frame.Append(Slice(copied->data(), copied->size(), copied));
-    return frame;
+    frame->Append(Slice(copied->data(), copied->size(), copied));
+    return;
   }
   for (size_t begin = 0; begin < rows.size();) {
     size_t end = begin + 1;
     while (end < rows.size() && rows[end] == rows[end - 1] + 1) {
       ++end;
     }
-    frame.Append(
+    frame->Append(
         Slice(matrix->data() + rows[begin] * row_bytes, (end - begin) * row_bytes, matrix));
     begin = end;
   }
-  return frame;
 }
 
 }  // namespace expertmesh

@@ -8,6 +8,7 @@
 
 #include "absl/types/span.h"
 #include "common/tensor/aligned_buffer.h"
+#include "common/tensor/buffer_pool.h"
 #include "common/tensor/dtype.h"
 #include "common/wire/message_codec.h"
 
@@ -21,10 +22,11 @@ void DecodeRows(const TensorFrame& tensor, DType dtype, void* target);
 // the range of F16 counts, and so does a scale that is NaN).
 uint64_t CopyRows(const TensorFrame& tensor, DType dtype, void* target);
 
-// `rows` of `matrix`, each of `row_bytes`, one after the other. Runs of consecutive rows that are
-// kShareFrom bytes long on average are shared where they lie; shorter ones are copied together.
-Frame SelectRows(const std::shared_ptr<const AlignedBuffer>& matrix, size_t row_bytes,
-                 absl::Span<const uint32_t> rows);
+// Appends `rows` of `matrix`, each of `row_bytes`, one after the other. Runs of consecutive rows
+// that are kShareFrom bytes long on average are shared where they lie; shorter ones are copied
+// together, to memory from `pool` if that is not null.
+void SelectRows(const std::shared_ptr<const AlignedBuffer>& matrix, size_t row_bytes,
+                absl::Span<const uint32_t> rows, BufferPool* pool, Frame* frame);
 
 // Sending this much from where it lies costs about as much as copying it.
 inline constexpr size_t kShareFrom = 2048;

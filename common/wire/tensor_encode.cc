@@ -2,7 +2,6 @@
 
 #include <cmath>
 #include <memory>
-#include <vector>
 
 #include "common/tensor/aligned_buffer.h"
 #include "common/tensor/int8_blocks.h"
@@ -17,10 +16,10 @@ Slice Share(const std::shared_ptr<AlignedBuffer>& buffer) {
 
 // `row_of(i)`: where row i of the result is.
 template <typename RowOf>
-TensorFrame Encode(DType from, size_t rows, size_t cols, DType to, RowOf row_of) {
+TensorFrame Encode(DType from, size_t rows, size_t cols, DType to, BufferPool* pool, RowOf row_of) {
   TensorFrame tensor{to, rows, cols, {}};
   const size_t row_bytes = cols * BytesOf(to);
-  const auto data = std::make_shared<AlignedBuffer>(rows * row_bytes);
+  const std::shared_ptr<AlignedBuffer> data = TakeBuffer(pool, rows * row_bytes);
   if (to != DType::kI8Block128) {
     for (size_t row = 0; row < rows; ++row) {
       ConvertElements(from, row_of(row), to, data->data() + row * row_bytes, cols);
@@ -29,7 +28,7 @@ TensorFrame Encode(DType from, size_t rows, size_t cols, DType to, RowOf row_of)
     return tensor;
   }
   const size_t blocks = Int8Blocks(cols);
-  const auto scales = std::make_shared<AlignedBuffer>(rows * blocks * sizeof(float));
+  const std::shared_ptr<AlignedBuffer> scales = TakeBuffer(pool, rows * blocks * sizeof(float));
   for (size_t row = 0; row < rows; ++row) {
     QuantiseRow(from, row_of(row), cols, data->as<int8_t>() + row * row_bytes,
                 scales->as<float>() + row * blocks);
@@ -47,17 +46,18 @@ uint64_t WireRowBytes(DType dtype, uint64_t cols) {
 }
 
 TensorFrame EncodeRows(DType from, const void* matrix, absl::Span<const uint32_t> rows, size_t cols,
-                       DType to) {
+                       DType to, BufferPool* pool) {
   const auto* const bytes = static_cast<const uint8_t*>(matrix);
   const size_t row_bytes = cols * BytesOf(from);
-  return Encode(from, rows.size(), cols, to,
+  return Encode(from, rows.size(), cols, to, pool,
                 [&](size_t row) { return bytes + rows[row] * row_bytes; });
 }
 
-TensorFrame EncodeRows(DType from, const void* matrix, size_t rows, size_t cols, DType to) {
+TensorFrame EncodeRows(DType from, const void* matrix, size_t rows, size_t cols, DType to,
+                       BufferPool* pool) {
   const auto* const bytes = static_cast<const uint8_t*>(matrix);
   const size_t row_bytes = cols * BytesOf(from);
-  return Encode(from, rows, cols, to, [&](size_t row) { return bytes + row * row_bytes; });
+  return Encode(from, rows, cols, to, pool, [&](size_t row) { return bytes + row * row_bytes; });
 }
 
 TensorFrame RowsOf(const TensorFrame& tensor, uint64_t first, uint64_t count) {
@@ -71,11 +71,12 @@ TensorFrame RowsOf(const TensorFrame& tensor, uint64_t first, uint64_t count) {
 
 bool IsLossy(DType from, DType to) { return from != to && to != DType::kF32; }
 
-double EncodingError(DType from, const void* row, size_t cols, DType to) {
-  std::vector<float> before(cols);
-  std::vector<float> after(cols);
-  ConvertElements(from, row, DType::kF32, before.data(), cols);
-  DecodeRows(EncodeRows(from, row, 1, cols, to), DType::kF32, after.data());
+double EncodingError(DType from, const void* row, size_t cols, DType to, BufferPool* pool) {
+  const std::shared_ptr<AlignedBuffer> floats = TakeBuffer(pool, 2 * cols * sizeof(float));
+  float* const before = floats->as<float>();
+  float* const after = before + cols;
+  ConvertElements(from, row, DType::kF32, before, cols);
+  DecodeRows(EncodeRows(from, row, 1, cols, to, pool), DType::kF32, after);
   double difference = 0.0;
   double norm = 0.0;
   for (size_t i = 0; i < cols; ++i) {

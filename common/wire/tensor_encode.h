@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "absl/types/span.h"
+#include "common/tensor/buffer_pool.h"
 #include "common/tensor/dtype.h"
 #include "common/wire/message_codec.h"
 
@@ -16,12 +17,14 @@ namespace expertmesh {
 uint64_t WireRowBytes(DType dtype, uint64_t cols);
 
 // Rows `rows`, in this order, of `matrix` [.., cols] of `from`, an activation type: gathered and
-// converted to `to` (any type of the wire) in one step, into memory of the result's own.
+// converted to `to` (any type of the wire) in one step, into memory of the result's own, or of
+// `pool` if that is not null.
 TensorFrame EncodeRows(DType from, const void* matrix, absl::Span<const uint32_t> rows, size_t cols,
-                       DType to);
+                       DType to, BufferPool* pool = nullptr);
 
 // All of `matrix` [rows, cols].
-TensorFrame EncodeRows(DType from, const void* matrix, size_t rows, size_t cols, DType to);
+TensorFrame EncodeRows(DType from, const void* matrix, size_t rows, size_t cols, DType to,
+                       BufferPool* pool = nullptr);
 
 // Rows [first, first + count), sharing the bytes.
 TensorFrame RowsOf(const TensorFrame& tensor, uint64_t first, uint64_t count);
@@ -30,8 +33,10 @@ TensorFrame RowsOf(const TensorFrame& tensor, uint64_t first, uint64_t count);
 bool IsLossy(DType from, DType to);
 
 // What a row [cols] of `from` loses on its way as `to`: |decoded - x| / |x|, Euclidean norms. 0 for
-// a row of zeros; not finite when something in the row is not, or is no longer.
-double EncodingError(DType from, const void* row, size_t cols, DType to);
+// a row of zeros; not finite when something in the row is not, or is no longer. `pool`, if not
+// null, lends memory to work in.
+double EncodingError(DType from, const void* row, size_t cols, DType to,
+                     BufferPool* pool = nullptr);
 
 }  // namespace expertmesh
 

@@ -152,7 +152,7 @@ absl::Status Gate::Multiply(const GateMatmul& product, absl::Span<const float> b
   if (dtype == DType::kF32 && reinterpret_cast<uintptr_t>(source) % alignof(float) == 0 &&
       jittered.empty()) {
     RETURN_IF_ERROR(product.Run(reinterpret_cast<const float*>(source), tokens, outputs.data(),
-                                &scratch->workspace));
+                                &scratch->product));
   } else {
     scratch->widened.Resize(std::min(tokens, kRowsPerBlock) * d_model_ * sizeof(float));
     for (size_t row = 0; row < tokens; row += kRowsPerBlock) {
@@ -161,7 +161,7 @@ absl::Status Gate::Multiply(const GateMatmul& product, absl::Span<const float> b
                       scratch->widened.data(), rows * d_model_);
       Jitter(rules_, jittered, row, rows, d_model_, scratch->widened.as<float>());
       RETURN_IF_ERROR(product.Run(scratch->widened.as<float>(), rows,
-                                  outputs.data() + row * experts, &scratch->workspace));
+                                  outputs.data() + row * experts, &scratch->product));
     }
   }
   for (size_t row = 0; row < tokens && !bias.empty(); ++row) {

@@ -23,7 +23,7 @@ namespace expertmesh {
 // batch seen; after that a call allocates no memory of its own.
 struct GateScratch {
   AlignedBuffer widened;
-  AlignedBuffer workspace;
+  GateMatmulScratch product;
   std::vector<float> logits;
   std::vector<float> noise_width;
   RoutingScratch routing;

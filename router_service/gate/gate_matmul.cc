@@ -5,12 +5,16 @@
 #include <new>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "absl/base/call_once.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "common/base/check.h"
 #include "common/base/status_macros.h"
+#include "common/tensor/aligned_buffer.h"
 
 // oneDNN's own thread pool in Debian; its header is part of the compiler, not of oneDNN.
 extern "C" {
@@ -51,6 +55,18 @@ const dnnl::engine& Cpu() {
   return engine;
 }
 
+absl::Status FromStatus(dnnl_status_t status, const char* what, absl::string_view why) {
+  const std::string message = absl::StrCat("gate product: oneDNN cannot ", what, ": ", why);
+  switch (status) {
+    case dnnl_out_of_memory:
+      return absl::ResourceExhaustedError(message);
+    case dnnl_unimplemented:
+      return absl::UnimplementedError(message);
+    default:
+      return absl::InternalError(message);
+  }
+}
+
 // Runs `body`, turning oneDNN's exceptions into a status.
 template <typename Body>
 absl::Status Guarded(const char* what, const Body& body) {
@@ -59,16 +75,7 @@ absl::Status Guarded(const char* what, const Body& body) {
     body();
     return absl::OkStatus();
   } catch (const dnnl::error& error) {
-    const std::string message =
-        absl::StrCat("gate product: oneDNN cannot ", what, ": ", error.message);
-    switch (error.status) {
-      case dnnl_out_of_memory:
-        return absl::ResourceExhaustedError(message);
-      case dnnl_unimplemented:
-        return absl::UnimplementedError(message);
-      default:
-        return absl::InternalError(message);
-    }
+    return FromStatus(error.status, what, error.message);
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError(absl::StrCat("gate product: no memory to ", what));
   }
@@ -77,6 +84,27 @@ absl::Status Guarded(const char* what, const Body& body) {
 memory::dim Dim(size_t size) { return static_cast<memory::dim>(size); }
 
 }  // namespace
+
+// Handles of oneDNN whose data is set for each product; making them, and its C++ execute,
+// allocates.
+struct GateMatmulScratch::Kept {
+  struct Arguments {
+    memory x;
+    memory y;
+    memory workspace;
+  };
+  // Of x and y.
+  using Shape = std::tuple<size_t, size_t, size_t>;
+
+  dnnl::stream stream{Cpu()};
+  AlignedBuffer workspace;
+  absl::flat_hash_map<Shape, Arguments> arguments;
+};
+
+GateMatmulScratch::GateMatmulScratch() = default;
+GateMatmulScratch::~GateMatmulScratch() = default;
+GateMatmulScratch::GateMatmulScratch(GateMatmulScratch&&) noexcept = default;
+GateMatmulScratch& GateMatmulScratch::operator=(GateMatmulScratch&&) noexcept = default;
 
 struct GateMatmul::Kernels {
   // Made when a batch first needs it, then constant.
@@ -149,10 +177,10 @@ absl::StatusOr<std::unique_ptr<const GateMatmul>> GateMatmul::Create(const float
 size_t GateMatmul::bytes() const { return kernels_->packed.get_desc().get_size(); }
 
 absl::Status GateMatmul::Run(const float* x, size_t rows, float* y,
-                             AlignedBuffer* workspace) const {
+                             GateMatmulScratch* scratch) const {
   while (rows > 0) {
     const size_t block = rows < kRowStep ? rows : std::min(rows / kRowStep * kRowStep, kMaxBlock);
-    RETURN_IF_ERROR(RunBlock(x, block, y, workspace));
+    RETURN_IF_ERROR(RunBlock(x, block, y, scratch));
     x += block * kernels_->inputs;
     y += block * kernels_->outputs;
     rows -= block;
@@ -161,21 +189,37 @@ absl::Status GateMatmul::Run(const float* x, size_t rows, float* y,
 }
 
 absl::Status GateMatmul::RunBlock(const float* x, size_t rows, float* y,
-                                  AlignedBuffer* workspace) const {
+                                  GateMatmulScratch* scratch) const {
   const Kernels::Kernel& kernel = kernels_->Get(rows);
   RETURN_IF_ERROR(kernel.status);
-  workspace->Resize(std::max<size_t>(kernel.workspace.get_size(), 1));
-  return Guarded("multiply", [&] {
-    dnnl::stream stream(Cpu());
-    const memory source(kernel.x, Cpu(), const_cast<float*>(x));  // NOLINT: read only.
-    const memory target(kernel.y, Cpu(), y);
-    const memory scratchpad(kernel.workspace, Cpu(), workspace->data());
-    kernel.matmul.execute(stream, {{DNNL_ARG_SRC, source},
-                                   {DNNL_ARG_WEIGHTS, kernels_->packed},
-                                   {DNNL_ARG_DST, target},
-                                   {DNNL_ARG_SCRATCHPAD, scratchpad}});
-    stream.wait();
-  });
+  dnnl_status_t status = dnnl_success;
+  RETURN_IF_ERROR(Guarded("multiply", [&] {
+    if (scratch->kept_ == nullptr) {
+      scratch->kept_ = std::make_unique<GateMatmulScratch::Kept>();
+    }
+    GateMatmulScratch::Kept& kept = *scratch->kept_;
+    const GateMatmulScratch::Kept::Shape shape(rows, kernels_->inputs, kernels_->outputs);
+    auto it = kept.arguments.find(shape);
+    if (it == kept.arguments.end()) {
+      GateMatmulScratch::Kept::Arguments made = {memory(kernel.x, Cpu(), nullptr),
+                                                 memory(kernel.y, Cpu(), nullptr),
+                                                 memory(kernel.workspace, Cpu(), nullptr)};
+      it = kept.arguments.emplace(shape, std::move(made)).first;
+    }
+    GateMatmulScratch::Kept::Arguments& arguments = it->second;
+    kept.workspace.Resize(std::max<size_t>(kernel.workspace.get_size(), 1));
+    arguments.x.set_data_handle(const_cast<float*>(x));  // NOLINT: read only.
+    arguments.y.set_data_handle(y);
+    arguments.workspace.set_data_handle(kept.workspace.data());
+    const dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, arguments.x.get()},
+                                    {DNNL_ARG_WEIGHTS, kernels_->packed.get()},
+                                    {DNNL_ARG_DST, arguments.y.get()},
+                                    {DNNL_ARG_SCRATCHPAD, arguments.workspace.get()}};
+    // On a CPU done when it returns.
+    status = dnnl_primitive_execute(kernel.matmul.get(), kept.stream.get(), 4, args);
+  }));
+  return status == dnnl_success ? absl::OkStatus()
+                                : FromStatus(status, "multiply", absl::StrCat("status ", status));
 }
 
 }  // namespace expertmesh

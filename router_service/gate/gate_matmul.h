@@ -7,12 +7,26 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "common/tensor/aligned_buffer.h"
 
 namespace expertmesh {
 
+// Working memory of one thread for any number of products: what oneDNN wants made for each shape,
+// kept, so that a product of a shape seen before allocates nothing here.
+class GateMatmulScratch {
+ public:
+  GateMatmulScratch();
+  ~GateMatmulScratch();
+  GateMatmulScratch(GateMatmulScratch&&) noexcept;
+  GateMatmulScratch& operator=(GateMatmulScratch&&) noexcept;
+
+ private:
+  friend class GateMatmul;
+  struct Kept;
+  std::unique_ptr<Kept> kept_;  // Made by the first product.
+};
+
 // y = x W^T in float32, with W [outputs, inputs] and x [rows, inputs]. Runs on the calling thread
-// alone. Immutable and thread-safe with a workspace per thread. A row's bits do not depend on
+// alone. Immutable and thread-safe with a scratch per thread. A row's bits do not depend on
 // `rows` or on the other rows. That is why there is no bfloat16 product: with oneDNN 2.6 the one
 // for AMX is up to three times as fast, but cuts the sum differently for different row counts, and
 // the one without AMX is slower than float32 from a few dozen rows on.
@@ -31,7 +45,7 @@ class GateMatmul {
   GateMatmul& operator=(const GateMatmul&) = delete;
 
   // x: [rows, inputs], y: [rows, outputs]. Errors as Create.
-  absl::Status Run(const float* x, size_t rows, float* y, AlignedBuffer* workspace) const;
+  absl::Status Run(const float* x, size_t rows, float* y, GateMatmulScratch* scratch) const;
 
   // Memory of the packed weights.
   size_t bytes() const;
@@ -41,7 +55,7 @@ class GateMatmul {
 
   explicit GateMatmul(std::unique_ptr<const Kernels> kernels);
 
-  absl::Status RunBlock(const float* x, size_t rows, float* y, AlignedBuffer* workspace) const;
+  absl::Status RunBlock(const float* x, size_t rows, float* y, GateMatmulScratch* scratch) const;
 
   const std::unique_ptr<const Kernels> kernels_;
 };

@@ -30,9 +30,18 @@ Flat Flatten(const NodePlan& plan) {
   return flat;
 }
 
+std::vector<NodePlan> Cut(const NodePlan& plan, uint32_t limit) {
+  NodePlanPool pool;
+  std::vector<NodePlan> used = {plan};  // What the pool gives has had other contents.
+  pool.Recycle(&used);
+  std::vector<NodePlan> pieces;
+  CutToAssignments(plan, limit, &pool, &pieces);
+  return pieces;
+}
+
 TEST(CutPlanTest, ARowWhoseAssignmentsAreCutIsInBothPieces) {
   const NodePlan plan = {3, {2, 5, 9}, {0, 1, 5, 6}, {7, 0, 1, 2, 3, 4}, {1, 2, 3, 4, 5, 6}};
-  const std::vector<NodePlan> pieces = CutToAssignments(plan, 3);
+  const std::vector<NodePlan> pieces = Cut(plan, 3);
   ASSERT_EQ(pieces.size(), 2u);
   EXPECT_THAT(pieces[0].rows, ElementsAre(2, 5));
   EXPECT_THAT(pieces[0].row_begin, ElementsAre(0, 1, 3));
@@ -59,7 +68,7 @@ TEST(CutPlanTest, PiecesHaveEveryAssignmentOnceInOrderAndNoneTooMany) {
     }
     const uint32_t limit = random() % 9;  // 0: none.
     Flat joined;
-    for (const NodePlan& piece : CutToAssignments(plan, limit)) {
+    for (const NodePlan& piece : Cut(plan, limit)) {
       EXPECT_EQ(piece.node, 4u);
       EXPECT_TRUE(limit == 0 || piece.expert_ids.size() <= limit);
       const Flat flat = Flatten(piece);

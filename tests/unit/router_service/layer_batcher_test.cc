@@ -21,7 +21,7 @@ class LayerBatcherTest : public testing::Test {
                                                 absl::MutexLock lock(&mutex_);
                                                 std::vector<uint64_t> ids;
                                                 for (const ForwardJobPtr& job : jobs) {
-                                                  ids.push_back(job->request.request_id());
+                                                  ids.push_back(job->request().request_id());
                                                 }
                                                 batches_.push_back(ids);
                                               });
@@ -29,17 +29,19 @@ class LayerBatcherTest : public testing::Test {
 
   ForwardJobPtr Job(uint64_t id, uint64_t rows, absl::Time deadline = absl::InfiniteFuture(),
                     bool extension = false) {
-    v1::ForwardRequest request;
+    auto job = std::make_shared<ForwardJob>();
+    v1::ForwardRequest& request = job->received()->message;
     request.set_request_id(id);
     if (extension) {
       (*request.mutable_extensions())["acme.x"].set_raw("1");
     }
-    return std::make_shared<ForwardJob>(
-        std::move(request), TensorFrame{DType::kF32, rows, 1, {}}, DType::kF32, clock_.Now(),
-        deadline, &timers_, [this](v1::ForwardResponse response, std::optional<TensorFrame>) {
-          absl::MutexLock lock(&mutex_);
-          answers_.emplace_back(response.request_id(), response.status().code());
-        });
+    job->received()->tensor = TensorFrame{DType::kF32, rows, 1, {}};
+    job->Accept(DType::kF32, clock_.Now(), deadline, &timers_, nullptr,
+                [this](const v1::ForwardResponse& response, const std::optional<TensorFrame>&) {
+                  absl::MutexLock lock(&mutex_);
+                  answers_.emplace_back(response.request_id(), response.status().code());
+                });
+    return job;
   }
 
   std::vector<std::vector<uint64_t>> batches() {

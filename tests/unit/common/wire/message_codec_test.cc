@@ -360,7 +360,8 @@ TEST(TensorCopyTest, SelectedRowsAreSharedInRunsWorthIt) {
       matrix->data()[i] = static_cast<uint8_t>(i % 251);
     }
     const uint64_t before = copied_tensor_bytes.load();
-    const Frame frame = SelectRows(matrix, c.row_bytes, c.rows);
+    Frame frame;
+    SelectRows(matrix, c.row_bytes, c.rows, nullptr, &frame);
     std::string expected;
     for (const uint32_t row : c.rows) {
       expected.append(reinterpret_cast<const char*>(matrix->data()) + row * c.row_bytes,
