@@ -5,76 +5,49 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
-#include <memory>
 #include <string>
 #include <utility>
 
-#include "absl/container/inlined_vector.h"
-#include "common/base/check.h"
+#include "absl/types/span.h"
+#include "common/wire/slice_list.h"
 
 namespace expertmesh {
-
-// Bytes kept alive by an owner. Copying a slice shares them. Immutable, hence thread-safe.
-class Slice {
- public:
-  Slice() = default;
-  // Bytes that `owner` keeps alive. They must not change while any slice of them exists.
-  Slice(const void* data, size_t size, std::shared_ptr<const void> owner)
-      : data_(static_cast<const uint8_t*>(data)), size_(size), owner_(std::move(owner)) {}
-
-  static Slice FromString(std::string bytes) {
-    auto owner = std::make_shared<const std::string>(std::move(bytes));
-    const void* data = owner->data();
-    const size_t size = owner->size();
-    return Slice(data, size, std::move(owner));
-  }
-
-  const uint8_t* data() const { return data_; }
-  size_t size() const { return size_; }
-  const std::shared_ptr<const void>& owner() const { return owner_; }
-
-  // `count` bytes from `offset`, sharing the owner.
-  Slice Sub(size_t offset, size_t count) const {
-    EXPERTMESH_CHECK(offset <= size_ && count <= size_ - offset);
-    return Slice(data_ + offset, count, owner_);
-  }
-
- private:
-  const uint8_t* data_ = nullptr;
-  size_t size_ = 0;
-  std::shared_ptr<const void> owner_;
-};
 
 // Slices in order. Boundaries and alignment mean nothing.
 class Frame {
  public:
   Frame() = default;
+  Frame(const Frame&) = default;
+  Frame& operator=(const Frame&) = default;
+  // Leave an empty frame behind.
+  Frame(Frame&& other) noexcept
+      : slices_(std::move(other.slices_)), size_(std::exchange(other.size_, 0)) {}
+  Frame& operator=(Frame&& other) noexcept {
+    slices_ = std::move(other.slices_);
+    size_ = std::exchange(other.size_, 0);
+    return *this;
+  }
   explicit Frame(std::string bytes) { Append(Slice::FromString(std::move(bytes))); }
 
   // Empty slices are left out.
   void Append(Slice slice) {
     if (slice.size() > 0) {
       size_ += slice.size();
-      slices_.push_back(std::move(slice));
+      slices_.Add(std::move(slice));
     }
   }
   void Append(const Frame& frame) {
-    slices_.reserve(slices_.size() + frame.slices().size());
     for (const Slice& slice : frame.slices()) {
       Append(slice);
     }
   }
 
-  // Drops all slices, and keeps the memory of their list.
-  void Clear() {
-    slices_.clear();
-    size_ = 0;
-  }
+  // Room in the list for `slices` in all, from `pool` if that is not null.
+  void Reserve(size_t slices, BufferPool* pool) { slices_.Reserve(slices, pool); }
 
   size_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
-  const absl::InlinedVector<Slice, 4>& slices() const { return slices_; }
+  absl::Span<const Slice> slices() const { return slices_.span(); }
 
   // `count` bytes from `offset`, sharing owners.
   Frame Sub(size_t offset, size_t count) const;
@@ -88,7 +61,7 @@ class Frame {
   std::string Flatten() const;
 
  private:
-  absl::InlinedVector<Slice, 4> slices_;
+  SliceList slices_;
   size_t size_ = 0;
 };
 

@@ -226,6 +226,7 @@ Frame EncodeTensorMessage(const Message& message, const TensorFrame* tensor, Buf
   uint8_t* out = message.SerializeWithCachedSizesToArray(head->data());
   Frame frame;
   if (tensor != nullptr) {
+    frame.Reserve(1 + tensor->data.slices().size(), pool);
     out = WritePrefix(kTensorField, tensor_size + tensor->data.size(), out);
     out = header.SerializeWithCachedSizesToArray(out);
     if (scales > 0) {

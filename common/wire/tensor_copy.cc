@@ -170,6 +170,7 @@ void SelectRows(const std::shared_ptr<const AlignedBuffer>& matrix, size_t row_b
     frame->Append(Slice(copied->data(), copied->size(), copied));
     return;
   }
+  frame->Reserve(frame->slices().size() + runs, pool);
   for (size_t begin = 0; begin < rows.size();) {
     size_t end = begin + 1;
     while (end < rows.size() && rows[end] == rows[end - 1] + 1) {

@@ -1,26 +1,26 @@
-// Heap allocations of one batch on the router's way, once everything is warm, by stage. This
-// program alone has its own operator new.
+// Heap allocations of one batch on the router's way, once everything is warm, by stage: none. This
+// program alone has its own malloc.
 
+#include <errno.h>
 #include <execinfo.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
-#include <cstdlib>
 #include <map>
-#include <new>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/debugging/symbolize.h"
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "tests/unit/router_service/router_fixture.h"
 
 namespace {
 
-constexpr size_t kMostRecorded = 1 << 14;
+constexpr size_t kMostRecorded = 1 << 16;
 constexpr int kMostFrames = 40;
 
 struct Record {
@@ -45,63 +45,81 @@ void Note() {
   inside = false;
 }
 
-void* Allocate(size_t size, size_t alignment) {
-  Note();
-  void* const memory =
-      alignment <= alignof(std::max_align_t)
-          ? std::malloc(size == 0 ? 1 : size)
-          : std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
-  if (memory == nullptr) {
-    std::abort();
-  }
-  return memory;
-}
-
 }  // namespace
 
-// Inlined, GCC would take free() for the wrong partner of new.
-[[gnu::noinline]] void* operator new(size_t size) { return Allocate(size, 1); }
-[[gnu::noinline]] void* operator new[](size_t size) { return Allocate(size, 1); }
-[[gnu::noinline]] void* operator new(size_t size, std::align_val_t alignment) {
-  return Allocate(size, static_cast<size_t>(alignment));
+// What the C library calls itself; every allocator above it, operator new included, comes here.
+extern "C" {
+void* __libc_malloc(size_t size);
+void* __libc_calloc(size_t count, size_t size);
+void* __libc_realloc(void* memory, size_t size);
+void* __libc_memalign(size_t alignment, size_t size);
+
+void* malloc(size_t size) {
+  Note();
+  return __libc_malloc(size);
 }
-[[gnu::noinline]] void* operator new[](size_t size, std::align_val_t alignment) {
-  return Allocate(size, static_cast<size_t>(alignment));
+void* calloc(size_t count, size_t size) {
+  Note();
+  return __libc_calloc(count, size);
 }
-[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete[](void* memory) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete[](void* memory, size_t) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::align_val_t) noexcept {
-  std::free(memory);
+void* realloc(void* memory, size_t size) {
+  Note();
+  return __libc_realloc(memory, size);
 }
-[[gnu::noinline]] void operator delete[](void* memory, std::align_val_t) noexcept {
-  std::free(memory);
+void* aligned_alloc(size_t alignment, size_t size) {
+  Note();
+  return __libc_memalign(alignment, size);
 }
-[[gnu::noinline]] void operator delete(void* memory, size_t, std::align_val_t) noexcept {
-  std::free(memory);
+void* memalign(size_t alignment, size_t size) {
+  Note();
+  return __libc_memalign(alignment, size);
 }
-[[gnu::noinline]] void operator delete[](void* memory, size_t, std::align_val_t) noexcept {
-  std::free(memory);
+int posix_memalign(void** memory, size_t alignment, size_t size) {
+  Note();
+  *memory = __libc_memalign(alignment, size);
+  return *memory == nullptr ? ENOMEM : 0;
+}
 }
 
 namespace expertmesh {
 namespace {
 
+constexpr char kOneDnn[] = "(oneDNN)";
+// For each product; the gate multiplies 64 rows at a time.
+constexpr size_t kOneDnnMost = 6;
+constexpr size_t kRowsOfProduct = 64;
+constexpr size_t kTogether = 3;
+
+using Counts = std::map<std::string, size_t>;
+
 // Part of a function's name, and the stage it belongs to; the innermost of them on the stack
-// counts.
+// counts. Those in brackets are not the router's: the first is oneDNN's own bookkeeping of a
+// product's arguments.
 const std::vector<std::pair<std::string, std::string>>& Stages() {
   static const auto* const stages = new std::vector<std::pair<std::string, std::string>>{
-      {"FakeNode::", "(node)"},         {"RouterTest", "(test)"},
-      {"InProcess", "(transport)"},     {"GatherRows", "gather"},
-      {"BatchRun::Route", "route"},     {"PlanBatch", "plan"},
-      {"EncodeFrames", "encode"},       {"NodeLink::Send", "send"},
-      {"BatchRun::Send", "send"},       {"BatchRun::Dispatch", "dispatch"},
-      {"NodeLink::OnFrame", "receive"}, {"OnPartDone", "receive"},
-      {"Combine(", "combine"},          {"SumParts", "combine"},
-      {"CombineAndAnswer", "answer"},   {"LayerBatcher", "batcher"},
-      {"Router::RunBatch", "batcher"},  {"Router::Forward", "accept"},
-      {"BatchRun::", "run, rest"},      {"ThreadPool", "run, rest"},
+      {"dnnl_primitive_execute", kOneDnn},
+      {"FakeNode::", "(node)"},
+      {"RouterAllocationsTest", "(test)"},
+      {"InProcess", "(transport)"},
+      {"GatherRows", "gather"},
+      {"BatchRun::Route", "route"},
+      {"BatchRun::Plan", "plan"},
+      {"EncodeFrames", "encode"},
+      {"NodeLink::Send", "send"},
+      {"BatchRun::Send", "send"},
+      {"BatchRun::Dispatch", "dispatch"},
+      {"NodeLink::OnFrame", "receive"},
+      {"OnPartDone", "receive"},
+      {"Combine(", "combine"},
+      {"SumContributions", "combine"},
+      {"CombineAndAnswer", "answer"},
+      {"ComputeShared", "shared"},
+      {"LayerBatcher", "batcher"},
+      {"Router::RunBatch", "batcher"},
+      {"Router::Forward", "accept"},
+      {"BatchRun::", "run, rest"},
+      {"ThreadPool", "run, rest"},
+      {"TimerQueue", "timers"},
   };
   return *stages;
 }
@@ -121,68 +139,162 @@ std::string StageOf(const Record& record) {
   return "(other)";
 }
 
+std::string Text(const Counts& counts) {
+  std::string text;
+  for (const auto& [stage, count] : counts) {
+    absl::StrAppend(&text, "  ", stage, " ", count);
+  }
+  return text;
+}
+
 class RouterAllocationsTest : public RouterTest {
  protected:
-  // Allocations by stage, of one request of `tokens` tokens.
-  std::map<std::string, size_t> Count(size_t tokens) {
-    v1::ForwardRequest request;
+  void Start(const RouterOptions& options, const std::vector<std::vector<uint32_t>>& nodes,
+             uint32_t d_model = kModel, bool shared_expert = false) {
+    FakeCheckpointOptions checkpoint;
+    checkpoint.top_k = 4;
+    checkpoint.d_model = d_model;
+    checkpoint.shared_expert = shared_expert;
+    StartRouter(options, checkpoint);
+    for (size_t i = 0; i < nodes.size(); ++i) {
+      FakeNodeOptions node;
+      node.d_model = d_model;
+      node.experts = nodes[i];
+      AddNodeWith(absl::StrCat("node:", i + 1), node);
+    }
+    Connect();
+    d_model_ = d_model;
+  }
+
+  // Allocations by stage of kTogether requests of `tokens` tokens, one after the other: of what
+  // comes after an answer, too. The fewest of several times, since threads that meet otherwise than
+  // ever before may need one buffer more.
+  Counts Count(size_t tokens, v1::ForwardRequest request = {}) {
     request.set_layer(1);
-    const Frame frame = Encode(request, RandomRows(7, tokens));
+    std::vector<float> rows(tokens * d_model_);
+    for (size_t i = 0; i < rows.size(); ++i) {
+      rows[i] = static_cast<float>(i * i % 101) / 50.0f - 1.0f;
+    }
+    const Frame frame = Encode(request, rows, d_model_);
     for (int i = 0; i < 50; ++i) {
       Run(frame);
     }
-    recorded = 0;
-    recording = true;
-    Run(frame);
-    recording = false;
-    EXPECT_LE(recorded, kMostRecorded);
-    const size_t count = std::min<size_t>(recorded, kMostRecorded);
-    std::map<std::string, size_t> found;
+    Counts fewest;
+    size_t fewest_of_router = ~size_t{0};
+    for (int i = 0; i < 10; ++i) {
+      recorded = 0;
+      recording = true;
+      for (size_t run = 0; run < kTogether; ++run) {
+        Run(frame);
+      }
+      recording = false;
+      EXPECT_LE(recorded, kMostRecorded);
+      const Counts counts = ByStage(std::min<size_t>(recorded, kMostRecorded));
+      if (OfRouter(counts) < fewest_of_router) {
+        fewest_of_router = OfRouter(counts);
+        fewest = counts;
+      }
+    }
+    return fewest;
+  }
+
+  // One token and many, each of `request`.
+  void ExpectNone(const v1::ForwardRequest& request = {}) {
+    for (const size_t tokens : {1, 512}) {
+      const Counts counts = Count(tokens, request);
+      std::printf("T = %zu:%s\n", tokens, Text(counts).c_str());
+      EXPECT_EQ(OfRouter(counts), 0u) << tokens << " tokens:" << Text(counts);
+      const auto product = counts.find(kOneDnn);
+      const size_t products = (tokens + kRowsOfProduct - 1) / kRowsOfProduct;
+      EXPECT_LE(product == counts.end() ? 0 : product->second, kOneDnnMost * products * kTogether);
+    }
+  }
+
+ private:
+  static Counts ByStage(size_t count) {
+    Counts found;
     for (size_t i = 0; i < count; ++i) {
       ++found[StageOf(records[i])];
     }
     return found;
   }
 
+  static size_t OfRouter(const Counts& counts) {
+    size_t sum = 0;
+    for (const auto& [stage, count] : counts) {
+      sum += stage.front() == '(' ? 0 : count;
+    }
+    return sum;
+  }
+
   void Run(const Frame& frame) {
     absl::Notification done;
-    absl::Status status;
     router_->Forward(frame, absl::InfiniteFuture(),
-                     [&](v1::ForwardResponse response, std::optional<TensorFrame>) {
-                       EXPECT_EQ(response.status().code(), 0);
+                     [&done](const v1::ForwardResponse& response, std::optional<TensorFrame>) {
+                       EXPECT_EQ(response.status().code(), 0) << response.status().message();
                        done.Notify();
                      });
     done.WaitForNotification();
   }
+
+  uint32_t d_model_ = kModel;
 };
 
-TEST_F(RouterAllocationsTest, OfOneBatchByStage) {
-  FakeCheckpointOptions checkpoint;
-  checkpoint.top_k = 4;
+RouterOptions OneThread() {
   RouterOptions options;
   options.threads = 1;
-  StartRouter(options, checkpoint);
-  AddNode("a:1", {0, 1, 2});
-  AddNode("b:1", {3, 4, 5});
-  Connect();
-  const std::map<std::string, size_t> few = Count(1);
-  const std::map<std::string, size_t> many = Count(512);
-  size_t of_few = 0;
-  size_t of_many = 0;
-  std::printf("%-12s %8s %8s\n", "stage", "T = 1", "T = 512");
-  for (const auto& [stage, count] : many) {
-    const auto found = few.find(stage);
-    const size_t before = found == few.end() ? 0 : found->second;
-    std::printf("%-12s %8zu %8zu\n", stage.c_str(), before, count);
-    if (stage.front() != '(') {
-      of_few += before;
-      of_many += count;
-    }
-  }
-  std::printf("%-12s %8zu %8zu\n", "router", of_few, of_many);
-  EXPECT_GT(of_few, 0u);
-  // Vectors that grow by doubling may, but nothing allocates for each token.
-  EXPECT_LT(of_many, of_few + 512);
+  return options;
+}
+
+TEST_F(RouterAllocationsTest, OneNode) {
+  Start(OneThread(), {{0, 1, 2, 3, 4, 5}});
+  ExpectNone();
+}
+
+TEST_F(RouterAllocationsTest, TwoNodes) {
+  Start(OneThread(), {{0, 1, 2}, {3, 4, 5}});
+  ExpectNone();
+}
+
+TEST_F(RouterAllocationsTest, SeveralNodesWithReplicas) {
+  Start(OneThread(), {{0, 1, 2}, {3, 4, 5}, {0, 2, 4}, {1, 3, 5}});
+  ExpectNone();
+}
+
+TEST_F(RouterAllocationsTest, RowsThatAreSharedWhereTheyLie) {
+  Start(OneThread(), {{0, 1}, {2, 3}, {4, 5}}, 1024);
+  ExpectNone();
+}
+
+TEST_F(RouterAllocationsTest, ConvertedRows) {
+  RouterOptions options = OneThread();
+  options.wire_hidden_states = "int8";
+  options.wire_partials = "bf16,node:1=int8";
+  Start(options, {{0, 1, 2}, {3, 4, 5}}, 256);
+  v1::ForwardRequest request;
+  request.set_output_dtype(v1::DTYPE_INT8_BLOCK128);
+  ExpectNone(request);
+}
+
+TEST_F(RouterAllocationsTest, SharedExperts) {
+  Start(OneThread(), {{0, 1, 2}, {3, 4, 5}}, kModel, /*shared_expert=*/true);
+  ExpectNone();
+}
+
+TEST_F(RouterAllocationsTest, Strict) {
+  RouterOptions options = OneThread();
+  options.strict = true;
+  Start(options, {{0, 1, 2}, {3, 4, 5}});
+  ExpectNone();
+}
+
+TEST_F(RouterAllocationsTest, WithTraceAndRouting) {
+  Start(OneThread(), {{0, 1, 2}, {3, 4, 5}});
+  v1::ForwardRequest request;
+  request.set_traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+  request.set_tracestate("vendor=a-value-that-is-longer-than-a-short-string");
+  request.set_return_routing(true);
+  ExpectNone(request);
 }
 
 }  // namespace
