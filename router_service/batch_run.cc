@@ -1,42 +1,16 @@
 #include "router_service/batch_run.h"
 
 #include <algorithm>
-#include <map>
 #include <numeric>
-#include <optional>
 #include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "common/base/check.h"
 #include "common/wire/tensor_copy.h"
 #include "router_service/cut_plan.h"
 
 namespace expertmesh {
-namespace {
-
-// `slices[s]` is the slice of the expert that `node` holds in `placement`; only that one is to be
-// served again, and only from a placement cut the same way.
-ExpertReplicas ReplicasOfSlice(const ExpertReplicas& before, const ExpertReplicas& now,
-                               NodeIndex node) {
-  const std::optional<size_t> slice = before.SliceOn(node);
-  if (!slice || before.slices.size() != now.slices.size()) {
-    return {};
-  }
-  return ExpertReplicas{{now.slices[*slice]}};
-}
-
-// While it lives, this thread uses its planner and what else it has one of for sending: a batch
-// that an answer given at once leads to must begin elsewhere.
-struct PlanningScope {
-  PlanningScope() { planning = true; }
-  ~PlanningScope() { planning = false; }
-  static inline thread_local bool planning = false;
-};
-
-}  // namespace
-
 void BatchPart::Done(const absl::Status& status, bool lost) { run->OnPartDone(this, status, lost); }
 
 void BatchPart::Recycle() {
@@ -146,8 +120,9 @@ void BatchRun::Route() {
   for (const ForwardJobPtr& job : jobs_) {
     requests_.push_back(job->tokens(layer_->description.routing.seed));
   }
-  const absl::Status status = layer_->gate->Route(
-      hidden_states_->data(), environment_->activation_dtype, requests_, &scratch, &routed_);
+  const absl::Status status =
+      layer_->gate->Route(hidden_states_->data(), environment_->activation_dtype, requests_,
+                          &scratch, &routed_, environment_->pool);
   if (!status.ok()) {
     FailAll(status, "gate");
     return;
@@ -316,59 +291,6 @@ void BatchRun::OnPartDone(BatchPart* part, const absl::Status& status, bool lost
     FailRows(part->plan.rows, status);
   }
   WorkDone();
-}
-
-void BatchRun::Narrow(const BatchPart& part, ExpertReplicas* replicas) {
-  for (std::vector<NodeIndex>& nodes : replicas->slices) {
-    std::erase_if(nodes, [&part](NodeIndex node) { return part.lost_by.contains(node); });
-    std::vector<NodeIndex> willing = nodes;
-    std::erase_if(willing, [&part](NodeIndex node) { return part.refused_by.contains(node); });
-    if (!willing.empty()) {
-      nodes = std::move(willing);
-    }
-    if (nodes.empty()) {
-      *replicas = {};
-      return;
-    }
-  }
-}
-
-void BatchRun::PlanAnew(BatchPart* part) {
-  const PlanningScope planning;
-  const NodePlan& plan = part->plan;
-  const std::shared_ptr<const Placement> placement = environment_->fleet->placement();
-  const std::vector<ExpertReplicas>& before = *part->placement->Layer(layer_->description.layer);
-  const std::vector<ExpertReplicas>& now = *placement->Layer(layer_->description.layer);
-  std::vector<ExpertReplicas> replicas(now.size());
-  for (const uint32_t expert : plan.expert_ids) {
-    if (replicas[expert].missing()) {
-      replicas[expert] = ReplicasOfSlice(before[expert], now[expert], plan.node);
-      Narrow(*part, &replicas[expert]);
-    }
-  }
-  const Assignments assignments{plan.rows, plan.row_begin, plan.expert_ids, plan.expert_weights};
-  environment_->metrics->retried_assignments.Increment(static_cast<double>(plan.expert_ids.size()));
-  Dispatch(Plan(replicas, assignments), placement, part);
-}
-
-void BatchRun::FailUnplaced(const std::vector<Unplaced>& unplaced, const absl::Status& cause) {
-  std::map<size_t, std::set<uint32_t>> experts_of_job;
-  for (const Unplaced& assignment : unplaced) {
-    experts_of_job[JobOfRow(assignment.row)].insert(assignment.expert);
-  }
-  for (const auto& [job, experts] : experts_of_job) {
-    const absl::StatusCode code = cause.code() == absl::StatusCode::kResourceExhausted
-                                      ? cause.code()
-                                      : absl::StatusCode::kUnavailable;
-    std::string message =
-        absl::StrCat("layer ", layer_->description.layer, ": no ready node holds expert",
-                     experts.size() == 1 ? " " : "s ", absl::StrJoin(experts, ", "),
-                     "; retry when one does (Control.GetTopology tells)");
-    if (!cause.ok()) {
-      absl::StrAppend(&message, "; last error: ", cause.message());
-    }
-    jobs_[job]->Fail(absl::Status(code, message));
-  }
 }
 
 void BatchRun::FailAll(const absl::Status& status, absl::string_view stage) {

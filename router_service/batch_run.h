@@ -107,6 +107,14 @@ struct RunEnvironment {
   std::function<void(const LayerRuntime* layer, uint64_t tokens, absl::Time closed_at)> on_finished;
 };
 
+// While it lives, this thread uses its planner and what else it has one of for sending: a batch
+// that an answer given at once leads to must begin elsewhere.
+struct PlanningScope {
+  PlanningScope() { planning = true; }
+  ~PlanningScope() { planning = false; }
+  static inline thread_local bool planning = false;
+};
+
 // Lives in a SharedPool: what a batch needs memory for is a member, and serves the next batch. From
 // Run until after the last answer it holds itself; so callbacks, each of which is a piece of its
 // work, need not.

@@ -1,5 +1,6 @@
 #include "common/base/thread_pool.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace expertmesh {
@@ -25,17 +26,53 @@ void ThreadPool::Run(Task task) {
   tasks_.push_back(std::move(task));
 }
 
+void ThreadPool::ParallelFor(size_t count, absl::FunctionRef<void(size_t)> body) {
+  Loop loop{body, count};
+  if (count < 2) {
+    return RunLoop(loop);
+  }
+  {
+    absl::MutexLock lock(&mutex_);
+    loops_.push_back(&loop);
+  }
+  RunLoop(loop);
+  const auto alone = [&loop] { return loop.helpers == 0; };
+  absl::MutexLock lock(&mutex_);
+  Close(loop);
+  mutex_.Await(absl::Condition(&alone));
+}
+
+void ThreadPool::RunLoop(Loop& loop) {
+  for (size_t i = loop.next++; i < loop.count; i = loop.next++) {
+    loop.body(i);
+  }
+}
+
+void ThreadPool::Close(const Loop& loop) {
+  loops_.erase(std::remove(loops_.begin(), loops_.end(), &loop), loops_.end());
+}
+
 void ThreadPool::Work() {
   const auto awake = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return stopping_ || !tasks_.empty();
+    return stopping_ || !tasks_.empty() || !loops_.empty();
   };
   while (true) {
     Task task;
     {
       absl::MutexLock lock(&mutex_);
       mutex_.Await(absl::Condition(&awake));
-      if (tasks_.empty()) {
+      if (tasks_.empty() && loops_.empty()) {
         return;
+      }
+      if (tasks_.empty()) {
+        Loop& loop = *loops_.front();
+        ++loop.helpers;
+        mutex_.Unlock();
+        RunLoop(loop);
+        mutex_.Lock();
+        Close(loop);
+        --loop.helpers;
+        continue;
       }
       task = tasks_.Pop();
     }

@@ -2,11 +2,14 @@
 #ifndef EXPERTMESH_COMMON_BASE_THREAD_POOL_H_
 #define EXPERTMESH_COMMON_BASE_THREAD_POOL_H_
 
+#include <atomic>
+#include <cstddef>
 #include <thread>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
 #include "absl/synchronization/mutex.h"
 #include "common/base/ring_queue.h"
 
@@ -27,11 +30,29 @@ class ThreadPool {
 
   void Run(Task task);
 
+  // Calls body(0) ... body(count - 1), in no order, on this thread and on those of the pool that
+  // have nothing else to do. Returns when all have returned. Allocates nothing once as many loops
+  // were under way before.
+  void ParallelFor(size_t count, absl::FunctionRef<void(size_t)> body);
+
  private:
+  // On its caller's stack.
+  struct Loop {
+    const absl::FunctionRef<void(size_t)> body;
+    const size_t count;
+    std::atomic<size_t> next{0};
+    int helpers = 0;  // Under mutex_.
+  };
+
   void Work();
+  // Calls the body until no index is left.
+  static void RunLoop(Loop& loop);
+  // Nothing of it is left to begin.
+  void Close(const Loop& loop) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   absl::Mutex mutex_;
   RingQueue<Task> tasks_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Loop*> loops_ ABSL_GUARDED_BY(mutex_);  // That may have something left to begin.
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::thread> threads_;
 };

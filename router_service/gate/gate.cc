@@ -7,7 +7,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
 #include "common/base/status_macros.h"
+#include "common/tensor/aligned_buffer.h"
 #include "common/tensor/decode_matrix.h"
 #include "router_service/gate/noise.h"
 #include "router_service/gate/weights.h"
@@ -144,27 +146,50 @@ absl::StatusOr<std::unique_ptr<const Gate>> Gate::Create(const GateWeights& weig
 }
 
 absl::Status Gate::Multiply(const GateMatmul& product, absl::Span<const float> bias,
-                            const void* hidden_states, DType dtype, size_t tokens,
-                            absl::Span<const RequestTokens> jittered, GateScratch* scratch,
-                            absl::Span<float> outputs) const {
-  const size_t experts = rules_.options.num_experts;
-  const auto* source = static_cast<const uint8_t*>(hidden_states);
-  if (dtype == DType::kF32 && reinterpret_cast<uintptr_t>(source) % alignof(float) == 0 &&
-      jittered.empty()) {
-    RETURN_IF_ERROR(product.Run(reinterpret_cast<const float*>(source), tokens, outputs.data(),
-                                &scratch->product));
+                            const Rows& rows, ThreadPool* pool, absl::Span<float> outputs) const {
+  const size_t blocks = (rows.count + kRowsPerBlock - 1) / kRowsPerBlock;
+  absl::Mutex mutex;
+  absl::Status first_error;
+  const auto multiply = [&](size_t block) {
+    const size_t first = block * kRowsPerBlock;
+    absl::Status status = MultiplyBlock(product, bias, rows, first,
+                                        std::min(kRowsPerBlock, rows.count - first), outputs);
+    if (!status.ok()) {
+      absl::MutexLock lock(&mutex);
+      first_error.Update(std::move(status));
+    }
+  };
+  if (pool != nullptr) {
+    pool->ParallelFor(blocks, multiply);
   } else {
-    scratch->widened.Resize(std::min(tokens, kRowsPerBlock) * d_model_ * sizeof(float));
-    for (size_t row = 0; row < tokens; row += kRowsPerBlock) {
-      const size_t rows = std::min(kRowsPerBlock, tokens - row);
-      ConvertElements(dtype, source + row * d_model_ * BytesOf(dtype), DType::kF32,
-                      scratch->widened.data(), rows * d_model_);
-      Jitter(rules_, jittered, row, rows, d_model_, scratch->widened.as<float>());
-      RETURN_IF_ERROR(product.Run(scratch->widened.as<float>(), rows,
-                                  outputs.data() + row * experts, &scratch->product));
+    for (size_t block = 0; block < blocks; ++block) {
+      multiply(block);
     }
   }
-  for (size_t row = 0; row < tokens && !bias.empty(); ++row) {
+  return first_error;
+}
+
+absl::Status Gate::MultiplyBlock(const GateMatmul& product, absl::Span<const float> bias,
+                                 const Rows& rows, size_t first, size_t count,
+                                 absl::Span<float> outputs) const {
+  // Of each thread that helps, too; as large as a block.
+  thread_local GateMatmulScratch scratch;
+  thread_local AlignedBuffer widened;
+  const size_t experts = rules_.options.num_experts;
+  const auto* const source =
+      static_cast<const uint8_t*>(rows.values) + first * d_model_ * BytesOf(rows.dtype);
+  outputs = outputs.subspan(first * experts, count * experts);
+  if (rows.dtype == DType::kF32 && reinterpret_cast<uintptr_t>(source) % alignof(float) == 0 &&
+      rows.jittered.empty()) {
+    RETURN_IF_ERROR(
+        product.Run(reinterpret_cast<const float*>(source), count, outputs.data(), &scratch));
+  } else {
+    widened.Resize(count * d_model_ * sizeof(float));
+    ConvertElements(rows.dtype, source, DType::kF32, widened.data(), count * d_model_);
+    Jitter(rules_, rows.jittered, first, count, d_model_, widened.as<float>());
+    RETURN_IF_ERROR(product.Run(widened.as<float>(), count, outputs.data(), &scratch));
+  }
+  for (size_t row = 0; row < count && !bias.empty(); ++row) {
     for (size_t expert = 0; expert < experts; ++expert) {
       outputs[row * experts + expert] += bias[expert];
     }
@@ -176,16 +201,16 @@ absl::Status Gate::Multiply(const GateMatmul& product, absl::Span<const float> b
 }
 
 absl::Status Gate::Logits(const void* hidden_states, DType dtype, size_t tokens,
-                          GateScratch* scratch, absl::Span<float> logits) const {
+                          absl::Span<float> logits, ThreadPool* pool) const {
   RETURN_IF_ERROR(CheckActivation("hidden_states", dtype));
   RETURN_IF_ERROR(CheckSize("logits", logits.size(), tokens * rules_.options.num_experts));
-  return Multiply(*parameters_.product, parameters_.logit_bias, hidden_states, dtype, tokens, {},
-                  scratch, logits);
+  return Multiply(*parameters_.product, parameters_.logit_bias, {hidden_states, dtype, tokens},
+                  pool, logits);
 }
 
 absl::Status Gate::Route(const void* hidden_states, DType dtype,
                          absl::Span<const RequestTokens> requests, GateScratch* scratch,
-                         RoutedTokens* routed) const {
+                         RoutedTokens* routed, ThreadPool* pool) const {
   RETURN_IF_ERROR(CheckActivation("hidden_states", dtype));
   for (const RequestTokens& request : requests) {
     RETURN_IF_ERROR(CheckRequestTokens(rules_.options, request));
@@ -202,15 +227,14 @@ absl::Status Gate::Route(const void* hidden_states, DType dtype,
   if (rules_.options.choice != Choice::kHash) {
     const absl::Span<float> logits = room(&scratch->logits);
     const bool jitter = rules_.options.noise == Noise::kJitter;
-    RETURN_IF_ERROR(Multiply(*parameters_.product, parameters_.logit_bias, hidden_states, dtype,
-                             tokens, jitter ? requests : absl::Span<const RequestTokens>(), scratch,
-                             logits));
+    const Rows rows{hidden_states, dtype, tokens,
+                    jitter ? requests : absl::Span<const RequestTokens>()};
+    RETURN_IF_ERROR(Multiply(*parameters_.product, parameters_.logit_bias, rows, pool, logits));
     input.logits = logits;
   }
   if (parameters_.noise != nullptr) {
     const absl::Span<float> width = room(&scratch->noise_width);
-    RETURN_IF_ERROR(
-        Multiply(*parameters_.noise, {}, hidden_states, dtype, tokens, {}, scratch, width));
+    RETURN_IF_ERROR(Multiply(*parameters_.noise, {}, {hidden_states, dtype, tokens}, pool, width));
     input.noise_width = width;
   }
   RouteTokens(rules_, input, &scratch->routing, routed);

@@ -10,9 +10,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "common/base/thread_pool.h"
 #include "common/model/expert_weights.h"
 #include "common/model/model_description.h"
-#include "common/tensor/aligned_buffer.h"
 #include "common/tensor/dtype.h"
 #include "router_service/gate/gate_matmul.h"
 #include "router_service/gate/routing.h"
@@ -22,15 +22,14 @@ namespace expertmesh {
 // Working memory of one thread, for any number of gates one after the other. Grows to the largest
 // batch seen; after that a call allocates no memory of its own.
 struct GateScratch {
-  AlignedBuffer widened;
-  GateMatmulScratch product;
   std::vector<float> logits;
   std::vector<float> noise_width;
   RoutingScratch routing;
 };
 
-// Immutable and thread-safe: any number of threads may call at once, each with its own scratch, and
-// a call runs on its caller's thread alone.
+// Immutable and thread-safe: any number of threads may call at once, each with its own scratch. A
+// call runs on its caller's thread, and the product of many rows on idle threads of a pool as well
+// if there is one; bits do not depend on that.
 //
 // A request's logits, experts and weights depend on itself and on nothing else, bit for bit: not on
 // its batch, and not on whether the same values came as float32, bfloat16 or float16. A token's
@@ -55,12 +54,12 @@ class Gate {
   //   RESOURCE_EXHAUSTED  no memory.
   absl::Status Route(const void* hidden_states, DType dtype,
                      absl::Span<const RequestTokens> requests, GateScratch* scratch,
-                     RoutedTokens* routed) const;
+                     RoutedTokens* routed, ThreadPool* pool = nullptr) const;
 
   // The logits alone, [tokens, num_experts], rounded as LogitDType says, before temperature and
   // noise. Errors as Route.
-  absl::Status Logits(const void* hidden_states, DType dtype, size_t tokens, GateScratch* scratch,
-                      absl::Span<float> logits) const;
+  absl::Status Logits(const void* hidden_states, DType dtype, size_t tokens,
+                      absl::Span<float> logits, ThreadPool* pool = nullptr) const;
 
   const RoutingOptions& options() const { return rules_.options; }
   size_t d_model() const { return d_model_; }
@@ -80,12 +79,22 @@ class Gate {
 
   Gate(const RoutingRules& rules, size_t d_model, Parameters parameters);
 
-  // outputs = hidden_states * weights^T + bias, rounded as LogitDType says. `jittered`: requests
-  // whose hidden states are multiplied by noise first; empty: none.
-  absl::Status Multiply(const GateMatmul& product, absl::Span<const float> bias,
-                        const void* hidden_states, DType dtype, size_t tokens,
-                        absl::Span<const RequestTokens> jittered, GateScratch* scratch,
-                        absl::Span<float> outputs) const;
+  // Rows to multiply.
+  struct Rows {
+    const void* values = nullptr;
+    DType dtype = DType::kF32;
+    size_t count = 0;
+    // Requests whose rows are multiplied by noise first; empty: none.
+    absl::Span<const RequestTokens> jittered = {};
+  };
+
+  // outputs = rows * weights^T + bias, rounded as LogitDType says.
+  absl::Status Multiply(const GateMatmul& product, absl::Span<const float> bias, const Rows& rows,
+                        ThreadPool* pool, absl::Span<float> outputs) const;
+  // The same of the rows [first, first + count) only.
+  absl::Status MultiplyBlock(const GateMatmul& product, absl::Span<const float> bias,
+                             const Rows& rows, size_t first, size_t count,
+                             absl::Span<float> outputs) const;
 
   const RoutingRules rules_;
   const size_t d_model_;

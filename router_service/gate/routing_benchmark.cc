@@ -1,4 +1,5 @@
-// Cost of routing in nanoseconds per assignment (token x slot), single-threaded:
+// Cost of routing in nanoseconds per assignment (token x slot), single-threaded where
+// nothing else is said:
 //   Routing/*  score, selection and weights from given logits
 //   Logits/*   the gate's matrix product over bfloat16 rows, in nanoseconds per token
 #include <benchmark/benchmark.h>
@@ -69,7 +70,7 @@ BENCHMARK_CAPTURE(Routing, deepseek_v3_e256_k8, DeepSeekV3(), TieOrder::kLowestI
     ->Arg(512);
 BENCHMARK_CAPTURE(Routing, qwen3_e128_k8_torch_cpu, Qwen3(), TieOrder::kTorchCpu)->Arg(512);
 
-// Arguments: tokens, d_model, experts.
+// Arguments: tokens, d_model, experts, threads (1 or 2).
 void Logits(benchmark::State& state) {
   const auto tokens = static_cast<size_t>(state.range(0));
   const auto d_model = static_cast<size_t>(state.range(1));
@@ -85,11 +86,12 @@ void Logits(benchmark::State& state) {
     state.SkipWithError(gate.status().ToString().c_str());
     return;
   }
-  GateScratch scratch;
+  ThreadPool threads(1);
+  ThreadPool* const pool = state.range(3) > 1 ? &threads : nullptr;
   std::vector<float> logits(tokens * options.num_experts);
   for (auto _ : state) {
     const absl::Status status =
-        (*gate)->Logits(x.data(), DType::kBF16, tokens, &scratch, absl::MakeSpan(logits));
+        (*gate)->Logits(x.data(), DType::kBF16, tokens, absl::MakeSpan(logits), pool);
     benchmark::DoNotOptimize(status.ok());
   }
   state.counters["token"] =
@@ -98,8 +100,9 @@ void Logits(benchmark::State& state) {
 }
 
 BENCHMARK(Logits)
-    ->ArgsProduct({{1, 64, 512}, {2048}, {128}})
-    ->ArgsProduct({{1, 64, 512}, {7168}, {256}});
+    ->ArgsProduct({{1, 64, 512}, {2048}, {128}, {1, 2}})
+    ->ArgsProduct({{1, 64, 512}, {7168}, {256}, {1, 2}})
+    ->UseRealTime();
 
 }  // namespace
 }  // namespace expertmesh

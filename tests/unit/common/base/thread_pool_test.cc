@@ -3,8 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <thread>
+#include <vector>
 
 #include "absl/synchronization/barrier.h"
+#include "absl/synchronization/notification.h"
 
 namespace expertmesh {
 namespace {
@@ -34,6 +37,59 @@ TEST(ThreadPoolTest, ThreadsRunAtTheSameTime) {
       }
     });
   }
+}
+
+TEST(ThreadPoolTest, ALoopCallsEachIndexOnceFromAnyThread) {
+  ThreadPool pool(3);
+  std::vector<std::thread> callers;
+  for (int caller = 0; caller < 3; ++caller) {
+    callers.emplace_back([&pool] {
+      for (size_t count = 0; count < 200; ++count) {
+        std::vector<int> called(count);
+        pool.ParallelFor(count, [&called](size_t i) { ++called[i]; });
+        ASSERT_EQ(called, std::vector<int>(count, 1));
+      }
+    });
+  }
+  for (std::thread& caller : callers) {
+    caller.join();
+  }
+}
+
+TEST(ThreadPoolTest, IdleThreadsTakeAShareOfALoop) {
+  ThreadPool pool(1);
+  absl::Barrier* const both = new absl::Barrier(2);  // Hangs when one thread has both.
+  pool.ParallelFor(2, [both](size_t) {
+    if (both->Block()) {
+      delete both;
+    }
+  });
+}
+
+TEST(ThreadPoolTest, ALoopWaitsForNoThreadThatIsBusy) {
+  ThreadPool pool(1);
+  absl::Notification busy;
+  absl::Notification go_on;
+  pool.Run([&] {
+    busy.Notify();
+    go_on.WaitForNotification();
+  });
+  busy.WaitForNotification();
+  std::vector<int> called(10);
+  pool.ParallelFor(called.size(), [&called](size_t i) { ++called[i]; });
+  EXPECT_EQ(called, std::vector<int>(10, 1));
+  go_on.Notify();
+}
+
+TEST(ThreadPoolTest, ATaskMayLoopOnItsOwnPool) {
+  std::atomic<int> calls{0};
+  {
+    ThreadPool pool(2);
+    for (int i = 0; i < 10; ++i) {
+      pool.Run([&] { pool.ParallelFor(10, [&calls](size_t) { ++calls; }); });
+    }
+  }
+  EXPECT_EQ(calls, 100);
 }
 
 TEST(ThreadPoolTest, ZeroThreadsMeansOne) {

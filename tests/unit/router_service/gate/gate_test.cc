@@ -54,9 +54,8 @@ std::unique_ptr<const Gate> Make(const GateWeights& weights, const RoutingOption
 }
 
 std::vector<float> Logits(const Gate& gate, const void* x, DType dtype, size_t tokens) {
-  GateScratch scratch;
   std::vector<float> logits(tokens * gate.options().num_experts);
-  const absl::Status status = gate.Logits(x, dtype, tokens, &scratch, absl::MakeSpan(logits));
+  const absl::Status status = gate.Logits(x, dtype, tokens, absl::MakeSpan(logits));
   EXPECT_TRUE(status.ok()) << status;
   return logits;
 }
@@ -331,6 +330,36 @@ TEST(Gate, ThreadsShareIt) {
   }
 }
 
+TEST(Gate, IdleThreadsThatHelpChangeNoBits) {
+  constexpr size_t kDim = 96;
+  constexpr size_t kMost = 400;
+  const std::vector<float> w = Random(32 * kDim, 21);
+  const std::vector<float> bias = Random(32, 22);
+  const std::vector<float> x = Random(kMost * kDim, 23);
+  GateWeights weights = Weights(w, 32);
+  weights.logit_bias = MatrixView::RowMajor(bias.data(), DType::kF32, 1, 32);
+  ThreadPool pool(3);
+  for (const Noise noise : {Noise::kNone, Noise::kJitter}) {
+    RoutingOptions options = Options(32, 4);
+    options.logit_bias = true;
+    options.noise = noise;
+    options.noise_scale = noise == Noise::kJitter ? 0.1f : options.noise_scale;
+    options.logit_dtype = LogitDType::kModel;
+    const auto gate = Make(weights, options, DType::kBF16);
+    for (const size_t tokens : {1, 63, 64, 65, 129, 400}) {
+      const RequestTokens requests[] = {{tokens / 3}, {tokens - tokens / 3}};
+      GateScratch scratch;
+      RoutedTokens alone;
+      RoutedTokens shared;
+      ASSERT_TRUE(gate->Route(x.data(), DType::kF32, requests, &scratch, &alone).ok());
+      ASSERT_TRUE(gate->Route(x.data(), DType::kF32, requests, &scratch, &shared, &pool).ok());
+      EXPECT_EQ(alone.expert_ids, shared.expert_ids) << tokens;
+      EXPECT_TRUE(SameBits(alone.weights.data(), shared.weights.data(), alone.weights.size()))
+          << tokens;
+    }
+  }
+}
+
 TEST(Gate, NoTokensIsNoWork) {
   const std::vector<float> w = Random(8 * 16, 15);
   const auto gate = Make(Weights(w, 8), Options(8, 2));
@@ -388,7 +417,7 @@ TEST(Gate, RefusesWrongSpansAndTypes) {
   EXPECT_EQ(gate->Route(x.data(), DType::kF64, {&request, 1}, &scratch, &routed).code(),
             absl::StatusCode::kInvalidArgument);
   std::vector<float> logits(15);
-  EXPECT_THAT(gate->Logits(x.data(), DType::kF32, 2, &scratch, absl::MakeSpan(logits)).message(),
+  EXPECT_THAT(gate->Logits(x.data(), DType::kF32, 2, absl::MakeSpan(logits)).message(),
               HasSubstr("logits has room for 15"));
   const uint32_t sizes[] = {1, 2};
   request.group_sizes = sizes;
