@@ -3,7 +3,6 @@
 #include <grpcpp/client_context.h>
 #include <grpcpp/generic/generic_stub.h>
 
-#include <deque>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
@@ -191,7 +190,7 @@ class StreamClientCall final : public LiveCall,
   }
 
   void OnWritten(bool ok) {
-    std::deque<Frame> dropped;
+    RingQueue<Frame> dropped;
     {
       absl::MutexLock lock(&mutex_);
       sending_ = false;
@@ -205,7 +204,7 @@ class StreamClientCall final : public LiveCall,
   }
 
   void Finish() {
-    std::deque<Frame> dropped;
+    RingQueue<Frame> dropped;
     {
       absl::MutexLock lock(&mutex_);
       over_ = true;

@@ -5,9 +5,9 @@
 #include <grpcpp/impl/codegen/call_op_set.h>
 
 #include <cstddef>
-#include <deque>
 #include <utility>
 
+#include "common/base/ring_queue.h"
 #include "common/wire/frame.h"
 
 namespace expertmesh {
@@ -31,8 +31,7 @@ class SendQueue {
   // The queue must not be empty.
   Next Pop() {
     Next next;
-    next.frame = std::move(frames_.front());
-    frames_.pop_front();
+    next.frame = frames_.Pop();
     writing_bytes_ = next.frame.size();
     // Small frames that follow each other share a system call; the last one flushes.
     if (!frames_.empty() && next.frame.size() < kCoalesceBelow) {
@@ -47,15 +46,17 @@ class SendQueue {
   }
 
   // Drops what waits; not what is being written. Returns it, to be destroyed without locks.
-  std::deque<Frame> Clear() {
+  RingQueue<Frame> Clear() {
     bytes_ = writing_bytes_;
-    return std::exchange(frames_, {});
+    RingQueue<Frame> dropped;
+    std::swap(dropped, frames_);
+    return dropped;
   }
 
  private:
   static constexpr size_t kCoalesceBelow = 16384;
 
-  std::deque<Frame> frames_;
+  RingQueue<Frame> frames_;
   size_t bytes_ = 0;
   size_t writing_bytes_ = 0;
 };

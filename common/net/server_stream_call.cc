@@ -1,10 +1,10 @@
-#include <deque>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "common/base/check.h"
+#include "common/base/ring_queue.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/grpc_status.h"
 #include "common/net/send_queue.h"
@@ -212,7 +212,7 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
 
   // No answer can be sent any more.
   void Break(const absl::Status& why, bool cancel) {
-    std::deque<Frame> dropped;
+    RingQueue<Frame> dropped;
     {
       absl::MutexLock lock(&mutex_);
       if (!accepted_ || broken_ || rpc_ == nullptr) {
@@ -228,7 +228,7 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
     if (cancel) {
       rpc_->context.TryCancel();
     }
-    dropped.clear();
+    dropped = {};
     EndHandler();
     OperationDone();
   }

@@ -1,41 +1,45 @@
 #include "common/transport/callback_serializer.h"
 
-#include <utility>
-
 namespace expertmesh {
 
-void CallbackSerializer::Run(std::function<void()> callback) {
-  {
-    absl::MutexLock lock(&mutex_);
-    if (closed_) {
-      return;
-    }
-    waiting_.push_back(std::move(callback));
-    if (running_) {
-      return;
-    }
-    running_ = true;
+bool CallbackSerializer::Begin() {
+  absl::MutexLock lock(&mutex_);
+  if (closed_ || running_) {
+    return false;
   }
+  running_ = true;
+  return true;
+}
+
+bool CallbackSerializer::Wait(absl::AnyInvocable<void()> callback) {
+  absl::MutexLock lock(&mutex_);
+  if (closed_) {
+    return false;
+  }
+  waiting_.push_back(std::move(callback));
+  return !std::exchange(running_, true);
+}
+
+void CallbackSerializer::RunWaiting() {
   for (;;) {
-    std::function<void()> next;
+    absl::AnyInvocable<void()> next;
     {
       absl::MutexLock lock(&mutex_);
       if (waiting_.empty()) {
         running_ = false;
         return;
       }
-      next = std::move(waiting_.front());
-      waiting_.pop_front();
+      next = waiting_.Pop();
     }
     next();
   }
 }
 
 void CallbackSerializer::Close() {
-  std::deque<std::function<void()>> dropped;
+  RingQueue<absl::AnyInvocable<void()>> dropped;
   absl::MutexLock lock(&mutex_);
   closed_ = true;
-  dropped.swap(waiting_);
+  std::swap(dropped, waiting_);
   const auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !running_; };
   mutex_.Await(absl::Condition(&idle));
 }
