@@ -39,6 +39,22 @@ const char* StateName(v1::NodeState state) {
   }
 }
 
+// As the router's flags --wire-hidden-states and --wire-partials call them.
+const char* WireTypeName(v1::DType dtype) {
+  switch (dtype) {
+    case v1::DTYPE_F32:
+      return "f32";
+    case v1::DTYPE_BF16:
+      return "bf16";
+    case v1::DTYPE_F16:
+      return "f16";
+    case v1::DTYPE_INT8_BLOCK128:
+      return "int8";
+    default:
+      return "";
+  }
+}
+
 Link LinkOf(v1::NodeLink link) {
   switch (link) {
     case v1::NODE_LINK_DOWN:
@@ -74,6 +90,8 @@ NodeInfo ReadNode(const v1::TopologyNode& proto) {
   node.batches_in_flight = proto.batches_in_flight();
   node.rows_in_flight = proto.rows_in_flight();
   node.disconnects = proto.disconnects();
+  node.hidden_states_dtype = WireTypeName(proto.hidden_states_dtype());
+  node.partials_dtype = WireTypeName(proto.partials_dtype());
   return node;
 }
 

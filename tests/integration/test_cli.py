@@ -146,6 +146,27 @@ def test_topology(serving):
         assert node.address in said
 
 
+def test_topology_shows_the_types_of_each_link(serving, mesh, checkpoint):
+    # A second router of the same nodes, whose links differ.
+    first, second = (node.address for node in serving.nodes)
+    mesh.start_router(
+        checkpoint.path,
+        *("--wire-hidden-states=bf16", f"--wire-partials=auto,{second}=int8"),
+        nodes=[first, second],
+    )
+    mesh.wait_ready()
+    wanted = {first: ("bf16", "f32"), second: ("bf16", "int8")}
+    show = ["topology", "--router", mesh.router.address]
+    nodes = json.loads(cli(*show, "--json").stdout)["nodes"]
+    assert wanted == {
+        node["address"]: (node["hidden_states_dtype"], node["partials_dtype"]) for node in nodes
+    }
+    table = cli(*show).stdout
+    for address, (up, down) in wanted.items():
+        of_node = table.split(address)[1].split("\n")[1]
+        assert of_node == f"    wire: hidden states go as {up}, partials come as {down}"
+
+
 def test_forward_through_files(serving, checkpoint, tmp_path):
     x = hidden_states(10, checkpoint.d_model)
     given, made = tmp_path / "in.safetensors", tmp_path / "out.safetensors"

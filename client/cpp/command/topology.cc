@@ -54,7 +54,9 @@ nlohmann::json ToJson(const client::Topology& topology) {
                      {"resident_bytes", node.resident_bytes},
                      {"batches_in_flight", node.batches_in_flight},
                      {"rows_in_flight", node.rows_in_flight},
-                     {"disconnects", node.disconnects}});
+                     {"disconnects", node.disconnects},
+                     {"hidden_states_dtype", node.hidden_states_dtype},
+                     {"partials_dtype", node.partials_dtype}});
   }
   return {{"epoch", topology.epoch},
           {"ready", topology.ready},
@@ -86,6 +88,15 @@ std::string DescribeHosted(const std::vector<client::ExpertSet>& hosted) {
   return text;
 }
 
+// In the words of the router's log. Empty when the router is too old to tell.
+std::string DescribeWire(const client::NodeInfo& node) {
+  if (node.hidden_states_dtype.empty() || node.partials_dtype.empty()) {
+    return "";
+  }
+  return absl::StrCat("    wire: hidden states go as ", node.hidden_states_dtype,
+                      ", partials come as ", node.partials_dtype, "\n");
+}
+
 std::string Describe(const client::Topology& topology) {
   std::string text =
       absl::StrCat("epoch ", topology.epoch, ", ", topology.ready ? "ready" : "not ready",
@@ -101,7 +112,7 @@ std::string Describe(const client::Topology& topology) {
     }
     absl::StrAppend(&text, "  in flight ", node.batches_in_flight, " batches, ",
                     node.rows_in_flight, " rows  disconnects ", node.disconnects, "\n",
-                    DescribeHosted(node.hosted));
+                    DescribeWire(node), DescribeHosted(node.hosted));
   }
   if (!topology.missing.empty()) {
     absl::StrAppend(&text, "missing: ", DescribeMissing(topology.missing), "\n");

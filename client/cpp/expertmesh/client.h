@@ -232,6 +232,11 @@ struct NodeInfo {
   uint64_t rows_in_flight = 0;
   // Times the link went down since the router started.
   uint64_t disconnects = 0;
+  // Types that the router chose for the link, of hidden states on their way to the node and of
+  // partials on their way back: "f32", "bf16", "f16" or "int8". Empty when the router is too old to
+  // tell.
+  std::string hidden_states_dtype;
+  std::string partials_dtype;
 };
 
 struct Topology {
@@ -286,7 +291,7 @@ class EXPERTMESH_CLIENT_EXPORT Client {
   // What the router serves.
   absl::StatusOr<ModelInfo> DescribeModel();
 
-  // Nodes, what each holds, and what is missing.
+  // Nodes, what each holds, the types on each link, and what is missing.
   absl::StatusOr<client::Topology> Topology();
 
   // Calls `on_change` with the topology now and after every change, on this thread, until it

@@ -123,7 +123,12 @@ class FakeRouter(router_pb2_grpc.RouterServicer, control_pb2_grpc.ControlService
         )
 
     def GetTopology(self, request, context):
-        return control_pb2.GetTopologyResponse(epoch=5, ready=True)
+        node = control_pb2.TopologyNode(
+            address="node:1",
+            hidden_states_dtype=tensor_pb2.DTYPE_BF16,
+            partials_dtype=tensor_pb2.DTYPE_INT8_BLOCK128,
+        )
+        return control_pb2.GetTopologyResponse(epoch=5, ready=True, nodes=[node])
 
 
 def health_check(request, context):

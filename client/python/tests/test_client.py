@@ -221,7 +221,11 @@ def test_message_over_the_routers_limit(client):
 def test_describe_topology_health(client):
     model = client.describe()
     assert (model.family, model.d_model, len(model.layers)) == ("qwen3_moe", 8, 4)
-    assert client.topology().ready
+    topology = client.topology()
+    assert topology.ready
+    (node,) = topology.nodes
+    assert node.hidden_states_dtype == tensor_pb2.DTYPE_BF16
+    assert "partials_dtype: DTYPE_INT8_BLOCK128" in str(node)
     assert client.health() is expertmesh.Health.SERVING
     assert client.health("down") is expertmesh.Health.NOT_SERVING
     assert client.health("nobody") is expertmesh.Health.SERVICE_UNKNOWN

@@ -49,6 +49,8 @@ v1::GetTopologyResponse TopologyOf(uint64_t epoch) {
   node->set_address("host:1");
   node->set_link(v1::NODE_LINK_REFUSED);
   node->set_reason("another model");
+  node->set_hidden_states_dtype(v1::DTYPE_BF16);
+  node->set_partials_dtype(v1::DTYPE_INT8_BLOCK128);
   node->mutable_description()->set_node_id("n1");
   node->mutable_description()->set_state(v1::NODE_STATE_READY);
   v1::HostedExperts* hosted = node->mutable_description()->add_hosted();
@@ -556,6 +558,8 @@ TEST_F(ClientTest, ShowsTheTopology) {
   EXPECT_EQ(node.link, Link::kRefused);
   EXPECT_EQ(node.reason, "another model");
   EXPECT_EQ(node.state, "ready");
+  EXPECT_EQ(node.hidden_states_dtype, "bf16");
+  EXPECT_EQ(node.partials_dtype, "int8");
   ASSERT_EQ(node.hosted.size(), 1u);
   EXPECT_THAT(node.hosted[0].experts, ElementsAre(1, 2));
   EXPECT_EQ(node.hosted[0].slice_index, 1u);

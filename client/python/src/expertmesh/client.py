@@ -151,7 +151,7 @@ class Client:
         return result
 
     def topology(self, *, timeout: Optional[float] = None) -> control_pb2.GetTopologyResponse:
-        """The nodes, what each holds, and which experts are missing."""
+        """The nodes, what each holds, the types on each link, and which experts are missing."""
         result: control_pb2.GetTopologyResponse = self._call(
             self._control.GetTopology, control_pb2.GetTopologyRequest(), timeout
         )
