@@ -16,6 +16,7 @@ import plan
 import report
 import results
 import systems
+import targets
 
 ROOT = pathlib.Path(__file__).parents[2]
 OUT = ROOT / "build" / "bench"
@@ -47,10 +48,10 @@ class GroupRun:
         self.runs = collections.defaultdict(list)
         self.ceilings = []
         self.rates = {}
-        for nodes in group.meshes:
-            place = folder / f"mesh{nodes}"
+        for kind in group.meshes:
+            place = folder / kind.name
             place.mkdir()
-            self._add(stack, systems.MeshSystem(model, place, nodes))
+            self._add(stack, systems.MeshSystem(kind, model, place))
         for name in group.baselines:
             self._add(stack, systems.Baseline(name, model, folder))
 
@@ -84,8 +85,8 @@ class GroupRun:
         measurements = []
         for (cell, name), runs in self.runs.items():
             rate = self.rates.get((cell, name), 0)
-            nodes = self.systems[name].nodes
-            measurements.append(results.summarise(self.group.shape, cell, name, nodes, rate, runs))
+            kind = self.systems[name].kind
+            measurements.append(results.summarise(self.group.shape, cell, name, kind, rate, runs))
         memory = [
             {"shape": self.group.shape.name, "system": name, "process": process, "peak_bytes": peak}
             for name, system in self.systems.items()
@@ -96,8 +97,8 @@ class GroupRun:
 
 def run_group(group, runs, seconds):
     model = checkpoint(group.shape)
-    meshes = ", ".join(map(str, group.meshes))
-    print(f"{group.shape.title}: meshes of {meshes} nodes {' '.join(group.baselines)} ", end="")
+    names = [kind.name for kind in group.meshes] + group.baselines
+    print(f"{group.shape.title}: {' '.join(names)} ", end="", flush=True)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="expertmesh-bench-"))
         going = GroupRun(group, model, pathlib.Path(folder), stack)
@@ -141,11 +142,11 @@ def main():
         "measurements": measurements,
         "memory": memory,
     }
-    result["targets"] = results.targets(result)
+    result["targets"] = targets.targets(result)
     for path, text in ((args.json, json.dumps(result, indent=1)), (args.html, report.html(result))):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    print(results.headline(result))
+    print(targets.headline(result))
     print(f"Figures: {args.json}\nReport: {args.html}")
     return 0
 

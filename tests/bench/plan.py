@@ -49,13 +49,32 @@ class Cell:
 
 
 @dataclasses.dataclass(frozen=True)
+class MeshKind:
+    """A router and the nodes that share all experts."""
+
+    nodes: int
+    replicas: int = 1  # Nodes that hold each expert.
+    wire: str = "auto"  # Type of rows between router and nodes, in both directions.
+
+    @property
+    def name(self):
+        parts = [f"mesh{self.nodes}"]
+        if self.replicas > 1:
+            parts.append(f"replicas{self.replicas}")
+        if self.wire != "auto":
+            parts.append(self.wire)
+        return "_".join(parts)
+
+
+@dataclasses.dataclass(frozen=True)
 class Group:
     """Systems that run at once over one checkpoint, and what each of them is asked to do, in this order."""
 
     shape: Shape
-    # Nodes of each mesh.
+    # Of MeshKind.
     meshes: tuple
-    # (cell, systems); a system is a baseline or "mesh<nodes>". Meshes before what moves as many bytes.
+    # (cell, systems); a system is a baseline or the name of a mesh. What moves as many bytes as a mesh moves those of
+    # the last one before it.
     work: tuple
 
     @property
@@ -80,6 +99,10 @@ def shapes():
     }
 
 
+def _meshes(*nodes):
+    return tuple(MeshKind(count) for count in nodes)
+
+
 def _sizes(systems, tokens=(1, 8, 64, 512)):
     return tuple((Cell(count), systems) for count in tokens)
 
@@ -89,9 +112,10 @@ def main_group(shape):
     pair = ("mesh2", "in_process")
     return Group(
         shape,
-        (1, 2, 4),
+        (*_meshes(1, 2, 4), MeshKind(2, wire="int8")),
         (
-            *_sizes(("mesh2", *BASELINES), (1, 8, 64)),
+            *_sizes(("mesh2", *BASELINES), (1, 8)),
+            *_sizes(("mesh2_int8", "mesh2", *BASELINES), (64,)),
             # An RPC for each of 4096 assignments would take a second.
             *_sizes(("mesh2", *BASELINES[:-1]), (512,)),
             (Cell(4, callers=16), ("mesh2",)),
@@ -102,13 +126,19 @@ def main_group(shape):
     )
 
 
+def replicas_group(shape):
+    """Where the router has a choice of nodes."""
+    mesh = MeshKind(4, replicas=2)
+    return Group(shape, (mesh,), _sizes((mesh.name,), (8, 64)))
+
+
 def other_group(shape):
-    return Group(shape, (2,), _sizes(("mesh2", "in_process")))
+    return Group(shape, _meshes(2), _sizes(("mesh2", "in_process")))
 
 
 def many_nodes_group(shape):
     nodes = (1, 2, 4, 8, 16, 32)
-    return Group(shape, nodes, _sizes(tuple(f"mesh{count}" for count in nodes), (8, 64)))
+    return Group(shape, _meshes(*nodes), _sizes(tuple(f"mesh{count}" for count in nodes), (8, 64)))
 
 
 def groups(names):
@@ -119,12 +149,12 @@ def groups(names):
     made = []
     for name in names:
         if name == "tiny":
-            made.append(main_group(known[name]))
-            made.append(Group(known[name], (4, 32), _sizes(("mesh4", "mesh32"), (8,))))
+            made += [main_group(known[name]), replicas_group(known[name])]
+            made.append(Group(known[name], _meshes(4, 32), _sizes(("mesh4", "mesh32"), (8,))))
         elif name == "tiny_experts":
             made.append(many_nodes_group(known[name]))
         elif name == "qwen3":
-            made.append(main_group(known[name]))
+            made += [main_group(known[name]), replicas_group(known[name])]
         else:
             made.append(other_group(known[name]))
     return made

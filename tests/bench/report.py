@@ -8,6 +8,7 @@ from hdrh.histogram import HdrHistogram
 import plan
 import results
 import svg
+import targets
 
 STAGES = {
     "client_wire": "caller and its wire",
@@ -51,21 +52,16 @@ def _targets(result):
     rows = []
     for target in result["targets"]:
         sign = "≤" if target["kind"] == "at_most" else "≥"
-        verdict = results.verdict(target)
-        figure = None if target["figure"] is None else f"{target['figure']:.2f}"
+        verdict = targets.verdict(target)
         rows.append(
             (
                 target["name"],
-                (figure or "-", ""),
+                (targets.figure(target), ""),
                 (f"{sign} {target['target']:g}", ""),
                 (verdict, verdict),
             )
         )
     return _table((("what", "text"), ("figure", ""), ("target", ""), ("", "")), rows)
-
-
-def _main(result):
-    return "tiny" if results.find(result, "tiny", "t1", "mesh2") else "qwen3"
 
 
 def _cells(result, shape, system, cells):
@@ -76,7 +72,7 @@ def _cells(result, shape, system, cells):
 def _stages(result):
     rows = {}
     for entry in result["measurements"]:
-        if entry["shape"] == _main(result) and entry["system"] == "mesh2":
+        if entry["shape"] == targets.main_shape(result) and entry["system"] == "mesh2":
             name = entry["cell"] + (
                 "" if entry["loop"] == "closed" else f" ({entry['rate']:.0f}/s)"
             )
@@ -88,7 +84,10 @@ def _by_tokens(result, value, unit, systems, log=True):
     counts = (1, 8, 64, 512)
     series = {}
     for system in systems:
-        entries = [results.find(result, _main(result), f"t{count}", system) for count in counts]
+        entries = [
+            results.find(result, targets.main_shape(result), f"t{count}", system)
+            for count in counts
+        ]
         if any(entries):
             series[system] = [value(entry) if entry else None for entry in entries]
     categories = [f"T = {count}" for count in counts]
@@ -100,7 +99,7 @@ def _tails(result):
     shares = (50, 75, 90, 95, 98, 99, 99.5, 99.9)
     series = {}
     for cell in ("t8", "t8-open50", "t8-open80"):
-        entry = results.find(result, _main(result), cell, "mesh2")
+        entry = results.find(result, targets.main_shape(result), cell, "mesh2")
         if entry:
             histogram = HdrHistogram.decode(entry["histogram_us"])
             series[cell] = [
@@ -115,12 +114,17 @@ def _tails(result):
 
 
 def _nodes(result):
-    shape = "tiny_experts" if results.find(result, "tiny_experts", "t8", "mesh4") else _main(result)
+    shape = (
+        "tiny_experts"
+        if results.find(result, "tiny_experts", "t8", "mesh4")
+        else targets.main_shape(result)
+    )
     series, labels = {}, {}
     for cell in ("t8", "t64"):
         points = []
         for entry in result["measurements"]:
-            if entry["shape"] == shape and entry["cell"] == cell and entry["nodes"]:
+            plain = entry["system"] == f"mesh{entry['nodes']}"
+            if entry["shape"] == shape and entry["cell"] == cell and plain:
                 points.append((math.log2(entry["nodes"]), entry["p50_ms"]))
                 labels[math.log2(entry["nodes"])] = f"{entry['nodes']} nodes"
         if points:
@@ -160,7 +164,8 @@ def _everything(result):
             ("tokens/s", ""),
         ),
         *(("p50 ms", ""), ("p90", ""), ("p99", ""), ("p999", ""), ("CPU s / 1k tokens", "")),
-        *(("bytes / token", ""), ("MaxVio", ""), ("failed", "")),
+        *(("bytes / token", ""), ("nodes / token", ""), ("if drawn", "")),
+        *(("MaxVio", ""), ("failed", "")),
     )
     rows = [
         (
@@ -168,6 +173,7 @@ def _everything(result):
             entry["tokens_per_second"],
             *(entry["latency_ms"][quantile] for quantile in results.QUANTILES),
             *(entry["cpu_seconds_per_1000_tokens"], entry["bytes_per_token"]),
+            *(entry.get("destinations_per_token"), entry.get("uniform_destinations_per_token")),
             *(entry.get("max_violation"), entry["failed"]),
         )
         for entry in result["measurements"]
@@ -211,14 +217,17 @@ def _ceilings(result):
 
 HOW_TO_READ = """
 <p>Everything ran on one machine in one go, over the same checkpoint, taking turns. <b>mesh<i>N</i></b> is a router and
-<i>N</i> nodes, called by <code>expertmesh bench</code>. <b>in_process</b> is the same gate and experts in the caller, on all
+<i>N</i> nodes, called by <code>expertmesh bench</code>; <b>_int8</b>: rows travel between them as int8, in both directions;
+<b>_replicas<i>r</i></b>: <i>r</i> nodes hold each expert. <b>in_process</b> is the same gate and experts in the caller, on all
 cores: the most that can be had. <b>two_bare_hops</b> moves as many bytes over gRPC as the mesh (caller, forwarder, echo) and
 computes nothing; <b>raw_tcp</b> does so over sockets. <b>rpc_per_expert</b> sends each expert its rows in an RPC of its own, in
 bf16 both ways, and sums what comes back; <b>rpc_per_assignment</b> takes an RPC for each token and expert. On a machine with few cores all of a mesh's processes share them with the caller, so that network and
 compute never overlap as they would on several machines.</p>
 <p>A load <code>t64</code> is one caller that sends 64 tokens and waits; <code>t4x16</code> 16 such callers with 4 tokens;
 <code>-k-hot</code>: all tokens to the same experts, <code>-zipf</code>: the r-th most popular expert is 1/r as likely as the
-first, else all are equally likely; MaxVio is the fullest expert's load over the mean, less 1, as the router reported it.
+first, else all are equally likely; MaxVio is the fullest expert's load over the mean, less 1, as the router reported it. Nodes /
+token is how many nodes a token was sent to, "if drawn" how many it would be if each assignment drew one of its expert's replicas
+at random.
 <code>-open50</code>: requests come at fixed times, at half the rate that one caller reached, and latencies count from the time
 a request was meant to be sent. Bytes are those of messages, on all hops together, without what HTTP/2 and TCP add; CPU is that
 of all processes and the caller. A quantile needs many requests: with n of them nothing beyond 1 - 1/n is known.</p>
@@ -229,7 +238,7 @@ def html(result):
     tokens = "tokens/s"
     systems = ("in_process", "mesh2", "two_bare_hops", "raw_tcp", *plan.BASELINES[3:])
     computing = ("in_process", "mesh2", *plan.BASELINES[3:])
-    title = plan.shapes()[_main(result)].title
+    title = plan.shapes()[targets.main_shape(result)].title
     sections = [
         ("Targets", "Medians of the ratios of each run.", _targets(result)),
         ("How to read this", "", HOW_TO_READ),
@@ -263,7 +272,7 @@ def html(result):
                 result,
                 lambda e: e["bytes_per_token"],
                 "bytes",
-                ("mesh2", "rpc_per_expert"),
+                ("mesh2", "mesh2_int8", "rpc_per_expert"),
                 log=False,
             ),
         ),

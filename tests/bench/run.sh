@@ -9,7 +9,7 @@
 #   --runs N       runs of everything, of which medians are taken (default 5)
 #   --shapes LIST  some of qwen3,olmoe,mixtral,deepseek_v3,tiny_experts (default: these), or tiny
 #
-# Installs and builds what is missing. Takes about fifteen minutes and 8 GiB on two cores; leave the
+# Installs and builds what is missing. Takes about fifteen minutes and 9 GiB on two cores; leave the
 # machine alone meanwhile.
 set -euo pipefail
 

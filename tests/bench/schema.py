@@ -29,14 +29,18 @@ RUN = {
     #   max_violation         of the load of experts: max / mean - 1, by the routing that the router reported
     #   batch_tokens, batch_nodes
     #   hop_bytes_per_token   [caller to router, back, router to nodes, back]
+    #   destinations_per_token, uniform_destinations_per_token   nodes that a token went to, on average, and what they
+    #                         would be if each assignment drew one of its expert's replicas at random
     # Only of in_process:
     #   expert_bytes_per_second, expert_flops_per_second   of weights that were hit, and of products, while computing
 }
 
 MEASUREMENT = {
     "shape": str,
-    "system": str,  # "mesh<nodes>", or a baseline of plan.py.
+    "system": str,  # "mesh<nodes>", with "_replicas<r>" and "_<wire>" if not the default, or a baseline of plan.py.
     "nodes": int,  # 0: no mesh.
+    "replicas": int,  # Nodes that hold each expert; 0: no mesh.
+    "wire": str,  # Type of rows between router and nodes, "auto": that of the experts; "": no mesh.
     "cell": str,  # Name of the load, made of what follows.
     "tokens": int,  # Of a request.
     "callers": int,

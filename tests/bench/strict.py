@@ -37,7 +37,7 @@ def measure(model, nodes, runs, seconds):
             place = folder / f"strict{strict:d}"
             place.mkdir()
             flags = ["--strict"] if strict else []
-            meshes[strict] = systems.MeshSystem(model, place, nodes, *flags)
+            meshes[strict] = systems.MeshSystem(plan.MeshKind(nodes), model, place, *flags)
             stack.callback(meshes[strict].close)
         for turn in range(runs):
             for tokens in TOKENS:

@@ -30,25 +30,29 @@ def peak_bytes(pid):
 class MeshSystem:
     """A router and its nodes, called by `expertmesh bench`."""
 
-    def __init__(self, model, folder, nodes, *router_flags):
-        self.name = f"mesh{nodes}"
-        self.nodes = nodes
+    def __init__(self, kind, model, folder, *router_flags):
+        self.name = kind.name
+        self.kind = kind
         self.model = model
         self.folder = folder
         self.caller_peak = 0
         self.mesh = Mesh(folder)
-        threads = str(max(1, cores() // nodes))
-        node_flags = shards(nodes, "--threads", threads)
-        self.mesh.start(model, node_flags, "--threads", str(cores()), *router_flags)
+        threads = str(max(1, cores() // kind.nodes))
+        node_flags = shards(kind.nodes, "--replicas", kind.replicas, "--threads", threads)
+        wire = [f"--wire-{rows}={kind.wire}" for rows in ("hidden-states", "partials")]
+        self.mesh.start(model, node_flags, "--threads", str(cores()), *wire, *router_flags)
 
     def _counters(self):
-        """Bytes received and sent, of the router and of all nodes, and tokens that the router took."""
+        """Bytes received and sent, of the router and of all nodes, tokens that the router took, and nodes that it
+        sent them to, or would have if it drew replicas at random."""
         name = "expertmesh_process_message_bytes_total"
         router, nodes = self.mesh.router, self.mesh.nodes
         values = [router.metric(name, direction=direction) for direction in ("received", "sent")]
         for direction in ("received", "sent"):
             values.append(sum(node.metric(name, direction=direction) for node in nodes))
-        return values + [router.metric("expertmesh_router_tokens_total")]
+        for name in ("tokens", "planned_tokens", "token_transfers", "uniform_token_transfers"):
+            values.append(router.metric(f"expertmesh_router_{name}_total"))
+        return values
 
     def measure(self, cell, seconds, rate, _sizes):
         out = self.folder / "bench.json"
@@ -62,7 +66,7 @@ class MeshSystem:
             command += ["--rate", rate]
         before = self._counters()
         subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
-        received, sent, to_nodes, from_nodes, tokens = (
+        received, sent, to_nodes, from_nodes, tokens, planned, transfers, uniform = (
             after - earlier for after, earlier in zip(self._counters(), before)
         )
         result = json.loads(out.read_text())
@@ -72,6 +76,8 @@ class MeshSystem:
         hops = (received - from_nodes, sent - to_nodes, to_nodes, from_nodes)
         layer["hop_bytes_per_token"] = [hop / tokens for hop in hops]
         layer["bytes_per_token"] = sum(hops) / tokens
+        layer["destinations_per_token"] = transfers / planned
+        layer["uniform_destinations_per_token"] = uniform / planned
         return layer
 
     def memory(self):
@@ -87,7 +93,7 @@ class Baseline:
 
     def __init__(self, name, model, folder):
         self.name = name
-        self.nodes = 0
+        self.kind = None
         self.folder = folder
         self.model = model
         self.servers = []

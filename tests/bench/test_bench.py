@@ -79,16 +79,18 @@ def test_figures_are_plausible(result):
 
 def test_bytes_are_at_least_the_payload(result):
     row = SHAPE.d_model * 2
+    # A byte for each value, and a scale for each 128 of them.
+    int8_row = SHAPE.d_model + 4 * -(-SHAPE.d_model // 128)
     for entry in result["measurements"]:
         what = f"{entry['cell']} {entry['system']}"
         if entry["nodes"]:
             up, down, to_nodes, from_nodes = entry["hop_bytes_per_token"]
             # In the other direction, too, rows are bf16, as the experts are.
-            assert min(up, down, to_nodes, from_nodes) >= row, what
-            assert from_nodes <= min(entry["nodes"], SHAPE.top_k) * row + 600 * entry["nodes"], what
+            inner = int8_row if entry["wire"] == "int8" else row
+            assert min(up, down) >= row and min(to_nodes, from_nodes) >= inner, what
             # Far more would be counted twice.
-            most = min(entry["nodes"], SHAPE.top_k)
-            assert to_nodes <= most * row + 600 * entry["nodes"], what
+            most = min(entry["nodes"], SHAPE.top_k) * inner + 600 * entry["nodes"]
+            assert max(to_nodes, from_nodes) <= most, what
         elif entry["system"] == "in_process":
             assert entry["bytes_per_token"] == 0
         elif entry["system"].startswith("rpc_per_"):
@@ -97,6 +99,33 @@ def test_bytes_are_at_least_the_payload(result):
         for cell, entry in of(result, system).items():
             mesh = of(result, "mesh2")[cell]
             assert entry["bytes_per_token"] == pytest.approx(mesh["bytes_per_token"])
+
+
+def test_int8_is_half_of_bf16(result):
+    """At 64 tokens what is not rows hardly counts."""
+    plain, int8 = (of(result, name)["t64"] for name in ("mesh2", "mesh2_int8"))
+    assert (plain["wire"], int8["wire"]) == ("auto", "int8")
+    saved = SHAPE.d_model - 4
+    for direction in (2, 3):
+        less = plain["hop_bytes_per_token"][direction] - int8["hop_bytes_per_token"][direction]
+        assert less == pytest.approx(plain["destinations_per_token"] * saved, rel=0.05)
+
+
+def test_destinations(result):
+    seen = set()
+    for entry in result["measurements"]:
+        if not entry["nodes"]:
+            assert "destinations_per_token" not in entry
+            continue
+        what = f"{entry['cell']} {entry['system']}"
+        seen.add(entry["replicas"])
+        found, drawn = entry["destinations_per_token"], entry["uniform_destinations_per_token"]
+        assert 1 <= found <= min(entry["nodes"], SHAPE.top_k), what
+        if entry["replicas"] > 1:
+            assert found < 0.9 * drawn, what
+        else:
+            assert found == drawn, what  # There is no choice.
+    assert seen == {1, 2}
 
 
 def test_stages_add_up(result):
