@@ -53,7 +53,10 @@ class GroupRun:
             place.mkdir()
             self._add(stack, systems.MeshSystem(kind, model, place))
         for name in group.baselines:
-            self._add(stack, systems.Baseline(name, model, folder))
+            if name == "ggml_rpc":
+                self._add(stack, systems.GgmlRpc(group.shape, folder))
+            else:
+                self._add(stack, systems.Baseline(name, model, folder))
 
     def _add(self, stack, system):
         stack.callback(system.close)
@@ -115,6 +118,7 @@ def arguments():
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--shapes", default="qwen3,olmoe,mixtral,deepseek_v3,tiny_experts")
+    parser.add_argument("--ggml", action="store_true")
     return parser.parse_args()
 
 
@@ -124,7 +128,7 @@ def main():
     begin = time.time()
     described = machine.describe()
     measurements, memory, ceilings = [], [], []
-    for group in plan.groups(args.shapes.split(",")):
+    for group in plan.groups(args.shapes.split(","), plan.PEERS if args.ggml else ()):
         of_group = run_group(group, runs, seconds)
         measurements += of_group[0]
         memory += of_group[1]

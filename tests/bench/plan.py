@@ -3,6 +3,8 @@
 import dataclasses
 
 BASELINES = ("in_process", "two_bare_hops", "raw_tcp", "rpc_per_expert", "rpc_per_assignment")
+# Other people's systems, which are measured only when asked for.
+PEERS = ("ggml_rpc",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +81,8 @@ class Group:
 
     @property
     def baselines(self):
-        return [name for name in BASELINES if any(name in systems for _, systems in self.work)]
+        known = (*BASELINES, *PEERS)
+        return [name for name in known if any(name in systems for _, systems in self.work)]
 
 
 def shapes():
@@ -107,17 +110,17 @@ def _sizes(systems, tokens=(1, 8, 64, 512)):
     return tuple((Cell(count), systems) for count in tokens)
 
 
-def main_group(shape):
+def main_group(shape, peers=()):
     """Everything the headline is made of."""
     pair = ("mesh2", "in_process")
     return Group(
         shape,
         (*_meshes(1, 2, 4), MeshKind(2, wire="int8")),
         (
-            *_sizes(("mesh2", *BASELINES), (1, 8)),
-            *_sizes(("mesh2_int8", "mesh2", *BASELINES), (64,)),
+            *_sizes(("mesh2", *BASELINES, *peers), (1, 8)),
+            *_sizes(("mesh2_int8", "mesh2", *BASELINES, *peers), (64,)),
             # An RPC for each of 4096 assignments would take a second.
-            *_sizes(("mesh2", *BASELINES[:-1]), (512,)),
+            *_sizes(("mesh2", *BASELINES[:-1], *peers), (512,)),
             (Cell(4, callers=16), ("mesh2",)),
             *((Cell(count, routing), pair) for count in (64, 512) for routing in ("k-hot", "zipf")),
             *((Cell(8, open_share=share), ("mesh2",)) for share in (0.5, 0.8)),
@@ -141,7 +144,8 @@ def many_nodes_group(shape):
     return Group(shape, _meshes(*nodes), _sizes(tuple(f"mesh{count}" for count in nodes), (8, 64)))
 
 
-def groups(names):
+def groups(names, peers=()):
+    """Peers take part in the main groups."""
     known = shapes()
     for name in names:
         if name not in known:
@@ -149,12 +153,12 @@ def groups(names):
     made = []
     for name in names:
         if name == "tiny":
-            made += [main_group(known[name]), replicas_group(known[name])]
+            made += [main_group(known[name], peers), replicas_group(known[name])]
             made.append(Group(known[name], _meshes(4, 32), _sizes(("mesh4", "mesh32"), (8,))))
         elif name == "tiny_experts":
             made.append(many_nodes_group(known[name]))
         elif name == "qwen3":
-            made += [main_group(known[name]), replicas_group(known[name])]
+            made += [main_group(known[name], peers), replicas_group(known[name])]
         else:
             made.append(other_group(known[name]))
     return made

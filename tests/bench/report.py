@@ -221,8 +221,10 @@ HOW_TO_READ = """
 <b>_replicas<i>r</i></b>: <i>r</i> nodes hold each expert. <b>in_process</b> is the same gate and experts in the caller, on all
 cores: the most that can be had. <b>two_bare_hops</b> moves as many bytes over gRPC as the mesh (caller, forwarder, echo) and
 computes nothing; <b>raw_tcp</b> does so over sockets. <b>rpc_per_expert</b> sends each expert its rows in an RPC of its own, in
-bf16 both ways, and sums what comes back; <b>rpc_per_assignment</b> takes an RPC for each token and expert. On a machine with few cores all of a mesh's processes share them with the caller, so that network and
-compute never overlap as they would on several machines.</p>
+bf16 both ways, and sums what comes back; <b>rpc_per_assignment</b> takes an RPC for each token and expert. <b>ggml_rpc</b>,
+where it was asked for, is a layer of the same shape with random weights behind ggml's RPC backend, one server with a thread for
+each core; it is given the routing, and float32 rows go there and back. On a machine with few cores all of a mesh's processes
+share them with the caller, so that network and compute never overlap as they would on several machines.</p>
 <p>A load <code>t64</code> is one caller that sends 64 tokens and waits; <code>t4x16</code> 16 such callers with 4 tokens;
 <code>-k-hot</code>: all tokens to the same experts, <code>-zipf</code>: the r-th most popular expert is 1/r as likely as the
 first, else all are equally likely; MaxVio is the fullest expert's load over the mean, less 1, as the router reported it. Nodes /
@@ -236,8 +238,8 @@ of all processes and the caller. A quantile needs many requests: with n of them 
 
 def html(result):
     tokens = "tokens/s"
-    systems = ("in_process", "mesh2", "two_bare_hops", "raw_tcp", *plan.BASELINES[3:])
-    computing = ("in_process", "mesh2", *plan.BASELINES[3:])
+    computing = ("in_process", "mesh2", *plan.BASELINES[3:], *plan.PEERS)
+    systems = (*computing[:2], "two_bare_hops", "raw_tcp", *computing[2:])
     title = plan.shapes()[targets.main_shape(result)].title
     sections = [
         ("Targets", "Medians of the ratios of each run.", _targets(result)),

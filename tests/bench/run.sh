@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Measures a mesh on this machine beside what it could be at best, and writes figures and a report.
 #
-#   tests/bench/run.sh [--json FILE] [--html FILE] [--quick] [--runs N] [--shapes LIST]
+#   tests/bench/run.sh [--json FILE] [--html FILE] [--quick] [--runs N] [--shapes LIST] [--ggml]
 #
 #   --json FILE    figures (default build/bench/result.json); tests/bench/schema.py says what is in it
 #   --html FILE    report to look at (default build/bench/report.html)
 #   --quick        one short run of everything: for tests, not for figures
 #   --runs N       runs of everything, of which medians are taken (default 5)
 #   --shapes LIST  some of qwen3,olmoe,mixtral,deepseek_v3,tiny_experts (default: these), or tiny
+#   --ggml         compare with ggml's RPC backend, too: gets its source from the package index and
+#                  builds it (tests/bench/ggml)
 #
 # Installs and builds what is missing. Takes about fifteen minutes and 9 GiB on two cores; leave the
 # machine alone meanwhile.
@@ -44,4 +46,11 @@ if [[ -z ${EXPERTMESH_BENCH_BASELINES:-} ]]; then
   export EXPERTMESH_CLI=$root/build/release/client/cpp/expertmesh
   export EXPERTMESH_BENCH_BASELINES=$root/build/release/tests/bench/bench-baselines
 fi
-exec "${EXPERTMESH_BENCH_PYTHON:-$root/build/venv/bin/python}" "$root/tests/bench/bench.py" "$@"
+python=${EXPERTMESH_BENCH_PYTHON:-$root/build/venv/bin/python}
+for flag in "$@"; do
+  if [[ $flag == --ggml && -z ${EXPERTMESH_BENCH_GGML:-} ]]; then
+    EXPERTMESH_BENCH_GGML=$("$root/tests/bench/ggml/build.sh" "$python")
+    export EXPERTMESH_BENCH_GGML
+  fi
+done
+exec "$python" "$root/tests/bench/bench.py" "$@"

@@ -22,7 +22,8 @@ RUN = {
     "latency_ms": QUANTILES,  # An open loop's count from the time a request was meant to be sent.
     "tokens_per_second": NUMBER,
     "cpu_seconds_per_1000_tokens": NUMBER,  # Of the caller and all other processes of the system.
-    "bytes_per_token": NUMBER,  # All hops together. two_bare_hops, raw_tcp: what they were told to move.
+    # All hops together. two_bare_hops, raw_tcp: what they were told to move; ggml_rpc: tensors alone.
+    "bytes_per_token": NUMBER,
     # Only of meshes:
     #   stages_us             where an average request spent its time: queue, route, node_queue, compute, node_wire,
     #                         combine, client_wire

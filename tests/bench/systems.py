@@ -98,12 +98,10 @@ class Baseline:
         self.model = model
         self.servers = []
         self.caller_peak = 0
-        addresses = self._start_servers()
+        caller = self._caller_command(self._start_servers())
         self.log = open(folder / f"{name}.log", "wb")  # pylint: disable=consider-using-with
-        threads = str(cores() if name == "in_process" else 1)
         self.caller = subprocess.Popen(
-            self._command("caller", "--target", name, "--threads", threads)
-            + ["--addresses", ",".join(addresses)],
+            caller,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
@@ -114,6 +112,11 @@ class Baseline:
     def _command(self, role, *flags):
         binary = program("bench_baselines")
         return [binary, "--role", role, "--model", str(self.model), "--layer", str(LAYER), *flags]
+
+    def _caller_command(self, addresses):
+        threads = str(cores() if self.name == "in_process" else 1)
+        flags = ["--target", self.name, "--threads", threads, "--addresses", ",".join(addresses)]
+        return self._command("caller", *flags)
 
     def _serve(self, role, *flags):
         name = f"{self.name}-{role}{len(self.servers)}"
@@ -173,6 +176,27 @@ class Baseline:
         # Forwarders before what they forward to.
         for server in reversed(self.servers):
             server.stop()
+
+
+class GgmlRpc(Baseline):
+    """The same layer, of random weights, behind ggml's RPC backend: one server that computes on all cores."""
+
+    def __init__(self, shape, folder):
+        self.shape = shape
+        super().__init__("ggml_rpc", None, folder)
+
+    def _command(self, role, *flags):
+        return [program("bench_ggml"), "--role", role, *flags]
+
+    def _start_servers(self):
+        return [self._serve("server", "--threads", str(cores()))]
+
+    def _caller_command(self, addresses):
+        shape = self.shape
+        sizes = {"d-model": shape.d_model, "intermediate": shape.intermediate}
+        sizes.update({"experts": shape.experts, "top-k": shape.top_k})
+        flags = [f"--{name}={value}" for name, value in sizes.items()]
+        return self._command("caller", "--address", *addresses, *flags)
 
 
 def ceilings(model, seconds):

@@ -88,8 +88,18 @@ def _speed_targets(result, shape):
         _at_least(
             "T = 64: tokens/s / RPC per token and expert", 5, speed(64, "rpc_per_assignment")
         ),
+        *targets_of_peers(result),
         _at_least("16 callers of T = 4: tokens/s / one caller of T = 64", 0.8, many_callers),
     ]
+
+
+def targets_of_peers(result):
+    """None where no peer was asked for: nothing is missing then."""
+    shape = main_shape(result)
+    if find(result, shape, "t512", "ggml_rpc") is None:
+        return []
+    ratio = _ratio(result, shape, ("t512", "mesh2"), [("t512", "ggml_rpc")], _speed)
+    return [_at_least("T = 512: tokens/s against ggml RPC", 2.5, ratio)]
 
 
 def _byte_targets(result, shape):
