@@ -109,6 +109,9 @@ void BatchRun::EncodeFrames(const NodePlan& plan, uint64_t batch_id, uint64_t ep
     const TensorFrame tensor = HiddenStates(plan, converted, begin, end);
     frames->push_back(EncodeTensorMessage(request, &tensor, environment_->buffers));
   }
+  if (request.extensions_size() > 0) {
+    v1::ComputeRequest().Swap(&request);  // They may be large, and are seldom.
+  }
 }
 
 }  // namespace expertmesh

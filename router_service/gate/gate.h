@@ -13,6 +13,7 @@
 #include "common/base/thread_pool.h"
 #include "common/model/expert_weights.h"
 #include "common/model/model_description.h"
+#include "common/tensor/aligned_buffer.h"
 #include "common/tensor/dtype.h"
 #include "router_service/gate/gate_matmul.h"
 #include "router_service/gate/routing.h"
