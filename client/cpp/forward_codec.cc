@@ -9,6 +9,8 @@
 #include "common/net/grpc_status.h"
 #include "common/tensor/aligned_buffer.h"
 #include "common/wire/message_codec.h"
+#include "common/wire/tensor_copy.h"
+#include "common/wire/tensor_encode.h"
 
 namespace expertmesh::client {
 namespace {
@@ -27,13 +29,27 @@ absl::Status CheckMatrix(const Matrix& matrix) {
   return absl::OkStatus();
 }
 
-// The received pieces, gathered: the one copy on this side.
+// The received pieces, gathered, int8 as float32: the one copy on this side.
 Matrix GatherOutput(const TensorFrame& tensor) {
-  auto buffer = std::make_shared<AlignedBuffer>(tensor.data.size());
-  tensor.data.CopyTo(0, tensor.data.size(), buffer->data());
-  const absl::Span<const uint8_t> bytes(buffer->data(), tensor.data.size());
-  return Matrix::Share(FromInternal(tensor.dtype), tensor.rows, tensor.cols, bytes,
-                       std::move(buffer));
+  const auto dtype = IsActivationDType(tensor.dtype) ? tensor.dtype : expertmesh::DType::kF32;
+  auto buffer =
+      std::make_shared<AlignedBuffer>(tensor.rows * tensor.cols * expertmesh::BytesOf(dtype));
+  DecodeRows(tensor, dtype, buffer->data());
+  const absl::Span<const uint8_t> bytes(buffer->data(), buffer->size());
+  return Matrix::Share(FromInternal(dtype), tensor.rows, tensor.cols, bytes, std::move(buffer));
+}
+
+TensorFrame FrameOf(const Matrix& hidden, bool int8) {
+  if (int8) {
+    return EncodeRows(ToInternal(hidden.dtype()), hidden.bytes().data(), hidden.rows(),
+                      hidden.cols(), expertmesh::DType::kI8Block128);
+  }
+  TensorFrame tensor;
+  tensor.dtype = ToInternal(hidden.dtype());
+  tensor.rows = hidden.rows();
+  tensor.cols = hidden.cols();
+  tensor.data.Append(Slice(hidden.bytes().data(), hidden.bytes().size(), hidden.owner()));
+  return tensor;
 }
 
 absl::Status CheckRouting(const v1::Routing& proto, size_t tokens) {
@@ -78,10 +94,6 @@ absl::StatusOr<ForwardResult> ReadResult(const TensorMessage<v1::ForwardResponse
   }
   if (!answer.has_tensor) {
     return absl::InternalError("the answer has neither an output nor an error");
-  }
-  if (!IsActivationDType(answer.tensor.dtype)) {
-    return absl::InternalError(absl::StrCat("output of the answer is ", NameOf(answer.tensor.dtype),
-                                            ", which was not asked for"));
   }
   ForwardResult result;
   result.output = GatherOutput(answer.tensor);
@@ -138,6 +150,10 @@ absl::StatusOr<Frame> EncodeForward(uint64_t request_id, uint32_t layer, const M
   if (absl::Status status = CheckMatrix(hidden); !status.ok()) {
     return status;
   }
+  if (options.int8_output && options.output_dtype.has_value()) {
+    return absl::InvalidArgumentError(
+        "output_dtype is set and int8_output too, whose output is float32; leave one out");
+  }
   v1::ForwardRequest request;
   request.set_request_id(request_id);
   request.set_layer(layer);
@@ -147,7 +163,9 @@ absl::StatusOr<Frame> EncodeForward(uint64_t request_id, uint32_t layer, const M
   request.set_traceparent(options.traceparent);
   request.set_tracestate(options.tracestate);
   request.set_return_routing(options.return_routing);
-  if (options.output_dtype.has_value()) {
+  if (options.int8_output) {
+    request.set_output_dtype(v1::DTYPE_INT8_BLOCK128);
+  } else if (options.output_dtype.has_value()) {
     request.set_output_dtype(ToWire(ToInternal(*options.output_dtype)));
   }
   for (const auto& [name, bytes] : options.extensions) {
@@ -158,11 +176,7 @@ absl::StatusOr<Frame> EncodeForward(uint64_t request_id, uint32_t layer, const M
   if (options.routing_seed.has_value()) {
     request.set_routing_seed(*options.routing_seed);
   }
-  TensorFrame tensor;
-  tensor.dtype = ToInternal(hidden.dtype());
-  tensor.rows = hidden.rows();
-  tensor.cols = hidden.cols();
-  tensor.data.Append(Slice(hidden.bytes().data(), hidden.bytes().size(), hidden.owner()));
+  const TensorFrame tensor = FrameOf(hidden, options.int8_hidden_states);
   return EncodeTensorMessage(request, &tensor);
 }
 

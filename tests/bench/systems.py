@@ -64,6 +64,8 @@ class MeshSystem:
         ]
         if rate:
             command += ["--rate", rate]
+        if self.kind.wire == "int8":
+            command.append("--int8")
         before = self._counters()
         subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
         received, sent, to_nodes, from_nodes, tokens, planned, transfers, uniform = (

@@ -109,7 +109,7 @@ def _byte_targets(result, shape):
     return [
         _at_most("T = 64: bytes / RPC per expert", 0.25, of_rpc_per_expert("mesh2")),
         _at_most(
-            "T = 64, int8 links: bytes / RPC per expert", 0.25, of_rpc_per_expert("mesh2_int8")
+            "T = 64, int8 everywhere: bytes / RPC per expert", 0.25, of_rpc_per_expert("mesh2_int8")
         ),
         _at_most(
             "4 nodes, 2 replicas, T = 64: nodes per token / drawn",

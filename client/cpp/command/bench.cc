@@ -54,6 +54,8 @@ absl::StatusOr<BenchOptions> ReadBenchOptions(const Options& options) {
     }
   }
   bench.forward.timeout = options.Duration("timeout");
+  bench.forward.int8_hidden_states = options.Has("int8");
+  bench.forward.int8_output = options.Has("int8");
   ASSIGN_OR_RETURN(bench.pids, ReadPids(options));
   return bench;
 }
@@ -199,6 +201,9 @@ Command BenchCommand() {
             {.name = "stream",
              .kind = OptionKind::kSwitch,
              .help = "all callers on one ForwardStream instead of unary calls"},
+            {.name = "int8",
+             .kind = OptionKind::kSwitch,
+             .help = "hidden states and outputs travel to and from the router as int8"},
             {.name = "pids",
              .value = "LIST",
              .help = "processes of this machine whose CPU time counts besides the caller's"},

@@ -91,8 +91,13 @@ struct ForwardOptions {
   std::string tracestate;
   // Fill in ForwardResult::routing.
   bool return_routing = false;
-  // Type of the output; unset: that of the hidden states.
+  // Type of the output; unset: that of the hidden states. Not together with int8_output.
   std::optional<DType> output_dtype;
+  // Let rows travel as int8, in blocks of 128 values with a float32 scale each: about half the
+  // bytes of the 16-bit types, and lossy (README "Types on the wire"). Their encoding and decoding
+  // is this library's; an output that came so is kFloat32.
+  bool int8_hidden_states = false;
+  bool int8_output = false;
   // Bytes for models that need more than hidden states, by name.
   std::map<std::string, std::string> extensions;
   // Tokens of each group (a sequence, say), in the order of the tokens; they add up to the tokens.

@@ -515,18 +515,44 @@ TEST(ForwardCodecTest, RequestsShareTheCallersBytes) {
   EXPECT_EQ(owner.use_count(), 1);
 }
 
-TEST(ForwardCodecTest, AnOutputThatNoMatrixCanHoldIsAnError) {
+// A row of 130 values is two blocks: 127 times 0.5, and 2 values of which the larger is 1.
+TEST(ForwardCodecTest, RowsTravelAsInt8WhenAskedTo) {
+  std::vector<float> values(130, 63.5f);
+  values[128] = -1;
+  values[129] = 0.5f;
+  ForwardOptions options;
+  options.int8_hidden_states = true;
+  options.int8_output = true;
+  const auto frame = EncodeForward(1, 2, Matrix::Take(1, 130, values), options);
+  ASSERT_TRUE(frame.ok()) << frame.status();
+  v1::ForwardRequest request;
+  ASSERT_TRUE(request.ParseFromString(frame->Flatten()));
+  EXPECT_EQ(request.output_dtype(), v1::DTYPE_INT8_BLOCK128);
+  EXPECT_EQ(request.hidden_states().dtype(), v1::DTYPE_INT8_BLOCK128);
+  EXPECT_EQ(request.hidden_states().data(), std::string(128, 127) + "\x81\x40");
+
   v1::ForwardResponse response;
   response.mutable_status();
-  response.mutable_output()->set_dtype(v1::DTYPE_INT8_BLOCK128);
-  response.mutable_output()->add_shape(1);
-  response.mutable_output()->add_shape(2);
-  response.mutable_output()->set_scales(std::string(4, '\0'));
-  response.mutable_output()->set_data("ab");
+  *response.mutable_output() = request.hidden_states();
   const auto answer = DecodeForward(Frame(response.SerializeAsString()));
   ASSERT_TRUE(answer.ok()) << answer.status();
-  EXPECT_EQ(answer->result.status().code(), absl::StatusCode::kInternal);
-  EXPECT_THAT(std::string(answer->result.status().message()), HasSubstr("INT8_BLOCK128"));
+  ASSERT_TRUE(answer->result.ok()) << answer->result.status();
+  EXPECT_EQ(answer->result->output.dtype(), DType::kFloat32);
+  const std::vector<float> output = answer->result->output.ToFloats();
+  ASSERT_EQ(output.size(), values.size());
+  // Half of a block's scale.
+  for (size_t i = 0; i < values.size(); ++i) {
+    EXPECT_NEAR(output[i], values[i], (i < 128 ? 63.5f : 1.0f) / 127 / 2) << i;
+  }
+}
+
+TEST(ForwardCodecTest, AnInt8OutputHasNoOtherType) {
+  ForwardOptions options;
+  options.int8_output = true;
+  options.output_dtype = DType::kBFloat16;
+  const auto frame = EncodeForward(1, 2, Matrix::Take(1, 1, std::vector<float>{1}), options);
+  EXPECT_EQ(frame.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(frame.status().message()), HasSubstr("output_dtype"));
 }
 
 TEST_F(ClientTest, DescribesTheModel) {
