@@ -66,6 +66,25 @@ TEST(ThreadPoolTest, IdleThreadsTakeAShareOfALoop) {
   });
 }
 
+TEST(ThreadPoolTest, ALoopReturnsAfterItsHelpers) {
+  ThreadPool pool(1);
+  const std::thread::id caller = std::this_thread::get_id();
+  absl::Barrier* const both = new absl::Barrier(2);
+  std::atomic<bool> helped{false};
+  pool.ParallelFor(2, [&](size_t) {
+    if (both->Block()) {
+      delete both;
+    }
+    if (std::this_thread::get_id() != caller) {
+      for (int i = 0; i < 10000; ++i) {  // The caller is ready long before.
+        std::this_thread::yield();
+      }
+      helped = true;
+    }
+  });
+  EXPECT_TRUE(helped);
+}
+
 TEST(ThreadPoolTest, ALoopWaitsForNoThreadThatIsBusy) {
   ThreadPool pool(1);
   absl::Notification busy;
