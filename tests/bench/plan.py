@@ -56,7 +56,8 @@ class MeshKind:
 
     nodes: int
     replicas: int = 1  # Nodes that hold each expert.
-    wire: str = "auto"  # Type of rows between router and nodes, in both directions.
+    wire: str = "auto"  # Type of rows on all links, in both directions.
+    slices: bool = False  # Every node holds a slice of each expert, instead of some experts.
 
     @property
     def name(self):
@@ -65,6 +66,8 @@ class MeshKind:
             parts.append(f"replicas{self.replicas}")
         if self.wire != "auto":
             parts.append(self.wire)
+        if self.slices:
+            parts.append("slices")
         return "_".join(parts)
 
 
@@ -115,12 +118,12 @@ def main_group(shape, peers=()):
     pair = ("mesh2", "in_process")
     return Group(
         shape,
-        (*_meshes(1, 2, 4), MeshKind(2, wire="int8")),
+        (*_meshes(1, 2, 4), MeshKind(2, wire="int8"), MeshKind(2, slices=True)),
         (
-            *_sizes(("mesh2", *BASELINES, *peers), (1, 8)),
-            *_sizes(("mesh2_int8", "mesh2", *BASELINES, *peers), (64,)),
+            *_sizes(("mesh2_slices", "mesh2", *BASELINES, *peers), (1, 8)),
+            *_sizes(("mesh2_slices", "mesh2_int8", "mesh2", *BASELINES, *peers), (64,)),
             # An RPC for each of 4096 assignments would take a second.
-            *_sizes(("mesh2", *BASELINES[:-1], *peers), (512,)),
+            *_sizes(("mesh2_slices", "mesh2", *BASELINES[:-1], *peers), (512,)),
             (Cell(4, callers=16), ("mesh2",)),
             *((Cell(count, routing), pair) for count in (64, 512) for routing in ("k-hot", "zipf")),
             *((Cell(8, open_share=share), ("mesh2",)) for share in (0.5, 0.8)),

@@ -211,14 +211,14 @@ def _ceilings(result):
         for each in result["ceilings"]
     ]
     return _table(
-        (("shape", "text"), ("memory read GB/s", ""), ("oneDNN product GFLOP/s", "")), rows
+        (("shape", "text"), ("memory read GB/s", ""), ("best product GFLOP/s", "")), rows
     )
 
 
 HOW_TO_READ = """
 <p>Everything ran on one machine in one go, over the same checkpoint, taking turns. <b>mesh<i>N</i></b> is a router and
 <i>N</i> nodes, called by <code>expertmesh bench</code>; <b>_int8</b>: rows travel as int8, to and from callers and nodes;
-<b>_replicas<i>r</i></b>: <i>r</i> nodes hold each expert. <b>in_process</b> is the same gate and experts in the caller, on all
+<b>_replicas<i>r</i></b>: <i>r</i> nodes hold each expert; <b>_slices</b>: each node holds a slice of all experts. <b>in_process</b> is the same gate and experts in the caller, on all
 cores: the most that can be had. <b>two_bare_hops</b> moves as many bytes over gRPC as the mesh (caller, forwarder, echo) and
 computes nothing; <b>raw_tcp</b> does so over sockets. <b>rpc_per_expert</b> sends each expert its rows in an RPC of its own, in
 bf16 both ways, and sums what comes back; <b>rpc_per_assignment</b> takes an RPC for each token and expert. <b>ggml_rpc</b>,

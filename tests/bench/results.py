@@ -73,6 +73,7 @@ def summarise(shape, cell, system, mesh, rate, runs):
         "system": system,
         "nodes": mesh.nodes if mesh else 0,
         "replicas": mesh.replicas if mesh else 0,
+        "slices": bool(mesh and mesh.slices),
         "wire": mesh.wire if mesh else "",
         "cell": cell.name,
         "tokens": cell.tokens,

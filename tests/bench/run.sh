@@ -11,7 +11,7 @@
 #   --ggml         compare with ggml's RPC backend, too: gets its source from the package index and
 #                  builds it (tests/bench/ggml)
 #
-# Installs and builds what is missing. Takes about fifteen minutes and 9 GiB on two cores; leave the
+# Installs and builds what is missing. Takes about twenty minutes and 10 GiB on two cores; leave the
 # machine alone meanwhile.
 set -euo pipefail
 

@@ -38,9 +38,10 @@ RUN = {
 
 MEASUREMENT = {
     "shape": str,
-    "system": str,  # "mesh<nodes>", with "_replicas<r>" and "_<wire>" if not the default, or a baseline of plan.py.
+    "system": str,  # "mesh<nodes>", with "_replicas<r>", "_<wire>", "_slices" if so; or a baseline of plan.py.
     "nodes": int,  # 0: no mesh.
     "replicas": int,  # Nodes that hold each expert; 0: no mesh.
+    "slices": bool,  # A mesh each of whose nodes holds a slice of each expert.
     "wire": str,  # Type of rows between router and nodes, "auto": that of the experts; "": no mesh.
     "cell": str,  # Name of the load, made of what follows.
     "tokens": int,  # Of a request.

@@ -38,7 +38,11 @@ class MeshSystem:
         self.caller_peak = 0
         self.mesh = Mesh(folder)
         threads = str(max(1, cores() // kind.nodes))
-        node_flags = shards(kind.nodes, "--replicas", kind.replicas, "--threads", threads)
+        if kind.slices:
+            node_flags = [["--slice", f"{i}/{kind.nodes}"] for i in range(kind.nodes)]
+        else:
+            node_flags = shards(kind.nodes, "--replicas", kind.replicas)
+        node_flags = [[*flags, "--threads", threads] for flags in node_flags]
         wire = [f"--wire-{rows}={kind.wire}" for rows in ("hidden-states", "partials")]
         self.mesh.start(model, node_flags, "--threads", str(cores()), *wire, *router_flags)
 

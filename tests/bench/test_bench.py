@@ -120,7 +120,9 @@ def test_destinations(result):
         seen.add(entry["replicas"])
         found, drawn = entry["destinations_per_token"], entry["uniform_destinations_per_token"]
         assert 1 <= found <= min(entry["nodes"], SHAPE.top_k), what
-        if entry["replicas"] > 1:
+        if entry["slices"]:
+            assert found == drawn == entry["nodes"], what
+        elif entry["replicas"] > 1:
             assert found < 0.9 * drawn, what
         else:
             assert found == drawn, what  # There is no choice.
