@@ -489,6 +489,7 @@ STORAGE = [
 CHOICE_OF_NODES = "router_service/replica_choice.cc"
 PLANNER = "router_service/planner.cc"
 CODEC = "common/wire/message_codec.cc"
+SPLIT = "common/wire/message_split.cc"
 
 # Which node serves what.
 PLANNING = [
@@ -553,30 +554,30 @@ PLANNING = [
 MESSAGES = [
     Mutation(
         "wire: groups are refused",
-        CODEC,
+        SPLIT,
         "while (groups < kMaxGroups) {",
         "while (false) {",
         "message_codec_property_test",
     ),
     Mutation(
         "wire: the last of several tensors counts alone",
-        CODEC,
-        "SplitOff(frame, kTensorField, true,",
-        "SplitOff(frame, kTensorField, false,",
+        SPLIT,
+        "if (!field->is_message) {",
+        "if (true) {",
         "message_codec_property_test",
     ),
     Mutation(
         "wire: several data fields are joined",
-        CODEC,
-        "SplitOff(frame, kTensorDataField, false,",
-        "SplitOff(frame, kTensorDataField, true,",
+        SPLIT,
+        "if (!field->is_message) {",
+        "if (false) {",
         "message_codec_property_test",
     ),
     Mutation(
         "wire: a tag may be of any length",
-        CODEC,
-        "ReadVarint(&value, kMaxShortVarint);",
-        "ReadVarint(&value);",
+        SPLIT,
+        "const bool valid = ReadVarint(&value, kMaxShortVarint);",
+        "const bool valid = ReadVarint(&value);",
         "message_codec_property_test",
     ),
     Mutation(
@@ -779,8 +780,8 @@ WIRE = [
     Mutation(
         "int8: a piece ends a block",
         "common/wire/tensor_copy.cc",
-        "block_ += count == left_of_block ? 1 : 0;",
-        "block_ += size == 0 || count == left_of_block ? 1 : 0;",
+        "left_of_block_ -= count;",
+        "left_of_block_ -= size == 0 ? left_of_block_ : count;",
         "message_codec_test",
     ),
     Mutation(
@@ -821,8 +822,8 @@ WIRE = [
     Mutation(
         "the wrong rows are converted on their way to a node",
         "router_service/batch_encode.cc",
-        "EncodeRows(activation, hidden_states_->data(), plan.rows, d_model, dtype);",
-        "EncodeRows(activation, hidden_states_->data(), rows, d_model, dtype);",
+        "EncodeRows(environment_->activation_dtype, hidden_states_->data(), plan.rows,\n                 environment_",
+        "EncodeRows(environment_->activation_dtype, hidden_states_->data(), plan.rows.size(),\n                 environment_",
         "router_wire_test",
     ),
 ]
@@ -847,8 +848,8 @@ STRICT = [
     Mutation(
         "strict: answers of more rows than the node takes",
         BATCH,
-        "CutToAssignments(std::move(node_plan), limit)",
-        "CutToAssignments(std::move(node_plan), 0)",
+        "CutToAssignments(std::move(node_plan), limit,",
+        "CutToAssignments(std::move(node_plan), 0,",
         "router_strict_test",
     ),
     Mutation(
