@@ -6,25 +6,10 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "tests/unit/common/experts/backend_conformance.h"
+#include "tests/unit/common/experts/cpu_backend_case.h"
 
 namespace expertmesh {
 namespace {
-
-BackendCase CpuCase(std::string name, DType dtype, double tolerance,
-                    WeightStorage storage = WeightStorage::kExpanded) {
-  BackendCase backend_case;
-  backend_case.name = std::move(name);
-  backend_case.make = [dtype, storage](int threads) {
-    return MakeCpuBackend({dtype, threads, storage});
-  };
-  backend_case.stores_checkpoint_bytes = storage == WeightStorage::kCompressed;
-  backend_case.tolerance = tolerance;
-  if (dtype == DType::kBF16 && !CpuSupportsBF16()) {
-    backend_case.skip = "this CPU has no bf16";
-  }
-  return backend_case;
-}
 
 INSTANTIATE_TEST_SUITE_P(
     Cpu, BackendConformance,
