@@ -11,8 +11,8 @@ namespace expertmesh::bench {
 // Bytes per second that `threads` threads read from memory, of an array that no cache holds.
 absl::StatusOr<double> ReadBandwidth(int threads, absl::Duration duration);
 
-// Operations per second of products of `dtype` on `threads` threads at once: the best of a few sizes
-// with packed weights that stay in a core's cache, by oneDNN and by our own kernel.
+// Operations per second of products of `dtype` on `threads` threads at once: the best of a few
+// sizes with packed weights that stay in a core's cache, by oneDNN and by our own kernel.
 absl::StatusOr<double> ProductRate(DType dtype, int threads, absl::Duration duration);
 
 }  // namespace expertmesh::bench

@@ -3,7 +3,6 @@
 //   --role caller --target NAME   reads a line of JSON for each measurement, answers with one
 //   --role ceilings               prints what this machine can do at best
 //   --role grpc_echo, grpc_forward, tcp_echo, tcp_forward, experts: a server
-#include <sys/resource.h>
 
 #include <cstdio>
 #include <iostream>
@@ -18,8 +17,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "client/cpp/command/bench_layer.h"
-#include "client/cpp/command/cpu_time.h"
-#include "client/cpp/command/load.h"
 #include "client/cpp/command/routed_hidden.h"
 #include "client/cpp/forward_codec.h"
 #include "common/base/message_bytes.h"
@@ -29,6 +26,7 @@
 #include "common/net/grpc_logging.h"
 #include "nlohmann/json.hpp"
 #include "tests/bench/baselines/ceilings.h"
+#include "tests/bench/baselines/measured_load.h"
 #include "tests/bench/baselines/target.h"
 
 ABSL_FLAG(std::string, role, "", "caller, ceilings, or the kind of server");
@@ -83,41 +81,27 @@ class Caller {
       : options_(std::move(options)), target_(std::move(target)) {}
 
   absl::StatusOr<json> Measure(const json& command) {
-    const std::vector<pid_t> pids = command.at("pids").get<std::vector<pid_t>>();
     ASSIGN_OR_RETURN(const std::vector<client::Matrix>* requests,
                      Requests(command.at("routing"), command.at("tokens")));
     if (command.contains("sizes")) {
       const std::vector<uint32_t> sizes = command.at("sizes").get<std::vector<uint32_t>>();
       target_->SetSizes({sizes.at(0), sizes.at(1), sizes.at(2), sizes.at(3)});
     }
-    LoadOptions load;
-    load.callers = command.at("callers");
-    const SendRequest send = [&](size_t caller, uint64_t index,
-                                 const std::function<void(absl::Status)>& done) {
-      done(target_->Call(caller, (*requests)[(caller * 7 + index) % requests->size()]));
+    uint64_t bytes_before = 0;
+    const auto call = [&](size_t caller, size_t request) {
+      return target_->Call(caller, (*requests)[request]);
     };
-    // Every request once, as for the mesh, which is asked for their routing first.
-    load.requests = (requests->size() + load.callers - 1) / load.callers;
-    RETURN_IF_ERROR(RunLoad(load, send, nullptr).status);
-    load.duration = absl::Seconds(command.at("seconds").get<double>());
-    target_->TakeWork();
-    const uint64_t bytes_before = Bytes();
-    ASSIGN_OR_RETURN(const double cpu_before, CpuSeconds(pids));
-    const LoadReport report = RunLoad(load, send, nullptr);
-    ASSIGN_OR_RETURN(const double cpu_after, CpuSeconds(pids));
-    RETURN_IF_ERROR(report.status);
+    const auto begin = [&] {
+      target_->TakeWork();
+      bytes_before = Bytes();
+    };
+    ASSIGN_OR_RETURN(json answer, MeasureLoad(command, requests->size(), call, begin));
     const ExpertWork work = target_->TakeWork();
-    rusage usage = {};
-    getrusage(RUSAGE_SELF, &usage);
-    return json{{"requests", report.latencies_us.size()},
-                {"seconds", report.seconds},
-                {"latencies_us", report.latencies_us},
-                {"cpu_seconds", cpu_after - cpu_before},
-                {"caller_bytes", Bytes() - bytes_before},
-                {"caller_peak_bytes", static_cast<uint64_t>(usage.ru_maxrss) * 1024},
-                {"compute_us", work.compute_us},
-                {"weight_bytes", work.weight_bytes},
-                {"flops", work.flops}};
+    answer.update({{"caller_bytes", Bytes() - bytes_before},
+                   {"compute_us", work.compute_us},
+                   {"weight_bytes", work.weight_bytes},
+                   {"flops", work.flops}});
+    return answer;
   }
 
  private:
@@ -142,17 +126,12 @@ class Caller {
   std::map<std::pair<std::string, size_t>, std::vector<client::Matrix>> requests_;
 };
 
-absl::Status AnswerCommands() {
+absl::Status AnswerAsCaller() {
   ASSIGN_OR_RETURN(const TargetOptions options, OptionsFromFlags());
   ASSIGN_OR_RETURN(std::unique_ptr<Target> target,
                    MakeTarget(absl::GetFlag(FLAGS_target), options));
   Caller caller(options, std::move(target));
-  std::cout << "ready" << std::endl;
-  for (std::string line; std::getline(std::cin, line);) {
-    ASSIGN_OR_RETURN(const json answer, caller.Measure(json::parse(line)));
-    std::cout << answer.dump() << std::endl;
-  }
-  return absl::OkStatus();
+  return AnswerCommands([&caller](const json& command) { return caller.Measure(command); });
 }
 
 absl::Status PrintCeilings() {
@@ -176,7 +155,7 @@ absl::Status Run() {
   const ServeOptions serve = {absl::GetFlag(FLAGS_listen), absl::GetFlag(FLAGS_port_file),
                               absl::GetFlag(FLAGS_addresses)};
   if (role == "caller") {
-    return AnswerCommands();
+    return AnswerAsCaller();
   }
   if (role == "ceilings") {
     return PrintCeilings();

@@ -5,7 +5,6 @@
 //   --role caller   checks a small layer, loads a large one, then reads a line of JSON for each
 //                   measurement and answers with one, as bench-baselines does
 #include <arpa/inet.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -13,8 +12,6 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
-#include <functional>
-#include <iostream>
 #include <map>
 #include <memory>
 #include <string>
@@ -28,13 +25,12 @@
 #include "absl/strings/str_split.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
-#include "client/cpp/command/cpu_time.h"
-#include "client/cpp/command/load.h"
 #include "common/base/process.h"
 #include "common/base/status_macros.h"
 #include "ggml-backend.h"
 #include "ggml-rpc.h"
 #include "nlohmann/json.hpp"
+#include "tests/bench/baselines/measured_load.h"
 #include "tests/bench/ggml/random_layer.h"
 #include "tests/bench/ggml/rpc_layer.h"
 
@@ -149,30 +145,11 @@ class Caller {
     if (command.at("routing") != "uniform") {
       return absl::InvalidArgumentError("ggml_rpc takes uniform routing only");
     }
-    const std::vector<pid_t> pids = command.at("pids").get<std::vector<pid_t>>();
     const std::vector<RoutedRows>& requests = Requests(command.at("tokens"));
-    const SendRequest send = [&](size_t caller, uint64_t index,
-                                 const std::function<void(absl::Status)>& done) {
-      done(Call(requests[(caller * 7 + index) % requests.size()]));
-    };
-    LoadOptions load;
-    load.callers = command.at("callers");
-    // Every request once, as for the other systems.
-    load.requests = (requests.size() + load.callers - 1) / load.callers;
-    RETURN_IF_ERROR(RunLoad(load, send, nullptr).status);
-    load.duration = absl::Seconds(command.at("seconds").get<double>());
-    ASSIGN_OR_RETURN(const double cpu_before, CpuSeconds(pids));
-    const LoadReport report = RunLoad(load, send, nullptr);
-    ASSIGN_OR_RETURN(const double cpu_after, CpuSeconds(pids));
-    RETURN_IF_ERROR(report.status);
-    rusage usage = {};
-    getrusage(RUSAGE_SELF, &usage);
-    return json{{"requests", report.latencies_us.size()},
-                {"seconds", report.seconds},
-                {"latencies_us", report.latencies_us},
-                {"cpu_seconds", cpu_after - cpu_before},
-                {"caller_bytes", requests[0].bytes() * report.latencies_us.size()},
-                {"caller_peak_bytes", static_cast<uint64_t>(usage.ru_maxrss) * 1024}};
+    const auto call = [&](size_t, size_t request) { return Call(requests[request]); };
+    ASSIGN_OR_RETURN(json answer, MeasureLoad(command, requests.size(), call, [] {}));
+    answer["caller_bytes"] = requests[0].bytes() * answer["requests"].get<uint64_t>();
+    return answer;
   }
 
  private:
@@ -202,7 +179,7 @@ class Caller {
   std::vector<float> output_ ABSL_GUARDED_BY(mutex_);
 };
 
-absl::Status AnswerCommands() {
+absl::Status AnswerAsCaller() {
   const std::string endpoint = absl::GetFlag(FLAGS_address);
   const MoeShape shape = {absl::GetFlag(FLAGS_d_model), absl::GetFlag(FLAGS_intermediate),
                           absl::GetFlag(FLAGS_experts), absl::GetFlag(FLAGS_top_k)};
@@ -213,12 +190,7 @@ absl::Status AnswerCommands() {
     layer->SetExpert(expert, RandomExpert(shape, static_cast<uint64_t>(expert) + 1));
   }
   Caller caller(shape, std::move(layer));
-  std::cout << "ready" << std::endl;
-  for (std::string line; std::getline(std::cin, line);) {
-    ASSIGN_OR_RETURN(const json answer, caller.Measure(json::parse(line)));
-    std::cout << answer.dump() << std::endl;
-  }
-  return absl::OkStatus();
+  return AnswerCommands([&caller](const json& command) { return caller.Measure(command); });
 }
 
 absl::Status Run() {
@@ -227,7 +199,7 @@ absl::Status Run() {
     return Serve();
   }
   if (role == "caller") {
-    return AnswerCommands();
+    return AnswerAsCaller();
   }
   return absl::InvalidArgumentError(absl::StrCat("--role is '", role, "'; use server or caller"));
 }
