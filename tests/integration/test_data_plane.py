@@ -1,6 +1,7 @@
 """What keeps the data plane quick, told by the kernel and not by a clock."""
 
 import pathlib
+import statistics
 
 import pytest
 
@@ -45,10 +46,15 @@ def test_tensors_cost_no_page_faults_once_warm(serving, checkpoint):
     batch = hidden_states(tokens, checkpoint.d_model)
     for _ in range(60):
         serving.client.forward(0, batch)
-    before = {process.name: minor_faults(process) for process in serving.programs}
-    calls = 50
-    for _ in range(calls):
-        serving.client.forward(0, batch)
-    for process in serving.programs:
-        faults = (minor_faults(process) - before[process.name]) / calls
-        assert faults < 20, f"{process.name}: {faults} page faults a batch"
+    # The median of windows: a thread whose arena still grows costs some 50 faults a batch for a while, heaps that shrink
+    # cost theirs in every window.
+    windows = []
+    calls = 25
+    for _ in range(9):
+        before = [minor_faults(process) for process in serving.programs]
+        for _ in range(calls):
+            serving.client.forward(0, batch)
+        after = [minor_faults(process) for process in serving.programs]
+        windows.append([(now - then) / calls for then, now in zip(before, after)])
+    for process, faults in zip(serving.programs, zip(*windows)):
+        assert statistics.median(faults) < 20, f"{process.name}: {faults} page faults a batch"
