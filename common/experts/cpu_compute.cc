@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "common/experts/cpu_expert.h"
+#include "common/matmul/single_threaded_openmp.h"
 
 namespace expertmesh {
 namespace {

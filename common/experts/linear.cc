@@ -13,6 +13,7 @@
 #include "common/experts/matmul.h"
 #include "common/experts/packed_memory.h"
 #include "common/experts/worker_team.h"
+#include "common/matmul/single_threaded_openmp.h"
 #include "common/tensor/aligned_buffer.h"
 #include "common/tensor/decode_matrix.h"
 

@@ -9,13 +9,7 @@
 #include "absl/strings/string_view.h"
 #include "common/base/check.h"
 #include "common/base/status_macros.h"
-
-// From libgomp, the OpenMP that oneDNN is built with. Not through omp.h, which comes with a
-// compiler.
-extern "C" {
-void omp_set_num_threads(int threads);
-int omp_get_max_threads(void);
-}
+#include "common/matmul/single_threaded_openmp.h"
 
 namespace expertmesh {
 namespace {
@@ -102,14 +96,6 @@ absl::Status CannotMultiply(const dnnl::error& error, const MatmulShape& shape,
 }
 
 }  // namespace
-
-void UseSingleThreadedOpenMP() { omp_set_num_threads(1); }
-
-SingleThreadedOpenMP::SingleThreadedOpenMP() : before_(omp_get_max_threads()) {
-  UseSingleThreadedOpenMP();
-}
-
-SingleThreadedOpenMP::~SingleThreadedOpenMP() { omp_set_num_threads(before_); }
 
 bool MatmulSupports(DType dtype) {
   SingleThreadedOpenMP single;

@@ -23,7 +23,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "common/experts/tile_product.h"
+#include "common/matmul/tile_product.h"
 #include "common/tensor/dtype.h"
 
 namespace expertmesh {
@@ -34,24 +34,6 @@ inline constexpr size_t kColumnStep = kStripColumns;
 // Most rows of one product.
 inline constexpr size_t kMaxRows = 256;
 inline constexpr size_t kFixedRows = 16;
-
-inline size_t RoundUp(size_t value, size_t step) { return (value + step - 1) / step * step; }
-
-// Turns OpenMP's threads off for the calling thread: work is divided by products here, not inside
-// one.
-void UseSingleThreadedOpenMP();
-
-// The same while it lives, for threads that are not ours.
-class SingleThreadedOpenMP {
- public:
-  SingleThreadedOpenMP();
-  ~SingleThreadedOpenMP();
-  SingleThreadedOpenMP(const SingleThreadedOpenMP&) = delete;
-  SingleThreadedOpenMP& operator=(const SingleThreadedOpenMP&) = delete;
-
- private:
-  const int before_;
-};
 
 // True when oneDNN multiplies `dtype` on this machine by something better than its reference code.
 bool MatmulSupports(DType dtype);

@@ -179,8 +179,10 @@ absl::Status Gate::MultiplyBlock(const GateMatmul& product, absl::Span<const flo
   const auto* const source =
       static_cast<const uint8_t*>(rows.values) + first * d_model_ * BytesOf(rows.dtype);
   outputs = outputs.subspan(first * experts, count * experts);
-  if (rows.dtype == DType::kF32 && reinterpret_cast<uintptr_t>(source) % alignof(float) == 0 &&
-      rows.jittered.empty()) {
+  if (rows.dtype == DType::kBF16 && rows.jittered.empty() && product.TakesBF16()) {
+    product.RunBF16(source, count, outputs.data(), &scratch);
+  } else if (rows.dtype == DType::kF32 &&
+             reinterpret_cast<uintptr_t>(source) % alignof(float) == 0 && rows.jittered.empty()) {
     RETURN_IF_ERROR(
         product.Run(reinterpret_cast<const float*>(source), count, outputs.data(), &scratch));
   } else {

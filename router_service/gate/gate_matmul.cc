@@ -14,13 +14,10 @@
 #include "absl/strings/string_view.h"
 #include "common/base/check.h"
 #include "common/base/status_macros.h"
+#include "common/matmul/single_threaded_openmp.h"
 #include "common/tensor/aligned_buffer.h"
-
-// oneDNN's own thread pool in Debian; its header is part of the compiler, not of oneDNN.
-extern "C" {
-int omp_get_max_threads(void);
-void omp_set_num_threads(int);
-}
+#include "common/tensor/dtype.h"
+#include "router_service/gate/gate_tiles.h"
 
 namespace expertmesh {
 namespace {
@@ -36,19 +33,6 @@ constexpr size_t kKernelCount = kRowStep - 1 + GateMatmul::kMaxBlock / kRowStep;
 size_t KernelIndex(size_t rows) {
   return rows < kRowStep ? rows - 1 : kRowStep - 2 + rows / kRowStep;
 }
-
-// A gate is small: splitting it over threads costs more than it gives, and the caller's threads are
-// busy with other layers.
-class SingleThreaded {
- public:
-  SingleThreaded() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }
-  ~SingleThreaded() { omp_set_num_threads(before_); }
-  SingleThreaded(const SingleThreaded&) = delete;
-  SingleThreaded& operator=(const SingleThreaded&) = delete;
-
- private:
-  const int before_;
-};
 
 const dnnl::engine& Cpu() {
   static const dnnl::engine& engine = *new dnnl::engine(dnnl::engine::kind::cpu, 0);
@@ -71,7 +55,8 @@ absl::Status FromStatus(dnnl_status_t status, const char* what, absl::string_vie
 template <typename Body>
 absl::Status Guarded(const char* what, const Body& body) {
   try {
-    const SingleThreaded single;
+    // A gate is small, and the caller's threads are busy with other layers.
+    const SingleThreadedOpenMP single;
     body();
     return absl::OkStatus();
   } catch (const dnnl::error& error) {
@@ -99,7 +84,17 @@ struct GateMatmulScratch::Kept {
   dnnl::stream stream{Cpu()};
   AlignedBuffer workspace;
   absl::flat_hash_map<Shape, Arguments> arguments;
+  // For tiles.
+  AlignedBuffer narrowed;
+  GateTiles::Scratch tiles;
 };
+
+GateMatmulScratch::Kept& GateMatmulScratch::Get() {
+  if (kept_ == nullptr) {
+    kept_ = std::make_unique<Kept>();
+  }
+  return *kept_;
+}
 
 GateMatmulScratch::GateMatmulScratch() = default;
 GateMatmulScratch::~GateMatmulScratch() = default;
@@ -156,7 +151,8 @@ struct GateMatmul::Kernels {
 
   size_t outputs = 0;
   size_t inputs = 0;
-  memory packed;  // Constant after construction.
+  std::unique_ptr<const GateTiles> tiles;  // Null where they cannot be used.
+  memory packed;                           // Constant after construction.
   mutable std::array<Kernel, kKernelCount> kernels;
 };
 
@@ -170,14 +166,54 @@ absl::StatusOr<std::unique_ptr<const GateMatmul>> GateMatmul::Create(const float
   auto kernels = std::make_unique<Kernels>();
   kernels->outputs = outputs;
   kernels->inputs = inputs;
-  RETURN_IF_ERROR(Guarded("pack the weights", [&] { kernels->Pack(weights); }));
+  RETURN_IF_ERROR(Guarded("pack the weights", [&] {
+    kernels->tiles = GateTiles::Create(weights, outputs, inputs);
+    kernels->Pack(weights);
+  }));
   return std::unique_ptr<const GateMatmul>(new GateMatmul(std::move(kernels)));
 }
 
-size_t GateMatmul::bytes() const { return kernels_->packed.get_desc().get_size(); }
+size_t GateMatmul::bytes() const {
+  return kernels_->packed.get_desc().get_size() +
+         (kernels_->tiles == nullptr ? 0 : kernels_->tiles->bytes());
+}
+
+bool GateMatmul::TakesBF16() const { return kernels_->tiles != nullptr; }
+
+void GateMatmul::RunBF16(const uint8_t* x, size_t rows, float* y,
+                         GateMatmulScratch* scratch) const {
+  EXPERTMESH_CHECK(TakesBF16());
+  kernels_->tiles->Run(x, rows, y, &scratch->Get().tiles);
+}
 
 absl::Status GateMatmul::Run(const float* x, size_t rows, float* y,
                              GateMatmulScratch* scratch) const {
+  const size_t inputs = kernels_->inputs;
+  const auto is_bf16 = [&](size_t row) {
+    return TakesBF16() && HoldsBF16({x + row * inputs, inputs});
+  };
+  for (size_t begin = 0, end = 0; begin < rows; begin = end) {
+    const bool narrow = is_bf16(begin);
+    for (end = begin + 1; end < rows && is_bf16(end) == narrow;) {
+      ++end;
+    }
+    const float* const from = x + begin * inputs;
+    float* const to = y + begin * kernels_->outputs;
+    if (!narrow) {
+      RETURN_IF_ERROR(RunFloats(from, end - begin, to, scratch));
+      continue;
+    }
+    AlignedBuffer& narrowed = scratch->Get().narrowed;
+    const size_t size = (end - begin) * inputs;
+    narrowed.Resize(size * sizeof(uint16_t));
+    ConvertElements(DType::kF32, from, DType::kBF16, narrowed.data(), size);
+    RunBF16(narrowed.data(), end - begin, to, scratch);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status GateMatmul::RunFloats(const float* x, size_t rows, float* y,
+                                   GateMatmulScratch* scratch) const {
   while (rows > 0) {
     const size_t block = rows < kRowStep ? rows : std::min(rows / kRowStep * kRowStep, kMaxBlock);
     RETURN_IF_ERROR(RunBlock(x, block, y, scratch));
@@ -194,10 +230,7 @@ absl::Status GateMatmul::RunBlock(const float* x, size_t rows, float* y,
   RETURN_IF_ERROR(kernel.status);
   dnnl_status_t status = dnnl_success;
   RETURN_IF_ERROR(Guarded("multiply", [&] {
-    if (scratch->kept_ == nullptr) {
-      scratch->kept_ = std::make_unique<GateMatmulScratch::Kept>();
-    }
-    GateMatmulScratch::Kept& kept = *scratch->kept_;
+    GateMatmulScratch::Kept& kept = scratch->Get();
     const GateMatmulScratch::Kept::Shape shape(rows, kernels_->inputs, kernels_->outputs);
     auto it = kept.arguments.find(shape);
     if (it == kept.arguments.end()) {

@@ -1,8 +1,10 @@
-// The gate's matrix product, by oneDNN with weights packed once.
+// The gate's matrix product, with weights packed once: by oneDNN, and on AMX tiles where the values
+// are bfloat16.
 #ifndef EXPERTMESH_ROUTER_SERVICE_GATE_GATE_MATMUL_H_
 #define EXPERTMESH_ROUTER_SERVICE_GATE_GATE_MATMUL_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 
 #include "absl/status/status.h"
@@ -22,14 +24,18 @@ class GateMatmulScratch {
  private:
   friend class GateMatmul;
   struct Kept;
+  Kept& Get();
   std::unique_ptr<Kept> kept_;  // Made by the first product.
 };
 
-// y = x W^T in float32, with W [outputs, inputs] and x [rows, inputs]. Runs on the calling thread
-// alone. Immutable and thread-safe with a scratch per thread. A row's bits do not depend on
-// `rows` or on the other rows. That is why there is no bfloat16 product: with oneDNN 2.6 the one
-// for AMX is up to three times as fast, but cuts the sum differently for different row counts, and
-// the one without AMX is slower than float32 from a few dozen rows on.
+// y = x W^T, summed in float32, with W [outputs, inputs] and x [rows, inputs]. Runs on the calling
+// thread alone. Immutable and thread-safe with a scratch per thread.
+//
+// A row's bits do not depend on `rows`, on the other rows or on the type it came in. A row of
+// bfloat16 values goes to tiles where all weights are bfloat16 values too: its terms are exact in
+// either way, and tiles take a quarter to a tenth of the time (routing_benchmark). oneDNN 2.6 has
+// no bfloat16 product to take instead: for AMX it cuts the sum differently for different row
+// counts, and without AMX it is slower than float32 from a few dozen rows on.
 class GateMatmul {
  public:
   // Rows multiplied at once; more are cut into blocks.
@@ -47,6 +53,11 @@ class GateMatmul {
   // x: [rows, inputs], y: [rows, outputs]. Errors as Create.
   absl::Status Run(const float* x, size_t rows, float* y, GateMatmulScratch* scratch) const;
 
+  // True where rows that are bfloat16 need not be widened.
+  bool TakesBF16() const;
+  // The same with `x` in bfloat16, of any alignment. Only where TakesBF16().
+  void RunBF16(const uint8_t* x, size_t rows, float* y, GateMatmulScratch* scratch) const;
+
   // Memory of the packed weights.
   size_t bytes() const;
 
@@ -55,6 +66,7 @@ class GateMatmul {
 
   explicit GateMatmul(std::unique_ptr<const Kernels> kernels);
 
+  absl::Status RunFloats(const float* x, size_t rows, float* y, GateMatmulScratch* scratch) const;
   absl::Status RunBlock(const float* x, size_t rows, float* y, GateMatmulScratch* scratch) const;
 
   const std::unique_ptr<const Kernels> kernels_;

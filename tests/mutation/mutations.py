@@ -23,7 +23,7 @@ CAPACITY = GATE + "capacity.cc"
 ELEMENTWISE = "common/experts/elementwise.cc"
 PACKER = "common/experts/weight_packer.cc"
 COMPUTE = "common/experts/cpu_compute.cc"
-TILES = "common/experts/tile_product.cc"
+TILES = "common/matmul/tile_product.cc"
 DECODE = "common/tensor/decode_matrix.cc"
 KERNELS = "common/tensor/decode_kernels.cc"
 FINDER = "common/checkpoint/tensor_finder.cc"
@@ -737,6 +737,27 @@ DECODING = [
         "of_strip + 2 * kTileBytes, steps",
         "of_strip, steps",
         "tile_product_test",
+    ),
+    Mutation(
+        "a row that bfloat16 does not have is rounded to it for the gate",
+        GATE + "gate_tiles.cc",
+        "begin < values.size(); begin += kTogether",
+        "begin + kTogether < values.size(); begin += kTogether",
+        "gate_test",
+    ),
+    Mutation(
+        "all of a run of rows are taken for what the first one is",
+        GATE + "gate_matmul.cc",
+        "end < rows && is_bf16(end) == narrow;",
+        "end < rows;",
+        "gate_test",
+    ),
+    Mutation(
+        "rows of odd width are not padded for tiles",
+        GATE + "gate_tiles.cc",
+        "x = scratch->x.data();",
+        "",
+        "gate_test",
     ),
     Mutation(
         "rows of a product at the places of other strips",

@@ -10,6 +10,7 @@
 #include "common/base/status_macros.h"
 #include "common/experts/matmul.h"
 #include "common/experts/packed_memory.h"
+#include "common/matmul/single_threaded_openmp.h"
 #include "common/tensor/aligned_buffer.h"
 
 namespace expertmesh::bench {

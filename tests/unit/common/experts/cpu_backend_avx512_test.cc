@@ -3,7 +3,7 @@
 #include <oneapi/dnnl/dnnl.hpp>
 
 #include "common/experts/cpu_backend.h"
-#include "common/experts/tile_product.h"
+#include "common/matmul/tile_product.h"
 #include "gtest/gtest.h"
 #include "tests/unit/common/experts/cpu_backend_case.h"
 

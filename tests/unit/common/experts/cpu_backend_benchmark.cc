@@ -14,6 +14,7 @@
 #include "common/experts/cpu_backend.h"
 #include "common/experts/matmul.h"
 #include "common/experts/packed_memory.h"
+#include "common/matmul/single_threaded_openmp.h"
 #include "common/tensor/aligned_buffer.h"
 #include "common/tensor/dtype.h"
 #include "tests/unit/common/experts/expert_oracle.h"

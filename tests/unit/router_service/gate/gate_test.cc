@@ -64,23 +64,46 @@ bool SameBits(const float* a, const float* b, size_t count) {
   return std::memcmp(a, b, count * sizeof(float)) == 0;
 }
 
+// Makes the last value of every `step`-th row one that bfloat16 does not have.
+void WidenRows(size_t step, size_t row_size, std::vector<float>* values) {
+  for (size_t end = row_size; end <= values->size(); end += step * row_size) {
+    float& value = (*values)[end - 1];
+    value *= 1.003f;
+  }
+}
+
+// Where values that bfloat16 does not have are: these rows or weights are multiplied otherwise.
+enum class Wide { kNothing, kSomeRows, kWeights };
+constexpr Wide kAllWide[] = {Wide::kNothing, Wide::kSomeRows, Wide::kWeights};
+
+void Widen(Wide wide, size_t d, std::vector<float>* w, std::vector<float>* x) {
+  if (wide == Wide::kSomeRows) {
+    WidenRows(3, d, x);
+  } else if (wide == Wide::kWeights) {
+    WidenRows(w->size() / d, d, w);
+  }
+}
+
 TEST(Gate, LogitsAreTheProduct) {
   for (const auto& [experts, d] : {std::pair<uint32_t, size_t>{8, 64}, {1, 16}, {60, 100}}) {
-    const std::vector<float> w = Random(experts * d, 1);
-    const std::vector<float> x = Random(5 * d, 2);
-    const auto gate = Make(Weights(w, experts), Options(experts, 1));
-    EXPECT_EQ(gate->d_model(), d);
-    const std::vector<float> logits = Logits(*gate, x.data(), DType::kF32, 5);
-    for (size_t token = 0; token < 5; ++token) {
-      for (size_t expert = 0; expert < experts; ++expert) {
-        double sum = 0;
-        double size = 0;
-        for (size_t i = 0; i < d; ++i) {
-          const double term = static_cast<double>(x[token * d + i]) * w[expert * d + i];
-          sum += term;
-          size += std::abs(term);
+    for (const Wide wide : kAllWide) {
+      std::vector<float> w = Random(experts * d, 1);
+      std::vector<float> x = Random(5 * d, 2);
+      Widen(wide, d, &w, &x);
+      const auto gate = Make(Weights(w, experts), Options(experts, 1));
+      EXPECT_EQ(gate->d_model(), d);
+      const std::vector<float> logits = Logits(*gate, x.data(), DType::kF32, 5);
+      for (size_t token = 0; token < 5; ++token) {
+        for (size_t expert = 0; expert < experts; ++expert) {
+          double sum = 0;
+          double size = 0;
+          for (size_t i = 0; i < d; ++i) {
+            const double term = static_cast<double>(x[token * d + i]) * w[expert * d + i];
+            sum += term;
+            size += std::abs(term);
+          }
+          EXPECT_NEAR(logits[token * experts + expert], sum, size * 1e-6);
         }
-        EXPECT_NEAR(logits[token * experts + expert], sum, size * 1e-6);
       }
     }
   }
@@ -90,17 +113,20 @@ TEST(Gate, ARowsBitsDoNotDependOnTheBatch) {
   constexpr size_t kTokens = 130;
   for (const auto& [experts, d] :
        {std::pair<uint32_t, size_t>{8, 512}, {128, 2048}, {60, 100}, {3, 33}}) {
-    const std::vector<float> w = Random(experts * d, 3, 0.05f);
-    const std::vector<float> x = Random(kTokens * d, 4);
-    const auto gate = Make(Weights(w, experts), Options(experts, 1));
-    std::vector<float> alone;
-    for (size_t token = 0; token < kTokens; ++token) {
-      const std::vector<float> row = Logits(*gate, x.data() + token * d, DType::kF32, 1);
-      alone.insert(alone.end(), row.begin(), row.end());
-    }
-    for (size_t tokens = 1; tokens <= kTokens; ++tokens) {
-      const std::vector<float> batch = Logits(*gate, x.data(), DType::kF32, tokens);
-      ASSERT_TRUE(SameBits(batch.data(), alone.data(), batch.size())) << tokens << " " << experts;
+    for (const Wide wide : kAllWide) {
+      std::vector<float> w = Random(experts * d, 3, 0.05f);
+      std::vector<float> x = Random(kTokens * d, 4);
+      Widen(wide, d, &w, &x);
+      const auto gate = Make(Weights(w, experts), Options(experts, 1));
+      std::vector<float> alone;
+      for (size_t token = 0; token < kTokens; ++token) {
+        const std::vector<float> row = Logits(*gate, x.data() + token * d, DType::kF32, 1);
+        alone.insert(alone.end(), row.begin(), row.end());
+      }
+      for (size_t tokens = 1; tokens <= kTokens; ++tokens) {
+        const std::vector<float> batch = Logits(*gate, x.data(), DType::kF32, tokens);
+        ASSERT_TRUE(SameBits(batch.data(), alone.data(), batch.size())) << tokens << " " << experts;
+      }
     }
   }
 }

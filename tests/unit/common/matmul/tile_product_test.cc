@@ -1,4 +1,4 @@
-#include "common/experts/tile_product.h"
+#include "common/matmul/tile_product.h"
 
 #include <algorithm>
 #include <cmath>
@@ -7,7 +7,6 @@
 #include <string>
 #include <vector>
 
-#include "common/experts/matmul.h"
 #include "common/tensor/aligned_buffer.h"
 #include "common/tensor/dtype.h"
 #include "gtest/gtest.h"
@@ -26,23 +25,21 @@ std::vector<float> RandomBF16Values(std::mt19937& random, size_t count) {
   return values;
 }
 
-// One matrix, packed by MatmulShape, and as floats.
+// One matrix, packed, and as floats.
 struct Weights {
   Weights(std::mt19937& random, size_t inner, size_t columns)
       : inner(inner),
         columns(columns),
         values(RandomBF16Values(random, columns * inner)),
-        shape(*MatmulShape::Create(DType::kBF16, inner, columns)),
-        packed(shape->bytes()) {
-    AlignedBuffer source(columns * inner * sizeof(uint16_t));
-    ConvertElements(DType::kF32, values.data(), DType::kBF16, source.data(), columns * inner);
-    EXPECT_TRUE(shape->PackPanel(shape->splits()[0], source.data(), packed.data()).ok());
+        packed(PackedTileBytes(columns, inner)) {
+    std::vector<uint16_t> source(columns * inner);
+    ConvertElements(DType::kF32, values.data(), DType::kBF16, source.data(), source.size());
+    PackTiles(source.data(), columns, inner, packed.data());
   }
 
   const size_t inner;
   const size_t columns;
   const std::vector<float> values;  // [columns, inner]
-  const std::shared_ptr<const MatmulShape> shape;
   AlignedBuffer packed;
 };
 

@@ -8,9 +8,10 @@
 // A row's sum runs over the inner dimension in order, whatever rows are multiplied with it: no bit
 // depends on them.
 //
-// Private to common/experts.
-#ifndef EXPERTMESH_COMMON_EXPERTS_TILE_PRODUCT_H_
-#define EXPERTMESH_COMMON_EXPERTS_TILE_PRODUCT_H_
+// The gate's weights stay in the cache; there tiles take a quarter to a tenth of the time of
+// float32 vectors.
+#ifndef EXPERTMESH_COMMON_MATMUL_TILE_PRODUCT_H_
+#define EXPERTMESH_COMMON_MATMUL_TILE_PRODUCT_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -22,9 +23,18 @@ inline constexpr size_t kStripColumns = 64;
 // Elements of the inner dimension that one step multiplies.
 inline constexpr size_t kTileInner = 32;
 
+inline size_t RoundUp(size_t value, size_t step) { return (value + step - 1) / step * step; }
+
 // True on CPUs with AMX bf16 whose kernel lets this process use it; the first call asks for that.
 // ONEDNN_MAX_CPU_ISA holds here too: whoever keeps oneDNN from AMX keeps this code from it.
 bool TilesAvailable();
+
+// Bytes of [columns, inner] weights, packed.
+size_t PackedTileBytes(size_t columns, size_t inner);
+
+// Packs `weights`, [columns, inner] bf16 row-major, for TileProduct: PackedTileBytes() of them.
+// Both sizes are padded with zeros to multiples of what TileProduct wants.
+void PackTiles(const uint16_t* weights, size_t columns, size_t inner, uint8_t* packed);
 
 // y = x * weights. Only where TilesAvailable().
 struct TileProduct {
@@ -45,4 +55,4 @@ struct TileProduct {
 
 }  // namespace expertmesh
 
-#endif  // EXPERTMESH_COMMON_EXPERTS_TILE_PRODUCT_H_
+#endif  // EXPERTMESH_COMMON_MATMUL_TILE_PRODUCT_H_

@@ -1,6 +1,29 @@
-#include "common/experts/tile_product.h"
+#include "common/matmul/tile_product.h"
+
+#include <algorithm>
+#include <cstring>
 
 #include "common/base/check.h"
+
+namespace expertmesh {
+
+size_t PackedTileBytes(size_t columns, size_t inner) {
+  return RoundUp(columns, kStripColumns) * RoundUp(inner, kTileInner) * sizeof(uint16_t);
+}
+
+void PackTiles(const uint16_t* weights, size_t columns, size_t inner, uint8_t* packed) {
+  std::memset(packed, 0, PackedTileBytes(columns, inner));
+  const size_t strip_bytes = PackedTileBytes(1, inner);
+  for (size_t column = 0; column < columns; ++column) {
+    uint8_t* const strip = packed + column / kStripColumns * strip_bytes;
+    for (size_t i = 0; i < inner; ++i) {
+      const size_t at = (i / 2 * kStripColumns + column % kStripColumns) * 2 + i % 2;
+      std::memcpy(strip + at * sizeof(uint16_t), weights + column * inner + i, sizeof(uint16_t));
+    }
+  }
+}
+
+}  // namespace expertmesh
 
 #if defined(__x86_64__)
 
@@ -8,7 +31,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <atomic>
 #include <oneapi/dnnl/dnnl.hpp>
 
