@@ -9,6 +9,12 @@
 #include "router_service/combine.h"
 
 namespace expertmesh {
+namespace {
+
+// Summed and converted at a time: their sums stay in the cache of the thread that does both.
+constexpr size_t kRowsTogether = 8;
+
+}  // namespace
 
 void BatchRun::CollectContributions() {
   absl::MutexLock lock(&mutex_);
@@ -25,28 +31,34 @@ void BatchRun::CollectContributions() {
   };
   std::sort(contributions_.begin(), contributions_.end(),
             [&place](const auto* a, const auto* b) { return place(a) < place(b); });
+  by_row_.clear();
+  by_assignment_.clear();
+  for (const BatchPart* part : contributions_) {
+    const Partials partials = {part->partials->data(), part->kept_dtype()};
+    if (environment_->strict) {
+      by_assignment_.push_back(
+          {&part->plan, part->placement->Layer(layer_->description.layer), partials});
+    } else {
+      by_row_.push_back({part->plan.rows, partials});
+    }
+  }
+  if (environment_->strict) {
+    FindSlotPartials(routed_, by_assignment_, environment_->d_model, &slot_partials_);
+  }
 }
 
-void BatchRun::SumContributions(float* sum) {
+void BatchRun::SumRows(RowRange range, float* sum) const {
   const size_t d_model = environment_->d_model;
   const float* const shared =
       layer_->shared_expert == nullptr ? nullptr : shared_output_->as<float>();
   if (environment_->strict) {
-    by_assignment_.clear();
-    for (const BatchPart* part : contributions_) {
-      by_assignment_.push_back({&part->plan, part->placement->Layer(layer_->description.layer),
-                                part->partials->as<float>()});
-    }
-    CombineInSlotOrder(routed_, by_assignment_, shared, d_model, sum);
+    CombineInSlotOrder(routed_, slot_partials_, shared, range, d_model, sum);
   } else {
-    by_row_.clear();
-    for (const BatchPart* part : contributions_) {
-      by_row_.push_back({part->plan.rows, part->partials->as<float>()});
-    }
-    Combine(by_row_, shared, rows_, d_model, sum);
+    Combine(by_row_, shared, range, d_model, sum);
   }
   if (layer_->description.routing.pass_through == PassThrough::kComplement) {
-    AddComplements(routed_, hidden_states_->data(), environment_->activation_dtype, d_model, sum);
+    AddComplements(routed_, hidden_states_->data(), environment_->activation_dtype, range, d_model,
+                   sum);
   }
 }
 
@@ -71,18 +83,29 @@ void BatchRun::WriteTiming(absl::Time received_at) {
   timing.set_node_compute_us(slowest == nullptr ? 0 : slowest->compute_us);
 }
 
-TensorFrame BatchRun::Output(const ForwardJob& job, const std::shared_ptr<AlignedBuffer>& sum,
-                             size_t first) const {
+TensorFrame BatchRun::Output(const ForwardJob& job, size_t first) const {
   const size_t d_model = environment_->d_model;
-  const float* const rows = sum->as<float>() + first * d_model;
-  if (job.output_dtype() == DType::kF32) {
-    TensorFrame output{DType::kF32, job.rows(), d_model, {}};
-    output.data.Append(Slice(rows, job.rows() * d_model * sizeof(float), sum));
-    return output;
+  const size_t rows = job.rows();
+  RowEncoder encoder(DType::kF32, rows, d_model, job.output_dtype(), environment_->buffers);
+  const bool converts = job.output_dtype() != DType::kF32;
+  environment_->pool->ParallelFor((rows + kRowsTogether - 1) / kRowsTogether, [&](size_t block) {
+    thread_local AlignedBuffer sums;
+    const size_t begin = block * kRowsTogether;
+    const size_t count = std::min(kRowsTogether, rows - begin);
+    if (!converts) {
+      SumRows({first + begin, count}, static_cast<float*>(encoder.Place(begin)));
+      return;
+    }
+    sums.Resize(count * d_model * sizeof(float));
+    SumRows({first + begin, count}, sums.as<float>());
+    for (size_t row = 0; row < count; ++row) {
+      encoder.Encode(begin + row, sums.as<float>() + row * d_model);
+    }
+  });
+  TensorFrame output = encoder.Finish();
+  if (converts) {
+    CountCopiedTensorBytes(output.data.size());
   }
-  TensorFrame output =
-      EncodeRows(DType::kF32, rows, job.rows(), d_model, job.output_dtype(), environment_->buffers);
-  CountCopiedTensorBytes(output.data.size());
   return output;
 }
 
@@ -108,13 +131,10 @@ void BatchRun::WriteResponse(const ForwardJob& job, size_t first) {
 void BatchRun::CombineAndAnswer() {
   const absl::Time received_at = environment_->clock->Now();
   CollectContributions();
-  const std::shared_ptr<AlignedBuffer> sum =
-      environment_->buffers->Take(rows_ * environment_->d_model * sizeof(float));
-  SumContributions(sum->as<float>());
   WriteTiming(received_at);
   for (size_t i = 0; i < jobs_.size(); ++i) {
     ForwardJob& job = *jobs_[i];
-    TensorFrame output = Output(job, sum, first_row_of_job_[i]);
+    TensorFrame output = Output(job, first_row_of_job_[i]);
     WriteResponse(job, first_row_of_job_[i]);
     v1::ForwardTiming& timing = *response_.mutable_timing();
     timing.set_queue_us(ToMicros(closed_at_ - job.arrival()));

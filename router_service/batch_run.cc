@@ -248,8 +248,6 @@ std::shared_ptr<BatchPart> BatchRun::MakePart(NodePlan plan,
   part->d_model = environment_->d_model;
   part->plan = std::move(plan);
   part->per_assignment = environment_->strict;
-  part->partials =
-      environment_->buffers->Take(part->answer_rows() * environment_->d_model * sizeof(float));
   absl::MutexLock lock(&mutex_);
   parts_.push_back(part);
   return part;
@@ -269,6 +267,8 @@ void BatchRun::Send(NodePlan plan, const std::shared_ptr<const Placement>& place
                                          : std::min(environment_->max_frame_bytes, node_limit);
   const WireEncoding encoding = link->encoding();
   part->partials_dtype = encoding.partials;
+  part->partials = environment_->buffers->Take(part->answer_rows() * environment_->d_model *
+                                               BytesOf(part->kept_dtype()));
   const uint64_t batch_id = link->NextBatchId();
   thread_local std::vector<Frame> frames;
   EncodeFrames(part->plan, batch_id, placement->epoch(), encoding, limit, &frames);

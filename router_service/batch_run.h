@@ -180,14 +180,13 @@ class BatchRun {
   void WorkDone();
   void Finish();
   void CombineAndAnswer();
-  // Fills contributions_, in the order in which they are summed.
+  // Fills contributions_, in the order in which they are summed, and what SumRows reads.
   void CollectContributions();
-  // sum[r] = all that contributions_ and shared experts contribute to row r. [rows, d_model]
-  // float32.
-  void SumContributions(float* sum);
-  // Of the rows of `sum` from `first` on, as many as the job has.
-  TensorFrame Output(const ForwardJob& job, const std::shared_ptr<AlignedBuffer>& sum,
-                     size_t first) const;
+  // All that contributions and shared experts contribute to these rows, [range.count, d_model]
+  // float32. By any number of threads at once.
+  void SumRows(RowRange range, float* sum) const;
+  // The job's rows as it wants them; they are those of the batch from `first` on.
+  TensorFrame Output(const ForwardJob& job, size_t first) const;
   // Overwrites response_, but for its timing.
   void WriteResponse(const ForwardJob& job, size_t first);
   // What the timing of all requests has in common.
@@ -228,6 +227,7 @@ class BatchRun {
   std::vector<BatchPart*> contributions_;
   std::vector<Contribution> by_row_;
   std::vector<AssignmentContribution> by_assignment_;
+  SlotPartials slot_partials_;
   v1::ForwardResponse response_;
   // Of response_, while a request does not ask for it.
   std::unique_ptr<v1::Routing> spare_routing_;

@@ -8,21 +8,22 @@
 namespace expertmesh {
 namespace {
 
-// [assignments, slices] The row of partials of each, null where there is none.
-struct AssignmentRows {
-  size_t slices = 1;
-  std::vector<const float*> rows;
-};
+const void* RowOf(const Partials& partials, size_t row, size_t d_model) {
+  return static_cast<const uint8_t*>(partials.data) + row * d_model * BytesOf(partials.dtype);
+}
 
-void FindRows(const RoutedTokens& routed, absl::Span<const AssignmentContribution> contributions,
-              size_t d_model, AssignmentRows* found) {
+}  // namespace
+
+void FindSlotPartials(const RoutedTokens& routed,
+                      absl::Span<const AssignmentContribution> contributions, size_t d_model,
+                      SlotPartials* found) {
   found->slices = 1;
   for (const AssignmentContribution& contribution : contributions) {
     for (const uint32_t expert : contribution.plan->expert_ids) {
       found->slices = std::max(found->slices, (*contribution.replicas)[expert].slices.size());
     }
   }
-  found->rows.assign(routed.expert_ids.size() * found->slices, nullptr);
+  found->of_slot.assign(routed.expert_ids.size() * found->slices, {});
   for (const AssignmentContribution& contribution : contributions) {
     const NodePlan& plan = *contribution.plan;
     for (size_t i = 0; i < plan.rows.size(); ++i) {
@@ -35,54 +36,56 @@ void FindRows(const RoutedTokens& routed, absl::Span<const AssignmentContributio
           EXPERTMESH_CHECK(slot < routed.token_begin[plan.rows[i] + 1]);
         }
         const size_t slice = (*contribution.replicas)[expert].SliceOn(plan.node).value_or(0);
-        found->rows[slot * found->slices + slice] = contribution.partials + a * d_model;
+        found->of_slot[slot * found->slices + slice] = {RowOf(contribution.partials, a, d_model),
+                                                        contribution.partials.dtype};
       }
     }
   }
 }
 
-}  // namespace
-
-void CombineInSlotOrder(const RoutedTokens& routed,
-                        absl::Span<const AssignmentContribution> contributions, const float* shared,
-                        size_t d_model, float* output) {
-  thread_local AssignmentRows found;
-  FindRows(routed, contributions, d_model, &found);
-  for (size_t token = 0; token < routed.tokens(); ++token) {
-    float* const sum = output + token * d_model;
+void CombineInSlotOrder(const RoutedTokens& routed, const SlotPartials& partials,
+                        const float* shared, RowRange range, size_t d_model, float* output) {
+  for (size_t i = 0; i < range.count; ++i) {
+    const size_t token = range.first + i;
+    float* const sum = output + i * d_model;
     std::fill_n(sum, d_model, 0.0f);
-    const size_t end = routed.token_begin[token + 1] * found.slices;
-    for (size_t at = routed.token_begin[token] * found.slices; at < end; ++at) {
-      if (found.rows[at] != nullptr) {
-        AddElements(found.rows[at], d_model, sum);
+    const size_t end = routed.token_begin[token + 1] * partials.slices;
+    for (size_t at = routed.token_begin[token] * partials.slices; at < end; ++at) {
+      const Partials& row = partials.of_slot[at];
+      if (row.data != nullptr) {
+        AddElements(row.dtype, row.data, d_model, sum);
       }
     }
     if (shared != nullptr) {
-      AddElements(shared + token * d_model, d_model, sum);
+      AddElements(DType::kF32, shared + token * d_model, d_model, sum);
     }
   }
 }
 
-void Combine(absl::Span<const Contribution> contributions, const float* shared, size_t rows,
+void Combine(absl::Span<const Contribution> contributions, const float* shared, RowRange range,
              size_t d_model, float* output) {
-  std::fill_n(output, rows * d_model, 0.0f);
+  std::fill_n(output, range.count * d_model, 0.0f);
   for (const Contribution& contribution : contributions) {
-    for (size_t i = 0; i < contribution.rows.size(); ++i) {
-      AddElements(contribution.partials + i * d_model, d_model,
-                  output + contribution.rows[i] * d_model);
+    const absl::Span<const uint32_t> rows = contribution.rows;
+    size_t i =
+        static_cast<size_t>(std::lower_bound(rows.begin(), rows.end(), range.first) - rows.begin());
+    for (; i < rows.size() && rows[i] < range.first + range.count; ++i) {
+      AddElements(contribution.partials.dtype, RowOf(contribution.partials, i, d_model), d_model,
+                  output + (rows[i] - range.first) * d_model);
     }
   }
   if (shared != nullptr) {
-    AddElements(shared, rows * d_model, output);
+    AddElements(DType::kF32, shared + range.first * d_model, range.count * d_model, output);
   }
 }
 
 void AddComplements(const RoutedTokens& routed, const void* hidden_states, DType dtype,
-                    size_t d_model, float* output) {
+                    RowRange range, size_t d_model, float* output) {
   const auto* source = static_cast<const uint8_t*>(hidden_states);
   constexpr size_t kBlock = 256;  // Elements widened at a time.
   float block[kBlock];
-  for (size_t token = 0; token < routed.tokens(); ++token) {
+  for (size_t token = range.first; token < range.first + range.count; ++token) {
+    float* const sum = output + (token - range.first) * d_model;
     float left = 1.0f;
     for (uint32_t at = routed.token_begin[token]; at < routed.token_begin[token + 1]; ++at) {
       left -= routed.weights[at];
@@ -92,7 +95,7 @@ void AddComplements(const RoutedTokens& routed, const void* hidden_states, DType
       const size_t at = token * d_model + begin;
       ConvertElements(dtype, source + at * BytesOf(dtype), DType::kF32, block, count);
       for (size_t i = 0; i < count; ++i) {
-        output[at + i] += left * block[i];
+        sum[begin + i] += left * block[i];
       }
     }
   }

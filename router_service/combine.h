@@ -14,16 +14,31 @@
 
 namespace expertmesh {
 
-// What one node contributed: partials [rows.size(), d_model] for these rows of the batch.
-struct Contribution {
-  absl::Span<const uint32_t> rows;
-  const float* partials = nullptr;
+// Rows [first, first + count) of a batch. A batch is summed range by range, so that a sum is still
+// in the cache when it is converted for the way back, and by several threads.
+struct RowRange {
+  size_t first = 0;
+  size_t count = 0;
 };
 
-// output[r] = sum of the contributions to row r, in the order given, plus shared[r] when `shared`
-// is not null. Rows without a contribution start from 0. All [rows, d_model] float32; `output` is
-// overwritten.
-void Combine(absl::Span<const Contribution> contributions, const float* shared, size_t rows,
+// Rows of d_model elements of an activation type.
+struct Partials {
+  const void* data = nullptr;
+  DType dtype = DType::kF32;
+};
+
+// What one node contributed: partials [rows.size(), d_model] for these rows of the batch, which
+// ascend.
+struct Contribution {
+  absl::Span<const uint32_t> rows;
+  Partials partials;
+};
+
+// output[r - range.first] = sum of the contributions to row r, in the order given, plus shared[r]
+// when `shared` is not null. Rows without a contribution start from 0.
+//   shared  [rows of the batch, d_model] float32
+//   output  [range.count, d_model] float32, overwritten
+void Combine(absl::Span<const Contribution> contributions, const float* shared, RowRange range,
              size_t d_model, float* output);
 
 // What one node contributed when it was asked for a row per assignment.
@@ -32,24 +47,33 @@ struct AssignmentContribution {
   // [num_experts] Of the placement that `plan` was made for: which slice of an expert the node has.
   const std::vector<ExpertReplicas>* replicas = nullptr;
   // [assignments of the plan, d_model]
-  const float* partials = nullptr;
+  Partials partials;
 };
 
-// output[r] = sum of the contributions to row r in slot order, those to one slot in order of
-// slices, plus shared[r] when `shared` is not null: the same bits whichever node contributed what,
-// and in whatever order the contributions come. All [routed.tokens(), d_model] float32; `output` is
-// overwritten.
-//   routed  has every assignment of every plan; those that nobody contributed to are left out
-void CombineInSlotOrder(const RoutedTokens& routed,
-                        absl::Span<const AssignmentContribution> contributions, const float* shared,
-                        size_t d_model, float* output);
+// Where the partials of each slot of a batch are.
+struct SlotPartials {
+  // Most that an expert lies in.
+  size_t slices = 1;
+  // [assignments of the batch, slices], without data where there are none.
+  std::vector<Partials> of_slot;
+};
+
+// `routed` has every assignment of every plan. Overwrites `found`, which may keep its memory.
+void FindSlotPartials(const RoutedTokens& routed,
+                      absl::Span<const AssignmentContribution> contributions, size_t d_model,
+                      SlotPartials* found);
+
+// The same as Combine, in slot order, those to one slot in order of slices: the same bits whichever
+// node contributed what, and in whatever order the contributions came. Slots that nobody
+// contributed to are left out.
+void CombineInSlotOrder(const RoutedTokens& routed, const SlotPartials& partials,
+                        const float* shared, RowRange range, size_t d_model, float* output);
 
 // PassThrough::kComplement: adds (1 - sum of its weights) times the hidden state to every row.
-//   routed         the rows' assignments
-//   hidden_states  [rows, d_model] of `dtype`, an activation type
-//   output         [rows, d_model] float32, in place
+//   hidden_states  [rows of the batch, d_model] of `dtype`, an activation type
+//   output         [range.count, d_model] float32, in place
 void AddComplements(const RoutedTokens& routed, const void* hidden_states, DType dtype,
-                    size_t d_model, float* output);
+                    RowRange range, size_t d_model, float* output);
 
 }  // namespace expertmesh
 

@@ -264,8 +264,9 @@ void NodeLink::OnAnswer() {
     status = CheckPartials(*batch, answer_);
   }
   if (status.ok()) {
-    const size_t row_bytes = size_t{batch->d_model} * sizeof(float);
-    DecodeRows(answer_.tensor, DType::kF32, batch->partials->data() + batch->received * row_bytes);
+    const DType kept = batch->kept_dtype();
+    const size_t row_bytes = batch->d_model * BytesOf(kept);
+    DecodeRows(answer_.tensor, kept, batch->partials->data() + batch->received * row_bytes);
     CountCopiedTensorBytes(answer_.tensor.data.size());
     batch->received += static_cast<uint32_t>(answer_.tensor.rows);
     answer_.tensor = {};

@@ -35,8 +35,12 @@ struct NodeBatch {
   // The node was asked for a row for each assignment instead of each row.
   bool per_assignment = false;
   size_t answer_rows() const { return per_assignment ? plan.expert_ids.size() : plan.rows.size(); }
-  // [answer_rows(), d_model] float32; complete when the batch is done without error.
+  // [answer_rows(), d_model] of kept_dtype(); complete when the batch is done without error.
   std::shared_ptr<AlignedBuffer> partials;
+  // As they come, if that is a type to compute with.
+  DType kept_dtype() const {
+    return IsActivationDType(partials_dtype) ? partials_dtype : DType::kF32;
+  }
   // Rows received so far; they come in order.
   uint32_t received = 0;
   // As the node said in its last frame.

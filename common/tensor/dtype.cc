@@ -118,9 +118,21 @@ EXPERTMESH_INLINE bool AnyNonFinite(DType dtype, const void* data, size_t count)
   return AnyWithExponent<uint16_t>(data, count, 0x7c00u);
 }
 
-EXPERTMESH_INLINE void AddAny(const float* source, size_t count, float* target) {
+template <typename From>
+EXPERTMESH_INLINE void AddLoop(const void* source, size_t count, float* target) {
   for (size_t i = 0; i < count; ++i) {
-    target[i] += source[i];
+    target[i] += From::Decode(LoadUnaligned<typename From::Bits>(source, i));
+  }
+}
+
+EXPERTMESH_INLINE void AddAny(DType from, const void* source, size_t count, float* target) {
+  if (from == DType::kF32) {
+    AddLoop<F32>(source, count, target);
+  } else if (from == DType::kBF16) {
+    AddLoop<BF16>(source, count, target);
+  } else {
+    EXPERTMESH_CHECK(from == DType::kF16);
+    AddLoop<F16>(source, count, target);
   }
 }
 
@@ -128,22 +140,22 @@ EXPERTMESH_INLINE void AddAny(const float* source, size_t count, float* target) 
 struct Loops {
   void (*convert)(DType from, const void* source, DType to, void* target, size_t count);
   bool (*has_non_finite)(DType dtype, const void* data, size_t count);
-  void (*add)(const float* source, size_t count, float* target);
+  void (*add)(DType from, const void* source, size_t count, float* target);
 };
 
-#define EXPERTMESH_LOOPS(NAME, TARGET)                                                 \
-  struct NAME {                                                                        \
-    TARGET static void Convert(DType from, const void* source, DType to, void* target, \
-                               size_t count) {                                         \
-      ConvertAny(from, source, to, target, count);                                     \
-    }                                                                                  \
-    TARGET static bool HasNonFinite(DType dtype, const void* data, size_t count) {     \
-      return AnyNonFinite(dtype, data, count);                                         \
-    }                                                                                  \
-    TARGET static void Add(const float* source, size_t count, float* target) {         \
-      AddAny(source, count, target);                                                   \
-    }                                                                                  \
-    static constexpr Loops kLoops = {Convert, HasNonFinite, Add};                      \
+#define EXPERTMESH_LOOPS(NAME, TARGET)                                                    \
+  struct NAME {                                                                           \
+    TARGET static void Convert(DType from, const void* source, DType to, void* target,    \
+                               size_t count) {                                            \
+      ConvertAny(from, source, to, target, count);                                        \
+    }                                                                                     \
+    TARGET static bool HasNonFinite(DType dtype, const void* data, size_t count) {        \
+      return AnyNonFinite(dtype, data, count);                                            \
+    }                                                                                     \
+    TARGET static void Add(DType from, const void* source, size_t count, float* target) { \
+      AddAny(from, source, count, target);                                                \
+    }                                                                                     \
+    static constexpr Loops kLoops = {Convert, HasNonFinite, Add};                         \
   };
 
 EXPERTMESH_LOOPS(Generic, )
@@ -277,8 +289,8 @@ bool HasNonFinite(DType dtype, const void* data, size_t count) {
   return VectorLoops().has_non_finite(dtype, data, count);
 }
 
-void AddElements(const float* source, size_t count, float* target) {
-  VectorLoops().add(source, count, target);
+void AddElements(DType from, const void* source, size_t count, float* target) {
+  VectorLoops().add(from, source, count, target);
 }
 
 }  // namespace expertmesh

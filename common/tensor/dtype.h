@@ -74,8 +74,9 @@ void ConvertElements(DType from, const void* source, DType to, void* target, siz
 // True when any of `count` elements of an activation type is NaN or infinite.
 bool HasNonFinite(DType dtype, const void* data, size_t count);
 
-// target[i] += source[i]. Neither pointer needs to be aligned; the ranges must not overlap.
-void AddElements(const float* source, size_t count, float* target);
+// target[i] += source[i], of an activation type. Neither pointer needs to be aligned; the ranges
+// must not overlap.
+void AddElements(DType from, const void* source, size_t count, float* target);
 
 }  // namespace expertmesh
 

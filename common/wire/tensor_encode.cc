@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <memory>
+#include <utility>
 
 #include "common/tensor/aligned_buffer.h"
 #include "common/tensor/int8_blocks.h"
@@ -10,35 +11,53 @@
 namespace expertmesh {
 namespace {
 
-Slice Share(const std::shared_ptr<AlignedBuffer>& buffer) {
-  return Slice(buffer->data(), buffer->size(), buffer);
+Slice Share(std::shared_ptr<AlignedBuffer> buffer) {
+  const uint8_t* const data = buffer->data();
+  const size_t size = buffer->size();
+  return Slice(data, size, std::move(buffer));
 }
 
 // `row_of(i)`: where row i of the result is.
 template <typename RowOf>
 TensorFrame Encode(DType from, size_t rows, size_t cols, DType to, BufferPool* pool, RowOf row_of) {
-  TensorFrame tensor{to, rows, cols, {}};
-  const size_t row_bytes = cols * BytesOf(to);
-  const std::shared_ptr<AlignedBuffer> data = TakeBuffer(pool, rows * row_bytes);
-  if (to != DType::kI8Block128) {
-    for (size_t row = 0; row < rows; ++row) {
-      ConvertElements(from, row_of(row), to, data->data() + row * row_bytes, cols);
-    }
-    tensor.data.Append(Share(data));
-    return tensor;
-  }
-  const size_t blocks = Int8Blocks(cols);
-  const std::shared_ptr<AlignedBuffer> scales = TakeBuffer(pool, rows * blocks * sizeof(float));
+  RowEncoder encoder(from, rows, cols, to, pool);
   for (size_t row = 0; row < rows; ++row) {
-    QuantiseRow(from, row_of(row), cols, data->as<int8_t>() + row * row_bytes,
-                scales->as<float>() + row * blocks);
+    encoder.Encode(row, row_of(row));
   }
-  tensor.data.Append(Share(data));
-  tensor.scales.Append(Share(scales));
-  return tensor;
+  return encoder.Finish();
 }
 
 }  // namespace
+
+RowEncoder::RowEncoder(DType from, size_t rows, size_t cols, DType to, BufferPool* pool)
+    : from_(from),
+      to_(to),
+      rows_(rows),
+      cols_(cols),
+      data_(TakeBuffer(pool, rows * cols * BytesOf(to))) {
+  if (to == DType::kI8Block128) {
+    scales_ = TakeBuffer(pool, rows * Int8Blocks(cols) * sizeof(float));
+  }
+}
+
+void RowEncoder::Encode(size_t row, const void* source) const {
+  void* const target = Place(row);
+  if (scales_ == nullptr) {
+    ConvertElements(from_, source, to_, target, cols_);
+  } else {
+    QuantiseRow(from_, source, cols_, static_cast<int8_t*>(target),
+                scales_->as<float>() + row * Int8Blocks(cols_));
+  }
+}
+
+TensorFrame RowEncoder::Finish() {
+  TensorFrame tensor{to_, rows_, cols_, {}};
+  tensor.data.Append(Share(std::move(data_)));
+  if (scales_ != nullptr) {
+    tensor.scales.Append(Share(std::move(scales_)));
+  }
+  return tensor;
+}
 
 uint64_t WireRowBytes(DType dtype, uint64_t cols) {
   const uint64_t scales = dtype == DType::kI8Block128 ? Int8Blocks(cols) * sizeof(float) : 0;

@@ -5,8 +5,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 
 #include "absl/types/span.h"
+#include "common/tensor/aligned_buffer.h"
 #include "common/tensor/buffer_pool.h"
 #include "common/tensor/dtype.h"
 #include "common/wire/message_codec.h"
@@ -15,6 +17,31 @@ namespace expertmesh {
 
 // Bytes of a row of `cols` elements of a type of the wire, scales included.
 uint64_t WireRowBytes(DType dtype, uint64_t cols);
+
+// A tensor that is encoded row by row, in any order, by any number of threads at once.
+class RowEncoder {
+ public:
+  // From rows of `from`, an activation type, to any type of the wire, in memory of the tensor's
+  // own, or of `pool` if that is not null.
+  RowEncoder(DType from, size_t rows, size_t cols, DType to, BufferPool* pool);
+
+  // Row `row` of the tensor, from [cols] of `from`.
+  void Encode(size_t row, const void* source) const;
+
+  // Where row `row` and those behind it go. A tensor of `from` may be written here instead.
+  void* Place(size_t row) const { return data_->data() + row * cols_ * BytesOf(to_); }
+
+  // When all rows have been encoded; once.
+  TensorFrame Finish();
+
+ private:
+  const DType from_;
+  const DType to_;
+  const size_t rows_;
+  const size_t cols_;
+  std::shared_ptr<AlignedBuffer> data_;
+  std::shared_ptr<AlignedBuffer> scales_;  // Null where the type has none.
+};
 
 // Rows `rows`, in this order, of `matrix` [.., cols] of `from`, an activation type: gathered and
 // converted to `to` (any type of the wire) in one step, into memory of the result's own, or of

@@ -858,6 +858,20 @@ STRICT = [
         "combine_test",
     ),
     Mutation(
+        "a range of rows is summed from the first row that a node has",
+        COMBINE,
+        "std::lower_bound(rows.begin(), rows.end(), range.first)",
+        "std::lower_bound(rows.begin(), rows.end(), size_t{0})",
+        "combine_test",
+    ),
+    Mutation(
+        "partials are read as if all links had the first one's type",
+        COMBINE,
+        "AddElements(contribution.partials.dtype, RowOf",
+        "AddElements(contributions.front().partials.dtype, RowOf",
+        "combine_test",
+    ),
+    Mutation(
         "strict: shared experts come first",
         COMBINE,
         """    std::fill_n(sum, d_model, 0.0f);

@@ -111,7 +111,7 @@ const std::vector<std::pair<std::string, std::string>>& Stages() {
       {"NodeLink::OnFrame", "receive"},
       {"OnPartDone", "receive"},
       {"Combine(", "combine"},
-      {"SumContributions", "combine"},
+      {"SumRows", "combine"},
       {"CombineAndAnswer", "answer"},
       {"ComputeShared", "shared"},
       {"LayerBatcher", "batcher"},

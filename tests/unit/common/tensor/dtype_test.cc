@@ -103,17 +103,21 @@ TEST(DTypeTest, RowsAreConvertedLikeSingleValues) {
 
 // Around the widths of vectors, at addresses that fit none.
 TEST(DTypeTest, AddsEveryElementAndNoMore) {
-  for (const size_t count : {0, 1, 7, 8, 15, 16, 17, 63, 64, 65, 200}) {
-    std::vector<float> source(count + 2), target(count + 2);
-    for (size_t i = 0; i < source.size(); ++i) {
-      source[i] = 0.25f * static_cast<float>(i + 1);
-      target[i] = static_cast<float>(100 * i);
-    }
-    AddElements(source.data() + 1, count, target.data() + 1);
-    for (size_t i = 0; i < target.size(); ++i) {
-      const bool added = i >= 1 && i <= count;
-      EXPECT_EQ(target[i], static_cast<float>(100 * i) + (added ? source[i] : 0.0f))
-          << i << " of " << count;
+  for (const DType from : {DType::kF32, DType::kBF16, DType::kF16}) {
+    for (const size_t count : {0, 1, 7, 8, 15, 16, 17, 63, 64, 65, 200}) {
+      std::vector<float> source(count + 2), target(count + 2);
+      for (size_t i = 0; i < source.size(); ++i) {
+        source[i] = 0.25f * static_cast<float>(i + 1);  // Exact in every type.
+        target[i] = static_cast<float>(100 * i);
+      }
+      std::vector<uint8_t> encoded(source.size() * BytesOf(from));
+      ConvertElements(DType::kF32, source.data(), from, encoded.data(), source.size());
+      AddElements(from, encoded.data() + BytesOf(from), count, target.data() + 1);
+      for (size_t i = 0; i < target.size(); ++i) {
+        const bool added = i >= 1 && i <= count;
+        EXPECT_EQ(target[i], static_cast<float>(100 * i) + (added ? source[i] : 0.0f))
+            << i << " of " << count << ", " << NameOf(from);
+      }
     }
   }
 }
