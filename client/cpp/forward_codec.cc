@@ -167,6 +167,9 @@ absl::StatusOr<Frame> EncodeForward(uint64_t request_id, uint32_t layer, const M
     request.set_output_dtype(v1::DTYPE_INT8_BLOCK128);
   } else if (options.output_dtype.has_value()) {
     request.set_output_dtype(ToWire(ToInternal(*options.output_dtype)));
+  } else if (options.int8_hidden_states) {
+    // The router would take the type that the rows came in.
+    request.set_output_dtype(ToWire(ToInternal(hidden.dtype())));
   }
   for (const auto& [name, bytes] : options.extensions) {
     (*request.mutable_extensions())[name].set_raw(bytes);

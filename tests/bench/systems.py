@@ -19,6 +19,12 @@ def cores():
     return len(os.sched_getaffinity(0))
 
 
+def node_threads(nodes):
+    """All cores for each, as is the default, so that the node with more of a batch can use what another leaves idle;
+    but a single one where there are more nodes than cores."""
+    return str(cores() if nodes <= cores() else 1)
+
+
 def peak_bytes(pid):
     """Most memory that a process has had resident."""
     for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -37,12 +43,11 @@ class MeshSystem:
         self.folder = folder
         self.caller_peak = 0
         self.mesh = Mesh(folder)
-        threads = str(max(1, cores() // kind.nodes))
         if kind.slices:
             node_flags = [["--slice", f"{i}/{kind.nodes}"] for i in range(kind.nodes)]
         else:
             node_flags = shards(kind.nodes, "--replicas", kind.replicas)
-        node_flags = [[*flags, "--threads", threads] for flags in node_flags]
+        node_flags = [[*flags, "--threads", node_threads(kind.nodes)] for flags in node_flags]
         wire = [f"--wire-{rows}={kind.wire}" for rows in ("hidden-states", "partials")]
         self.mesh.start(model, node_flags, "--threads", str(cores()), *wire, *router_flags)
 
@@ -133,9 +138,8 @@ class Baseline:
     def _start_servers(self):
         if self.name.startswith("rpc_per_"):
             # As many processes and threads as the mesh that it is compared with.
-            threads = str(max(1, cores() // 2))
             return [
-                self._serve("experts", "--shard", f"{i}/2", "--threads", threads) for i in range(2)
+                self._serve("experts", "--shard", f"{i}/2", "--threads", node_threads(2)) for i in range(2)
             ]
         kind = {"two_bare_hops": "grpc", "raw_tcp": "tcp"}.get(self.name)
         if kind is None:

@@ -147,6 +147,11 @@ def test_int8_of_a_client(router):
     # Half a scale, and the rounding of float32.
     bound = np.abs(expected).max(axis=1, keepdims=True) / 127 * 0.50002
     assert (np.abs(decoded(answer.output) - expected) <= bound).all()
+    # The client's own encoding and decoding is the same.
+    result = mesh.client.forward(1, decoded(sent), int8_hidden_states=True, int8_output=True)
+    np.testing.assert_allclose(result.output, decoded(answer.output), rtol=1e-6)
+    exact = mesh.client.forward(1, decoded(sent), int8_hidden_states=True).output
+    np.testing.assert_allclose(exact, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_log_and_the_flags(router, nodes):

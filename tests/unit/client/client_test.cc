@@ -546,6 +546,17 @@ TEST(ForwardCodecTest, RowsTravelAsInt8WhenAskedTo) {
   }
 }
 
+// Not that of the int8 rows, which the router would take.
+TEST(ForwardCodecTest, Int8RowsAreAnsweredInTheTypeOfTheHiddenStates) {
+  ForwardOptions options;
+  options.int8_hidden_states = true;
+  const auto frame = EncodeForward(1, 2, Matrix::Take(1, 1, std::vector<float>{1}), options);
+  ASSERT_TRUE(frame.ok()) << frame.status();
+  v1::ForwardRequest request;
+  ASSERT_TRUE(request.ParseFromString(frame->Flatten()));
+  EXPECT_EQ(request.output_dtype(), v1::DTYPE_F32);
+}
+
 TEST(ForwardCodecTest, AnInt8OutputHasNoOtherType) {
   ForwardOptions options;
   options.int8_output = true;

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from expertmesh import errors
+from expertmesh import errors, int8_blocks
 from expertmesh.types import ForwardResult, ForwardTiming, Health
 from expertmesh.v1 import router_pb2, tensor_pb2
 
@@ -113,6 +113,35 @@ def _whole_numbers(name: str, values: ArrayLike) -> List[int]:
     return result
 
 
+def _encode_rows(rows: npt.NDArray[Any], int8: bool) -> tensor_pb2.Tensor:
+    """[tokens, d_model] of a type of the wire, little endian."""
+    if int8:
+        integers, scales = int8_blocks.quantise(rows)
+        return tensor_pb2.Tensor(
+            dtype=tensor_pb2.DTYPE_INT8_BLOCK128,
+            shape=rows.shape,
+            data=integers.tobytes(),
+            scales=scales.astype("<f4", copy=False).tobytes(),
+        )
+    wire = _TO_WIRE[rows.dtype.newbyteorder("=")]
+    return tensor_pb2.Tensor(dtype=wire, shape=rows.shape, data=rows.tobytes())
+
+
+def _wire_output_dtype(
+    output_dtype: DTypeLike, array_dtype: np.dtype[Any], int8_hidden_states: bool, int8_output: bool
+) -> tensor_pb2.DType:
+    if int8_output:
+        if output_dtype is not None:
+            raise errors.InvalidArgument(
+                f"output_dtype is {output_dtype!r} and int8_output is set too, whose output is float32; leave one out"
+            )
+        return tensor_pb2.DTYPE_INT8_BLOCK128
+    if int8_hidden_states and output_dtype is None:
+        # The router would take the type that the rows came in.
+        return _TO_WIRE[array_dtype]
+    return wire_dtype(output_dtype)
+
+
 def encode_request(
     layer: int,
     array: ArrayLike,
@@ -121,6 +150,8 @@ def encode_request(
     timeout: Optional[float] = None,
     return_routing: bool = False,
     output_dtype: DTypeLike = None,
+    int8_hidden_states: bool = False,
+    int8_output: bool = False,
     traceparent: Optional[str] = None,
     group_sizes: Optional[ArrayLike] = None,
     token_ids: Optional[ArrayLike] = None,
@@ -147,10 +178,8 @@ def encode_request(
         request_id=request_id,
         layer=layer,
         return_routing=return_routing,
-        output_dtype=wire_dtype(output_dtype),
-        hidden_states=tensor_pb2.Tensor(
-            dtype=_TO_WIRE[dtype], shape=[tokens, d_model], data=values.tobytes()
-        ),
+        output_dtype=_wire_output_dtype(output_dtype, dtype, int8_hidden_states, int8_output),
+        hidden_states=_encode_rows(values.reshape(tokens, d_model), int8_hidden_states),
     )
     if timeout is not None:
         request.timeout_us = int(timeout * 1e6)
@@ -169,10 +198,7 @@ def encode_request(
     return request, Shape(leading, d_model, _is_torch(array))
 
 
-def _decode_output(tensor: tensor_pb2.Tensor, shape: Shape) -> Any:
-    dtype = _FROM_WIRE.get(tensor.dtype)
-    if dtype is None:
-        raise errors.Internal(f"output has dtype {tensor.dtype}, which this client does not know")
+def _elements(tensor: tensor_pb2.Tensor, dtype: np.dtype[Any], shape: Shape) -> npt.NDArray[Any]:
     wanted = shape.leading + (shape.d_model,)
     data = tensor.data
     count = int(np.prod(wanted, dtype=np.int64))
@@ -181,8 +207,34 @@ def _decode_output(tensor: tensor_pb2.Tensor, shape: Shape) -> Any:
             f"output has shape {list(tensor.shape)} and {len(data)} bytes; expected "
             f"{list(wanted)} of {dtype}, {count * dtype.itemsize} bytes"
         )
-    output = np.frombuffer(data, dtype=dtype.newbyteorder("<")).astype(dtype, copy=False)
-    output = output.reshape(wanted)
+    return np.frombuffer(data, dtype=dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(wanted)
+
+
+def _decode_int8(tensor: tensor_pb2.Tensor, shape: Shape) -> npt.NDArray[np.float32]:
+    integers = _elements(tensor, np.dtype(np.int8), shape)
+    tokens = int(np.prod(shape.leading, dtype=np.int64))
+    blocks = int8_blocks.blocks_of(shape.d_model)
+    if len(tensor.scales) != tokens * blocks * 4:
+        raise errors.Internal(
+            f"output has {len(tensor.scales)} bytes of scales; expected {tokens * blocks * 4}"
+        )
+    scales = np.frombuffer(tensor.scales, "<f4").astype(np.float32, copy=False)
+    rows = int8_blocks.dequantise(
+        integers.reshape(tokens, shape.d_model), scales.reshape(tokens, blocks)
+    )
+    return rows.reshape(shape.leading + (shape.d_model,))
+
+
+def _decode_output(tensor: tensor_pb2.Tensor, shape: Shape) -> Any:
+    if tensor.dtype == tensor_pb2.DTYPE_INT8_BLOCK128:
+        dtype = np.dtype(np.float32)
+        output: npt.NDArray[Any] = _decode_int8(tensor, shape)
+    else:
+        known = _FROM_WIRE.get(tensor.dtype)
+        if known is None:
+            raise errors.Internal(f"output has dtype {tensor.dtype}, which this client does not know")
+        dtype = known
+        output = _elements(tensor, dtype, shape)
     if not shape.torch:
         return output
     torch = sys.modules["torch"]
