@@ -47,7 +47,7 @@ ABSL_FLAG(std::string, wire_hidden_states, "auto",
           "int8; exceptions by address, such as auto,10.0.0.7:50061=int8");
 ABSL_FLAG(std::string, wire_partials, "auto", "The same for partials on the way back");
 ABSL_FLAG(int, threads, 0, "Threads for routing and for shared experts; 0: one per core");
-ABSL_FLAG(uint64_t, inline_tokens, 4,
+ABSL_FLAG(uint64_t, inline_tokens, 8,
           "Batches of at most so many tokens are routed and summed on the network thread: quicker "
           "for them, and nothing else is read meanwhile; 0: none");
 ABSL_FLAG(uint64_t, max_batch_tokens, 4096, "Tokens of one batch of one layer");

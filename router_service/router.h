@@ -60,7 +60,7 @@ struct RouterOptions {
   uint32_t max_attempts = 3;
   // Batches of at most so many tokens are routed and summed on the network thread, which saves two
   // changes of threads and keeps that thread from anything else meanwhile. 0: none.
-  uint64_t inline_tokens = 4;
+  uint64_t inline_tokens = 8;
   // Output bits do not depend on which nodes served a token; costs top-k times the bytes of answers
   // and the memory for them.
   bool strict = false;
