@@ -73,7 +73,7 @@ size_t BatchRun::MemoryBytes() const {
   return sizeof(*this) + routing +
          bytes(jobs_, first_row_of_job_, requests_, routed_.token_begin, routed_.expert_ids,
                routed_.weights, routed_.dropped, shared_row_begin_, shared_experts_,
-               shared_weights_);
+               shared_weights_, contributions_, by_row_, by_assignment_, slot_partials_.of_slot);
 }
 
 void BatchRun::Start() {
