@@ -165,7 +165,7 @@ absl::Status CpuBackend::Compute(const GroupedBatch& batch) {
 }  // namespace
 
 bool CpuSupportsBF16() {
-  static const bool supports = MatmulSupports(DType::kBF16);
+  static const bool supports = MatmulSupportsBF16();
   return supports;
 }
 

@@ -1,4 +1,5 @@
-// Expert math on the CPU: bf16 by a kernel of our own where there is AMX, all else by oneDNN.
+// Expert math on the CPU: float32, and bf16 where there is AMX, by kernels of our own; other bf16 by
+// oneDNN.
 //
 // A batch is computed in three phases, each a list of tasks that all threads work off:
 //   1. up    per expert: gather its rows, multiply by gate and up, add biases, activation

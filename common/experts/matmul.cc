@@ -9,6 +9,8 @@
 #include "absl/strings/string_view.h"
 #include "common/base/check.h"
 #include "common/base/status_macros.h"
+#include "common/matmul/onednn.h"
+#include "common/matmul/panel_product.h"
 #include "common/matmul/single_threaded_openmp.h"
 
 namespace expertmesh {
@@ -16,7 +18,7 @@ namespace {
 
 using dnnl::memory;
 
-// Of bf16 weights; up to 960 was seen to be safe on a core with 2 MiB of level 2 cache.
+// For oneDNN; up to 960 was seen to be safe on a core with 2 MiB of level 2 cache.
 constexpr size_t kMaxInnerChunk = 512;
 // Rows of the product whose kernel and layout set the standard.
 constexpr size_t kCanonicalRows = 64;
@@ -25,29 +27,18 @@ constexpr size_t kMinPanelColumns = 256;
 constexpr size_t kMaxPanels = 64;
 constexpr size_t kLine = 64;
 
-// Lives for ever: threads of other objects may still compute at exit.
-const dnnl::engine& Engine() {
-  static const dnnl::engine* const engine = new dnnl::engine(dnnl::engine::kind::cpu, 0);
-  return *engine;
-}
-
-memory::data_type TypeOf(DType dtype) {
-  return dtype == DType::kBF16 ? memory::data_type::bf16 : memory::data_type::f32;
-}
-
 memory::dim Dim(size_t size) { return static_cast<memory::dim>(size); }
 
 memory::desc RowMajor(size_t rows, size_t cols, memory::data_type type) {
   return memory::desc({Dim(rows), Dim(cols)}, type, memory::format_tag::ab);
 }
 
-memory::desc AnyLayout(DType dtype, size_t inner, size_t columns) {
-  return memory::desc({Dim(inner), Dim(columns)}, TypeOf(dtype), memory::format_tag::any);
+memory::desc AnyLayout(size_t inner, size_t columns) {
+  return memory::desc({Dim(inner), Dim(columns)}, memory::data_type::bf16, memory::format_tag::any);
 }
 
 // Throws dnnl::error.
-dnnl::matmul::primitive_desc Describe(DType dtype, size_t rows, const memory::desc& weights,
-                                      bool add) {
+dnnl::matmul::primitive_desc Describe(size_t rows, const memory::desc& weights, bool add) {
   const size_t inner = static_cast<size_t>(weights.data.dims[0]);
   const size_t columns = static_cast<size_t>(weights.data.dims[1]);
   dnnl::primitive_attr attr;
@@ -57,9 +48,9 @@ dnnl::matmul::primitive_desc Describe(DType dtype, size_t rows, const memory::de
     post_ops.append_sum(1.0f);
     attr.set_post_ops(post_ops);
   }
-  const dnnl::matmul::desc desc(RowMajor(rows, inner, TypeOf(dtype)), weights,
+  const dnnl::matmul::desc desc(RowMajor(rows, inner, memory::data_type::bf16), weights,
                                 RowMajor(rows, columns, memory::data_type::f32));
-  return dnnl::matmul::primitive_desc(desc, attr, Engine());
+  return dnnl::matmul::primitive_desc(desc, attr, OneDnnEngine());
 }
 
 // Packed in blocks, with all of the inner dimension of 64 columns before the next 64: any run of
@@ -97,10 +88,10 @@ absl::Status CannotMultiply(const dnnl::error& error, const MatmulShape& shape,
 
 }  // namespace
 
-bool MatmulSupports(DType dtype) {
+bool MatmulSupportsBF16() {
   SingleThreadedOpenMP single;
   try {
-    const auto desc = Describe(dtype, kCanonicalRows, AnyLayout(dtype, 256, 512), /*add=*/false);
+    const auto desc = Describe(kCanonicalRows, AnyLayout(256, 512), /*add=*/false);
     return !absl::StartsWith(desc.impl_info_str(), "ref");
   } catch (const dnnl::error&) {
     return false;
@@ -116,9 +107,10 @@ absl::StatusOr<std::shared_ptr<const MatmulShape>> MatmulShape::Create(DType dty
   shape->dtype_ = dtype;
   shape->inner_ = inner;
   shape->columns_ = columns;
-  shape->tiles_ = tiles && dtype == DType::kBF16;
-  // Float32 kernels never cut the inner dimension by the number of rows.
-  const bool cut = dtype == DType::kBF16 && !shape->tiles_;
+  shape->kernel_ = dtype == DType::kF32 ? MatmulKernel::kPanels
+                   : tiles              ? MatmulKernel::kTiles
+                                        : MatmulKernel::kOneDnn;
+  const bool cut = shape->kernel_ == MatmulKernel::kOneDnn;
   const size_t count = cut ? (inner + kMaxInnerChunk - 1) / kMaxInnerChunk : 1;
   try {
     for (size_t begin = 0, left = count; begin < inner; --left) {
@@ -140,17 +132,21 @@ void MatmulShape::AddChunk(size_t begin, size_t inner) {
   chunk.offset = bytes_;
   chunk.x_row_bytes = inner * BytesOf(dtype_);
   chunk.x_begin = begin * BytesOf(dtype_);
-  if (tiles_) {
+  size_t bytes = inner * columns_ * BytesOf(dtype_);
+  if (kernel_ == MatmulKernel::kOneDnn) {
+    chunk.packed =
+        Describe(kCanonicalRows, AnyLayout(inner, columns_), /*add=*/begin > 0).weights_desc();
+    fixed_rows_ = fixed_rows_ || !ColumnsAreOutermost(chunk.packed, inner);
+    bytes = chunk.packed.get_size();
+  } else {
     // Rows at multiples of 4 KiB would push each other out of the level 1 cache.
     chunk.x_row_bytes += kLine;
+  }
+  if (kernel_ == MatmulKernel::kTiles) {
     chunk.packed = memory::desc({Dim(inner), Dim(columns_)}, memory::data_type::bf16,
                                 memory::format_tag::BA16a64b2a);
-  } else {
-    const memory::desc any = AnyLayout(dtype_, inner, columns_);
-    chunk.packed = Describe(dtype_, kCanonicalRows, any, /*add=*/begin > 0).weights_desc();
-    fixed_rows_ = fixed_rows_ || !ColumnsAreOutermost(chunk.packed, inner);
   }
-  bytes_ += RoundUp(chunk.packed.get_size(), kLine);
+  bytes_ += RoundUp(bytes, kLine);
   chunks_.push_back(std::move(chunk));
 }
 
@@ -164,7 +160,8 @@ void MatmulShape::AddSplits() {
     if (panels > 1 && (blocks % panels != 0 || columns_ / panels < kMinPanelColumns)) {
       continue;
     }
-    splits_.push_back({panels, columns_ / panels, tiles_ ? 1 : MinRows(columns_ / panels)});
+    const bool any = kernel_ != MatmulKernel::kOneDnn;
+    splits_.push_back({panels, columns_ / panels, any ? 1 : MinRows(columns_ / panels)});
   }
 }
 
@@ -173,9 +170,8 @@ size_t MatmulShape::MinRows(size_t columns) const {
   for (const Chunk& chunk : chunks_) {
     const memory::desc weights = PanelOf(chunk.packed, columns);
     const bool add = chunk.begin > 0;
-    const std::string standard = Describe(dtype_, kCanonicalRows, weights, add).impl_info_str();
-    while (rows < kCanonicalRows &&
-           Describe(dtype_, rows, weights, add).impl_info_str() != standard) {
+    const std::string standard = Describe(kCanonicalRows, weights, add).impl_info_str();
+    while (rows < kCanonicalRows && Describe(rows, weights, add).impl_info_str() != standard) {
       ++rows;
     }
   }
@@ -183,7 +179,7 @@ size_t MatmulShape::MinRows(size_t columns) const {
 }
 
 size_t MatmulShape::PaddedRows(const Split& split, size_t count) const {
-  if (tiles_) {
+  if (kernel_ != MatmulKernel::kOneDnn) {
     return count;
   }
   // Every number up to 8, then multiples of 8: few kernels, little padding.
@@ -191,17 +187,23 @@ size_t MatmulShape::PaddedRows(const Split& split, size_t count) const {
 }
 
 absl::Status MatmulShape::PackPanel(const Split& split, const void* source, void* packed) const {
+  if (kernel_ == MatmulKernel::kPanels) {
+    PackPanels(static_cast<const float*>(source), split.columns, inner_, inner_,
+               static_cast<float*>(packed));
+    return absl::OkStatus();
+  }
   SingleThreadedOpenMP single;
   try {
-    dnnl::stream stream(Engine());
+    dnnl::stream stream(OneDnnEngine());
     for (const Chunk& chunk : chunks_) {
-      const memory::desc from({Dim(chunk.inner), Dim(split.columns)}, TypeOf(dtype_),
+      const memory::desc from({Dim(chunk.inner), Dim(split.columns)}, memory::data_type::bf16,
                               memory::dims{1, Dim(inner_)});
       const memory::desc to =
           split.panels == 1 ? chunk.packed : PanelOf(chunk.packed, split.columns);
       uint8_t* const start = const_cast<uint8_t*>(static_cast<const uint8_t*>(source));
-      memory source_memory(from, Engine(), start + chunk.begin * BytesOf(dtype_));
-      memory packed_memory(to, Engine(), static_cast<uint8_t*>(packed) + ChunkOffset(chunk, split));
+      memory source_memory(from, OneDnnEngine(), start + chunk.begin * BytesOf(dtype_));
+      memory packed_memory(to, OneDnnEngine(),
+                           static_cast<uint8_t*>(packed) + ChunkOffset(chunk, split));
       dnnl::reorder(source_memory, packed_memory).execute(stream, source_memory, packed_memory);
     }
     stream.wait();
@@ -211,19 +213,19 @@ absl::Status MatmulShape::PackPanel(const Split& split, const void* source, void
   return absl::OkStatus();
 }
 
-MatmulRunner::MatmulRunner() : stream_(Engine()) {}
+MatmulRunner::MatmulRunner() : stream_(OneDnnEngine()) {}
 
 MatmulRunner::Kernel& MatmulRunner::Get(const MatmulShape& shape, const MatmulShape::Chunk& chunk,
                                         size_t columns, size_t rows, bool add) {
-  std::unique_ptr<Kernel>& kernel = kernels_[Key(shape.dtype(), chunk.inner, columns, rows, add)];
+  std::unique_ptr<Kernel>& kernel = kernels_[Key(chunk.inner, columns, rows, add)];
   if (kernel == nullptr) {
     const memory::desc weights =
         columns == shape.columns() ? chunk.packed : PanelOf(chunk.packed, columns);
-    const auto desc = Describe(shape.dtype(), rows, weights, add);
-    kernel = std::make_unique<Kernel>(
-        Kernel{dnnl::matmul(desc), memory(desc.src_desc(), Engine(), nullptr),
-               memory(weights, Engine(), nullptr), memory(desc.dst_desc(), Engine(), nullptr),
-               memory(desc.scratchpad_desc(), Engine())});
+    const auto desc = Describe(rows, weights, add);
+    kernel = std::make_unique<Kernel>(Kernel{
+        dnnl::matmul(desc), memory(desc.src_desc(), OneDnnEngine(), nullptr),
+        memory(weights, OneDnnEngine(), nullptr), memory(desc.dst_desc(), OneDnnEngine(), nullptr),
+        memory(desc.scratchpad_desc(), OneDnnEngine())});
   }
   return *kernel;
 }
@@ -232,7 +234,19 @@ absl::Status MatmulRunner::Multiply(const MatmulShape& shape, const MatmulShape:
                                     size_t columns, size_t rows, const uint8_t* x,
                                     const uint8_t* weights, float* y) {
   x += shape.XOffset(chunk, rows, 0);
-  if (shape.tiles()) {
+  if (shape.kernel() == MatmulKernel::kPanels) {
+    PanelProduct{reinterpret_cast<const float*>(x),
+                 chunk.x_row_bytes / sizeof(float),
+                 rows,
+                 chunk.inner,
+                 columns,
+                 reinterpret_cast<const float*>(weights),
+                 y,
+                 columns}
+        .Run();
+    return absl::OkStatus();
+  }
+  if (shape.kernel() == MatmulKernel::kTiles) {
     TileProduct{x, chunk.x_row_bytes, rows, chunk.inner, columns, weights, y}.Run();
     return absl::OkStatus();
   }

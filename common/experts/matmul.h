@@ -1,13 +1,12 @@
 // Matrix products with packed weights, arranged so that the bits of a row do not depend on how many
-// rows are multiplied with it, nor on how the columns are divided over threads. bf16 on a machine
-// with AMX: by tile_product.h. Everything else: by oneDNN, which alone does not promise that, and
-// does not give it:
+// rows are multiplied with it, nor on how the columns are divided over threads. float32: by
+// panel_product.h. bf16 on a machine with AMX: by tile_product.h. Both sum in a fixed order. Other
+// bf16: by oneDNN, which alone does not promise that, and does not give it:
 // - it may sum the inner dimension in blocks whose number depends on the rows, from about a
-//   thousand elements on: bf16 weights are cut into chunks of at most 512 along the inner
-//   dimension, each a product of its own, added in order in float32;
+//   thousand elements on: weights are cut into chunks of at most 512 along the inner dimension,
+//   each a product of its own, added in order in float32;
 // - small products go to another kernel (rows * columns <= 256): Split::min_rows keeps clear of it;
-// - on machines without AVX-512 the number of rows changes everything: there every product has
-//   kFixedRows.
+// - where its layout does not let columns be divided, every product has kFixedRows.
 //
 // Private to common/experts.
 #ifndef EXPERTMESH_COMMON_EXPERTS_MATMUL_H_
@@ -35,8 +34,11 @@ inline constexpr size_t kColumnStep = kStripColumns;
 inline constexpr size_t kMaxRows = 256;
 inline constexpr size_t kFixedRows = 16;
 
-// True when oneDNN multiplies `dtype` on this machine by something better than its reference code.
-bool MatmulSupports(DType dtype);
+// What multiplies.
+enum class MatmulKernel { kPanels, kTiles, kOneDnn };
+
+// True when this machine multiplies bf16 by something better than oneDNN's reference code.
+bool MatmulSupportsBF16();
 
 // How a weight matrix [inner, columns] lies packed, and how its columns can be divided. Immutable.
 class MatmulShape {
@@ -49,7 +51,7 @@ class MatmulShape {
     // Of a product's x: from row to row, and before this chunk per row.
     size_t x_row_bytes = 0;
     size_t x_begin = 0;
-    dnnl::memory::desc packed;
+    dnnl::memory::desc packed;  // But for panels, which oneDNN does not know.
   };
   // `panels` equal parts of the columns.
   struct Split {
@@ -69,7 +71,7 @@ class MatmulShape {
   size_t inner() const { return inner_; }
   size_t columns() const { return columns_; }
   size_t bytes() const { return bytes_; }
-  bool tiles() const { return tiles_; }
+  MatmulKernel kernel() const { return kernel_; }
   const std::vector<Chunk>& chunks() const { return chunks_; }
   // Ascending by panels; the first has one.
   const std::vector<Split>& splits() const { return splits_; }
@@ -86,7 +88,9 @@ class MatmulShape {
     return rows * chunk.x_begin + row * chunk.x_row_bytes;
   }
   // A product's y: strip after strip of that many columns, [rows, columns] float32 each.
-  size_t StripColumnsOf(const Split& split) const { return tiles_ ? kStripColumns : split.columns; }
+  size_t StripColumnsOf(const Split& split) const {
+    return kernel_ == MatmulKernel::kTiles ? kStripColumns : split.columns;
+  }
 
   // Packs one panel of `split`: `source`, [split.columns, inner] row-major of dtype(), to `packed`
   // (PanelBytes(split) of them). A split of one panel gives the whole matrix.
@@ -113,7 +117,7 @@ class MatmulShape {
   size_t columns_ = 0;
   size_t bytes_ = 0;
   bool fixed_rows_ = false;
-  bool tiles_ = false;
+  MatmulKernel kernel_ = MatmulKernel::kPanels;
   std::vector<Chunk> chunks_;
   std::vector<Split> splits_;
 };
@@ -138,8 +142,8 @@ class MatmulRunner {
     dnnl::memory y;
     dnnl::memory scratchpad;
   };
-  // dtype, inner, columns, rows, adds to y.
-  using Key = std::tuple<DType, size_t, size_t, size_t, bool>;
+  // inner, columns, rows, adds to y.
+  using Key = std::tuple<size_t, size_t, size_t, bool>;
 
   Kernel& Get(const MatmulShape& shape, const MatmulShape::Chunk& chunk, size_t columns,
               size_t rows, bool add);

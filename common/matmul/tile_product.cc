@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "common/base/check.h"
+#include "common/base/cpu_features.h"
 
 namespace expertmesh {
 
@@ -32,7 +33,6 @@ void PackTiles(const uint16_t* weights, size_t columns, size_t inner, uint8_t* p
 #include <unistd.h>
 
 #include <atomic>
-#include <oneapi/dnnl/dnnl.hpp>
 
 #define EXPERTMESH_TILES __attribute__((target("amx-tile,amx-bf16")))
 
@@ -169,9 +169,8 @@ Ahead AheadOf(const uint8_t* weights, size_t steps, size_t strip, size_t strips,
 bool AskForTiles() {
   constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
   constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
-  const auto isa = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
-  const auto amx = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_amx);
-  return (isa & amx) == amx && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return UsableCpuIsa() >= CpuIsa::kAmx &&
+         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
 }  // namespace

@@ -116,6 +116,16 @@ TEST(CpuBackendTest, RefusesBadOptions) {
   EXPECT_EQ(MakeCpuBackend(options).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
+TEST(CpuBackendTest, RefusesBF16WhereTheCpuHasNone) {
+  const auto backend = MakeCpuBackend({DType::kBF16, 1});
+  if (CpuSupportsBF16()) {
+    EXPECT_TRUE(backend.ok()) << backend.status();
+    return;
+  }
+  EXPECT_EQ(backend.status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_NE(backend.status().message().find("F32"), absl::string_view::npos);
+}
+
 TEST(CpuBackendTest, ReadsTheFlagOfWeights) {
   EXPECT_EQ(*ParseWeightStorage("expanded"), WeightStorage::kExpanded);
   EXPECT_EQ(*ParseWeightStorage("compressed"), WeightStorage::kCompressed);
