@@ -24,6 +24,7 @@ ELEMENTWISE = "common/experts/elementwise.cc"
 PACKER = "common/experts/weight_packer.cc"
 COMPUTE = "common/experts/cpu_compute.cc"
 TILES = "common/matmul/tile_product.cc"
+PANELS = "common/matmul/panel_product.cc"
 DECODE = "common/tensor/decode_matrix.cc"
 KERNELS = "common/tensor/decode_kernels.cc"
 FINDER = "common/checkpoint/tensor_finder.cc"
@@ -737,6 +738,28 @@ DECODING = [
         "of_strip + 2 * kTileBytes, steps",
         "of_strip, steps",
         "tile_product_test",
+    ),
+    Mutation(
+        "runs of panels are longer than the promised order of sums says",
+        PANELS,
+        "constexpr size_t kRun = 256;",
+        "constexpr size_t kRun = 512;",
+        "panel_product_test",
+    ),
+    Mutation(
+        "a later run of panels replaces the earlier ones",
+        PANELS,
+        "std::min(kRun, product.inner - k), k == 0,",
+        "std::min(kRun, product.inner - k), true,",
+        "panel_product_test",
+    ),
+    Mutation(
+        "the last panel's padding is not zero",
+        PANELS,
+        "std::fill(packed + count, packed + kPanelColumns, 0.0f);",
+        "",
+        "panel_product_test",
+        "*PaddingIsZero*",
     ),
     Mutation(
         "a row that bfloat16 does not have is rounded to it for the gate",

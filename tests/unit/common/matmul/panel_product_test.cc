@@ -154,6 +154,20 @@ TEST_P(PanelProductTest, ARowDoesNotDependOnTheOthers) {
   }
 }
 
+TEST(PackPanelsTest, PaddingIsZeroWhateverWasThere) {
+  std::vector<float> packed(PackedPanelFloats(3, 2), NAN);
+  ASSERT_EQ(packed.size(), 2 * kPanelColumns);
+  const std::vector<float> weights = {1, 2, NAN, 3, 4, NAN, 5, 6, NAN};  // A stride of three.
+  PackPanels(weights.data(), 3, 2, 3, packed.data());
+  std::vector<float> expected(2 * kPanelColumns, 0.0f);
+  for (const size_t k : {0, 1}) {
+    for (const size_t column : {0, 1, 2}) {
+      expected[k * kPanelColumns + column] = static_cast<float>(1 + 2 * column + k);
+    }
+  }
+  EXPECT_EQ(packed, expected);
+}
+
 std::string TargetName(const testing::TestParamInfo<int64_t>& info) {
   return hwy::TargetName(info.param);
 }
