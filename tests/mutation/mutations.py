@@ -13,6 +13,8 @@ class Mutation:
     # Test program, and those of its tests that are to notice (a filter of GoogleTest).
     test: str
     tests: str = "*"
+    # The instruction set that the code is for; on a CPU without it nobody can notice.
+    isa: str = ""
 
 
 GATE = "router_service/gate/"
@@ -731,6 +733,7 @@ DECODING = [
         "_tile_dpbf16ps(2, 5, 6);",
         "_tile_dpbf16ps(2, 4, 6);",
         "tile_product_test",
+        isa="amx",
     ),
     Mutation(
         "both halves of a strip are multiplied by the first",
@@ -738,6 +741,7 @@ DECODING = [
         "of_strip + 2 * kTileBytes, steps",
         "of_strip, steps",
         "tile_product_test",
+        isa="amx",
     ),
     Mutation(
         "runs of panels are longer than the promised order of sums says",
@@ -767,6 +771,7 @@ DECODING = [
         "begin < values.size(); begin += kTogether",
         "begin + kTogether < values.size(); begin += kTogether",
         "gate_test",
+        isa="amx",
     ),
     Mutation(
         "all of a run of rows are taken for what the first one is",
@@ -774,6 +779,7 @@ DECODING = [
         "end < rows && is_bf16(end) == narrow;",
         "end < rows;",
         "gate_test",
+        isa="amx",
     ),
     Mutation(
         "rows of odd width are not padded for tiles",
@@ -781,6 +787,7 @@ DECODING = [
         "x = scratch->x.data();",
         "",
         "gate_test",
+        isa="amx",
     ),
     Mutation(
         "rows of a product at the places of other strips",
@@ -789,6 +796,7 @@ DECODING = [
         "block.rows * begin + place.row * block.down->columns",
         CPU,
         EXPERT_MATH,
+        isa="amx",
     ),
 ]
 

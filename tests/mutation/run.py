@@ -153,6 +153,14 @@ def check(build, mutation):
         return failing_tests(program, mutation.tests)
 
 
+def absent_sets(folder):
+    """Instruction sets that programs here do not use."""
+    lines = subprocess.run(
+        [folder / "tests" / "support" / "cpu_isa"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()[1:]
+    return {name for name, state in (line.split(" ", 1) for line in lines) if state != "used"}
+
+
 def report(build, mutation):
     """Whether it was noticed."""
     begin = time.monotonic()
@@ -197,6 +205,11 @@ def main():
     if arguments.texts:
         return check_texts(chosen)
     build = Build(arguments.build, arguments.ninja)
+    absent = absent_sets(build.folder)
+    for mutation in chosen:
+        if mutation.isa in absent:
+            print(f"{mutation.name}: not run, since it needs {mutation.isa}")
+    chosen = [mutation for mutation in chosen if mutation.isa not in absent]
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
         noticed = list(pool.map(lambda mutation: report(build, mutation), chosen))
     wrong = [mutation.name for mutation, good in zip(chosen, noticed, strict=True) if not good]
