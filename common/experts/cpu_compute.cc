@@ -170,7 +170,7 @@ void CpuCompute::ActivateStrip(const Block& block, size_t first, size_t columns,
   }
 }
 
-void CpuCompute::RunUp(const GroupedBatch& batch, Worker& worker, BatchPlan::Task task) {
+void CpuCompute::RunUp(const GroupedBatch& batch, Worker& worker, ComputePlan::Task task) {
   const Block& first = plan_.blocks()[task.block];
   const CpuExpert& expert = *first.expert;
   const MatmulShape& up = expert.up();
@@ -198,7 +198,7 @@ void CpuCompute::RunUp(const GroupedBatch& batch, Worker& worker, BatchPlan::Tas
   Note(std::move(status));
 }
 
-void CpuCompute::RunDown(Worker& worker, BatchPlan::Task task) {
+void CpuCompute::RunDown(Worker& worker, ComputePlan::Task task) {
   const Block& first = plan_.blocks()[task.block];
   const CpuExpert& expert = *first.expert;
   const MatmulShape& down = expert.down();
@@ -225,7 +225,7 @@ void CpuCompute::SumRow(const GroupedBatch& batch, size_t row) const {
   float* const sum = batch.partials + row * batch.d_model;
   std::fill_n(sum, batch.d_model, 0.0f);
   for (size_t a = batch.row_begin[row]; a < batch.row_begin[row + 1]; ++a) {
-    const BatchPlan::RowPlace place = plan_.places()[a - first_assignment_];
+    const ComputePlan::RowPlace place = plan_.places()[a - first_assignment_];
     const Block& block = plan_.blocks()[place.block];
     const float weight = batch.apply == ApplyWeight::kOutput ? batch.weights[a] : 1.0f;
     const float* const bias = block.expert->down_bias();

@@ -1,6 +1,6 @@
 // How a batch is cut into pieces of work. Private to common/experts.
-#ifndef EXPERTMESH_COMMON_EXPERTS_BATCH_PLAN_H_
-#define EXPERTMESH_COMMON_EXPERTS_BATCH_PLAN_H_
+#ifndef EXPERTMESH_COMMON_EXPERTS_COMPUTE_PLAN_H_
+#define EXPERTMESH_COMMON_EXPERTS_COMPUTE_PLAN_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -14,7 +14,7 @@
 namespace expertmesh {
 
 // Keeps its memory between batches. Not thread-safe.
-class BatchPlan {
+class ComputePlan {
  public:
   // Rows that go through one expert together.
   struct Block {
@@ -85,4 +85,4 @@ class BatchPlan {
 
 }  // namespace expertmesh
 
-#endif  // EXPERTMESH_COMMON_EXPERTS_BATCH_PLAN_H_
+#endif  // EXPERTMESH_COMMON_EXPERTS_COMPUTE_PLAN_H_
