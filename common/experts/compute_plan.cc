@@ -60,8 +60,7 @@ void ComputePlan::Build(const GroupByExpert& groups, int threads) {
 
 void ComputePlan::AddBlocks(const GroupByExpert::Group& group) {
   const auto* expert = static_cast<const CpuExpert*>(group.expert);
-  const uint32_t most =
-      static_cast<uint32_t>(std::min(expert->up().max_rows(), expert->down().max_rows()));
+  const uint32_t most = kMaxRows;
   const uint32_t parts = (group.count + most - 1) / most;
   // Even parts, of whole tiles or padded blocks of rows.
   const uint32_t even = static_cast<uint32_t>(RoundUp((group.count + parts - 1) / parts, kRowStep));
@@ -109,8 +108,6 @@ void ComputePlan::ChooseSplits(const Run& run, int threads) {
     Block& block = blocks_[b];
     block.up = up_split;
     block.down = down_split;
-    block.rows = static_cast<uint32_t>(
-        std::max(up.PaddedRows(*up_split, block.count), down.PaddedRows(*down_split, block.count)));
   }
 }
 
@@ -120,8 +117,8 @@ void ComputePlan::PlaceRows(const Run& run, const GroupByExpert& groups) {
     const MatmulShape& down = block.expert->down();
     block.activations = activation_bytes_;
     block.outputs = output_floats_;
-    activation_bytes_ += RoundUp(down.XBytes(block.rows), AlignedBuffer::kAlignment);
-    output_floats_ += block.rows * down.columns();
+    activation_bytes_ += block.count * down.x_row_bytes();
+    output_floats_ += block.count * down.columns();
     for (uint32_t row = 0; row < block.count; ++row) {
       places_[groups.order()[block.begin + row]] = {b, row};
     }

@@ -22,8 +22,6 @@ class ComputePlan {
     // Assignments order()[begin, begin + count) of the groups.
     uint32_t begin = 0;
     uint32_t count = 0;
-    // Rows of its matrices: `count` and zero rows.
-    uint32_t rows = 0;
     // How its two products are divided over tasks.
     const MatmulShape::Split* up = nullptr;
     const MatmulShape::Split* down = nullptr;

@@ -7,9 +7,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 #include "common/experts/backend.h"
 #include "common/experts/compute_plan.h"
 #include "common/experts/elementwise.h"
@@ -44,7 +42,7 @@ class CpuCompute {
   };
 
   absl::Status CheckExperts(const GroupedBatch& batch, size_t* bytes_per_assignment) const;
-  absl::Status ComputeRows(const GroupedBatch& batch, size_t begin, size_t end);
+  void ComputeRows(const GroupedBatch& batch, size_t begin, size_t end);
   void FillRowOf(const GroupedBatch& batch, size_t begin, size_t end);
   // Below: run in any of the team's threads.
   void RunUp(const GroupedBatch& batch, Worker& worker, ComputePlan::Task task);
@@ -53,7 +51,6 @@ class CpuCompute {
   void Gather(const GroupedBatch& batch, const Block& block, uint8_t* x) const;
   void Activate(const Block& block, uint32_t panel, const float* products);
   void ActivateStrip(const Block& block, size_t first, size_t columns, const float* products);
-  void Note(absl::Status status);
 
   const DType dtype_;
   const size_t element_;
@@ -69,8 +66,6 @@ class CpuCompute {
   TaskPhase up_phase_;
   TaskPhase down_phase_;
   TaskPhase sum_phase_;
-  absl::Mutex status_mutex_;
-  absl::Status status_ ABSL_GUARDED_BY(status_mutex_);
   std::vector<Worker> workers_;
   WorkerTeam team_;  // Last: its threads use the rest.
 };

@@ -1,8 +1,11 @@
 #include "common/matmul/panel_product.h"
 
-#include <algorithm>
-
+#include "common/base/check.h"
 #include "common/base/cpu_features.h"
+#include "common/matmul/pack_columns.h"
+#include "common/matmul/panel_dot.h"
+#include "common/matmul/panel_loops.h"
+#include "common/tensor/dtype.h"
 
 // This file is compiled once per instruction set, by including itself.
 #undef HWY_TARGET_INCLUDE
@@ -18,44 +21,23 @@ namespace {
 namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr hn::CappedTag<float, kPanelColumns> kTag;
+constexpr hn::Repartition<uint32_t, decltype(kTag)> kPairTag;
 using Vector = hn::Vec<decltype(kTag)>;
-// What the fixed order of sums says.
-constexpr size_t kRun = 256;
 
 constexpr size_t kLanes = hn::MaxLanes(kTag);
-constexpr size_t kVectors = kPanelColumns / kLanes;  // Per panel.
-// Sums that fit the registers, beside weights and one element of x.
-constexpr size_t kMaxSums = kLanes == 1 ? kVectors : kLanes == 16 ? 24 : 12;
-// Of one tile of sums. AVX-512 covers several panels at once, since one would be too few sums to
-// keep its multipliers busy.
-constexpr size_t kMaxPanels = 4;
-constexpr size_t kMaxRows = kMaxSums / kVectors / (kLanes == 16 ? kMaxPanels : 1);
 
-// Panels of a tile of `rows` rows: a power of two.
-constexpr size_t PanelsFor(size_t rows) {
-  size_t panels = kMaxPanels;
-  while (panels > 1 && rows * panels * kVectors > kMaxSums) {
-    panels /= 2;
-  }
-  return panels;
-}
-
-// `count` in as few equal parts as possible of at most `most`: their number.
-size_t PartsOf(size_t count, size_t most) { return (count + most - 1) / most; }
-
-// The part of a product that one tile of sums covers.
-struct Part {
-  const float* x;
-  const float* weights;  // At the part's first k.
-  size_t count;          // Of k, at most kRun.
-  bool first;
-  float* y;
+// What both kernels have in common.
+struct Registers {
+  static constexpr size_t kVectors = kPanelColumns / kLanes;
+  static constexpr size_t kMaxSums = kLanes == 1 ? kVectors : kLanes == 16 ? 24 : 12;
+  // AVX-512 covers several panels at once, since one would be too few sums to keep its multipliers
+  // busy.
+  static constexpr size_t kMaxRows =
+      kMaxSums / kVectors / (kLanes == 16 ? panel_loops::kMaxPanels : 1);
 };
 
-template <size_t kRows, size_t kPanels>
-HWY_NOINLINE void Tile(const PanelProduct& product, const Part& part) {
-  constexpr size_t kColumns = kPanels * kVectors;
-  Vector sums[kRows][kColumns];
+template <size_t kRows, size_t kColumns>
+HWY_INLINE void SetZero(Vector (&sums)[kRows][kColumns]) {
 #pragma GCC unroll 16
   for (size_t row = 0; row < kRows; ++row) {
 #pragma GCC unroll 16
@@ -63,33 +45,31 @@ HWY_NOINLINE void Tile(const PanelProduct& product, const Part& part) {
       sums[row][column] = hn::Zero(kTag);
     }
   }
-  const size_t panel_floats = product.inner * kPanelColumns;
-  const float* weights = part.weights;
-  const float* x = part.x;
-  for (size_t k = 0; k < part.count; ++k, weights += kPanelColumns, ++x) {
-    Vector w[kColumns];
-#pragma GCC unroll 16
-    for (size_t column = 0; column < kColumns; ++column) {
-      w[column] =
-          hn::LoadU(kTag, weights + column / kVectors * panel_floats + column % kVectors * kLanes);
-    }
-#pragma GCC unroll 16
-    for (size_t row = 0; row < kRows; ++row) {
-      const Vector value = hn::Set(kTag, x[row * product.x_stride]);
-#pragma GCC unroll 16
-      for (size_t column = 0; column < kColumns; ++column) {
-        sums[row][column] = hn::MulAdd(value, w[column], sums[row][column]);
-      }
-    }
-  }
+}
+
+template <size_t kRows, size_t kColumns>
+HWY_INLINE void MultiplyAdd(const float* x, size_t x_stride, const Vector (&weights)[kColumns],
+                            Vector (&sums)[kRows][kColumns]) {
 #pragma GCC unroll 16
   for (size_t row = 0; row < kRows; ++row) {
-    float* const y = part.y + row * product.y_stride;
+    const Vector value = hn::Set(kTag, x[row * x_stride]);
 #pragma GCC unroll 16
     for (size_t column = 0; column < kColumns; ++column) {
-      float* const to = y + column * kLanes;
+      sums[row][column] = hn::MulAdd(value, weights[column], sums[row][column]);
+    }
+  }
+}
+
+template <size_t kRows, size_t kColumns>
+HWY_INLINE void Finish(const Vector (&sums)[kRows][kColumns], bool first, float* y,
+                       size_t y_stride) {
+#pragma GCC unroll 16
+  for (size_t row = 0; row < kRows; ++row) {
+#pragma GCC unroll 16
+    for (size_t column = 0; column < kColumns; ++column) {
+      float* const to = y + row * y_stride + column * kLanes;
       Vector sum = sums[row][column];
-      if (!part.first) {
+      if (!first) {
         sum = hn::Add(hn::LoadU(kTag, to), sum);
       }
       hn::StoreU(sum, kTag, to);
@@ -97,60 +77,111 @@ HWY_NOINLINE void Tile(const PanelProduct& product, const Part& part) {
   }
 }
 
-// The tile of `rows` rows, at most kRows.
-template <size_t kRows, size_t kPanels>
-void RunTile(size_t rows, const PanelProduct& product, const Part& part) {
-  if constexpr (kRows > 1) {
-    if (rows < kRows) {
-      RunTile<kRows - 1, kPanels>(rows, product, part);
-      return;
+struct FloatKernel : Registers {
+  using X = float;
+  using Weight = float;
+
+  template <size_t kRows, size_t kPanels>
+  static HWY_NOINLINE void Tile(const panel_loops::Job<X, Weight>& job,
+                                const panel_loops::Part<X, Weight>& part) {
+    Vector sums[kRows][kPanels * kVectors];
+    SetZero(sums);
+    const size_t panel = job.panel_elements();
+    const float* weights = part.weights;
+    for (size_t k = 0; k < part.count; ++k, weights += kPanelColumns) {
+      Vector w[kPanels * kVectors];
+#pragma GCC unroll 16
+      for (size_t column = 0; column < kPanels * kVectors; ++column) {
+        w[column] =
+            hn::LoadU(kTag, weights + column / kVectors * panel + column % kVectors * kLanes);
+      }
+      MultiplyAdd(part.x + k, job.x_stride, w, sums);
     }
+    Finish(sums, part.first, part.y, job.y_stride);
   }
-  Tile<kRows, kPanels>(product, part);
+};
+
+// Rows in float32, bf16 weights, two k in each 32 bits.
+struct WidenKernel : Registers {
+  using X = float;
+  using Weight = uint16_t;
+
+  template <size_t kRows, size_t kPanels>
+  static HWY_NOINLINE void Tile(const panel_loops::Job<X, Weight>& job,
+                                const panel_loops::Part<X, Weight>& part) {
+    Vector sums[kRows][kPanels * kVectors];
+    SetZero(sums);
+    const size_t panel = job.panel_elements() / 2;
+    const auto* weights = reinterpret_cast<const uint32_t*>(part.weights);
+    const auto odd = hn::Set(kPairTag, 0xffff0000u);
+    for (size_t k = 0; k < part.count; k += 2, weights += kPanelColumns) {
+      Vector w[kPanels * kVectors];
+#pragma GCC unroll 16
+      for (size_t column = 0; column < kPanels * kVectors; ++column) {
+        const auto pairs =
+            hn::LoadU(kPairTag, weights + column / kVectors * panel + column % kVectors * kLanes);
+        w[column] = hn::BitCast(kTag, hn::ShiftLeft<16>(pairs));
+      }
+      MultiplyAdd(part.x + k, job.x_stride, w, sums);
+#pragma GCC unroll 16
+      for (size_t column = 0; column < kPanels * kVectors; ++column) {
+        const auto pairs =
+            hn::LoadU(kPairTag, weights + column / kVectors * panel + column % kVectors * kLanes);
+        w[column] = hn::BitCast(kTag, hn::And(pairs, odd));
+      }
+      MultiplyAdd(part.x + k + 1, job.x_stride, w, sums);
+    }
+    Finish(sums, part.first, part.y, job.y_stride);
+  }
+};
+
+void RunFloat(const panel_loops::Job<float, float>& job) { panel_loops::RunJob<FloatKernel>(job); }
+
+// From so many rows on, weights are widened once for all of them and not in each tile.
+constexpr size_t kManyRows = 4 * Registers::kMaxRows;
+// Panels that a tile of many rows covers.
+constexpr size_t kManyPanels = panel_loops::PanelsFor<FloatKernel>(Registers::kMaxRows);
+
+// `count` of the inner dimension of one panel, in float32.
+void Widen(const uint16_t* weights, size_t count, float* widened) {
+  const auto* pairs_of = reinterpret_cast<const uint32_t*>(weights);
+  const auto odd = hn::Set(kPairTag, 0xffff0000u);
+  for (size_t k = 0; k < count; k += 2, pairs_of += kPanelColumns) {
+    for (size_t column = 0; column < kPanelColumns; column += kLanes, widened += kLanes) {
+      const auto pairs = hn::LoadU(kPairTag, pairs_of + column);
+      hn::StoreU(hn::BitCast(kTag, hn::ShiftLeft<16>(pairs)), kTag, widened);
+      hn::StoreU(hn::BitCast(kTag, hn::And(pairs, odd)), kTag, widened + kPanelColumns);
+    }
+    widened += kPanelColumns;
+  }
 }
 
-// Panels [panel, panel + kPanels).
-template <size_t kPanels>
-void RunPanels(const PanelProduct& product, size_t panel) {
-  constexpr size_t kFits = std::min(kMaxRows, kMaxSums / (kPanels * kVectors));
-  const float* const weights = product.weights + panel * product.inner * kPanelColumns;
-  // Weights of a run stay in the cache while rows go by, in tiles of nearly equal height.
-  for (size_t k = 0; k < product.inner; k += kRun) {
-    size_t tiles = PartsOf(product.rows, kFits);
-    for (size_t row = 0; row < product.rows; --tiles) {
-      const size_t rows = PartsOf(product.rows - row, tiles);
-      const Part part = {product.x + row * product.x_stride + k, weights + k * kPanelColumns,
-                         std::min(kRun, product.inner - k), k == 0,
-                         product.y + row * product.y_stride + panel * kPanelColumns};
-      RunTile<kFits, kPanels>(rows, product, part);
-      row += rows;
+// The bits of WidenKernel.
+void RunManyRows(const panel_loops::Job<float, uint16_t>& job) {
+  alignas(AlignedBuffer::kAlignment) float widened[kManyPanels * panel_loops::kRun * kPanelColumns];
+  const size_t panels = job.columns / kPanelColumns;
+  for (size_t first = 0; first < panels; first += kManyPanels) {
+    const size_t together = std::min(kManyPanels, panels - first);
+    for (size_t k = 0; k < job.inner; k += panel_loops::kRun) {
+      const size_t count = std::min(panel_loops::kRun, job.inner - k);
+      for (size_t panel = 0; panel < together; ++panel) {
+        Widen(job.weights + (first + panel) * job.panel_elements() + k * kPanelColumns, count,
+              widened + panel * count * kPanelColumns);
+      }
+      panel_loops::RunJob<FloatKernel>(
+          {job.x + k, job.x_stride, job.rows, count, together * kPanelColumns, widened,
+           job.y + first * kPanelColumns, job.y_stride},
+          /*add=*/k > 0);
     }
   }
 }
 
-// As many panels from `panel` on as come in groups of kPanels.
-template <size_t kPanels>
-void RunGroups(const PanelProduct& product, size_t* panel) {
-  if constexpr (kPanels * kVectors <= kMaxSums) {
-    for (; *panel + kPanels <= product.columns / kPanelColumns; *panel += kPanels) {
-      RunPanels<kPanels>(product, *panel);
-    }
+void RunWidened(const panel_loops::Job<float, uint16_t>& job) {
+  if (job.rows < kManyRows) {
+    panel_loops::RunJob<WidenKernel>(job);
+  } else {
+    RunManyRows(job);
   }
-}
-
-void Run(const PanelProduct& product) {
-  if (product.rows == 0) {
-    return;
-  }
-  const size_t together = PanelsFor(PartsOf(product.rows, PartsOf(product.rows, kMaxRows)));
-  size_t panel = 0;
-  if (together == 4) {
-    RunGroups<4>(product, &panel);
-  }
-  if (together >= 2) {
-    RunGroups<2>(product, &panel);
-  }
-  RunGroups<1>(product, &panel);
 }
 
 }  // namespace
@@ -162,7 +193,8 @@ HWY_AFTER_NAMESPACE();
 namespace expertmesh {
 namespace {
 
-HWY_EXPORT(Run);
+HWY_EXPORT(RunFloat);
+HWY_EXPORT(RunWidened);
 
 // Tells Highway, which asks the CPU itself, what it may use. Its better targets have lower bits.
 bool LimitHighway() {
@@ -174,29 +206,50 @@ bool LimitHighway() {
   return true;
 }
 
+void LimitHighwayOnce() {
+  static const bool limited = LimitHighway();
+  static_cast<void>(limited);
+}
+
 }  // namespace
 
-size_t PackedPanelFloats(size_t columns, size_t inner) {
+size_t PackedPanelElements(size_t columns, size_t inner) {
   return (columns + kPanelColumns - 1) / kPanelColumns * kPanelColumns * inner;
 }
 
 void PackPanels(const float* weights, size_t columns, size_t inner, size_t stride, float* packed) {
-  for (size_t first = 0; first < columns; first += kPanelColumns) {
-    const size_t count = std::min(kPanelColumns, columns - first);
-    for (size_t k = 0; k < inner; ++k) {
-      for (size_t column = 0; column < count; ++column) {
-        packed[column] = weights[(first + column) * stride + k];
-      }
-      std::fill(packed + count, packed + kPanelColumns, 0.0f);
-      packed += kPanelColumns;
-    }
-  }
+  PackColumns<kPanelColumns, 1>(weights, columns, inner, stride, inner, packed);
 }
 
-void PanelProduct::Run() const {
-  static const bool limited = LimitHighway();
-  static_cast<void>(limited);
-  HWY_DYNAMIC_DISPATCH(Run)(*this);
+void PackPanels(const uint16_t* weights, size_t columns, size_t inner, size_t stride,
+                uint16_t* packed) {
+  EXPERTMESH_CHECK(inner % 2 == 0);
+  PackColumns<kPanelColumns, 2>(weights, columns, inner, stride, inner, packed);
+}
+
+void RunPanels(const PanelProduct<float>& product) {
+  LimitHighwayOnce();
+  HWY_DYNAMIC_DISPATCH(RunFloat)
+  ({product.x, product.x_stride, product.rows, product.inner, product.columns, product.weights,
+    product.y, product.y_stride});
+}
+
+void RunPanels(const PanelProduct<uint16_t>& product, AlignedBuffer* widened) {
+  EXPERTMESH_CHECK(product.inner % 2 == 0);
+  if (DotAvailable()) {
+    RunDot(product);
+    return;
+  }
+  LimitHighwayOnce();
+  widened->Resize(product.rows * product.inner * sizeof(float));
+  float* const x = widened->as<float>();
+  for (size_t row = 0; row < product.rows; ++row) {
+    ConvertElements(DType::kBF16, product.x + row * product.x_stride, DType::kF32,
+                    x + row * product.inner, product.inner);
+  }
+  HWY_DYNAMIC_DISPATCH(RunWidened)
+  ({x, product.inner, product.rows, product.inner, product.columns, product.weights, product.y,
+    product.y_stride});
 }
 
 }  // namespace expertmesh

@@ -1,10 +1,10 @@
 #include "common/matmul/tile_product.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "common/base/check.h"
 #include "common/base/cpu_features.h"
+#include "common/matmul/pack_columns.h"
 
 namespace expertmesh {
 
@@ -13,15 +13,8 @@ size_t PackedTileBytes(size_t columns, size_t inner) {
 }
 
 void PackTiles(const uint16_t* weights, size_t columns, size_t inner, uint8_t* packed) {
-  std::memset(packed, 0, PackedTileBytes(columns, inner));
-  const size_t strip_bytes = PackedTileBytes(1, inner);
-  for (size_t column = 0; column < columns; ++column) {
-    uint8_t* const strip = packed + column / kStripColumns * strip_bytes;
-    for (size_t i = 0; i < inner; ++i) {
-      const size_t at = (i / 2 * kStripColumns + column % kStripColumns) * 2 + i % 2;
-      std::memcpy(strip + at * sizeof(uint16_t), weights + column * inner + i, sizeof(uint16_t));
-    }
-  }
+  PackColumns<kStripColumns, 2>(weights, columns, inner, inner, RoundUp(inner, kTileInner),
+                                reinterpret_cast<uint16_t*>(packed));
 }
 
 }  // namespace expertmesh

@@ -2,8 +2,7 @@
 //
 // An expert's weights are used by few rows of a batch, so their product is as fast as memory is
 // read. oneDNN 2.6 reads it at 0.4 to 0.8 of that: it multiplies, then waits for the next weights.
-// Here each step asks for the weights of 8 KiB later before it multiplies its own
-// (cpu_backend_benchmark has both: run it again with EXPERTMESH_MAX_CPU_ISA=avx512_bf16).
+// Here each step asks for the weights of 8 KiB later before it multiplies its own.
 //
 // A row's sum runs over the inner dimension in order, whatever rows are multiplied with it: no bit
 // depends on them.

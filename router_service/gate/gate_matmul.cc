@@ -13,7 +13,7 @@ std::unique_ptr<const GateMatmul> GateMatmul::Create(const float* weights, size_
                                                      size_t inputs) {
   EXPERTMESH_CHECK(outputs > 0 && inputs > 0);
   std::unique_ptr<GateMatmul> product(new GateMatmul(outputs, inputs));
-  product->panels_.Resize(PackedPanelFloats(outputs, inputs) * sizeof(float));
+  product->panels_.Resize(PackedPanelElements(outputs, inputs) * sizeof(float));
   PackPanels(weights, outputs, inputs, inputs, product->panels_.as<float>());
   product->tiles_ = GateTiles::Create(weights, outputs, inputs);
   return product;
@@ -59,7 +59,8 @@ void GateMatmul::RunPanels(const float* x, size_t rows, float* y,
     scratch->padded.Resize(rows * columns * sizeof(float));
     to = scratch->padded.as<float>();
   }
-  PanelProduct{x, inputs_, rows, inputs_, columns, panels_.as<float>(), to, columns}.Run();
+  expertmesh::RunPanels(
+      PanelProduct<float>{x, inputs_, rows, inputs_, columns, panels_.as<float>(), to, columns});
   if (columns != outputs_) {
     for (size_t row = 0; row < rows; ++row) {
       std::copy_n(to + row * columns, outputs_, y + row * outputs_);

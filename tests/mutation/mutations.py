@@ -15,6 +15,8 @@ class Mutation:
     tests: str = "*"
     # The instruction set that the code is for; on a CPU without it nobody can notice.
     isa: str = ""
+    # Code for narrower sets than the machine's is tested with EXPERTMESH_MAX_CPU_ISA at that.
+    isa_at_most: str = ""
 
 
 GATE = "router_service/gate/"
@@ -744,26 +746,35 @@ DECODING = [
         isa="amx",
     ),
     Mutation(
-        "runs of panels are longer than the promised order of sums says",
-        PANELS,
-        "constexpr size_t kRun = 256;",
-        "constexpr size_t kRun = 512;",
-        "panel_product_test",
-    ),
-    Mutation(
         "a later run of panels replaces the earlier ones",
         PANELS,
-        "std::min(kRun, product.inner - k), k == 0,",
-        "std::min(kRun, product.inner - k), true,",
+        "if (!first) {",
+        "if (false) {",
         "panel_product_test",
     ),
     Mutation(
-        "the last panel's padding is not zero",
+        "each widened run of bf16 panels replaces the earlier ones",
         PANELS,
-        "std::fill(packed + count, packed + kPanelColumns, 0.0f);",
-        "",
+        "/*add=*/k > 0",
+        "/*add=*/false",
         "panel_product_test",
-        "*PaddingIsZero*",
+        isa_at_most="avx512",
+    ),
+    Mutation(
+        "both of a pair of widened bf16 weights are the first one",
+        PANELS,
+        "w[column] = hn::BitCast(kTag, hn::And(pairs, odd));",
+        "w[column] = hn::BitCast(kTag, hn::ShiftLeft<16>(pairs));",
+        "panel_product_test",
+        isa_at_most="avx512",
+    ),
+    Mutation(
+        "a later run of bf16 panels replaces the earlier ones",
+        "common/matmul/panel_dot.cc",
+        "part.first ? sum",
+        "true ? sum",
+        "panel_product_test",
+        isa="avx512_bf16",
     ),
     Mutation(
         "a row that bfloat16 does not have is rounded to it for the gate",
@@ -792,8 +803,8 @@ DECODING = [
     Mutation(
         "rows of a product at the places of other strips",
         COMPUTE,
-        "block.rows * begin + place.row * columns",
-        "block.rows * begin + place.row * block.down->columns",
+        "block.count * begin + place.row * columns",
+        "block.count * begin + place.row * block.down->columns",
         CPU,
         EXPERT_MATH,
         isa="amx",

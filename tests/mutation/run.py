@@ -96,11 +96,16 @@ class Build:
         return found[0]
 
 
-def failing_tests(program, tests):
-    """Names of the failing ones among `tests` (a filter of GoogleTest). At least one must run."""
+def failing_tests(program, mutation):
+    """Names of the failing ones among the mutation's tests. At least one must run."""
+    tests = mutation.tests
+    environment = dict(os.environ)
+    if mutation.isa_at_most:
+        environment["EXPERTMESH_MAX_CPU_ISA"] = mutation.isa_at_most
     try:
         done = subprocess.run(
             [program, f"--gtest_filter={tests}", "--gtest_color=no"],
+            env=environment,
             capture_output=True,
             text=True,
             timeout=PATIENCE,
@@ -131,11 +136,11 @@ def apply(mutation, folder):
 
 
 def check_as_is(build, mutation):
-    key = (mutation.test, mutation.tests)
+    key = (mutation.test, mutation.tests, mutation.isa_at_most)
     with build.lock:
         if key in build.checked_as_is:
             return
-        failed = failing_tests(build.path(mutation.test), mutation.tests)
+        failed = failing_tests(build.path(mutation.test), mutation)
         if failed:
             raise Broken(f"fails without any mutation: {', '.join(failed)}")
         build.checked_as_is.add(key)
@@ -150,7 +155,7 @@ def check(build, mutation):
         build.compile(mutation.file, apply(mutation, folder), mutated_object)
         program = folder / mutation.test
         build.link(mutation.test, mutated_object, program)
-        return failing_tests(program, mutation.tests)
+        return failing_tests(program, mutation)
 
 
 def absent_sets(folder):
