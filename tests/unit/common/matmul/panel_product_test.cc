@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <random>
 #include <string>
 #include <vector>
@@ -14,6 +13,7 @@
 #include "common/tensor/dtype.h"
 #include "hwy/highway.h"
 #include "hwy/targets.h"
+#include "tests/unit/testing/compare_rows.h"
 
 namespace expertmesh {
 namespace {
@@ -202,8 +202,7 @@ void ExpectRowsOfTheirOwn() {
        {2, 3, 5, 6, 7, 8, 11, 12, 13, 23, 24, 25, 47, 48, 49, 64, 73, 100, 257, 1000}) {
     const size_t first = 1000 - rows;  // Each row in many places.
     const std::vector<float> y = Multiply(packed, sizes, x.data() + first * sizes.inner, rows);
-    EXPECT_EQ(std::memcmp(y.data(), alone.data() + first * sizes.columns, y.size() * sizeof(float)),
-              0)
+    EXPECT_TRUE(SameBits(y, absl::MakeSpan(alone).subspan(first * sizes.columns), sizes.columns))
         << rows << " rows";
   }
   // Not on their values either: NaN stays in its rows.
@@ -216,11 +215,11 @@ void ExpectRowsOfTheirOwn() {
     }
   }
   const std::vector<float> y = Multiply(packed, sizes, x.data(), 7);
+  const auto row_of = [&](const std::vector<float>& rows, size_t row) {
+    return absl::MakeSpan(rows).subspan(row * sizes.columns, sizes.columns);
+  };
   for (const size_t row : {1, 3, 4, 5, 6}) {
-    EXPECT_EQ(std::memcmp(y.data() + row * sizes.columns, alone.data() + row * sizes.columns,
-                          sizes.columns * sizeof(float)),
-              0)
-        << "row " << row;
+    EXPECT_TRUE(SameBits(row_of(y, row), row_of(alone, row), sizes.columns)) << "row " << row;
   }
 }
 
