@@ -13,6 +13,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from arrays import assert_close
 from expertmesh.v1 import router_pb2, router_pb2_grpc, tensor_pb2
 from mesh import PATIENCE, Mesh, cli, program, shards
 
@@ -146,12 +147,12 @@ def test_int8_of_a_client(router):
     expected = mesh.client.forward(1, decoded(sent)).output
     # Half a scale, and the rounding of float32.
     bound = np.abs(expected).max(axis=1, keepdims=True) / 127 * 0.50002
-    assert (np.abs(decoded(answer.output) - expected) <= bound).all()
+    assert_close(decoded(answer.output), expected, atol=bound)
     # The client's own encoding and decoding is the same.
     result = mesh.client.forward(1, decoded(sent), int8_hidden_states=True, int8_output=True)
-    np.testing.assert_allclose(result.output, decoded(answer.output), rtol=1e-6)
+    assert_close(result.output, decoded(answer.output), rtol=1e-6)
     exact = mesh.client.forward(1, decoded(sent), int8_hidden_states=True).output
-    np.testing.assert_allclose(exact, expected, rtol=1e-4, atol=1e-6)
+    assert_close(exact, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_log_and_the_flags(router, nodes):
