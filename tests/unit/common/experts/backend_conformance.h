@@ -20,6 +20,7 @@
 #include "common/tensor/aligned_buffer.h"
 #include "gtest/gtest.h"
 #include "tests/unit/common/experts/expert_oracle.h"
+#include "tests/unit/testing/compare_rows.h"
 
 namespace expertmesh {
 
@@ -174,15 +175,17 @@ class BackendConformance : public testing::TestWithParam<BackendCase> {
 
   void ExpectClose(const TestBatch& batch, const std::vector<TestExpert>& experts,
                    const std::vector<float>& actual) const {
+    std::vector<double> expected;
     for (size_t row = 0; row < batch.rows(); ++row) {
-      EXPECT_LE(RelativeError(&actual[row * batch.d_model], Expected(batch, row, experts)),
-                GetParam().tolerance)
-          << "row " << row << " of " << batch.rows();
+      const std::vector<double> sum = Expected(batch, row, experts);
+      expected.insert(expected.end(), sum.begin(), sum.end());
     }
+    EXPECT_TRUE(RowsClose(actual, expected, batch.d_model, GetParam().tolerance));
   }
 
-  static bool SameBits(const float* a, const float* b, size_t count) {
-    return std::memcmp(a, b, count * sizeof(float)) == 0;
+  // Row `row` of rows of d values.
+  static absl::Span<const float> Row(const std::vector<float>& rows, size_t row, size_t d) {
+    return absl::MakeConstSpan(rows).subspan(row * d, d);
   }
 
   std::mt19937 random_{20240607};

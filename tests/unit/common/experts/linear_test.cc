@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "tests/unit/testing/compare_rows.h"
 
 namespace expertmesh {
 namespace {
@@ -37,6 +38,7 @@ void ExpectProduct(const std::vector<float>& x, const std::vector<float>& w,
                    const std::vector<float>& b, size_t inputs, const std::vector<float>& y,
                    double tolerance) {
   const size_t outputs = b.size();
+  std::vector<double> expected;
   for (size_t i = 0; i < y.size(); ++i) {
     const size_t row = i / outputs;
     const size_t column = i % outputs;
@@ -44,8 +46,9 @@ void ExpectProduct(const std::vector<float>& x, const std::vector<float>& w,
     for (size_t j = 0; j < inputs; ++j) {
       sum += static_cast<double>(x[row * inputs + j]) * w[column * inputs + j];
     }
-    ASSERT_NEAR(y[i], sum, tolerance) << "row " << row << ", column " << column;
+    expected.push_back(sum);
   }
+  EXPECT_TRUE(RowsNear(y, expected, outputs, tolerance));
 }
 
 TEST(LinearTest, IsTheProductOfOddShapes) {
@@ -95,9 +98,8 @@ TEST(LinearTest, ARowHasTheSameBitsAloneAndBesideOthers) {
       const std::vector<float> own(x.begin() + static_cast<ptrdiff_t>(row * inputs),
                                    x.begin() + static_cast<ptrdiff_t>((row + 1) * inputs));
       const std::vector<float> alone = Multiply(**linear, 1, own, 1);
-      for (size_t i = 0; i < outputs; ++i) {
-        ASSERT_EQ(alone[i], together[row * outputs + i]) << NameOf(dtype) << " row " << row;
-      }
+      const auto beside = absl::MakeConstSpan(together).subspan(row * outputs, outputs);
+      ASSERT_TRUE(SameBits(alone, beside, outputs)) << NameOf(dtype) << " row " << row;
     }
   }
 }
