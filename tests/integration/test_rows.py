@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from arrays import assert_same_bits
 from checkpoint import make_checkpoint
 from families import FAMILIES
 from mesh import hidden_states, shards
@@ -31,7 +32,6 @@ def test_a_row_has_its_bits_among_any_number_of_rows(mesh, tmp_path, family, dty
         mesh.client.forward(layer, rows, output_dtype="float32", **options).output
         for layer, rows, options in requests(layer, x)
     ]
-    alone = np.concatenate(outputs[:ROWS]).view(np.uint32)
+    alone = np.concatenate(outputs[:ROWS])
     for together in outputs[ROWS:]:
-        same = (together.view(np.uint32) == alone[: len(together)]).all(axis=1)
-        assert same.all(), f"{len(together)} rows: rows {np.nonzero(~same)[0]} have other bits"
+        assert_same_bits(together, alone[: len(together)], f"{len(together)} rows")

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "common/tensor/aligned_buffer.h"
+#include "tests/unit/testing/compare_rows.h"
 
 namespace expertmesh {
 namespace {
@@ -104,8 +105,7 @@ TEST_P(MatmulTest, ARowHasTheSameBitsInAnyProduct) {
                                 24, 31, 32, 33, 48, 64, 73, 78, 85, 97, 128, 200, 256}) {
         const size_t first = most - rows;  // Each row in many places.
         const std::vector<float> y = Multiply(split, first, rows);
-        ASSERT_EQ(std::memcmp(y.data(), alone.data() + first * columns, y.size() * sizeof(float)),
-                  0)
+        ASSERT_TRUE(SameBits(y, absl::MakeConstSpan(alone).subspan(first * columns), columns))
             << rows << " rows of " << inner << " x " << columns << " in " << split.panels
             << " panels";
       }

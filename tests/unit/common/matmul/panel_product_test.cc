@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <random>
 #include <string>
 #include <vector>
@@ -14,6 +13,7 @@
 #include "common/tensor/dtype.h"
 #include "hwy/highway.h"
 #include "hwy/targets.h"
+#include "tests/unit/testing/compare_rows.h"
 
 namespace expertmesh {
 namespace {
@@ -139,12 +139,13 @@ class PanelProductTest : public testing::TestWithParam<int64_t> {
       const std::vector<float> w32 = AsFloats(weights), x32 = AsFloats(x);
       for (size_t rows = 0; rows <= 30; ++rows) {
         const std::vector<float> y = Multiply(packed, sizes, x.data(), rows);
+        std::vector<float> expected;
         for (size_t i = 0; i < y.size(); ++i) {
           const size_t row = i / sizes.columns, column = i % sizes.columns;
-          ASSERT_EQ(y[i], Expected(&x32[row * sizes.inner], &w32[column * sizes.inner], sizes.inner,
-                                   fused()))
-              << rows << " rows, inner " << sizes.inner << ": row " << row << ", column " << column;
+          expected.push_back(
+              Expected(&x32[row * sizes.inner], &w32[column * sizes.inner], sizes.inner, fused()));
         }
+        ASSERT_TRUE(SameRows(y, expected, sizes.columns)) << rows << " rows, inner " << sizes.inner;
       }
     }
   }
@@ -202,9 +203,8 @@ void ExpectRowsOfTheirOwn() {
        {2, 3, 5, 6, 7, 8, 11, 12, 13, 23, 24, 25, 47, 48, 49, 64, 73, 100, 257, 1000}) {
     const size_t first = 1000 - rows;  // Each row in many places.
     const std::vector<float> y = Multiply(packed, sizes, x.data() + first * sizes.inner, rows);
-    EXPECT_EQ(std::memcmp(y.data(), alone.data() + first * sizes.columns, y.size() * sizeof(float)),
-              0)
-        << rows << " rows";
+    const auto expected = absl::MakeConstSpan(alone).subspan(first * sizes.columns);
+    EXPECT_TRUE(SameBits(y, expected, sizes.columns)) << rows << " rows";
   }
   // Not on their values either: NaN stays in its rows.
   const float nan = NAN;
@@ -217,9 +217,9 @@ void ExpectRowsOfTheirOwn() {
   }
   const std::vector<float> y = Multiply(packed, sizes, x.data(), 7);
   for (const size_t row : {1, 3, 4, 5, 6}) {
-    EXPECT_EQ(std::memcmp(y.data() + row * sizes.columns, alone.data() + row * sizes.columns,
-                          sizes.columns * sizeof(float)),
-              0)
+    const size_t begin = row * sizes.columns;
+    EXPECT_TRUE(SameBits(absl::MakeConstSpan(y).subspan(begin, sizes.columns),
+                         absl::MakeConstSpan(alone).subspan(begin, sizes.columns), sizes.columns))
         << "row " << row;
   }
 }
@@ -240,7 +240,7 @@ TEST(PackPanelsTest, PaddingIsZeroWhateverWasThere) {
       expected[k * kPanelColumns + column] = static_cast<float>(1 + 2 * column + k);
     }
   }
-  EXPECT_EQ(packed, expected);
+  EXPECT_TRUE(SameRows(packed, expected, kPanelColumns));
 }
 
 std::string TargetName(const testing::TestParamInfo<int64_t>& info) {
