@@ -26,7 +26,9 @@ def said(check, *values, **options):
     return text
 
 
-@pytest.mark.parametrize("check", [arrays.assert_same, arrays.assert_same_bits, arrays.assert_close])
+@pytest.mark.parametrize(
+    "check", [arrays.assert_same, arrays.assert_same_bits, arrays.assert_close]
+)
 def test_the_first_difference_and_the_largest_are_named(check):
     check(EXPECTED, EXPECTED.copy())
     text = said(check, ACTUAL, EXPECTED, label="layer 3")
@@ -50,7 +52,9 @@ def test_relative_errors_of_rows():
     arrays.assert_rows_close(ACTUAL, EXPECTED, 2.0)
     arrays.assert_rows_close(ACTUAL, EXPECTED, np.array([0, 0, 0.3, 0, 0, 2.0]))
     text = said(arrays.assert_rows_close, ACTUAL, EXPECTED, 0.1, label="bf16")
-    assert text.startswith("bf16: row 2 is the first too far off: relative error 0.279508, at most 0.1;")
+    assert text.startswith(
+        "bf16: row 2 is the first too far off: relative error 0.279508, at most 0.1;"
+    )
     assert "column 1, 0.75 instead of 0.5, a difference of 0.25\n" in text
     assert "2 of 6 rows are too far off, by up to 2 in row 5" in text
     broken = EXPECTED.copy()

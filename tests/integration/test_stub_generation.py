@@ -31,8 +31,11 @@ def run(*argv, **options):
 
 
 def test_messages_are_what_their_generator_makes():
-    made = "".join(wire.lines())
-    assert made == (WIRE / "messages.txt").read_text(encoding="utf-8")
+    kept = (WIRE / "messages.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    made = "".join(wire.lines()).splitlines(keepends=True)
+    for number, (line, wanted) in enumerate(zip(made, kept), 1):
+        assert line == wanted, f"line {number}"
+    assert len(made) == len(kept)
 
 
 def test_forward_vectors_are_what_their_generator_makes(tmp_path):

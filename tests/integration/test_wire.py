@@ -98,6 +98,12 @@ def test_bits_per_byte(router, nodes, tmp_path, exact, dtype):
     assert up > 0 and down > 0
 
 
+def bytes_of_a_call(mesh, hidden, direction):
+    before = mesh.router.metric(MESSAGE_BYTES, direction=direction)
+    mesh.client.forward(1, hidden)
+    return mesh.router.metric(MESSAGE_BYTES, direction=direction) - before
+
+
 def test_bytes_on_the_wire(router):
     """What is not rows (ids, weights, the client's own messages) is the same for all types."""
     sizes = {}
@@ -106,16 +112,15 @@ def test_bytes_on_the_wire(router):
         d_model = mesh.client.describe().d_model
         hidden = np.random.default_rng(1).standard_normal((512, d_model), dtype=np.float32)
         for direction in ("sent", "received"):
-            before = mesh.router.metric(MESSAGE_BYTES, direction=direction)
-            mesh.client.forward(1, hidden)
-            sizes[dtype, direction] = (
-                mesh.router.metric(MESSAGE_BYTES, direction=direction) - before
+            # Heartbeats come when they come; where a call takes long there are more.
+            sizes[dtype, direction] = min(
+                bytes_of_a_call(mesh, hidden, direction) for _ in range(3)
             )
     for direction in ("sent", "received"):
         f32, bf16, int8 = (sizes[dtype, direction] for dtype in ("f32", "bf16", "int8"))
         # Each token goes to one node at least.
         assert f32 - bf16 > 0.99 * 512 * 2 * d_model
-        # Three bytes less for each element, four more for each block; heartbeats come when they come.
+        # Three bytes less for each element, four more for each block.
         saved = 3 * d_model - 4 * -(-d_model // 128)
         assert (f32 - int8) / (f32 - bf16) == pytest.approx(saved / (2 * d_model), rel=0.02)
 

@@ -297,7 +297,8 @@ TEST(GeneratorTest, SequencesTogetherAreSequencesAlone) {
   const auto together = Grow(&model, prompts, 8, {.max_batch_tokens = 7}, sampling);
   ASSERT_TRUE(together.ok()) << together.status();
   for (size_t i = 0; i < prompts.size(); ++i) {
-    EXPECT_EQ(Grow(&model, {prompts[i]}, 8, {}, sampling).value()[0], (*together)[i]) << i;
+    const auto alone = Grow(&model, {prompts[i]}, 8, {}, sampling).value()[0];
+    EXPECT_TRUE(SameRows(alone, (*together)[i], 1)) << i;
   }
 }
 

@@ -11,7 +11,6 @@
 #include <string>
 #include <vector>
 
-#include "absl/types/span.h"
 #include "common/tensor/aligned_buffer.h"
 #include "tests/unit/testing/compare_rows.h"
 
@@ -106,7 +105,7 @@ TEST_P(MatmulTest, ARowHasTheSameBitsInAnyProduct) {
                                 24, 31, 32, 33, 48, 64, 73, 78, 85, 97, 128, 200, 256}) {
         const size_t first = most - rows;  // Each row in many places.
         const std::vector<float> y = Multiply(split, first, rows);
-        ASSERT_TRUE(SameBits(y, absl::MakeSpan(alone).subspan(first * columns), columns))
+        ASSERT_TRUE(SameBits(y, absl::MakeConstSpan(alone).subspan(first * columns), columns))
             << rows << " rows of " << inner << " x " << columns << " in " << split.panels
             << " panels";
       }
