@@ -1,4 +1,4 @@
-// LFM2-MoE: attention and short convolutions, sigmoid scores in the model's dtype.
+// LFM2-MoE: attention and short convolutions, sigmoid scores in the activations' dtype.
 #include <algorithm>
 #include <string>
 #include <vector>

@@ -23,7 +23,7 @@ constexpr SyntheticOption kOptions[] = {SyntheticOption::kMoeEvery};
 
 absl::Status ReadRouting(const ConfigReader& config, RoutingOptions* routing) {
   RETURN_IF_ERROR(ReadNumExperts(config, 1, routing));
-  // As the original, whatever the model's dtype.
+  // As the original, whatever the activations' dtype.
   RETURN_IF_ERROR(Expect(config, "router_dtype", "float32"));
   routing->logit_dtype = LogitDType::kF32;
   routing->score_dtype = ScoreDType::kModel;

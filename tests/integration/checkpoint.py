@@ -10,6 +10,7 @@ from typing import Dict
 import ml_dtypes
 import numpy as np
 
+from expertmesh.v1 import tensor_pb2
 from families import FAMILIES, Sizes
 
 DTYPES = {
@@ -66,7 +67,18 @@ class Checkpoint:
     path: pathlib.Path
     config: dict
     tensors: Dict[str, np.ndarray]
+    # Of the weights.
     dtype: np.dtype
+    # Of activations: what a model rounds to where it rounds.
+    activations: np.dtype = None
+
+    def __post_init__(self):
+        self.activations = self.activations or self.dtype
+
+    def computed_by(self, mesh):
+        """The same with the type that this mesh computes in, which depends on flags and CPU."""
+        name = tensor_pb2.DType.Name(mesh.client.describe().activation_dtype)
+        return dataclasses.replace(self, activations=DTYPES[name.removeprefix("DTYPE_")])
 
     @property
     def family(self):

@@ -12,19 +12,20 @@ from layouts import Fp8, Fused, Mxfp4, PerExpert, Rows, glu
 @dataclasses.dataclass(frozen=True)
 class Routing:
     k: int
-    # Logits are rounded to the model's type.
+    # Logits are rounded to the type of activations.
     rounded_logits: bool = True
     # Of all experts: softmax, sigmoid; of the chosen ones, which logits choose: selected_softmax,
     # selected_sigmoid; sparse_mixer.
     score: str = "softmax"
-    # Scores are rounded to the model's type before they choose.
+    # Scores are rounded to the type of activations before they choose.
     rounded_scores: bool = False
     # (groups, groups kept, "top2" or "max", what others' choices become), or none.
     groups: Optional[Tuple] = None
-    # How weights are renormalised: ("sum", epsilon), ("clamp", smallest sum), ("norm", p), or none.
+    # How weights are renormalised: ("sum", epsilon), ("clamp", smallest sum or "eps": that of the type of
+    # activations), ("norm", p), or none.
     renormalise: Optional[Tuple] = None
     scale: float = 1.0
-    # Weights are rounded to the model's type before they multiply.
+    # Weights are rounded to the type of activations before they multiply.
     rounded_weights: bool = True
     # Weights multiply the experts' input.
     on_input: bool = False
@@ -649,7 +650,6 @@ def _nllb_config(s):
 
 def _nllb(c):
     c = c | {"_encoder_layers": c["encoder_layers"], "_decoder_layers": c["decoder_layers"]}
-    epsilon = {"bfloat16": 2.0**-7, "float16": 2.0**-10}.get(c["torch_dtype"], 2.0**-23)
     expert = "experts.expert_{e}."
     return Moe(
         prefixes=_two_stacks(
@@ -664,7 +664,7 @@ def _nllb(c):
             k=2,
             rounded_logits=False,
             rounded_scores=True,
-            renormalise=("clamp", epsilon),
+            renormalise=("clamp", "eps"),
             scale=1 - c["moe_token_dropout"],
         ),
         layout=PerExpert(

@@ -49,14 +49,14 @@ SCORES = [
         "gate_test",
     ),
     Mutation(
-        "logits not rounded to the model's type",
+        "logits not rounded to the type of activations",
         GATE + "gate.cc",
-        "RoundTo(rules_.model_dtype, outputs);",
+        "RoundTo(rules_.activation_dtype, outputs);",
         "",
         "gate_test",
     ),
     Mutation(
-        "scores not rounded to the model's type",
+        "scores not rounded to the type of activations",
         ROUTING,
         "options_.score_dtype == ScoreDType::kModel",
         "false",
@@ -211,11 +211,25 @@ AFTER_CHOICE = [
         GOLDEN,
     ),
     Mutation(
-        "clamped sum and sum with epsilon change places",
+        "clamped sum is a sum with epsilon",
         WEIGHTS,
-        "return options.renormalise == Renormalise::kSum ?",
-        "return options.renormalise != Renormalise::kSum ?",
+        "return std::max(sum, options.renormalise_epsilon);",
+        "return sum + options.renormalise_epsilon;",
         GOLDEN,
+    ),
+    Mutation(
+        "sum with epsilon is a clamped one",
+        WEIGHTS,
+        "return sum + options.renormalise_epsilon;",
+        "return std::max(sum, options.renormalise_epsilon);",
+        GOLDEN,
+    ),
+    Mutation(
+        "sum clamped to the step of float32, whatever activations are",
+        WEIGHTS,
+        "return std::max(sum, EpsilonOf(activation_dtype));",
+        "return std::max(sum, EpsilonOf(DType::kF32));",
+        "routing_test",
     ),
     Mutation(
         "norm without its root",
@@ -225,7 +239,7 @@ AFTER_CHOICE = [
         GOLDEN,
     ),
     Mutation(
-        "weights not rounded to the model's type",
+        "weights not rounded to the type of activations",
         WEIGHTS,
         "if (options.weight_dtype == WeightDType::kModel) {",
         "if (false) {",
@@ -598,6 +612,20 @@ MESSAGES = [
 
 # What the router does beside routing.
 ROUTER = [
+    Mutation(
+        "gates round to what the checkpoint is stored as",
+        "router_service/router.cc",
+        "backend_->compute_dtype(), options_.tie_order",
+        "checkpoint_->model().dtype, options_.tie_order",
+        "router_routing_test",
+    ),
+    Mutation(
+        "shared gates round to what the checkpoint is stored as",
+        "router_service/router.cc",
+        "backend_->compute_dtype()));\n  }\n  return absl::OkStatus();",
+        "checkpoint_->model().dtype));\n  }\n  return absl::OkStatus();",
+        "router_routing_test",
+    ),
     Mutation(
         "shared gate ignored",
         BATCH,
