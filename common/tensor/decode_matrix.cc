@@ -37,7 +37,8 @@ float ScaleAt(const BlockScales& scales, size_t row, size_t column) {
     return FromE8M0(scales.data[index]);
   }
   float scale;
-  std::memcpy(&scale, scales.data + index * sizeof(float), sizeof(float));
+  ConvertElements(scales.dtype, scales.data + index * BytesOf(scales.dtype), DType::kF32, &scale,
+                  1);
   return scale;
 }
 
@@ -166,9 +167,9 @@ absl::Status CheckDecodable(absl::string_view what, const MatrixView& view) {
     if (scales.block_rows == 0 || scales.block_cols == 0) {
       return wrong("has scales for blocks of size 0");
     }
-    if (scales.dtype != DType::kF32 && scales.dtype != DType::kF8E8M0) {
+    if (!IsScaleDType(scales.dtype)) {
       return wrong(absl::StrCat("has scales of type ", NameOf(scales.dtype),
-                                "; accepted are F32 and F8_E8M0"));
+                                "; accepted are F32, BF16, F16 and F8_E8M0"));
     }
   }
   return absl::OkStatus();

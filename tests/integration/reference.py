@@ -154,7 +154,7 @@ def route(checkpoint, layer, x):
     return Route(ids.astype(np.uint32), weights, kept, margin, slack)
 
 
-def _expert(parts, x, activation, limit):
+def _expert(parts, x, activation, limit=0.0, alpha=0.0):
     parts = {name: part.astype(np.float64) for name, part in parts.items()}
     up = x @ parts["up"].T + parts.get("up_bias", 0.0)
     if activation == "relu":
@@ -163,7 +163,7 @@ def _expert(parts, x, activation, limit):
         gate = x @ parts["gate"].T + parts.get("gate_bias", 0.0)
         if activation == "clamped_swiglu":
             gate = np.minimum(gate, limit)
-            inner = gate * _sigmoid(1.702 * gate) * (np.clip(up, -limit, limit) + 1.0)
+            inner = gate * _sigmoid(alpha * gate) * (np.clip(up, -limit, limit) + 1.0)
         else:
             inner = gate * _sigmoid(gate) * up
     return inner @ parts["down"].T + parts.get("down_bias", 0.0)
@@ -179,10 +179,12 @@ def combine(checkpoint, layer, x, ids, weights):
         token, slot = np.nonzero((ids == expert) & (weights != 0))
         weight = weights[token, slot, None].astype(np.float64)
         scaled = weight * x[token] if moe.routing.on_input else x[token]
-        y = _expert(moe.layout.read(get, expert), scaled, moe.activation, moe.limit)
+        y = _expert(
+            moe.layout.read(get, expert), scaled, moe.activation, moe.limit, moe.alpha
+        )
         np.add.at(output, token, y if moe.routing.on_input else weight * y)
     if moe.shared:
-        y = _expert(moe.shared.read(get, 0), x, "silu", 0.0)
+        y = _expert(moe.shared.read(get, 0), x, "silu")
         if moe.shared_gate:
             y = y * _sigmoid(x @ get(moe.shared_gate).astype(np.float64).T)
         output += y
