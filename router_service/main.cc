@@ -139,6 +139,9 @@ absl::Status Run(const std::vector<char*>& rest) {
   ASSIGN_OR_RETURN(const RouterOptions options, OptionsFromFlags());
   ASSIGN_OR_RETURN(std::shared_ptr<const MoeCheckpoint> checkpoint,
                    MoeCheckpoint::Open(absl::GetFlag(FLAGS_model)));
+  for (const std::string& warning : checkpoint->warnings()) {
+    spdlog::warn("{}", warning);
+  }
   CpuBackendOptions backend_options;
   ASSIGN_OR_RETURN(
       backend_options.compute_dtype,

@@ -131,6 +131,7 @@ const Family& Lfm2MoeFamily() {
                                  .stacks = kDecoder,
                                  .storages = kStorages,
                                  .tied_by_default = true,
+                                 .why_absent = {.select_bias = "use_expert_bias = false"},
                                  .synthetic_options = kOptions,
                                  .read = &Read,
                                  .synthetic_config = &Synthetic};

@@ -175,6 +175,7 @@ const Family& NllbMoeFamily() {
                                  .stacks = kStacks,
                                  .storages = kStorages,
                                  .tied_by_default = true,
+                                 .why_absent = {.logit_bias = "router_bias is false or absent"},
                                  .synthetic_options = kOptions,
                                  .read = &Read,
                                  .synthetic_config = &Synthetic};

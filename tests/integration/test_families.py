@@ -99,6 +99,16 @@ def test_bfloat16_weights_in_float32(mesh, tmp_path, family):
     check_all(mesh, checkpoint, f32, tolerance=1e-5, weight_tolerance=1e-4)
 
 
+def test_swiglu_alpha_is_what_config_says(mesh, tmp_path):
+    checkpoint = make_checkpoint(
+        tmp_path / "model",
+        "gpt_oss",
+        changes={"swiglu_alpha": 1.3, "swiglu_limit": 5.0},
+        **SIZES,
+    )
+    check_all(mesh, checkpoint, tolerance=1e-5, weight_tolerance=1e-4)
+
+
 @pytest.mark.parametrize("family, quantised", QUANTISED)
 def test_quantised(mesh, tmp_path, family, quantised):
     checkpoint = make_checkpoint(

@@ -408,6 +408,13 @@ EXPERTS = [
 
 FORMATS = [
     Mutation(
+        "scales of 16 bits read as if they had 32",
+        DECODE,
+        "scales.data + index * BytesOf(scales.dtype)",
+        "scales.data + index * sizeof(float)",
+        "decode_matrix_test",
+    ),
+    Mutation(
         "nibbles swapped",
         KERNELS,
         "(byte & 15u) | (byte >> 4) << 8",
@@ -463,6 +470,34 @@ FORMATS = [
 ]
 
 STORAGE = [
+    Mutation(
+        "the model's type is that of its gates",
+        "common/checkpoint/stored_dtype.cc",
+        "FindType(tensors, NamesOf(TensorKind::kEmbedding, *layout, chosen.prefix), &stored)",
+        "FindType(tensors, {NamesOfBlock(*layout, chosen)[1]}, &stored)",
+        "moe_checkpoint_test",
+    ),
+    Mutation(
+        "shared experts left out in silence",
+        "common/checkpoint/ignored_weights.cc",
+        "if (layer.shared_intermediate_size == 0) {",
+        "if (false) {",
+        "moe_checkpoint_test",
+    ),
+    Mutation(
+        "experts left out in silence",
+        "common/checkpoint/ignored_weights.cc",
+        "if (storage.experts.up.stacking == Stacking::kPerExpert) {",
+        "if (false) {",
+        "moe_checkpoint_test",
+    ),
+    Mutation(
+        "swiglu_alpha of config.json ignored",
+        "common/checkpoint/family_gpt_oss.cc",
+        'config.FloatOr({"swiglu_alpha"}, 1.702f)',
+        'config.FloatOr({"swiglu_none"}, 1.702f)',
+        "family_options_test",
+    ),
     Mutation(
         "even and odd rows swapped",
         FINDER,
@@ -654,6 +689,20 @@ KERNEL = DECODER + "attention_kernels.cc"
 
 # Native decoding.
 DECODING = [
+    Mutation(
+        "decoding: a tied head of its own is not used",
+        DECODER + "model_tensors.cc",
+        "if (layout_.tied_embeddings && !own_head_) {",
+        "if (layout_.tied_embeddings) {",
+        "decoder_test",
+    ),
+    Mutation(
+        "decoding: gates here round to what the checkpoint is stored as",
+        DECODER + "local_moe_layers.cc",
+        "group.activation_dtype = backend_->compute_dtype();",
+        "group.activation_dtype = checkpoint_->model().dtype;",
+        "decoder_test",
+    ),
     Mutation(
         "decoding: scores are not scaled",
         KERNEL,

@@ -14,6 +14,8 @@
 #include "absl/strings/str_cat.h"
 #include "client/cpp/decoder/generator.h"
 #include "client/cpp/reference/reference_moe.h"
+#include "common/checkpoint/safetensors.h"
+#include "common/checkpoint/safetensors_writer.h"
 #include "common/checkpoint/synthetic.h"
 #include "common/experts/cpu_backend.h"
 #include "nlohmann/json.hpp"
@@ -259,6 +261,48 @@ TEST(DecoderTest, RefusesWhatDoesNotFit) {
   const absl::Status full = forward({1});
   EXPECT_EQ(full.code(), absl::StatusCode::kOutOfRange);
   EXPECT_NE(full.message().find("context of 8"), std::string::npos) << full;
+}
+
+// As transformers 5: the head that a checkpoint has counts, whatever config.json says.
+TEST(DecoderTest, ATiedModelUsesTheHeadThatItHas) {
+  Model model("mixtral");
+  model.Open();
+  EXPECT_TRUE(model.decoder->warnings().empty());
+  const std::vector<float> own = model.Logits(Text(7, 1));
+  model.Change({{"tie_word_embeddings", true}});
+  model.Open();
+  EXPECT_EQ(model.Logits(Text(7, 1)), own);
+  ASSERT_EQ(model.decoder->warnings().size(), 1u);
+  EXPECT_NE(model.decoder->warnings()[0].find("tie_word_embeddings"), std::string::npos);
+  EXPECT_NE(model.decoder->warnings()[0].find("lm_head.weight"), std::string::npos);
+}
+
+// Saved with a copy of the embeddings, or with none: nothing to say.
+TEST(DecoderTest, ATiedModelUsesItsEmbeddings) {
+  Model model("mixtral", {{"tie_word_embeddings", true}});
+  const auto rewrite = [&](bool keep) {
+    const auto reader = SafetensorsReader::OpenFolder(model.directory()).value();
+    std::vector<TensorToWrite> tensors;
+    for (const auto& [name, view] : reader->tensors()) {
+      const bool head = name == "lm_head.weight";
+      const TensorView* from = head ? reader->Find("model.embed_tokens.weight").value() : &view;
+      if (keep || !head) {
+        tensors.push_back({name, view.dtype, view.shape, {from->data, from->bytes}});
+      }
+    }
+    // Not into the file that the reader has mapped.
+    const std::string path = model.directory() + "/model.safetensors";
+    ASSERT_TRUE(WriteSafetensors(path + ".new", tensors).ok());
+    std::filesystem::rename(path + ".new", path);
+  };
+  std::vector<std::vector<float>> logits;
+  for (const bool keep : {true, false}) {
+    rewrite(keep);
+    model.Open();
+    EXPECT_TRUE(model.decoder->warnings().empty());
+    logits.push_back(model.Logits(Text(7, 1)));
+  }
+  EXPECT_EQ(logits[0], logits[1]);
 }
 
 TEST(DecoderTest, RefusesFamiliesItCannotDecode) {

@@ -283,10 +283,14 @@ TEST(FamilyOptions, DeepseekV2ScalesOrRenormalisesButNeverBoth) {
   EXPECT_EQ(routing.renormalise, Renormalise::kSum);
   EXPECT_EQ(routing.renormalise_epsilon, 1e-20f);
   EXPECT_EQ(routing.scale, 1.0f);
+  // transformers reads this otherwise, so it is said.
+  ASSERT_EQ(Read(config)->warnings.size(), 1u);
+  EXPECT_THAT(Read(config)->warnings[0], testing::HasSubstr("norm_topk_prob = true"));
   config["num_experts_per_tok"] = 1;
   routing = Routing(config);
   EXPECT_EQ(routing.renormalise, Renormalise::kNone);
   EXPECT_EQ(routing.scale, 16.0f);
+  EXPECT_THAT(Read(config)->warnings, testing::IsEmpty());
 }
 
 TEST(FamilyOptions, DeepseekV2Methods) {
@@ -446,6 +450,9 @@ TEST(FamilyOptions, GptOssNamesOfBothKinds) {
   config["swiglu_limit"] = 5.0;
   EXPECT_EQ(Routing(config).top_k, 4u);
   EXPECT_EQ(Model(config).layers[0].expert.swiglu_limit, 5.0f);
+  EXPECT_EQ(Model(config).layers[0].expert.swiglu_alpha, 1.702f);
+  config["swiglu_alpha"] = 1.3;
+  EXPECT_EQ(Model(config).layers[0].expert.swiglu_alpha, 1.3f);
   config["num_experts_per_tok"] = 3;
   ExpectError(Read(config).status(), StatusCode::kInvalidArgument, "num_experts_per_tok = 3",
               "experts_per_token = 4");
