@@ -36,10 +36,14 @@ float ScaleAt(const BlockScales& scales, size_t row, size_t column) {
   if (scales.dtype == DType::kF8E8M0) {
     return FromE8M0(scales.data[index]);
   }
-  float scale;
-  ConvertElements(scales.dtype, scales.data + index * BytesOf(scales.dtype), DType::kF32, &scale,
-                  1);
-  return scale;
+  if (scales.dtype == DType::kF32) {
+    float scale;
+    std::memcpy(&scale, scales.data + index * sizeof(scale), sizeof(scale));
+    return scale;
+  }
+  uint16_t bits;
+  std::memcpy(&bits, scales.data + index * sizeof(bits), sizeof(bits));
+  return scales.dtype == DType::kBF16 ? FloatFromBF16(bits) : FloatFromF16(bits);
 }
 
 // Columns from `column` on, at most `count`, that share a scale.

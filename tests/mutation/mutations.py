@@ -408,10 +408,10 @@ EXPERTS = [
 
 FORMATS = [
     Mutation(
-        "scales of 16 bits read as if they had 32",
+        "scales in float16 read as bfloat16",
         DECODE,
-        "scales.data + index * BytesOf(scales.dtype)",
-        "scales.data + index * sizeof(float)",
+        "scales.dtype == DType::kBF16 ? FloatFromBF16(bits) : FloatFromF16(bits)",
+        "FloatFromBF16(bits)",
         "decode_matrix_test",
     ),
     Mutation(

@@ -60,7 +60,7 @@ absl::StatusOr<ReferenceRoutes> RouteWithReference(const MoeCheckpoint& checkpoi
 std::vector<bool> RoundingExplains(const RoutingOptions& routing, const ReferenceInput& input,
                                    const ReferenceRoutes& routes,
                                    absl::Span<const TokenExperts> reported,
-                                   const ReferenceOptions& options = {});
+                                   const ReferenceOptions& options);
 
 // The layer's output [tokens, d_model], shared experts and what passes by included, for tokens that
 // go to the experts of `chosen`, one for each token. Holds one expert per thread as float32, and
