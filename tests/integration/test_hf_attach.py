@@ -116,14 +116,15 @@ IN_BFLOAT16 = "qwen3_moe mixtral olmoe granitemoe qwen2_moe gpt_oss phimoe deeps
 
 @pytest.mark.parametrize("family", IN_BFLOAT16)
 def test_bfloat16(serve, tmp_path, family):
-    """No further from the library than the library is from itself: reading token by token, or, where that
-    changes no bit, rounding nothing."""
+    """No further from the library than the library is from itself, where it reads token by token and where it
+    rounds nothing. Both, since the mesh sums in another order and rounds less; and since for some families
+    token by token changes next to no bit."""
     model = tiny_models.make(family, torch.bfloat16)
     wide = copy.deepcopy(model).float()
     ids = tiny_models.tokens(1, 160)
     prompt = tiny_models.tokens(1, 32)
     before = logits(model, input_ids=ids)
-    itself = np.maximum(
+    itself = np.hypot(
         distance(token_by_token(model, ids), before),
         distance(before, logits(wide, input_ids=ids)),
     )
