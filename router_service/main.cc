@@ -37,9 +37,9 @@ ABSL_FLAG(std::string, port_file, "",
           "File to write \"grpc_port metrics_port\" to once both are bound");
 ABSL_FLAG(
     std::string, compute_dtype, "auto",
-    "Type of activations: f32, bf16, or auto: bf16 for a BF16 checkpoint where the machine can, "
-    "else f32. Shared experts are computed in it, and gates round to it where the family "
-    "rounds, whatever type the weights are stored in");
+    "Type of activations: f32, bf16, or auto: bf16 for a BF16 checkpoint, else f32. Shared "
+    "experts are computed in it, and gates round to it where the family rounds, whatever type "
+    "the weights are stored in");
 ABSL_FLAG(std::string, tie_order, "lowest-index",
           "Which of several equal scores wins: lowest-index or torch-cpu");
 ABSL_FLAG(std::string, routing, "",

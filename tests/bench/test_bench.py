@@ -162,13 +162,26 @@ def test_report_is_well_formed(made):
     assert "tokens/s / in process" in made["said"]
 
 
-def test_cost_of_strict():
-    command = [sys.executable, HERE / "strict.py", "--shape", "tiny", "--runs", "1"]
+def versus(*what):
+    """Lines of its table, split."""
+    command = [sys.executable, HERE / "versus.py", *what, "--shape", "tiny", "--runs", "1"]
     done = subprocess.run(
-        [*command, "--seconds", "0.2"], capture_output=True, text=True, check=False
+        [*command, "--seconds", "0.2", "--tokens", "1,64"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    lines = [line.split() for line in done.stdout.splitlines()[-3:]]
-    assert [line[0] for line in lines] == ["1", "64", "512"]
+    lines = [line.split() for line in done.stdout.splitlines()[-2:]]
+    assert [line[0] for line in lines] == ["1", "64"]
+    return lines
+
+
+def test_cost_of_strict():
     # Tokens go out once either way; of rows back there is one per assignment and not one per node.
-    assert all(1 < float(line[-1]) < SHAPE.top_k for line in lines), done.stdout
+    for line in versus("strict"):
+        assert 1 < float(line[-1]) < SHAPE.top_k, line
+
+
+def test_two_builds_in_turns():
+    build = pathlib.Path(os.environ["EXPERTMESH_ROUTER"]).parents[1]
+    for line in versus("build", build):
+        # The same programs, so the same bytes.
+        assert float(line[-1]) == pytest.approx(1, abs=0.02), line

@@ -9,7 +9,6 @@ import torch
 import reference
 import tiny_models
 import torch_blocks
-from expertmesh.v1 import tensor_pb2
 from mesh import Mesh, shards
 
 
@@ -36,20 +35,16 @@ def differ_by_a_tie(block, ours, row):
 def test_blocks_of_real_models(tmp_path, family, dtype):
     model = tiny_models.make(family, dtype)
     model.save_pretrained(tmp_path / "model", safe_serialization=True)
+    blocks = torch_blocks.observe(model, **tiny_models.inputs(family))
+    exact = dtype == torch.float32
     with Mesh(tmp_path) as mesh:
         # Ties as torch settles them: not only sets of experts but choices must agree.
         mesh.start(tmp_path / "model", shards(3), "--tie-order", "torch-cpu")
-        described = mesh.client.describe()
-        exact = described.activation_dtype == tensor_pb2.DTYPE_F32
-        if exact:
-            # Both compute in one type: a mesh on a CPU that multiplies no bf16 computes in float32.
-            model = model.float()
-        blocks = torch_blocks.observe(model, **tiny_models.inputs(family))
-        layers = [layer.layer for layer in described.layers]
-        assert layers == sorted(blocks) == tiny_models.MOE_LAYERS[family]
+        described = [layer.layer for layer in mesh.client.describe().layers]
+        assert described == sorted(blocks) == tiny_models.MOE_LAYERS[family]
         for layer, block in blocks.items():
             result = mesh.client.forward(layer, block.hidden, return_routing=True)
-            assert result.output.dtype == model.dtype
+            assert result.output.dtype == dtype
             weights = dense(result, block.weights.shape[1])
             same = ((weights != 0) == (block.weights != 0)).all(axis=1)
             if exact:

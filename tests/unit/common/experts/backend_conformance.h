@@ -31,8 +31,6 @@ struct BackendCase {
   double tolerance = 0.0;
   // Packed experts hold weights as they are stored, and not in the compute type.
   bool stores_checkpoint_bytes = false;
-  // Empty, or why this machine cannot run it.
-  std::string skip;
 };
 
 inline void PrintTo(const BackendCase& param, std::ostream* os) { *os << param.name; }
@@ -73,12 +71,7 @@ class BackendConformance : public testing::TestWithParam<BackendCase> {
  protected:
   using Packed = std::vector<std::shared_ptr<const PackedExpert>>;
 
-  void SetUp() override {
-    if (!GetParam().skip.empty()) {
-      GTEST_SKIP() << GetParam().skip;
-    }
-    backend_ = Make(2);
-  }
+  void SetUp() override { backend_ = Make(2); }
 
   static std::unique_ptr<Backend> Make(int threads) {
     auto backend = GetParam().make(threads);
