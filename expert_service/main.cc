@@ -169,6 +169,9 @@ absl::Status Run(const std::vector<char*>& rest) {
   RETURN_IF_ERROR(InitLogging("expertmesh-expert", absl::GetFlag(FLAGS_log_level)));
   ASSIGN_OR_RETURN(const std::shared_ptr<const MoeCheckpoint> checkpoint,
                    MoeCheckpoint::Open(absl::GetFlag(FLAGS_model)));
+  for (const std::string& warning : checkpoint->warnings()) {
+    spdlog::warn("{}", warning);
+  }
   const SelectionFlags selection_flags = {absl::GetFlag(FLAGS_layers), absl::GetFlag(FLAGS_experts),
                                           absl::GetFlag(FLAGS_shard), absl::GetFlag(FLAGS_replicas),
                                           absl::GetFlag(FLAGS_slice)};

@@ -35,8 +35,11 @@ ABSL_FLAG(std::string, metrics_listen, "0.0.0.0:9464",
           "Address of GET /metrics; port 0 picks one, empty turns it off");
 ABSL_FLAG(std::string, port_file, "",
           "File to write \"grpc_port metrics_port\" to once both are bound");
-ABSL_FLAG(std::string, compute_dtype, "auto",
-          "Type of activations and shared experts: auto (as the checkpoint), f32 or bf16");
+ABSL_FLAG(
+    std::string, compute_dtype, "auto",
+    "Type of activations: f32, bf16, or auto: bf16 for a BF16 checkpoint, else f32. Shared "
+    "experts are computed in it, and gates round to it where the family rounds, whatever type "
+    "the weights are stored in");
 ABSL_FLAG(std::string, tie_order, "lowest-index",
           "Which of several equal scores wins: lowest-index or torch-cpu");
 ABSL_FLAG(std::string, routing, "",
@@ -136,6 +139,9 @@ absl::Status Run(const std::vector<char*>& rest) {
   ASSIGN_OR_RETURN(const RouterOptions options, OptionsFromFlags());
   ASSIGN_OR_RETURN(std::shared_ptr<const MoeCheckpoint> checkpoint,
                    MoeCheckpoint::Open(absl::GetFlag(FLAGS_model)));
+  for (const std::string& warning : checkpoint->warnings()) {
+    spdlog::warn("{}", warning);
+  }
   CpuBackendOptions backend_options;
   ASSIGN_OR_RETURN(
       backend_options.compute_dtype,

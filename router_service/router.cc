@@ -57,15 +57,14 @@ absl::StatusOr<RoutingOptions> Router::RoutingOf(const MoeLayerDescription& laye
 }
 
 absl::Status Router::LoadLayers() {
-  const ModelDescription& model = checkpoint_->model();
-  for (const MoeLayerDescription& description : model.layers) {
+  for (const MoeLayerDescription& description : checkpoint_->model().layers) {
     LayerRuntime& layer = layers_[description.layer].runtime;
     layer.description = description;
     ASSIGN_OR_RETURN(layer.description.routing, RoutingOf(description));
     layer.load = std::make_unique<LayerLoadCounters>(description.routing.num_experts);
     ASSIGN_OR_RETURN(const GateWeights gate, checkpoint_->Gate(description.layer));
-    absl::StatusOr<std::unique_ptr<const Gate>> made =
-        Gate::Create(gate, layer.description.routing, model.dtype, options_.tie_order);
+    absl::StatusOr<std::unique_ptr<const Gate>> made = Gate::Create(
+        gate, layer.description.routing, backend_->compute_dtype(), options_.tie_order);
     if (!made.ok()) {
       return absl::Status(made.status().code(),
                           absl::StrCat("layer ", description.layer, ": ", made.status().message()));
@@ -89,7 +88,7 @@ absl::Status Router::LoadShared(const GateWeights& gate, LayerRuntime* layer) co
   ASSIGN_OR_RETURN(layer->shared_expert, backend_->Pack(shared, weights, IntermediateSlice()));
   if (description.shared_gate) {
     ASSIGN_OR_RETURN(layer->shared_gate, SharedGate::Create(gate.shared_gate, shared.d_model,
-                                                            checkpoint_->model().dtype));
+                                                            backend_->compute_dtype()));
   }
   return absl::OkStatus();
 }

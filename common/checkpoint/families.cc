@@ -151,15 +151,12 @@ absl::StatusOr<ConfigReader> LanguageConfig(const ConfigReader& config) {
   return family != nullptr ? absl::StatusOr<ConfigReader>(std::move(text)) : Unknown(text);
 }
 
-absl::StatusOr<ModelLayout> ReadModelLayout(const ConfigReader& outer, std::optional<DType> dtype) {
+absl::StatusOr<ModelLayout> ReadModelLayout(const ConfigReader& outer) {
   ASSIGN_OR_RETURN(const ConfigReader config, LanguageConfig(outer));
   ModelLayout layout;
   ASSIGN_OR_RETURN(layout.family, Recognise(config));
   layout.model.family = std::string(layout.family->name);
   RETURN_IF_ERROR(ReadDType(config, &layout));
-  if (!layout.dtype_known && dtype.has_value()) {
-    layout.model.dtype = *dtype;
-  }
   RETURN_IF_ERROR(ReadCommon(config, &layout));
   RETURN_IF_ERROR(layout.family->read(config, &layout));
   EXPERTMESH_CHECK(layout.layers.size() == layout.model.num_layers);

@@ -9,7 +9,6 @@
 #ifndef EXPERTMESH_COMMON_CHECKPOINT_FAMILIES_H_
 #define EXPERTMESH_COMMON_CHECKPOINT_FAMILIES_H_
 
-#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -33,6 +32,14 @@ struct Stack {
   absl::string_view moe = {};
 };
 
+// What of config.json, in a few words, leaves a layer of a family without what its Storage has a
+// place for. Empty: every layer has it, or none.
+struct WhyAbsent {
+  absl::string_view shared_experts = {};
+  absl::string_view select_bias = {};
+  absl::string_view logit_bias = {};
+};
+
 struct Family {
   absl::string_view name;
   // Values of "model_type" and "architectures" in config.json.
@@ -46,6 +53,7 @@ struct Family {
   bool tied_by_default = false;
   // Released checkpoints have FP8 weights, so synthetic ones may.
   bool fp8 = false;
+  WhyAbsent why_absent = {};
   // Options of a synthetic checkpoint that it has a place for, beside those of every family.
   absl::Span<const SyntheticOption> synthetic_options = {};
   // Fills in `layout`, of which dtype, vocab_size, tied_embeddings and d_model are there already.
@@ -66,10 +74,9 @@ absl::StatusOr<const Family*> FindFamily(absl::string_view name);
 absl::StatusOr<ConfigReader> LanguageConfig(const ConfigReader& config);
 
 // Recognises the family (in text_config, when the model is a part of a larger one), reads and
-// checks everything, and counts the parameters. `dtype` is for a config.json that does not name
-// one. INVALID_ARGUMENT names the key and the value, or lists the known families.
-absl::StatusOr<ModelLayout> ReadModelLayout(const ConfigReader& config,
-                                            std::optional<DType> dtype = std::nullopt);
+// checks everything, and counts the parameters. INVALID_ARGUMENT names the key and the value, or
+// lists the known families.
+absl::StatusOr<ModelLayout> ReadModelLayout(const ConfigReader& config);
 
 }  // namespace expertmesh
 

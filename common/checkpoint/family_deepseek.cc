@@ -31,6 +31,8 @@ constexpr Storage kStorages[] = {
     StorageWith(Fused("mlp.experts.gate_up_proj", "mlp.experts.down_proj")),
 };
 
+constexpr absl::string_view kNoShared = "n_shared_experts is 0 or absent";
+
 constexpr SyntheticOption kWithoutGroups[] = {
     SyntheticOption::kTopK, SyntheticOption::kDenseLayers, SyntheticOption::kMoeEvery,
     SyntheticOption::kDenseWidth, SyntheticOption::kSharedExperts};
@@ -192,8 +194,24 @@ absl::Status ReadLatent(const ConfigReader& config, ReadRouting routing, uint32_
   return ReadDecoder(config, routing, dense_by_default, attend, layout);
 }
 
+// What DeepSeek's own code makes of norm_topk_prob is not what transformers does.
+void WarnOfNormalisedV2(const ConfigReader& config, ModelLayout* layout) {
+  const MoeLayerDescription* const moe =
+      layout->model.layers.empty() ? nullptr : &layout->model.layers.front();
+  if (moe != nullptr && moe->routing.renormalise != Renormalise::kNone &&
+      !moe->routing.select_bias) {
+    layout->warnings.push_back(absl::StrCat(
+        config.source(),
+        ": norm_topk_prob = true: a token's weights are divided by their sum and not multiplied by "
+        "routed_scaling_factor, as in DeepSeek's own code; transformers ignores the key and always "
+        "multiplies. Set it to false for what transformers computes"));
+  }
+}
+
 absl::Status ReadV2(const ConfigReader& config, ModelLayout* layout) {
-  return ReadLatent(config, &ReadV2Routing, 0, layout);
+  RETURN_IF_ERROR(ReadLatent(config, &ReadV2Routing, 0, layout));
+  WarnOfNormalisedV2(config, layout);
+  return absl::OkStatus();
 }
 
 absl::Status ReadV3(const ConfigReader& config, ModelLayout* layout) {
@@ -297,6 +315,7 @@ const Family& DeepseekMoeFamily() {
                                  .architectures = kArchitectures,
                                  .stacks = kDecoder,
                                  .storages = kStorages,
+                                 .why_absent = {.shared_experts = kNoShared},
                                  .synthetic_options = kWithoutGroups,
                                  .read = &ReadMoe,
                                  .synthetic_config = &SyntheticMoe};
@@ -306,15 +325,17 @@ const Family& DeepseekMoeFamily() {
 const Family& DeepseekV2Family() {
   static constexpr absl::string_view kTypes[] = {"deepseek_v2"};
   static constexpr absl::string_view kArchitectures[] = {"DeepseekV2ForCausalLM"};
-  static const Family kFamily = {.name = "deepseek_v2",
-                                 .model_types = kTypes,
-                                 .architectures = kArchitectures,
-                                 .stacks = kDecoder,
-                                 .storages = kStorages,
-                                 .fp8 = true,
-                                 .synthetic_options = kAllOptions,
-                                 .read = &ReadV2,
-                                 .synthetic_config = &SyntheticV2};
+  static const Family kFamily = {
+      .name = "deepseek_v2",
+      .model_types = kTypes,
+      .architectures = kArchitectures,
+      .stacks = kDecoder,
+      .storages = kStorages,
+      .fp8 = true,
+      .why_absent = {.shared_experts = kNoShared, .select_bias = "topk_method is not noaux_tc"},
+      .synthetic_options = kAllOptions,
+      .read = &ReadV2,
+      .synthetic_config = &SyntheticV2};
   return kFamily;
 }
 
@@ -327,6 +348,7 @@ const Family& DeepseekV3Family() {
                                  .stacks = kDecoder,
                                  .storages = kStorages,
                                  .fp8 = true,
+                                 .why_absent = {.shared_experts = kNoShared},
                                  .synthetic_options = kAllOptions,
                                  .read = &ReadV3,
                                  .synthetic_config = &SyntheticV3};
@@ -342,6 +364,7 @@ const Family& Glm4MoeFamily() {
                                  .stacks = kDecoder,
                                  .storages = kStorages,
                                  .fp8 = true,
+                                 .why_absent = {.shared_experts = kNoShared},
                                  .synthetic_options = kGlmOptions,
                                  .read = &ReadGlm,
                                  .synthetic_config = &SyntheticGlm};

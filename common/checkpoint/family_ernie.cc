@@ -97,15 +97,17 @@ nlohmann::ordered_json Synthetic(const SyntheticOptions& options) {
 const Family& Ernie45MoeFamily() {
   static constexpr absl::string_view kTypes[] = {"ernie4_5_moe"};
   static constexpr absl::string_view kArchitectures[] = {"Ernie4_5_MoeForCausalLM"};
-  static const Family kFamily = {.name = "ernie4_5_moe",
-                                 .model_types = kTypes,
-                                 .architectures = kArchitectures,
-                                 .stacks = kDecoder,
-                                 .storages = kStorages,
-                                 .tied_by_default = true,
-                                 .synthetic_options = kOptions,
-                                 .read = &Read,
-                                 .synthetic_config = &Synthetic};
+  static const Family kFamily = {
+      .name = "ernie4_5_moe",
+      .model_types = kTypes,
+      .architectures = kArchitectures,
+      .stacks = kDecoder,
+      .storages = kStorages,
+      .tied_by_default = true,
+      .why_absent = {.shared_experts = "moe_num_shared_experts is 0 or absent"},
+      .synthetic_options = kOptions,
+      .read = &Read,
+      .synthetic_config = &Synthetic};
   return kFamily;
 }
 

@@ -49,6 +49,8 @@ absl::Status Read(const ConfigReader& config, ModelLayout* layout) {
   moe.expert.activation = Activation::kClampedSwiglu;
   moe.expert.bias = true;
   ASSIGN_OR_RETURN(moe.expert.swiglu_limit, config.FloatOr({"swiglu_limit"}, 7.0f));
+  // transformers reads it since 5.24; before, it was always this.
+  ASSIGN_OR_RETURN(moe.expert.swiglu_alpha, config.FloatOr({"swiglu_alpha"}, 1.702f));
   ASSIGN_OR_RETURN(const Pattern sparse, EveryLayer(config));
   const uint64_t d_model = layout->model.d_model;
   ASSIGN_OR_RETURN(const GroupedAttention attention, ReadGroupedAttention(config, d_model));
@@ -70,6 +72,7 @@ nlohmann::ordered_json Synthetic(const SyntheticOptions& options) {
   config["num_experts_per_tok"] = SyntheticTopK(options);
   config["attention_bias"] = true;
   config["swiglu_limit"] = 7.0;
+  config["swiglu_alpha"] = 1.702;
   config["sliding_window"] = 128;
   config["rope_scaling"] = nullptr;
   config["router_aux_loss_coef"] = 0.9;

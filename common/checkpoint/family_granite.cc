@@ -89,14 +89,16 @@ const Family& GraniteMoeFamily() {
 const Family& GraniteSharedFamily() {
   static constexpr absl::string_view kTypes[] = {"granitemoeshared"};
   static constexpr absl::string_view kArchitectures[] = {"GraniteMoeSharedForCausalLM"};
-  static const Family kFamily = {.name = "granitemoeshared",
-                                 .model_types = kTypes,
-                                 .architectures = kArchitectures,
-                                 .stacks = kDecoder,
-                                 .storages = kStorages,
-                                 .synthetic_options = kTopKAndShared,
-                                 .read = &ReadShared,
-                                 .synthetic_config = &SyntheticShared};
+  static const Family kFamily = {
+      .name = "granitemoeshared",
+      .model_types = kTypes,
+      .architectures = kArchitectures,
+      .stacks = kDecoder,
+      .storages = kStorages,
+      .why_absent = {.shared_experts = "shared_intermediate_size is 0 or absent"},
+      .synthetic_options = kTopKAndShared,
+      .read = &ReadShared,
+      .synthetic_config = &SyntheticShared};
   return kFamily;
 }
 

@@ -27,8 +27,8 @@ inline constexpr Stack kDecoder[] = {{.layer = "{model}layers.{layer}."}};
 
 // --- Routing and experts ---
 
-// The gate of most families: logits in the model's dtype, softmax over all experts in float32,
-// weights in the model's dtype.
+// The gate of most families: logits in the activations' dtype, softmax over all experts in float32,
+// weights in the activations' dtype.
 RoutingOptions SoftmaxRouting();
 
 // num_experts and top_k under any of their names.

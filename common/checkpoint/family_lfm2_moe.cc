@@ -1,4 +1,4 @@
-// LFM2-MoE: attention and short convolutions, sigmoid scores in the model's dtype.
+// LFM2-MoE: attention and short convolutions, sigmoid scores in the activations' dtype.
 #include <algorithm>
 #include <string>
 #include <vector>
@@ -131,6 +131,7 @@ const Family& Lfm2MoeFamily() {
                                  .stacks = kDecoder,
                                  .storages = kStorages,
                                  .tied_by_default = true,
+                                 .why_absent = {.select_bias = "use_expert_bias = false"},
                                  .synthetic_options = kOptions,
                                  .read = &Read,
                                  .synthetic_config = &Synthetic};

@@ -177,6 +177,7 @@ const Family& MinimaxM2Family() {
                                  .stacks = kDecoder,
                                  .storages = kMinimaxStorages,
                                  .fp8 = true,
+                                 .why_absent = {.select_bias = "use_routing_bias = false"},
                                  .synthetic_options = kTopK,
                                  .read = &ReadMinimax,
                                  .synthetic_config = &SyntheticMinimax};

@@ -23,11 +23,6 @@ constexpr Storage kStorages[] = {
 };
 constexpr SyntheticOption kOptions[] = {SyntheticOption::kMoeEvery};
 
-// The step from 1 to the next larger number.
-float EpsilonOf(DType dtype) {
-  return dtype == DType::kBF16 ? 0x1p-7f : dtype == DType::kF16 ? 0x1p-10f : 0x1p-23f;
-}
-
 absl::Status ReadSecondExpert(const ConfigReader& config, RoutingOptions* routing) {
   ASSIGN_OR_RETURN(const std::string policy, config.StringOr({"second_expert_policy"}, "all"));
   if (policy == "sampling") {
@@ -58,7 +53,7 @@ absl::Status ReadCapacity(const ConfigReader& config, RoutingOptions* routing) {
   return absl::OkStatus();
 }
 
-absl::Status ReadRouting(const ConfigReader& config, DType dtype, MoeLayerDescription* moe) {
+absl::Status ReadRouting(const ConfigReader& config, MoeLayerDescription* moe) {
   RoutingOptions& routing = moe->routing;
   RETURN_IF_ERROR(ReadNumExperts(config, 2, &routing));
   RETURN_IF_ERROR(Expect(config, "router_dtype", "float32"));
@@ -68,8 +63,7 @@ absl::Status ReadRouting(const ConfigReader& config, DType dtype, MoeLayerDescri
   ASSIGN_OR_RETURN(routing.logit_bias, config.BoolOr({"router_bias"}, false));
   ASSIGN_OR_RETURN(const bool before,
                    config.BoolOr({"normalize_router_prob_before_dropping"}, false));
-  routing.renormalise = Renormalise::kClampedSum;
-  routing.renormalise_epsilon = EpsilonOf(dtype);
+  routing.renormalise = Renormalise::kDTypeClampedSum;
   routing.renormalise_after_drop = !before;
   RETURN_IF_ERROR(ReadSecondExpert(config, &routing));
   RETURN_IF_ERROR(ReadCapacity(config, &routing));
@@ -121,7 +115,7 @@ absl::Status ReadStack(const ConfigReader& config, uint32_t stack, MoeLayerDescr
 
 absl::Status Read(const ConfigReader& config, ModelLayout* layout) {
   MoeLayerDescription moe;
-  RETURN_IF_ERROR(ReadRouting(config, layout->model.dtype, &moe));
+  RETURN_IF_ERROR(ReadRouting(config, &moe));
   RETURN_IF_ERROR(Expect(config, "activation_function", "relu"));
   moe.expert.activation = Activation::kRelu;
   moe.expert.gated = false;
@@ -181,6 +175,7 @@ const Family& NllbMoeFamily() {
                                  .stacks = kStacks,
                                  .storages = kStorages,
                                  .tied_by_default = true,
+                                 .why_absent = {.logit_bias = "router_bias is false or absent"},
                                  .synthetic_options = kOptions,
                                  .read = &Read,
                                  .synthetic_config = &Synthetic};

@@ -23,7 +23,7 @@ constexpr SyntheticOption kOptions[] = {SyntheticOption::kMoeEvery};
 
 absl::Status ReadRouting(const ConfigReader& config, RoutingOptions* routing) {
   RETURN_IF_ERROR(ReadNumExperts(config, 1, routing));
-  // As the original, whatever the model's dtype.
+  // As the original, whatever the activations' dtype.
   RETURN_IF_ERROR(Expect(config, "router_dtype", "float32"));
   routing->logit_dtype = LogitDType::kF32;
   routing->score_dtype = ScoreDType::kModel;
@@ -161,6 +161,7 @@ const Family& SwitchFamily() {
                                  .stacks = kStacks,
                                  .storages = kStorages,
                                  .tied_by_default = true,
+                                 .why_absent = {.logit_bias = "router_bias is false or absent"},
                                  .synthetic_options = kOptions,
                                  .read = &Read,
                                  .synthetic_config = &Synthetic};

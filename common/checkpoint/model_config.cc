@@ -11,15 +11,14 @@
 
 namespace expertmesh {
 
-absl::StatusOr<ModelLayout> ReadModelLayoutFrom(const std::string& path,
-                                                std::optional<DType> dtype) {
+absl::StatusOr<ModelLayout> ReadModelLayoutFrom(const std::string& path) {
   std::error_code ignored;
   const bool is_folder = std::filesystem::is_directory(path, ignored);
   ASSIGN_OR_RETURN(
       const ConfigReader config,
       ConfigReader::FromFile(is_folder ? absl::StrCat(absl::StripSuffix(path, "/"), "/config.json")
                                        : path));
-  return ReadModelLayout(config, dtype);
+  return ReadModelLayout(config);
 }
 
 absl::StatusOr<ModelDescription> ReadModelDescription(const std::string& path) {

@@ -2,7 +2,6 @@
 #ifndef EXPERTMESH_COMMON_CHECKPOINT_MODEL_CONFIG_H_
 #define EXPERTMESH_COMMON_CHECKPOINT_MODEL_CONFIG_H_
 
-#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -17,10 +16,8 @@ namespace expertmesh {
 //                     wrongly typed value (the message names file, key and value).
 absl::StatusOr<ModelDescription> ReadModelDescription(const std::string& path);
 
-// The same, with everything that is needed to find the tensors. `dtype` is for a config.json that
-// does not name one.
-absl::StatusOr<ModelLayout> ReadModelLayoutFrom(const std::string& path,
-                                                std::optional<DType> dtype = std::nullopt);
+// The same, with everything that is needed to find the tensors.
+absl::StatusOr<ModelLayout> ReadModelLayoutFrom(const std::string& path);
 
 }  // namespace expertmesh
 

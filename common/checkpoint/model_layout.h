@@ -51,6 +51,8 @@ struct ModelLayout {
   ModelDescription model;
   // False when config.json does not name the dtype; model.dtype is then kF32.
   bool dtype_known = false;
+  // What a person should hear of: whole sentences that name the file, the key and the value.
+  std::vector<std::string> warnings;
   uint32_t vocab_size = 0;
   bool tied_embeddings = false;
   // quantization_config: quant_method, empty when there is none, and the block size of FP8.

@@ -10,9 +10,11 @@
 #include "common/base/status_macros.h"
 #include "common/checkpoint/families.h"
 #include "common/checkpoint/fingerprint.h"
+#include "common/checkpoint/ignored_weights.h"
 #include "common/checkpoint/json_text.h"
 #include "common/checkpoint/model_config.h"
 #include "common/checkpoint/safetensors.h"
+#include "common/checkpoint/stored_dtype.h"
 #include "common/checkpoint/tensor_finder.h"
 #include "common/model/expert_slice.h"
 
@@ -35,6 +37,7 @@ class SafetensorsMoeCheckpoint final : public MoeCheckpoint {
 
   const ModelDescription& model() const override { return layout_.model; }
   const std::string& fingerprint() const override { return fingerprint_; }
+  absl::Span<const std::string> warnings() const override { return layout_.warnings; }
   absl::StatusOr<GateWeights> Gate(uint32_t layer) const override;
   absl::StatusOr<ExpertWeights> Expert(uint32_t layer, uint32_t expert) const override;
   absl::StatusOr<ExpertWeights> Shared(uint32_t layer) const override;
@@ -98,6 +101,7 @@ absl::StatusOr<LayerWeights> SafetensorsMoeCheckpoint::FindLayer(
                                                         layer.expert.intermediate_size));
     weights.experts.push_back(found);
   }
+  RETURN_IF_ERROR(CheckNothingIgnored(layout_, layer, storage, prefix, *tensors_));
   return weights;
 }
 
@@ -165,16 +169,6 @@ uint64_t SafetensorsMoeCheckpoint::ExpertBytes(uint32_t layer, uint32_t expert) 
   return weights.ok() ? StoredBytes(**weights) : 0;
 }
 
-// By the gate of the first MoE layer.
-absl::StatusOr<DType> DTypeOfGate(const ModelLayout& layout, const SafetensorsReader& tensors,
-                                  const ChosenStorage& chosen) {
-  const uint32_t layer = layout.model.layers.front().layer;
-  ASSIGN_OR_RETURN(const TensorView* gate,
-                   tensors.Find(TensorName(MoePrefix(layout, layout.layers[layer], chosen.prefix),
-                                           chosen.storage->gate)));
-  return gate->dtype;
-}
-
 // Of every method but these two the tensors have names and types of their own.
 absl::Status CheckQuantisation(const std::string& directory, const ModelLayout& layout) {
   const std::string& method = layout.quantisation;
@@ -204,10 +198,7 @@ absl::StatusOr<std::shared_ptr<const MoeCheckpoint>> MoeCheckpoint::Open(
   ASSIGN_OR_RETURN(std::unique_ptr<SafetensorsReader> tensors,
                    SafetensorsReader::OpenFolder(directory));
   const ChosenStorage chosen = ChooseStorage(layout, *tensors);
-  if (!layout.dtype_known) {
-    ASSIGN_OR_RETURN(const DType dtype, DTypeOfGate(layout, *tensors, chosen));
-    ASSIGN_OR_RETURN(layout, ReadModelLayoutFrom(directory, dtype));
-  }
+  ReadStoredDType(*tensors, chosen, absl::StrCat(directory, "/config.json"), &layout);
   auto checkpoint =
       std::make_shared<SafetensorsMoeCheckpoint>(std::move(layout), std::move(tensors));
   RETURN_IF_ERROR(checkpoint->Load(chosen));

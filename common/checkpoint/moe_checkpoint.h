@@ -9,6 +9,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "common/model/expert_weights.h"
 #include "common/model/model_description.h"
 
@@ -21,7 +22,8 @@ class MoeCheckpoint {
   virtual ~MoeCheckpoint() = default;
 
   // Reads config.json and the headers of every safetensors file of `directory`, and checks that
-  // each MoE tensor is there with the right shape and a type this build can use.
+  // each MoE tensor is there with the right shape and a type this build can use, and that there is
+  // none that config.json leaves no use for.
   //   NOT_FOUND          no such folder, config.json or tensor file.
   //   INVALID_ARGUMENT   unknown family, contradictory configuration, wrong shape or type.
   //   DATA_LOSS          a file is truncated, or its header does not fit its data.
@@ -39,6 +41,10 @@ class MoeCheckpoint {
   virtual absl::StatusOr<GateWeights> Gate(uint32_t layer) const = 0;
   virtual absl::StatusOr<ExpertWeights> Expert(uint32_t layer, uint32_t expert) const = 0;
   virtual absl::StatusOr<ExpertWeights> Shared(uint32_t layer) const = 0;
+
+  // What is worth a line in a log: where config.json and the files say different things, or where
+  // this build follows one reading of config.json and other programs another. Whole sentences.
+  virtual absl::Span<const std::string> warnings() const { return {}; }
 
   // Bytes of an expert in the checkpoint, biases and scales included; 0 when it does not exist.
   virtual uint64_t ExpertBytes(uint32_t layer, uint32_t expert) const;

@@ -144,10 +144,11 @@ absl::StatusOr<BlockScales> TensorFinder::Fp8Scales(const std::string& name,
   BlockScales scales;
   // Some writers have no type for exponents, and call them bytes.
   scales.dtype = tensor->dtype == DType::kU8 ? DType::kF8E8M0 : tensor->dtype;
-  if (scales.dtype != DType::kF32 && scales.dtype != DType::kF8E8M0) {
+  if (!IsScaleDType(scales.dtype)) {
     return Wrong(scales_name, *tensor,
                  absl::StrCat("type ", NameOf(tensor->dtype),
-                              " cannot be used; scales are F32, or U8 or F8_E8M0 exponents"));
+                              " cannot be used; scales are F32, BF16 or F16, or U8 or F8_E8M0 "
+                              "exponents"));
   }
   const uint64_t expert = place.stacking == Stacking::kPerExpert ? 0 : scope.expert;
   scales.data = tensor->data +

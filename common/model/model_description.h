@@ -71,7 +71,8 @@ struct ModelDescription {
   uint32_t d_model = 0;
   // Layers in all, dense ones and those of both stacks included.
   uint32_t num_layers = 0;
-  // The model's dtype: kF32, kF16 or kBF16.
+  // What the weights are stored as, by embeddings and norms (where there is config.json alone, by
+  // that): kF32, kF16 or kBF16. What they are computed in is another matter.
   DType dtype = DType::kF32;
   // Ascending by `layer`.
   std::vector<MoeLayerDescription> layers;

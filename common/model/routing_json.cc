@@ -80,6 +80,7 @@ const Names<Renormalise>& NamesOf(Renormalise) {
   static const Names<Renormalise> names = {{Renormalise::kNone, "none"},
                                            {Renormalise::kSum, "sum"},
                                            {Renormalise::kClampedSum, "clamped_sum"},
+                                           {Renormalise::kDTypeClampedSum, "dtype_clamped_sum"},
                                            {Renormalise::kLp, "lp"}};
   return names;
 }

@@ -5,6 +5,9 @@
 //   logits -> temperature -> noise -> score -> bias -> group limit -> choice -> weights
 //          -> second expert -> renormalise -> capacity -> scale -> weight dtype
 //
+// "model" as a dtype is the one that the model is computed in: that of activations, whatever the
+// checkpoint's weights are stored as. In float32 nothing is rounded.
+//
 // Options that look at more than one token (expert choice, capacity) look at the tokens of one
 // *group* only: a request, or each of its sequences when it names them. So a request's result never
 // depends on the requests that share its batch.
@@ -16,7 +19,7 @@
 namespace expertmesh {
 
 // Where the gate's logits are rounded. kModel: the product is accumulated in float32 and rounded
-// once to the model's dtype. kF32: hidden state and gate weight are widened first; no rounding.
+// once to the activation dtype. kF32: hidden state and gate weight are widened first; no rounding.
 enum class LogitDType { kModel, kF32 };
 
 // kGumbel, kNormal: standard Gumbel or normal noise times `noise_scale` is added to every logit.
@@ -52,8 +55,10 @@ enum class Choice { kTopK, kSparseMixer, kExpertChoice, kHash };
 // min(1, weight / second_expert_threshold) (GShard, NLLB).
 enum class SecondExpert { kAlways, kSampled, kRandom };
 
-// kSum: w / (sum + epsilon). kClampedSum: w / max(sum, epsilon). kLp: w / (sum |w|^p)^(1/p).
-enum class Renormalise { kNone, kSum, kClampedSum, kLp };
+// kSum: w / (sum + epsilon). kClampedSum: w / max(sum, epsilon). kDTypeClampedSum: the same, where
+// epsilon is the step from 1 to the next number of the activation dtype (NLLB). kLp:
+// w / (sum |w|^p)^(1/p).
+enum class Renormalise { kNone, kSum, kClampedSum, kDTypeClampedSum, kLp };
 
 // Which assignments an expert keeps when a group sends it more than its capacity.
 // kPosition: first choices before second choices, earlier tokens before later ones.

@@ -36,9 +36,14 @@ float ScaleAt(const BlockScales& scales, size_t row, size_t column) {
   if (scales.dtype == DType::kF8E8M0) {
     return FromE8M0(scales.data[index]);
   }
-  float scale;
-  std::memcpy(&scale, scales.data + index * sizeof(float), sizeof(float));
-  return scale;
+  if (scales.dtype == DType::kF32) {
+    float scale;
+    std::memcpy(&scale, scales.data + index * sizeof(scale), sizeof(scale));
+    return scale;
+  }
+  uint16_t bits;
+  std::memcpy(&bits, scales.data + index * sizeof(bits), sizeof(bits));
+  return scales.dtype == DType::kBF16 ? FloatFromBF16(bits) : FloatFromF16(bits);
 }
 
 // Columns from `column` on, at most `count`, that share a scale.
@@ -166,9 +171,9 @@ absl::Status CheckDecodable(absl::string_view what, const MatrixView& view) {
     if (scales.block_rows == 0 || scales.block_cols == 0) {
       return wrong("has scales for blocks of size 0");
     }
-    if (scales.dtype != DType::kF32 && scales.dtype != DType::kF8E8M0) {
+    if (!IsScaleDType(scales.dtype)) {
       return wrong(absl::StrCat("has scales of type ", NameOf(scales.dtype),
-                                "; accepted are F32 and F8_E8M0"));
+                                "; accepted are F32, BF16, F16 and F8_E8M0"));
     }
   }
   return absl::OkStatus();

@@ -14,7 +14,7 @@ namespace expertmesh {
 // which is at data + (i * row_stride + j) elements.
 struct BlockScales {
   const uint8_t* data = nullptr;
-  // kF32, or kF8E8M0: 2^(byte - 127), 255 is NaN.
+  // IsScaleDType. Of kF8E8M0 the value is 2^(byte - 127), 255 is NaN.
   DType dtype = DType::kF32;
   size_t block_rows = 1;
   size_t block_cols = 1;
@@ -25,6 +25,10 @@ struct BlockScales {
 
   bool empty() const { return data == nullptr; }
 };
+
+inline bool IsScaleDType(DType dtype) {
+  return IsActivationDType(dtype) || dtype == DType::kF8E8M0;
+}
 
 // A matrix [rows, cols] with any strides: a weight as it lies in a checkpoint, which may be a part
 // of a fused tensor or stored transposed. Element (r, c) is at data + (r * row_stride + c *

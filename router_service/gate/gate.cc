@@ -113,15 +113,15 @@ Gate::Gate(const RoutingRules& rules, size_t d_model, Parameters parameters)
 
 absl::StatusOr<std::unique_ptr<const Gate>> Gate::Create(const GateWeights& weights,
                                                          const RoutingOptions& options,
-                                                         DType model_dtype, TieOrder ties,
+                                                         DType activation_dtype, TieOrder ties,
                                                          const RandomSource& random) {
   RETURN_IF_ERROR(ValidateRouting(options));
-  RETURN_IF_ERROR(CheckActivation("the model", model_dtype));
+  RETURN_IF_ERROR(CheckActivation("activation_dtype", activation_dtype));
   RETURN_IF_ERROR(CheckWeights(weights, options));
   const auto decode = [&](const MatrixView& view) {
     std::vector<float> values = DecodeMatrix(view);
     if (options.logit_dtype == LogitDType::kModel) {
-      RoundTo(model_dtype, absl::MakeSpan(values));
+      RoundTo(activation_dtype, absl::MakeSpan(values));
     }
     return values;
   };
@@ -141,7 +141,7 @@ absl::StatusOr<std::unique_ptr<const Gate>> Gate::Create(const GateWeights& weig
     RETURN_IF_ERROR(CheckNoNan(parameters.select_bias));
   }
   return std::unique_ptr<const Gate>(
-      new Gate({options, ties, model_dtype, &random}, d_model, std::move(parameters)));
+      new Gate({options, ties, activation_dtype, &random}, d_model, std::move(parameters)));
 }
 
 void Gate::Multiply(const GateMatmul& product, absl::Span<const float> bias, const Rows& rows,
@@ -186,7 +186,7 @@ void Gate::MultiplyBlock(const GateMatmul& product, absl::Span<const float> bias
     }
   }
   if (rules_.options.logit_dtype == LogitDType::kModel) {
-    RoundTo(rules_.model_dtype, outputs);
+    RoundTo(rules_.activation_dtype, outputs);
   }
 }
 

@@ -38,12 +38,13 @@ struct GateScratch {
 class Gate {
  public:
   // Reads `weights` (all but shared_gate, see SharedGate) during the call only and keeps them as
-  // float32. `model_dtype` is an activation type: what kModel of LogitDType, ScoreDType and
-  // WeightDType rounds to; with LogitDType::kModel the gate's own weights are rounded to it too.
+  // float32. `activation_dtype` is what the model is computed in, which need not be what its
+  // weights are stored as: kModel of LogitDType, ScoreDType and WeightDType rounds to it, and with
+  // LogitDType::kModel so are the gate's own weights.
   // `random` must outlive the gate.
   //   INVALID_ARGUMENT  options that cannot route, or weights that do not fit them.
   static absl::StatusOr<std::unique_ptr<const Gate>> Create(
-      const GateWeights& weights, const RoutingOptions& options, DType model_dtype,
+      const GateWeights& weights, const RoutingOptions& options, DType activation_dtype,
       TieOrder ties = TieOrder::kLowestIndex, const RandomSource& random = CounterRandom());
 
   // Routes the rows of `hidden_states`, [tokens, d_model] row-major of `dtype` (an activation

@@ -132,7 +132,7 @@ class Batch {
         break;
       case Choice::kSparseMixer: {
         const DType rounding =
-            options_.logit_dtype == LogitDType::kModel ? rules_.model_dtype : DType::kF32;
+            options_.logit_dtype == LogitDType::kModel ? rules_.activation_dtype : DType::kF32;
         SparseMixer({AdjustedLogits(key, row), experts_}, options_.sparse_mixer_epsilon, rounding,
                     &scratch_->token.scores, ids, weights);
         break;
@@ -173,7 +173,7 @@ class Batch {
 
   void RoundScores(absl::Span<float> scores) const {
     if (options_.score_dtype == ScoreDType::kModel) {
-      RoundTo(rules_.model_dtype, scores);
+      RoundTo(rules_.activation_dtype, scores);
     }
   }
 
@@ -222,13 +222,13 @@ class Batch {
       GiveUpSecondExperts(key, row, ids, weights);
     }
     if (!options_.renormalise_after_drop) {
-      RenormaliseWeights(options_, weights);
+      RenormaliseWeights(options_, rules_.activation_dtype, weights);
     }
     if (finished_by_token_) {
       if (options_.renormalise_after_drop) {
-        RenormaliseWeights(options_, weights);
+        RenormaliseWeights(options_, rules_.activation_dtype, weights);
       }
-      ScaleWeights(options_, rules_.model_dtype, weights);
+      ScaleWeights(options_, rules_.activation_dtype, weights);
     }
   }
 
@@ -304,9 +304,9 @@ class Batch {
       const absl::Span<float> weights(routed_->weights.data() + begin,
                                       routed_->token_begin[token + 1] - begin);
       if (renormalise) {
-        RenormaliseWeights(options_, weights);
+        RenormaliseWeights(options_, rules_.activation_dtype, weights);
       }
-      ScaleWeights(options_, rules_.model_dtype, weights);
+      ScaleWeights(options_, rules_.activation_dtype, weights);
     }
   }
 

@@ -61,8 +61,9 @@ struct RoutingInput {
 struct RoutingRules {
   RoutingOptions options;
   TieOrder ties = TieOrder::kLowestIndex;
-  // What kModel of ScoreDType and WeightDType rounds to, and (LogitDType::kModel) the sparse mixer.
-  DType model_dtype = DType::kF32;
+  // What activations are computed in: kModel of ScoreDType and WeightDType rounds to it, and
+  // (LogitDType::kModel) the sparse mixer.
+  DType activation_dtype = DType::kF32;
   const RandomSource* random = &CounterRandom();
 };
 

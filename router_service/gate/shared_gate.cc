@@ -22,7 +22,7 @@ constexpr size_t kLanes = 16;
 
 absl::StatusOr<std::unique_ptr<const SharedGate>> SharedGate::Create(const MatrixView& weight,
                                                                      size_t d_model,
-                                                                     DType model_dtype) {
+                                                                     DType activation_dtype) {
   if (weight.rows != 1 || weight.cols != d_model || !IsActivationDType(weight.dtype)) {
     return absl::InvalidArgumentError(absl::StrCat(
         "the shared experts' gate is ", std::string(NameOf(weight.dtype)), " [", weight.rows, ", ",
@@ -30,8 +30,8 @@ absl::StatusOr<std::unique_ptr<const SharedGate>> SharedGate::Create(const Matri
   }
   RETURN_IF_ERROR(CheckDecodable("the shared experts' gate", weight));
   std::vector<float> values = DecodeMatrix(weight);
-  RoundTo(model_dtype, absl::MakeSpan(values));
-  return std::unique_ptr<const SharedGate>(new SharedGate(std::move(values), model_dtype));
+  RoundTo(activation_dtype, absl::MakeSpan(values));
+  return std::unique_ptr<const SharedGate>(new SharedGate(std::move(values), activation_dtype));
 }
 
 void SharedGate::Weights(const void* hidden_states, DType dtype, absl::Span<float> weights) const {
@@ -57,8 +57,9 @@ void SharedGate::Weights(const void* hidden_states, DType dtype, absl::Span<floa
       }
     }
     const float product =
-        Rounded(model_dtype_, std::accumulate(std::begin(lanes), std::end(lanes), 0.0f));
-    weight = Rounded(model_dtype_, static_cast<float>(1.0 / (1.0 + std::exp(-double{product}))));
+        Rounded(activation_dtype_, std::accumulate(std::begin(lanes), std::end(lanes), 0.0f));
+    weight =
+        Rounded(activation_dtype_, static_cast<float>(1.0 / (1.0 + std::exp(-double{product}))));
   }
 }
 

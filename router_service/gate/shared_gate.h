@@ -19,23 +19,23 @@ namespace expertmesh {
 // Immutable and thread-safe. A token's weight depends on its own hidden state alone, bit for bit.
 class SharedGate {
  public:
-  // `weight`: [1, d_model], read during the call only. Product and sigmoid are rounded to
-  // `model_dtype` as the model does.
+  // `weight`: [1, d_model], read during the call only. Weight, product and sigmoid are rounded to
+  // `activation_dtype`, as by a model that computes in it.
   //   INVALID_ARGUMENT  another shape or type.
   static absl::StatusOr<std::unique_ptr<const SharedGate>> Create(const MatrixView& weight,
                                                                   size_t d_model,
-                                                                  DType model_dtype);
+                                                                  DType activation_dtype);
 
   // hidden_states: [tokens, d_model] of `dtype` (an activation type), of any alignment. `weights`:
   // out, [tokens].
   void Weights(const void* hidden_states, DType dtype, absl::Span<float> weights) const;
 
  private:
-  SharedGate(std::vector<float> weight, DType model_dtype)
-      : weight_(std::move(weight)), model_dtype_(model_dtype) {}
+  SharedGate(std::vector<float> weight, DType activation_dtype)
+      : weight_(std::move(weight)), activation_dtype_(activation_dtype) {}
 
   const std::vector<float> weight_;
-  const DType model_dtype_;
+  const DType activation_dtype_;
 };
 
 }  // namespace expertmesh

@@ -8,7 +8,13 @@
 namespace expertmesh {
 namespace {
 
-float Divisor(const RoutingOptions& options, absl::Span<const float> weights) {
+// The step from 1 to the next larger number.
+float EpsilonOf(DType dtype) {
+  return dtype == DType::kBF16 ? 0x1p-7f : dtype == DType::kF16 ? 0x1p-10f : 0x1p-23f;
+}
+
+float Divisor(const RoutingOptions& options, DType activation_dtype,
+              absl::Span<const float> weights) {
   float sum = 0.0f;
   if (options.renormalise == Renormalise::kLp) {
     const float p = options.renormalise_p;
@@ -20,30 +26,38 @@ float Divisor(const RoutingOptions& options, absl::Span<const float> weights) {
   for (const float weight : weights) {
     sum += weight;
   }
-  return options.renormalise == Renormalise::kSum ? sum + options.renormalise_epsilon
-                                                  : std::max(sum, options.renormalise_epsilon);
+  switch (options.renormalise) {
+    case Renormalise::kDTypeClampedSum:
+      return std::max(sum, EpsilonOf(activation_dtype));
+    case Renormalise::kClampedSum:
+      return std::max(sum, options.renormalise_epsilon);
+    default:
+      return sum + options.renormalise_epsilon;
+  }
 }
 
 }  // namespace
 
-void RenormaliseWeights(const RoutingOptions& options, absl::Span<float> weights) {
+void RenormaliseWeights(const RoutingOptions& options, DType activation_dtype,
+                        absl::Span<float> weights) {
   if (options.renormalise == Renormalise::kNone) {
     return;
   }
-  const float divisor = Divisor(options, weights);
+  const float divisor = Divisor(options, activation_dtype, weights);
   for (float& weight : weights) {
     weight /= divisor;
   }
 }
 
-void ScaleWeights(const RoutingOptions& options, DType model_dtype, absl::Span<float> weights) {
+void ScaleWeights(const RoutingOptions& options, DType activation_dtype,
+                  absl::Span<float> weights) {
   if (options.scale != 1.0f) {
     for (float& weight : weights) {
       weight *= options.scale;
     }
   }
   if (options.weight_dtype == WeightDType::kModel) {
-    RoundTo(model_dtype, weights);
+    RoundTo(activation_dtype, weights);
   }
 }
 

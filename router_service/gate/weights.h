@@ -10,10 +10,12 @@
 namespace expertmesh {
 
 // Divides one token's weights by what Renormalise says, in place.
-void RenormaliseWeights(const RoutingOptions& options, absl::Span<float> weights);
+void RenormaliseWeights(const RoutingOptions& options, DType activation_dtype,
+                        absl::Span<float> weights);
 
-// Scales one token's weights and rounds them to `model_dtype` where WeightDType says so, in place.
-void ScaleWeights(const RoutingOptions& options, DType model_dtype, absl::Span<float> weights);
+// Scales one token's weights and rounds them to `activation_dtype` where WeightDType says so, in
+// place.
+void ScaleWeights(const RoutingOptions& options, DType activation_dtype, absl::Span<float> weights);
 
 // Rounds each value to an activation type, in place.
 void RoundTo(DType dtype, absl::Span<float> values);

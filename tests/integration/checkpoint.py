@@ -10,6 +10,7 @@ from typing import Dict
 import ml_dtypes
 import numpy as np
 
+from expertmesh.v1 import tensor_pb2
 from families import FAMILIES, Sizes
 
 DTYPES = {
@@ -66,7 +67,18 @@ class Checkpoint:
     path: pathlib.Path
     config: dict
     tensors: Dict[str, np.ndarray]
+    # Of the weights.
     dtype: np.dtype
+    # Of activations: what a model rounds to where it rounds.
+    activations: np.dtype = None
+
+    def __post_init__(self):
+        self.activations = self.activations or self.dtype
+
+    def computed_by(self, mesh):
+        """The same with the type that this mesh computes in, which depends on flags and CPU."""
+        name = tensor_pb2.DType.Name(mesh.client.describe().activation_dtype)
+        return dataclasses.replace(self, activations=DTYPES[name.removeprefix("DTYPE_")])
 
     @property
     def family(self):
@@ -99,6 +111,9 @@ _FP8 = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}
 QUANTISATION = {
     "fp8": _FP8,
     "fp8_ue8m0": _FP8 | {"scale_fmt": "ue8m0"},
+    # What Qwen's files hold; their config.json does not say so.
+    "fp8_bf16": _FP8 | {"scale_fmt": "bf16"},
+    "fp8_f16": _FP8 | {"scale_fmt": "f16"},
     "mxfp4": {
         "quant_method": "mxfp4",
         "modules_to_not_convert": ["model.layers.*.self_attn", "model.layers.*.mlp.router"],
@@ -180,13 +195,14 @@ def make_checkpoint(
     dtype="F32",
     quantised=None,
     seed=1,
+    changes=None,
 ):
     """Writes config.json and model.safetensors with every MoE tensor (and no others). layers: as the family
-    counts them; some have dense layers among them, or more."""
+    counts them; some have dense layers among them, or more. changes: to config.json."""
     path = pathlib.Path(path)
     path.mkdir(parents=True)
     sizes = Sizes(layers, d_model, experts, top_k, intermediate)
-    config = make_config(family, sizes, dtype, quantised)
+    config = make_config(family, sizes, dtype, quantised) | (changes or {})
     moe = FAMILIES[family].moe(config)
     tensors = make_tensors(config, moe, d_model, seed, DTYPES[dtype])
     (path / "config.json").write_text(json.dumps(config, indent=1))

@@ -12,19 +12,20 @@ from layouts import Fp8, Fused, Mxfp4, PerExpert, Rows, glu
 @dataclasses.dataclass(frozen=True)
 class Routing:
     k: int
-    # Logits are rounded to the model's type.
+    # Logits are rounded to the type of activations.
     rounded_logits: bool = True
     # Of all experts: softmax, sigmoid; of the chosen ones, which logits choose: selected_softmax,
     # selected_sigmoid; sparse_mixer.
     score: str = "softmax"
-    # Scores are rounded to the model's type before they choose.
+    # Scores are rounded to the type of activations before they choose.
     rounded_scores: bool = False
     # (groups, groups kept, "top2" or "max", what others' choices become), or none.
     groups: Optional[Tuple] = None
-    # How weights are renormalised: ("sum", epsilon), ("clamp", smallest sum), ("norm", p), or none.
+    # How weights are renormalised: ("sum", epsilon), ("clamp", smallest sum or "eps": that of the type of
+    # activations), ("norm", p), or none.
     renormalise: Optional[Tuple] = None
     scale: float = 1.0
-    # Weights are rounded to the model's type before they multiply.
+    # Weights are rounded to the type of activations before they multiply.
     rounded_weights: bool = True
     # Weights multiply the experts' input.
     on_input: bool = False
@@ -52,6 +53,7 @@ class Moe:
     # silu, relu or clamped_swiglu.
     activation: str = "silu"
     limit: float = 0.0
+    alpha: float = 0.0
 
     @property
     def gated(self):
@@ -151,6 +153,9 @@ def _minimax(c):
 
 # --- Qwen, OLMoE ---
 
+# Types of the scales of FP8, by the scale_fmt of quantization_config.
+SCALES = {None: "F32", "ue8m0": "F8_E8M0", "bf16": "BF16", "f16": "F16"}
+
 
 def _qwen3_config(s):
     return {
@@ -167,6 +172,8 @@ def _qwen3_config(s):
 
 
 def _qwen3(c):
+    quantisation = c.get("quantization_config")
+    layout = Fp8(PROJ, SCALES[quantisation.get("scale_fmt")]) if quantisation else PROJ
     return Moe(
         prefixes=_every(MLP, c),
         experts=c["num_experts"],
@@ -175,7 +182,7 @@ def _qwen3(c):
             k=c["num_experts_per_tok"],
             renormalise=("sum", 0.0) if c["norm_topk_prob"] else None,
         ),
-        layout=PROJ,
+        layout=layout,
     )
 
 
@@ -252,7 +259,7 @@ def _deepseek(c, routing, **more):
     shared = glu("shared_experts.{part}.weight")
     quantisation = c.get("quantization_config", {})
     if quantisation.get("quant_method") == "fp8":
-        scales = "F8_E8M0" if quantisation.get("scale_fmt") == "ue8m0" else "F32"
+        scales = SCALES[quantisation.get("scale_fmt")]
         layout, shared = Fp8(PROJ, scales), Fp8(shared, scales)
     return Moe(
         prefixes=_every(MLP, c, first=c["first_k_dense_replace"]),
@@ -406,6 +413,7 @@ def _gpt_oss_config(s):
         "num_experts_per_tok": s.k,
         "intermediate_size": s.width,
         "swiglu_limit": 7.0,
+        "swiglu_alpha": 1.702,
         "head_dim": s.d_model // 4,
         "attention_bias": True,
         "sliding_window": 128,
@@ -427,6 +435,7 @@ def _gpt_oss(c):
         logit_bias="router.bias",
         activation="clamped_swiglu",
         limit=c["swiglu_limit"],
+        alpha=c["swiglu_alpha"],
     )
 
 
@@ -649,7 +658,6 @@ def _nllb_config(s):
 
 def _nllb(c):
     c = c | {"_encoder_layers": c["encoder_layers"], "_decoder_layers": c["decoder_layers"]}
-    epsilon = {"bfloat16": 2.0**-7, "float16": 2.0**-10}.get(c["torch_dtype"], 2.0**-23)
     expert = "experts.expert_{e}."
     return Moe(
         prefixes=_two_stacks(
@@ -664,7 +672,7 @@ def _nllb(c):
             k=2,
             rounded_logits=False,
             rounded_scores=True,
-            renormalise=("clamp", epsilon),
+            renormalise=("clamp", "eps"),
             scale=1 - c["moe_token_dropout"],
         ),
         layout=PerExpert(
@@ -685,11 +693,11 @@ FAMILIES = {
     "phimoe": Family(_phimoe_config, _phimoe),
     "minimax_m2": Family(_minimax_config, _minimax),
     "qwen2_moe": Family(_qwen2_config, _qwen2),
-    "qwen3_moe": Family(_qwen3_config, _qwen3),
+    "qwen3_moe": Family(_qwen3_config, _qwen3, quantised=("fp8", "fp8_bf16", "fp8_f16")),
     "olmoe": Family(_olmoe_config, _olmoe),
     "deepseek": Family(_deepseek_moe_config, _deepseek_v2),
     "deepseek_v2": Family(_deepseek_v2_config, _deepseek_v2),
-    "deepseek_v3": Family(_deepseek_v3_config, _deepseek_v3, quantised=("fp8", "fp8_ue8m0")),
+    "deepseek_v3": Family(_deepseek_v3_config, _deepseek_v3, quantised=("fp8", "fp8_ue8m0", "fp8_f16")),
     "kimi_k2": Family(_deepseek_v3_config, _deepseek_v3),
     "glm4_moe": Family(_glm4_config, _deepseek_v3),
     "granitemoe": Family(_granite_config, _granite),

@@ -153,8 +153,8 @@ class Mxfp4:
 
 @dataclasses.dataclass(frozen=True)
 class Fp8:
-    """Another layout whose matrices are FP8 with a scale for each block of 128 x 128. scale_dtype: F32; U8
-    or F8_E8M0, both exponents of two."""
+    """Another layout whose matrices are FP8 with a scale for each block of 128 x 128. scale_dtype: F32, BF16
+    or F16; U8 or F8_E8M0, both exponents of two."""
 
     plain: PerExpert
     scale_dtype: str = "F32"
@@ -169,10 +169,10 @@ class Fp8:
     def read(self, get, e):
         def weight(name):
             scales = get(name + "_scale_inv")
-            if self.scale_dtype != "F32":
+            if self.scale_dtype in ("U8", "F8_E8M0"):
                 scales = np.ldexp(np.float32(1), scales.view(np.uint8).astype(np.int32) - 127)
             values = get(name).astype(np.float32)
-            spread = np.kron(scales, np.ones((quantise.FP8_BLOCK,) * 2, np.float32))
+            spread = np.kron(scales.astype(np.float32), np.ones((quantise.FP8_BLOCK,) * 2, np.float32))
             return values * spread[: values.shape[0], : values.shape[1]]
 
         return self.plain.read(weight, e)

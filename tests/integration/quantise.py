@@ -15,8 +15,9 @@ def _blocks(count, size):
 
 
 def fp8(weight, scale_dtype="F32"):
-    """(stored float8 [out, in], scales [ceil(out/128), ceil(in/128)], meaning). scale_dtype: F32; U8 or
-    F8_E8M0 for powers of two whose exponents are stored (UE8M0)."""
+    """(stored float8 [out, in], scales [ceil(out/128), ceil(in/128)], meaning). scale_dtype: F32, BF16, F16;
+    U8 or F8_E8M0 for powers of two whose exponents are stored (UE8M0)."""
+    number = {"F32": np.float32, "BF16": ml_dtypes.bfloat16, "F16": np.float16}.get(scale_dtype)
     rows, columns = weight.shape
     scales = np.empty((_blocks(rows, FP8_BLOCK), _blocks(columns, FP8_BLOCK)), np.float32)
     spread = np.empty(weight.shape, np.float32)
@@ -24,18 +25,16 @@ def fp8(weight, scale_dtype="F32"):
         place = np.s_[r * FP8_BLOCK : (r + 1) * FP8_BLOCK, c * FP8_BLOCK : (c + 1) * FP8_BLOCK]
         # Blocks of other sizes than the neighbours', so that a wrong scale shows.
         largest = np.abs(weight[place]).max() / 448 * (1 + (r + 2 * c) % 3)
-        if scale_dtype != "F32":
-            largest = 2.0 ** np.ceil(np.log2(largest))
-        scales[r, c] = largest
+        scales[r, c] = 2.0 ** np.ceil(np.log2(largest)) if number is None else number(largest)
         spread[place] = scales[r, c]
     stored = (weight.astype(np.float32) / spread).astype(ml_dtypes.float8_e4m3fn)
     meaning = stored.astype(np.float32) * spread
-    if scale_dtype != "F32":
+    if number is None:
         exponents = (np.log2(scales) + 127).astype(np.uint8)
         if scale_dtype == "F8_E8M0":
             exponents = exponents.view(ml_dtypes.float8_e8m0fnu)
         return stored, exponents, meaning
-    return stored, scales, meaning
+    return stored, scales.astype(number), meaning
 
 
 def mxfp4(weight):

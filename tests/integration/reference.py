@@ -1,12 +1,13 @@
 """The MoE block in numpy, written from the formulas of the model families (families.py says which) and from
 nothing else.
 
-Routing is in float32 with the roundings that a model of the checkpoint's dtype makes; expert math is in
-float64 on the checkpoint's own weights.
+Routing is in float32 with the roundings of a model whose activations have the checkpoint's `activations`
+type; expert math is in float64 on the checkpoint's own weights.
 """
 
 import dataclasses
 
+import ml_dtypes
 import numpy as np
 
 
@@ -51,13 +52,13 @@ def _top(values, k):
 
 
 def logits(checkpoint, layer, x):
-    """float32 [tokens, experts]; x already in the model's dtype."""
+    """float32 [tokens, experts]; x already in the type of activations."""
     moe, get = checkpoint.moe, checkpoint.reader(layer)
-    z = x.astype(np.float64) @ get(moe.gate).astype(np.float64).T
+    dtype = checkpoint.activations if moe.routing.rounded_logits else np.float32
+    z = x.astype(np.float64) @ _rounded(get(moe.gate), dtype).astype(np.float64).T
     if moe.logit_bias:
-        z = z + get(moe.logit_bias).astype(np.float64)
-    z = z.astype(np.float32)
-    return _rounded(z, checkpoint.dtype) if moe.routing.rounded_logits else z
+        z = z + _rounded(get(moe.logit_bias), dtype).astype(np.float64)
+    return _rounded(z, dtype)
 
 
 def _rounded(values, dtype):
@@ -75,8 +76,8 @@ def _limit_groups(choice, groups, kept, rank, others):
 
 
 def _sparse_mixer(z, epsilon, dtype):
-    """Twice the best expert, weighted among those within 2 * epsilon of it; every step in the model's
-    type."""
+    """Twice the best expert, weighted among those within 2 * epsilon of it; every step in the type of
+    activations."""
     limit = _rounded(2 * epsilon, dtype)
     ids, weights, margin = [], [], np.full(len(z), np.inf)
     left = z.copy()
@@ -96,7 +97,7 @@ def _sparse_mixer(z, epsilon, dtype):
 
 def _choose(checkpoint, layer, z):
     """(ids, weights before they are renormalised, margin)."""
-    moe, routing, dtype = checkpoint.moe, checkpoint.moe.routing, checkpoint.dtype
+    moe, routing, dtype = checkpoint.moe, checkpoint.moe.routing, checkpoint.activations
     if routing.score == "sparse_mixer":
         return _sparse_mixer(z, routing.epsilon, dtype)
     if routing.score.startswith("selected_"):
@@ -118,7 +119,7 @@ def _choose(checkpoint, layer, z):
     return ids, _at(score, ids), np.minimum(lead, margin)
 
 
-def _renormalised(weights, how):
+def _renormalised(weights, how, dtype):
     if how is None:
         return weights
     kind, value = how
@@ -126,13 +127,14 @@ def _renormalised(weights, how):
     if kind == "sum":
         return weights / (total + np.float32(value))
     if kind == "clamp":
-        return weights / np.maximum(total, np.float32(value))
+        smallest = ml_dtypes.finfo(dtype).eps if value == "eps" else value
+        return weights / np.maximum(total, np.float32(smallest))
     return weights / (weights.astype(np.float64) ** value).sum(axis=1, keepdims=True) ** (1 / value)
 
 
 def route(checkpoint, layer, x):
     """x: the tokens of one sequence."""
-    routing, dtype = checkpoint.moe.routing, checkpoint.dtype
+    routing, dtype = checkpoint.moe.routing, checkpoint.activations
     z = logits(checkpoint, layer, x)
     ids, weights, margin = _choose(checkpoint, layer, z)
     kept = np.full(ids.shape, True)
@@ -140,7 +142,7 @@ def route(checkpoint, layer, x):
         for expert in np.unique(ids):
             token, slot = np.nonzero(ids == expert)
             kept[token[routing.capacity :], slot[routing.capacity :]] = False
-    weights = _renormalised(weights, routing.renormalise) * np.float32(routing.scale)
+    weights = _renormalised(weights, routing.renormalise, dtype) * np.float32(routing.scale)
     if routing.rounded_weights:
         weights = _rounded(weights, dtype)
     largest = np.abs(z).max(axis=1)
@@ -152,7 +154,7 @@ def route(checkpoint, layer, x):
     return Route(ids.astype(np.uint32), weights, kept, margin, slack)
 
 
-def _expert(parts, x, activation, limit):
+def _expert(parts, x, activation, limit=0.0, alpha=0.0):
     parts = {name: part.astype(np.float64) for name, part in parts.items()}
     up = x @ parts["up"].T + parts.get("up_bias", 0.0)
     if activation == "relu":
@@ -161,7 +163,7 @@ def _expert(parts, x, activation, limit):
         gate = x @ parts["gate"].T + parts.get("gate_bias", 0.0)
         if activation == "clamped_swiglu":
             gate = np.minimum(gate, limit)
-            inner = gate * _sigmoid(1.702 * gate) * (np.clip(up, -limit, limit) + 1.0)
+            inner = gate * _sigmoid(alpha * gate) * (np.clip(up, -limit, limit) + 1.0)
         else:
             inner = gate * _sigmoid(gate) * up
     return inner @ parts["down"].T + parts.get("down_bias", 0.0)
@@ -177,10 +179,12 @@ def combine(checkpoint, layer, x, ids, weights):
         token, slot = np.nonzero((ids == expert) & (weights != 0))
         weight = weights[token, slot, None].astype(np.float64)
         scaled = weight * x[token] if moe.routing.on_input else x[token]
-        y = _expert(moe.layout.read(get, expert), scaled, moe.activation, moe.limit)
+        y = _expert(
+            moe.layout.read(get, expert), scaled, moe.activation, moe.limit, moe.alpha
+        )
         np.add.at(output, token, y if moe.routing.on_input else weight * y)
     if moe.shared:
-        y = _expert(moe.shared.read(get, 0), x, "silu", 0.0)
+        y = _expert(moe.shared.read(get, 0), x, "silu")
         if moe.shared_gate:
             y = y * _sigmoid(x @ get(moe.shared_gate).astype(np.float64).T)
         output += y
@@ -189,6 +193,6 @@ def combine(checkpoint, layer, x, ids, weights):
 
 def forward(checkpoint, layer, x):
     """(output, Route) for hidden states [tokens, d_model]."""
-    x = np.asarray(x).astype(checkpoint.dtype)
+    x = np.asarray(x).astype(checkpoint.activations)
     chosen = route(checkpoint, layer, x)
     return combine(checkpoint, layer, x, chosen.ids, chosen.weights), chosen

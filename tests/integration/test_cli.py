@@ -92,6 +92,24 @@ def test_made_checkpoint_depends_on_the_seed_alone(tmp_path):
     assert_different(make("c", 2), make("d", 1))
 
 
+def test_what_config_contradicts_is_said(tmp_path):
+    folder = tmp_path / "model"
+    cli("checkpoint", "make", "--output", folder, "--family", "mixtral", *MAKE, "--dtype", "bf16")
+    said = json.loads(cli("checkpoint", "inspect", folder, "--json").stdout)
+    assert said["weights"]["warnings"] == []
+    config = json.loads((folder / "config.json").read_text()) | {"torch_dtype": "float32"}
+    (folder / "config.json").write_text(json.dumps(config))
+    said = json.loads(cli("checkpoint", "inspect", folder, "--json").stdout)
+    assert said["dtype"] == "BF16"
+    (warning,) = said["weights"]["warnings"]
+    assert f"{folder}/config.json" in warning and "F32" in warning and "BF16" in warning
+    assert f"warning:           {warning}\n" in cli("checkpoint", "inspect", folder).stdout
+    with Mesh(tmp_path) as mesh:
+        mesh.start(folder, shards(1))
+        for running in (mesh.router, *mesh.nodes):
+            assert f": {warning}\n" in running.log()
+
+
 def test_make_refuses_nonsense(tmp_path):
     output = tmp_path / "model"
     unknown = cli("checkpoint", "make", "--output", output, "--family", "gpt2", code=1)

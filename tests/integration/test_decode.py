@@ -47,21 +47,25 @@ def serve(tmp_path):
         mesh.__exit__(None, None, None)
 
 
-def native_logits(address, folder, tokens, *flags):
-    """Logits of all tokens but the last, in one window."""
+def native_logits(experts, folder, tokens):
+    """Logits of all tokens but the last, in one window. experts: flags that say where they are."""
     path = folder / "logits.safetensors"
     text = ",".join(map(str, tokens))
     window = ["--window", len(tokens) - 1, "--logits", path]
-    cli("evaluate", "--router", address, "--model", folder, "--tokens", text, *window, *flags)
+    cli("evaluate", *experts, "--model", folder, "--tokens", text, *window)
     return safetensors.torch.load_file(path)["logits"]
 
 
 def check_logits(model, serve, folder):
     model.save_pretrained(folder)
+    check_saved(model, ["--router", serve(folder)], folder)
+
+
+def check_saved(model, experts, folder):
     tokens = tiny_models.tokens(1, TOKENS + 1)
     with torch.no_grad():
         expected = model(tokens[:, :-1]).logits[0]
-    found = native_logits(serve(folder), folder, tokens[0].tolist())
+    found = native_logits(experts, folder, tokens[0].tolist())
     assert_close(found, expected, atol=1e-4)
     # A comparison of nothing with nothing would pass, too.
     assert expected.abs().max() > 0.5
@@ -73,6 +77,16 @@ FAMILIES = ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "glm4_moe", "deepseek_
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits(serve, tmp_path, family):
     check_logits(tiny_models.make(family), serve, tmp_path / "model")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bfloat16_weights_in_float32(serve, tmp_path, family):
+    folder = tmp_path / "model"
+    tiny_models.make(family, torch.bfloat16).save_pretrained(folder)
+    # (Not made.float(): that would leave buffers rounded, rotary frequencies for one.)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    check_saved(model, ["--router", serve(folder)], folder)
+    check_saved(model, ["--local", "--compute-dtype=f32"], folder)
 
 
 def changed(family, **changes):

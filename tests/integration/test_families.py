@@ -71,8 +71,9 @@ def check(mesh, checkpoint, layer, tokens, tolerance, weight_tolerance):
     return same.mean()
 
 
-def check_all(mesh, checkpoint, **tolerances):
-    mesh.start(checkpoint.path, shards(3))
+def check_all(mesh, checkpoint, *flags, **tolerances):
+    mesh.start(checkpoint.path, shards(3, *flags), *flags)
+    checkpoint = checkpoint.computed_by(mesh)
     described = mesh.client.describe()
     assert [layer.layer for layer in described.layers] == checkpoint.moe_layers
     for layer in checkpoint.moe_layers:
@@ -89,6 +90,23 @@ def test_float32(mesh, tmp_path, family):
 def test_bfloat16(mesh, tmp_path, family):
     checkpoint = make_checkpoint(tmp_path / "model", family, dtype="BF16", **SIZES)
     check_all(mesh, checkpoint, tolerance=1e-2, weight_tolerance=2e-2)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bfloat16_weights_in_float32(mesh, tmp_path, family):
+    checkpoint = make_checkpoint(tmp_path / "model", family, dtype="BF16", **SIZES)
+    f32 = "--compute-dtype=f32"
+    check_all(mesh, checkpoint, f32, tolerance=1e-5, weight_tolerance=1e-4)
+
+
+def test_swiglu_alpha_is_what_config_says(mesh, tmp_path):
+    checkpoint = make_checkpoint(
+        tmp_path / "model",
+        "gpt_oss",
+        changes={"swiglu_alpha": 1.3, "swiglu_limit": 5.0},
+        **SIZES,
+    )
+    check_all(mesh, checkpoint, tolerance=1e-5, weight_tolerance=1e-4)
 
 
 @pytest.mark.parametrize("family, quantised", QUANTISED)

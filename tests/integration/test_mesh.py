@@ -53,6 +53,7 @@ def test_families_in_float32(mesh, checkpoints, family):
 def test_families_in_bfloat16(mesh, checkpoints, family):
     checkpoint = checkpoints(family, dtype="BF16")
     mesh.start(checkpoint.path, shards(2))
+    checkpoint = checkpoint.computed_by(mesh)
     for layer in checkpoint.moe_layers:
         x = hidden_states(200, checkpoint.d_model, seed=layer).astype(ml_dtypes.bfloat16)
         result = mesh.client.forward(layer, x, return_routing=True, output_dtype="float32")

@@ -54,14 +54,14 @@ SCORES = [
         "gate_test",
     ),
     Mutation(
-        "logits not rounded to the model's type",
+        "logits not rounded to the type of activations",
         GATE + "gate.cc",
-        "RoundTo(rules_.model_dtype, outputs);",
+        "RoundTo(rules_.activation_dtype, outputs);",
         "",
         "gate_test",
     ),
     Mutation(
-        "scores not rounded to the model's type",
+        "scores not rounded to the type of activations",
         ROUTING,
         "options_.score_dtype == ScoreDType::kModel",
         "false",
@@ -216,11 +216,25 @@ AFTER_CHOICE = [
         GOLDEN,
     ),
     Mutation(
-        "clamped sum and sum with epsilon change places",
+        "clamped sum is a sum with epsilon",
         WEIGHTS,
-        "return options.renormalise == Renormalise::kSum ?",
-        "return options.renormalise != Renormalise::kSum ?",
+        "return std::max(sum, options.renormalise_epsilon);",
+        "return sum + options.renormalise_epsilon;",
         GOLDEN,
+    ),
+    Mutation(
+        "sum with epsilon is a clamped one",
+        WEIGHTS,
+        "return sum + options.renormalise_epsilon;",
+        "return std::max(sum, options.renormalise_epsilon);",
+        GOLDEN,
+    ),
+    Mutation(
+        "sum clamped to the step of float32, whatever activations are",
+        WEIGHTS,
+        "return std::max(sum, EpsilonOf(activation_dtype));",
+        "return std::max(sum, EpsilonOf(DType::kF32));",
+        "routing_test",
     ),
     Mutation(
         "norm without its root",
@@ -230,7 +244,7 @@ AFTER_CHOICE = [
         GOLDEN,
     ),
     Mutation(
-        "weights not rounded to the model's type",
+        "weights not rounded to the type of activations",
         WEIGHTS,
         "if (options.weight_dtype == WeightDType::kModel) {",
         "if (false) {",
@@ -399,6 +413,13 @@ EXPERTS = [
 
 FORMATS = [
     Mutation(
+        "scales in float16 read as bfloat16",
+        DECODE,
+        "scales.dtype == DType::kBF16 ? FloatFromBF16(bits) : FloatFromF16(bits)",
+        "FloatFromBF16(bits)",
+        "decode_matrix_test",
+    ),
+    Mutation(
         "nibbles swapped",
         KERNELS,
         "(byte & 15u) | (byte >> 4) << 8",
@@ -454,6 +475,34 @@ FORMATS = [
 ]
 
 STORAGE = [
+    Mutation(
+        "the model's type is that of its gates",
+        "common/checkpoint/stored_dtype.cc",
+        "FindType(tensors, NamesOf(TensorKind::kEmbedding, *layout, chosen.prefix), &stored)",
+        "FindType(tensors, {NamesOfBlock(*layout, chosen)[1]}, &stored)",
+        "moe_checkpoint_test",
+    ),
+    Mutation(
+        "shared experts left out in silence",
+        "common/checkpoint/ignored_weights.cc",
+        "if (layer.shared_intermediate_size == 0) {",
+        "if (false) {",
+        "moe_checkpoint_test",
+    ),
+    Mutation(
+        "experts left out in silence",
+        "common/checkpoint/ignored_weights.cc",
+        "if (storage.experts.up.stacking == Stacking::kPerExpert) {",
+        "if (false) {",
+        "moe_checkpoint_test",
+    ),
+    Mutation(
+        "swiglu_alpha of config.json ignored",
+        "common/checkpoint/family_gpt_oss.cc",
+        'config.FloatOr({"swiglu_alpha"}, 1.702f)',
+        'config.FloatOr({"swiglu_none"}, 1.702f)',
+        "family_options_test",
+    ),
     Mutation(
         "even and odd rows swapped",
         FINDER,
@@ -604,6 +653,20 @@ MESSAGES = [
 # What the router does beside routing.
 ROUTER = [
     Mutation(
+        "gates round to what the checkpoint is stored as",
+        "router_service/router.cc",
+        "backend_->compute_dtype(), options_.tie_order",
+        "checkpoint_->model().dtype, options_.tie_order",
+        "router_routing_test",
+    ),
+    Mutation(
+        "shared gates round to what the checkpoint is stored as",
+        "router_service/router.cc",
+        "backend_->compute_dtype()));\n  }\n  return absl::OkStatus();",
+        "checkpoint_->model().dtype));\n  }\n  return absl::OkStatus();",
+        "router_routing_test",
+    ),
+    Mutation(
         "shared gate ignored",
         BATCH,
         "if (layer_->shared_gate != nullptr) {",
@@ -631,6 +694,20 @@ KERNEL = DECODER + "attention_kernels.cc"
 
 # Native decoding.
 DECODING = [
+    Mutation(
+        "decoding: a tied head of its own is not used",
+        DECODER + "model_tensors.cc",
+        "if (layout_.tied_embeddings && !own_head_) {",
+        "if (layout_.tied_embeddings) {",
+        "decoder_test",
+    ),
+    Mutation(
+        "decoding: gates here round to what the checkpoint is stored as",
+        DECODER + "local_moe_layers.cc",
+        "group.activation_dtype = backend_->compute_dtype();",
+        "group.activation_dtype = checkpoint_->model().dtype;",
+        "decoder_test",
+    ),
     Mutation(
         "decoding: scores are not scaled",
         KERNEL,

@@ -23,6 +23,9 @@ struct Weights {
   // Of one expert of the first MoE layer: values, biases and scales.
   uint64_t bytes_per_expert = 0;
   std::string fingerprint;
+  // By the tensors, which config.json may contradict.
+  DType dtype = DType::kF32;
+  std::vector<std::string> warnings;
 };
 
 // Nothing when the folder holds no weights. What is there must be whole.
@@ -48,6 +51,8 @@ absl::StatusOr<std::optional<Weights>> ReadWeights(const std::string& directory)
   ASSIGN_OR_RETURN(const std::shared_ptr<const MoeCheckpoint> checkpoint,
                    MoeCheckpoint::Open(directory));
   weights.fingerprint = checkpoint->fingerprint();
+  weights.dtype = checkpoint->model().dtype;
+  weights.warnings = {checkpoint->warnings().begin(), checkpoint->warnings().end()};
   weights.bytes_per_expert = checkpoint->ExpertBytes(checkpoint->model().layers.front().layer, 0);
   return weights;
 }
@@ -93,7 +98,8 @@ nlohmann::json ToJson(const ModelDescription& model, const std::optional<Weights
     json["weights"] = {{"files", weights->files},
                        {"bytes", weights->bytes},
                        {"bytes_per_expert", weights->bytes_per_expert},
-                       {"fingerprint", weights->fingerprint}};
+                       {"fingerprint", weights->fingerprint},
+                       {"warnings", weights->warnings}};
   }
   return json;
 }
@@ -140,6 +146,9 @@ std::string Describe(const ModelDescription& model, const std::optional<Weights>
                     weights->files, weights->files == 1 ? " file" : " files", ", ",
                     WithThousands(weights->bytes_per_expert),
                     " an expert\nfingerprint:       ", weights->fingerprint, "\n");
+    for (const std::string& warning : weights->warnings) {
+      absl::StrAppend(&text, "warning:           ", warning, "\n");
+    }
   } else {
     absl::StrAppend(&text, "on disk:           no weights, config.json only\n");
   }
@@ -148,8 +157,11 @@ std::string Describe(const ModelDescription& model, const std::optional<Weights>
 
 absl::Status Run(const Options& options) {
   const std::string& path = options.argument();
-  ASSIGN_OR_RETURN(const ModelDescription model, ReadModelDescription(path));
+  ASSIGN_OR_RETURN(ModelDescription model, ReadModelDescription(path));
   ASSIGN_OR_RETURN(const std::optional<Weights> weights, ReadWeights(path));
+  if (weights.has_value()) {
+    model.dtype = weights->dtype;
+  }
   const std::string text =
       options.Has("json") ? ToJson(model, weights).dump(2) + "\n" : Describe(model, weights);
   std::fputs(text.c_str(), stdout);

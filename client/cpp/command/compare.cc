@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "client/cpp/forward_codec.h"
 #include "common/base/status_macros.h"
 #include "common/model/routing_json.h"
 
@@ -88,13 +89,14 @@ std::string WhyNotRepeatable(const RoutingOptions& routing, const Sample& sample
 }
 
 // A decision that rounding explains is no difference.
-void ForgiveRounding(const MoeCheckpoint& checkpoint, const RoutingOptions& routing,
-                     const ReferenceInput& input, const Sample& sample, ReferenceRoutes* routes) {
+void ForgiveRounding(const RoutingOptions& routing, const ReferenceInput& input,
+                     const Sample& sample, const ReferenceOptions& options,
+                     ReferenceRoutes* routes) {
   if (sample.chosen.size() != sample.tokens) {
     return;
   }
   const std::vector<bool> explained =
-      RoundingExplains(checkpoint, routing, input, *routes, sample.chosen);
+      RoundingExplains(routing, input, *routes, sample.chosen, options);
   for (size_t token = 0; token < sample.tokens; ++token) {
     if (explained[token] &&
         !SameExperts(routes->tokens[token].expert_ids, sample.chosen[token].expert_ids)) {
@@ -184,6 +186,7 @@ absl::StatusOr<RoutingOptions> RoutingInForce(const MoeCheckpoint& checkpoint,
 
 absl::StatusOr<Agreement> CompareWithReference(const MoeCheckpoint& checkpoint,
                                                const client::LayerInfo& layer,
+                                               client::DType activation_dtype,
                                                const Sample& sample) {
   ASSIGN_OR_RETURN(const RoutingOptions routing, RoutingInForce(checkpoint, layer));
   ReferenceInput input;
@@ -191,11 +194,13 @@ absl::StatusOr<Agreement> CompareWithReference(const MoeCheckpoint& checkpoint,
   input.tokens = sample.tokens;
   input.token_ids = sample.token_ids;
   input.group_sizes = sample.group_sizes;
+  ReferenceOptions options;
+  options.activation_dtype = client::ToInternal(activation_dtype);
   ReferenceRoutes routes;
   const std::string why = WhyNotRepeatable(routing, sample);
   if (why.empty()) {
-    ASSIGN_OR_RETURN(routes, RouteWithReference(checkpoint, layer.layer, routing, input));
-    ForgiveRounding(checkpoint, routing, input, sample, &routes);
+    ASSIGN_OR_RETURN(routes, RouteWithReference(checkpoint, layer.layer, routing, input, options));
+    ForgiveRounding(routing, input, sample, options, &routes);
   } else if (sample.chosen.size() != sample.tokens) {
     return absl::FailedPreconditionError(
         absl::StrCat("the routing of layer ", layer.layer, " cannot be repeated here (", why,
@@ -205,9 +210,9 @@ absl::StatusOr<Agreement> CompareWithReference(const MoeCheckpoint& checkpoint,
       routes.tokens.push_back({token, {}, std::numeric_limits<float>::infinity(), false});
     }
   }
-  ASSIGN_OR_RETURN(
-      const std::vector<float> expected,
-      ComputeWithReference(checkpoint, layer.layer, routing, input, ExpertsOf(routes.tokens)));
+  ASSIGN_OR_RETURN(const std::vector<float> expected,
+                   ComputeWithReference(checkpoint, layer.layer, routing, input,
+                                        ExpertsOf(routes.tokens), options));
   Agreement agreement = Compare(sample, routes.tokens, expected);
   agreement.routing_taken_because = why;
   return agreement;

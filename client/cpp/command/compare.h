@@ -70,11 +70,13 @@ Agreement Compare(const Sample& sample, absl::Span<const ReferenceRouting> route
 absl::StatusOr<RoutingOptions> RoutingInForce(const MoeCheckpoint& checkpoint,
                                               const client::LayerInfo& layer);
 
-// The same with a reference computed here.
+// The same with a reference computed here, which rounds where a mesh with activations of
+// `activation_dtype` (DescribeModelResponse) does.
 //   FAILED_PRECONDITION  routing cannot be repeated here (it is random, or the sample is not whole)
 //                        and the answers do not bring it.
 absl::StatusOr<Agreement> CompareWithReference(const MoeCheckpoint& checkpoint,
                                                const client::LayerInfo& layer,
+                                               client::DType activation_dtype,
                                                const Sample& sample);
 
 // --tolerance, and its value: by default what the type of activations in the mesh allows.

@@ -56,6 +56,7 @@ class LayerRecord {
   // The layer's line of the table; how well it agrees with the reference goes to `agreement`. When
   // all callers are done.
   absl::StatusOr<std::vector<std::string>> Row(const MoeCheckpoint& checkpoint,
+                                               client::DType activation_dtype,
                                                Agreement* agreement) {
     Sample sample;
     std::vector<double> ms;
@@ -71,7 +72,8 @@ class LayerRecord {
       tokens = tokens_;
       used = static_cast<size_t>(std::count(used_.begin(), used_.end(), true));
     }
-    ASSIGN_OR_RETURN(*agreement, CompareWithReference(checkpoint, layer_, sample));
+    ASSIGN_OR_RETURN(*agreement,
+                     CompareWithReference(checkpoint, layer_, activation_dtype, sample));
     return std::vector<std::string>{absl::StrCat(layer_.layer),
                                     WithThousands(tokens),
                                     absl::StrFormat("%.2f", Percentile(ms, 0.5)),
@@ -211,7 +213,8 @@ absl::Status Run(const Options& options) {
     Progress progress("Verifying", mesh.layers.size());
     for (size_t i = 0; i < records.size(); ++i) {
       Agreement agreement;
-      ASSIGN_OR_RETURN(std::vector<std::string> row, records[i].Row(*checkpoint, &agreement));
+      ASSIGN_OR_RETURN(std::vector<std::string> row,
+                       records[i].Row(*checkpoint, mesh.model.activation_dtype, &agreement));
       table.push_back(std::move(row));
       checked += agreement.same_experts + agreement.other_experts;
       if (!agreement.Within(tolerance)) {

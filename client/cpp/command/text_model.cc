@@ -1,5 +1,6 @@
 #include "client/cpp/command/text_model.h"
 
+#include <cstdio>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -28,6 +29,12 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizerOf(const TextModel& mode
     return MakeByteTokenizer(model.decoder->config().vocab_size);
   }
   return OpenTokenizer(model.directory);
+}
+
+void PrintWarnings(absl::Span<const std::string> warnings) {
+  for (const std::string& warning : warnings) {
+    std::fprintf(stderr, "warning: %s\n", warning.c_str());
+  }
 }
 
 }  // namespace
@@ -85,6 +92,8 @@ absl::StatusOr<TextModel> OpenTextModel(const Options& options, bool needs_token
   decoder.compute_dtype = model.compute_dtype;
   decoder.threads = static_cast<int>(options.Whole("threads"));
   ASSIGN_OR_RETURN(model.decoder, Decoder::Open(model.directory, decoder));
+  PrintWarnings(model.checkpoint->warnings());
+  PrintWarnings(model.decoder->warnings());
   if (needs_tokenizer) {
     ASSIGN_OR_RETURN(model.tokenizer, OpenTokenizerOf(model, options));
   }

@@ -39,7 +39,7 @@ absl::StatusOr<Agreement> Verify(const Mesh& mesh, const MoeCheckpoint& checkpoi
   Sample sample;
   RETURN_IF_ERROR(sample.Add(hidden, *result, hidden.rows()));
   sample.token_ids = forward.token_ids;
-  return CompareWithReference(checkpoint, layer, sample);
+  return CompareWithReference(checkpoint, layer, mesh.model.activation_dtype, sample);
 }
 
 std::string RoutingColumn(const Agreement& agreement) {

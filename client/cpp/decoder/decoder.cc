@@ -44,6 +44,8 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Open(const std::string& direct
   return decoder;
 }
 
+const std::vector<std::string>& Decoder::warnings() const { return tensors_->warnings(); }
+
 absl::Status Decoder::Load(const std::string& directory, DType compute_dtype) {
   ASSIGN_OR_RETURN(tensors_, ModelTensors::Open(directory));
   ASSIGN_OR_RETURN(config_, ReadDecoderConfig(directory, tensors_->layout()));

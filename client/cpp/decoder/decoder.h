@@ -68,6 +68,8 @@ class Decoder {
                                                        const DecoderOptions& options);
 
   const DecoderConfig& config() const { return config_; }
+  // As ModelTensors::warnings.
+  const std::vector<std::string>& warnings() const;
   KvCache NewCache() const { return KvCache(config_.num_layers); }
 
   // The normalised last hidden states [rows, d_model] of the rows that are wanted, input after

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/cpp/decoder/moe_layers.h"
 #include "client/cpp/reference/reference_routing.h"
+#include "client/cpp/reference/reference_scores.h"
 #include "common/base/status_macros.h"
 #include "common/experts/linear.h"
 #include "common/tensor/aligned_buffer.h"
@@ -24,6 +25,19 @@ struct LocalLayer {
   bool shared_gate = false;
   std::vector<std::shared_ptr<const PackedExpert>> experts;
   std::shared_ptr<const PackedExpert> shared;  // Null when the layer has none.
+};
+
+// A matrix as a model has it that computes in another type.
+struct RoundedMatrix {
+  RoundedMatrix(const MatrixView& from, DType dtype) : values(DecodeMatrix(from)) {
+    for (float& value : values) {
+      value = RoundReference(dtype, value);
+    }
+    view = MatrixView::RowMajor(values.data(), DType::kF32, from.rows, from.cols);
+  }
+
+  std::vector<float> values;
+  MatrixView view;  // Of the values.
 };
 
 class LocalMoeLayers final : public MoeLayers {
@@ -71,10 +85,15 @@ absl::StatusOr<LocalLayer> LocalMoeLayers::LoadLayer(const MoeLayerDescription& 
   LocalLayer layer;
   layer.description = description;
   ASSIGN_OR_RETURN(const GateWeights gate, checkpoint_->Gate(description.layer));
-  std::vector<Linear::Part> parts = {{gate.weight, gate.logit_bias}};
+  const DType dtype = backend_->compute_dtype();
+  const DType logits = description.routing.logit_dtype == LogitDType::kModel ? dtype : DType::kF32;
+  const RoundedMatrix weight(gate.weight, logits);
+  const RoundedMatrix bias(gate.logit_bias, logits);
+  const RoundedMatrix shared_gate(gate.shared_gate, dtype);
+  std::vector<Linear::Part> parts = {{weight.view, bias.view}};
   if (!gate.shared_gate.empty()) {
     layer.shared_gate = true;
-    parts.push_back({gate.shared_gate});
+    parts.push_back({shared_gate.view});
   }
   // Scores decide between experts: float32, as in the router.
   ASSIGN_OR_RETURN(layer.gate, Linear::Pack(DType::kF32, parts));
@@ -107,7 +126,7 @@ std::vector<ReferenceRouting> LocalMoeLayers::Route(const LocalLayer& layer, con
     group.logits = logits.subspan(begin * experts, count * experts);
     group.select_bias = layer.select_bias;
     group.token_ids = call.token_ids.subspan(begin, count);
-    group.model_dtype = checkpoint_->model().dtype;
+    group.activation_dtype = backend_->compute_dtype();
     for (ReferenceRouting& token : RouteReference(layer.description.routing, group)) {
       routings.push_back(std::move(token));
     }
@@ -156,7 +175,8 @@ absl::Status LocalMoeLayers::AddShared(const LocalLayer& layer, const MoeCall& c
   experts_.assign(call.tokens, layer.shared.get());
   weights_.assign(call.tokens, 1.0f);
   for (size_t row = 0; row < gates.size(); ++row) {
-    weights_[row] = 1.0f / (1.0f + std::exp(-gates[row]));
+    const float product = RoundReference(backend_->compute_dtype(), gates[row]);
+    weights_[row] = RoundReference(backend_->compute_dtype(), 1.0f / (1.0f + std::exp(-product)));
   }
   partials_.Resize(call.hidden.size() * sizeof(float));
   GroupedBatch batch = BatchOf(call);

@@ -1,5 +1,6 @@
 #include "client/cpp/decoder/model_tensors.h"
 
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -14,13 +15,39 @@ ModelTensors::ModelTensors(ModelLayout layout, std::unique_ptr<SafetensorsReader
     : layout_(std::move(layout)),
       tensors_(std::move(tensors)),
       finder_(layout_, *tensors_),
-      prefix_(ChooseStorage(layout_, *tensors_).prefix) {}
+      prefix_(ChooseStorage(layout_, *tensors_).prefix),
+      own_head_(HasHeadOfItsOwn()) {}
 
 absl::StatusOr<std::unique_ptr<ModelTensors>> ModelTensors::Open(const std::string& directory) {
   ASSIGN_OR_RETURN(ModelLayout layout, ReadModelLayoutFrom(directory));
   ASSIGN_OR_RETURN(std::unique_ptr<SafetensorsReader> tensors,
                    SafetensorsReader::OpenFolder(directory));
-  return std::unique_ptr<ModelTensors>(new ModelTensors(std::move(layout), std::move(tensors)));
+  std::unique_ptr<ModelTensors> model(new ModelTensors(std::move(layout), std::move(tensors)));
+  if (model->own_head_) {
+    model->warnings_.push_back(absl::StrCat(
+        directory, "/config.json: tie_word_embeddings is true, but tensor ", model->HeadName(),
+        " is there and is not the embeddings: it is used, as by transformers 5 (4 uses the "
+        "embeddings). Set tie_word_embeddings to false, or remove the tensor"));
+  }
+  return model;
+}
+
+std::string ModelTensors::HeadName() const {
+  // Beside the model, not inside it: "model." has it at the top, "language_model.model." one up.
+  return absl::StrCat(absl::StripSuffix(prefix_, "model."), "lm_head.weight");
+}
+
+bool ModelTensors::HasHeadOfItsOwn() const {
+  const auto& tensors = tensors_->tensors();
+  const auto head = tensors.find(HeadName());
+  const auto embeddings = tensors.find(absl::StrCat(prefix_, "embed_tokens.weight"));
+  if (!layout_.tied_embeddings || head == tensors.end() || embeddings == tensors.end()) {
+    return false;
+  }
+  const TensorView& one = head->second;
+  const TensorView& other = embeddings->second;
+  return one.dtype != other.dtype || one.shape != other.shape ||
+         std::memcmp(one.data, other.data, one.bytes) != 0;
 }
 
 std::string ModelTensors::LayerName(uint32_t layer, absl::string_view name) const {
@@ -67,12 +94,10 @@ absl::StatusOr<MatrixView> ModelTensors::Embeddings() const {
 }
 
 absl::StatusOr<MatrixView> ModelTensors::Head() const {
-  if (layout_.tied_embeddings) {
+  if (layout_.tied_embeddings && !own_head_) {
     return Embeddings();
   }
-  // Beside the model, not inside it: "model." has it at the top, "language_model.model." one up.
-  const std::string name = absl::StrCat(absl::StripSuffix(prefix_, "model."), "lm_head.weight");
-  return finder_.Plain(name, layout_.vocab_size, layout_.model.d_model);
+  return finder_.Plain(HeadName(), layout_.vocab_size, layout_.model.d_model);
 }
 
 absl::StatusOr<std::vector<float>> ModelTensors::LastNorm() const {

@@ -37,18 +37,28 @@ class ModelTensors {
                                             uint64_t width) const;
 
   absl::StatusOr<MatrixView> Embeddings() const;        // [vocab_size, d_model]
-  absl::StatusOr<MatrixView> Head() const;              // The same; the embeddings when tied.
   absl::StatusOr<std::vector<float>> LastNorm() const;  // [d_model]
+  // [vocab_size, d_model]: the embeddings when tied, unless the checkpoint has a head of its own
+  // that differs from them.
+  absl::StatusOr<MatrixView> Head() const;
+
+  // What is worth a line for whoever reads the checkpoint: whole sentences.
+  const std::vector<std::string>& warnings() const { return warnings_; }
 
  private:
   ModelTensors(ModelLayout layout, std::unique_ptr<SafetensorsReader> tensors);
 
   std::string LayerName(uint32_t layer, absl::string_view name) const;
+  std::string HeadName() const;
+  // Tied by config.json, but there are two tensors, and they are not the same.
+  bool HasHeadOfItsOwn() const;
 
   const ModelLayout layout_;
   const std::unique_ptr<SafetensorsReader> tensors_;
   const TensorFinder finder_;
   const std::string prefix_;  // One of kModelPrefixes.
+  const bool own_head_;
+  std::vector<std::string> warnings_;
 };
 
 }  // namespace expertmesh

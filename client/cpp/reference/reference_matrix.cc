@@ -51,25 +51,27 @@ std::array<float, 256> EightBitValues() {
   return values;
 }
 
-float ElementAt(const MatrixView& view, size_t index) {
-  switch (view.dtype) {
+float ElementAt(DType dtype, const uint8_t* data, size_t index) {
+  switch (dtype) {
     case DType::kF32:
-      return Load<float>(view.data, index);
+      return Load<float>(data, index);
     case DType::kBF16: {
-      const uint32_t bits = uint32_t{Load<uint16_t>(view.data, index)} << 16;
+      const uint32_t bits = uint32_t{Load<uint16_t>(data, index)} << 16;
       float value;
       std::memcpy(&value, &bits, sizeof(value));
       return value;
     }
     case DType::kF16:
-      return FromHalf(Load<uint16_t>(view.data, index));
+      return FromHalf(Load<uint16_t>(data, index));
     case DType::kF8E4M3: {
       static const std::array<float, 256> kValues = EightBitValues();
-      return kValues[view.data[index]];
+      return kValues[data[index]];
     }
+    case DType::kF8E8M0:
+      return data[index] == 255 ? kNaN : std::ldexp(1.0f, data[index] - 127);
     case DType::kF4: {
       // The even element is in the lower half of its byte.
-      const uint8_t pair = view.data[index / 2];
+      const uint8_t pair = data[index / 2];
       return FromBits(index % 2 == 1 ? pair >> 4 : pair & 0xfu, 2, 1);
     }
     default:
@@ -80,12 +82,7 @@ float ElementAt(const MatrixView& view, size_t index) {
 float ScaleAt(const BlockScales& scales, size_t row, size_t col) {
   const size_t block_row = (row + scales.row_offset) / scales.block_rows;
   const size_t block_col = (col + scales.col_offset) / scales.block_cols;
-  const size_t index = block_row * scales.row_stride + block_col;
-  if (scales.dtype == DType::kF32) {
-    return Load<float>(scales.data, index);
-  }
-  const uint8_t exponent = scales.data[index];
-  return exponent == 255 ? kNaN : std::ldexp(1.0f, exponent - 127);
+  return ElementAt(scales.dtype, scales.data, block_row * scales.row_stride + block_col);
 }
 
 bool Known(DType dtype) {
@@ -103,14 +100,14 @@ absl::StatusOr<FloatMatrix> DecodeReference(const MatrixView& view) {
         absl::StrCat("the reference cannot read weights of type ", NameOf(view.dtype)));
   }
   const BlockScales& scales = view.scales;
-  if (!scales.empty() && scales.dtype != DType::kF32 && scales.dtype != DType::kF8E8M0) {
+  if (!scales.empty() && !IsScaleDType(scales.dtype)) {
     return absl::InvalidArgumentError(
         absl::StrCat("the reference cannot read scales of type ", NameOf(scales.dtype)));
   }
   FloatMatrix matrix{view.rows, view.cols, std::vector<float>(view.rows * view.cols)};
   for (size_t r = 0; r < view.rows; ++r) {
     for (size_t c = 0; c < view.cols; ++c) {
-      float value = ElementAt(view, r * view.row_stride + c * view.col_stride);
+      float value = ElementAt(view.dtype, view.data, r * view.row_stride + c * view.col_stride);
       if (!scales.empty()) {
         value *= ScaleAt(scales, r, c);
       }

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/cpp/reference/reference_expert.h"
 #include "client/cpp/reference/reference_matrix.h"
+#include "client/cpp/reference/reference_scores.h"
 #include "common/base/process.h"
 #include "common/base/status_macros.h"
 
@@ -78,7 +79,7 @@ void ForEachGroup(const ReferenceInput& input, const std::function<void(size_t, 
 }
 
 ReferenceGroup GroupAt(const RoutingOptions& routing, const ReferenceInput& input,
-                       const ReferenceRoutes& routes, DType model_dtype, size_t begin,
+                       const ReferenceRoutes& routes, DType activation_dtype, size_t begin,
                        size_t count) {
   ReferenceGroup group;
   group.logits = absl::MakeConstSpan(routes.logits)
@@ -87,15 +88,27 @@ ReferenceGroup GroupAt(const RoutingOptions& routing, const ReferenceInput& inpu
   if (!input.token_ids.empty()) {
     group.token_ids = input.token_ids.subspan(begin, count);
   }
-  group.model_dtype = model_dtype;
+  group.activation_dtype = activation_dtype;
   return group;
+}
+
+// `view` as a model has it that computes in `dtype`.
+absl::StatusOr<FloatMatrix> DecodeRounded(const MatrixView& view, DType dtype) {
+  ASSIGN_OR_RETURN(FloatMatrix matrix, DecodeReference(view));
+  for (float& value : matrix.values) {
+    value = RoundReference(dtype, value);
+  }
+  return matrix;
 }
 
 // The gate's product and its bias, in float32 from sums that are more exact.
 absl::Status ComputeLogits(const GateWeights& weights, const RoutingOptions& routing,
-                           const ReferenceInput& input, int threads, ReferenceRoutes* routes) {
-  ASSIGN_OR_RETURN(const FloatMatrix gate, DecodeReference(weights.weight));
-  ASSIGN_OR_RETURN(const FloatMatrix logit_bias, DecodeReference(weights.logit_bias));
+                           const ReferenceInput& input, const ReferenceOptions& options,
+                           ReferenceRoutes* routes) {
+  const DType dtype =
+      routing.logit_dtype == LogitDType::kModel ? options.activation_dtype : DType::kF32;
+  ASSIGN_OR_RETURN(const FloatMatrix gate, DecodeRounded(weights.weight, dtype));
+  ASSIGN_OR_RETURN(const FloatMatrix logit_bias, DecodeRounded(weights.logit_bias, dtype));
   ASSIGN_OR_RETURN(FloatMatrix select_bias, DecodeReference(weights.select_bias));
   const size_t experts = routing.num_experts;
   if (gate.rows != experts) {
@@ -112,7 +125,7 @@ absl::Status ComputeLogits(const GateWeights& weights, const RoutingOptions& rou
   }
   routes->select_bias = std::move(select_bias.values);
   routes->logits.resize(input.tokens * experts);
-  ParallelFor(input.tokens, threads, [&](size_t token) {
+  ParallelFor(input.tokens, options.threads, [&](size_t token) {
     for (size_t expert = 0; expert < experts; ++expert) {
       float logit =
           ReferenceDot(gate.row(expert), input.hidden.data() + token * gate.cols, gate.cols);
@@ -130,13 +143,13 @@ class Computation {
  public:
   Computation(const MoeCheckpoint& checkpoint, const MoeLayerDescription& layer,
               const RoutingOptions& routing, const ReferenceInput& input,
-              absl::Span<const TokenExperts> chosen, int threads)
+              absl::Span<const TokenExperts> chosen, const ReferenceOptions& options)
       : checkpoint_(checkpoint),
         layer_(layer),
         routing_(routing),
         input_(input),
         chosen_(chosen),
-        threads_(threads),
+        options_(options),
         d_model_(layer.expert.d_model) {}
 
   // rows_: what every assignment adds, weight applied.
@@ -155,7 +168,7 @@ class Computation {
       lists.push_back(&list);
     }
     std::vector<absl::Status> statuses(lists.size());
-    ParallelFor(lists.size(), threads_, [&](size_t i) {
+    ParallelFor(lists.size(), options_.threads, [&](size_t i) {
       const absl::StatusOr<FloatExpert> expert = DecodeReferenceExpert(layer_.expert, weights[i]);
       statuses[i] = expert.status();
       for (const auto& [token, slot] : *lists[i]) {
@@ -181,20 +194,21 @@ class Computation {
     }
     if (layer_.shared_gate) {
       ASSIGN_OR_RETURN(const GateWeights gate, checkpoint_.Gate(layer_.layer));
-      ASSIGN_OR_RETURN(shared_gate, DecodeReference(gate.shared_gate));
+      ASSIGN_OR_RETURN(shared_gate, DecodeRounded(gate.shared_gate, options_.activation_dtype));
       if (shared_gate.values.size() != d_model_) {
         return Wrong("the shared experts' gate", shared_gate.values.size(), d_model_);
       }
     }
     std::vector<float> output(input_.tokens * d_model_);
-    ParallelFor(input_.tokens, threads_, [&](size_t token) {
+    ParallelFor(input_.tokens, options_.threads, [&](size_t token) {
       std::vector<float> shared_row(d_model_, 0.0f);
       double share = has_shared ? 1.0 : 0.0;
       if (has_shared) {
         ApplyReferenceExpert(shared, Row(token), shared_row.data());
       }
       if (layer_.shared_gate) {
-        share = ReferenceSigmoid(ReferenceDot(shared_gate.row(0), Row(token), d_model_));
+        const float product = ReferenceDot(shared_gate.row(0), Row(token), d_model_);
+        share = Rounded(ReferenceSigmoid(Rounded(product)));
       }
       for (size_t i = 0; i < d_model_; ++i) {
         double sum = share * shared_row[i] + PassedBy(token) * Row(token)[i];
@@ -209,6 +223,10 @@ class Computation {
 
  private:
   const float* Row(size_t token) const { return input_.hidden.data() + token * d_model_; }
+
+  float Rounded(double value) const {
+    return RoundReference(options_.activation_dtype, static_cast<float>(value));
+  }
 
   double PassedBy(size_t token) const {
     if (routing_.pass_through == PassThrough::kNone) {
@@ -241,7 +259,7 @@ class Computation {
   const RoutingOptions& routing_;
   const ReferenceInput& input_;
   const absl::Span<const TokenExperts> chosen_;
-  const int threads_;
+  const ReferenceOptions options_;
   const size_t d_model_;
   std::vector<std::vector<std::vector<float>>> rows_;  // [tokens][assignments][d_model]
 };
@@ -269,10 +287,10 @@ absl::StatusOr<ReferenceRoutes> RouteWithReference(const MoeCheckpoint& checkpoi
   }
   ReferenceRoutes routes;
   ASSIGN_OR_RETURN(const GateWeights gate, checkpoint.Gate(layer));
-  RETURN_IF_ERROR(ComputeLogits(gate, routing, input, options.threads, &routes));
+  RETURN_IF_ERROR(ComputeLogits(gate, routing, input, options, &routes));
   ForEachGroup(input, [&](size_t begin, size_t count) {
-    ReferenceGroup group = GroupAt(routing, input, routes, checkpoint.model().dtype, begin, count);
-    group.round_like_model = options.round_like_model;
+    const ReferenceGroup group =
+        GroupAt(routing, input, routes, options.activation_dtype, begin, count);
     for (ReferenceRouting& token : RouteReference(routing, group)) {
       routes.tokens.push_back(std::move(token));
     }
@@ -280,13 +298,14 @@ absl::StatusOr<ReferenceRoutes> RouteWithReference(const MoeCheckpoint& checkpoi
   return routes;
 }
 
-std::vector<bool> RoundingExplains(const MoeCheckpoint& checkpoint, const RoutingOptions& routing,
-                                   const ReferenceInput& input, const ReferenceRoutes& routes,
-                                   absl::Span<const TokenExperts> reported) {
+std::vector<bool> RoundingExplains(const RoutingOptions& routing, const ReferenceInput& input,
+                                   const ReferenceRoutes& routes,
+                                   absl::Span<const TokenExperts> reported,
+                                   const ReferenceOptions& options) {
   std::vector<bool> explained;
   const auto explain = [&](size_t begin, size_t count) {
     const ReferenceGroup group =
-        GroupAt(routing, input, routes, checkpoint.model().dtype, begin, count);
+        GroupAt(routing, input, routes, options.activation_dtype, begin, count);
     explained.insert(
         explained.end(), count,
         RoundingExplains(routing, group, absl::MakeConstSpan(routes.tokens).subspan(begin, count),
@@ -318,7 +337,7 @@ absl::StatusOr<std::vector<float>> ComputeWithReference(const MoeCheckpoint& che
       return Wrong("a token's list of weights", token.weights.size(), token.expert_ids.size());
     }
   }
-  Computation computation(checkpoint, *description, routing, input, chosen, options.threads);
+  Computation computation(checkpoint, *description, routing, input, chosen, options);
   RETURN_IF_ERROR(computation.ComputeExperts());
   return computation.Combine();
 }

@@ -27,9 +27,9 @@ struct ReferenceInput {
 };
 
 struct ReferenceOptions {
-  // Round logits, scores and weights to the model's dtype where the family does. Without it
-  // everything is float32.
-  bool round_like_model = true;
+  // What the layer to compare with has its activations in: where a family rounds (logits, scores,
+  // weights, gates), it rounds to this type. In kF32 nothing is rounded.
+  DType activation_dtype = DType::kF32;
   // Threads to use; 0: one per core.
   int threads = 0;
 };
@@ -57,9 +57,10 @@ absl::StatusOr<ReferenceRoutes> RouteWithReference(const MoeCheckpoint& checkpoi
 
 // For each token, whether logits that differ in their last bits only lead to the experts that were
 // `reported` for its group.
-std::vector<bool> RoundingExplains(const MoeCheckpoint& checkpoint, const RoutingOptions& routing,
-                                   const ReferenceInput& input, const ReferenceRoutes& routes,
-                                   absl::Span<const TokenExperts> reported);
+std::vector<bool> RoundingExplains(const RoutingOptions& routing, const ReferenceInput& input,
+                                   const ReferenceRoutes& routes,
+                                   absl::Span<const TokenExperts> reported,
+                                   const ReferenceOptions& options);
 
 // The layer's output [tokens, d_model], shared experts and what passes by included, for tokens that
 // go to the experts of `chosen`, one for each token. Holds one expert per thread as float32, and

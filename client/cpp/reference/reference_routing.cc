@@ -72,9 +72,7 @@ class GroupRouter {
  private:
   DType LogitType() const { return TypeOf(routing_.logit_dtype == LogitDType::kModel); }
   DType ScoreType() const { return TypeOf(routing_.score_dtype == ScoreDType::kModel); }
-  DType TypeOf(bool model) const {
-    return model && group_.round_like_model ? group_.model_dtype : DType::kF32;
-  }
+  DType TypeOf(bool model) const { return model ? group_.activation_dtype : DType::kF32; }
 
   std::vector<float> RoundedScores(std::vector<float> logits) const {
     std::vector<float> scores = ReferenceScores(routing_.score, std::move(logits));
@@ -140,7 +138,7 @@ class GroupRouter {
       if (token.weights.empty() || routing_.renormalise == Renormalise::kNone) {
         continue;
       }
-      const double divisor = RenormaliseDivisor(routing_, token.weights);
+      const double divisor = RenormaliseDivisor(routing_, group_.activation_dtype, token.weights);
       for (float& weight : token.weights) {
         weight = static_cast<float>(weight / divisor);
       }

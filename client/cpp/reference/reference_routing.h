@@ -45,10 +45,8 @@ struct ReferenceGroup {
   absl::Span<const float> select_bias = {};
   // [tokens]; not read unless routing.choice is kHash.
   absl::Span<const uint32_t> token_ids = {};
-  // What kModel rounds to.
-  DType model_dtype = DType::kF32;
-  // False: everything is float32, whatever the options say.
-  bool round_like_model = true;
+  // What kModel rounds to: the type that the activations have.
+  DType activation_dtype = DType::kF32;
 };
 
 // One for each token. `routing` has no random part and could be served (ValidateRouting).

@@ -21,6 +21,11 @@ void Softmax(std::vector<float>* values) {
   }
 }
 
+// What 1 is followed by, less 1: 7, 10 and 23 bits of mantissa.
+double MachineEpsilon(DType dtype) {
+  return std::ldexp(1.0, dtype == DType::kBF16 ? -7 : dtype == DType::kF16 ? -10 : -23);
+}
+
 }  // namespace
 
 float RoundReference(DType dtype, float value) {
@@ -57,7 +62,8 @@ std::vector<float> ReferenceScores(ScoreFunction function, std::vector<float> lo
   return logits;
 }
 
-double RenormaliseDivisor(const RoutingOptions& routing, const std::vector<float>& weights) {
+double RenormaliseDivisor(const RoutingOptions& routing, DType activation_dtype,
+                          const std::vector<float>& weights) {
   double sum = 0.0;
   for (const float weight : weights) {
     sum += weight;
@@ -69,6 +75,8 @@ double RenormaliseDivisor(const RoutingOptions& routing, const std::vector<float
       return sum + routing.renormalise_epsilon;
     case Renormalise::kClampedSum:
       return std::max(sum, static_cast<double>(routing.renormalise_epsilon));
+    case Renormalise::kDTypeClampedSum:
+      return std::max(sum, MachineEpsilon(activation_dtype));
     case Renormalise::kLp: {
       double powers = 0.0;
       for (const float weight : weights) {

@@ -16,7 +16,8 @@ float RoundReference(DType dtype, float value);
 std::vector<float> ReferenceScores(ScoreFunction function, std::vector<float> logits);
 
 // What weights of one token are divided by.
-double RenormaliseDivisor(const RoutingOptions& routing, const std::vector<float>& weights);
+double RenormaliseDivisor(const RoutingOptions& routing, DType activation_dtype,
+                          const std::vector<float>& weights);
 
 }  // namespace expertmesh
 

@@ -58,6 +58,15 @@ def test_kept_weights_come_back(family):
     attachment.detach()
 
 
+def test_what_the_mesh_computes_otherwise_is_said(recwarn):
+    model, mesh = make("deepseek_v2")
+    with hf.attach(model, mesh, keep_weights=True):
+        assert not [one for one in recwarn if "norm_topk_prob" in str(one.message)]
+    model.config.norm_topk_prob = True
+    with pytest.warns(UserWarning, match="norm_topk_prob is true.*will differ"):
+        hf.attach(model, mesh)
+
+
 def test_freed_weights_are_really_gone():
     model, mesh = make()
     (block, *_) = [m for m in model.modules() if families.family_of_block(m)]

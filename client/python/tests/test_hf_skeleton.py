@@ -243,6 +243,14 @@ def test_blocks_of_fp8_are_expanded(saved):
     assert_same(made[other], model.state_dict()[other].to(torch.bfloat16))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_scales_of_sixteen_bits(dtype):
+    weight = torch.full((2, 2), 1.125).to(torch.float8_e4m3fn)
+    scale = torch.tensor([[1.0078125]], dtype=dtype)
+    # The exact product is 1.1337890625; it is rounded once.
+    assert expand_blocks("w", weight, scale, (2, 2)).float().tolist() == [[1.1328125] * 2] * 2
+
+
 def test_scales_that_are_exponents():
     weight = torch.ones(3, 4).to(torch.float8_e4m3fn)
     scale = torch.tensor([[127, 128], [126, 255]], dtype=torch.uint8)

@@ -29,7 +29,7 @@ absl::StatusOr<LocalLayer> LocalLayer::Load(const TargetOptions& options,
   backend.threads = options.threads;
   ASSIGN_OR_RETURN(layer.backend, MakeCpuBackend(backend));
   ASSIGN_OR_RETURN(const GateWeights gate, checkpoint.Gate(options.layer));
-  ASSIGN_OR_RETURN(layer.gate, Gate::Create(gate, description->routing, checkpoint.model().dtype));
+  ASSIGN_OR_RETURN(layer.gate, Gate::Create(gate, description->routing, layer.dtype));
   layer.experts.resize(description->routing.num_experts);
   for (uint32_t expert = 0; expert < layer.experts.size(); ++expert) {
     if (holds(expert)) {

@@ -75,10 +75,10 @@ def to_bfloat16(value):
     return float(rounded)
 
 
-def scores_of(options, z, model_dtype):
+def scores_of(options, z, activation_dtype):
     """Of any logits, rounded where the options say so."""
     scores = SCORES[options["score"]](z)
-    if options["score_dtype"] == "model" and model_dtype == "BF16":
+    if options["score_dtype"] == "model" and activation_dtype == "BF16":
         scores = np.array([to_bfloat16(score) for score in scores])
     return scores
 
@@ -98,11 +98,11 @@ def choices_of(options, scores, bias):
     return choice
 
 
-def sparse_mixer(options, z, model_dtype):
+def sparse_mixer(options, z, activation_dtype):
     """Two experts, each weighted among those near it; every operation rounded as the model's."""
 
     def rounded(x):
-        return to_bfloat16_exactly(x) if model_dtype == "BF16" else np.float32(x)
+        return to_bfloat16_exactly(x) if activation_dtype == "BF16" else np.float32(x)
 
     epsilon = rounded(2 * options["sparse_mixer_epsilon"])
     z = [np.float32(v) for v in z]
@@ -117,7 +117,7 @@ def sparse_mixer(options, z, model_dtype):
                 raise TooClose
             near.append(-np.inf if share > epsilon else float(mine))
         weight = softmax(np.array(near))[winner]
-        weights.append(to_bfloat16(weight) if model_dtype == "BF16" else weight)
+        weights.append(to_bfloat16(weight) if activation_dtype == "BF16" else weight)
         ids.append(winner)
         left[winner] = np.float32(-np.inf)
     return ids, weights
@@ -155,16 +155,16 @@ def renormalised(options, weights):
 class Token:
     """One token until its group is routed: the experts it wants, best first."""
 
-    def __init__(self, options, logits, bias, model_dtype, draws, width, token_id):
+    def __init__(self, options, logits, bias, activation_dtype, draws, width, token_id):
         z = noisy(options, np.array(logits, dtype=np.float64), draws, width)
         self.all = self.choice = None
         if options["choice"] == "hash":
             self.ids, weights = [token_id % options["num_experts"]], [1.0]
         elif options["choice"] == "sparse_mixer":
-            self.ids, weights = sparse_mixer(options, z, model_dtype)
+            self.ids, weights = sparse_mixer(options, z, activation_dtype)
         else:
             in_all = options["scope"] == "all"
-            self.all = scores_of(options, z, model_dtype) if in_all else z.copy()
+            self.all = scores_of(options, z, activation_dtype) if in_all else z.copy()
             self.choice = choices_of(options, self.all, bias)
             if options["choice"] == "expert_choice":
                 return
@@ -173,7 +173,7 @@ class Token:
             self.ids = self.choose(options, z, draws)
             weights = self.all[self.ids]
             if not in_all:
-                weights = scores_of(options, weights, model_dtype)
+                weights = scores_of(options, weights, activation_dtype)
         self.weights = [float(w) for w in weights]
         self.best = max(self.weights)
         if options["second_expert"] == "random":
@@ -260,7 +260,7 @@ def choose_tokens(options, tokens):
         token.weights = [float(token.all[e]) for e in token.ids]
 
 
-def route_group(options, tokens, model_dtype):
+def route_group(options, tokens, activation_dtype):
     """Experts, weights and dropped experts of each token of one group."""
     if options["choice"] == "expert_choice":
         choose_tokens(options, tokens)
@@ -273,7 +273,7 @@ def route_group(options, tokens, model_dtype):
         if options["renormalise_after_drop"] or options["choice"] == "expert_choice":
             weights = renormalised(options, weights) if len(weights) else weights
         weights = weights * options["scale"]
-        if options["weight_dtype"] == "model" and model_dtype == "BF16":
+        if options["weight_dtype"] == "model" and activation_dtype == "BF16":
             weights = [to_bfloat16(w) for w in weights]
         ids = [int(token.ids[s]) for s in kept]
         dropped = [int(e) for e in token.wanted if e is not None and e not in ids]
@@ -348,7 +348,7 @@ def draws_of(options, random):
             for use in uses}
 
 
-def case(name, options, random, tokens=6, spread=2.0, bias=None, model_dtype="F32", groups=None):
+def case(name, options, random, tokens=6, spread=2.0, bias=None, activation_dtype="F32", groups=None):
     """A case with random logits (multiples of 1/1024, or bfloat16: exact in float32)."""
     bias = [] if bias is None else [float(np.float32(b)) for b in bias]
     groups = groups or [tokens]
@@ -369,8 +369,8 @@ def case(name, options, random, tokens=6, spread=2.0, bias=None, model_dtype="F3
                     token_ids.append(int(random.randint(0, 50000)))
             try:
                 routed = route_group(options, [
-                    Token(options, z[t], bias, model_dtype, draws[t], width[t] if width else None,
-                          token_ids[t] if token_ids else None) for t in range(size)], model_dtype)
+                    Token(options, z[t], bias, activation_dtype, draws[t], width[t] if width else None,
+                          token_ids[t] if token_ids else None) for t in range(size)], activation_dtype)
             except TooClose:
                 continue
             break
@@ -381,14 +381,14 @@ def case(name, options, random, tokens=6, spread=2.0, bias=None, model_dtype="F3
         one["expert_ids"] += [ids for ids, _, _ in routed]
         one["weights"] += [weights for _, weights, _ in routed]
         one["dropped"] += [dropped for _, _, dropped in routed]
-    return case_of(name, options, model_dtype, bias, one, groups)
+    return case_of(name, options, activation_dtype, bias, one, groups)
 
 
-def case_of(name, options, model_dtype, bias, rows, groups):
+def case_of(name, options, activation_dtype, bias, rows, groups):
     """Options that are as always, and what a case does not have, are left out."""
     changed = {key: value for key, value in options.items() if value != DEFAULTS[key]}
     rows = {key: value for key, value in rows.items() if any(value)}
-    head = {"name": name, "options": changed, "model_dtype": model_dtype, "select_bias": bias}
+    head = {"name": name, "options": changed, "activation_dtype": activation_dtype, "select_bias": bias}
     if len(groups) > 1:
         head["group_sizes"] = groups
     return {**head, **rows}
@@ -399,7 +399,7 @@ def mixtral(random):
     rounded = dict(renormalised, weight_dtype="model")
     return [
         case("weights in float32", renormalised, random),
-        case("weights in the model's bfloat16", rounded, random, model_dtype="BF16"),
+        case("weights in the model's bfloat16", rounded, random, activation_dtype="BF16"),
     ]
 
 
@@ -409,7 +409,7 @@ def qwen3_moe(random):
     return [
         case("norm_topk_prob false", raw, random, tokens=3),
         case("norm_topk_prob true", renormalised, random, tokens=3),
-        case("norm_topk_prob true, bfloat16", renormalised, random, tokens=3, model_dtype="BF16"),
+        case("norm_topk_prob true, bfloat16", renormalised, random, tokens=3, activation_dtype="BF16"),
         case("60 experts, 4 of them", options_of(60, 4), random, tokens=3),
     ]
 
@@ -534,25 +534,25 @@ def families(random):
     return [
         case("DeepSeekMoE", options_of(64, 6), random, tokens=3),
         case("Qwen2-MoE", options_of(60, 4, logit_dtype="model", weight_dtype="model"), random,
-             tokens=3, model_dtype="BF16"),
+             tokens=3, activation_dtype="BF16"),
         case("OLMoE", options_of(64, 8, logit_dtype="model", weight_dtype="model"), random,
-             tokens=3, model_dtype="BF16"),
-        case("Granite-MoE", granite, random, tokens=3, model_dtype="BF16"),
-        case("gpt-oss", gpt_oss, random, tokens=4, model_dtype="BF16"),
+             tokens=3, activation_dtype="BF16"),
+        case("Granite-MoE", granite, random, tokens=3, activation_dtype="BF16"),
+        case("gpt-oss", gpt_oss, random, tokens=4, activation_dtype="BF16"),
         case("gpt-oss in float32", gpt_oss, random, tokens=3),
-        case("Llama-4", llama4, random, model_dtype="BF16"),
-        case("Phi-3.5-MoE", phi, random, tokens=8, model_dtype="BF16", spread=0.5),
+        case("Llama-4", llama4, random, activation_dtype="BF16"),
+        case("Phi-3.5-MoE", phi, random, tokens=8, activation_dtype="BF16", spread=0.5),
         case("Phi-3.5-MoE, negative logits", dict(phi, sparse_mixer_epsilon=0.2), random, tokens=8,
-             model_dtype="BF16", spread=0.05),
+             activation_dtype="BF16", spread=0.05),
         case("Phi-3.5-MoE in float32", phi, random, tokens=8, spread=0.1),
-        case("DBRX, p = 1", dbrx, random, tokens=4, model_dtype="BF16"),
-        case("DBRX, p = 2", dict(dbrx, renormalise_p=2.0), random, tokens=4, model_dtype="BF16"),
+        case("DBRX, p = 1", dbrx, random, tokens=4, activation_dtype="BF16"),
+        case("DBRX, p = 2", dict(dbrx, renormalise_p=2.0), random, tokens=4, activation_dtype="BF16"),
         case("Lp of raw logits, p = 3",
              dict(dbrx, score="identity", renormalise_p=3.0, logit_dtype="f32"), random, tokens=4),
         case("Jamba", options_of(16, 2, logit_dtype="model", weight_dtype="model"), random,
-             tokens=3, model_dtype="BF16"),
-        case("Switch", switch, random, tokens=9, model_dtype="BF16", groups=[9, 1, 8]),
-        case("NLLB-MoE", nllb, random, tokens=12, model_dtype="BF16"),
+             tokens=3, activation_dtype="BF16"),
+        case("Switch", switch, random, tokens=9, activation_dtype="BF16", groups=[9, 1, 8]),
+        case("NLLB-MoE", nllb, random, tokens=12, activation_dtype="BF16"),
         case("NLLB-MoE, second expert at random", dict(nllb, second_expert="random"), random,
              tokens=16),
         case("LFM2-MoE", options_of(32, 4, score="sigmoid", select_bias=True, renormalise="sum",

@@ -35,7 +35,7 @@ def logits_of(tokens, experts, dtype, spread=2.0):
 
 
 def case(name, options, dtype, logits, ids, weights, bias=(), dropped=None, draws=None, groups=None):
-    one = {"name": name, "options": options, "model_dtype": NAMES[dtype], "select_bias": list(bias)}
+    one = {"name": name, "options": options, "activation_dtype": NAMES[dtype], "select_bias": list(bias)}
     if groups:
         one["group_sizes"] = groups
     one.update(logits=logits.tolist(), expert_ids=ids, weights=weights)

@@ -179,6 +179,7 @@ client::LayerInfo Layer(const std::string& routing = "") {
   return layer;
 }
 
+constexpr client::DType kFloat32 = client::DType::kFloat32;
 const float kFirst = 0.7310586f;   // 1 / (1 + e^-1)
 const float kSecond = 0.9820138f;  // 1 / (1 + e^-4)
 
@@ -186,16 +187,16 @@ TEST(CompareWithReferenceTest, ChecksRouting) {
   const TinyCheckpoint checkpoint;
   const client::LayerInfo layer = Layer();
   const auto right = CompareWithReference(
-      checkpoint, layer, FromTheMesh(checkpoint, {{{0}, {kFirst}}, {{1}, {kSecond}}}));
+      checkpoint, layer, kFloat32, FromTheMesh(checkpoint, {{{0}, {kFirst}}, {{1}, {kSecond}}}));
   ASSERT_TRUE(right.ok()) << right.status();
   EXPECT_EQ(right->same_experts, 2u);
   EXPECT_TRUE(right->Within(1e-6));
   EXPECT_EQ(right->routing_taken_because, "");
   const auto expert = CompareWithReference(
-      checkpoint, layer, FromTheMesh(checkpoint, {{{1}, {kFirst}}, {{1}, {kSecond}}}));
+      checkpoint, layer, kFloat32, FromTheMesh(checkpoint, {{{1}, {kFirst}}, {{1}, {kSecond}}}));
   EXPECT_EQ(expert->other_experts, 1u);
   const auto weight = CompareWithReference(
-      checkpoint, layer, FromTheMesh(checkpoint, {{{0}, {0.5f}}, {{1}, {kSecond}}}));
+      checkpoint, layer, kFloat32, FromTheMesh(checkpoint, {{{0}, {0.5f}}, {{1}, {kSecond}}}));
   EXPECT_FALSE(weight->Within(1e-2));
 }
 
@@ -203,14 +204,27 @@ TEST(CompareWithReferenceTest, RoutingInForceIsTheRoutersWord) {
   const TinyCheckpoint checkpoint;
   const Sample sample = FromTheMesh(checkpoint, {{{0}, {2 * kFirst}}, {{1}, {2 * kSecond}}});
   client::LayerInfo layer = Layer();
-  EXPECT_FALSE(CompareWithReference(checkpoint, layer, sample)->Within(1e-2));
+  EXPECT_FALSE(CompareWithReference(checkpoint, layer, kFloat32, sample)->Within(1e-2));
   RoutingOptions doubled = checkpoint.model().layers[0].routing;
   doubled.scale = 2;
   layer.routing = RoutingJson(doubled);
-  EXPECT_TRUE(CompareWithReference(checkpoint, layer, sample)->Within(1e-6));
+  EXPECT_TRUE(CompareWithReference(checkpoint, layer, kFloat32, sample)->Within(1e-6));
   layer.routing = "{";
-  EXPECT_EQ(CompareWithReference(checkpoint, layer, sample).status().code(),
+  EXPECT_EQ(CompareWithReference(checkpoint, layer, kFloat32, sample).status().code(),
             absl::StatusCode::kInternal);
+}
+
+// Of the weight of token 0 bfloat16 keeps 0.73046875, which is more than 1e-5 away.
+TEST(CompareWithReferenceTest, RoundsAsTheMeshDoes) {
+  TinyCheckpoint checkpoint;
+  checkpoint.layer().routing.weight_dtype = WeightDType::kModel;
+  const Sample exact = FromTheMesh(checkpoint, {{{0}, {kFirst}}, {{1}, {kSecond}}});
+  const Sample rounded = FromTheMesh(checkpoint, {{{0}, {0.73046875f}}, {{1}, {0.98046875f}}});
+  constexpr client::DType kBFloat16 = client::DType::kBFloat16;
+  EXPECT_TRUE(CompareWithReference(checkpoint, Layer(), kFloat32, exact)->Within(1e-6));
+  EXPECT_FALSE(CompareWithReference(checkpoint, Layer(), kFloat32, rounded)->Within(1e-5));
+  EXPECT_FALSE(CompareWithReference(checkpoint, Layer(), kBFloat16, exact)->Within(1e-5));
+  EXPECT_TRUE(CompareWithReference(checkpoint, Layer(), kBFloat16, rounded)->Within(1e-6));
 }
 
 TEST(CompareWithReferenceTest, RandomRoutingIsTakenFromTheAnswer) {
@@ -218,14 +232,14 @@ TEST(CompareWithReferenceTest, RandomRoutingIsTakenFromTheAnswer) {
   const client::LayerInfo layer = Layer(R"({"noise": "gumbel"})");
   // Experts and weights that nothing but noise could give.
   Sample sample = FromTheMesh(checkpoint, {{{1}, {0.25f}}, {{0, 1}, {0.5f, 2.0f}}});
-  const auto agreement = CompareWithReference(checkpoint, layer, sample);
+  const auto agreement = CompareWithReference(checkpoint, layer, kFloat32, sample);
   ASSERT_TRUE(agreement.ok()) << agreement.status();
   EXPECT_TRUE(agreement->Within(1e-6));
   EXPECT_EQ(agreement->routing_taken_because, "noise = gumbel");
   sample.output[0] += 1;
-  EXPECT_FALSE(CompareWithReference(checkpoint, layer, sample)->Within(1e-2));
+  EXPECT_FALSE(CompareWithReference(checkpoint, layer, kFloat32, sample)->Within(1e-2));
   sample.chosen.clear();
-  const absl::Status refused = CompareWithReference(checkpoint, layer, sample).status();
+  const absl::Status refused = CompareWithReference(checkpoint, layer, kFloat32, sample).status();
   EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(refused.message()), testing::HasSubstr("noise = gumbel"));
 }
@@ -235,9 +249,9 @@ TEST(CompareWithReferenceTest, PartOfAGroupCannotBeRouted) {
   const client::LayerInfo layer = Layer(R"({"capacity_tokens": 1})");
   Sample sample = FromTheMesh(checkpoint, {{{0}, {kFirst}}, {{1}, {kSecond}}});
   sample.group_sizes = {2};
-  EXPECT_EQ(CompareWithReference(checkpoint, layer, sample)->routing_taken_because, "");
+  EXPECT_EQ(CompareWithReference(checkpoint, layer, kFloat32, sample)->routing_taken_because, "");
   sample.whole = false;
-  EXPECT_EQ(CompareWithReference(checkpoint, layer, sample)->routing_taken_because,
+  EXPECT_EQ(CompareWithReference(checkpoint, layer, kFloat32, sample)->routing_taken_because,
             "not all tokens of a group");
 }
 
@@ -247,7 +261,7 @@ TEST(CompareWithReferenceTest, LastBitsOfLogitsAreForgiven) {
   Sample sample = FromTheMesh(checkpoint, {{{1}, {0.5f}}, {{1}, {kSecond}}});
   sample.hidden[0] = 1.000004f;  // Expert 0 by a hair; its margin is above what counts as a tie.
   sample.hidden[1] = 1.0f;
-  const auto agreement = CompareWithReference(checkpoint, layer, sample);
+  const auto agreement = CompareWithReference(checkpoint, layer, kFloat32, sample);
   ASSERT_TRUE(agreement.ok()) << agreement.status();
   EXPECT_EQ(agreement->ties, 1u);
   EXPECT_EQ(agreement->other_experts, 0u);

@@ -80,6 +80,17 @@ TEST(ReferenceMatrixTest, EightBitsWithBlocksOfScales) {
   EXPECT_TRUE(std::isnan(Values(view)[7]));
 }
 
+TEST(ReferenceMatrixTest, ScalesOfSixteenBits) {
+  const std::vector<uint8_t> data = {0x39, 0xb9};        // 1.125 and its opposite.
+  const std::vector<uint16_t> brain = {0x3f81, 0x4000};  // 1 + 2^-7, 2.
+  const std::vector<uint16_t> half = {0x3c01, 0x0001};   // 1 + 2^-10, 2^-24.
+  MatrixView view = MatrixView::RowMajor(data.data(), DType::kF8E4M3, 1, 2);
+  view.scales = {reinterpret_cast<const uint8_t*>(brain.data()), DType::kBF16, 1, 1, 2};
+  EXPECT_THAT(Values(view), ElementsAre(1.1337890625f, -2.25f));
+  view.scales = {reinterpret_cast<const uint8_t*>(half.data()), DType::kF16, 1, 1, 2};
+  EXPECT_THAT(Values(view), ElementsAre(1.1260986328125f, -0x1.2p-24f));
+}
+
 TEST(ReferenceMatrixTest, FourBits) {
   const std::vector<uint8_t> data = {0x21, 0xf8};
   MatrixView view = MatrixView::RowMajor(data.data(), DType::kF4, 1, 4);

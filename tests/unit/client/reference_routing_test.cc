@@ -32,14 +32,12 @@ RoutingOptions Options(uint32_t experts, uint32_t top_k) {
 }
 
 // One token.
-ReferenceRouting Route(const RoutingOptions& options, DType model_dtype,
-                       const std::vector<float>& logits, const std::vector<float>& bias = {},
-                       bool round_like_model = true) {
+ReferenceRouting Route(const RoutingOptions& options, DType activation_dtype,
+                       const std::vector<float>& logits, const std::vector<float>& bias = {}) {
   ReferenceGroup group;
   group.logits = logits;
   group.select_bias = bias;
-  group.model_dtype = model_dtype;
-  group.round_like_model = round_like_model;
+  group.activation_dtype = activation_dtype;
   return RouteReference(options, group)[0];
 }
 
@@ -139,7 +137,7 @@ TEST(ReferenceRoutingTest, RoundsLikeTheModel) {
   EXPECT_TRUE(rounded.tie);
   EXPECT_EQ(rounded.weights[0], FloatFromBF16(BF16FromFloat(rounded.weights[0])));
   EXPECT_THAT(Route(options, DType::kF16, logits).expert_ids, ElementsAre(1));
-  EXPECT_THAT(Route(options, DType::kBF16, logits, {}, false).expert_ids, ElementsAre(1));
+  EXPECT_THAT(Route(options, DType::kF32, logits).expert_ids, ElementsAre(1));
   options.logit_dtype = LogitDType::kF32;
   EXPECT_THAT(Route(options, DType::kBF16, logits).expert_ids, ElementsAre(1));
 }
@@ -211,7 +209,7 @@ TEST(ReferenceRoutingTest, ScoresAreRoundedBeforeTheChoice) {
   EXPECT_THAT(rounded.expert_ids, ElementsAre(0));
   EXPECT_TRUE(rounded.tie);
   EXPECT_EQ(rounded.weights[0], 0.5f);
-  EXPECT_THAT(Route(options, DType::kBF16, logits, {}, false).expert_ids, ElementsAre(1));
+  EXPECT_THAT(Route(options, DType::kF32, logits).expert_ids, ElementsAre(1));
   // Of the selected alone: weights are rounded, the choice is not affected.
   options.scope = ScoreScope::kSelected;
   options.top_k = 2;
@@ -232,6 +230,11 @@ TEST(ReferenceRoutingTest, Renormalise) {
   options.renormalise_epsilon = 14.0f;
   EXPECT_THAT(Route(options, DType::kF32, logits).weights,
               ElementsAre(FloatEq(4.0f / 14), FloatEq(3.0f / 14)));
+  options.renormalise = Renormalise::kDTypeClampedSum;
+  const std::vector<float> small = {0x1p-11f, 0x1p-11f, 0.0f};  // 2^-10 together.
+  EXPECT_THAT(Route(options, DType::kBF16, small).weights, ElementsAre(0x1p-4f, 0x1p-4f));
+  EXPECT_THAT(Route(options, DType::kF16, small).weights, ElementsAre(0.5f, 0.5f));
+  EXPECT_THAT(Route(options, DType::kF32, small).weights, ElementsAre(0.5f, 0.5f));
   options.renormalise = Renormalise::kLp;
   options.renormalise_p = 2.0f;
   EXPECT_THAT(Route(options, DType::kF32, logits).weights,
@@ -318,7 +321,7 @@ TEST(ReferenceRoutingTest, RoundingExplainsAStepOfTheModelsType) {
   const std::vector<float> logits = {1.0f, 1.0039065f};
   ReferenceGroup group;
   group.logits = logits;
-  group.model_dtype = DType::kBF16;
+  group.activation_dtype = DType::kBF16;
   const std::vector<ReferenceRouting> routed = RouteReference(options, group);
   EXPECT_THAT(routed[0].expert_ids, ElementsAre(1));
   EXPECT_GT(routed[0].margin, 1e-4f);

@@ -99,6 +99,25 @@ TEST(ReferenceForward, SharedGate) {
   EXPECT_NEAR(gated->output[0], plain->output[0] - 0.5 * shared, 1e-5);
 }
 
+// 2.046875 is a number of bfloat16, sigmoid(0.0234375) = 0.50586 is none.
+TEST(ReferenceForward, RoundsToWhatActivationsAre) {
+  TinyCheckpoint checkpoint;
+  checkpoint.layer().routing.logit_dtype = LogitDType::kModel;
+  checkpoint.layer().shared_gate = true;
+  const std::vector<float> hidden = {2.046875f, 1};
+  const auto exact = ReferenceForward(checkpoint, 1, hidden, 1);
+  const auto rounded =
+      ReferenceForward(checkpoint, 1, hidden, 1, {.activation_dtype = DType::kBF16});
+  ASSERT_TRUE(exact.ok() && rounded.ok());
+  const double weight = 1 / (1 + std::exp(-1.046875));
+  EXPECT_NEAR(exact->routes.tokens[0].weights[0], weight, 1e-6);
+  EXPECT_EQ(rounded->routes.tokens[0].weights[0], exact->routes.tokens[0].weights[0]);
+  const double routed = Silu(hidden[0]) * weight;
+  const double shared = Silu(hidden[0] + 1) * (hidden[0] - 1);
+  EXPECT_NEAR(exact->output[0], routed + shared / (1 + std::exp(-0.0234375)), 1e-5);
+  EXPECT_NEAR(rounded->output[0], routed + shared * 0.50390625, 1e-5);
+}
+
 TEST(ReferenceForward, ComplementPassesBy) {
   TinyCheckpoint checkpoint;
   const std::vector<float> hidden = {2, 1};

@@ -78,7 +78,7 @@ void RouteAndPlan(benchmark::State& state) {
   rules.options.top_k = kTopK;
   rules.options.renormalise = Renormalise::kSum;
   rules.options.weight_dtype = WeightDType::kModel;
-  rules.model_dtype = DType::kBF16;
+  rules.activation_dtype = DType::kBF16;
   const RequestTokens request{tokens};
   const RoutingInput input{{&request, 1}, logits};
   RoutingScratch scratch;

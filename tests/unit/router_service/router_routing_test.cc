@@ -299,6 +299,39 @@ TEST_F(RouterRoutingTest, SharedExpertsAreMultipliedByTheirGate) {
   EXPECT_TRUE(RowsNear(answer.output, expected, kModel, [&](size_t i) { return bounds[i]; }));
 }
 
+// The backend of these tests computes in float32: so there is nothing to round to, whatever type
+// the checkpoint has.
+TEST_F(RouterRoutingTest, RoundsToWhatItComputesInAndNotToTheCheckpoint) {
+  FakeCheckpointOptions checkpoint;
+  checkpoint.shared_expert = true;
+  checkpoint.shared_gate = true;
+  v1::ForwardRequest request = Request();
+  request.set_return_routing(true);
+  const std::vector<float> rows = RandomRows(12, 20);
+  std::vector<std::string> answers;
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+    checkpoint.dtype = dtype;
+    for (const bool rounded : {false, true}) {
+      checkpoint.rounded_routing = rounded;
+      addresses_.clear();
+      Start("", checkpoint);
+      const Answer answer = ForwardRequest(request, rows);
+      ASSERT_TRUE(answer.status.ok()) << answer.status;
+      answers.push_back(answer.response.routing().SerializeAsString() +
+                        std::string(reinterpret_cast<const char*>(answer.output.data()),
+                                    answer.output.size() * sizeof(float)));
+      router_.reset();
+      for (const std::string& address : addresses_) {
+        network_.Unregister(address);
+      }
+      nodes_.clear();
+    }
+  }
+  for (const std::string& answer : answers) {
+    EXPECT_TRUE(answer == answers[0]) << &answer - answers.data();
+  }
+}
+
 TEST_F(RouterRoutingTest, SharedExpertsArePlainWhateverTheRoutedOnesAre) {
   FakeCheckpointOptions checkpoint;
   checkpoint.shared_expert = true;

@@ -21,6 +21,10 @@ struct FakeCheckpointOptions {
   uint32_t intermediate_size = 4;
   bool shared_expert = false;
   bool shared_gate = false;
+  // Of the weights, as config.json would say.
+  DType dtype = DType::kF32;
+  // Logits, scores and weights are rounded to the type of activations.
+  bool rounded_routing = false;
   // Of the routed experts.
   Activation activation = Activation::kSilu;
   bool expert_bias = false;
@@ -35,12 +39,18 @@ class FakeCheckpoint final : public MoeCheckpoint {
     model_.family = "fake";
     model_.d_model = options.d_model;
     model_.num_layers = 4;
+    model_.dtype = options.dtype;
     for (const uint32_t index : {1u, 3u}) {
       MoeLayerDescription layer;
       layer.layer = index;
       layer.routing.num_experts = options.num_experts;
       layer.routing.top_k = options.top_k;
       layer.routing.renormalise = Renormalise::kSum;
+      if (options.rounded_routing) {
+        layer.routing.logit_dtype = LogitDType::kModel;
+        layer.routing.score_dtype = ScoreDType::kModel;
+        layer.routing.weight_dtype = WeightDType::kModel;
+      }
       layer.expert = {options.d_model, options.intermediate_size, options.activation};
       layer.expert.bias = options.expert_bias;
       layer.shared_intermediate_size = options.shared_expert ? options.intermediate_size : 0;

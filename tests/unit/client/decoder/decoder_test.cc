@@ -2,14 +2,20 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <random>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "client/cpp/decoder/generator.h"
+#include "client/cpp/reference/reference_moe.h"
+#include "common/checkpoint/safetensors.h"
+#include "common/checkpoint/safetensors_writer.h"
 #include "common/checkpoint/synthetic.h"
 #include "common/experts/cpu_backend.h"
 #include "nlohmann/json.hpp"
@@ -138,6 +144,79 @@ INSTANTIATE_TEST_SUITE_P(Families, DecoderFamilyTest,
                                          "deepseek_v2", "deepseek_v3"),
                          [](const auto& info) { return info.param; });
 
+// Experts here against the reference, where weights are stored as one type and computed in another.
+class LocalMoeLayersTest : public testing::TestWithParam<std::string> {
+ protected:
+  // Largest relative error of a token.
+  double Error(DType stored, DType compute) {
+    const std::string folder =
+        absl::StrCat(testing::TempDir(), "/local_moe_layers_test_", GetParam());
+    std::filesystem::remove_all(folder);
+    SyntheticOptions made;
+    made.family = GetParam();
+    made.dtype = stored;
+    made.d_model = kWidth;
+    EXPECT_TRUE(MakeSyntheticCheckpoint(folder, made).ok());
+    const std::shared_ptr<const MoeCheckpoint> checkpoint = MoeCheckpoint::Open(folder).value();
+    CpuBackendOptions options;
+    options.compute_dtype = compute;
+    const std::unique_ptr<Backend> backend = MakeCpuBackend(options).value();
+    const auto layers = MakeLocalMoeLayers(checkpoint, backend.get(), 1).value();
+    const std::vector<float> hidden = Hidden();
+    const std::vector<uint32_t> ids(kTokens);
+    const std::vector<uint32_t> groups = {kTokens};
+    const MoeLayerDescription& layer = checkpoint->model().layers[0];
+    const MoeResult result = layers->Compute({layer.layer, hidden, kTokens, ids, groups}).value();
+    const ReferenceInput input = {hidden, kTokens};
+    const ReferenceOptions as{.activation_dtype = compute};
+    const ReferenceRoutes routes =
+        RouteWithReference(*checkpoint, layer.layer, layer.routing, input, as).value();
+    const std::vector<float> expected =
+        ComputeWithReference(*checkpoint, layer.layer, layer.routing, input,
+                             ExpertsOf(routes.tokens), as)
+            .value();
+    std::filesystem::remove_all(folder);
+    double worst = 0;
+    for (size_t token = 0; token < kTokens; ++token) {
+      double difference = 0;
+      double norm = 0;
+      for (size_t i = token * kWidth; i < (token + 1) * kWidth; ++i) {
+        difference += std::pow(double{result.output[i]} - expected[i], 2);
+        norm += std::pow(double{expected[i]}, 2);
+      }
+      worst = std::max(worst, routes.tokens[token].margin < 1e-4f ? 0 : difference / norm);
+    }
+    return std::sqrt(worst);
+  }
+
+  static constexpr uint32_t kTokens = 40;
+  static constexpr uint32_t kWidth = 256;
+
+ private:
+  // Numbers that bfloat16 has.
+  static std::vector<float> Hidden() {
+    std::mt19937 random(1);
+    std::normal_distribution<float> normal;
+    std::vector<float> values(kTokens * kWidth);
+    for (float& value : values) {
+      value = FloatFromBF16(BF16FromFloat(normal(random)));
+    }
+    return values;
+  }
+};
+
+TEST_P(LocalMoeLayersTest, RoundsToWhatItComputesIn) {
+  EXPECT_LE(Error(DType::kF32, DType::kF32), 1e-5);
+  EXPECT_LE(Error(DType::kBF16, DType::kF32), 1e-5);
+  EXPECT_LE(Error(DType::kBF16, DType::kBF16), 1e-2);
+  EXPECT_LE(Error(DType::kF32, DType::kBF16), 1e-2);
+}
+
+// Logits and weights; the shared gate; the sparse mixer, every step.
+INSTANTIATE_TEST_SUITE_P(Families, LocalMoeLayersTest,
+                         testing::Values("mixtral", "qwen2_moe", "phimoe", "deepseek_v3"),
+                         [](const auto& info) { return info.param; });
+
 TEST(DecoderTest, LogitsOfTheLastTokenOnlyUnlessAllAreWanted) {
   Model model("qwen3_moe");
   model.Open();
@@ -180,6 +259,48 @@ TEST(DecoderTest, RefusesWhatDoesNotFit) {
   const absl::Status full = forward({1});
   EXPECT_EQ(full.code(), absl::StatusCode::kOutOfRange);
   EXPECT_NE(full.message().find("context of 8"), std::string::npos) << full;
+}
+
+// As transformers 5: the head that a checkpoint has counts, whatever config.json says.
+TEST(DecoderTest, ATiedModelUsesTheHeadThatItHas) {
+  Model model("mixtral");
+  model.Open();
+  EXPECT_TRUE(model.decoder->warnings().empty());
+  const std::vector<float> own = model.Logits(Text(7, 1));
+  model.Change({{"tie_word_embeddings", true}});
+  model.Open();
+  EXPECT_EQ(model.Logits(Text(7, 1)), own);
+  ASSERT_EQ(model.decoder->warnings().size(), 1u);
+  EXPECT_NE(model.decoder->warnings()[0].find("tie_word_embeddings"), std::string::npos);
+  EXPECT_NE(model.decoder->warnings()[0].find("lm_head.weight"), std::string::npos);
+}
+
+// Saved with a copy of the embeddings, or with none: nothing to say.
+TEST(DecoderTest, ATiedModelUsesItsEmbeddings) {
+  Model model("mixtral", {{"tie_word_embeddings", true}});
+  const auto rewrite = [&](bool keep) {
+    const auto reader = SafetensorsReader::OpenFolder(model.directory()).value();
+    std::vector<TensorToWrite> tensors;
+    for (const auto& [name, view] : reader->tensors()) {
+      const bool head = name == "lm_head.weight";
+      const TensorView* from = head ? reader->Find("model.embed_tokens.weight").value() : &view;
+      if (keep || !head) {
+        tensors.push_back({name, view.dtype, view.shape, {from->data, from->bytes}});
+      }
+    }
+    // Not into the file that the reader has mapped.
+    const std::string path = model.directory() + "/model.safetensors";
+    ASSERT_TRUE(WriteSafetensors(path + ".new", tensors).ok());
+    std::filesystem::rename(path + ".new", path);
+  };
+  std::vector<std::vector<float>> logits;
+  for (const bool keep : {true, false}) {
+    rewrite(keep);
+    model.Open();
+    EXPECT_TRUE(model.decoder->warnings().empty());
+    logits.push_back(model.Logits(Text(7, 1)));
+  }
+  EXPECT_EQ(logits[0], logits[1]);
 }
 
 TEST(DecoderTest, RefusesFamiliesItCannotDecode) {

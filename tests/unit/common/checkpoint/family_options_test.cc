@@ -62,7 +62,7 @@ struct Expected {
 
 void PrintTo(const Expected& expected, std::ostream* out) { *out << expected.model; }
 
-// Of most families: logits and weights in the model's dtype, softmax over all experts.
+// Of most families: logits and weights in the activations' dtype, softmax over all experts.
 RoutingOptions InModelDType(uint32_t experts, uint32_t top_k) {
   RoutingOptions routing;
   routing.num_experts = experts;
@@ -177,8 +177,7 @@ std::vector<Expected> Table() {
       {"nllb-moe-54b",
        With(With(InModelDType(128, 2), float_gate),
             [](RoutingOptions* routing) {
-              routing->renormalise = Renormalise::kClampedSum;
-              routing->renormalise_epsilon = std::numeric_limits<float>::epsilon();
+              routing->renormalise = Renormalise::kDTypeClampedSum;
               routing->renormalise_after_drop = true;
               routing->scale = 0.8f;
             }),
@@ -284,10 +283,14 @@ TEST(FamilyOptions, DeepseekV2ScalesOrRenormalisesButNeverBoth) {
   EXPECT_EQ(routing.renormalise, Renormalise::kSum);
   EXPECT_EQ(routing.renormalise_epsilon, 1e-20f);
   EXPECT_EQ(routing.scale, 1.0f);
+  // transformers reads this otherwise, so it is said.
+  ASSERT_EQ(Read(config)->warnings.size(), 1u);
+  EXPECT_THAT(Read(config)->warnings[0], testing::HasSubstr("norm_topk_prob = true"));
   config["num_experts_per_tok"] = 1;
   routing = Routing(config);
   EXPECT_EQ(routing.renormalise, Renormalise::kNone);
   EXPECT_EQ(routing.scale, 16.0f);
+  EXPECT_THAT(Read(config)->warnings, testing::IsEmpty());
 }
 
 TEST(FamilyOptions, DeepseekV2Methods) {
@@ -382,20 +385,17 @@ TEST(FamilyOptions, NllbPolicies) {
   ExpectRefused(Golden("nllb-moe-54b"), "activation_function", "gelu");
 }
 
-// The step between 1 and the next number of the model's dtype, whoever says which dtype that is.
-TEST(FamilyOptions, NllbEpsilonIsThatOfTheDType) {
-  json config = Golden("nllb-moe-54b");
-  config["torch_dtype"] = "bfloat16";
-  EXPECT_EQ(Routing(config).renormalise_epsilon, 0.0078125f);
-  config["torch_dtype"] = "float16";
-  EXPECT_EQ(Routing(config).renormalise_epsilon, 0.0009765625f);
-  config.erase("torch_dtype");
-  const auto reader = ConfigReader::FromText(config.dump(), "config.json");
-  ASSERT_TRUE(reader.ok());
-  const auto layout = ReadModelLayout(*reader, DType::kBF16);
-  ASSERT_TRUE(layout.ok()) << layout.status();
-  EXPECT_EQ(layout->model.dtype, DType::kBF16);
-  EXPECT_EQ(layout->model.layers[0].routing.renormalise_epsilon, 0.0078125f);
+// What a model is stored as is no part of how it routes: it may be computed in another type.
+TEST(FamilyOptions, RoutingIsTheSameWhateverTheDType) {
+  for (const char* model : {"nllb-moe-54b", "switch-base-8", "phi-3.5-moe", "gpt-oss-20b"}) {
+    json config = Golden(model);
+    const std::string routing = RoutingJson(Routing(config));
+    for (const char* dtype : {"bfloat16", "float16", "float32"}) {
+      config.erase("torch_dtype");
+      config["dtype"] = dtype;
+      EXPECT_EQ(RoutingJson(Routing(config)), routing) << model;
+    }
+  }
 }
 
 TEST(FamilyOptions, JambaPattern) {
@@ -450,6 +450,9 @@ TEST(FamilyOptions, GptOssNamesOfBothKinds) {
   config["swiglu_limit"] = 5.0;
   EXPECT_EQ(Routing(config).top_k, 4u);
   EXPECT_EQ(Model(config).layers[0].expert.swiglu_limit, 5.0f);
+  EXPECT_EQ(Model(config).layers[0].expert.swiglu_alpha, 1.702f);
+  config["swiglu_alpha"] = 1.3;
+  EXPECT_EQ(Model(config).layers[0].expert.swiglu_alpha, 1.3f);
   config["num_experts_per_tok"] = 3;
   ExpectError(Read(config).status(), StatusCode::kInvalidArgument, "num_experts_per_tok = 3",
               "experts_per_token = 4");

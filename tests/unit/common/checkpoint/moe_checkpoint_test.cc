@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/checkpoint/families.h"
 #include "common/checkpoint/safetensors.h"
 #include "common/checkpoint/safetensors_writer.h"
 #include "common/checkpoint/synthetic.h"
@@ -167,6 +168,130 @@ TEST(MoeCheckpoint, TakesTheDTypeFromTensorsWhenConfigIsSilent) {
   config.erase("torch_dtype");
   WriteFile(folder / "m/config.json", config.dump());
   EXPECT_EQ((*MoeCheckpoint::Open(folder / "m"))->model().dtype, DType::kF16);
+}
+
+void ChangeConfig(const std::string& directory,
+                  const std::function<void(nlohmann::json*)>& change) {
+  nlohmann::json config = nlohmann::json::parse(ReadFile(directory + "/config.json"));
+  change(&config);
+  WriteFile(directory + "/config.json", config.dump());
+}
+
+void Widen(OwnedTensor* tensor) {
+  const std::vector<float> values = tensor->Floats();
+  tensor->dtype = DType::kF32;
+  tensor->bytes.assign(reinterpret_cast<const char*>(values.data()), 4 * values.size());
+}
+
+bool IsGate(const std::string& name) {
+  return name.ends_with("gate.weight") || name.find("router") != std::string::npos;
+}
+
+// As MiniMax-M2 and most that DeepSeek-V3 is the model of are released.
+TEST(MoeCheckpoint, GatesInFloat32DoNotMakeTheModelFloat32) {
+  for (const Family* family : Families()) {
+    TemporaryFolder folder;
+    ASSERT_NE(Make(folder / "m", Small(std::string(family->name))), nullptr);
+    size_t gates = 0;
+    Rewrite(folder / "m", [&](OwnedTensors* tensors) {
+      for (auto& [name, tensor] : *tensors) {
+        if (IsGate(name)) {
+          Widen(&tensor);
+          ++gates;
+        }
+      }
+    });
+    EXPECT_GE(gates, 2u) << family->name;
+    ChangeConfig(folder / "m", [](nlohmann::json* config) { config->erase("torch_dtype"); });
+    const auto opened = MoeCheckpoint::Open(folder / "m");
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    EXPECT_EQ((*opened)->model().dtype, DType::kBF16) << family->name;
+    EXPECT_EQ((*opened)->Gate((*opened)->model().layers[0].layer)->weight.dtype, DType::kF32);
+  }
+}
+
+TEST(MoeCheckpoint, EmbeddingsThenNormsThenConfigThenExpertsSayTheDType) {
+  TemporaryFolder folder;
+  ASSERT_NE(Make(folder / "m", Small("mixtral")), nullptr);  // All BF16.
+  const auto dtype = [&] { return (*MoeCheckpoint::Open(folder / "m"))->model().dtype; };
+  const auto drop = [&](const std::string& part) {
+    Rewrite(folder / "m", [&](OwnedTensors* tensors) {
+      std::erase_if(*tensors,
+                    [&](const auto& entry) { return entry.first.find(part) != std::string::npos; });
+    });
+  };
+  Rewrite(folder / "m", [](OwnedTensors* tensors) {
+    for (auto& [name, tensor] : *tensors) {
+      if (IsGate(name) || name.find("norm") != std::string::npos) {
+        Widen(&tensor);
+      }
+    }
+  });
+  ChangeConfig(folder / "m", [](nlohmann::json* config) { (*config)["torch_dtype"] = "float16"; });
+  EXPECT_EQ(dtype(), DType::kBF16);
+  drop("embed_tokens");
+  EXPECT_EQ(dtype(), DType::kF32);
+  drop("norm");
+  EXPECT_EQ(dtype(), DType::kF16);
+  ChangeConfig(folder / "m", [](nlohmann::json* config) { config->erase("torch_dtype"); });
+  EXPECT_EQ(dtype(), DType::kBF16);
+}
+
+TEST(MoeCheckpoint, SaysSoWhenConfigNamesAnotherDType) {
+  TemporaryFolder folder;
+  EXPECT_TRUE(Make(folder / "m", Small("mixtral"))->warnings().empty());
+  ChangeConfig(folder / "m", [](nlohmann::json* config) { (*config)["torch_dtype"] = "float32"; });
+  const auto opened = MoeCheckpoint::Open(folder / "m");
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  EXPECT_EQ((*opened)->model().dtype, DType::kBF16);
+  ASSERT_EQ((*opened)->warnings().size(), 1u);
+  for (const char* part : {"config.json", "torch_dtype", "F32", "BF16", "--compute-dtype"}) {
+    EXPECT_THAT((*opened)->warnings()[0], testing::HasSubstr(part));
+  }
+}
+
+// What config.json switches off must not be there.
+struct Ignored {
+  const char* family;
+  const char* key;
+  nlohmann::json value;
+  // Of the tensor and of the message.
+  const char* tensor;
+  const char* why;
+};
+
+TEST(MoeCheckpoint, RefusesWeightsThatConfigLeavesOut) {
+  const Ignored cases[] = {
+      {"deepseek_v3", "n_shared_experts", 0, "shared_experts", "n_shared_experts is 0"},
+      {"deepseek_v3", "n_shared_experts", nullptr, "shared_experts", "n_shared_experts is 0"},
+      {"deepseek_v2", "n_shared_experts", 0, "shared_experts", "n_shared_experts is 0"},
+      {"deepseek_moe", "n_shared_experts", 0, "shared_experts", "n_shared_experts is 0"},
+      {"glm4_moe", "n_shared_experts", 0, "shared_experts", "n_shared_experts is 0"},
+      {"ernie4_5_moe", "moe_num_shared_experts", 0, "shared_experts", "moe_num_shared_experts"},
+      {"granitemoeshared", "shared_intermediate_size", 0, "shared_mlp", "shared_intermediate_size"},
+      {"lfm2_moe", "use_expert_bias", false, "expert_bias", "use_expert_bias = false"},
+      {"minimax_m2", "use_routing_bias", false, "e_score_correction_bias", "use_routing_bias"},
+      {"mixtral", "num_local_experts", 3, "experts.3.w3.weight", "3 experts"},
+      {"qwen3_moe", "num_experts", 3, "experts.3.up_proj.weight", "3 experts"},
+  };
+  for (const Ignored& one : cases) {
+    TemporaryFolder folder;
+    ASSERT_NE(Make(folder / "m", Small(one.family)), nullptr);
+    const bool experts = std::string(one.why) == "3 experts";
+    if (experts) {  // Or the gate has the wrong shape.
+      Rewrite(folder / "m", [&](OwnedTensors* tensors) {
+        for (auto& [name, tensor] : *tensors) {
+          if (IsGate(name)) {
+            tensor.shape[0] = 3;
+            tensor.bytes.resize(tensor.elements() * BytesOf(tensor.dtype));
+          }
+        }
+      });
+    }
+    ChangeConfig(folder / "m", [&](nlohmann::json* config) { (*config)[one.key] = one.value; });
+    ExpectError(MoeCheckpoint::Open(folder / "m").status(), StatusCode::kInvalidArgument,
+                "model.safetensors", one.tensor, "would be ignored", one.why, "config.json");
+  }
 }
 
 class BadTensorTest : public testing::Test {

@@ -133,6 +133,41 @@ TEST(Fp8Checkpoint, DecodesExponentsAsScales) {
   }
 }
 
+// Qwen's own FP8 files have scales in BF16, some in F16.
+TEST(Fp8Checkpoint, DecodesScalesOfSixteenBits) {
+  for (const std::string family : {"qwen3_moe", "deepseek_v3"}) {
+    for (const DType dtype : {DType::kBF16, DType::kF16}) {
+      TemporaryFolder folder;
+      ASSERT_NE(Make(folder / "m", Fp8(family)), nullptr);
+      Rewrite(folder / "m", [&](OwnedTensors* tensors) {
+        float scale = 0.0071f;
+        for (auto& [name, tensor] : *tensors) {
+          if (name.ends_with("_scale_inv")) {
+            tensor.dtype = dtype;
+            tensor.bytes.assign(2 * tensor.elements(), 0);
+            for (uint64_t i = 0; i < tensor.elements(); ++i, scale *= 1.01f) {
+              ConvertElements(DType::kF32, &scale, dtype, tensor.bytes.data() + 2 * i, 1);
+            }
+          }
+        }
+      });
+      const auto checkpoint = MoeCheckpoint::Open(folder / "m");
+      ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+      const OwnedTensors tensors = Tensors(folder / "m");
+      const std::string name = kExpert + "down_proj.weight";
+      const OwnedTensor& weight = tensors.at(name);
+      const std::vector<float> scales = tensors.at(name + "_scale_inv").Floats();
+      const std::vector<float> values = DecodeMatrix((*checkpoint)->Expert(1, 2)->down);
+      ASSERT_EQ(values.size(), weight.elements());
+      for (uint64_t i = 0; i < values.size(); ++i) {
+        const float scale = scales[i / 136 / 128 * 2 + i % 136 / 128];
+        ASSERT_EQ(values[i],
+                  static_cast<float>(E4M3(static_cast<uint8_t>(weight.bytes[i]))) * scale);
+      }
+    }
+  }
+}
+
 TEST(Fp8Checkpoint, BlockSizeIsThatOfTheConfig) {
   TemporaryFolder folder;
   ASSERT_NE(Make(folder / "m", Fp8()), nullptr);
@@ -183,10 +218,10 @@ TEST_F(BadFp8Test, ScalesAreTruncated) {
 
 TEST_F(BadFp8Test, ScalesHaveAnotherType) {
   ExpectError(OpenAfter([](OwnedTensor* tensor) {
-                tensor->dtype = DType::kF16;
-                tensor->bytes.resize(8);
+                tensor->dtype = DType::kI8;
+                tensor->bytes.resize(4);
               }),
-              StatusCode::kInvalidArgument, "model.safetensors", kScales, "F16", "F32");
+              StatusCode::kInvalidArgument, "model.safetensors", kScales, "I8", "F32, BF16 or F16");
 }
 
 TEST_F(BadFp8Test, GateIsNeverQuantised) {

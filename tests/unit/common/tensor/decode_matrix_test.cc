@@ -89,6 +89,18 @@ TEST(DecodeMatrix, ScalesOfTwoDimensionalBlocks) {
   EXPECT_THAT(DecodeMatrix(view), ElementsAre(2, 2, 2, 20, 2, 2, 2, 20, 200, 200, 200, 2000));
 }
 
+// 1.5 and 1 + 2^-7 in bfloat16, 1.5 and 1 + 2^-10 in float16: the product is not rounded to them.
+TEST(DecodeMatrix, ScalesOfSixteenBits) {
+  const std::vector<uint8_t> bytes = {0x39, 0x39};  // 1.125
+  const std::vector<uint16_t> brain = {0x3fc0, 0x3f81};
+  const std::vector<uint16_t> half = {0x3e00, 0x3c01};
+  MatrixView view = MatrixView::RowMajor(bytes.data(), DType::kF8E4M3, 1, 2);
+  view.scales = {reinterpret_cast<const uint8_t*>(brain.data()), DType::kBF16, 1, 1, 2};
+  EXPECT_THAT(DecodeMatrix(view), ElementsAre(1.6875f, 1.125f * (1 + 0x1p-7f)));
+  view.scales = {reinterpret_cast<const uint8_t*>(half.data()), DType::kF16, 1, 1, 2};
+  EXPECT_THAT(DecodeMatrix(view), ElementsAre(1.6875f, 1.125f * (1 + 0x1p-10f)));
+}
+
 TEST(DecodeMatrix, AnyStrides) {
   const std::vector<float> values = {1, 2, 3, 4, 5, 6};
   MatrixView transposed = MatrixView::RowMajor(values.data(), DType::kF32, 2, 3);
@@ -111,8 +123,8 @@ TEST(DecodeMatrix, WhatCannotBeReadIsNamed) {
               HasSubstr("whole bytes"));
   MatrixView view = MatrixView::RowMajor(bytes.data(), DType::kF8E4M3, 2, 2);
   EXPECT_TRUE(CheckDecodable("the weight", view).ok());
-  view.scales = {bytes.data(), DType::kF16, 1, 1, 2};
-  EXPECT_THAT(error(view), HasSubstr("scales of type F16"));
+  view.scales = {bytes.data(), DType::kI8, 1, 1, 2};
+  EXPECT_THAT(error(view), HasSubstr("scales of type I8"));
 }
 
 }  // namespace

@@ -23,7 +23,7 @@ std::vector<Storage> AllStorages() {
     all.push_back(Storage::Plain(type).Transposed(2));
     all.push_back(Storage::Plain(type).Transposed(1).InTurns());
   }
-  for (const DType scales : {DType::kF32, DType::kF8E8M0}) {
+  for (const DType scales : {DType::kF32, DType::kBF16, DType::kF16, DType::kF8E8M0}) {
     all.push_back(Storage::F8(scales));
     all.push_back(Storage::F8(scales).InTurns());
     all.push_back(Storage::F8(scales).Transposed(7));

@@ -145,9 +145,11 @@ class StoredMatrix {
         scales_.push_back(std::ldexp(1.0f, exponent));
         scale_bytes_.push_back(static_cast<uint8_t>(exponent + 127));
       } else {
-        scales_.push_back(unit * (0.3f + static_cast<float>(random() % 1000) / 1000.0f));
-        const auto* bytes = reinterpret_cast<const uint8_t*>(&scales_.back());
-        scale_bytes_.insert(scale_bytes_.end(), bytes, bytes + sizeof(float));
+        scales_.push_back(RoundTo(storage_.scale_type,
+                                  unit * (0.3f + static_cast<float>(random() % 1000) / 1000.0f)));
+        uint8_t bytes[sizeof(float)];
+        ConvertElements(DType::kF32, &scales_.back(), storage_.scale_type, bytes, 1);
+        scale_bytes_.insert(scale_bytes_.end(), bytes, bytes + BytesOf(storage_.scale_type));
       }
     }
     scale_bytes_.insert(scale_bytes_.begin(), 0x5a);

@@ -413,7 +413,7 @@ TEST(Gate, RefusesWhatDoesNotFit) {
   EXPECT_THAT(message(Weights(w, 8), Options(16, 2)), HasSubstr("[8, 16]"));
   EXPECT_THAT(message(Weights(w, 8), Options(8, 9)), HasSubstr("top_k is 9"));
   EXPECT_THAT(message(Weights(w, 8), Options(8, 2), DType::kI8),
-              HasSubstr("the model has type I8"));
+              HasSubstr("activation_dtype has type I8"));
   GateWeights weights = Weights(w, 8);
   weights.weight.dtype = DType::kF8E4M3;
   EXPECT_THAT(message(weights, Options(8, 2)), HasSubstr("F8_E4M3"));

@@ -480,6 +480,20 @@ TEST(Routing, RenormaliseKinds) {
   EXPECT_THAT(Route(options, {3.0f, 1.0f}).weights, ElementsAre(0.75f, 0.25f));
 }
 
+TEST(Routing, TheSumIsClampedToTheStepOfTheActivationsType) {
+  RoutingOptions options = Options(2, 2);
+  options.score = ScoreFunction::kIdentity;
+  options.renormalise = Renormalise::kDTypeClampedSum;
+  const float step[] = {0x1p-7f, 0x1p-10f, 0x1p-23f};
+  const DType dtypes[] = {DType::kBF16, DType::kF16, DType::kF32};
+  for (size_t i = 0; i < 3; ++i) {
+    const float half = step[i] / 2;
+    EXPECT_THAT(Route(options, {step[i], step[i]}, {}, dtypes[i]).weights, ElementsAre(0.5f, 0.5f));
+    EXPECT_THAT(Route(options, {half / 4, half / 4}, {}, dtypes[i]).weights,
+                ElementsAre(0.125f, 0.125f));
+  }
+}
+
 TEST(Routing, RenormalisingAfterTheDropGivesTheSurvivorAll) {
   RoutingOptions options = Options(2, 2);
   options.score = ScoreFunction::kIdentity;

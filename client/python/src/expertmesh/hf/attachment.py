@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import threading
+import warnings
 from types import TracebackType
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple, Type, Union
 
@@ -307,6 +308,20 @@ def _chosen(sites: List[Site], layers: Optional[Iterable[int]]) -> List[Site]:
     return [site for site in sites if site.layer in wanted]
 
 
+def _warn_of_other_routing(sites: List[Site], config: transformers.PretrainedConfig) -> None:
+    """Says where the mesh does what config.json says and the library's own block does not."""
+    library = any(
+        type(site.block).__module__.startswith("transformers.models.deepseek_v2") for site in sites
+    )
+    if library and getattr(text_config(config), "norm_topk_prob", False):
+        warnings.warn(
+            "config.norm_topk_prob is true: the mesh divides a token's weights by their sum, as "
+            "DeepSeek's own code does, and transformers does not; what the model says will differ. "
+            "Set it to false in the checkpoint's config.json for what transformers computes",
+            stacklevel=3,
+        )
+
+
 def _checkpoint_of(model: transformers.PreTrainedModel) -> Optional[str]:
     path = getattr(model, "name_or_path", None) or getattr(model.config, "_name_or_path", None)
     return path if path and os.path.isdir(path) else None
@@ -368,6 +383,7 @@ def attach(
     )
     try:
         check_model(sites, model.config, client.describe())
+        _warn_of_other_routing(chosen, model.config)
     except BaseException:
         if owns_client:
             client.close()

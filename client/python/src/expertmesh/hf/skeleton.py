@@ -259,8 +259,8 @@ def expand_blocks(
 ) -> torch.Tensor:
     """[out, in] FP8 times the scale of its block, in bfloat16 (rounded once from float32).
 
-    scale: [ceil(out / block[0]), ceil(in / block[1])] float32, or bytes that are exponents: 2^(b - 127),
-    and NaN for 255.
+    scale: [ceil(out / block[0]), ceil(in / block[1])] float32, bfloat16 or float16, or bytes that are
+    exponents: 2^(b - 127), and NaN for 255.
     """
     rows, columns = (-(-size // b) for size, b in zip(weight.shape, block))
     if weight.dim() != 2 or list(scale.shape) != [rows, columns]:
