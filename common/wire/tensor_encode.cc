@@ -1,5 +1,6 @@
 #include "common/wire/tensor_encode.h"
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <utility>
@@ -40,14 +41,16 @@ RowEncoder::RowEncoder(DType from, size_t rows, size_t cols, DType to, BufferPoo
   }
 }
 
-void RowEncoder::Encode(size_t row, const void* source) const {
+bool RowEncoder::Encode(size_t row, const void* source) const {
   void* const target = Place(row);
-  if (scales_ == nullptr) {
-    ConvertElements(from_, source, to_, target, cols_);
-  } else {
+  if (scales_ != nullptr) {  // Whose range is that of float32.
     QuantiseRow(from_, source, cols_, static_cast<int8_t*>(target),
                 scales_->as<float>() + row * Int8Blocks(cols_));
+    return true;
   }
+  ConvertElements(from_, source, to_, target, cols_);
+  return !IsLossy(from_, to_) || !HasNonFinite(to_, target, cols_) ||
+         !HasOverflow(from_, source, cols_, to_);
 }
 
 TensorFrame RowEncoder::Finish() {
@@ -86,6 +89,17 @@ TensorFrame RowsOf(const TensorFrame& tensor, uint64_t first, uint64_t count) {
   part.data = tensor.data.Sub(first * data, count * data);
   part.scales = tensor.scales.Sub(first * scales, count * scales);
   return part;
+}
+
+float LargestFinite(DType from, const void* row, size_t cols) {
+  const auto* const bytes = static_cast<const uint8_t*>(row);
+  float largest = 0.0f;
+  for (size_t i = 0; i < cols; ++i) {
+    float value = 0.0f;
+    ConvertElements(from, bytes + i * BytesOf(from), DType::kF32, &value, 1);
+    largest = std::isfinite(value) ? std::max(largest, std::abs(value)) : largest;
+  }
+  return largest;
 }
 
 bool IsLossy(DType from, DType to) { return from != to && to != DType::kF32; }
