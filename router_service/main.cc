@@ -64,6 +64,12 @@ ABSL_FLAG(uint32_t, max_attempts, 3, "Nodes tried for one assignment, the first 
 ABSL_FLAG(bool, strict, false,
           "Output bits independent of which nodes serve a token, for top-k times the bytes of "
           "answers; see README.md, Guarantees");
+ABSL_FLAG(bool, frame_checksums, false,
+          "A checksum in every frame to a node and in every answer: what a flipped bit touches is "
+          "asked for again");
+ABSL_FLAG(uint64_t, verify_bytes_per_second, uint64_t{64} << 20,
+          "Bytes of the checkpoint read per second, once, to verify the weights that nodes hold; "
+          "those of experts that nodes disagree about are read at once; 0: only these");
 ABSL_FLAG(absl::Duration, max_request_time, absl::Seconds(60),
           "Longest time any request may take, also one that came without a deadline");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(20),
@@ -125,6 +131,8 @@ absl::StatusOr<RouterOptions> OptionsFromFlags() {
   options.max_attempts = absl::GetFlag(FLAGS_max_attempts);
   options.inline_tokens = absl::GetFlag(FLAGS_inline_tokens);
   options.strict = absl::GetFlag(FLAGS_strict);
+  options.frame_checksums = absl::GetFlag(FLAGS_frame_checksums);
+  options.verify_bytes_per_second = absl::GetFlag(FLAGS_verify_bytes_per_second);
   options.max_request_time = absl::GetFlag(FLAGS_max_request_time);
   options.threads = absl::GetFlag(FLAGS_threads);
   return options;

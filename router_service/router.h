@@ -64,6 +64,11 @@ struct RouterOptions {
   // Output bits do not depend on which nodes served a token; costs top-k times the bytes of answers
   // and the memory for them.
   bool strict = false;
+  // Every frame to a node, and every answer, has a checksum of its bytes.
+  bool frame_checksums = false;
+  // Bytes of the checkpoint that are read per second to verify the weights that nodes hold, beside
+  // those of experts that nodes disagree about, which are read at once. 0: only these.
+  uint64_t verify_bytes_per_second = uint64_t{64} << 20;
   // Threads that gather, score, plan and combine; 0: as many as cores.
   int threads = 0;
 };

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "absl/synchronization/notification.h"
+#include "common/transport/faulty_transport.h"
 #include "common/transport/in_process_transport.h"
 #include "router_service/router.h"
 #include "tests/unit/router_service/fake_node.h"
@@ -84,7 +85,8 @@ class RouterTest : public testing::Test {
     backend_ = backend.get();
     absl::StatusOr<std::unique_ptr<Router>> router =
         Router::Create(options, std::make_shared<FakeCheckpoint>(checkpoint), std::move(backend),
-                       &network_, &clock_, &registry_);
+                       faulty_ == nullptr ? static_cast<Transport*>(&network_) : faulty_.get(),
+                       &clock_, &registry_);
     ASSERT_TRUE(router.ok()) << router.status();
     router_ = *std::move(router);
   }
@@ -214,6 +216,8 @@ class RouterTest : public testing::Test {
 
   FakeClock clock_;
   InProcessNetwork network_;
+  // Set before the router starts: breaks what goes over the network.
+  std::unique_ptr<FaultyTransport> faulty_;
   prometheus::Registry registry_;
   std::map<std::string, std::unique_ptr<FakeNode>> nodes_;
   std::vector<std::string> addresses_;
