@@ -93,8 +93,7 @@ bool BatchRun::AskElsewhere(BatchPart* part) {
     return false;
   }
   part->doubtful_rows = DoubtfulRows(*part);
-  if (part->doubtful_rows.empty() || part->attempt >= environment_->max_attempts ||
-      AllAnswered()) {
+  if (part->doubtful_rows.empty() || part->attempt >= environment_->max_attempts || AllAnswered()) {
     return false;
   }
   // As after a refusal: what no other node holds is asked of this one again.

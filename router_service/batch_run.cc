@@ -155,6 +155,9 @@ void BatchRun::DispatchAll() {
   environment_->metrics->uniform_token_transfers.Increment(plan.uniform_transfers);
   dispatched_at_ = environment_->clock->Now();
   Dispatch(plan, placement, nullptr);
+  environment_->cross_checker->Offer(layer_->description.layer, *placement, routed_,
+                                     hidden_states_->data(), environment_->activation_dtype,
+                                     environment_->d_model);
 }
 
 void BatchRun::ComputeShared() {

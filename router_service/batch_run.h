@@ -27,6 +27,7 @@
 #include "common/tensor/aligned_buffer.h"
 #include "common/tensor/buffer_pool.h"
 #include "router_service/combine.h"
+#include "router_service/cross_check.h"
 #include "router_service/fleet.h"
 #include "router_service/forward_job.h"
 #include "router_service/gate/gate.h"
@@ -92,6 +93,7 @@ struct RunEnvironment {
   Clock* clock = nullptr;
   Backend* backend = nullptr;
   RouterMetrics* metrics = nullptr;
+  CrossChecker* cross_checker = nullptr;
   // Memory of batches that are over.
   NodePlanPool* node_plans = nullptr;
   SharedPool<BatchPart>* parts = nullptr;

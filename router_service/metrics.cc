@@ -1,5 +1,7 @@
 #include "router_service/metrics.h"
 
+#include <algorithm>
+
 #include "common/telemetry/metrics.h"
 
 namespace expertmesh {
@@ -67,6 +69,14 @@ RouterMetrics::RouterMetrics(prometheus::Registry& registry)
                              .Name("expertmesh_router_nonfinite_answers_total")
                              .Help("Answers with a NaN or an infinity for finite rows")
                              .Register(registry)),
+      cross_checks_(prometheus::BuildCounter()
+                        .Name("expertmesh_router_cross_checks_total")
+                        .Help("Rows computed by two nodes to compare what they make of them")
+                        .Register(registry)),
+      disagreements_(prometheus::BuildCounter()
+                         .Name("expertmesh_router_cross_check_disagreements_total")
+                         .Help("Cross-checks in which the two nodes computed different values")
+                         .Register(registry)),
       damaged_experts_(prometheus::BuildGauge()
                            .Name("expertmesh_router_damaged_experts")
                            .Help("Experts not used on the node since their weights are wrong")
@@ -92,6 +102,15 @@ void RouterMetrics::CountRequest(absl::StatusCode code) {
 
 void RouterMetrics::CountNodeFault(const std::string& address, const std::string& fault) {
   node_faults_.Add({{"fault", fault}, {"node", address}}).Increment();
+}
+
+void RouterMetrics::CountCrossCheck(bool agree) {
+  cross_checks_.Add({{"result", agree ? "agree" : "disagree"}}).Increment();
+}
+
+void RouterMetrics::CountDisagreement(const std::string& node, const std::string& other) {
+  disagreements_.Add({{"node", std::min(node, other)}, {"other", std::max(node, other)}})
+      .Increment();
 }
 
 void RouterMetrics::SetDamagedExperts(const std::string& address, uint64_t count) {

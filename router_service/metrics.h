@@ -61,6 +61,10 @@ class RouterMetrics {
   // finite rows: "fault" (a replica was finite), "confirmed" (replicas had the same) or
   // "unconfirmed" (no other node could be asked).
   void CountNonFiniteAnswer(const std::string& verdict);
+  // expertmesh_router_cross_checks_total{result}: "agree" or "disagree".
+  void CountCrossCheck(bool agree);
+  // expertmesh_router_cross_check_disagreements_total{node,other}: by pair, in order of addresses.
+  void CountDisagreement(const std::string& node, const std::string& other);
   // expertmesh_router_damaged_experts{node}: experts that the node holds and that are not used
   // there, since their weights are not the model's.
   void SetDamagedExperts(const std::string& address, uint64_t count);
@@ -68,6 +72,8 @@ class RouterMetrics {
  private:
   prometheus::Family<prometheus::Counter>& node_faults_;
   prometheus::Family<prometheus::Counter>& nonfinite_answers_;
+  prometheus::Family<prometheus::Counter>& cross_checks_;
+  prometheus::Family<prometheus::Counter>& disagreements_;
   prometheus::Family<prometheus::Gauge>& damaged_experts_;
   prometheus::Family<prometheus::Counter>& requests_;
   // By code, once it has been seen.

@@ -235,6 +235,11 @@ void NodeLink::CountFault(NodeFault fault) {
   }
 }
 
+void NodeLink::CountDisagreement() {
+  absl::MutexLock lock(&mutex_);
+  ++disagreements_;
+}
+
 v1::TopologyNode NodeLink::ToProto() const {
   absl::MutexLock lock(&mutex_);
   v1::TopologyNode node;
@@ -248,6 +253,7 @@ v1::TopologyNode NodeLink::ToProto() const {
   node.set_rows_in_flight(rows_in_flight_);
   node.set_disconnects(disconnects_);
   node.set_faulty_answers(faulty_answers_);
+  node.set_disagreements(disagreements_);
   node.set_hidden_states_dtype(ToWire(encoding_.hidden_states));
   node.set_partials_dtype(ToWire(encoding_.partials));
   return node;

@@ -108,6 +108,8 @@ class NodeLink final : public NodeObserver {
 
   // Counts it, in the topology, the metrics and now and then the log.
   void CountFault(NodeFault fault);
+  // The node and another one computed different values of the same row.
+  void CountDisagreement();
 
   v1::TopologyNode ToProto() const;
 
@@ -141,6 +143,7 @@ class NodeLink final : public NodeObserver {
   bool listed_ ABSL_GUARDED_BY(mutex_) = true;
   std::string reason_ ABSL_GUARDED_BY(mutex_) = "not yet connected";
   uint64_t disconnects_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t disagreements_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t faulty_answers_ ABSL_GUARDED_BY(mutex_) = 0;
   v1::NodeState node_state_ ABSL_GUARDED_BY(mutex_) = v1::NODE_STATE_UNSPECIFIED;
   std::shared_ptr<const v1::DescribeResponse> description_ ABSL_GUARDED_BY(mutex_);

@@ -103,7 +103,10 @@ void Router::StartFleet(Transport* transport, WireEncodings encodings) {
   fleet_ =
       std::make_unique<Fleet>(checkpoint_, std::move(encodings), options_.verify_bytes_per_second,
                               &metrics_, transport, timers_.get(), clock_);
+  cross_checker_ = std::make_unique<CrossChecker>(options_.cross_check_interval, fleet_.get(),
+                                                  &metrics_, clock_);
   environment_.fleet = fleet_.get();
+  environment_.cross_checker = cross_checker_.get();
   environment_.pool = pool_.get();
   environment_.clock = clock_;
   environment_.backend = backend_.get();

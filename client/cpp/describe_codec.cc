@@ -97,6 +97,7 @@ NodeInfo ReadNode(const v1::TopologyNode& proto) {
         {damaged.layer(), {damaged.experts().begin(), damaged.experts().end()}, damaged.reason()});
   }
   node.faulty_answers = proto.faulty_answers();
+  node.disagreements = proto.disagreements();
   return node;
 }
 

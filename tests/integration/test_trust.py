@@ -140,3 +140,24 @@ def test_digests_are_kept_beside_the_checkpoint(mesh, checkpoint, tmp_path):
     assert json.loads(kept.read_text())["digests"] == found
     assert f"{kept}: is no cache of digests" in mesh.router.log()
     check_answers(mesh, checkpoint, count=1)
+
+
+def test_healthy_replicas_agree_in_cross_checks(mesh, checkpoint):
+    # One computes in float32, the other in bf16: rounding is no damage.
+    mesh.start_nodes(checkpoint.path, [["--compute-dtype=f32"], ["--compute-dtype=bf16"]])
+    mesh.start_router(checkpoint.path, "--cross-check-interval=10ms")
+    mesh.watch(
+        lambda t: all(node.link == control_pb2.NODE_LINK_UP for node in t.nodes), "both are up"
+    )
+    x = hidden_states(8, checkpoint.d_model)
+
+    def checked():
+        mesh.client.forward(0, x)
+        log = "expertmesh_router_cross_checks_total"
+        try:
+            return mesh.router.metric(log, result="agree") >= 5
+        except AssertionError:  # No series before the first.
+            return False
+
+    wait_until(checked, "five checks")
+    assert all(node.disagreements == 0 for node in mesh.client.topology().nodes)

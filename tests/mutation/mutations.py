@@ -1043,6 +1043,22 @@ TRUST = [
         "weight_trust_test",
     ),
     Mutation(
+        "cross-checks always agree",
+        "router_service/cross_check.cc",
+        "const bool agree = alike || difference <= tolerance;",
+        "const bool agree = true;",
+        "cross_check_test",
+        "*WhoComputesSomethingElse*",
+    ),
+    Mutation(
+        "cross-checks are due at every batch",
+        "router_service/cross_check.cc",
+        "if (schedule.under_way || now < schedule.next) {",
+        "if (schedule.under_way) {",
+        "cross_check_test",
+        "*AsOftenAsIsAsked",
+    ),
+    Mutation(
         "checksums leave weights out",
         "common/wire/frame_checksum.cc",
         "checksum.Add(request.expert_weights());",

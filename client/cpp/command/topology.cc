@@ -66,7 +66,8 @@ nlohmann::json ToJson(const client::Topology& topology) {
                      {"hidden_states_dtype", node.hidden_states_dtype},
                      {"partials_dtype", node.partials_dtype},
                      {"damaged", ToJson(node.damaged)},
-                     {"faulty_answers", node.faulty_answers}});
+                     {"faulty_answers", node.faulty_answers},
+                     {"disagreements", node.disagreements}});
   }
   return {{"epoch", topology.epoch},
           {"ready", topology.ready},
@@ -116,6 +117,10 @@ std::string DescribeFaults(const client::NodeInfo& node) {
   }
   if (node.faulty_answers > 0) {
     absl::StrAppend(&text, "    FAULTY answers that were not used: ", node.faulty_answers, "\n");
+  }
+  if (node.disagreements > 0) {
+    absl::StrAppend(&text, "    DISAGREES with a replica in ", node.disagreements,
+                    " cross-checks; the router's log names both\n");
   }
   return text;
 }

@@ -257,6 +257,8 @@ struct NodeInfo {
   // Answers that the router did not use: NaN or infinities that a replica did not have, or wrong
   // checksums.
   uint64_t faulty_answers = 0;
+  // Cross-checks in which this node and another one computed different values of the same row.
+  uint64_t disagreements = 0;
 };
 
 struct Topology {
@@ -298,6 +300,7 @@ class EXPERTMESH_CLIENT_EXPORT Client {
   //   DEADLINE_EXCEEDED   the timeout passed.
   //   UNAVAILABLE         no router, or no ready node holds an expert that is needed; retry later.
   //   RESOURCE_EXHAUSTED  the layer's queue is full, or the message is over the limit.
+  //   OUT_OF_RANGE        a finite value of the output is beyond its type; the message names it.
   absl::StatusOr<ForwardResult> Forward(uint32_t layer, const Matrix& hidden,
                                         const ForwardOptions& options = {});
 

@@ -56,6 +56,7 @@ v1::GetTopologyResponse TopologyOf(uint64_t epoch) {
   damaged->add_experts(2);
   damaged->set_reason("other weights");
   node->set_faulty_answers(4);
+  node->set_disagreements(5);
   node->mutable_description()->set_node_id("n1");
   node->mutable_description()->set_state(v1::NODE_STATE_READY);
   v1::HostedExperts* hosted = node->mutable_description()->add_hosted();
@@ -607,6 +608,7 @@ TEST_F(ClientTest, ShowsTheTopology) {
   EXPECT_THAT(node.damaged[0].experts, ElementsAre(2));
   EXPECT_EQ(node.damaged[0].reason, "other weights");
   EXPECT_EQ(node.faulty_answers, 4u);
+  EXPECT_EQ(node.disagreements, 5u);
   ASSERT_EQ(node.hosted.size(), 1u);
   EXPECT_THAT(node.hosted[0].experts, ElementsAre(1, 2));
   EXPECT_EQ(node.hosted[0].slice_index, 1u);
