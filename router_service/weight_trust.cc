@@ -12,6 +12,12 @@ namespace {
 // Holders from which on more than half is a majority: of two that differ neither is.
 constexpr size_t kJury = 3;
 
+// Of an expert of the layer. Else nothing is remembered of what a node makes up.
+bool IsPossible(const v1::HostedExperts& entry, const MoeLayerDescription& layer) {
+  return entry.slice_count() > 0 && entry.slice_index() < entry.slice_count() &&
+         layer.expert.intermediate_size % entry.slice_count() == 0;
+}
+
 template <typename Copies>
 size_t CountOf(const Copies& copies, uint64_t digest) {
   return static_cast<size_t>(std::count_if(
@@ -27,7 +33,7 @@ WeightTrust::Copies WeightTrust::Collect(absl::Span<const NodeHoldings> nodes,
     bool is_silent = false;
     for (const v1::HostedExperts* entry : node.hosted) {
       const MoeLayerDescription* layer = model_->FindLayer(entry->layer());
-      if (layer == nullptr) {
+      if (layer == nullptr || !IsPossible(*entry, *layer)) {
         continue;
       }
       if (entry->digests_size() != entry->experts_size()) {

@@ -57,7 +57,7 @@ class WeightTrust {
     std::vector<std::string> silent;
   };
 
-  // `nodes` are in placement order. Experts that the model does not have are left out.
+  // `nodes` are in placement order. Experts and slices that the model does not have are left out.
   Verdict Judge(absl::Span<const NodeHoldings> nodes);
 
   // The checkpoint's digest; none when it cannot be read. True when that changes what the last

@@ -27,7 +27,9 @@ class Digest {
 
   void Add(const MatrixView& view) {
     const BlockScales& scales = view.scales;
-    AddText(absl::StrCat(NameOf(view.dtype), " ", view.rows, " ", view.cols));
+    const bool by_columns = view.row_stride == 1 && view.col_stride > 1;
+    AddText(absl::StrCat(NameOf(view.dtype), " ", view.rows, " ", view.cols,
+                         by_columns ? " by columns" : ""));
     if (view.empty()) {
       return;
     }
@@ -42,6 +44,11 @@ class Digest {
         view.col_stride == 1 && view.row_stride * BitsOf(view.dtype) == row_bytes * 8;
     if (adjacent) {
       AddBytes(view.data, view.rows * row_bytes);
+    } else if (by_columns) {
+      const size_t bytes = BytesOf(view.dtype);
+      for (size_t column = 0; column < view.cols; ++column) {
+        AddBytes(view.data + column * view.col_stride * bytes, view.rows * bytes);
+      }
     } else {
       AddInPieces(values, std::max<size_t>(1, kPieceBytes / row_bytes));
     }

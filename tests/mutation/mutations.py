@@ -1045,7 +1045,7 @@ TRUST = [
     Mutation(
         "cross-checks always agree",
         "router_service/cross_check.cc",
-        "const bool agree = alike || difference <= tolerance;",
+        "const bool agree = beyond || difference <= tolerance;",
         "const bool agree = true;",
         "cross_check_test",
         "*WhoComputesSomethingElse*",
@@ -1068,8 +1068,8 @@ TRUST = [
     Mutation(
         "the node does not look at checksums",
         "expert_service/batch_assembly.cc",
-        "if (!message.has_checksum() || (request.has_tensor &&",
-        "if (true || (request.has_tensor &&",
+        "(request.has_tensor && message.checksum() == ChecksumOf(message, request.tensor))) {",
+        "true) {",
         "batch_assembly_test",
     ),
     Mutation(

@@ -29,26 +29,40 @@ MatrixView View(const std::vector<float>& values, size_t rows, size_t cols, bool
   return view;
 }
 
-TEST(ExpertDigestTest, HoweverItIsStoredTheSameMatrixIsTheSame) {
+TEST(ExpertDigestTest, IsOfTheMatrixAndNotOfWhatLiesAroundIt) {
   constexpr size_t kRows = 200;
   constexpr size_t kCols = 310;
+  constexpr size_t kGap = 7;
   std::vector<float> by_rows(kRows * kCols);
   std::vector<float> by_columns(kRows * kCols);
-  std::vector<float> with_gaps(kRows * (kCols + 7), -1.0f);
+  std::vector<float> rows_with_gaps(kRows * (kCols + kGap), -1.0f);
+  std::vector<float> columns_with_gaps(kCols * (kRows + kGap), -2.0f);
+  std::vector<float> in_turns(kRows * kCols * 2, -3.0f);
   for (size_t r = 0; r < kRows; ++r) {
     for (size_t c = 0; c < kCols; ++c) {
       const float value = static_cast<float>(r * 1000 + c);
-      by_rows[r * kCols + c] = by_columns[c * kRows + r] = with_gaps[r * (kCols + 7) + c] = value;
+      by_rows[r * kCols + c] = by_columns[c * kRows + r] = value;
+      rows_with_gaps[r * (kCols + kGap) + c] = columns_with_gaps[c * (kRows + kGap) + r] = value;
+      in_turns[2 * (r * kCols + c)] = value;
     }
   }
   ExpertWeights weights;
   weights.up = View(by_rows, kRows, kCols, false);
   const uint64_t digest = DigestOf(weights);
+  weights.up = View(rows_with_gaps, kRows, kCols, false);
+  weights.up.row_stride = kCols + kGap;
+  EXPECT_EQ(DigestOf(weights), digest);
+  weights.up = View(in_turns, kRows, kCols, false);
+  weights.up.row_stride = 2 * kCols;
+  weights.up.col_stride = 2;
+  EXPECT_EQ(DigestOf(weights), digest);
+
   weights.up = View(by_columns, kRows, kCols, true);
-  EXPECT_EQ(DigestOf(weights), digest);
-  weights.up = View(with_gaps, kRows, kCols, false);
-  weights.up.row_stride = kCols + 7;
-  EXPECT_EQ(DigestOf(weights), digest);
+  const uint64_t transposed = DigestOf(weights);
+  weights.up = View(columns_with_gaps, kRows, kCols, true);
+  weights.up.col_stride = kRows + kGap;
+  EXPECT_EQ(DigestOf(weights), transposed);
+
   // Another shape of the same bytes, and the same matrix in another place.
   weights.up = View(by_rows, kCols, kRows, false);
   EXPECT_NE(DigestOf(weights), digest);
