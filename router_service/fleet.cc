@@ -225,12 +225,18 @@ void Fleet::Rebuild() {
     for (size_t i = 0; i < offers.size(); ++i) {
       offers[i].hosted = hosted[i];
     }
-    ExcludeDamaged(nodes, &offers);
+    const std::vector<DamagedExpert> damaged = ExcludeDamaged(nodes, &offers);
     auto placement = std::make_shared<const Placement>(checkpoint_->model(), epoch, offers);
     spdlog::info("epoch {}: {} of {} nodes usable, {} experts missing", epoch, offers.size(),
                  nodes.size(), CountMissing(*placement));
-    absl::MutexLock lock(&mutex_);
-    placement_ = std::move(placement);
+    std::vector<DamagedExpert> before = damaged;
+    {
+      // Together: who is told that a copy is not used may count on it.
+      absl::MutexLock lock(&mutex_);
+      placement_ = std::move(placement);
+      before.swap(damaged_);
+    }
+    TellDamaged(before, damaged, nodes);
   }
   absl::MutexLock lock(&subscribers_mutex_);
   for (const auto& [id, callback] : subscribers_) {
@@ -238,13 +244,13 @@ void Fleet::Rebuild() {
   }
 }
 
-void Fleet::ExcludeDamaged(absl::Span<const std::shared_ptr<NodeLink>> nodes,
-                           std::vector<NodeOffer>* offers) {
+std::vector<DamagedExpert> Fleet::ExcludeDamaged(absl::Span<const std::shared_ptr<NodeLink>> nodes,
+                                                 std::vector<NodeOffer>* offers) {
   std::vector<NodeHoldings> holdings;
   for (const NodeOffer& offer : *offers) {
     holdings.push_back({offer.node, nodes[offer.node]->address(), offer.hosted});
   }
-  const std::vector<DamagedExpert> damaged = verifier_->Judge(holdings);
+  std::vector<DamagedExpert> damaged = verifier_->Judge(holdings);
   for (NodeOffer& offer : *offers) {
     for (const DamagedExpert& copy : damaged) {
       if (copy.node == offer.node) {
@@ -252,12 +258,7 @@ void Fleet::ExcludeDamaged(absl::Span<const std::shared_ptr<NodeLink>> nodes,
       }
     }
   }
-  std::vector<DamagedExpert> before = damaged;
-  {
-    absl::MutexLock lock(&mutex_);
-    before.swap(damaged_);
-  }
-  TellDamaged(before, damaged, nodes);
+  return damaged;
 }
 
 void Fleet::TellDamaged(absl::Span<const DamagedExpert> before, absl::Span<const DamagedExpert> now,

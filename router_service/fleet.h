@@ -66,9 +66,10 @@ class Fleet {
  private:
   // Makes a new placement from what the nodes say now, and tells subscribers.
   void Rebuild();
-  // Leaves out of `offers` what the weights' digests speak against.
-  void ExcludeDamaged(absl::Span<const std::shared_ptr<NodeLink>> nodes,
-                      std::vector<NodeOffer>* offers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(rebuild_mutex_);
+  // Leaves out of `offers` what the weights' digests speak against; returns that.
+  std::vector<DamagedExpert> ExcludeDamaged(absl::Span<const std::shared_ptr<NodeLink>> nodes,
+                                            std::vector<NodeOffer>* offers)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(rebuild_mutex_);
   // Names in the log what is damaged `now` and was not `before`, and sets the metric.
   void TellDamaged(absl::Span<const DamagedExpert> before, absl::Span<const DamagedExpert> now,
                    absl::Span<const std::shared_ptr<NodeLink>> nodes);

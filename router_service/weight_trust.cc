@@ -9,9 +9,6 @@
 namespace expertmesh {
 namespace {
 
-// Holders from which on more than half is a majority: of two that differ neither is.
-constexpr size_t kJury = 3;
-
 // Of an expert of the layer. Else nothing is remembered of what a node makes up.
 bool IsPossible(const v1::HostedExperts& entry, const MoeLayerDescription& layer) {
   return entry.slice_count() > 0 && entry.slice_index() < entry.slice_count() &&
@@ -57,7 +54,7 @@ WeightTrust::Copies WeightTrust::Collect(absl::Span<const NodeHoldings> nodes,
 
 uint64_t WeightTrust::Choose(const std::vector<Copy>& copies, std::optional<uint64_t> in_use) {
   for (const Copy& copy : copies) {
-    if (copies.size() >= kJury && 2 * CountOf(copies, copy.digest) > copies.size()) {
+    if (2 * CountOf(copies, copy.digest) > copies.size()) {
       return copy.digest;
     }
   }
@@ -81,7 +78,7 @@ std::string WeightTrust::Reason(const Knowledge& known, const std::vector<Copy>&
   return absl::StrCat(
       "the weights are not those of ", absl::StrJoin(others, ", "),
       !known.asked ? "; this router's checkpoint is being asked which are right"
-      : copies.size() >= kJury && 2 * others.size() > copies.size()
+      : 2 * others.size() > copies.size()
           ? ", which are more than half, and this router's checkpoint cannot be read"
           : ", in use before, and neither this router's checkpoint nor a majority tells which are "
             "right");

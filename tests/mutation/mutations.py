@@ -1024,8 +1024,8 @@ TRUST = [
     Mutation(
         "one of two is a majority",
         TRUST_OF_WEIGHTS,
-        "constexpr size_t kJury = 3;",
-        "constexpr size_t kJury = 1;",
+        "if (2 * CountOf(copies, copy.digest) > copies.size()) {",
+        "if (2 * CountOf(copies, copy.digest) >= copies.size()) {",
         "weight_trust_test",
     ),
     Mutation(

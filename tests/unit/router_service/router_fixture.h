@@ -137,6 +137,25 @@ class RouterTest : public testing::Test {
     });
   }
 
+  // The same, and every node is placed for all that it holds: a link is up a moment before that.
+  void ConnectAndPlace() {
+    Connect();
+    AwaitTopology([this](const v1::GetTopologyResponse& topology) {
+      const std::shared_ptr<const Placement> placement = router_->fleet().placement();
+      for (NodeIndex node = 0; node < static_cast<NodeIndex>(topology.nodes_size()); ++node) {
+        for (const v1::HostedExperts& held :
+             topology.nodes(static_cast<int>(node)).description().hosted()) {
+          for (const uint32_t expert : held.experts()) {
+            if (!(*placement->Layer(held.layer()))[expert].SliceOn(node)) {
+              return false;
+            }
+          }
+        }
+      }
+      return true;
+    });
+  }
+
   static Frame Encode(const v1::ForwardRequest& request, const std::vector<float>& rows,
                       uint32_t d_model = kModel) {
     TensorFrame tensor{DType::kF32, rows.size() / d_model, d_model, {}};
