@@ -1041,6 +1041,7 @@ TRUST = [
         "if (!hurried && bytes > 0) {",
         "if (false) {",
         "weight_trust_test",
+        "*BoundedRate*",
     ),
     Mutation(
         "cross-checks always agree",
