@@ -4,18 +4,18 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <utility>
 
 #include "common/tensor/aligned_buffer.h"
 #include "common/wire/frame_checksum.h"
 #include "common/wire/message_codec.h"
+#include "common/wire/tensor_encode.h"
 #include "router_service/node_link.h"
 
 namespace expertmesh {
 namespace {
 
-// Of |a - b| / |a|, Euclidean norms: far above what another order of sums does
+// Of RelativeChange: far above what another order of sums does
 // to float32, and above what bf16 rounds at every step; far below what wrong
 // weights do.
 constexpr double kTolerance = 1e-4;
@@ -24,22 +24,11 @@ constexpr double kTolerance16 = 2e-2;
 // A node that is busier than this is not asked.
 constexpr absl::Duration kPatience = absl::Seconds(10);
 
-double ToleranceOf(const NodeLink &link) {
+double ToleranceOf(const NodeLink& link) {
   bool last_resort = false;
   const auto description = link.Offer(&last_resort);
   return description != nullptr && description->compute_dtype() == v1::DTYPE_F32 ? kTolerance
                                                                                  : kTolerance16;
-}
-
-double RelativeDifference(const float *a, const float *b, size_t count) {
-  double difference = 0.0;
-  double norm = 0.0;
-  for (size_t i = 0; i < count; ++i) {
-    const double change = static_cast<double>(a[i]) - b[i];
-    difference += change * change;
-    norm += static_cast<double>(a[i]) * a[i];
-  }
-  return difference == 0.0 ? 0.0 : std::sqrt(difference / norm);
 }
 
 }  // namespace
@@ -60,7 +49,7 @@ struct CrossChecker::Check {
 
 // Its half.
 struct CrossChecker::Probe final : NodeBatch {
-  void Done(const absl::Status &status, bool) override {
+  void Done(const absl::Status& status, bool) override {
     bool last = false;
     bool failed = false;
     check->partials[which] = partials;
@@ -78,13 +67,13 @@ struct CrossChecker::Probe final : NodeBatch {
     }
   }
 
-  CrossChecker *owner = nullptr;
+  CrossChecker* owner = nullptr;
   std::shared_ptr<Check> check;
   size_t which = 0;
 };
 
-CrossChecker::CrossChecker(absl::Duration interval, Fleet *fleet, RouterMetrics *metrics,
-                           Clock *clock)
+CrossChecker::CrossChecker(absl::Duration interval, Fleet* fleet, RouterMetrics* metrics,
+                           Clock* clock)
     : interval_(interval), fleet_(fleet), metrics_(metrics), clock_(clock) {}
 
 std::optional<uint64_t> CrossChecker::Begin(uint32_t layer) {
@@ -94,7 +83,7 @@ std::optional<uint64_t> CrossChecker::Begin(uint32_t layer) {
   const absl::Time now = clock_->Now();
   absl::MutexLock lock(&mutex_);
   const auto [it, added] = schedules_.try_emplace(layer, Schedule{now + interval_});
-  Schedule &schedule = it->second;
+  Schedule& schedule = it->second;
   if (schedule.under_way || now < schedule.next) {
     return std::nullopt;
   }
@@ -108,16 +97,14 @@ void CrossChecker::End(uint32_t layer) {
   schedules_[layer].under_way = false;
 }
 
-void CrossChecker::Offer(uint32_t layer, const Placement &placement, const RoutedTokens &routed,
-                         const uint8_t *hidden_states, DType dtype, size_t d_model) {
+void CrossChecker::Offer(uint32_t layer, const Placement& placement, const RoutedTokens& routed,
+                         const uint8_t* hidden_states, DType dtype, size_t d_model) {
   const std::optional<uint64_t> turn = Begin(layer);
   if (!turn) {
     return;
   }
-  const std::vector<ExpertReplicas> &replicas = *placement.Layer(layer);
-  const size_t rows = routed.token_begin.size() - 1;
-  // From a place that moves on, the first assignment that two nodes could
-  // serve.
+  const std::vector<ExpertReplicas>& replicas = *placement.Layer(layer);
+  // From a place that moves on, the first assignment that two nodes could serve.
   const size_t count = routed.expert_ids.size();
   for (size_t i = 0; i < count; ++i) {
     const size_t at = (*turn + i) % count;
@@ -126,12 +113,12 @@ void CrossChecker::Offer(uint32_t layer, const Placement &placement, const Route
                                                             routed.token_begin.end(), at) -
                                            routed.token_begin.begin()) -
                        1;
-    const uint8_t *const sent = hidden_states + row * d_model * BytesOf(dtype);
-    if (row >= rows || replicas[expert].missing() || HasNonFinite(dtype, sent, d_model)) {
+    const uint8_t* const sent = hidden_states + row * d_model * BytesOf(dtype);
+    if (replicas[expert].missing() || HasNonFinite(dtype, sent, d_model)) {
       continue;
     }
-    const auto &slices = replicas[expert].slices;
-    const std::vector<NodeIndex> &nodes = slices[*turn % slices.size()];
+    const auto& slices = replicas[expert].slices;
+    const std::vector<NodeIndex>& nodes = slices[*turn % slices.size()];
     if (nodes.size() < 2) {
       continue;
     }
@@ -153,7 +140,7 @@ void CrossChecker::Offer(uint32_t layer, const Placement &placement, const Route
   End(layer);
 }
 
-void CrossChecker::Send(const std::shared_ptr<Check> &check, size_t which, const uint8_t *row,
+void CrossChecker::Send(const std::shared_ptr<Check>& check, size_t which, const uint8_t* row,
                         DType dtype, uint64_t epoch) {
   auto probe = std::make_shared<Probe>();
   probe->owner = this;
@@ -164,7 +151,7 @@ void CrossChecker::Send(const std::shared_ptr<Check> &check, size_t which, const
   probe->plan = {check->links[which]->index(), {0}, {0, 1}, {check->expert}, {check->weight}};
   probe->partials = std::make_shared<AlignedBuffer>(check->d_model * sizeof(float));
 
-  NodeLink &link = *check->links[which];
+  NodeLink& link = *check->links[which];
   v1::ComputeRequest request;
   request.set_batch_id(link.NextBatchId());
   request.set_layer(check->layer);
@@ -177,7 +164,7 @@ void CrossChecker::Send(const std::shared_ptr<Check> &check, size_t which, const
   request.set_partials_dtype(v1::DTYPE_F32);
   TensorFrame tensor{dtype, 1, check->d_model, {}};
   tensor.data =
-      Frame(std::string(reinterpret_cast<const char *>(row), check->d_model * BytesOf(dtype)));
+      Frame(std::string(reinterpret_cast<const char*>(row), check->d_model * BytesOf(dtype)));
   if (link.encoding().checksums) {
     request.set_checksum(ChecksumOf(request, tensor));
   }
@@ -185,11 +172,11 @@ void CrossChecker::Send(const std::shared_ptr<Check> &check, size_t which, const
   link.Send(request.batch_id(), std::move(probe), absl::MakeSpan(&frame, 1));
 }
 
-void CrossChecker::Compare(const Check &check) {
-  const float *const a = check.partials[0]->as<float>();
-  const float *const b = check.partials[1]->as<float>();
+void CrossChecker::Compare(const Check& check) {
+  const float* const a = check.partials[0]->as<float>();
+  const float* const b = check.partials[1]->as<float>();
   const double tolerance = std::max(ToleranceOf(*check.links[0]), ToleranceOf(*check.links[1]));
-  const double difference = RelativeDifference(a, b, check.d_model);
+  const double difference = RelativeChange(a, b, check.d_model);
   // Where both leave the range, how they do it means nothing.
   const bool beyond =
       HasNonFinite(DType::kF32, a, check.d_model) && HasNonFinite(DType::kF32, b, check.d_model);
@@ -202,8 +189,7 @@ void CrossChecker::Compare(const Check &check) {
   check.links[0]->CountDisagreement();
   check.links[1]->CountDisagreement();
   spdlog::error(
-      "layer {} expert {}: nodes {} and {} compute different values "
-      "of the same row, by {:.3g} of "
+      "layer {} expert {}: nodes {} and {} compute different values of the same row, by {:.3g} of "
       "its norm; one of them is damaged. Restart it, or drain it",
       check.layer, check.expert, check.links[0]->address(), check.links[1]->address(), difference);
 }

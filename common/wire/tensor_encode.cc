@@ -104,20 +104,24 @@ float LargestFinite(DType from, const void* row, size_t cols) {
 
 bool IsLossy(DType from, DType to) { return from != to && to != DType::kF32; }
 
+double RelativeChange(const float* before, const float* after, size_t count) {
+  double difference = 0.0;
+  double norm = 0.0;
+  for (size_t i = 0; i < count; ++i) {
+    const double change = static_cast<double>(after[i]) - before[i];
+    difference += change * change;
+    norm += static_cast<double>(before[i]) * before[i];
+  }
+  return difference == 0.0 ? 0.0 : std::sqrt(difference / norm);
+}
+
 double EncodingError(DType from, const void* row, size_t cols, DType to, BufferPool* pool) {
   const std::shared_ptr<AlignedBuffer> floats = TakeBuffer(pool, 2 * cols * sizeof(float));
   float* const before = floats->as<float>();
   float* const after = before + cols;
   ConvertElements(from, row, DType::kF32, before, cols);
   DecodeRows(EncodeRows(from, row, 1, cols, to, pool), DType::kF32, after);
-  double difference = 0.0;
-  double norm = 0.0;
-  for (size_t i = 0; i < cols; ++i) {
-    const double change = static_cast<double>(after[i]) - before[i];
-    difference += change * change;
-    norm += static_cast<double>(before[i]) * before[i];
-  }
-  return norm == 0.0 ? 0.0 : std::sqrt(difference / norm);
+  return RelativeChange(before, after, cols);
 }
 
 }  // namespace expertmesh

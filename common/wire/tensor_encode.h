@@ -63,6 +63,10 @@ float LargestFinite(DType from, const void* row, size_t cols);
 // Whether a value of `from` may change on its way as `to`.
 bool IsLossy(DType from, DType to);
 
+// |after - before| / |before|, Euclidean norms; 0 when they are the same, not finite when something
+// in them is not.
+double RelativeChange(const float* before, const float* after, size_t count);
+
 // What a row [cols] of `from` loses on its way as `to`: |decoded - x| / |x|, Euclidean norms. 0 for
 // a row of zeros; not finite when something in the row is not, or is no longer. `pool`, if not
 // null, lends memory to work in.

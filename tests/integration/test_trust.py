@@ -11,7 +11,7 @@ import expertmesh
 import reference
 from checkpoint import write_safetensors
 from expertmesh.v1 import control_pb2
-from mesh import cli, entry, hidden_states, wait_until
+from mesh import SCALE, cli, entry, hidden_states, wait_until
 from test_failures import Load
 
 LAYER, EXPERT = 1, 5
@@ -70,12 +70,12 @@ def test_noise_is_named_and_not_used(mesh, checkpoint, noisy, first):
     mesh.watch(lambda t: entry(t, bad).link == control_pb2.NODE_LINK_UP, "the link is up")
     linked = time.monotonic()
     topology = mesh.watch(is_named(bad), "the damaged expert is named")
-    assert time.monotonic() - linked < 10
+    assert time.monotonic() - linked < 10 * SCALE
     topology = mesh.wait_ready()
     (good,) = [node for node in mesh.nodes if node is not bad]
     assert damaged(topology, good) == []
     check_answers(mesh, checkpoint)
-    # Its other experts are served, so both have their share.
+    # Of this expert it got nothing; the others it may serve.
     assert bad.metric("expertmesh_expert_tokens_total", expert=str(EXPERT), layer=str(LAYER)) == 0
     assert good.metric("expertmesh_expert_tokens_total", expert=str(EXPERT), layer=str(LAYER)) > 0
     count = "expertmesh_router_damaged_experts"
@@ -129,15 +129,21 @@ def test_digests_are_kept_beside_the_checkpoint(mesh, checkpoint, tmp_path):
     mesh.start_node(path)
     mesh.start_router(path)
     kept = path / DIGESTS
-    wait_until(kept.exists, "the digests are written")
-    found = json.loads(kept.read_text())["digests"]
-    assert len(found) == len(checkpoint.moe_layers) * checkpoint.moe.experts
+
+    def complete():
+        # The node may still be loading when the first are written.
+        if not kept.exists() or kept.read_text() == "{":
+            return None
+        digests = json.loads(kept.read_text())["digests"]
+        wanted = len(checkpoint.moe_layers) * checkpoint.moe.experts
+        return digests if len(digests) == wanted else None
+
+    found = wait_until(complete, "the digests are written")
     mesh.router.stop()
-    # It is believed as long as the files are the same, and made anew when it is damaged.
+    # What is damaged is made anew.
     kept.write_text("{")
     mesh.router.start()
-    wait_until(lambda: kept.read_text() != "{", "they are written anew")
-    assert json.loads(kept.read_text())["digests"] == found
+    assert wait_until(complete, "they are written anew") == found
     assert f"{kept}: is no cache of digests" in mesh.router.log()
     check_answers(mesh, checkpoint, count=1)
 
