@@ -37,7 +37,7 @@ ABSL_FLAG(std::string, shard, "",
 ABSL_FLAG(uint32_t, replicas, 1, "With --shard: how many shards hold each run");
 ABSL_FLAG(std::string, slice, "", "i/n: hold the i-th of n parts of the intermediate dimension");
 ABSL_FLAG(std::string, compute_dtype, "auto",
-          "f32, bf16, or auto: bf16 for a BF16 checkpoint where the machine can, else f32");
+          "f32, bf16, or auto: bf16 for a BF16 checkpoint, else f32");
 ABSL_FLAG(int, threads, 0, "Threads that compute and load; 0: one per core");
 ABSL_FLAG(std::string, weights, "expanded",
           "expanded: weights are unpacked to the compute type at load; compressed: kept as in the "

@@ -10,6 +10,10 @@
 #                         use the release build
 #   --mutation            also the check that the unit tests notice deliberately wrong variants of the code
 #                         (tests/mutation/mutations.py lists them), in the release build
+#
+# What depends on the CPU's instruction set runs once for each that this CPU has: everything with the
+# widest, then, in the release build, the unit tests and those labelled isa with each narrower one
+# (--quick: the widest alone). EXPERTMESH_MAX_CPU_ISA (common/base/cpu_features.h) sets the widest.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -43,14 +47,36 @@ fi
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-halt_on_error=1:print_stacktrace=1}
 export TSAN_OPTIONS=${TSAN_OPTIONS:-ignore_noninstrumented_modules=1}
 
-build() { # preset
-  echo "== Building preset $1"
+# Says which CPU this is, and sets `narrower`: the instruction sets to run beside the widest.
+narrower=()
+describe_cpu() { # preset
+  local name state model widest='' absent=()
+  cmake --build "build/$1" --target cpu_isa -- --quiet
+  {
+    read -r model
+    while read -r name state; do
+      case $state in
+        used) if [[ -z $widest ]]; then widest=$name; else narrower+=("$name"); fi ;;
+        *) absent+=("$name ($state)") ;;
+      esac
+    done
+  } < <("build/$1/tests/support/cpu_isa")
+  echo "== CPU: $model"
+  echo "== Instruction sets: $widest (everything), then ${narrower[*]:-no narrower one} (unit and isa tests)"
+  echo "== Not run: ${absent[*]:-none}"
+}
+
+configure() { # preset
   cmake --preset "$1" -DEXPERTMESH_TESTS=ON \
     -DEXPERTMESH_PYTHON="$root/build/venv/bin/python" >"build/configure-$1.log" 2>&1 ||
     {
       tail -n 30 "build/configure-$1.log" >&2
       return 1
     }
+}
+
+build() { # preset
+  echo "== Building preset $1"
   if [[ -t 1 ]]; then
     cmake --build "build/$1"
   else
@@ -67,6 +93,10 @@ run_ctest() { # preset, ctest arguments
 
 failed=0
 run_preset() { # preset
+  configure "$1"
+  if [[ $1 == release ]]; then
+    describe_cpu "$1"
+  fi
   build "$1"
   local labels=(-LE '^(transformers|mutation)$')
   if ((quick)); then
@@ -75,6 +105,13 @@ run_preset() { # preset
     labels=(-LE '^mutation$')
   fi
   run_ctest "$1" "${labels[@]}" || failed=1
+  local isa
+  for isa in "${narrower[@]}"; do
+    if ((!quick)) && [[ $1 == release ]]; then
+      echo "== Instruction set $isa"
+      EXPERTMESH_MAX_CPU_ISA=$isa run_ctest "$1" -L '^(unit|isa)$' || failed=1
+    fi
+  done
 }
 
 package_flags=(--tests)
@@ -91,10 +128,12 @@ for preset in "${presets[@]}"; do
   run_preset "$preset"
 done
 if ((with_transformers)) && [[ " ${presets[*]} " != *' release '* || $quick -eq 1 ]]; then
+  configure release
   build release
   run_ctest release -L '^transformers$' || failed=1
 fi
 if ((mutation)); then
+  configure release
   build release
   run_ctest release -L '^mutation$' || failed=1
 fi

@@ -1,13 +1,12 @@
 #include "common/experts/compute_dtype.h"
 
 #include "absl/strings/str_cat.h"
-#include "common/experts/cpu_backend.h"
 
 namespace expertmesh {
 
 absl::StatusOr<DType> ChooseComputeDType(absl::string_view flag, DType checkpoint) {
   if (flag == "auto") {
-    return checkpoint == DType::kBF16 && CpuSupportsBF16() ? DType::kBF16 : DType::kF32;
+    return checkpoint == DType::kBF16 ? DType::kBF16 : DType::kF32;
   }
   if (flag == "f32") {
     return DType::kF32;

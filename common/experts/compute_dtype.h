@@ -8,8 +8,8 @@
 
 namespace expertmesh {
 
-// `flag` is the value of --compute-dtype: f32, bf16, or auto: bf16 for a BF16 checkpoint where this
-// machine can, else f32. INVALID_ARGUMENT otherwise.
+// `flag` is the value of --compute-dtype: f32, bf16, or auto: bf16 for a BF16 checkpoint, else
+// f32. INVALID_ARGUMENT otherwise.
 absl::StatusOr<DType> ChooseComputeDType(absl::string_view flag, DType checkpoint);
 
 }  // namespace expertmesh

@@ -47,7 +47,7 @@ class CpuBackend final : public Backend {
     std::shared_ptr<const MatmulShape> down;
   };
 
-  absl::StatusOr<std::shared_ptr<const MatmulShape>> ShapeOf(size_t inner, size_t columns);
+  std::shared_ptr<const MatmulShape> ShapeOf(size_t inner, size_t columns);
   absl::StatusOr<Prepared> Prepare(const ExpertOptions& options, const ExpertWeights& weights,
                                    IntermediateSlice slice);
 
@@ -68,19 +68,13 @@ class CpuBackend final : public Backend {
   CpuCompute compute_;  // Of the call that has the turn.
 };
 
-absl::StatusOr<std::shared_ptr<const MatmulShape>> CpuBackend::ShapeOf(size_t inner,
-                                                                       size_t columns) {
-  const std::pair<size_t, size_t> key(inner, columns);
-  {
-    absl::MutexLock lock(&shapes_mutex_);
-    if (const auto found = shapes_.find(key); found != shapes_.end()) {
-      return found->second;
-    }
-  }
-  ASSIGN_OR_RETURN(std::shared_ptr<const MatmulShape> shape,
-                   MatmulShape::Create(dtype_, inner, columns));
+std::shared_ptr<const MatmulShape> CpuBackend::ShapeOf(size_t inner, size_t columns) {
   absl::MutexLock lock(&shapes_mutex_);
-  return shapes_.try_emplace(key, std::move(shape)).first->second;
+  std::shared_ptr<const MatmulShape>& shape = shapes_[{inner, columns}];
+  if (shape == nullptr) {
+    shape = std::make_shared<const MatmulShape>(dtype_, inner, columns);
+  }
+  return shape;
 }
 
 absl::StatusOr<CpuBackend::Prepared> CpuBackend::Prepare(const ExpertOptions& options,
@@ -90,8 +84,8 @@ absl::StatusOr<CpuBackend::Prepared> CpuBackend::Prepare(const ExpertOptions& op
   ASSIGN_OR_RETURN(prepared.sizes, CheckExpert(options, weights, slice));
   prepared.weights = SliceOf(weights, slice);
   const ExpertSizes& sizes = prepared.sizes;
-  ASSIGN_OR_RETURN(prepared.up, ShapeOf(sizes.up_inner(), sizes.up_columns()));
-  ASSIGN_OR_RETURN(prepared.down, ShapeOf(sizes.down_inner(), sizes.down_columns()));
+  prepared.up = ShapeOf(sizes.up_inner(), sizes.up_columns());
+  prepared.down = ShapeOf(sizes.down_inner(), sizes.down_columns());
   return prepared;
 }
 
@@ -164,11 +158,6 @@ absl::Status CpuBackend::Compute(const GroupedBatch& batch) {
 
 }  // namespace
 
-bool CpuSupportsBF16() {
-  static const bool supports = MatmulSupports(DType::kBF16);
-  return supports;
-}
-
 absl::StatusOr<WeightStorage> ParseWeightStorage(absl::string_view flag) {
   if (flag == "expanded") {
     return WeightStorage::kExpanded;
@@ -188,10 +177,6 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions&
   if (options.threads < 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("threads must be 0 (one per available core) or more; was ", options.threads));
-  }
-  if (options.compute_dtype == DType::kBF16 && !CpuSupportsBF16()) {
-    return absl::UnimplementedError(
-        "this CPU cannot multiply bf16 matrices (oneDNN needs AVX-512); compute in F32 instead");
   }
   const int threads = options.threads == 0 ? AvailableCores() : options.threads;
   return std::make_unique<CpuBackend>(options, threads);

@@ -1,4 +1,4 @@
-// Expert math on the CPU: bf16 by a kernel of our own where there is AMX, all else by oneDNN.
+// Expert math on the CPU, by kernels that sum in one fixed order (common/matmul).
 //
 // A batch is computed in three phases, each a list of tasks that all threads work off:
 //   1. up    per expert: gather its rows, multiply by gate and up, add biases, activation
@@ -42,12 +42,8 @@ struct CpuBackendOptions {
   size_t max_scratch_bytes = size_t{512} << 20;
 };
 
-// True when this machine multiplies bf16 matrices (x86 with AVX-512; fast with AVX512_BF16 or AMX).
-bool CpuSupportsBF16();
-
 // Thread-safe, as Backend demands; packed experts may outlive it, but no other backend takes them.
 //   INVALID_ARGUMENT  compute_dtype or threads out of range.
-//   UNIMPLEMENTED     kBF16 on a machine that cannot.
 absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options);
 
 }  // namespace expertmesh

@@ -2,12 +2,10 @@
 
 #include <algorithm>
 #include <cstring>
-#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "common/experts/cpu_expert.h"
-#include "common/matmul/single_threaded_openmp.h"
 
 namespace expertmesh {
 namespace {
@@ -25,7 +23,7 @@ CpuCompute::CpuCompute(DType dtype, int threads, size_t max_scratch_bytes)
       max_scratch_bytes_(max_scratch_bytes),
       ops_(GetElementwiseOps()),
       workers_(static_cast<size_t>(threads)),
-      team_(threads, UseSingleThreadedOpenMP) {}
+      team_(threads) {}
 
 absl::Status CpuCompute::CheckExperts(const GroupedBatch& batch,
                                       size_t* bytes_per_assignment) const {
@@ -41,20 +39,21 @@ absl::Status CpuCompute::CheckExperts(const GroupedBatch& batch,
                                                      " names an expert of d_model ",
                                                      expert->sizes().d_model));
     }
-    *bytes_per_assignment = std::max(
-        *bytes_per_assignment, expert->down().XBytes(1) + expert->down().columns() * sizeof(float));
+    *bytes_per_assignment =
+        std::max(*bytes_per_assignment,
+                 expert->down().x_row_bytes() + expert->down().columns() * sizeof(float));
   }
   return absl::OkStatus();
 }
 
 absl::Status CpuCompute::Run(const GroupedBatch& batch) {
-  const SingleThreadedOpenMP single;
   groups_.Build(batch.experts);
   size_t bytes_per_assignment = 1;
   RETURN_IF_ERROR(CheckExperts(batch, &bytes_per_assignment));
   const size_t most = std::max<size_t>(1, max_scratch_bytes_ / bytes_per_assignment);
   if (batch.experts.size() <= most) {
-    return ComputeRows(batch, 0, batch.rows);
+    ComputeRows(batch, 0, batch.rows);
+    return absl::OkStatus();
   }
   for (size_t begin = 0; begin < batch.rows;) {
     size_t end = begin + 1;
@@ -63,7 +62,7 @@ absl::Status CpuCompute::Run(const GroupedBatch& batch) {
     }
     const size_t first = batch.row_begin[begin];
     groups_.Build(batch.experts.subspan(first, batch.row_begin[end] - first));
-    RETURN_IF_ERROR(ComputeRows(batch, begin, end));
+    ComputeRows(batch, begin, end);
     begin = end;
   }
   return absl::OkStatus();
@@ -82,7 +81,7 @@ void CpuCompute::FillRowOf(const GroupedBatch& batch, size_t begin, size_t end) 
 }
 
 // `groups_` holds the assignments of rows [begin, end).
-absl::Status CpuCompute::ComputeRows(const GroupedBatch& batch, size_t begin, size_t end) {
+void CpuCompute::ComputeRows(const GroupedBatch& batch, size_t begin, size_t end) {
   FillRowOf(batch, begin, end);
   plan_.Build(groups_, team_.threads());
   activations_.Resize(plan_.activation_bytes());
@@ -103,34 +102,26 @@ absl::Status CpuCompute::ComputeRows(const GroupedBatch& batch, size_t begin, si
     });
   };
   team_.Run(job, /*alone=*/plan_.cost() < kAloneCost);
-  absl::MutexLock lock(&status_mutex_);
-  return std::exchange(status_, absl::OkStatus());
 }
 
 void CpuCompute::Gather(const GroupedBatch& batch, const Block& block, uint8_t* x) const {
   const auto* hidden = static_cast<const uint8_t*>(batch.hidden_states);
   const MatmulShape& up = block.expert->up();
-  for (const MatmulShape::Chunk& chunk : up.chunks()) {
-    const size_t filled =
-        chunk.begin < batch.d_model ? std::min(chunk.inner, batch.d_model - chunk.begin) : 0;
-    for (uint32_t r = 0; r < block.count; ++r) {
-      uint8_t* const row = x + up.XOffset(chunk, block.rows, r);
-      const uint32_t a = groups_.order()[block.begin + r];
-      const uint8_t* const from = hidden + (row_of_[a] * batch.d_model + chunk.begin) * element_;
-      if (batch.apply == ApplyWeight::kOutput) {
-        std::memcpy(row, from, filled * element_);
-      } else if (dtype_ == DType::kBF16) {
-        ops_.scale_bf16(batch.weights[first_assignment_ + a],
-                        reinterpret_cast<const uint16_t*>(from), filled,
-                        reinterpret_cast<uint16_t*>(row));
-      } else {
-        ops_.scale_f32(batch.weights[first_assignment_ + a], reinterpret_cast<const float*>(from),
-                       filled, reinterpret_cast<float*>(row));
-      }
-      std::memset(row + filled * element_, 0, (chunk.inner - filled) * element_);
+  const size_t filled = batch.d_model * element_;
+  for (uint32_t r = 0; r < block.count; ++r) {
+    uint8_t* const row = x + r * up.x_row_bytes();
+    const uint32_t a = groups_.order()[block.begin + r];
+    const uint8_t* const from = hidden + row_of_[a] * filled;
+    if (batch.apply == ApplyWeight::kOutput) {
+      std::memcpy(row, from, filled);
+    } else if (dtype_ == DType::kBF16) {
+      ops_.scale_bf16(batch.weights[first_assignment_ + a], reinterpret_cast<const uint16_t*>(from),
+                      batch.d_model, reinterpret_cast<uint16_t*>(row));
+    } else {
+      ops_.scale_f32(batch.weights[first_assignment_ + a], reinterpret_cast<const float*>(from),
+                     batch.d_model, reinterpret_cast<float*>(row));
     }
-    std::memset(x + up.XOffset(chunk, block.rows, block.count), 0,
-                (block.rows - block.count) * chunk.x_row_bytes);
+    std::memset(row + filled, 0, up.inner() * element_ - filled);
   }
 }
 
@@ -139,7 +130,7 @@ void CpuCompute::Activate(const Block& block, uint32_t panel, const float* produ
   const size_t strip = up.StripColumnsOf(*block.up);
   const size_t first = panel * block.up->columns;
   for (size_t column = 0; column < block.up->columns; column += strip) {
-    ActivateStrip(block, first + column, strip, products + column * block.rows);
+    ActivateStrip(block, first + column, strip, products + column * block.count);
   }
 }
 
@@ -149,90 +140,77 @@ void CpuCompute::ActivateStrip(const Block& block, size_t first, size_t columns,
   const CpuExpert& expert = *block.expert;
   const MatmulShape& down = expert.down();
   const size_t turns = expert.sizes().turns();
+  // Padding of up's columns may be wider than down's input.
   const size_t begin = first / turns;
-  const size_t end = begin + columns / turns;
-  for (const MatmulShape::Chunk& chunk : down.chunks()) {
-    const size_t from = std::max(begin, chunk.begin);
-    const size_t to = std::min(end, chunk.begin + chunk.inner);
-    for (uint32_t r = 0; from < to && r < block.rows; ++r) {
-      const float* const z = products + r * columns + turns * (from - begin);
-      const float* const bias =
-          expert.up_bias() == nullptr ? nullptr : expert.up_bias() + turns * from;
-      uint8_t* const out = activations_.data() + block.activations +
-                           down.XOffset(chunk, block.rows, r) + (from - chunk.begin) * element_;
-      const size_t blocks = (to - from) / kInterleave;
-      if (dtype_ == DType::kBF16) {
-        ops_.activate_bf16(expert.activation(), z, bias, blocks, reinterpret_cast<uint16_t*>(out));
-      } else {
-        ops_.activate_f32(expert.activation(), z, bias, blocks, reinterpret_cast<float*>(out));
-      }
+  const size_t end = std::min(begin + columns / turns, down.inner());
+  for (uint32_t r = 0; begin < end && r < block.count; ++r) {
+    const float* const z = products + r * columns;
+    const float* const bias =
+        expert.up_bias() == nullptr ? nullptr : expert.up_bias() + turns * begin;
+    uint8_t* const out =
+        activations_.data() + block.activations + r * down.x_row_bytes() + begin * element_;
+    const size_t blocks = (end - begin) / kInterleave;
+    if (dtype_ == DType::kBF16) {
+      ops_.activate_bf16(expert.activation(), z, bias, blocks, reinterpret_cast<uint16_t*>(out));
+    } else {
+      ops_.activate_f32(expert.activation(), z, bias, blocks, reinterpret_cast<float*>(out));
     }
   }
 }
 
-void CpuCompute::RunUp(const GroupedBatch& batch, Worker& worker, BatchPlan::Task task) {
+void CpuCompute::RunUp(const GroupedBatch& batch, Worker& worker, ComputePlan::Task task) {
   const Block& first = plan_.blocks()[task.block];
   const CpuExpert& expert = *first.expert;
   const MatmulShape& up = expert.up();
-  absl::Status status;
+  const uint8_t* panel = expert.up_weights() + task.panel * up.PanelBytes(*first.up);
   if (expert.compressed()) {
     worker.panel.Resize(up.PanelBytes(*first.up));
-    status = worker.packer.PackUp(expert.sizes(), expert.stored(), up, *first.up, task.panel,
-                                  worker.panel.data());
+    worker.packer.PackUp(expert.sizes(), expert.stored(), up, *first.up, task.panel,
+                         worker.panel.data());
+    panel = worker.panel.data();
   }
-  for (uint32_t b = task.block; b < task.block + task.count && status.ok(); ++b) {
+  for (uint32_t b = task.block; b < task.block + task.count; ++b) {
     const Block& block = plan_.blocks()[b];
-    worker.rows.Resize(up.XBytes(block.rows));
-    worker.products.Resize(block.rows * block.up->columns * sizeof(float));
+    worker.rows.Resize(block.count * up.x_row_bytes());
+    worker.products.Resize(block.count * block.up->columns * sizeof(float));
     Gather(batch, block, worker.rows.data());
     float* const products = worker.products.as<float>();
-    status = expert.compressed()
-                 ? worker.runner.RunPanel(up, *block.up, block.rows, worker.rows.data(),
-                                          worker.panel.data(), products)
-                 : worker.runner.Run(up, *block.up, task.panel, block.rows, worker.rows.data(),
-                                     expert.up_weights(), products);
-    if (status.ok()) {
-      Activate(block, task.panel, products);
-    }
+    worker.runner.Run(up, *block.up, block.count, worker.rows.data(), panel, products);
+    Activate(block, task.panel, products);
   }
-  Note(std::move(status));
 }
 
-void CpuCompute::RunDown(Worker& worker, BatchPlan::Task task) {
+void CpuCompute::RunDown(Worker& worker, ComputePlan::Task task) {
   const Block& first = plan_.blocks()[task.block];
   const CpuExpert& expert = *first.expert;
   const MatmulShape& down = expert.down();
-  absl::Status status;
+  const uint8_t* panel = expert.down_weights() + task.panel * down.PanelBytes(*first.down);
   if (expert.compressed()) {
     worker.panel.Resize(down.PanelBytes(*first.down));
-    status =
-        worker.packer.PackDown(expert.stored(), down, *first.down, task.panel, worker.panel.data());
+    worker.packer.PackDown(expert.stored(), down, *first.down, task.panel, worker.panel.data());
+    panel = worker.panel.data();
   }
-  for (uint32_t b = task.block; b < task.block + task.count && status.ok(); ++b) {
+  for (uint32_t b = task.block; b < task.block + task.count; ++b) {
     const Block& block = plan_.blocks()[b];
-    const uint8_t* const x = activations_.data() + block.activations;
     float* const out = outputs_.as<float>() + block.outputs +
-                       size_t{block.rows} * task.panel * block.down->columns;
-    status = expert.compressed() ? worker.runner.RunPanel(down, *block.down, block.rows, x,
-                                                          worker.panel.data(), out)
-                                 : worker.runner.Run(down, *block.down, task.panel, block.rows, x,
-                                                     expert.down_weights(), out);
+                       size_t{block.count} * task.panel * block.down->columns;
+    worker.runner.Run(down, *block.down, block.count, activations_.data() + block.activations,
+                      panel, out);
   }
-  Note(std::move(status));
 }
 
 void CpuCompute::SumRow(const GroupedBatch& batch, size_t row) const {
   float* const sum = batch.partials + row * batch.d_model;
   std::fill_n(sum, batch.d_model, 0.0f);
   for (size_t a = batch.row_begin[row]; a < batch.row_begin[row + 1]; ++a) {
-    const BatchPlan::RowPlace place = plan_.places()[a - first_assignment_];
+    const ComputePlan::RowPlace place = plan_.places()[a - first_assignment_];
     const Block& block = plan_.blocks()[place.block];
     const float weight = batch.apply == ApplyWeight::kOutput ? batch.weights[a] : 1.0f;
     const float* const bias = block.expert->down_bias();
     const size_t columns = block.expert->down().StripColumnsOf(*block.down);
     for (size_t begin = 0; begin < batch.d_model; begin += columns) {
       const float* const from =
-          outputs_.as<float>() + block.outputs + block.rows * begin + place.row * columns;
+          outputs_.as<float>() + block.outputs + block.count * begin + place.row * columns;
       const size_t count = std::min(columns, batch.d_model - begin);
       if (bias == nullptr) {
         ops_.accumulate(weight, from, count, sum + begin);
@@ -240,16 +218,6 @@ void CpuCompute::SumRow(const GroupedBatch& batch, size_t row) const {
         ops_.accumulate_biased(weight, from, bias + begin, count, sum + begin);
       }
     }
-  }
-}
-
-void CpuCompute::Note(absl::Status status) {
-  if (status.ok()) {
-    return;
-  }
-  absl::MutexLock lock(&status_mutex_);
-  if (status_.ok()) {
-    status_ = std::move(status);
   }
 }
 

@@ -7,11 +7,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 #include "common/experts/backend.h"
-#include "common/experts/batch_plan.h"
+#include "common/experts/compute_plan.h"
 #include "common/experts/elementwise.h"
 #include "common/experts/group_by_expert.h"
 #include "common/experts/matmul.h"
@@ -32,7 +30,7 @@ class CpuCompute {
   absl::Status Run(const GroupedBatch& batch);
 
  private:
-  using Block = BatchPlan::Block;
+  using Block = ComputePlan::Block;
 
   struct Worker {
     MatmulRunner runner;
@@ -44,16 +42,15 @@ class CpuCompute {
   };
 
   absl::Status CheckExperts(const GroupedBatch& batch, size_t* bytes_per_assignment) const;
-  absl::Status ComputeRows(const GroupedBatch& batch, size_t begin, size_t end);
+  void ComputeRows(const GroupedBatch& batch, size_t begin, size_t end);
   void FillRowOf(const GroupedBatch& batch, size_t begin, size_t end);
   // Below: run in any of the team's threads.
-  void RunUp(const GroupedBatch& batch, Worker& worker, BatchPlan::Task task);
-  void RunDown(Worker& worker, BatchPlan::Task task);
+  void RunUp(const GroupedBatch& batch, Worker& worker, ComputePlan::Task task);
+  void RunDown(Worker& worker, ComputePlan::Task task);
   void SumRow(const GroupedBatch& batch, size_t row) const;
   void Gather(const GroupedBatch& batch, const Block& block, uint8_t* x) const;
   void Activate(const Block& block, uint32_t panel, const float* products);
   void ActivateStrip(const Block& block, size_t first, size_t columns, const float* products);
-  void Note(absl::Status status);
 
   const DType dtype_;
   const size_t element_;
@@ -61,7 +58,7 @@ class CpuCompute {
   const ElementwiseOps& ops_;
 
   GroupByExpert groups_;
-  BatchPlan plan_;
+  ComputePlan plan_;
   std::vector<uint32_t> row_of_;  // Per assignment: its row of the hidden states.
   size_t first_assignment_ = 0;   // Of the rows now computed.
   AlignedBuffer activations_;
@@ -69,8 +66,6 @@ class CpuCompute {
   TaskPhase up_phase_;
   TaskPhase down_phase_;
   TaskPhase sum_phase_;
-  absl::Mutex status_mutex_;
-  absl::Status status_ ABSL_GUARDED_BY(status_mutex_);
   std::vector<Worker> workers_;
   WorkerTeam team_;  // Last: its threads use the rest.
 };

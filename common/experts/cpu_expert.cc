@@ -154,17 +154,17 @@ absl::StatusOr<std::shared_ptr<const CpuExpert>> CpuExpert::Pack(
   if (expert->compressed_) {
     expert->CopyMatrices(weights);
   } else {
-    RETURN_IF_ERROR(expert->PackMatrices(weights));
+    expert->PackMatrices(weights);
   }
   expert->TakeBiases(weights, reinterpret_cast<float*>(expert->memory_.data() + matrices));
   return expert;
 }
 
-absl::Status CpuExpert::PackMatrices(const ExpertWeights& weights) {
+void CpuExpert::PackMatrices(const ExpertWeights& weights) {
   uint8_t* const packed = memory_.data();
   WeightPacker packer;
-  RETURN_IF_ERROR(packer.PackUp(sizes_, weights, *up_, up_->splits()[0], 0, packed));
-  return packer.PackDown(weights, *down_, down_->splits()[0], 0, packed + up_->bytes());
+  packer.PackUp(sizes_, weights, *up_, up_->splits()[0], 0, packed);
+  packer.PackDown(weights, *down_, down_->splits()[0], 0, packed + up_->bytes());
 }
 
 void CpuExpert::CopyMatrices(const ExpertWeights& weights) {

@@ -54,7 +54,7 @@ class CpuExpert final : public PackedExpert {
 
  private:
   CpuExpert() = default;
-  absl::Status PackMatrices(const ExpertWeights& weights);
+  void PackMatrices(const ExpertWeights& weights);
   void CopyMatrices(const ExpertWeights& weights);
   void TakeBiases(const ExpertWeights& weights, float* target);
 

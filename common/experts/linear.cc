@@ -5,15 +5,12 @@
 #include <string>
 #include <utility>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "common/base/process.h"
 #include "common/base/status_macros.h"
 #include "common/experts/matmul.h"
 #include "common/experts/packed_memory.h"
 #include "common/experts/worker_team.h"
-#include "common/matmul/single_threaded_openmp.h"
 #include "common/tensor/aligned_buffer.h"
 #include "common/tensor/decode_matrix.h"
 
@@ -63,7 +60,7 @@ absl::StatusOr<std::unique_ptr<const Linear>> Linear::Pack(DType compute_dtype,
   // The columns of wide matrices are divided over threads: a number of them that divides well.
   const size_t step = linear->outputs_ >= kWideColumns ? 16 * kColumnStep : kColumnStep;
   const size_t columns = RoundUp(linear->outputs_, step);
-  ASSIGN_OR_RETURN(packed.shape, MatmulShape::Create(compute_dtype, inner, columns));
+  packed.shape = std::make_shared<const MatmulShape>(compute_dtype, inner, columns);
   ASSIGN_OR_RETURN(packed.memory, PackedMemory::Allocate(packed.shape->bytes(), true));
 
   const size_t element = BytesOf(compute_dtype);
@@ -81,13 +78,12 @@ absl::StatusOr<std::unique_ptr<const Linear>> Linear::Pack(DType compute_dtype,
     }
     row += part.weight.rows;
   }
-  RETURN_IF_ERROR(packed.shape->PackPanel(packed.shape->splits().front(), staging.data(),
-                                          packed.memory.data()));
+  packed.shape->PackPanel(packed.shape->splits().front(), staging.data(), packed.memory.data());
   return linear;
 }
 
 struct LinearTeam::State {
-  explicit State(int threads) : workers(threads), team(threads, UseSingleThreadedOpenMP) {}
+  explicit State(int threads) : workers(threads), team(threads) {}
 
   struct Worker {
     MatmulRunner runner;
@@ -97,14 +93,12 @@ struct LinearTeam::State {
   struct Block {
     size_t begin = 0;
     size_t count = 0;
-    size_t rows = 0;  // With padding.
-    size_t offset = 0;
   };
 
-  // Rows of `x` as products take them, chunk after chunk, block after block.
-  void Arrange(const Linear& linear, const MatmulShape::Split& split, size_t rows, const float* x);
-  absl::Status Compute(const Linear& linear, const MatmulShape::Split& split, size_t panel,
-                       const Block& block, Worker& worker, float* y);
+  // Rows of `x` as products take them, block after block.
+  void Arrange(const Linear& linear, size_t rows, const float* x);
+  void Compute(const Linear& linear, const MatmulShape::Split& split, size_t panel,
+               const Block& block, Worker& worker, float* y);
   static void TakeStrip(const Linear& linear, const Block& block, size_t first, size_t columns,
                         const float* from, size_t stride, float* y);
 
@@ -113,65 +107,37 @@ struct LinearTeam::State {
   TaskPhase phase;
   std::vector<Block> blocks;
   AlignedBuffer arranged;
-  absl::Mutex mutex;
-  absl::Status status ABSL_GUARDED_BY(mutex);
 };
 
-void LinearTeam::State::Arrange(const Linear& linear, const MatmulShape::Split& split, size_t rows,
-                                const float* x) {
+void LinearTeam::State::Arrange(const Linear& linear, size_t rows, const float* x) {
   const MatmulShape& shape = *linear.packed_->shape;
   const size_t element = BytesOf(shape.dtype());
   blocks.clear();
-  size_t offset = 0;
-  for (size_t begin = 0; begin < rows;) {
-    Block block;
-    block.begin = begin;
-    block.count = std::min(rows - begin, shape.max_rows());
-    block.rows = shape.PaddedRows(split, block.count);
-    block.offset = offset;
-    offset += RoundUp(shape.XBytes(block.rows), AlignedBuffer::kAlignment);
-    begin += block.count;
-    blocks.push_back(block);
+  for (size_t begin = 0; begin < rows; begin += kMaxRows) {
+    blocks.push_back({begin, std::min(rows - begin, kMaxRows)});
   }
-  arranged.Resize(offset);
-  for (const Block& block : blocks) {
-    for (const MatmulShape::Chunk& chunk : shape.chunks()) {
-      const size_t filled =
-          chunk.begin < linear.inputs_ ? std::min(chunk.inner, linear.inputs_ - chunk.begin) : 0;
-      for (size_t row = 0; row < block.rows; ++row) {
-        uint8_t* const target =
-            arranged.data() + block.offset + shape.XOffset(chunk, block.rows, row);
-        if (row >= block.count) {
-          std::memset(target, 0, chunk.inner * element);
-          continue;
-        }
-        ConvertElements(DType::kF32, x + (block.begin + row) * linear.inputs_ + chunk.begin,
-                        shape.dtype(), target, filled);
-        std::memset(target + filled * element, 0, (chunk.inner - filled) * element);
-      }
-    }
+  arranged.Resize(rows * shape.x_row_bytes());
+  for (size_t row = 0; row < rows; ++row) {
+    uint8_t* const target = arranged.data() + row * shape.x_row_bytes();
+    ConvertElements(DType::kF32, x + row * linear.inputs_, shape.dtype(), target, linear.inputs_);
+    std::memset(target + linear.inputs_ * element, 0, (shape.inner() - linear.inputs_) * element);
   }
 }
 
-absl::Status LinearTeam::State::Compute(const Linear& linear, const MatmulShape::Split& split,
-                                        size_t panel, const Block& block, Worker& worker,
-                                        float* y) {
-  worker.products.Resize(block.rows * split.columns * sizeof(float));
+void LinearTeam::State::Compute(const Linear& linear, const MatmulShape::Split& split, size_t panel,
+                                const Block& block, Worker& worker, float* y) {
+  const MatmulShape& shape = *linear.packed_->shape;
+  worker.products.Resize(block.count * split.columns * sizeof(float));
   float* const products = worker.products.as<float>();
-  RETURN_IF_ERROR(worker.runner.Run(*linear.packed_->shape, split, panel, block.rows,
-                                    arranged.data() + block.offset, linear.packed_->memory.data(),
-                                    products));
+  worker.runner.Run(shape, split, block.count, arranged.data() + block.begin * shape.x_row_bytes(),
+                    linear.packed_->memory.data() + panel * shape.PanelBytes(split), products);
   const size_t first = panel * split.columns;
-  if (first >= linear.outputs_) {
-    return absl::OkStatus();
-  }
   const size_t last = std::min(first + split.columns, linear.outputs_);
-  const size_t strip = linear.packed_->shape->StripColumnsOf(split);
+  const size_t strip = shape.StripColumnsOf(split);
   const float* from = products;
-  for (size_t begin = first; begin < last; begin += strip, from += block.rows * strip) {
+  for (size_t begin = first; begin < last; begin += strip, from += block.count * strip) {
     TakeStrip(linear, block, begin, std::min(strip, last - begin), from, strip, y);
   }
-  return absl::OkStatus();
 }
 
 // `columns` columns of the product from `first` on; `from` has `stride` in a row.
@@ -194,11 +160,7 @@ LinearTeam::LinearTeam(int threads)
 
 LinearTeam::~LinearTeam() = default;
 
-absl::Status LinearTeam::Multiply(const Linear& linear, size_t rows, const float* x, float* y) {
-  if (rows == 0) {
-    return absl::OkStatus();
-  }
-  const SingleThreadedOpenMP single;
+void LinearTeam::Multiply(const Linear& linear, size_t rows, const float* x, float* y) {
   State& state = *state_;
   const MatmulShape& shape = *linear.packed_->shape;
   const size_t cost = rows * shape.inner() * shape.columns();
@@ -213,23 +175,16 @@ absl::Status LinearTeam::Multiply(const Linear& linear, size_t rows, const float
       }
     }
   }
-  state.Arrange(linear, *split, rows, x);
+  state.Arrange(linear, rows, x);
   state.phase.Reset(static_cast<uint32_t>(state.blocks.size() * split->panels));
   const auto job = [&](int index) {
     State::Worker& worker = state.workers[static_cast<size_t>(index)];
     state.phase.Work([&](uint32_t task) {
       const State::Block& block = state.blocks[task / split->panels];
-      const absl::Status done =
-          state.Compute(linear, *split, task % split->panels, block, worker, y);
-      if (!done.ok()) {
-        absl::MutexLock lock(&state.mutex);
-        state.status.Update(done);
-      }
+      state.Compute(linear, *split, task % split->panels, block, worker, y);
     });
   };
   state.team.Run(job, alone);
-  absl::MutexLock lock(&state.mutex);
-  return std::exchange(state.status, absl::OkStatus());
 }
 
 void LinearTeam::ForEach(size_t tasks, size_t cost, absl::FunctionRef<void(size_t task)> run) {

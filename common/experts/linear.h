@@ -55,7 +55,7 @@ class LinearTeam {
   ~LinearTeam();
 
   // y [rows, outputs] = x [rows, inputs] times `linear`.
-  absl::Status Multiply(const Linear& linear, size_t rows, const float* x, float* y);
+  void Multiply(const Linear& linear, size_t rows, const float* x, float* y);
 
   // run(i) for i < tasks, on all threads; `cost` is about how many multiplications that is: little
   // work is not worth waking anybody.

@@ -37,9 +37,9 @@ void Stage(const MatrixView& view, size_t row, size_t count, size_t col, size_t 
 
 }  // namespace
 
-absl::Status WeightPacker::PackUp(const ExpertSizes& sizes, const ExpertWeights& weights,
-                                  const MatmulShape& shape, const MatmulShape::Split& split,
-                                  size_t panel, uint8_t* packed) {
+void WeightPacker::PackUp(const ExpertSizes& sizes, const ExpertWeights& weights,
+                          const MatmulShape& shape, const MatmulShape::Split& split, size_t panel,
+                          uint8_t* packed) {
   const size_t element = BytesOf(shape.dtype());
   const size_t row_bytes = shape.inner() * element;
   staging_.Resize(split.columns * row_bytes);
@@ -54,16 +54,15 @@ absl::Status WeightPacker::PackUp(const ExpertSizes& sizes, const ExpertWeights&
             shape.inner(), staging_.data() + (column - first) * row_bytes + col * element);
     }
   }
-  return shape.PackPanel(split, staging_.data(), packed);
+  shape.PackPanel(split, staging_.data(), packed);
 }
 
-absl::Status WeightPacker::PackDown(const ExpertWeights& weights, const MatmulShape& shape,
-                                    const MatmulShape::Split& split, size_t panel,
-                                    uint8_t* packed) {
+void WeightPacker::PackDown(const ExpertWeights& weights, const MatmulShape& shape,
+                            const MatmulShape::Split& split, size_t panel, uint8_t* packed) {
   staging_.Resize(split.columns * shape.inner() * BytesOf(shape.dtype()));
   Stage(weights.down, panel * split.columns, split.columns, 0, shape.inner(), shape.dtype(),
         shape.inner(), staging_.data());
-  return shape.PackPanel(split, staging_.data(), packed);
+  shape.PackPanel(split, staging_.data(), packed);
 }
 
 }  // namespace expertmesh

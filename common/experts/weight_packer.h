@@ -6,7 +6,6 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "absl/status/status.h"
 #include "common/experts/matmul.h"
 #include "common/model/expert_weights.h"
 #include "common/tensor/aligned_buffer.h"
@@ -37,11 +36,10 @@ class WeightPacker {
  public:
   // Panel `panel` of `split` to `packed`, shape.PanelBytes(split) of them. `weights` are those of
   // the slice, of the given sizes and decodable.
-  absl::Status PackUp(const ExpertSizes& sizes, const ExpertWeights& weights,
-                      const MatmulShape& shape, const MatmulShape::Split& split, size_t panel,
-                      uint8_t* packed);
-  absl::Status PackDown(const ExpertWeights& weights, const MatmulShape& shape,
-                        const MatmulShape::Split& split, size_t panel, uint8_t* packed);
+  void PackUp(const ExpertSizes& sizes, const ExpertWeights& weights, const MatmulShape& shape,
+              const MatmulShape::Split& split, size_t panel, uint8_t* packed);
+  void PackDown(const ExpertWeights& weights, const MatmulShape& shape,
+                const MatmulShape::Split& split, size_t panel, uint8_t* packed);
 
  private:
   AlignedBuffer staging_;

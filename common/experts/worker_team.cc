@@ -1,7 +1,5 @@
 #include "common/experts/worker_team.h"
 
-#include <utility>
-
 namespace expertmesh {
 namespace {
 
@@ -38,8 +36,7 @@ void TaskPhase::Work(absl::FunctionRef<void(uint32_t task)> run) {
   }
 }
 
-WorkerTeam::WorkerTeam(int threads, std::function<void()> on_start)
-    : on_start_(std::move(on_start)) {
+WorkerTeam::WorkerTeam(int threads) {
   for (int worker = 1; worker < threads; ++worker) {
     threads_.emplace_back([this, worker] { Loop(worker); });
   }
@@ -76,7 +73,6 @@ void WorkerTeam::Run(absl::FunctionRef<void(int worker)> job, bool alone) {
 }
 
 void WorkerTeam::Loop(int worker) {
-  on_start_();
   uint64_t seen = 0;
   absl::MutexLock lock(&mutex_);
   while (!stopping_) {

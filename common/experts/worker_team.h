@@ -4,7 +4,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <functional>
 #include <thread>
 #include <vector>
 
@@ -38,9 +37,8 @@ class TaskPhase {
 // Run() must not be called by two threads at once.
 class WorkerTeam {
  public:
-  // `threads` counts the caller of Run(); 1 starts none. Each started thread calls `on_start`
-  // first.
-  WorkerTeam(int threads, std::function<void()> on_start);
+  // `threads` counts the caller of Run(); 1 starts none.
+  explicit WorkerTeam(int threads);
   ~WorkerTeam();
   WorkerTeam(const WorkerTeam&) = delete;
   WorkerTeam& operator=(const WorkerTeam&) = delete;
@@ -54,7 +52,6 @@ class WorkerTeam {
  private:
   void Loop(int worker);
 
-  const std::function<void()> on_start_;
   absl::Mutex mutex_;
   absl::CondVar wake_;
   absl::CondVar idle_;

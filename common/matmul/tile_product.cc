@@ -1,9 +1,10 @@
 #include "common/matmul/tile_product.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "common/base/check.h"
+#include "common/base/cpu_features.h"
+#include "common/matmul/pack_columns.h"
 
 namespace expertmesh {
 
@@ -12,15 +13,8 @@ size_t PackedTileBytes(size_t columns, size_t inner) {
 }
 
 void PackTiles(const uint16_t* weights, size_t columns, size_t inner, uint8_t* packed) {
-  std::memset(packed, 0, PackedTileBytes(columns, inner));
-  const size_t strip_bytes = PackedTileBytes(1, inner);
-  for (size_t column = 0; column < columns; ++column) {
-    uint8_t* const strip = packed + column / kStripColumns * strip_bytes;
-    for (size_t i = 0; i < inner; ++i) {
-      const size_t at = (i / 2 * kStripColumns + column % kStripColumns) * 2 + i % 2;
-      std::memcpy(strip + at * sizeof(uint16_t), weights + column * inner + i, sizeof(uint16_t));
-    }
-  }
+  PackColumns<kStripColumns, 2>(weights, columns, inner, inner, RoundUp(inner, kTileInner),
+                                reinterpret_cast<uint16_t*>(packed));
 }
 
 }  // namespace expertmesh
@@ -32,7 +26,6 @@ void PackTiles(const uint16_t* weights, size_t columns, size_t inner, uint8_t* p
 #include <unistd.h>
 
 #include <atomic>
-#include <oneapi/dnnl/dnnl.hpp>
 
 #define EXPERTMESH_TILES __attribute__((target("amx-tile,amx-bf16")))
 
@@ -169,9 +162,8 @@ Ahead AheadOf(const uint8_t* weights, size_t steps, size_t strip, size_t strips,
 bool AskForTiles() {
   constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
   constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
-  const auto isa = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
-  const auto amx = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_amx);
-  return (isa & amx) == amx && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return UsableCpuIsa() >= CpuIsa::kAmx &&
+         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
 }  // namespace

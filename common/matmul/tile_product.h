@@ -2,8 +2,7 @@
 //
 // An expert's weights are used by few rows of a batch, so their product is as fast as memory is
 // read. oneDNN 2.6 reads it at 0.4 to 0.8 of that: it multiplies, then waits for the next weights.
-// Here each step asks for the weights of 8 KiB later before it multiplies its own
-// (cpu_backend_benchmark has both: run it again with ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16).
+// Here each step asks for the weights of 8 KiB later before it multiplies its own.
 //
 // A row's sum runs over the inner dimension in order, whatever rows are multiplied with it: no bit
 // depends on them.
@@ -26,7 +25,6 @@ inline constexpr size_t kTileInner = 32;
 inline size_t RoundUp(size_t value, size_t step) { return (value + step - 1) / step * step; }
 
 // True on CPUs with AMX bf16 whose kernel lets this process use it; the first call asks for that.
-// ONEDNN_MAX_CPU_ISA holds here too: whoever keeps oneDNN from AMX keeps this code from it.
 bool TilesAvailable();
 
 // Bytes of [columns, inner] weights, packed.

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/cpu_features.h"
 
 namespace expertmesh {
 
@@ -24,6 +25,8 @@ absl::Status InitLogging(absl::string_view process, absl::string_view level) {
   logger->flush_on(spdlog::level::warn);
   spdlog::flush_every(std::chrono::seconds(1));
   spdlog::set_default_logger(std::move(logger));
+  spdlog::info("cpu {}, instruction sets up to {}", CpuModelName(),
+               std::string(NameOf(UsableCpuIsa())));
   return absl::OkStatus();
 }
 

@@ -8,7 +8,8 @@
 namespace expertmesh {
 
 // Sets up spdlog's default logger: stderr, UTC time, level and `process` in each line. `level` is
-// trace, debug, info, warning, error or off; INVALID_ARGUMENT otherwise.
+// trace, debug, info, warning, error or off; INVALID_ARGUMENT otherwise. Its first line says which
+// CPU this is, on which numbers and speed depend.
 absl::Status InitLogging(absl::string_view process, absl::string_view level);
 
 }  // namespace expertmesh

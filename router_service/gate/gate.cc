@@ -7,7 +7,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
-#include "absl/synchronization/mutex.h"
 #include "common/base/status_macros.h"
 #include "common/tensor/aligned_buffer.h"
 #include "common/tensor/decode_matrix.h"
@@ -18,7 +17,7 @@ namespace expertmesh {
 namespace {
 
 // Rows widened to float32 at a time: the copy stays in the cache.
-constexpr size_t kRowsPerBlock = GateMatmul::kMaxBlock;
+constexpr size_t kRowsPerBlock = 64;
 
 absl::Status CheckActivation(absl::string_view what, DType dtype) {
   if (IsActivationDType(dtype)) {
@@ -128,11 +127,11 @@ absl::StatusOr<std::unique_ptr<const Gate>> Gate::Create(const GateWeights& weig
   };
   const size_t d_model = weights.weight.cols;
   Parameters parameters;
-  ASSIGN_OR_RETURN(parameters.product,
-                   GateMatmul::Create(decode(weights.weight).data(), options.num_experts, d_model));
+  parameters.product =
+      GateMatmul::Create(decode(weights.weight).data(), options.num_experts, d_model);
   if (options.noise == Noise::kLearnedNormal) {
-    ASSIGN_OR_RETURN(parameters.noise, GateMatmul::Create(decode(weights.noise).data(),
-                                                          options.num_experts, d_model));
+    parameters.noise =
+        GateMatmul::Create(decode(weights.noise).data(), options.num_experts, d_model);
   }
   if (options.logit_bias) {
     parameters.logit_bias = decode(weights.logit_bias);
@@ -145,19 +144,12 @@ absl::StatusOr<std::unique_ptr<const Gate>> Gate::Create(const GateWeights& weig
       new Gate({options, ties, model_dtype, &random}, d_model, std::move(parameters)));
 }
 
-absl::Status Gate::Multiply(const GateMatmul& product, absl::Span<const float> bias,
-                            const Rows& rows, ThreadPool* pool, absl::Span<float> outputs) const {
+void Gate::Multiply(const GateMatmul& product, absl::Span<const float> bias, const Rows& rows,
+                    ThreadPool* pool, absl::Span<float> outputs) const {
   const size_t blocks = (rows.count + kRowsPerBlock - 1) / kRowsPerBlock;
-  absl::Mutex mutex;
-  absl::Status first_error;
   const auto multiply = [&](size_t block) {
     const size_t first = block * kRowsPerBlock;
-    absl::Status status = MultiplyBlock(product, bias, rows, first,
-                                        std::min(kRowsPerBlock, rows.count - first), outputs);
-    if (!status.ok()) {
-      absl::MutexLock lock(&mutex);
-      first_error.Update(std::move(status));
-    }
+    MultiplyBlock(product, bias, rows, first, std::min(kRowsPerBlock, rows.count - first), outputs);
   };
   if (pool != nullptr) {
     pool->ParallelFor(blocks, multiply);
@@ -166,12 +158,10 @@ absl::Status Gate::Multiply(const GateMatmul& product, absl::Span<const float> b
       multiply(block);
     }
   }
-  return first_error;
 }
 
-absl::Status Gate::MultiplyBlock(const GateMatmul& product, absl::Span<const float> bias,
-                                 const Rows& rows, size_t first, size_t count,
-                                 absl::Span<float> outputs) const {
+void Gate::MultiplyBlock(const GateMatmul& product, absl::Span<const float> bias, const Rows& rows,
+                         size_t first, size_t count, absl::Span<float> outputs) const {
   // Of each thread that helps, too; as large as a block.
   thread_local GateMatmulScratch scratch;
   thread_local AlignedBuffer widened;
@@ -183,13 +173,12 @@ absl::Status Gate::MultiplyBlock(const GateMatmul& product, absl::Span<const flo
     product.RunBF16(source, count, outputs.data(), &scratch);
   } else if (rows.dtype == DType::kF32 &&
              reinterpret_cast<uintptr_t>(source) % alignof(float) == 0 && rows.jittered.empty()) {
-    RETURN_IF_ERROR(
-        product.Run(reinterpret_cast<const float*>(source), count, outputs.data(), &scratch));
+    product.Run(reinterpret_cast<const float*>(source), count, outputs.data(), &scratch);
   } else {
     widened.Resize(count * d_model_ * sizeof(float));
     ConvertElements(rows.dtype, source, DType::kF32, widened.data(), count * d_model_);
     Jitter(rules_, rows.jittered, first, count, d_model_, widened.as<float>());
-    RETURN_IF_ERROR(product.Run(widened.as<float>(), count, outputs.data(), &scratch));
+    product.Run(widened.as<float>(), count, outputs.data(), &scratch);
   }
   for (size_t row = 0; row < count && !bias.empty(); ++row) {
     for (size_t expert = 0; expert < experts; ++expert) {
@@ -199,15 +188,15 @@ absl::Status Gate::MultiplyBlock(const GateMatmul& product, absl::Span<const flo
   if (rules_.options.logit_dtype == LogitDType::kModel) {
     RoundTo(rules_.model_dtype, outputs);
   }
-  return absl::OkStatus();
 }
 
 absl::Status Gate::Logits(const void* hidden_states, DType dtype, size_t tokens,
                           absl::Span<float> logits, ThreadPool* pool) const {
   RETURN_IF_ERROR(CheckActivation("hidden_states", dtype));
   RETURN_IF_ERROR(CheckSize("logits", logits.size(), tokens * rules_.options.num_experts));
-  return Multiply(*parameters_.product, parameters_.logit_bias, {hidden_states, dtype, tokens},
-                  pool, logits);
+  Multiply(*parameters_.product, parameters_.logit_bias, {hidden_states, dtype, tokens}, pool,
+           logits);
+  return absl::OkStatus();
 }
 
 absl::Status Gate::Route(const void* hidden_states, DType dtype,
@@ -231,12 +220,12 @@ absl::Status Gate::Route(const void* hidden_states, DType dtype,
     const bool jitter = rules_.options.noise == Noise::kJitter;
     const Rows rows{hidden_states, dtype, tokens,
                     jitter ? requests : absl::Span<const RequestTokens>()};
-    RETURN_IF_ERROR(Multiply(*parameters_.product, parameters_.logit_bias, rows, pool, logits));
+    Multiply(*parameters_.product, parameters_.logit_bias, rows, pool, logits);
     input.logits = logits;
   }
   if (parameters_.noise != nullptr) {
     const absl::Span<float> width = room(&scratch->noise_width);
-    RETURN_IF_ERROR(Multiply(*parameters_.noise, {}, {hidden_states, dtype, tokens}, pool, width));
+    Multiply(*parameters_.noise, {}, {hidden_states, dtype, tokens}, pool, width);
     input.noise_width = width;
   }
   RouteTokens(rules_, input, &scratch->routing, routed);

@@ -41,8 +41,7 @@ class Gate {
   // float32. `model_dtype` is an activation type: what kModel of LogitDType, ScoreDType and
   // WeightDType rounds to; with LogitDType::kModel the gate's own weights are rounded to it too.
   // `random` must outlive the gate.
-  //   INVALID_ARGUMENT    options that cannot route, or weights that do not fit them.
-  //   RESOURCE_EXHAUSTED  no memory.
+  //   INVALID_ARGUMENT  options that cannot route, or weights that do not fit them.
   static absl::StatusOr<std::unique_ptr<const Gate>> Create(
       const GateWeights& weights, const RoutingOptions& options, DType model_dtype,
       TieOrder ties = TieOrder::kLowestIndex, const RandomSource& random = CounterRandom());
@@ -50,9 +49,8 @@ class Gate {
   // Routes the rows of `hidden_states`, [tokens, d_model] row-major of `dtype` (an activation
   // type), of any alignment; `tokens` is the sum over `requests`, whose rows follow each other.
   // Overwrites `routed`. NaN and Inf in a row reach that row's weights, and no other request.
-  //   INVALID_ARGUMENT    dtype is not an activation type, or a request does not fit, see
-  //                       CheckRequestTokens.
-  //   RESOURCE_EXHAUSTED  no memory.
+  //   INVALID_ARGUMENT  dtype is not an activation type, or a request does not fit, see
+  //                     CheckRequestTokens.
   absl::Status Route(const void* hidden_states, DType dtype,
                      absl::Span<const RequestTokens> requests, GateScratch* scratch,
                      RoutedTokens* routed, ThreadPool* pool = nullptr) const;
@@ -90,12 +88,11 @@ class Gate {
   };
 
   // outputs = rows * weights^T + bias, rounded as LogitDType says.
-  absl::Status Multiply(const GateMatmul& product, absl::Span<const float> bias, const Rows& rows,
-                        ThreadPool* pool, absl::Span<float> outputs) const;
+  void Multiply(const GateMatmul& product, absl::Span<const float> bias, const Rows& rows,
+                ThreadPool* pool, absl::Span<float> outputs) const;
   // The same of the rows [first, first + count) only.
-  absl::Status MultiplyBlock(const GateMatmul& product, absl::Span<const float> bias,
-                             const Rows& rows, size_t first, size_t count,
-                             absl::Span<float> outputs) const;
+  void MultiplyBlock(const GateMatmul& product, absl::Span<const float> bias, const Rows& rows,
+                     size_t first, size_t count, absl::Span<float> outputs) const;
 
   const RoutingRules rules_;
   const size_t d_model_;

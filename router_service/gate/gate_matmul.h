@@ -1,5 +1,5 @@
-// The gate's matrix product, with weights packed once: by oneDNN, and on AMX tiles where the values
-// are bfloat16.
+// The gate's matrix product, with weights packed once: in one fixed order of sums, and on AMX tiles
+// where the values are bfloat16.
 #ifndef EXPERTMESH_ROUTER_SERVICE_GATE_GATE_MATMUL_H_
 #define EXPERTMESH_ROUTER_SERVICE_GATE_GATE_MATMUL_H_
 
@@ -7,25 +7,17 @@
 #include <cstdint>
 #include <memory>
 
-#include "absl/status/status.h"
-#include "absl/status/statusor.h"
+#include "common/tensor/aligned_buffer.h"
+#include "router_service/gate/gate_tiles.h"
 
 namespace expertmesh {
 
-// Working memory of one thread for any number of products: what oneDNN wants made for each shape,
-// kept, so that a product of a shape seen before allocates nothing here.
-class GateMatmulScratch {
- public:
-  GateMatmulScratch();
-  ~GateMatmulScratch();
-  GateMatmulScratch(GateMatmulScratch&&) noexcept;
-  GateMatmulScratch& operator=(GateMatmulScratch&&) noexcept;
-
- private:
-  friend class GateMatmul;
-  struct Kept;
-  Kept& Get();
-  std::unique_ptr<Kept> kept_;  // Made by the first product.
+// Working memory of one thread for any number of products. Grows to the largest one seen; after
+// that a product allocates nothing.
+struct GateMatmulScratch {
+  AlignedBuffer padded;    // Outputs of panels, where the last one is not full.
+  AlignedBuffer narrowed;  // Rows for tiles.
+  GateTiles::Scratch tiles;
 };
 
 // y = x W^T, summed in float32, with W [outputs, inputs] and x [rows, inputs]. Runs on the calling
@@ -33,28 +25,21 @@ class GateMatmulScratch {
 //
 // A row's bits do not depend on `rows`, on the other rows or on the type it came in. A row of
 // bfloat16 values goes to tiles where all weights are bfloat16 values too: its terms are exact in
-// either way, and tiles take a quarter to a tenth of the time (routing_benchmark). oneDNN 2.6 has
-// no bfloat16 product to take instead: for AMX it cuts the sum differently for different row
-// counts, and without AMX it is slower than float32 from a few dozen rows on.
+// either way, and tiles take a quarter to a tenth of the time (routing_benchmark).
 class GateMatmul {
  public:
-  // Rows multiplied at once; more are cut into blocks.
-  static constexpr size_t kMaxBlock = 64;
-
-  // Packs `weights`, [outputs, inputs] row-major, read during the call only.
-  //   UNIMPLEMENTED       oneDNN has no such product for this CPU.
-  //   RESOURCE_EXHAUSTED  no memory.
-  static absl::StatusOr<std::unique_ptr<const GateMatmul>> Create(const float* weights,
-                                                                  size_t outputs, size_t inputs);
-  ~GateMatmul();
+  // Packs `weights`, [outputs, inputs] row-major, read during the call only. Both sizes are at
+  // least 1.
+  static std::unique_ptr<const GateMatmul> Create(const float* weights, size_t outputs,
+                                                  size_t inputs);
   GateMatmul(const GateMatmul&) = delete;
   GateMatmul& operator=(const GateMatmul&) = delete;
 
-  // x: [rows, inputs], y: [rows, outputs]. Errors as Create.
-  absl::Status Run(const float* x, size_t rows, float* y, GateMatmulScratch* scratch) const;
+  // x: [rows, inputs], y: [rows, outputs].
+  void Run(const float* x, size_t rows, float* y, GateMatmulScratch* scratch) const;
 
   // True where rows that are bfloat16 need not be widened.
-  bool TakesBF16() const;
+  bool TakesBF16() const { return tiles_ != nullptr; }
   // The same with `x` in bfloat16, of any alignment. Only where TakesBF16().
   void RunBF16(const uint8_t* x, size_t rows, float* y, GateMatmulScratch* scratch) const;
 
@@ -62,14 +47,15 @@ class GateMatmul {
   size_t bytes() const;
 
  private:
-  struct Kernels;
+  GateMatmul(size_t outputs, size_t inputs) : outputs_(outputs), inputs_(inputs) {}
 
-  explicit GateMatmul(std::unique_ptr<const Kernels> kernels);
+  void RunPanels(const float* x, size_t rows, float* y, GateMatmulScratch* scratch) const;
 
-  absl::Status RunFloats(const float* x, size_t rows, float* y, GateMatmulScratch* scratch) const;
-  absl::Status RunBlock(const float* x, size_t rows, float* y, GateMatmulScratch* scratch) const;
-
-  const std::unique_ptr<const Kernels> kernels_;
+  const size_t outputs_;
+  const size_t inputs_;
+  // Constant after Create.
+  AlignedBuffer panels_;
+  std::unique_ptr<const GateTiles> tiles_;  // Null where they cannot be used.
 };
 
 }  // namespace expertmesh

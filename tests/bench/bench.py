@@ -88,8 +88,8 @@ class GroupRun:
         measurements = []
         for (cell, name), runs in self.runs.items():
             rate = self.rates.get((cell, name), 0)
-            kind = self.systems[name].kind
-            measurements.append(results.summarise(self.group.shape, cell, name, kind, rate, runs))
+            system = self.systems[name]
+            measurements.append(results.summarise(self.group.shape, cell, system, rate, runs))
         memory = [
             {"shape": self.group.shape.name, "system": name, "process": process, "peak_bytes": peak}
             for name, system in self.systems.items()

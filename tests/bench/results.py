@@ -30,7 +30,7 @@ def _quantiles(histogram):
     return figures
 
 
-def _one_run(cell, run):
+def one_run(cell, run):
     tokens = max(1, run["requests"] * cell.tokens)
     figures = {
         "requests": run["requests"],
@@ -61,20 +61,21 @@ def _median(values):
     return statistics.median(values)
 
 
-def summarise(shape, cell, system, mesh, rate, runs):
-    """One entry of "measurements": medians over the runs, and quantiles over all samples together. `mesh`: its kind;
-    None for a baseline."""
+def summarise(shape, cell, system, rate, runs):
+    """One entry of "measurements": medians over the runs, and quantiles over all samples together."""
+    mesh = system.kind
     histogram = _histogram([latency for run in runs for latency in run["latencies_us"]])
-    each = [_one_run(cell, run) for run in runs]
+    each = [one_run(cell, run) for run in runs]
     medians = _median([{key: run[key] for key in run if key != "latency_ms"} for run in each])
     medians["p50_ms"] = _median([run["latency_ms"]["p50"] for run in each])
     return {
         "shape": shape.name,
-        "system": system,
+        "system": system.name,
         "nodes": mesh.nodes if mesh else 0,
         "replicas": mesh.replicas if mesh else 0,
         "slices": bool(mesh and mesh.slices),
         "wire": mesh.wire if mesh else "",
+        "row_dtypes": system.row_dtypes,
         "cell": cell.name,
         "tokens": cell.tokens,
         "callers": cell.callers,

@@ -43,6 +43,9 @@ MEASUREMENT = {
     "replicas": int,  # Nodes that hold each expert; 0: no mesh.
     "slices": bool,  # A mesh each of whose nodes holds a slice of each expert.
     "wire": str,  # Type of rows between router and nodes, "auto": that of the experts; "": no mesh.
+    # As the router reports them: type of the model's activations (which its callers send, unless "wire" is int8), of
+    # hidden states on the way to nodes, of partials on the way back. []: no mesh.
+    "row_dtypes": [str],
     "cell": str,  # Name of the load, made of what follows.
     "tokens": int,  # Of a request.
     "callers": int,

@@ -9,7 +9,8 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "integration"))
 
-from mesh import Mesh, Program, program, shards  # pylint: disable=wrong-import-position
+from expertmesh.v1.tensor_pb2 import DType  # pylint: disable=wrong-import-position
+from mesh import PATIENCE, Mesh, Program, program, shards  # pylint: disable=wrong-import-position
 
 LAYER = 0
 HOST = "127.0.0.1"
@@ -50,6 +51,16 @@ class MeshSystem:
         node_flags = [[*flags, "--threads", node_threads(kind.nodes)] for flags in node_flags]
         wire = [f"--wire-{rows}={kind.wire}" for rows in ("hidden-states", "partials")]
         self.mesh.start(model, node_flags, "--threads", str(cores()), *wire, *router_flags)
+        self.row_dtypes = self._row_dtypes()
+
+    def _row_dtypes(self):
+        """Types of rows as the router reports them: see schema.py."""
+        client = self.mesh.client
+        (links,) = {
+            (node.hidden_states_dtype, node.partials_dtype) for node in client.topology().nodes
+        }
+        found = (client.describe().activation_dtype, *links)
+        return [DType.Name(dtype).removeprefix("DTYPE_").lower() for dtype in found]
 
     def _counters(self):
         """Bytes received and sent, of the router and of all nodes, tokens that the router took, and nodes that it
@@ -105,6 +116,7 @@ class Baseline:
     def __init__(self, name, model, folder):
         self.name = name
         self.kind = None
+        self.row_dtypes = []
         self.folder = folder
         self.model = model
         self.servers = []
@@ -181,7 +193,7 @@ class Baseline:
 
     def close(self):
         self.caller.stdin.close()
-        self.caller.wait(30)
+        self.caller.wait(PATIENCE)
         self.log.close()
         # Forwarders before what they forward to.
         for server in reversed(self.servers):

@@ -16,8 +16,9 @@ import expertmesh
 from expertmesh.v1 import control_pb2, control_pb2_grpc
 
 SCALE = float(os.environ.get("EXPERTMESH_TIMEOUT_SCALE", "1"))
-# A bound on waiting, never a duration that a test needs to pass.
-PATIENCE = 60 * SCALE
+# A bound on waiting, never a duration that a test needs to pass: on a slow machine whose cores others keep busy,
+# what takes a second here may take a minute.
+PATIENCE = 300 * SCALE
 HOST = "127.0.0.1"
 
 

@@ -192,11 +192,3 @@ def forward(checkpoint, layer, x):
     x = np.asarray(x).astype(checkpoint.dtype)
     chosen = route(checkpoint, layer, x)
     return combine(checkpoint, layer, x, chosen.ids, chosen.weights), chosen
-
-
-def relative_error(actual, expected):
-    """[tokens] norm of the difference over norm of the expected row; 0 where both are all 0."""
-    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
-    difference = np.linalg.norm(actual - expected, axis=1)
-    norm = np.linalg.norm(expected, axis=1)
-    return np.where(difference == 0, 0.0, difference / np.where(norm == 0, 1e-300, norm))

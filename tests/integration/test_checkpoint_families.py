@@ -9,7 +9,7 @@ import torch
 import transformers
 
 import tiny_models
-from mesh import program
+from mesh import PATIENCE, program
 
 # Not in every version of the library.
 EXTRA = ["ernie4_5_moe", "lfm2_moe"]
@@ -25,7 +25,7 @@ def expertmesh(*arguments):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import reference
+from arrays import assert_close, assert_different, assert_rows_close, assert_same, assert_same_bits
 from checkpoint import DTYPES, Checkpoint, make_checkpoint, read_safetensors, write_safetensors
-from mesh import HOST, Mesh, cli, hidden_states, shards
+from mesh import HOST, PATIENCE, Mesh, cli, hidden_states, shards
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "golden" / "configs"
 MAKE = [
@@ -73,7 +74,7 @@ def test_made_checkpoints_are_served_and_verified(tmp_path, family, dtype):
                 result.expert_weights,
             )
             bound = 1e-5 if dtype == "f32" else 1e-2
-            assert reference.relative_error(result.output, expected).max() <= bound
+            assert_rows_close(result.output, expected, bound, f"layer {layer}")
         said = cli("verify", "--router", mesh.router.address, "--model", folder).stdout
         for layer in layers:
             assert re.search(rf"\b{layer}\b", said)
@@ -87,8 +88,8 @@ def test_made_checkpoint_depends_on_the_seed_alone(tmp_path):
         )
         return (folder / "model.safetensors").read_bytes()
 
-    assert make("a", 1) == make("b", 1)
-    assert make("c", 2) != make("d", 1)
+    assert_same_bits(make("a", 1), make("b", 1))
+    assert_different(make("c", 2), make("d", 1))
 
 
 def test_make_refuses_nonsense(tmp_path):
@@ -131,7 +132,7 @@ def test_inspect_names_what_is_wrong(tmp_path):
 
 def test_health(serving, mesh, checkpoint):
     cli("health", "--router", serving.router.address)
-    cli("health", "--router", serving.router.address, "--wait", "5")
+    cli("health", "--router", serving.router.address, "--wait", PATIENCE)
     nobody = cli("health", "--router", f"{HOST}:1", code=1)
     assert f"{HOST}:1" in nobody.stderr
     # A router without its nodes is there, and not ready.
@@ -178,13 +179,13 @@ def test_forward_through_files(serving, checkpoint, tmp_path):
     assert sorted(plain) == ["output"]
     expected, chosen = reference.forward(checkpoint, 1, x)
     assert plain["output"].dtype == np.float32
-    assert reference.relative_error(plain["output"], expected).max() <= 1e-5
+    assert_rows_close(plain["output"], expected, 1e-5)
     cli(*call, "--routing")
     routed = read_safetensors(made)
     assert sorted(routed) == ["expert_ids", "expert_weights", "output"]
-    assert routed["output"].tobytes() == plain["output"].tobytes()
-    np.testing.assert_array_equal(routed["expert_ids"], chosen.ids)
-    np.testing.assert_allclose(routed["expert_weights"], chosen.weights, rtol=1e-5)
+    assert_same_bits(routed["output"], plain["output"])
+    assert_same(routed["expert_ids"], chosen.ids)
+    assert_close(routed["expert_weights"], chosen.weights, rtol=1e-5)
 
 
 def test_forward_names_what_is_wrong(serving, checkpoint, tmp_path):

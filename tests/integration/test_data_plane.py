@@ -1,7 +1,7 @@
 """What keeps the data plane quick, told by the kernel and not by a clock."""
 
+import math
 import pathlib
-import statistics
 
 import pytest
 
@@ -10,6 +10,8 @@ from mesh import hidden_states, shards
 # Threads in which gRPC would poll sockets beside the programs' own: of its callback API (which also sleeps for up to
 # 100 ms after a second of silence) and of its synchronous servers. A thread's name has 15 characters at most.
 POLLERS_OF_GRPC = {"nexting_thread", "grpcpp_sync_ser"}
+# Page faults of a process for a batch, at most.
+QUIET = 20
 
 
 @pytest.fixture(name="serving")
@@ -46,15 +48,18 @@ def test_tensors_cost_no_page_faults_once_warm(serving, checkpoint):
     batch = hidden_states(tokens, checkpoint.d_model)
     for _ in range(60):
         serving.client.forward(0, batch)
-    # The median of windows: a thread whose arena still grows costs some 50 faults a batch for a while, heaps that shrink
-    # cost theirs in every window.
-    windows = []
+    # A thread whose arena still grows costs some 50 faults a batch for a while, and so does what a busy machine makes
+    # wait; heaps that shrink cost theirs in every window. So one quiet window of each process is enough.
+    least = [math.inf] * len(serving.programs)
     calls = 25
-    for _ in range(9):
+    for _ in range(40):
         before = [minor_faults(process) for process in serving.programs]
         for _ in range(calls):
             serving.client.forward(0, batch)
         after = [minor_faults(process) for process in serving.programs]
-        windows.append([(now - then) / calls for then, now in zip(before, after)])
-    for process, faults in zip(serving.programs, zip(*windows)):
-        assert statistics.median(faults) < 20, f"{process.name}: {faults} page faults a batch"
+        faults = [(now - then) / calls for then, now in zip(before, after)]
+        least = [min(pair) for pair in zip(least, faults)]
+        if max(least) < QUIET:
+            break
+    for process, faults in zip(serving.programs, least):
+        assert faults < QUIET, f"{process.name}: at least {faults} page faults a batch"

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 import transformers
 
 import tiny_models
+from arrays import assert_close, assert_same
 from expertmesh import hf
-from mesh import Mesh, cli, shards
+from mesh import PATIENCE, Mesh, cli, shards
 
 torch.set_num_threads(1)
 NODES = 3
@@ -61,8 +62,7 @@ def check_logits(model, serve, folder):
     with torch.no_grad():
         expected = model(tokens[:, :-1]).logits[0]
     found = native_logits(serve(folder), folder, tokens[0].tolist())
-    assert found.shape == expected.shape
-    assert (found - expected).abs().max() <= 1e-4
+    assert_close(found, expected, atol=1e-4)
     # A comparison of nothing with nothing would pass, too.
     assert expected.abs().max() > 0.5
 
@@ -151,20 +151,20 @@ def native_text(folder, *where):
 
 @pytest.mark.parametrize("nodes", [1, 2, 4])
 def test_same_text_natively_and_by_transformers(serve, tmp_path, said, nodes):
-    assert native_text(tmp_path, "--router", serve(DEMO, nodes)) == said
+    assert_same(native_text(tmp_path, "--router", serve(DEMO, nodes)), said)
 
 
 def test_same_text_with_the_experts_in_the_process(tmp_path, said):
-    assert native_text(tmp_path, "--local", "--compute-dtype=f32") == said
+    assert_same(native_text(tmp_path, "--local", "--compute-dtype=f32"), said)
 
 
 @pytest.mark.parametrize("nodes", [1, 2, 4])
 def test_same_text_by_attach(serve, said, nodes):
     model = transformers.AutoModelForCausalLM.from_pretrained(DEMO, dtype=torch.float32)
     prompt = torch.tensor([list(PROMPT.encode())])
-    with hf.attach(model, serve(DEMO, nodes), timeout=60):
+    with hf.attach(model, serve(DEMO, nodes), timeout=PATIENCE):
         text = model.generate(prompt, max_new_tokens=NEW_TOKENS, do_sample=False)
-    assert text[0, prompt.shape[1] :].tolist() == said
+    assert_same(text[0, prompt.shape[1] :], said)
 
 
 def test_the_tokenizer_is_that_of_transformers():

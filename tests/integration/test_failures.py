@@ -11,6 +11,7 @@ import pytest
 
 import expertmesh
 import reference
+from arrays import assert_rows_close, assert_same_bits, relative_error
 from expertmesh.v1 import control_pb2
 from mesh import HOST, entry, hidden_states, shards, wait_until
 
@@ -42,7 +43,7 @@ class Load:
                 with self._lock:
                     self.errors.append(error)
                 continue
-            error = reference.relative_error(output, self._expected[layer][which]).max()
+            error = relative_error(output, self._expected[layer][which]).max()
             with self._lock:
                 self.answered += 1
                 if error > 1e-5:
@@ -75,6 +76,8 @@ def test_kill_of_a_replica_under_load_fails_no_request(mesh, checkpoint):
     with Load(mesh, checkpoint) as load:
         for victim in (mesh.nodes[2], mesh.nodes[0]):
             load.wait_for(100)
+            # On a busy machine a link may have been lost before.
+            before = entry(mesh.client.topology(), victim).disconnects
             victim.kill()
             topology = mesh.watch(link_is(victim, control_pb2.NODE_LINK_DOWN), "the node is missed")
             assert topology.ready and not topology.missing
@@ -82,7 +85,7 @@ def test_kill_of_a_replica_under_load_fails_no_request(mesh, checkpoint):
             load.wait_for(100)
             victim.start()
             topology = mesh.watch(link_is(victim, control_pb2.NODE_LINK_UP), "the node is back")
-            assert entry(topology, victim).disconnects == 1
+            assert entry(topology, victim).disconnects > before
         load.wait_for(100)
     assert load.errors == []
     assert mesh.router.metric("expertmesh_router_requests_total", code="OK") == load.answered
@@ -109,12 +112,12 @@ def test_kill_without_replicas_names_what_is_missing(mesh, checkpoint):
 
     # Tokens that need none of the lost experts are served all the same.
     served = mesh.client.forward(0, x[~needs_lost]).output
-    assert reference.relative_error(served, expected[~needs_lost]).max() <= 1e-5
+    assert_rows_close(served, expected[~needs_lost], 1e-5)
 
     mesh.nodes[1].start()
     mesh.wait_ready()
     assert mesh.client.health() is expertmesh.Health.SERVING
-    assert reference.relative_error(mesh.client.forward(0, x).output, expected).max() <= 1e-5
+    assert_rows_close(mesh.client.forward(0, x).output, expected, 1e-5)
 
 
 def test_requests_in_flight_when_a_node_dies_are_all_answered(mesh, checkpoint):
@@ -134,7 +137,7 @@ def test_requests_in_flight_when_a_node_dies_are_all_answered(mesh, checkpoint):
         if answer.error is not None:
             assert isinstance(answer.error, expertmesh.Unavailable), answer.error
         else:
-            assert reference.relative_error(answer.result.output, expected).max() <= 1e-5
+            assert_rows_close(answer.result.output, expected, 1e-5, f"request {answer.index}")
     assert answered == 300
 
 
@@ -177,7 +180,7 @@ def test_router_starts_before_its_nodes(mesh, checkpoint):
     assert mesh.wait_ready().epoch > topology.epoch
     assert mesh.client.health() is expertmesh.Health.SERVING
     expected, _ = reference.forward(checkpoint, 1, x)
-    assert reference.relative_error(mesh.client.forward(1, x).output, expected).max() <= 1e-5
+    assert_rows_close(mesh.client.forward(1, x).output, expected, 1e-5)
 
 
 def test_stalled_replica_fails_no_request(mesh, checkpoint):
@@ -198,14 +201,16 @@ def test_stalled_node_without_replica_keeps_no_caller_waiting(mesh, checkpoint):
     x = hidden_states(50, checkpoint.d_model)
     expected, _ = reference.forward(checkpoint, 0, x)
     mesh.nodes[0].signal(signal.SIGSTOP)
-    with pytest.raises(expertmesh.DeadlineExceeded):
+    # The node is missed after three seconds, in which a caller's own deadline holds. Where this process itself
+    # was held up for as long, the second error comes at once.
+    with pytest.raises((expertmesh.DeadlineExceeded, expertmesh.Unavailable)):
         mesh.client.forward(0, x, timeout=0.5)
     mesh.watch(lambda t: not t.ready, "the stalled node is missed")
     with pytest.raises(expertmesh.Unavailable, match="layer 0"):
         mesh.client.forward(0, x)
     mesh.nodes[0].signal(signal.SIGCONT)
     mesh.wait_ready()
-    assert reference.relative_error(mesh.client.forward(0, x).output, expected).max() <= 1e-5
+    assert_rows_close(mesh.client.forward(0, x).output, expected, 1e-5)
 
 
 def test_node_that_drains_fails_no_request(mesh, checkpoint):
@@ -226,4 +231,4 @@ def test_router_that_restarts_finds_its_nodes(mesh, checkpoint):
         mesh.client.forward(0, x)
     mesh.router.start()
     mesh.wait_ready()
-    assert mesh.client.forward(0, x).output.tobytes() == before.tobytes()
+    assert_same_bits(mesh.client.forward(0, x).output, before)

@@ -1,15 +1,18 @@
 """`expertmesh generate` and `expertmesh evaluate` with the demo model, against real programs."""
 
+import contextlib
 import json
 import os
 import pathlib
 import re
 import shutil
 import signal
+import socket
 import subprocess
 
 import pytest
 
+from arrays import assert_same, assert_same_bits
 from mesh import PATIENCE, Mesh, cli, program, shards
 
 DEMO = pathlib.Path(__file__).parents[2] / "deploy" / "demo_model"
@@ -95,7 +98,9 @@ def test_sequences_beside_each_other_are_sequences_alone(generate, tmp_path):
     for seed, prompt in enumerate(prompts):
         own = ["--prompt", prompt, "--seed", seed]
         alone = told(generate, tmp_path / "json", *own, *sample)
-        assert alone["sequences"][0] == together["sequences"][seed]
+        one, beside = alone["sequences"][0], together["sequences"][seed]
+        assert_same(one.pop("tokens"), beside.pop("tokens"), prompt[:20])
+        assert one == beside
 
 
 def test_several_sequences_come_line_by_line(generate):
@@ -106,26 +111,43 @@ def test_several_sequences_come_line_by_line(generate):
     assert {line[1] for line in text.splitlines()} == {"1", "2", "3"}
 
 
+@contextlib.contextmanager
 def writing(demo, *flags):
-    """A program that writes 900 tokens of text, which takes it a while."""
+    """(process, text): a program that writes 900 tokens, and a file with what it writes.
+
+    It writes to a socket of little room, and so is never far ahead of who reads, however long that takes.
+    """
     command = [program("cli"), "generate", "--router", demo.router.address, "--model", str(DEMO)]
     command += ["--prompt", PROMPT, "--max-tokens", "900", "--ignore-end", *map(str, flags)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    reader, writer = socket.socketpair()
+    writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # The kernel makes it its smallest.
+    with reader.makefile("rb") as text:
+        reader.close()  # The file is what is left of it.
+        with subprocess.Popen(command, stdout=writer, stderr=subprocess.PIPE) as running:
+            writer.close()
+            try:
+                yield running, text
+            finally:
+                running.kill()
 
 
 def test_text_comes_as_it_is_made(demo):
-    with writing(demo) as running:
-        first = running.stdout.read(10)
+    def tokens():
+        return demo.router.metric("expertmesh_router_tokens_total")
+
+    before = tokens()
+    with writing(demo) as (running, text):
+        assert len(text.read(10)) == 10
         running.kill()
-        rest = running.stdout.read()
-    # Had it come at once, nothing of it could have been stopped.
-    assert len(first) == 10 and len(first + rest) < 900
+        running.wait()
+    # Each token goes through four MoE layers. Had the text come at once, all of it had been made by then.
+    assert tokens() - before < 4 * 600
 
 
 def test_stops_when_nobody_reads(demo):
-    with writing(demo) as running:
-        running.stdout.read(10)
-        running.stdout.close()
+    with writing(demo) as (running, text):
+        text.read(10)
+        text.close()
         assert running.wait(PATIENCE) == 1
         assert b"standard output cannot be written" in running.stderr.read()
 
@@ -189,31 +211,31 @@ def test_evaluate_gives_the_figures_of_training(demo, tmp_path):
 def test_a_node_that_dies_costs_no_token(tmp_path):
     with Mesh(tmp_path) as mesh:
         mesh.start(DEMO, shards(2, "--replicas=2", F32), F32)
-        with writing(mesh) as running:
-            expected = running.stdout.read()
+        with writing(mesh) as (running, text):
+            expected = text.read()
             assert running.wait(PATIENCE) == 0
-        with writing(mesh) as running:
-            begin = running.stdout.read(5)
+        with writing(mesh) as (running, text):
+            begin = text.read(5)
             mesh.nodes[0].kill()
             assert running.poll() is None, "the node died too late for this test to say anything"
-            text = begin + running.stdout.read()
+            written = begin + text.read()
             assert running.wait(PATIENCE) == 0, running.stderr.read()
-        assert text == expected
+        assert_same_bits(written, expected)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_router_that_goes_away_is_an_error(tmp_path, number):
     with Mesh(tmp_path) as mesh:
         mesh.start(DEMO, shards(1, F32), F32)
-        with writing(mesh, "--json", tmp_path / "json") as running:
-            running.stdout.read(5)
+        with writing(mesh, "--json", tmp_path / "json") as (running, text):
+            text.read(5)
             mesh.router.signal(number)
             mesh.router.wait()
-            text = running.stdout.read()
+            rest = text.read()
             error = running.stderr.read().decode()
             assert running.wait(PATIENCE) == 1
         assert "not whole" in error and "MoE layer" in error, error
-        assert len(text) < 900
+        assert len(rest) < 900
         # Figures of half a text would pass for those of a whole one.
         assert not (tmp_path / "json").exists()
 

@@ -11,10 +11,10 @@ import torch
 import transformers
 
 import expertmesh
-import reference
 import tiny_models
+from arrays import assert_close, assert_same, relative_error
 from expertmesh import hf
-from mesh import Mesh, shards
+from mesh import PATIENCE, Mesh, shards
 
 torch.set_num_threads(1)
 V5 = int(transformers.__version__.split(".")[0]) >= 5
@@ -56,12 +56,12 @@ def test_same_logits_and_same_text(serve, family):
     said = model.generate(prompt, max_new_tokens=NEW_TOKENS)
     assert said.shape[1] >= NEW_TOKENS
     mesh = serve(model)
-    with hf.attach(model, mesh.router.address, timeout=60) as attachment:
+    with hf.attach(model, mesh.router.address, timeout=PATIENCE) as attachment:
         assert attachment.layers == tiny_models.MOE_LAYERS[family]
         assert not any(".experts." in name for name in model.state_dict())
         after = logits(model, **inputs)
-        assert (after - before).abs().max() <= 1e-4
-        assert torch.equal(model.generate(prompt, max_new_tokens=NEW_TOKENS), said)
+        assert_close(after, before, atol=1e-4)
+        assert_same(model.generate(prompt, max_new_tokens=NEW_TOKENS), said)
 
 
 def padded(batch, length):
@@ -80,19 +80,19 @@ def test_batches(serve, family):
     said = model.generate(**inputs, max_new_tokens=16)
     before = tiny_models.inputs(family, batch=4, length=40)
     wanted = logits(model, **before)
-    hf.attach(model, serve(model).router.address, timeout=60)
-    assert (logits(model, **before) - wanted).abs().max() <= 1e-4
-    assert torch.equal(model.generate(**inputs, max_new_tokens=16), said)
+    hf.attach(model, serve(model).router.address, timeout=PATIENCE)
+    assert_close(logits(model, **before), wanted, atol=1e-4)
+    assert_same(model.generate(**inputs, max_new_tokens=16), said)
 
 
 def test_bfloat16(serve):
     model = tiny_models.make("qwen3_moe", torch.bfloat16)
     inputs = tiny_models.inputs("qwen3_moe", length=160)
     before = logits(model, **inputs)
-    hf.attach(model, serve(model).router.address, timeout=60)
+    hf.attach(model, serve(model).router.address, timeout=PATIENCE)
     after = logits(model, **inputs)
     assert after.dtype == torch.bfloat16
-    error = reference.relative_error(after[0].float().numpy(), before[0].float().numpy())
+    error = relative_error(after[0].float().numpy(), before[0].float().numpy())
     # One block is within 1e-2; three of them, and the roundings of what is between, add up. A token
     # whose choice of experts is a tie goes another way.
     assert np.median(error) <= 3e-2, np.sort(error)
@@ -102,21 +102,25 @@ def test_threads_and_asyncio(serve):
     model = tiny_models.make("qwen3_moe")
     prompts = [tiny_models.tokens(6, 16)[row : row + 1] for row in range(6)]
     wanted = [model.generate(prompt, max_new_tokens=8) for prompt in prompts]
-    hf.attach(model, serve(model).router.address, timeout=60)
+    hf.attach(model, serve(model).router.address, timeout=PATIENCE)
 
     def run(prompt):
         return model.generate(prompt, max_new_tokens=8)
 
+    def check_all(answers):
+        for row, (answer, want) in enumerate(zip(answers, wanted, strict=True)):
+            assert_same(answer, want, f"prompt {row}")
+
     with concurrent.futures.ThreadPoolExecutor(len(prompts)) as pool:
         answers = list(pool.map(run, prompts))
-    assert all(torch.equal(answer, want) for answer, want in zip(answers, wanted))
+    check_all(answers)
 
     async def main():
-        with hf.deadline(60):
+        with hf.deadline(PATIENCE):
             return await asyncio.gather(*(asyncio.to_thread(run, prompt) for prompt in prompts))
 
     answers = asyncio.run(main())
-    assert all(torch.equal(answer, want) for answer, want in zip(answers, wanted))
+    check_all(answers)
 
 
 def test_errors_of_the_mesh(serve):
@@ -124,17 +128,17 @@ def test_errors_of_the_mesh(serve):
     prompt = tiny_models.tokens(1, 16)
     said = model.generate(prompt, max_new_tokens=4)
     mesh = serve(model)
-    hf.attach(model, mesh.router.address, timeout=60)
+    hf.attach(model, mesh.router.address, timeout=PATIENCE)
     with pytest.raises(expertmesh.DeadlineExceeded), hf.deadline(1e-6):
         model.generate(prompt, max_new_tokens=4)
-    assert torch.equal(model.generate(prompt, max_new_tokens=4), said)
+    assert_same(model.generate(prompt, max_new_tokens=4), said)
     mesh.nodes[1].kill()
     mesh.watch(lambda topology: not topology.ready, "the router sees that a node is gone")
     with pytest.raises(expertmesh.Unavailable, match="layer 0.*expert"):
         model.generate(tiny_models.tokens(1, 160), max_new_tokens=4)
     mesh.nodes[1].start()
     mesh.wait_ready()
-    assert torch.equal(model.generate(prompt, max_new_tokens=4), said)
+    assert_same(model.generate(prompt, max_new_tokens=4), said)
 
 
 def test_readme(serve, tmp_path):
@@ -152,7 +156,8 @@ def test_readme(serve, tmp_path):
         code = code.replace(word, real)
     exec(code, names)
     said = model.generate(names["ids"], max_new_tokens=64)
-    assert torch.equal(names["answer"], said) and torch.equal(names["again"], said)
+    assert_same(names["answer"], said)
+    assert_same(names["again"], said)
 
 
 def test_another_model_is_refused(serve):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import reference
+from arrays import assert_close, assert_rows_close, assert_same, assert_same_bits
 from mesh import Mesh, hidden_states, shards
 
 FAMILIES = ["mixtral", "qwen3_moe", "deepseek_v3"]
@@ -27,9 +28,9 @@ def check(mesh, checkpoint, tokens=33):
         x = hidden_states(tokens, checkpoint.d_model, seed=layer)
         result = mesh.client.forward(layer, x, return_routing=True)
         expected, chosen = reference.forward(checkpoint, layer, x)
-        np.testing.assert_array_equal(result.expert_ids, chosen.ids)
-        np.testing.assert_allclose(result.expert_weights, chosen.weights, rtol=1e-5)
-        assert reference.relative_error(result.output, expected).max() <= 1e-5
+        assert_same(result.expert_ids, chosen.ids, f"experts of layer {layer}")
+        assert_close(result.expert_weights, chosen.weights, rtol=1e-5, label=f"layer {layer}")
+        assert_rows_close(result.output, expected, 1e-5, f"layer {layer}")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -61,12 +62,13 @@ def test_families_in_bfloat16(mesh, checkpoints, family):
         # DeepSeek's logits are not rounded.
         ulp = np.abs(reference.logits(checkpoint, layer, x)).max(axis=1) * 2**-7
         close = chosen.margin <= (1e-6 if family == "deepseek_v3" else ulp)
-        same = np.all(np.sort(result.expert_ids, axis=1) == np.sort(chosen.ids, axis=1), axis=1)
-        assert np.all(same | close)
+        ids, wanted = np.sort(result.expert_ids, axis=1), np.sort(chosen.ids, axis=1)
+        assert_same(np.where(close[:, None], wanted, ids), wanted, f"experts of layer {layer}")
+        same = np.all(ids == wanted, axis=1)
         assert same.mean() >= 0.95
         expected = reference.combine(checkpoint, layer, x, result.expert_ids, result.expert_weights)
-        assert reference.relative_error(result.output, expected).max() <= 1e-2
-        np.testing.assert_allclose(
+        assert_rows_close(result.output, expected, 1e-2, f"layer {layer}")
+        assert_close(
             np.sort(result.expert_weights[same], axis=1),
             np.sort(chosen.weights[same], axis=1),
             rtol=2e-2,
@@ -89,9 +91,10 @@ def test_unary_and_stream_agree_bit_for_bit(shared_mesh, checkpoint):
     assert sorted(answer.index for answer in answers) == list(range(len(requests)))
     for answer in answers:
         streamed, alone = answer.unwrap(), unary[answer.index]
-        assert streamed.output.tobytes() == alone.output.tobytes()
-        np.testing.assert_array_equal(streamed.expert_ids, alone.expert_ids)
-        np.testing.assert_array_equal(streamed.expert_weights, alone.expert_weights)
+        label = f"request {answer.index}"
+        assert_same_bits(streamed.output, alone.output, label)
+        assert_same_bits(streamed.expert_ids, alone.expert_ids, label)
+        assert_same_bits(streamed.expert_weights, alone.expert_weights, label)
 
 
 def test_token_alone_and_in_any_batch_agree_bit_for_bit(shared_mesh, checkpoint):
@@ -102,9 +105,9 @@ def test_token_alone_and_in_any_batch_agree_bit_for_bit(shared_mesh, checkpoint)
         part = np.concatenate(
             [client.forward(0, x[i : i + size]).output for i in range(0, 60, size)]
         )
-        assert part.tobytes() == whole[: len(part)].tobytes(), f"requests of {size} tokens"
+        assert_same_bits(part, whole[: len(part)], f"requests of {size} tokens")
     shuffled = np.random.default_rng(1).permutation(150)
-    assert client.forward(0, x[shuffled]).output.tobytes() == whole[shuffled].tobytes()
+    assert_same_bits(client.forward(0, x[shuffled]).output, whole[shuffled])
 
 
 def test_token_agrees_bit_for_bit_under_load(shared_mesh, checkpoint):
@@ -115,10 +118,10 @@ def test_token_agrees_bit_for_bit_under_load(shared_mesh, checkpoint):
     def call(i):
         start, size = i % 40, 1 + i % 9
         part = client.forward(1, x[start : start + size]).output
-        return part.tobytes() == alone[start : start + size].tobytes()
+        assert_same_bits(part, alone[start : start + size], f"tokens {start} to {start + size}")
 
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
-        assert all(pool.map(call, range(400)))
+        assert len(list(pool.map(call, range(400)))) == 400
 
 
 @pytest.mark.parametrize("output", ["float32", "float16", "bfloat16"])
@@ -130,7 +133,7 @@ def test_dtypes_on_the_wire(shared_mesh, checkpoint, given, output):
     expected, _ = reference.forward(checkpoint, 0, x)
     bound = {"float32": 1e-5, "float16": 1e-3, "bfloat16": 5e-3}[output]
     assert str(result.output.dtype) == output
-    assert reference.relative_error(result.output, expected).max() <= bound
+    assert_rows_close(result.output, expected, bound)
 
 
 def test_time_in_nodes_is_part_of_the_time_of_the_experts(shared_mesh, checkpoint):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import reference
+from arrays import assert_rows_close, assert_same, assert_same_bits
 from checkpoint import make_checkpoint, read_safetensors, write_safetensors
 from mesh import HOST, PATIENCE, Mesh, hidden_states, program, shards
 
@@ -84,13 +85,13 @@ def test_every_router_of_the_page_serves(routed, wide, name, routing):
     options = {"token_ids": np.arange(24), "routing_seed": 3, "return_routing": True}
     first = mesh.client.forward(layer, x, **options)
     again = mesh.client.forward(layer, x, **options)
-    np.testing.assert_array_equal(first.output, again.output)
-    np.testing.assert_array_equal(first.expert_ids, again.expert_ids)
+    assert_same_bits(first.output, again.output)
+    assert_same(first.expert_ids, again.expert_ids)
     ids, weights = by_token(first, len(x))
     expected = reference.combine(wide, layer, x, ids, weights)
     if "pass_through" in routing:
         expected = expected + (1 - weights.sum(axis=1, keepdims=True)) * x
-    assert reference.relative_error(first.output, expected).max() <= 1e-5
+    assert_rows_close(first.output, expected, 1e-5)
 
 
 def test_dropped_assignments_are_told_and_counted(routed, wide, tmp_path):
@@ -98,9 +99,9 @@ def test_dropped_assignments_are_told_and_counted(routed, wide, tmp_path):
     layer = wide.moe_layers[0]
     x = np.repeat(hidden_states(1, wide.d_model), 6, axis=0)  # All want one expert.
     result = mesh.client.forward(layer, x, group_sizes=[2, 4], return_routing=True)
-    np.testing.assert_array_equal(result.assignments_per_token, [1, 0, 1, 0, 0, 0])
+    assert_same(result.assignments_per_token, [1, 0, 1, 0, 0, 0])
     expert = result.expert_ids[0]
-    np.testing.assert_array_equal(result.dropped, [[t, expert] for t in (1, 3, 4, 5)])
+    assert_same(result.dropped, [[t, expert] for t in (1, 3, 4, 5)])
     assert np.any(result.output[0]) and not np.any(result.output[1])
     assert mesh.router.metric("expertmesh_router_dropped_assignments_total") == 4
 
@@ -110,7 +111,7 @@ def test_dropped_assignments_are_told_and_counted(routed, wide, tmp_path):
     said = run(*command, *files, "--routing").stdout
     assert "5 assignments dropped" in said
     written = read_safetensors(tmp_path / "y.safetensors")
-    np.testing.assert_array_equal(written["assignments_per_token"], [1, 0, 0, 0, 0, 0])
+    assert_same(written["assignments_per_token"], [1, 0, 0, 0, 0, 0])
     assert written["expert_ids"].shape == written["expert_weights"].shape == (1,)
     with pytest.raises(expertmesh.InvalidArgument, match="group_sizes add up to 5"):
         mesh.client.forward(layer, x, group_sizes=[2, 3])

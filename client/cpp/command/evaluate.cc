@@ -102,8 +102,8 @@ class Evaluation {
     const size_t vocabulary = model_->decoder->config().vocab_size;
     for (size_t begin = 0; begin < next.size(); begin += kLogitRows) {
       const size_t count = std::min(kLogitRows, next.size() - begin);
-      ASSIGN_OR_RETURN(const std::vector<float> logits,
-                       model_->decoder->Logits(rows.subspan(begin * d_model, count * d_model)));
+      const std::vector<float> logits =
+          model_->decoder->Logits(rows.subspan(begin * d_model, count * d_model));
       RETURN_IF_ERROR(CheckLogits(logits));
       for (size_t i = 0; i < count; ++i) {
         bits_ +=

@@ -39,8 +39,8 @@ class Attention {
  public:
   virtual ~Attention() = default;
   // y [rows, d_model] from x [rows, d_model]; a row's bits do not depend on other sequences.
-  virtual absl::Status Attend(size_t layer, const AttentionBatch& batch, const float* x,
-                              LinearTeam* team, float* y) const = 0;
+  virtual void Attend(size_t layer, const AttentionBatch& batch, const float* x, LinearTeam* team,
+                      float* y) const = 0;
 };
 
 // Rows [first, first + count) of a segment: what is worked on as one task.

@@ -188,8 +188,7 @@ absl::StatusOr<std::vector<float>> Decoder::Forward(absl::Span<const DecoderInpu
   for (uint32_t layer = 0; layer < config_.num_layers; ++layer) {
     const absl::Time attention_begin = clock_->Now();
     Normalise(layers_[layer].attention_norm, x, normed.data());
-    RETURN_IF_ERROR(
-        layers_[layer].attention->Attend(layer, attended, normed.data(), &team_, y.data()));
+    layers_[layer].attention->Attend(layer, attended, normed.data(), &team_, y.data());
     Add(y, &x);
     Normalise(layers_[layer].feed_forward_norm, x, normed.data());
     attention += clock_->Now() - attention_begin;
@@ -210,10 +209,10 @@ absl::StatusOr<std::vector<float>> Decoder::Forward(absl::Span<const DecoderInpu
   return last;
 }
 
-absl::StatusOr<std::vector<float>> Decoder::Logits(absl::Span<const float> rows) {
+std::vector<float> Decoder::Logits(absl::Span<const float> rows) {
   const size_t count = rows.size() / config_.d_model;
   std::vector<float> logits(count * config_.vocab_size);
-  RETURN_IF_ERROR(team_.Multiply(*head_, count, rows.data(), logits.data()));
+  team_.Multiply(*head_, count, rows.data(), logits.data());
   return logits;
 }
 

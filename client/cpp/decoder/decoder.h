@@ -80,7 +80,7 @@ class Decoder {
                                              DecoderObserver* observer);
 
   // Logits [rows, vocab_size] of what Forward has returned, or of some of its rows.
-  absl::StatusOr<std::vector<float>> Logits(absl::Span<const float> rows);
+  std::vector<float> Logits(absl::Span<const float> rows);
 
  private:
   struct Layer {

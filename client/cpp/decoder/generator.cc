@@ -67,7 +67,7 @@ absl::Status Generator::Step(absl::Span<Sequence* const> sequences, const TokenS
     }
   }
   ASSIGN_OR_RETURN(const std::vector<float> rows, decoder_->Forward(inputs, moe_, observer_));
-  ASSIGN_OR_RETURN(const std::vector<float> logits, decoder_->Logits(rows));
+  const std::vector<float> logits = decoder_->Logits(rows);
   const size_t vocabulary = decoder_->config().vocab_size;
   for (size_t i = 0; i < inputs.size(); ++i) {
     Sequence& sequence = *sequences[indices[i]];

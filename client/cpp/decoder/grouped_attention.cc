@@ -20,8 +20,8 @@ class GroupedAttention final : public Attention {
       : options_(options), d_model_(d_model), norm_epsilon_(norm_epsilon) {}
 
   absl::Status Load(const ModelTensors& tensors, uint32_t layer, DType compute_dtype);
-  absl::Status Attend(size_t layer, const AttentionBatch& batch, const float* x, LinearTeam* team,
-                      float* y) const override;
+  void Attend(size_t layer, const AttentionBatch& batch, const float* x, LinearTeam* team,
+              float* y) const override;
 
  private:
   size_t q_width() const { return size_t{options_.heads} * options_.head_dim; }
@@ -115,10 +115,10 @@ void GroupedAttention::AttendPiece(const AttentionPiece& piece, size_t kv_head, 
   GetAttentionKernels().attend(rows, queries.data(), queries.size(), options_.scale, &scratch);
 }
 
-absl::Status GroupedAttention::Attend(size_t layer, const AttentionBatch& batch, const float* x,
-                                      LinearTeam* team, float* y) const {
+void GroupedAttention::Attend(size_t layer, const AttentionBatch& batch, const float* x,
+                              LinearTeam* team, float* y) const {
   std::vector<float> qkv(batch.rows * width());
-  RETURN_IF_ERROR(team->Multiply(*qkv_, batch.rows, x, qkv.data()));
+  team->Multiply(*qkv_, batch.rows, x, qkv.data());
   for (const AttentionSegment& segment : batch.segments) {
     segment.cache->Grow(layer, segment.count, kv_width(), kv_width());
   }
@@ -141,7 +141,7 @@ absl::Status GroupedAttention::Attend(size_t layer, const AttentionBatch& batch,
                   AttendPiece(pieces[task / options_.kv_heads], task % options_.kv_heads, layer,
                               qkv.data(), out.data());
                 });
-  return team->Multiply(*o_, batch.rows, out.data(), y);
+  team->Multiply(*o_, batch.rows, out.data(), y);
 }
 
 }  // namespace

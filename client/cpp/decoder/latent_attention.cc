@@ -25,8 +25,8 @@ class LatentAttention final : public Attention {
       : options_(options), d_model_(d_model) {}
 
   absl::Status Load(const ModelTensors& tensors, uint32_t layer, DType compute_dtype);
-  absl::Status Attend(size_t layer, const AttentionBatch& batch, const float* x, LinearTeam* team,
-                      float* y) const override;
+  void Attend(size_t layer, const AttentionBatch& batch, const float* x, LinearTeam* team,
+              float* y) const override;
 
  private:
   size_t head_width() const { return size_t{options_.nope} + options_.rope; }
@@ -36,8 +36,8 @@ class LatentAttention final : public Attention {
   size_t out_width() const { return size_t{options_.heads} * options_.value; }
 
   // Queries [rows, q_width] not turned yet, and appends to the caches.
-  absl::StatusOr<std::vector<float>> Project(size_t layer, const AttentionBatch& batch,
-                                             const float* x, LinearTeam* team) const;
+  std::vector<float> Project(size_t layer, const AttentionBatch& batch, const float* x,
+                             LinearTeam* team) const;
   // Queries of one head that look at latent vectors: [rows, heads, kept_width], zeros before.
   void Absorb(const AttentionBatch& batch, size_t head, float* queries, float* absorbed) const;
   // Results of up to kPieceHeads heads, [rows, out_width].
@@ -86,15 +86,13 @@ absl::Status LatentAttention::Load(const ModelTensors& tensors, uint32_t layer,
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<float>> LatentAttention::Project(size_t layer,
-                                                            const AttentionBatch& batch,
-                                                            const float* x,
-                                                            LinearTeam* team) const {
+std::vector<float> LatentAttention::Project(size_t layer, const AttentionBatch& batch,
+                                            const float* x, LinearTeam* team) const {
   const AttentionKernels& kernels = GetAttentionKernels();
   const size_t first = options_.q_rank == 0 ? q_width() : options_.q_rank;
   const size_t width = first + kept_width();
   std::vector<float> down(batch.rows * width);
-  RETURN_IF_ERROR(team->Multiply(*down_, batch.rows, x, down.data()));
+  team->Multiply(*down_, batch.rows, x, down.data());
   std::vector<float> compressed(batch.rows * first);
   for (const AttentionSegment& segment : batch.segments) {
     float* kept = segment.cache->Grow(layer, segment.count, kept_width(), 0).keys.data() +
@@ -117,7 +115,7 @@ absl::StatusOr<std::vector<float>> LatentAttention::Project(size_t layer,
     return compressed;
   }
   std::vector<float> queries(batch.rows * q_width());
-  RETURN_IF_ERROR(team->Multiply(*q_up_, batch.rows, compressed.data(), queries.data()));
+  team->Multiply(*q_up_, batch.rows, compressed.data(), queries.data());
   return queries;
 }
 
@@ -170,9 +168,9 @@ void LatentAttention::AttendPiece(const AttentionPiece& piece, size_t first_head
   }
 }
 
-absl::Status LatentAttention::Attend(size_t layer, const AttentionBatch& batch, const float* x,
-                                     LinearTeam* team, float* y) const {
-  ASSIGN_OR_RETURN(std::vector<float> queries, Project(layer, batch, x, team));
+void LatentAttention::Attend(size_t layer, const AttentionBatch& batch, const float* x,
+                             LinearTeam* team, float* y) const {
+  std::vector<float> queries = Project(layer, batch, x, team);
   const size_t ups = batch.rows * options_.heads * options_.kv_rank;
   std::vector<float> absorbed(batch.rows * options_.heads * kept_width());
   team->ForEach(options_.heads, ups * options_.nope,
@@ -186,7 +184,7 @@ absl::Status LatentAttention::Attend(size_t layer, const AttentionBatch& batch, 
                   AttendPiece(pieces[task / runs], task % runs * kPieceHeads, layer,
                               absorbed.data(), out.data());
                 });
-  return team->Multiply(*o_, batch.rows, out.data(), y);
+  team->Multiply(*o_, batch.rows, out.data(), y);
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 """A small router in Python on port 0: output = (layer + 1) * input, expert i at slot i."""
 
 import concurrent.futures
+import pathlib
+import sys
 import threading
 
 import grpc
@@ -15,6 +17,9 @@ from expertmesh.v1 import (
     router_pb2_grpc,
     tensor_pb2,
 )
+
+# Where the comparisons of arrays are (arrays.py).
+sys.path.append(str(pathlib.Path(__file__).parents[3] / "tests" / "integration"))
 
 D_MODEL = 8
 LAYERS = 4
@@ -90,7 +95,7 @@ class FakeRouter(router_pb2_grpc.RouterServicer, control_pb2_grpc.ControlService
         return response
 
     def Forward(self, request, context):
-        self.hold.wait(30)
+        self.hold.wait()
         try:
             return self.answer(request)
         except Refused as refused:

@@ -7,14 +7,18 @@ import grpc
 import ml_dtypes
 import numpy as np
 import pytest
+from arrays import assert_same
 
 import expertmesh
 from expertmesh.v1 import tensor_pb2
 
+# A bound on what takes milliseconds where no other process is in the way.
+PATIENCE = 300
+
 
 @pytest.fixture
 def client(router):
-    with expertmesh.Client(router.address, timeout=20) as client:
+    with expertmesh.Client(router.address, timeout=PATIENCE) as client:
         yield client
 
 
@@ -36,7 +40,7 @@ def test_output_has_dtype_and_shape_of_input(router, client, dtype, wire):
     assert router.requests[0].hidden_states.dtype == wire
     assert result.output.dtype == x.dtype
     assert result.output.shape == (3, 8)
-    np.testing.assert_array_equal(result.output, x * 2)
+    assert_same(result.output, x * 2)
     assert result.epoch == 5
     assert result.expert_ids is None and result.expert_weights is None
     assert result.timing == expertmesh.ForwardTiming(
@@ -56,8 +60,8 @@ def test_leading_dimensions_come_back(client):
     assert result.output.shape == (2, 5, 8)
     assert result.expert_ids.shape == (2, 5, 2) and result.expert_ids.dtype == np.uint32
     assert result.expert_weights.shape == (2, 5, 2) and result.expert_weights.dtype == np.float32
-    np.testing.assert_array_equal(result.expert_ids[1, 4], [0, 1])
-    np.testing.assert_array_equal(result.expert_weights[1, 4], [0.75, 0.25])
+    assert_same(result.expert_ids[1, 4], [0, 1])
+    assert_same(result.expert_weights[1, 4], [0.75, 0.25])
 
 
 def test_zero_tokens(client):
@@ -68,9 +72,9 @@ def test_zero_tokens(client):
 
 def test_array_that_is_not_contiguous_or_not_native(client):
     x = hidden(6, 16)[::2, ::2]
-    np.testing.assert_array_equal(client.forward(0, x).output, x)
+    assert_same(client.forward(0, x).output, x)
     big_endian = hidden(2, 8).astype(">f4")
-    np.testing.assert_array_equal(client.forward(0, big_endian).output, hidden(2, 8))
+    assert_same(client.forward(0, big_endian).output, hidden(2, 8))
 
 
 @pytest.mark.parametrize("name", ["float16", "f16", np.float16, np.dtype(np.float16)])
@@ -120,15 +124,15 @@ def test_dropped_assignments_come_back_always(router, client):
     result = client.forward(0, hidden(2, 3, 8))
     assert result.expert_ids is None and result.assignments_per_token is None
     assert result.dropped.dtype == np.uint32
-    np.testing.assert_array_equal(result.dropped, [[0, 3], [5, 1]])
+    assert_same(result.dropped, [[0, 3], [5, 1]])
 
 
 def test_ragged_routing(router, client):
     assert client.forward(0, hidden(6, 8), return_routing=True).assignments_per_token is None
     router.assignments = [2, 0, 1, 0, 0, 4]
     result = client.forward(0, hidden(2, 3, 8), return_routing=True)
-    np.testing.assert_array_equal(result.assignments_per_token, [[2, 0, 1], [0, 0, 4]])
-    np.testing.assert_array_equal(result.expert_ids, np.arange(7))
+    assert_same(result.assignments_per_token, [[2, 0, 1], [0, 0, 4]])
+    assert_same(result.expert_ids, np.arange(7))
     assert result.expert_weights.shape == (7,) and result.expert_weights.dtype == np.float32
     router.assignments = [2, 1]
     with pytest.raises(expertmesh.Internal, match="2 assignments_per_token"):
@@ -205,7 +209,7 @@ def test_timeout(router, client):
 
 
 def test_no_router_and_closed_client():
-    with expertmesh.Client("127.0.0.1:1", timeout=20) as client:
+    with expertmesh.Client("127.0.0.1:1", timeout=PATIENCE) as client:
         with pytest.raises(expertmesh.Unavailable):
             client.describe()
     with pytest.raises(expertmesh.Cancelled):
@@ -234,10 +238,10 @@ def test_describe_topology_health(client):
 def test_one_client_from_many_threads(client):
     def call(i):
         x = np.full((i % 5 + 1, 8), i, np.float32)
-        return np.array_equal(client.forward(i % 4, x).output, x * (i % 4 + 1))
+        assert_same(client.forward(i % 4, x).output, x * (i % 4 + 1), f"call {i}")
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(call, range(200)))
+        assert len(list(pool.map(call, range(200)))) == 200
 
 
 def test_stream_answers_out_of_order_are_matched(router, client):
@@ -249,7 +253,7 @@ def test_stream_answers_out_of_order_are_matched(router, client):
     for answer in answers:
         i = answer.index
         assert answer.layer == i % 4
-        np.testing.assert_array_equal(answer.unwrap().output, xs[i] * (i % 4 + 1))
+        assert_same(answer.unwrap().output, xs[i] * (i % 4 + 1))
         assert answer.unwrap().expert_ids.shape == (i + 1, 2)
 
 
@@ -268,7 +272,7 @@ def test_stream_errors_stay_with_their_request(client):
         with pytest.raises(expertmesh.InvalidArgument) as caught:
             answers[index].unwrap()
         assert words in str(caught.value)
-    np.testing.assert_array_equal(answers[4].unwrap().output, hidden(1, 8) * 2)
+    assert_same(answers[4].unwrap().output, hidden(1, 8) * 2)
 
 
 def test_stream_bounds_what_is_in_flight(client):
@@ -288,9 +292,9 @@ def test_stream_bounds_what_is_in_flight(client):
 
 
 def test_stream_timeout_travels_with_each_request(router, client):
-    list(client.forward_many([(0, hidden(1, 8))], timeout=1.5))
+    list(client.forward_many([(0, hidden(1, 8))], timeout=1500.5))
     list(client.forward_many([(0, hidden(1, 8))]))
-    assert [request.timeout_us for request in router.requests] == [1_500_000, 20_000_000]
+    assert [request.timeout_us for request in router.requests] == [1_500_500_000, PATIENCE * 10**6]
 
 
 def test_stream_passes_on_the_sources_exception(client):
@@ -317,7 +321,7 @@ def test_stream_left_early(client):
 
 
 def test_stream_without_router():
-    with expertmesh.Client("127.0.0.1:1", timeout=20) as client:
+    with expertmesh.Client("127.0.0.1:1", timeout=PATIENCE) as client:
         with pytest.raises(expertmesh.Unavailable):
             list(client.forward_many([(0, hidden(1, 8))]))
 
@@ -340,5 +344,5 @@ def test_torch_tensors(client, name):
     result = client.forward(1, x.requires_grad_(), output_dtype=x.dtype)
     assert isinstance(result.output, torch.Tensor)
     assert result.output.dtype == x.dtype
-    assert torch.equal(result.output, x.detach() * 2)
+    assert_same(result.output, x.detach() * 2)
     result.output.add_(1)  # It owns its memory.

@@ -5,6 +5,7 @@ import pathlib
 import weakref
 
 import pytest
+from arrays import assert_close, assert_same, assert_same_bits
 from torch_mesh import V5, TorchMesh, generate, logits, make, tiny_models, torch
 
 import expertmesh
@@ -33,8 +34,8 @@ def test_only_the_place_of_computation_changes(family):
     attachment = hf.attach(model, mesh)
     assert attachment.layers == tiny_models.MOE_LAYERS[family]
     assert not weights_of_experts(model)
-    assert torch.equal(logits(model, **inputs), before)
-    assert torch.equal(generate(model), said)
+    assert_same(logits(model, **inputs), before)
+    assert_same(generate(model), said)
     assert {call["layer"] for call in mesh.calls} == set(tiny_models.MOE_LAYERS[family])
 
 
@@ -47,12 +48,13 @@ def test_kept_weights_come_back(family):
     with hf.attach(model, mesh, keep_weights=True) as attachment:
         assert model.expertmesh is attachment
     count = len(mesh.calls)
-    assert torch.equal(logits(model, **inputs), before)
+    assert_same(logits(model, **inputs), before)
     assert len(mesh.calls) == count
     assert not hasattr(model, "expertmesh")
     after = model.state_dict()
     assert list(after) == list(state)
-    assert all(torch.equal(after[name], state[name]) for name in state)
+    for name in state:
+        assert_same(after[name], state[name], name)
     attachment.detach()
 
 
@@ -77,8 +79,8 @@ def test_freed_weights_are_read_again(tmp_path):
     loaded = type(model).from_pretrained(tmp_path, dtype=torch.float32)
     hf.attach(loaded, mesh).detach()
     hf.attach(model, mesh).detach(tmp_path)
-    assert torch.equal(logits(model, **inputs), before)
-    assert torch.equal(logits(loaded, **inputs), before)
+    assert_same(logits(model, **inputs), before)
+    assert_same(logits(loaded, **inputs), before)
     assert not mesh.calls
 
 
@@ -93,10 +95,14 @@ def test_mapped_files_go(tmp_path):
         return str(tmp_path) in pathlib.Path("/proc/self/maps").read_text()
 
     before = logits(loaded, **inputs)
+    values = {name: value.clone() for name, value in loaded.state_dict().items()}
     assert mapped(), "or this test shows nothing"
     hf.attach(loaded, mesh)
     assert not mapped()
-    assert torch.equal(logits(loaded, **inputs), before)
+    for name, value in loaded.state_dict().items():
+        assert_same_bits(value, values[name], name)
+    # On some CPUs torch sums in an order that depends on the alignment of a weight, which has changed.
+    assert_close(logits(loaded, **inputs), before, rtol=1e-5, atol=1e-5)
     embedding, head = loaded.get_input_embeddings().weight, loaded.lm_head.weight
     assert embedding.data_ptr() == head.data_ptr()
 
@@ -121,7 +127,7 @@ def test_some_layers():
     before = logits(model, **inputs)
     with hf.attach(model, mesh, layers=[2, 0], keep_weights=True) as attachment:
         assert attachment.layers == [0, 2]
-        assert torch.equal(logits(model, **inputs), before)
+        assert_same(logits(model, **inputs), before)
         assert [call["layer"] for call in mesh.calls] == [0, 2]
         with pytest.raises(expertmesh.FailedPrecondition, match="attached already"):
             hf.attach(model, mesh, layers=[1])
@@ -193,7 +199,7 @@ def test_addresses(router):
     with pytest.raises(expertmesh.InvalidArgument, match="d_model 8, the model has 256"):
         hf.attach(model, router.address)
     with pytest.raises(expertmesh.Unavailable):
-        hf.attach(model, "127.0.0.1:1", timeout=10)
+        hf.attach(model, "127.0.0.1:1", timeout=300)
     assert weights_of_experts(model)
 
 
@@ -258,7 +264,8 @@ def test_dtypes(family, dtype):
     before = logits(model, **inputs)
     hf.attach(model, mesh)
     after = logits(model, **inputs)
-    assert after.dtype == dtype and torch.equal(after, before)
+    assert after.dtype == dtype
+    assert_same(after, before)
     assert {call["dtype"] for call in mesh.calls} == {dtype}
 
 
@@ -285,7 +292,7 @@ def test_padding_of_nllb():
     assert encoder == [21, 21]
     if not V5:
         # (Version 5 takes real tokens for padding, since its masks are true where those are.)
-        torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-5)
+        assert_close(after, before, rtol=1e-5, atol=1e-5)
 
 
 def test_forms_of_attention_masks():
@@ -297,7 +304,7 @@ def test_forms_of_attention_masks():
         seen.bool()[:, None, None, :],
         additive[:, None, None, :].expand(2, 1, 3, 4),
     ):
-        assert torch.equal(real_tokens(mask, 2, 3), wanted.reshape(-1))
+        assert_same(real_tokens(mask, 2, 3), wanted.reshape(-1))
 
 
 def test_layers_are_found_by_path():

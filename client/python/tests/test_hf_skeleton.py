@@ -5,6 +5,7 @@ import pathlib
 import struct
 
 import pytest
+from arrays import assert_same
 from torch_mesh import TorchMesh, generate, logits, make, tiny_models, torch
 
 import expertmesh
@@ -36,26 +37,28 @@ def test_it_is_the_model_without_its_experts(saved, family):
     assert type(made) is type(model) and not made.training
     left, right = made.state_dict(), model.state_dict()
     assert list(left) == list(right)
-    assert all(torch.equal(left[name], right[name]) for name in right)
+    for name in right:
+        assert_same(left[name], right[name], name)
     with pytest.raises(expertmesh.FailedPrecondition, match="call expertmesh.hf.attach"):
         logits(made, **inputs)
     hf.attach(made, mesh)
-    assert torch.equal(logits(made, **inputs), before)
-    assert torch.equal(generate(made), said)
+    assert_same(logits(made, **inputs), before)
+    assert_same(generate(made), said)
 
 
 def test_attached_at_once(saved):
     folder, model, mesh = saved()
     made = hf.skeleton(folder, address=mesh, timeout=4)
     assert made.expertmesh.layers == [0, 1, 2]
-    assert torch.equal(generate(made), generate(model))
+    assert_same(generate(made), generate(model))
     assert {call["timeout"] for call in mesh.calls} == {4}
     with pytest.raises(expertmesh.InvalidArgument, match="loaded without them"):
         made.expertmesh.close()
         hf.attach(made, mesh, keep_weights=True)
     hf.attach(made, mesh).detach()
     mesh.calls.clear()
-    assert torch.equal(generate(made), generate(model)) and not mesh.calls
+    assert_same(generate(made), generate(model))
+    assert not mesh.calls
 
 
 def test_how_to_generate_is_read_too(saved):
@@ -69,7 +72,7 @@ def test_some_layers(saved):
     made = hf.skeleton(folder, layers=[1], address=mesh)
     blocks = [m.layer for m in made.modules() if isinstance(m, MeshBlock)]
     assert blocks == [1]
-    assert torch.equal(generate(made), generate(model))
+    assert_same(generate(made), generate(model))
     assert {call["layer"] for call in mesh.calls} == {1}
     with pytest.raises(expertmesh.InvalidArgument, match=r"layers is \[5\]"):
         hf.skeleton(folder, layers=[5])
@@ -84,7 +87,7 @@ def test_tied_weights(tmp_path):
     made = hf.skeleton(folder, address=mesh)
     embedding, head = made.get_input_embeddings().weight, made.get_output_embeddings().weight
     assert embedding.data_ptr() == head.data_ptr()
-    assert torch.equal(generate(made), generate(model))
+    assert_same(generate(made), generate(model))
 
 
 @pytest.mark.parametrize("given", ["bfloat16", "torch.bfloat16", torch.bfloat16])
@@ -97,7 +100,7 @@ def test_dtype(saved, given):
     made = hf.skeleton(folder, dtype=given, address=mesh)
     assert {value.dtype for value in made.state_dict().values()} == {torch.bfloat16}
     inputs = tiny_models.inputs("qwen3_moe", length=10)
-    assert torch.equal(logits(made, **inputs), logits(model, **inputs))
+    assert_same(logits(made, **inputs), logits(model, **inputs))
 
 
 def test_bfloat16_is_what_the_checkpoint_says(tmp_path):
@@ -174,7 +177,7 @@ def test_experts_are_never_read(saved):
             header[name] = None
 
     rewrite(folder / "model.safetensors", damage)
-    assert torch.equal(generate(hf.skeleton(folder, address=mesh)), generate(model))
+    assert_same(generate(hf.skeleton(folder, address=mesh)), generate(model))
 
 
 @pytest.mark.parametrize(
@@ -235,9 +238,9 @@ def test_blocks_of_fp8_are_expanded(saved):
         for j in range(shape[1]):
             wanted[i, j] = quantised[i, j].float() * scale[i // 128, j // 128]
     made = hf.skeleton(folder).state_dict()
-    assert torch.equal(made[name], wanted)
+    assert_same(made[name], wanted)
     other = "model.layers.2.self_attn.o_proj.weight"
-    assert torch.equal(made[other], model.state_dict()[other].to(torch.bfloat16))
+    assert_same(made[other], model.state_dict()[other].to(torch.bfloat16))
 
 
 def test_scales_that_are_exponents():

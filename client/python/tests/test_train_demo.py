@@ -12,6 +12,7 @@ import sys
 import pytest
 import torch
 import transformers
+from arrays import assert_close, assert_different, assert_same
 
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))
@@ -41,8 +42,12 @@ def weights(network):
     return {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
 
-def same(a, b):
-    return all(torch.equal(a[name], b[name]) for name in a)
+def check_same(found, expected):
+    """What `weights` returned, twice."""
+    __tracebackhide__ = True
+    assert list(found) == list(expected)
+    for name in expected:
+        assert_same(found[name], expected[name], name)
 
 
 def train(learned, arguments, state=None):
@@ -70,7 +75,7 @@ def test_an_interrupted_run_goes_on_where_it_was(learned, arguments, tmp_path, m
     resumed = weights(train(learned, arguments, state))
     # Three steps, a broken one, and three more from the state of step 2.
     assert len(steps) == 7 and steps[4] == pytest.approx(3 / 5)
-    assert same(resumed, whole)
+    check_same(resumed, whole)
     arguments.seed = 2
     with pytest.raises(SystemExit, match="other options"):
         train(learned, arguments, state)
@@ -88,7 +93,7 @@ def test_the_loss_falls_and_the_bias_follows_the_load(learned, arguments):
         for old, (_, experts) in zip(before, network.moe_layers()):
             moved = experts.bias - old
             busy = experts.load > experts.load.mean()
-            assert torch.allclose(moved[busy], torch.tensor(-0.01))
+            assert_close(moved[busy], torch.full_like(moved[busy], -0.01), rtol=1e-5, atol=1e-8)
             assert (moved[~busy] >= 0).all()
             assert experts.load.sum() == 4 * batch.numel() * 128 / 129
     assert losses[-1] < losses[0] - 1.0
@@ -113,8 +118,8 @@ def test_the_whole_script(tmp_path, monkeypatch, capsys):
 def test_batches_depend_on_seed_and_step_alone(learned, arguments):
     first = train_demo.draw(learned, 3, arguments, 128)
     assert first.shape == (8, 129)
-    assert torch.equal(train_demo.draw(learned, 3, arguments, 128), first)
-    assert not torch.equal(train_demo.draw(learned, 4, arguments, 128), first)
+    assert_same(train_demo.draw(learned, 3, arguments, 128), first)
+    assert_different(train_demo.draw(learned, 4, arguments, 128), first)
 
 
 def test_transformers_computes_what_was_trained(learned, arguments, tmp_path):
@@ -128,7 +133,7 @@ def test_transformers_computes_what_was_trained(learned, arguments, tmp_path):
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
     for layer, experts in network.moe_layers():
         gate = model.model.layers[layer].mlp.gate
-        assert torch.equal(gate.e_score_correction_bias, experts.bias)
+        assert_same(gate.e_score_correction_bias, experts.bias)
     monkey = demo_network.rotate
     demo_network.rotate = lambda x, cos, sin: monkey(x, cos, -sin)
     try:

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <functional>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -10,8 +11,8 @@
 #include "common/base/status_macros.h"
 #include "common/experts/matmul.h"
 #include "common/experts/packed_memory.h"
-#include "common/matmul/single_threaded_openmp.h"
 #include "common/tensor/aligned_buffer.h"
+#include "tests/bench/baselines/onednn_product.h"
 
 namespace expertmesh::bench {
 namespace {
@@ -38,33 +39,46 @@ double RoundsPerSecond(int threads, absl::Duration duration,
   return static_cast<double>(rounds.load()) / absl::ToDoubleSeconds(absl::Now() - begin);
 }
 
-// One thread's products of [rows, inner] by packed [inner, columns].
-class Product {
+// One thread's products of [rows, inner] by packed [inner, columns], as experts are multiplied.
+class OurProduct {
  public:
-  Product(std::shared_ptr<const MatmulShape> shape, size_t rows)
-      : shape_(std::move(shape)),
+  OurProduct(DType dtype, size_t rows, size_t inner, size_t columns)
+      : shape_(dtype, inner, columns),
         rows_(rows),
-        x_(shape_->XBytes(rows)),
-        weights_(shape_->bytes()),
-        y_(rows * shape_->columns() * sizeof(float)) {
+        x_(rows * shape_.x_row_bytes()),
+        weights_(shape_.bytes()),
+        y_(rows * columns * sizeof(float)) {
     std::fill_n(x_.data(), x_.size(), uint8_t{0});
     std::fill_n(weights_.data(), weights_.size(), uint8_t{0});
   }
 
   void Run() {
-    const SingleThreadedOpenMP single;
-    (void)runner_.Run(*shape_, shape_->splits()[0], 0, rows_, x_.data(), weights_.data(),
-                      y_.as<float>());
+    runner_.Run(shape_, shape_.splits()[0], rows_, x_.data(), weights_.data(), y_.as<float>());
   }
 
  private:
-  const std::shared_ptr<const MatmulShape> shape_;
+  const MatmulShape shape_;
   const size_t rows_;
   AlignedBuffer x_;
   AlignedBuffer weights_;
   AlignedBuffer y_;
   MatmulRunner runner_;
 };
+
+// Rounds per second of products that `make` makes, one for each thread; 0 when it makes none.
+template <typename Make>
+double ProductsPerSecond(int threads, absl::Duration duration, const Make& make) {
+  std::vector<decltype(make())> products;
+  for (int thread = 0; thread < threads; ++thread) {
+    products.push_back(make());
+    if (products.back() == nullptr) {
+      return 0;
+    }
+    products.back()->Run();
+  }
+  return RoundsPerSecond(threads, duration,
+                         [&](int thread) { products[static_cast<size_t>(thread)]->Run(); });
+}
 
 }  // namespace
 
@@ -96,24 +110,17 @@ absl::StatusOr<double> ProductRate(DType dtype, int threads, absl::Duration dura
     size_t rows, inner, columns;
   };
   const std::vector<Size> sizes = {{256, 512, 512}, {256, 1024, 512}, {128, 512, 512}};
-  const bool ours = TilesAvailable();
   double best = 0;
+  const absl::Duration share = duration / static_cast<double>(2 * sizes.size());
   for (const Size& size : sizes) {
-    // oneDNN's and ours.
-    for (const bool tiles : {false, true}) {
-      ASSIGN_OR_RETURN(const std::shared_ptr<const MatmulShape> shape,
-                       MatmulShape::Create(dtype, size.inner, size.columns, tiles && ours));
-      std::vector<std::unique_ptr<Product>> products;
-      for (int thread = 0; thread < threads; ++thread) {
-        products.push_back(std::make_unique<Product>(shape, size.rows));
-        products.back()->Run();
-      }
-      const double rounds =
-          RoundsPerSecond(threads, duration / static_cast<double>(2 * sizes.size()),
-                          [&](int thread) { products[static_cast<size_t>(thread)]->Run(); });
-      best =
-          std::max(best, rounds * 2.0 * static_cast<double>(size.rows * size.inner * size.columns));
-    }
+    const double ours = ProductsPerSecond(threads, share, [&] {
+      return std::make_unique<OurProduct>(dtype, size.rows, size.inner, size.columns);
+    });
+    const double theirs = ProductsPerSecond(threads, share, [&] {
+      return OneDnnProduct::Create(dtype, size.rows, size.inner, size.columns);
+    });
+    best = std::max(best, std::max(ours, theirs) * 2.0 *
+                              static_cast<double>(size.rows * size.inner * size.columns));
   }
   return best;
 }

@@ -17,14 +17,14 @@
 #include "common/net/grpc_status.h"
 #include "expertmesh/v1/control.grpc.pb.h"
 #include "expertmesh/v1/router.grpc.pb.h"
+#include "tests/unit/testing/compare_rows.h"
+#include "tests/unit/testing/too_long.h"
 
 namespace expertmesh::client {
 namespace {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
-
-constexpr absl::Duration kTooLong = absl::Seconds(30);
 
 v1::DescribeModelResponse Description() {
   v1::DescribeModelResponse response;
@@ -545,11 +545,9 @@ TEST(ForwardCodecTest, RowsTravelAsInt8WhenAskedTo) {
   ASSERT_TRUE(answer->result.ok()) << answer->result.status();
   EXPECT_EQ(answer->result->output.dtype(), DType::kFloat32);
   const std::vector<float> output = answer->result->output.ToFloats();
-  ASSERT_EQ(output.size(), values.size());
   // Half of a block's scale.
-  for (size_t i = 0; i < values.size(); ++i) {
-    EXPECT_NEAR(output[i], values[i], (i < 128 ? 63.5f : 1.0f) / 127 / 2) << i;
-  }
+  const auto bound = [](size_t i) { return (i < 128 ? 63.5f : 1.0f) / 127 / 2; };
+  EXPECT_TRUE(RowsNear(output, values, 130, bound));
 }
 
 // Not that of the int8 rows, which the router would take.

@@ -10,6 +10,8 @@
 #include <tuple>
 #include <vector>
 
+#include "tests/unit/testing/compare_rows.h"
+
 namespace expertmesh {
 namespace {
 
@@ -158,10 +160,10 @@ TEST(PlannerTest, PlansOfOneBatchLeaveNothingInThoseOfTheNext) {
       EXPECT_EQ(plan.unplaced.size(), fresh.unplaced.size());
       EXPECT_EQ(plan.transfers, fresh.transfers);
       for (size_t i = 0; i < plan.nodes.size(); ++i) {
-        EXPECT_EQ(plan.nodes[i].rows, fresh.nodes[i].rows);
-        EXPECT_EQ(plan.nodes[i].row_begin, fresh.nodes[i].row_begin);
-        EXPECT_EQ(plan.nodes[i].expert_ids, fresh.nodes[i].expert_ids);
-        EXPECT_EQ(plan.nodes[i].expert_weights, fresh.nodes[i].expert_weights);
+        EXPECT_TRUE(SameRows(plan.nodes[i].rows, fresh.nodes[i].rows, 1));
+        EXPECT_TRUE(SameRows(plan.nodes[i].row_begin, fresh.nodes[i].row_begin, 1));
+        EXPECT_TRUE(SameRows(plan.nodes[i].expert_ids, fresh.nodes[i].expert_ids, 1));
+        EXPECT_TRUE(SameRows(plan.nodes[i].expert_weights, fresh.nodes[i].expert_weights, 1));
       }
       if (round > 0) {  // As a batch does that has ended.
         std::vector<NodePlan> ended = std::move(plan.nodes);

@@ -19,6 +19,7 @@
 #include "common/transport/in_process_transport.h"
 #include "router_service/router.h"
 #include "tests/unit/router_service/fake_node.h"
+#include "tests/unit/testing/compare_rows.h"
 #include "tests/unit/testing/fake_checkpoint.h"
 
 namespace expertmesh {
@@ -226,11 +227,9 @@ class RouterTest : public testing::Test {
                           bool shared = false) {
     ASSERT_TRUE(answer.status.ok()) << answer.status;
     const std::vector<float> expected = Expected(layer, rows, answer.response.routing(), shared);
-    ASSERT_EQ(answer.output.size(), expected.size());
-    for (size_t i = 0; i < expected.size(); ++i) {
-      // Sums of a handful of float32 terms, in another order than ours.
-      EXPECT_NEAR(answer.output[i], expected[i], 1e-5f * (1.0f + std::abs(expected[i])));
-    }
+    // Sums of a handful of float32 terms, in another order than ours.
+    EXPECT_TRUE(RowsNear(answer.output, expected, kModel,
+                         [&](size_t i) { return 1e-5 * (1.0 + std::abs(expected[i])); }));
   }
 
   FakeClock clock_;

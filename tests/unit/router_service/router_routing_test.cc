@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstring>
 #include <deque>
 #include <set>
 #include <string>
@@ -12,6 +11,7 @@
 
 #include "common/model/routing_json.h"
 #include "tests/unit/router_service/router_fixture.h"
+#include "tests/unit/testing/compare_rows.h"
 
 namespace expertmesh {
 namespace {
@@ -228,10 +228,7 @@ TEST_F(RouterRoutingTest, ARequestDoesNotDependOnItsBatch) {
       EXPECT_EQ(among.response.dropped(i).SerializeAsString(),
                 alone.response.dropped(i).SerializeAsString());
     }
-    ASSERT_EQ(among.output.size(), alone.output.size());
-    EXPECT_EQ(
-        std::memcmp(among.output.data(), alone.output.data(), alone.output.size() * sizeof(float)),
-        0);
+    EXPECT_TRUE(SameBits(among.output, alone.output, kModel));
     router_.reset();
     for (const std::string& address : addresses_) {
       network_.Unregister(address);
@@ -249,9 +246,12 @@ TEST_F(RouterRoutingTest, TokensWithoutExpertsGetTheSharedOnesOnly) {
   ExpectRight(1, rows, answer, true);
   ASSERT_GT(answer.response.dropped_size(), 0);
   const uint32_t token = answer.response.dropped(0).token();
+  std::vector<float> expected;
   for (size_t i = token * kModel; i < (token + 1) * kModel; ++i) {
-    EXPECT_EQ(answer.output[i], FakeShared(rows[i]));
+    expected.push_back(FakeShared(rows[i]));
   }
+  EXPECT_TRUE(SameRows(absl::MakeConstSpan(answer.output).subspan(token * kModel, kModel), expected,
+                       kModel));
 }
 
 TEST_F(RouterRoutingTest, PassThroughAddsWhatTheWeightsLeave) {
@@ -266,9 +266,10 @@ TEST_F(RouterRoutingTest, PassThroughAddsWhatTheWeightsLeave) {
     const bool served = routing.assignments_per_token(static_cast<int>(token)) == 1;
     const float left = served ? 1.0f - routing.expert_weights(at++) : 1.0f;
     for (size_t i = token * kModel; i < (token + 1) * kModel; ++i) {
-      EXPECT_NEAR(answer.output[i], expected[i] + left * rows[i], 1e-5f);
+      expected[i] += left * rows[i];
     }
   }
+  EXPECT_TRUE(RowsNear(answer.output, expected, kModel, 1e-5));
   EXPECT_GT(answer.response.dropped_size(), 0);
 }
 
@@ -282,6 +283,8 @@ TEST_F(RouterRoutingTest, SharedExpertsAreMultipliedByTheirGate) {
   const std::vector<float> routed = Expected(1, rows, answer.response.routing());
   const FakeCheckpoint model(checkpoint);
   const auto* weight = reinterpret_cast<const float*>(model.Gate(1)->shared_gate.data);
+  std::vector<double> expected;
+  std::vector<double> bounds;
   for (size_t token = 0; token < 5; ++token) {
     double product = 0;
     for (size_t i = 0; i < kModel; ++i) {
@@ -289,9 +292,11 @@ TEST_F(RouterRoutingTest, SharedExpertsAreMultipliedByTheirGate) {
     }
     for (size_t i = token * kModel; i < (token + 1) * kModel; ++i) {
       const double shared = FakeShared(rows[i]) / (1.0 + std::exp(-product));
-      EXPECT_NEAR(answer.output[i], routed[i] + shared, 1e-5 * (1.0 + std::abs(shared)));
+      expected.push_back(routed[i] + shared);
+      bounds.push_back(1e-5 * (1.0 + std::abs(shared)));
     }
   }
+  EXPECT_TRUE(RowsNear(answer.output, expected, kModel, [&](size_t i) { return bounds[i]; }));
 }
 
 TEST_F(RouterRoutingTest, SharedExpertsArePlainWhateverTheRoutedOnesAre) {

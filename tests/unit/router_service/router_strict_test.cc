@@ -3,12 +3,12 @@
 
 #include <gtest/gtest.h>
 
-#include <cstring>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "tests/unit/router_service/router_fixture.h"
+#include "tests/unit/testing/compare_rows.h"
 
 namespace expertmesh {
 namespace {
@@ -49,12 +49,10 @@ class RouterStrictTest : public RouterTest {
   }
 
   // The fixture's Expected() sums in slot order from 0, and the shared expert last.
-  static bool InSlotOrder(const std::vector<float>& rows, const Answer& answer,
-                          bool shared = false) {
+  static testing::AssertionResult InSlotOrder(const std::vector<float>& rows, const Answer& answer,
+                                              bool shared = false) {
     EXPECT_TRUE(answer.status.ok()) << answer.status;
-    const std::vector<float> expected = Expected(1, rows, answer.response.routing(), shared);
-    return answer.output.size() == expected.size() &&
-           std::memcmp(answer.output.data(), expected.data(), expected.size() * sizeof(float)) == 0;
+    return SameBits(answer.output, Expected(1, rows, answer.response.routing(), shared), kModel);
   }
 };
 
@@ -137,6 +135,7 @@ TEST_F(RouterStrictTest, SlicesOfASlotAreSummedBeforeTheNextSlot) {
   const Answer answer = ForwardAndLose(rows, "b:1");
   ASSERT_TRUE(answer.status.ok()) << answer.status;
   const v1::Routing& routing = answer.response.routing();
+  std::vector<float> expected;
   for (size_t i = 0; i < rows.size(); ++i) {
     float sum = 0;
     for (int slot = 0; slot < 4; ++slot) {
@@ -146,8 +145,9 @@ TEST_F(RouterStrictTest, SlicesOfASlotAreSummedBeforeTheNextSlot) {
       sum += half;
       sum += half;
     }
-    EXPECT_EQ(answer.output[i], sum) << i;
+    expected.push_back(sum);
   }
+  EXPECT_TRUE(SameRows(answer.output, expected, kModel));
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 
 #include "router_service/router.h"
 #include "tests/unit/router_service/router_fixture.h"
+#include "tests/unit/testing/compare_rows.h"
 
 namespace expertmesh {
 namespace {
@@ -36,13 +37,12 @@ class RouterWireTest : public RouterTest {
   static void ExpectWithin(const std::vector<float>& rows, const Answer& answer, float h, float p) {
     ASSERT_TRUE(answer.status.ok()) << answer.status;
     const std::vector<float> expected = Expected(1, rows, answer.response.routing());
-    ASSERT_EQ(answer.output.size(), expected.size());
+    // Sums of a handful of float32 terms, in another order than ours.
+    const float bound = 6.0f * h + 7.0f * p * (1.0f + h) + 2e-5f;
+    ASSERT_TRUE(RowsNear(answer.output, expected, kModel, bound));
     float largest = 0.0f;
     for (size_t i = 0; i < expected.size(); ++i) {
-      const float error = std::abs(answer.output[i] - expected[i]);
-      // Sums of a handful of float32 terms, in another order than ours.
-      EXPECT_LE(error, 6.0f * h + 7.0f * p * (1.0f + h) + 2e-5f);
-      largest = std::max(largest, error);
+      largest = std::max(largest, std::abs(answer.output[i] - expected[i]));
     }
     // A lossy type that loses nothing at all is not what was asked for.
     if (h + p > 0.0f) {
@@ -172,8 +172,8 @@ TEST_F(RouterWireTest, ARowHasTheSameBitsInAnyBatch) {
   for (size_t row = 0; row < 25; ++row) {
     const auto begin = rows.begin() + static_cast<ptrdiff_t>(row * kModel);
     const Answer alone = Forward(1, std::vector<float>(begin, begin + kModel));
-    const auto expected = together.output.begin() + static_cast<ptrdiff_t>(row * kModel);
-    EXPECT_EQ(alone.output, std::vector<float>(expected, expected + kModel));
+    const auto expected = absl::MakeConstSpan(together.output).subspan(row * kModel, kModel);
+    ASSERT_TRUE(SameBits(alone.output, expected, kModel)) << "row " << row;
   }
 }
 
@@ -250,16 +250,17 @@ TEST_P(OverflowTest, RowsBeyondF16AreRightAndLeaveTheBitsOfOthersAlone) {
   const Answer together = Forward(1, rows);
   ASSERT_TRUE(together.status.ok()) << together.status;
   const std::vector<float> expected = Expected(1, rows, together.response.routing());
-  for (size_t i = 0; i < rows.size(); ++i) {
-    const float largest = i / kModel == 1 ? 6e6f : 4e5f;
-    const float scale = i / kModel == 0 || i / kModel == 3 || i / kModel == 5 ? 7.0f : largest;
-    EXPECT_NEAR(together.output[i], expected[i], scale * 0x1p-9f) << i;
-  }
+  const auto bound = [](size_t i) {
+    const size_t row = i / kModel;
+    const bool fits = row == 0 || row == 3 || row == 5;
+    return (fits ? 7.0f : row == 1 ? 6e6f : 4e5f) * 0x1p-9f;
+  };
+  EXPECT_TRUE(RowsNear(together.output, expected, kModel, bound));
   for (size_t row = 0; row < 6; ++row) {
     const auto begin = rows.begin() + static_cast<ptrdiff_t>(row * kModel);
     const Answer alone = Forward(1, std::vector<float>(begin, begin + kModel));
-    const auto part = together.output.begin() + static_cast<ptrdiff_t>(row * kModel);
-    EXPECT_EQ(alone.output, std::vector<float>(part, part + kModel)) << row;
+    const auto part = absl::MakeConstSpan(together.output).subspan(row * kModel, kModel);
+    EXPECT_TRUE(SameBits(alone.output, part, kModel)) << "row " << row;
   }
   // Each of the two rows went to one or two nodes, twice.
   EXPECT_GE(OverflowRows(), 4.0);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "tests/unit/testing/compare_rows.h"
 
 namespace expertmesh {
 namespace {
@@ -63,9 +64,11 @@ TEST_P(AttentionKernelsTest, DotAndSums) {
     }
     EXPECT_NEAR(kernels().dot(a.data(), b.data(), count), expected, 1e-4);
     kernels().add_scaled(0.5f, a.data(), count, sum.data());
+    std::vector<float> sums;
     for (size_t i = 0; i < count; ++i) {
-      EXPECT_NEAR(sum[i], before[i] + 0.5f * a[i], 1e-6f);
+      sums.push_back(before[i] + 0.5f * a[i]);
     }
+    EXPECT_TRUE(RowsNear(sum, sums, 1, 1e-6));
   }
 }
 
@@ -78,9 +81,11 @@ TEST_P(AttentionKernelsTest, RmsNorm) {
   }
   std::vector<float> out = x;
   kernels().rms_norm(out.data(), weight.data(), 0.01f, 45, out.data());
+  std::vector<double> expected;
   for (size_t i = 0; i < 45; ++i) {
-    EXPECT_NEAR(out[i], x[i] / std::sqrt(mean + 0.01) * weight[i], 1e-5);
+    expected.push_back(x[i] / std::sqrt(mean + 0.01) * weight[i]);
   }
+  EXPECT_TRUE(RowsNear(out, expected, 45, 1e-5));
 }
 
 // Queries that begin and end anywhere, of widths with and without tails.
@@ -102,10 +107,8 @@ TEST_P(AttentionKernelsTest, AttendsLikeTheFormula) {
     AttentionScratch scratch;
     kernels().attend(attended, queries.data(), queries.size(), 0.7f, &scratch);
     for (size_t q = 0; q < 9; ++q) {
-      const std::vector<double> expected = Oracle(attended, queries[q], 0.7f);
-      for (size_t i = 0; i < width; ++i) {
-        ASSERT_NEAR(out[q * width + i], expected[i], 2e-5) << width << " query " << q;
-      }
+      const auto row = absl::MakeConstSpan(out).subspan(q * width, width);
+      ASSERT_TRUE(RowsNear(row, Oracle(attended, queries[q], 0.7f), width, 2e-5)) << "query " << q;
     }
     // The same bits for each query alone.
     std::vector<float> alone(width);
@@ -113,9 +116,8 @@ TEST_P(AttentionKernelsTest, AttendsLikeTheFormula) {
       AttendingQuery query = queries[q];
       query.out = alone.data();
       kernels().attend(attended, &query, 1, 0.7f, &scratch);
-      ASSERT_TRUE(
-          std::equal(alone.begin(), alone.end(), out.begin() + static_cast<ptrdiff_t>(q * width)))
-          << width << " query " << q;
+      const auto row = absl::MakeConstSpan(out).subspan(q * width, width);
+      ASSERT_TRUE(SameBits(alone, row, width)) << "query " << q;
     }
   }
 }

@@ -1,6 +1,5 @@
 #include "common/checkpoint/moe_checkpoint.h"
 
-#include <cstring>
 #include <functional>
 #include <map>
 #include <string>
@@ -13,6 +12,7 @@
 #include "nlohmann/json.hpp"
 #include "tests/unit/common/checkpoint/checkpoint_test_util.h"
 #include "tests/unit/common/checkpoint/made_checkpoint.h"
+#include "tests/unit/testing/compare_rows.h"
 
 namespace expertmesh {
 namespace {
@@ -26,7 +26,10 @@ void ExpectSameBytes(const MatrixView& view, const SafetensorsReader& reader,
   EXPECT_EQ(view.dtype, (*tensor)->dtype);
   ASSERT_EQ(view.rows * view.cols * BytesOf(view.dtype), (*tensor)->bytes);
   EXPECT_EQ(view.row_stride, view.cols);
-  EXPECT_EQ(std::memcmp(view.data, (*tensor)->data, (*tensor)->bytes), 0) << name;
+  EXPECT_TRUE(SameBits(absl::MakeConstSpan(view.data, (*tensor)->bytes),
+                       absl::MakeConstSpan((*tensor)->data, (*tensor)->bytes),
+                       view.cols * BytesOf(view.dtype)))
+      << name;
 }
 
 TEST(MoeCheckpoint, FindsMixtralTensors) {
@@ -102,7 +105,9 @@ TEST(MoeCheckpoint, ReadsShardsLikeASingleFile) {
   for (uint32_t expert = 0; expert < 4; ++expert) {
     const MatrixView a = single->Expert(1, expert)->down;
     const MatrixView b = sharded->Expert(1, expert)->down;
-    EXPECT_EQ(std::memcmp(a.data, b.data, a.rows * a.cols * 2), 0);
+    const size_t row_bytes = a.cols * 2;
+    EXPECT_TRUE(SameBits(absl::MakeConstSpan(a.data, a.rows * row_bytes),
+                         absl::MakeConstSpan(b.data, b.rows * row_bytes), row_bytes));
   }
 }
 

@@ -1,11 +1,11 @@
 #include "common/checkpoint/safetensors.h"
 
-#include <cstring>
 #include <string>
 #include <vector>
 
 #include "common/checkpoint/safetensors_writer.h"
 #include "tests/unit/common/checkpoint/checkpoint_test_util.h"
+#include "tests/unit/testing/compare_rows.h"
 
 namespace expertmesh {
 namespace {
@@ -139,7 +139,7 @@ TEST(SafetensorsWriter, RoundTrip) {
   const TensorView& read = **(*reader)->Find("wide");
   EXPECT_THAT(read.shape, ElementsAre(2, 3));
   ASSERT_EQ(read.bytes, 24u);
-  EXPECT_EQ(std::memcmp(read.data, wide.data(), 24), 0);
+  EXPECT_TRUE(SameBits(absl::MakeConstSpan(read.data, 24), Bytes(wide), 3 * sizeof(float)));
   // Elements are aligned, which Python readers ask for.
   EXPECT_EQ(reinterpret_cast<uintptr_t>(read.data) % alignof(float), 0u);
   EXPECT_EQ((*(*reader)->Find("narrow"))->data[2], 9);
@@ -158,7 +158,8 @@ TEST(SafetensorsWriter, StreamsInPieces) {
   ASSERT_TRUE(WriteSafetensors(folder / "x.safetensors", specs, produce).ok());
   const auto reader = SafetensorsReader::OpenFile(folder / "x.safetensors");
   ASSERT_TRUE(reader.ok()) << reader.status();
-  EXPECT_EQ(std::memcmp((*(*reader)->Find("a"))->data, "abcdef", 6), 0);
+  const absl::Span<const uint8_t> read((*(*reader)->Find("a"))->data, 6);
+  EXPECT_TRUE(SameRows(read, std::string("abcdef"), 6));
 }
 
 TEST(SafetensorsWriter, LeavesNothingBehindWhenItFails) {

@@ -14,7 +14,6 @@
 #include "common/experts/cpu_backend.h"
 #include "common/experts/matmul.h"
 #include "common/experts/packed_memory.h"
-#include "common/matmul/single_threaded_openmp.h"
 #include "common/tensor/aligned_buffer.h"
 #include "common/tensor/dtype.h"
 #include "tests/unit/common/experts/expert_oracle.h"
@@ -85,10 +84,6 @@ const Layer& SharedLayer(const LayerKind& kind) {
 // Arguments: tokens. Counters: tokens/s; bytes of the weights that were hit, per second; FLOP/s.
 void BM_Layer(benchmark::State& state, const LayerKind& kind) {
   const DType dtype = kind.compute;
-  if (dtype == DType::kBF16 && !CpuSupportsBF16()) {
-    state.SkipWithError("this CPU has no bf16");
-    return;
-  }
   const Layer& layer = SharedLayer(kind);
   const size_t tokens = static_cast<size_t>(state.range(0));
   std::mt19937 random(2);
@@ -188,29 +183,24 @@ void BM_ReadMemory(benchmark::State& state) {
 
 // One product per core, of packed weights that stay in its cache.
 void BM_BestProduct(benchmark::State& state, DType dtype, bool tiles) {
-  if (dtype == DType::kBF16 && !CpuSupportsBF16()) {
-    state.SkipWithError("this CPU has no bf16");
-    return;
-  }
   if (tiles && !TilesAvailable()) {
     state.SkipWithError("this CPU has no AMX");
     return;
   }
   const size_t rows = 256, inner = 512, columns = 512;
-  const auto shape = *MatmulShape::Create(dtype, inner, columns, tiles);
+  const MatmulShape shape(dtype, inner, columns, tiles);
   constexpr int kRepeats = 200;
   for (auto _ : state) {
     OnAllCores([&](int) {
-      const SingleThreadedOpenMP single;
       MatmulRunner runner;
-      AlignedBuffer x(shape->XBytes(rows));
-      AlignedBuffer weights(shape->bytes());
+      AlignedBuffer x(rows * shape.x_row_bytes());
+      AlignedBuffer weights(shape.bytes());
       AlignedBuffer y(rows * columns * sizeof(float));
       std::fill_n(x.data(), x.size(), uint8_t{0});
       std::fill_n(weights.data(), weights.size(), uint8_t{0});
       for (int repeat = 0; repeat < kRepeats; ++repeat) {
-        benchmark::DoNotOptimize(runner.Run(*shape, shape->splits()[0], 0, rows, x.data(),
-                                            weights.data(), y.as<float>()));
+        runner.Run(shape, shape.splits()[0], rows, x.data(), weights.data(), y.as<float>());
+        benchmark::ClobberMemory();
       }
     });
   }
@@ -222,10 +212,6 @@ void BM_BestProduct(benchmark::State& state, DType dtype, bool tiles) {
 
 // Packing as a node loads its experts: from matrices in memory, one thread.
 void BM_Pack(benchmark::State& state, const LayerKind& kind) {
-  if (kind.compute == DType::kBF16 && !CpuSupportsBF16()) {
-    state.SkipWithError("this CPU has no bf16");
-    return;
-  }
   std::mt19937 random(1);
   const TestExpert expert(random, kExpert, kind.storage);
   size_t experts = 0;

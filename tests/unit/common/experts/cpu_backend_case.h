@@ -19,9 +19,6 @@ inline BackendCase CpuCase(std::string name, DType dtype, double tolerance,
   };
   backend_case.stores_checkpoint_bytes = storage == WeightStorage::kCompressed;
   backend_case.tolerance = tolerance;
-  if (dtype == DType::kBF16 && !CpuSupportsBF16()) {
-    backend_case.skip = "this CPU has no bf16";
-  }
   return backend_case;
 }
 

@@ -8,6 +8,7 @@
 
 #include "common/tensor/dtype.h"
 #include "gtest/gtest.h"
+#include "tests/unit/testing/compare_rows.h"
 
 namespace expertmesh {
 namespace {
@@ -64,11 +65,15 @@ TEST(ElementwiseTest, MultipliesByUpAndRoundsOnce) {
   std::vector<uint16_t> bf16(kInterleave);
   GetElementwiseOps().activate_f32({}, z.data(), nullptr, 1, f32.data());
   GetElementwiseOps().activate_bf16({}, z.data(), nullptr, 1, bf16.data());
+  std::vector<double> expected;
+  std::vector<uint16_t> rounded;
   for (size_t j = 0; j < kInterleave; ++j) {
     const double x = z[j];
-    EXPECT_NEAR(f32[j], x / (1.0 + std::exp(-x)) * z[kInterleave + j], 1e-6);
-    EXPECT_EQ(bf16[j], BF16FromFloat(f32[j]));
+    expected.push_back(x / (1.0 + std::exp(-x)) * z[kInterleave + j]);
+    rounded.push_back(BF16FromFloat(f32[j]));
   }
+  EXPECT_TRUE(RowsNear(f32, expected, kInterleave, 1e-6));
+  EXPECT_TRUE(SameRows(bf16, rounded, kInterleave));
 }
 
 const ActivationOptions kKinds[] = {{Activation::kSilu, true},
@@ -106,14 +111,16 @@ TEST(ElementwiseTest, EveryActivationWithAndWithoutBias) {
       std::vector<float> out(kBlocks * kInterleave);
       GetElementwiseOps().activate_f32(options, z.data(), with_bias ? bias.data() : nullptr,
                                        kBlocks, out.data());
+      std::vector<double> expected;
       for (size_t i = 0; i < out.size(); ++i) {
         const size_t first = i / kInterleave * turns * kInterleave + i % kInterleave;
         const size_t second = first + (turns - 1) * kInterleave;
         const auto at = [&](size_t k) { return with_bias ? z[k] + bias[k] : z[k]; };
-        const double expected = Expected(options, at(first), at(second));
-        EXPECT_NEAR(out[i], expected, 1e-6 * (1.0 + std::abs(expected)))
-            << static_cast<int>(options.activation) << " " << options.gated << " " << with_bias;
+        expected.push_back(Expected(options, at(first), at(second)));
       }
+      EXPECT_TRUE(RowsNear(out, expected, kInterleave,
+                           [&](size_t i) { return 1e-6 * (1.0 + std::abs(expected[i])); }))
+          << static_cast<int>(options.activation) << " " << options.gated << " " << with_bias;
     }
   }
 }
@@ -165,17 +172,17 @@ TEST(ElementwiseTest, EveryInstructionSetGivesTheSameBits) {
         std::vector<float> expected(kBlocks * kInterleave), actual(kBlocks * kInterleave);
         first.activate_f32(options, z.data(), b, kBlocks, expected.data());
         ops->activate_f32(options, z.data(), b, kBlocks, actual.data());
-        EXPECT_EQ(actual, expected);
+        EXPECT_TRUE(SameBits(actual, expected, kInterleave));
         std::vector<uint16_t> expected16(kBlocks * kInterleave), actual16(kBlocks * kInterleave);
         first.activate_bf16(options, z.data(), b, kBlocks, expected16.data());
         ops->activate_bf16(options, z.data(), b, kBlocks, actual16.data());
-        EXPECT_EQ(actual16, expected16);
+        EXPECT_TRUE(SameBits(actual16, expected16, kInterleave));
       }
     }
     std::vector<float> expected = bias, actual = bias;
     first.accumulate_biased(0.3f, z.data(), bias.data(), bias.size(), expected.data());
     ops->accumulate_biased(0.3f, z.data(), bias.data(), bias.size(), actual.data());
-    EXPECT_EQ(actual, expected);
+    EXPECT_TRUE(SameBits(actual, expected, kInterleave));
   }
 }
 
@@ -195,14 +202,20 @@ TEST(ElementwiseTest, ScalesAndAccumulatesAnyCount) {
     GetElementwiseOps().scale_bf16(0.3f, in16.data(), count, scaled16.data());
     GetElementwiseOps().accumulate(0.7f, in.data(), count, sum.data());
     GetElementwiseOps().accumulate_biased(0.7f, in.data(), before.data(), count, biased.data());
+    std::vector<float> right_scaled, right_sum, right_biased;
+    std::vector<uint16_t> right_scaled16;
     for (size_t i = 0; i < count; ++i) {
-      EXPECT_EQ(scaled[i], 0.3f * in[i]);
-      EXPECT_EQ(scaled16[i], BF16FromFloat(0.3f * FloatFromBF16(in16[i])));
+      right_scaled.push_back(0.3f * in[i]);
+      right_scaled16.push_back(BF16FromFloat(0.3f * FloatFromBF16(in16[i])));
       volatile float product = 0.7f * in[i];  // Rounded: no fused multiply-add.
-      EXPECT_EQ(sum[i], before[i] + product);
+      right_sum.push_back(before[i] + product);
       volatile float biased_product = 0.7f * (in[i] + before[i]);
-      EXPECT_EQ(biased[i], before[i] + biased_product);
+      right_biased.push_back(before[i] + biased_product);
     }
+    EXPECT_TRUE(SameRows(scaled, right_scaled, 1));
+    EXPECT_TRUE(SameRows(scaled16, right_scaled16, 1));
+    EXPECT_TRUE(SameRows(sum, right_sum, 1));
+    EXPECT_TRUE(SameRows(biased, right_biased, 1));
   }
 }
 

@@ -18,6 +18,7 @@
 #include "expertmesh/v1/control.grpc.pb.h"
 #include "expertmesh/v1/router.grpc.pb.h"
 #include "tests/unit/common/net/call_recorders.h"
+#include "tests/unit/testing/compare_rows.h"
 
 namespace expertmesh {
 namespace {
@@ -117,7 +118,7 @@ TEST_F(GrpcServerTest, GeneratedStubTalksToRawUnaryAndOrdinaryMethods) {
   grpc::ClientContext context;
   ASSERT_TRUE(stub->Forward(&context, request, &response).ok());
   EXPECT_EQ(response.request_id(), 7u);
-  EXPECT_EQ(response.output().data(), request.hidden_states().data());
+  EXPECT_TRUE(SameRows(response.output().data(), request.hidden_states().data(), 1));
   v1::DescribeModelResponse description;
   grpc::ClientContext second;
   ASSERT_TRUE(stub->DescribeModel(&second, {}, &description).ok());
@@ -173,9 +174,11 @@ TEST_F(GrpcServerTest, HandlerLearnsDeadlineAndTrace) {
   ASSERT_TRUE(Call(kForward, "x", options).ok());
   {
     absl::MutexLock lock(&mutex);
-    // gRPC sends the time left in whole milliseconds, rounded up, and it counts from its arrival.
+    // gRPC sends the time left in whole milliseconds, rounded up, and it counts from its arrival:
+    // however long the request was under way, not before the caller's own deadline (but for the
+    // clock's steps).
     EXPECT_LE(seen.deadline, Clock::Real()->Now() + kTimeout + absl::Milliseconds(1));
-    EXPECT_GE(seen.deadline, options.deadline - kTooLong);
+    EXPECT_GE(seen.deadline, options.deadline - absl::Seconds(1));
     EXPECT_EQ(seen.traceparent, "00-trace");
     EXPECT_EQ(seen.tracestate, "a=b");
     EXPECT_THAT(seen.peer, HasSubstr("127.0.0.1"));

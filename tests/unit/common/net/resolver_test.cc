@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "tests/unit/testing/too_long.h"
+
 namespace expertmesh {
 namespace {
 
@@ -71,7 +73,7 @@ class FakeDns {
     absl::MutexLock lock(&mutex_);
     const auto reached = [this, count]()
                              ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return lookups_ >= count; };
-    return mutex_.AwaitWithTimeout(absl::Condition(&reached), absl::Seconds(10));
+    return mutex_.AwaitWithTimeout(absl::Condition(&reached), kTooLong);
   }
 
  private:
@@ -114,7 +116,7 @@ TEST(NodeDirectoryTest, TellsChangesAndKeepsTheListWhenDnsFails) {
   look_up_again(5);
   const auto second = [&] { return told.size() == 2; };
   absl::MutexLock lock(&mutex);
-  ASSERT_TRUE(mutex.AwaitWithTimeout(absl::Condition(&second), absl::Seconds(10)));
+  ASSERT_TRUE(mutex.AwaitWithTimeout(absl::Condition(&second), kTooLong));
   EXPECT_THAT(told[0], ElementsAre("10.0.0.1:1"));
   EXPECT_THAT(told[1], ElementsAre("10.0.0.1:1", "10.0.0.2:1"));
 }

@@ -9,6 +9,8 @@
 #include <random>
 #include <vector>
 
+#include "tests/unit/testing/compare_rows.h"
+
 namespace expertmesh {
 namespace {
 
@@ -95,10 +97,14 @@ TEST(DTypeTest, RowsAreConvertedLikeSingleValues) {
   std::vector<uint16_t> bf16(values.size());
   ConvertElements(DType::kF32, values.data(), DType::kF16, f16.data(), values.size());
   ConvertElements(DType::kF32, values.data(), DType::kBF16, bf16.data(), values.size());
-  for (size_t i = 0; i < values.size(); ++i) {
-    EXPECT_EQ(f16[i], F16FromFloat(values[i])) << values[i];
-    EXPECT_EQ(bf16[i], BF16FromFloat(values[i])) << values[i];
+  std::vector<uint16_t> right_f16;
+  std::vector<uint16_t> right_bf16;
+  for (const float value : values) {
+    right_f16.push_back(F16FromFloat(value));
+    right_bf16.push_back(BF16FromFloat(value));
   }
+  EXPECT_TRUE(SameBits(f16, right_f16, values.size()));
+  EXPECT_TRUE(SameBits(bf16, right_bf16, values.size()));
 }
 
 // Around the widths of vectors, at addresses that fit none.
@@ -113,11 +119,12 @@ TEST(DTypeTest, AddsEveryElementAndNoMore) {
       std::vector<uint8_t> encoded(source.size() * BytesOf(from));
       ConvertElements(DType::kF32, source.data(), from, encoded.data(), source.size());
       AddElements(from, encoded.data() + BytesOf(from), count, target.data() + 1);
+      std::vector<float> expected;
       for (size_t i = 0; i < target.size(); ++i) {
         const bool added = i >= 1 && i <= count;
-        EXPECT_EQ(target[i], static_cast<float>(100 * i) + (added ? source[i] : 0.0f))
-            << i << " of " << count << ", " << NameOf(from);
+        expected.push_back(static_cast<float>(100 * i) + (added ? source[i] : 0.0f));
       }
+      EXPECT_TRUE(SameRows(target, expected, target.size())) << NameOf(from);
     }
   }
 }

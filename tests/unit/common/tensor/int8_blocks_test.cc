@@ -3,10 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <random>
 #include <vector>
+
+#include "tests/unit/testing/compare_rows.h"
 
 namespace expertmesh {
 namespace {
@@ -83,15 +84,13 @@ TEST(Int8BlocksTest, IsWhatTheOracleSaysForEveryLength) {
         RandomValues(&random, count, std::ldexp(1.0f, static_cast<int>(count % 60) - 30));
     const Row found = Quantised(values);
     const Row expected = Oracle(values);
-    EXPECT_EQ(found.scales, expected.scales) << count;
-    for (size_t i = 0; i < count; ++i) {
-      // The quotient is a float32 here and a double there: within 127 * 2^-24 of a tie they may
-      // part.
+    EXPECT_TRUE(SameRows(found.scales, expected.scales, 1)) << count;
+    // The quotient is a float32 here and a double there: within 127 * 2^-24 of a tie they may part.
+    const auto bound = [&](size_t i) {
       const double quotient = std::fabs(values[i] / double{expected.scales[i / 128]});
-      const bool tie = std::fabs(quotient - std::floor(quotient) - 0.5) < 1e-5;
-      EXPECT_LE(std::abs(found.integers[i] - expected.integers[i]), tie ? 1 : 0)
-          << count << " " << i;
-    }
+      return std::fabs(quotient - std::floor(quotient) - 0.5) < 1e-5 ? 1.0 : 0.0;
+    };
+    EXPECT_TRUE(RowsNear(found.integers, expected.integers, count, bound));
   }
 }
 
@@ -101,10 +100,9 @@ TEST(Int8BlocksTest, ChangesAValueByHalfItsScaleAtMost) {
     const std::vector<float> values = RandomValues(&random, 300, 3.0f);
     const Row row = Quantised(values);
     const std::vector<float> decoded = Decoded(row);
-    for (size_t i = 0; i < values.size(); ++i) {
-      // And the rounding of quotient and product, 2^-24 of at most 127 scales each.
-      EXPECT_LE(std::fabs(decoded[i] - values[i]), row.scales[i / 128] * (0.5f + 2e-5f));
-    }
+    // And the rounding of quotient and product, 2^-24 of at most 127 scales each.
+    const auto bound = [&](size_t i) { return row.scales[i / 128] * (0.5f + 2e-5f); };
+    EXPECT_TRUE(RowsNear(decoded, values, 300, bound));
   }
 }
 
@@ -125,9 +123,9 @@ TEST(Int8BlocksTest, EachBlockHasItsOwnScaleAndZerosHaveNone) {
   EXPECT_EQ(row.integers[6], -1);
   EXPECT_EQ(row.integers[299], -127);
   const std::vector<float> decoded = Decoded(row);
-  for (size_t i = 128; i < 299; ++i) {
-    EXPECT_EQ(decoded[i], 0.0f);
-  }
+  const size_t zeros = 299 - 128;
+  EXPECT_TRUE(SameRows(absl::MakeConstSpan(decoded).subspan(128, zeros),
+                       std::vector<float>(zeros, 0.0f), zeros));
 }
 
 TEST(Int8BlocksTest, WhatIsNotFiniteMakesItsBlockNaNAndNoOther) {
@@ -136,9 +134,12 @@ TEST(Int8BlocksTest, WhatIsNotFiniteMakesItsBlockNaNAndNoOther) {
     values[128 + 77] = bad;
     const Row row = Quantised(values);
     const std::vector<float> decoded = Decoded(row);
+    std::vector<uint8_t> nan, second_block;
     for (size_t i = 0; i < values.size(); ++i) {
-      EXPECT_EQ(std::isnan(decoded[i]), i / 128 == 1) << bad << " " << i;
+      nan.push_back(std::isnan(decoded[i]));
+      second_block.push_back(i / 128 == 1);
     }
+    EXPECT_TRUE(SameRows(nan, second_block, 128)) << bad;
     EXPECT_EQ(row.integers[130], 0);
   }
 }
@@ -170,16 +171,18 @@ TEST(Int8BlocksTest, EveryActivationTypeOnBothSides) {
     const Row expected = Quantised(widened);
     Row row{std::vector<int8_t>(values.size()), std::vector<float>(2)};
     QuantiseRow(dtype, halves.data(), values.size(), row.integers.data(), row.scales.data());
-    EXPECT_EQ(row.integers, expected.integers);
-    EXPECT_EQ(row.scales, expected.scales);
+    EXPECT_TRUE(SameRows(row.integers, expected.integers, values.size()));
+    EXPECT_TRUE(SameRows(row.scales, expected.scales, 1));
 
     const std::vector<float> decoded = Decoded(row);
     std::vector<uint16_t> narrow(kInt8Block);
     DequantiseBlock(row.integers.data(), row.scales[0], kInt8Block, dtype, narrow.data());
+    std::vector<uint16_t> rounded;
     for (size_t i = 0; i < kInt8Block; ++i) {
-      EXPECT_EQ(narrow[i],
-                dtype == DType::kBF16 ? BF16FromFloat(decoded[i]) : F16FromFloat(decoded[i]));
+      rounded.push_back(dtype == DType::kBF16 ? BF16FromFloat(decoded[i])
+                                              : F16FromFloat(decoded[i]));
     }
+    EXPECT_TRUE(SameRows(narrow, rounded, kInt8Block)) << NameOf(dtype);
   }
 }
 

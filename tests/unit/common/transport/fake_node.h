@@ -14,13 +14,10 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/time.h"
 #include "common/transport/transport.h"
+#include "tests/unit/testing/too_long.h"
 
 namespace expertmesh {
-
-// Only a failure takes this long.
-inline constexpr absl::Duration kTooLong = absl::Seconds(10);
 
 class FakeNode final : public NodeEndpoint {
  public:

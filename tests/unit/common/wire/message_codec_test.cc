@@ -13,6 +13,7 @@
 
 #include "common/base/message_bytes.h"
 #include "common/wire/tensor_copy.h"
+#include "tests/unit/testing/compare_rows.h"
 
 namespace expertmesh {
 namespace {
@@ -95,8 +96,8 @@ TEST(MessageCodecTest, ReadsWhatGeneratedCodeWritesHoweverItIsCut) {
       EXPECT_EQ(ToWire(decoded->tensor.dtype), expected.hidden_states().dtype());
       EXPECT_EQ(decoded->tensor.rows, expected.hidden_states().shape(0));
       EXPECT_EQ(decoded->tensor.cols, expected.hidden_states().shape(1));
-      EXPECT_EQ(decoded->tensor.data.Flatten(), expected.hidden_states().data());
-      EXPECT_EQ(decoded->tensor.scales.Flatten(), expected.hidden_states().scales());
+      EXPECT_TRUE(SameRows(decoded->tensor.data.Flatten(), expected.hidden_states().data(), 1));
+      EXPECT_TRUE(SameRows(decoded->tensor.scales.Flatten(), expected.hidden_states().scales(), 1));
     }
   }
 }
@@ -299,16 +300,18 @@ TEST(TensorCopyTest, Int8BlocksLieAcrossSlices) {
                              CutAtRandom(scale_bytes, &random, 5)};
     std::vector<float> copied(kRows * kCols);
     EXPECT_EQ(CopyRows(tensor, DType::kF32, copied.data()), 0u);
+    std::vector<float> expected;
+    std::vector<uint16_t> rounded;
     for (size_t i = 0; i < copied.size(); ++i) {
       // Scales are powers of two: exact.
       const float scale = std::ldexp(1.0f, static_cast<int>(i / kCols * 3 + i % kCols / 128) - 4);
-      EXPECT_EQ(copied[i], scale * static_cast<int8_t>(data[i])) << i;
+      expected.push_back(scale * static_cast<int8_t>(data[i]));
+      rounded.push_back(BF16FromFloat(copied[i]));
     }
+    EXPECT_TRUE(SameRows(copied, expected, kCols));
     std::vector<uint16_t> narrow(copied.size());
     CopyRows(tensor, DType::kBF16, narrow.data());
-    for (size_t i = 0; i < copied.size(); ++i) {
-      EXPECT_EQ(narrow[i], BF16FromFloat(copied[i]));
-    }
+    EXPECT_TRUE(SameRows(narrow, rounded, kCols));
   }
 }
 
@@ -334,9 +337,11 @@ TEST(TensorCopyTest, ConvertsElementsThatLieAcrossSlices) {
     TensorFrame tensor{DType::kF32, 7, 11, CutAtRandom(bytes, &random, longest)};
     std::vector<uint16_t> copied(values.size());
     EXPECT_EQ(CopyRows(tensor, DType::kBF16, copied.data()), 0u);
-    for (size_t i = 0; i < values.size(); ++i) {
-      EXPECT_EQ(copied[i], BF16FromFloat(values[i]));
+    std::vector<uint16_t> expected;
+    for (const float value : values) {
+      expected.push_back(BF16FromFloat(value));
     }
+    EXPECT_TRUE(SameRows(copied, expected, 11));
   }
 }
 
@@ -367,7 +372,7 @@ TEST(TensorCopyTest, SelectedRowsAreSharedInRunsWorthIt) {
       expected.append(reinterpret_cast<const char*>(matrix->data()) + row * c.row_bytes,
                       c.row_bytes);
     }
-    EXPECT_EQ(frame.Flatten(), expected);
+    EXPECT_TRUE(SameRows(frame.Flatten(), expected, c.row_bytes));
     EXPECT_EQ(frame.slices().size(), c.slices);
     EXPECT_EQ(copied_tensor_bytes.load() - before, c.copied ? expected.size() : 0);
     for (const Slice& slice : frame.slices()) {

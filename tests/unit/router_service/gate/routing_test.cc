@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "tests/unit/testing/compare_rows.h"
+
 namespace expertmesh {
 namespace {
 
@@ -157,11 +159,11 @@ TEST(Routing, ATokenDoesNotDependOnItsBatch) {
     for (size_t token = 0; token < 9; ++token) {
       const auto begin = logits.begin() + static_cast<ptrdiff_t>(token * experts);
       const Routed alone = Route(options, {begin, begin + static_cast<ptrdiff_t>(experts)}, bias);
-      for (size_t slot = 0; slot < options.top_k; ++slot) {
-        EXPECT_EQ(alone.ids[slot], together.ids[token * options.top_k + slot]);
-        EXPECT_EQ(std::bit_cast<uint32_t>(alone.weights[slot]),
-                  std::bit_cast<uint32_t>(together.weights[token * options.top_k + slot]));
-      }
+      const size_t k = options.top_k;
+      const size_t first = token * k;
+      ASSERT_TRUE(SameRows(alone.ids, absl::MakeConstSpan(together.ids).subspan(first, k), k));
+      ASSERT_TRUE(
+          SameBits(alone.weights, absl::MakeConstSpan(together.weights).subspan(first, k), k));
     }
   }
 }
@@ -188,8 +190,8 @@ TEST(Routing, SoftmaxDoesNotSeeAConstantAdded) {
     logit += 32.0f;
   }
   const Routed after = Route(Options(128, 8), logits);
-  EXPECT_EQ(before.ids, after.ids);
-  EXPECT_EQ(before.weights, after.weights);
+  EXPECT_TRUE(SameRows(after.ids, before.ids, 8));
+  EXPECT_TRUE(SameRows(after.weights, before.weights, 8));
 }
 
 TEST(Routing, BiasMovesTheChoiceAndNeverTheWeight) {
@@ -372,11 +374,9 @@ TEST(Routing, ARequestDoesNotDependOnItsBatch) {
       EXPECT_EQ(both.token_begin[9 + token] - first, alone.token_begin[token]);
     }
     ASSERT_EQ(both.expert_ids.size() - first, alone.expert_ids.size());
-    for (size_t at = 0; at < alone.expert_ids.size(); ++at) {
-      EXPECT_EQ(both.expert_ids[first + at], alone.expert_ids[at]);
-      EXPECT_EQ(std::bit_cast<uint32_t>(both.weights[first + at]),
-                std::bit_cast<uint32_t>(alone.weights[at]));
-    }
+    EXPECT_TRUE(SameRows(absl::MakeConstSpan(both.expert_ids).subspan(first), alone.expert_ids, 1));
+    EXPECT_TRUE(SameBits(absl::MakeConstSpan(both.weights).subspan(first),
+                         absl::MakeConstSpan(alone.weights), 1));
     std::vector<DroppedAssignment> dropped;
     for (const DroppedAssignment& one : both.dropped) {
       if (one.token >= 9) {
@@ -435,9 +435,7 @@ TEST(Routing, NllbSecondExpertTable) {
     for (uint32_t at = routed.token_begin[token]; at < routed.token_begin[token + 1]; ++at) {
       weights[routed.expert_ids[at]] = routed.weights[at];
     }
-    for (size_t expert = 0; expert < 4; ++expert) {
-      EXPECT_NEAR(weights[expert], table[token][expert], 1e-4f) << token << " " << expert;
-    }
+    EXPECT_TRUE(RowsNear(weights, table[token], 4, 1e-4)) << "token " << token;
   }
 }
 

@@ -6,11 +6,12 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <numeric>
 #include <random>
 #include <vector>
+
+#include "tests/unit/testing/compare_rows.h"
 
 namespace expertmesh {
 namespace {
@@ -51,10 +52,12 @@ TEST_P(RowKernelsTest, SoftmaxAgreesWithDoublePrecision) {
     for (const float z : logits) {
       sum += std::exp(static_cast<double>(z - largest));
     }
-    for (size_t i = 0; i < count; ++i) {
-      const double exact = std::exp(static_cast<double>(logits[i] - largest)) / sum;
-      EXPECT_NEAR(row[i], exact, exact * 4e-7) << i << " of " << count;
+    std::vector<double> exact;
+    for (const float z : logits) {
+      exact.push_back(std::exp(static_cast<double>(z - largest)) / sum);
     }
+    row.resize(count);
+    EXPECT_TRUE(RowsNear(row, exact, count, [&](size_t i) { return exact[i] * 4e-7; }));
   }
 }
 
@@ -87,10 +90,12 @@ TEST_P(RowKernelsTest, SigmoidAgreesWithDoublePrecision) {
   inputs.insert(inputs.end(), {0.0f, -0.0f, 87.0f, -87.0f, -88.5f, 104.0f});
   std::vector<float> row = Padded(inputs);
   kernels().sigmoid(row.data(), inputs.size());
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    const double exact = 1.0 / (1.0 + std::exp(-static_cast<double>(inputs[i])));
-    EXPECT_NEAR(row[i], exact, exact * 4e-7) << inputs[i];
+  std::vector<double> exact;
+  for (const float input : inputs) {
+    exact.push_back(1.0 / (1.0 + std::exp(-static_cast<double>(input))));
   }
+  row.resize(inputs.size());
+  EXPECT_TRUE(RowsNear(row, exact, row.size(), [&](size_t i) { return exact[i] * 4e-7; }));
 }
 
 TEST_P(RowKernelsTest, SigmoidAtTheEnds) {
@@ -196,12 +201,16 @@ TEST(RowKernels, EveryVariantGivesTheSameBits) {
         std::vector<float> b = input;
         first.softmax(a.data(), count);
         other->softmax(b.data(), count);
-        EXPECT_EQ(std::memcmp(a.data(), b.data(), count * sizeof(float)), 0) << other->name;
+        a.resize(count);
+        b.resize(count);
+        ASSERT_TRUE(SameBits(b, a, count)) << other->name;
         a = input;
         b = input;
         first.sigmoid(a.data(), count);
         other->sigmoid(b.data(), count);
-        EXPECT_EQ(std::memcmp(a.data(), b.data(), count * sizeof(float)), 0) << other->name;
+        a.resize(count);
+        b.resize(count);
+        ASSERT_TRUE(SameBits(b, a, count)) << other->name;
       }
     }
   }

@@ -4,10 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstring>
 #include <random>
 #include <string>
 #include <vector>
+
+#include "tests/unit/testing/compare_rows.h"
 
 namespace expertmesh {
 namespace {
@@ -41,17 +42,20 @@ TEST(SharedGate, IsTheSigmoidOfTheProductRoundedTwice) {
     const std::vector<float> rows = Random(kTokens * d_model, 2, 1.0f);
     const auto wide = Weights(gate, DType::kF32, rows.data(), DType::kF32, kTokens);
     const auto narrow = Weights(gate, DType::kBF16, rows.data(), DType::kF32, kTokens);
+    std::vector<double> exact;
+    std::vector<float> twice_rounded;
     for (size_t token = 0; token < kTokens; ++token) {
       double product = 0;
       for (size_t i = 0; i < d_model; ++i) {
         product += static_cast<double>(gate[i]) * rows[token * d_model + i];
       }
-      EXPECT_NEAR(wide[token], 1.0 / (1.0 + std::exp(-product)), 1e-5);
+      exact.push_back(1.0 / (1.0 + std::exp(-product)));
       const float rounded = FloatFromBF16(BF16FromFloat(static_cast<float>(product)));
       const double sigmoid = 1.0 / (1.0 + std::exp(-static_cast<double>(rounded)));
-      EXPECT_EQ(narrow[token], FloatFromBF16(BF16FromFloat(static_cast<float>(sigmoid))))
-          << d_model;
+      twice_rounded.push_back(FloatFromBF16(BF16FromFloat(static_cast<float>(sigmoid))));
     }
+    EXPECT_TRUE(RowsNear(wide, exact, 1, 1e-5)) << d_model;
+    EXPECT_TRUE(SameRows(narrow, twice_rounded, 1)) << d_model;
   }
 }
 
@@ -61,7 +65,7 @@ TEST(SharedGate, ATokensBitsDependOnItselfAlone) {
   const auto together = Weights(gate, DType::kF32, rows.data(), DType::kF32, 9);
   std::vector<uint8_t> bytes(rows.size() * 2 + 1);
   ConvertElements(DType::kF32, rows.data(), DType::kBF16, bytes.data() + 1, rows.size());
-  EXPECT_EQ(Weights(gate, DType::kF32, bytes.data() + 1, DType::kBF16, 9), together);
+  EXPECT_TRUE(SameBits(Weights(gate, DType::kF32, bytes.data() + 1, DType::kBF16, 9), together, 1));
   for (size_t token = 0; token < 9; ++token) {
     EXPECT_EQ(Weights(gate, DType::kF32, rows.data() + token * 300, DType::kF32, 1)[0],
               together[token]);

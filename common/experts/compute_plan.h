@@ -1,6 +1,6 @@
 // How a batch is cut into pieces of work. Private to common/experts.
-#ifndef EXPERTMESH_COMMON_EXPERTS_BATCH_PLAN_H_
-#define EXPERTMESH_COMMON_EXPERTS_BATCH_PLAN_H_
+#ifndef EXPERTMESH_COMMON_EXPERTS_COMPUTE_PLAN_H_
+#define EXPERTMESH_COMMON_EXPERTS_COMPUTE_PLAN_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -14,7 +14,7 @@
 namespace expertmesh {
 
 // Keeps its memory between batches. Not thread-safe.
-class BatchPlan {
+class ComputePlan {
  public:
   // Rows that go through one expert together.
   struct Block {
@@ -22,8 +22,6 @@ class BatchPlan {
     // Assignments order()[begin, begin + count) of the groups.
     uint32_t begin = 0;
     uint32_t count = 0;
-    // Rows of its matrices: `count` and zero rows.
-    uint32_t rows = 0;
     // How its two products are divided over tasks.
     const MatmulShape::Split* up = nullptr;
     const MatmulShape::Split* down = nullptr;
@@ -85,4 +83,4 @@ class BatchPlan {
 
 }  // namespace expertmesh
 
-#endif  // EXPERTMESH_COMMON_EXPERTS_BATCH_PLAN_H_
+#endif  // EXPERTMESH_COMMON_EXPERTS_COMPUTE_PLAN_H_

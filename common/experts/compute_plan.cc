@@ -1,4 +1,4 @@
-#include "common/experts/batch_plan.h"
+#include "common/experts/compute_plan.h"
 
 #include <algorithm>
 
@@ -31,7 +31,7 @@ const MatmulShape::Split* AtLeast(const MatmulShape& shape, uint64_t panels) {
 
 }  // namespace
 
-void BatchPlan::Build(const GroupByExpert& groups, int threads) {
+void ComputePlan::Build(const GroupByExpert& groups, int threads) {
   blocks_.clear();
   runs_.clear();
   up_tasks_.clear();
@@ -58,10 +58,9 @@ void BatchPlan::Build(const GroupByExpert& groups, int threads) {
   }
 }
 
-void BatchPlan::AddBlocks(const GroupByExpert::Group& group) {
+void ComputePlan::AddBlocks(const GroupByExpert::Group& group) {
   const auto* expert = static_cast<const CpuExpert*>(group.expert);
-  const uint32_t most =
-      static_cast<uint32_t>(std::min(expert->up().max_rows(), expert->down().max_rows()));
+  const uint32_t most = kMaxRows;
   const uint32_t parts = (group.count + most - 1) / most;
   // Even parts, of whole tiles or padded blocks of rows.
   const uint32_t even = static_cast<uint32_t>(RoundUp((group.count + parts - 1) / parts, kRowStep));
@@ -82,7 +81,7 @@ void BatchPlan::AddBlocks(const GroupByExpert::Group& group) {
   }
 }
 
-uint64_t BatchPlan::CostOf(const Run& run) const {
+uint64_t ComputePlan::CostOf(const Run& run) const {
   const CpuExpert& expert = *blocks_[run.block].expert;
   const uint64_t weights =
       expert.up().inner() * expert.up().columns() + expert.down().inner() * expert.down().columns();
@@ -90,7 +89,7 @@ uint64_t BatchPlan::CostOf(const Run& run) const {
                              : std::max<uint64_t>(run.rows, kCheapRows) * weights;
 }
 
-void BatchPlan::ChooseSplits(const Run& run, int threads) {
+void ComputePlan::ChooseSplits(const Run& run, int threads) {
   const CpuExpert& expert = *blocks_[run.block].expert;
   const MatmulShape& up = expert.up();
   const MatmulShape& down = expert.down();
@@ -109,26 +108,24 @@ void BatchPlan::ChooseSplits(const Run& run, int threads) {
     Block& block = blocks_[b];
     block.up = up_split;
     block.down = down_split;
-    block.rows = static_cast<uint32_t>(
-        std::max(up.PaddedRows(*up_split, block.count), down.PaddedRows(*down_split, block.count)));
   }
 }
 
-void BatchPlan::PlaceRows(const Run& run, const GroupByExpert& groups) {
+void ComputePlan::PlaceRows(const Run& run, const GroupByExpert& groups) {
   for (uint32_t b = run.block; b < run.block + run.count; ++b) {
     Block& block = blocks_[b];
     const MatmulShape& down = block.expert->down();
     block.activations = activation_bytes_;
     block.outputs = output_floats_;
-    activation_bytes_ += RoundUp(down.XBytes(block.rows), AlignedBuffer::kAlignment);
-    output_floats_ += block.rows * down.columns();
+    activation_bytes_ += block.count * down.x_row_bytes();
+    output_floats_ += block.count * down.columns();
     for (uint32_t row = 0; row < block.count; ++row) {
       places_[groups.order()[block.begin + row]] = {b, row};
     }
   }
 }
 
-void BatchPlan::AddTasks(const Run& run) {
+void ComputePlan::AddTasks(const Run& run) {
   const Block& block = blocks_[run.block];
   for (uint32_t panel = 0; panel < block.up->panels; ++panel) {
     up_tasks_.push_back({run.block, run.count, panel});
