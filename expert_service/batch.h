@@ -26,6 +26,8 @@ struct Batch {
   DType partials_dtype = DType::kF32;
   // A row of partials for each assignment instead of each row.
   bool per_assignment = false;
+  // Its frames came with checksums, so those of the answer have them.
+  bool checksums = false;
   // Hidden states as they were received, in order of rows. They stay in the received bytes until
   // the batch is computed: converting them into the matrix of the merged batch is the only copy.
   std::vector<TensorFrame> parts;

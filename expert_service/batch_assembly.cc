@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "common/base/check.h"
 #include "common/base/status_macros.h"
+#include "common/wire/frame_checksum.h"
 
 namespace expertmesh {
 namespace {
@@ -60,6 +61,18 @@ absl::Status CheckAssignments(const v1::ComputeRequest& message, uint64_t rows,
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckChecksum(const TensorMessage<v1::ComputeRequest>& request) {
+  const v1::ComputeRequest& message = request.message;
+  if (!message.has_checksum() ||
+      (request.has_tensor && message.checksum() == ChecksumOf(message, request.tensor))) {
+    return absl::OkStatus();
+  }
+  return absl::DataLossError(absl::StrCat(
+      "checksum is ", absl::Hex(message.checksum(), absl::kZeroPad16), " in the frame from row ",
+      message.first_row(), " of batch ", message.batch_id(),
+      ", and its bytes have another; they changed on their way, send the batch again"));
 }
 
 absl::StatusOr<DType> PartialsDType(const v1::ComputeRequest& message) {
@@ -115,7 +128,10 @@ BatchAssembler::Outcome BatchAssembler::Add(const Frame& frame) {
     }
     failed_.erase(batch_id);  // Used anew.
   }
-  outcome.status = AddToBatch(&*request, frame.size(), &outcome.batch);
+  outcome.status = CheckChecksum(*request);
+  if (outcome.status.ok()) {
+    outcome.status = AddToBatch(&*request, frame.size(), &outcome.batch);
+  }
   if (!outcome.status.ok()) {
     Forget(batch_id);
     if (!last) {
@@ -206,6 +222,7 @@ absl::StatusOr<Batch*> BatchAssembler::OpenOrFind(const v1::ComputeRequest& mess
   batch->layer = message.layer();
   batch->total_rows = message.total_rows();
   batch->per_assignment = message.per_assignment();
+  batch->checksums = message.has_checksum();
   batch->arrival = clock_->Now();
   if (message.has_timeout_us()) {
     batch->deadline = batch->arrival + absl::Microseconds(message.timeout_us());

@@ -51,6 +51,7 @@ class BatchAssembler {
   //   INVALID_ARGUMENT     malformed, out of order, or not fitting the model; names the field.
   //   FAILED_PRECONDITION  experts that are not held here; names the layer and the experts.
   //   DEADLINE_EXCEEDED    the deadline has passed.
+  //   DATA_LOSS            the frame's checksum is not that of its bytes.
   //   RESOURCE_EXHAUSTED   the frame or the unfinished batches are over their limit.
   Outcome Add(const Frame& frame);
 

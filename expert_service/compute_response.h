@@ -27,12 +27,17 @@ struct BatchResult {
   uint64_t compute_us = 0;
   // Type they are to travel in, any of the wire.
   DType dtype = DType::kF32;
+  // Each frame has its checksum.
+  bool checksums = false;
 };
 
 // Frames of consecutive rows, as many rows each as fit in `max_frame_bytes` (one row at least).
 // kF32: the rows are shared with `owner`, not copied; else they are converted, each by itself.
-// Timings are in the last frame.
-std::vector<Frame> EncodeResult(const BatchResult& result, size_t max_frame_bytes);
+// A row with finite values beyond the range of `dtype` goes as kF32, in a frame of such rows only:
+// what becomes of a row depends on that row alone. Appends these to `widened`. Timings are in the
+// last frame.
+std::vector<Frame> EncodeResult(const BatchResult& result, size_t max_frame_bytes,
+                                std::vector<size_t>* widened);
 
 }  // namespace expertmesh
 

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/base/status_macros.h"
+#include "common/checkpoint/expert_digest.h"
 #include "common/model/expert_slice.h"
 
 namespace expertmesh {
@@ -42,11 +43,13 @@ absl::Status CheckSlice(const MoeLayerDescription& layer, IntermediateSlice slic
 }  // namespace
 
 HostedExpert::HostedExpert(std::shared_ptr<MemoryLedger> ledger, uint64_t ledger_id,
-                           std::shared_ptr<const PackedExpert> packed, IntermediateSlice slice)
+                           std::shared_ptr<const PackedExpert> packed, IntermediateSlice slice,
+                           uint64_t digest)
     : ledger_(std::move(ledger)),
       ledger_id_(ledger_id),
       packed_(std::move(packed)),
-      slice_(slice) {}
+      slice_(slice),
+      digest_(digest) {}
 
 HostedExpert::~HostedExpert() {
   packed_.reset();
@@ -190,9 +193,12 @@ absl::Status HostedExperts::PackOne(Item* item) {
   ASSIGN_OR_RETURN(std::shared_ptr<const PackedExpert> packed,
                    backend_->Pack(item->layer->expert, weights, item->slice));
   uint64_t id = 0;
-  const ExpertMemory memory = {packed->bytes(), StoredBytes(SliceOf(weights, item->slice))};
+  const ExpertWeights stored = SliceOf(weights, item->slice);
+  const ExpertMemory memory = {packed->bytes(), StoredBytes(stored)};
   RETURN_IF_ERROR(ledger_->Enter(item->reserved_bytes, memory, &id));
-  item->loaded = std::make_shared<const HostedExpert>(ledger_, id, std::move(packed), item->slice);
+  // Never from a cache: the bytes were just read, and it is these that count.
+  item->loaded = std::make_shared<const HostedExpert>(ledger_, id, std::move(packed), item->slice,
+                                                      DigestOf(stored));
   return absl::OkStatus();
 }
 
@@ -321,6 +327,7 @@ std::vector<v1::HostedExperts> HostedExperts::Describe() const {
       entry.set_slice_index(slice.index);
       entry.set_slice_count(slice.count);
       entry.add_experts(expert);
+      entry.add_digests(hosted->digest());
     }
     for (auto& [slice, entry] : by_slice) {
       described.push_back(std::move(entry));

@@ -27,7 +27,8 @@ namespace expertmesh {
 class HostedExpert {
  public:
   HostedExpert(std::shared_ptr<MemoryLedger> ledger, uint64_t ledger_id,
-               std::shared_ptr<const PackedExpert> packed, IntermediateSlice slice);
+               std::shared_ptr<const PackedExpert> packed, IntermediateSlice slice,
+               uint64_t digest);
   ~HostedExpert();
   HostedExpert(const HostedExpert&) = delete;
   HostedExpert& operator=(const HostedExpert&) = delete;
@@ -35,12 +36,15 @@ class HostedExpert {
   const PackedExpert* packed() const { return packed_.get(); }
   IntermediateSlice slice() const { return slice_; }
   uint64_t ledger_id() const { return ledger_id_; }
+  // DigestOf its slice of the weights, as they were when they were packed.
+  uint64_t digest() const { return digest_; }
 
  private:
   const std::shared_ptr<MemoryLedger> ledger_;
   const uint64_t ledger_id_;
   std::shared_ptr<const PackedExpert> packed_;
   const IntermediateSlice slice_;
+  const uint64_t digest_;
 };
 
 // What is held of one layer at one moment. Immutable. A batch keeps the one it was accepted with,

@@ -70,7 +70,8 @@ NodeMetrics::NodeMetrics(std::shared_ptr<prometheus::Registry> registry)
                  .Register(*registry_)),
       partials_error_(*registry_, "expertmesh_expert_wire_relative_error",
                       "Relative change of a row by its encoding, of one row in each batch",
-                      {{"direction", "partials"}}, RelativeErrorBuckets()) {
+                      {{"direction", "partials"}}, RelativeErrorBuckets()),
+      partials_overflow_(*registry_, "expertmesh_expert_wire_overflow_rows_total", "partials") {
   SetState(v1::NODE_STATE_LOADING);
 }
 

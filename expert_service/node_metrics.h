@@ -21,6 +21,8 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "common/telemetry/layer_histograms.h"
+#include "common/telemetry/wire_overflow.h"
+#include "common/tensor/dtype.h"
 #include "expertmesh/v1/expert.pb.h"
 
 namespace expertmesh {
@@ -42,6 +44,10 @@ class NodeMetrics {
   void NonFinite(size_t tokens);
   // One row of partials lost `error` (EncodingError) on its way out.
   void PartialsEncoded(uint32_t layer, double error) { partials_error_.Observe(layer, error); }
+  // Rows of partials went as float32 since their values, up to `largest`, are beyond `dtype`.
+  void PartialsWidened(uint32_t layer, size_t rows, float largest, DType dtype) {
+    partials_overflow_.Count(layer, rows, largest, NameOf(dtype), NameOf(DType::kF32));
+  }
   void SetQueueRows(uint64_t rows);
   // Weights held, and what these take in the checkpoint.
   void SetWeightsBytes(uint64_t bytes, uint64_t checkpoint_bytes);
@@ -66,6 +72,7 @@ class NodeMetrics {
   prometheus::Gauge& queue_rows_;
   prometheus::Family<prometheus::Gauge>& state_;
   LayerHistograms partials_error_;
+  WireOverflow partials_overflow_;
 
   // Family::Add is slow; children are looked up once.
   absl::Mutex mutex_;

@@ -317,6 +317,7 @@ void Scheduler::SendResult(const Entry& entry, const BatchComputer::Result& resu
   answer.partials = result.partials->as<float>() + first_row * result.d_model;
   answer.owner = result.partials;
   answer.dtype = batch.partials_dtype;
+  answer.checksums = batch.checksums;
   if (IsLossy(DType::kF32, answer.dtype)) {
     // Of one row: cheap, and over many batches each row has its turn.
     const size_t row = batch.batch_id % answer.rows;
@@ -326,7 +327,14 @@ void Scheduler::SendResult(const Entry& entry, const BatchComputer::Result& resu
   }
   answer.queue_us = ToMicros(waited);
   answer.compute_us = ToMicros(finished - started);
-  for (Frame& frame : EncodeResult(answer, options_.reply_frame_bytes)) {
+  std::vector<size_t> widened;
+  std::vector<Frame> frames = EncodeResult(answer, options_.reply_frame_bytes, &widened);
+  if (!widened.empty()) {
+    const float* const first = answer.partials + widened.front() * answer.d_model;
+    metrics_->PartialsWidened(batch.layer, widened.size(),
+                              LargestFinite(DType::kF32, first, answer.d_model), answer.dtype);
+  }
+  for (Frame& frame : frames) {
     if (!entry.replies->Send(std::move(frame)).ok()) {
       // It is gone, or does not read: its other batches are not worth computing either.
       metrics_->Dropped();

@@ -3,7 +3,10 @@
 #include <tuple>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "common/base/message_bytes.h"
+#include "common/base/status_macros.h"
 #include "common/wire/tensor_encode.h"
 #include "router_service/batch_run.h"
 #include "router_service/combine.h"
@@ -13,6 +16,35 @@ namespace {
 
 // Summed and converted at a time: their sums stay in the cache of the thread that does both.
 constexpr size_t kRowsTogether = 8;
+
+// The first row whose finite values the type of the output cannot hold, found by any thread.
+class BeyondRange {
+ public:
+  void Found(size_t row, float largest) {
+    absl::MutexLock lock(&mutex_);
+    if (row < row_) {
+      row_ = row;
+      largest_ = largest;
+    }
+  }
+
+  absl::Status ToStatus(DType dtype) {
+    absl::MutexLock lock(&mutex_);
+    if (row_ == kNone) {
+      return absl::OkStatus();
+    }
+    return absl::OutOfRangeError(absl::StrCat(
+        "output: token ", row_, " has a value of magnitude ", largest_, ", which ", NameOf(dtype),
+        " cannot hold; set output_dtype to a wider type (F32 holds all)"));
+  }
+
+ private:
+  static constexpr size_t kNone = ~size_t{0};
+
+  absl::Mutex mutex_;
+  size_t row_ ABSL_GUARDED_BY(mutex_) = kNone;
+  float largest_ ABSL_GUARDED_BY(mutex_) = 0.0f;
+};
 
 }  // namespace
 
@@ -34,7 +66,7 @@ void BatchRun::CollectContributions() {
   by_row_.clear();
   by_assignment_.clear();
   for (const BatchPart* part : contributions_) {
-    const Partials partials = {part->partials->data(), part->kept_dtype()};
+    const Partials partials = {part->partials->data(), part->kept_dtype};
     if (environment_->strict) {
       by_assignment_.push_back(
           {&part->plan, part->placement->Layer(layer_->description.layer), partials});
@@ -83,11 +115,12 @@ void BatchRun::WriteTiming(absl::Time received_at) {
   timing.set_node_compute_us(slowest == nullptr ? 0 : slowest->compute_us);
 }
 
-TensorFrame BatchRun::Output(const ForwardJob& job, size_t first) const {
+absl::StatusOr<TensorFrame> BatchRun::Output(const ForwardJob& job, size_t first) const {
   const size_t d_model = environment_->d_model;
   const size_t rows = job.rows();
   RowEncoder encoder(DType::kF32, rows, d_model, job.output_dtype(), environment_->buffers);
   const bool converts = job.output_dtype() != DType::kF32;
+  BeyondRange beyond;
   environment_->pool->ParallelFor((rows + kRowsTogether - 1) / kRowsTogether, [&](size_t block) {
     thread_local AlignedBuffer sums;
     const size_t begin = block * kRowsTogether;
@@ -99,9 +132,13 @@ TensorFrame BatchRun::Output(const ForwardJob& job, size_t first) const {
     sums.Resize(count * d_model * sizeof(float));
     SumRows({first + begin, count}, sums.as<float>());
     for (size_t row = 0; row < count; ++row) {
-      encoder.Encode(begin + row, sums.as<float>() + row * d_model);
+      if (!encoder.Encode(begin + row, sums.as<float>() + row * d_model)) {
+        beyond.Found(begin + row,
+                     LargestFinite(DType::kF32, sums.as<float>() + row * d_model, d_model));
+      }
     }
   });
+  RETURN_IF_ERROR(beyond.ToStatus(job.output_dtype()));
   TensorFrame output = encoder.Finish();
   if (converts) {
     CountCopiedTensorBytes(output.data.size());
@@ -134,12 +171,16 @@ void BatchRun::CombineAndAnswer() {
   WriteTiming(received_at);
   for (size_t i = 0; i < jobs_.size(); ++i) {
     ForwardJob& job = *jobs_[i];
-    TensorFrame output = Output(job, first_row_of_job_[i]);
+    absl::StatusOr<TensorFrame> output = Output(job, first_row_of_job_[i]);
+    if (!output.ok()) {
+      job.Fail(output.status());
+      continue;
+    }
     WriteResponse(job, first_row_of_job_[i]);
     v1::ForwardTiming& timing = *response_.mutable_timing();
     timing.set_queue_us(ToMicros(closed_at_ - job.arrival()));
     timing.set_combine_us(ToMicros(environment_->clock->Now() - received_at));
-    job.Answer(&response_, std::move(output));
+    job.Answer(&response_, *std::move(output));
   }
   for (BatchPart* const part : contributions_) {
     environment_->node_plans->Recycle(std::move(part->plan));

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "common/base/message_bytes.h"
+#include "common/wire/frame_checksum.h"
 #include "common/wire/tensor_copy.h"
 #include "common/wire/tensor_encode.h"
 #include "router_service/batch_run.h"
@@ -27,6 +28,25 @@ void BatchRun::ObserveError(const NodePlan& plan, uint64_t batch_id, DType dtype
       layer_->description.layer,
       EncodingError(activation, hidden_states_->data() + row * d_model * BytesOf(activation),
                     d_model, dtype, environment_->buffers));
+}
+
+std::vector<uint32_t> BatchRun::RowsBeyond(const NodePlan& plan, DType dtype) const {
+  const DType activation = environment_->activation_dtype;
+  const size_t d_model = environment_->d_model;
+  const size_t row_bytes = d_model * BytesOf(activation);
+  std::vector<uint32_t> beyond;
+  for (const uint32_t row : plan.rows) {
+    if (HasOverflow(activation, hidden_states_->data() + row * row_bytes, d_model, dtype)) {
+      beyond.push_back(row);
+    }
+  }
+  if (!beyond.empty()) {
+    const uint8_t* const first = hidden_states_->data() + beyond.front() * row_bytes;
+    environment_->metrics->hidden_states_overflow.Count(layer_->description.layer, beyond.size(),
+                                                        LargestFinite(activation, first, d_model),
+                                                        NameOf(dtype), NameOf(activation));
+  }
+  return beyond;
 }
 
 TensorFrame BatchRun::Convert(const NodePlan& plan, DType dtype) const {
@@ -107,6 +127,9 @@ void BatchRun::EncodeFrames(const NodePlan& plan, uint64_t batch_id, uint64_t ep
     request.mutable_expert_weights()->Assign(plan.expert_weights.begin() + first,
                                              plan.expert_weights.begin() + last);
     const TensorFrame tensor = HiddenStates(plan, converted, begin, end);
+    if (encoding.checksums) {
+      request.set_checksum(ChecksumOf(request, tensor));
+    }
     frames->push_back(EncodeTensorMessage(request, &tensor, environment_->buffers));
   }
   if (request.extensions_size() > 0) {

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/wire/tensor_copy.h"
+#include "common/wire/tensor_encode.h"
 #include "router_service/cut_plan.h"
 
 namespace expertmesh {
@@ -16,6 +17,7 @@ void BatchPart::Done(const absl::Status& status, bool lost) { run->OnPartDone(th
 void BatchPart::Recycle() {
   partials.reset();
   received = 0;
+  nonfinite_rows.clear();
   queue_us = 0;
   compute_us = 0;
   run = nullptr;
@@ -25,12 +27,15 @@ void BatchPart::Recycle() {
   attempt = 1;
   why_lost = absl::OkStatus();
   contributes = false;
+  doubtful_rows.clear();
+  second_opinion = false;
 }
 
 size_t BatchPart::MemoryBytes() const {
   // The plan of a part that was lost is still here; others gave theirs back.
   return sizeof(*this) + plan.rows.capacity() * 2 * sizeof(uint32_t) +
-         plan.expert_ids.capacity() * (sizeof(uint32_t) + sizeof(float));
+         plan.expert_ids.capacity() * (sizeof(uint32_t) + sizeof(float)) +
+         (nonfinite_rows.capacity() + doubtful_rows.capacity()) * sizeof(uint32_t);
 }
 
 void BatchRun::Run(std::shared_ptr<BatchRun> run, const RunEnvironment* environment,
@@ -150,6 +155,9 @@ void BatchRun::DispatchAll() {
   environment_->metrics->uniform_token_transfers.Increment(plan.uniform_transfers);
   dispatched_at_ = environment_->clock->Now();
   Dispatch(plan, placement, nullptr);
+  environment_->cross_checker->Offer(layer_->description.layer, *placement, routed_,
+                                     hidden_states_->data(), environment_->activation_dtype,
+                                     environment_->d_model);
 }
 
 void BatchRun::ComputeShared() {
@@ -218,19 +226,25 @@ void BatchRun::Dispatch(BatchPlan& plan, const std::shared_ptr<const Placement>&
     if (!wanted) {
       continue;
     }
-    if (!environment_->strict) {
-      Send(std::move(node_plan), placement, replaces);
-      continue;
-    }
-    // Planned by rows, but answered by assignments.
-    const uint32_t limit = LoadOf(node_plan.node).max_batch_rows;
     thread_local std::vector<NodePlan> pieces;
-    CutToAssignments(std::move(node_plan), limit, environment_->node_plans, &pieces);
+    pieces.push_back(std::move(node_plan));
+    CutForAnswers(&pieces);
     for (NodePlan& piece : pieces) {
-      Send(std::move(piece), placement, replaces);
+      SendAsItFits(std::move(piece), placement, replaces);
     }
     pieces.clear();
   }
+}
+
+void BatchRun::CutForAnswers(std::vector<NodePlan>* pieces) const {
+  if (!environment_->strict) {
+    return;
+  }
+  // Planned by rows, but answered by assignments.
+  NodePlan whole = std::move(pieces->back());
+  pieces->pop_back();
+  const uint32_t limit = LoadOf(whole.node).max_batch_rows;
+  CutToAssignments(std::move(whole), limit, environment_->node_plans, pieces);
 }
 
 std::shared_ptr<BatchPart> BatchRun::MakePart(NodePlan plan,
@@ -243,6 +257,8 @@ std::shared_ptr<BatchPart> BatchRun::MakePart(NodePlan plan,
     part->lost_by = replaces->lost_by;
     part->refused_by = replaces->refused_by;
     part->attempt = replaces->attempt + 1;
+    const bool doubted = !replaces->doubtful_rows.empty() && replaces->plan.node != plan.node;
+    part->second_opinion = doubted || replaces->second_opinion;
   }
   part->layer = layer_->description.layer;
   part->d_model = environment_->d_model;
@@ -253,11 +269,29 @@ std::shared_ptr<BatchPart> BatchRun::MakePart(NodePlan plan,
   return part;
 }
 
-void BatchRun::Send(NodePlan plan, const std::shared_ptr<const Placement>& placement,
-                    const BatchPart* replaces) {
+void BatchRun::SendAsItFits(NodePlan plan, const std::shared_ptr<const Placement>& placement,
+                            const BatchPart* replaces) {
+  const std::shared_ptr<NodeLink> link = environment_->fleet->node(plan.node);
+  const DType activation = environment_->activation_dtype;
+  const DType narrow = link == nullptr ? activation : link->encoding().hidden_states;
+  std::vector<uint32_t> beyond;
+  if (IsLossy(activation, narrow) && IsActivationDType(narrow)) {
+    beyond = RowsBeyond(plan, narrow);
+  }
+  if (!beyond.empty()) {
+    // Apart from the others, whose bits shall not depend on them.
+    NodePlan wide = TakeRows(beyond, environment_->node_plans, &plan);
+    Send(std::move(wide), link, activation, placement, replaces);
+  }
+  if (!plan.rows.empty()) {
+    Send(std::move(plan), link, narrow, placement, replaces);
+  }
+}
+
+void BatchRun::Send(NodePlan plan, const std::shared_ptr<NodeLink>& link, DType hidden_states,
+                    const std::shared_ptr<const Placement>& placement, const BatchPart* replaces) {
   const std::shared_ptr<BatchPart> part = MakePart(std::move(plan), placement, replaces);
   AddWork();
-  const std::shared_ptr<NodeLink> link = environment_->fleet->node(part->plan.node);
   if (link == nullptr) {
     OnPartDone(part.get(), absl::UnavailableError("the node has left the mesh"), true);
     return;
@@ -265,10 +299,12 @@ void BatchRun::Send(NodePlan plan, const std::shared_ptr<const Placement>& place
   const uint64_t node_limit = link->MaxFrameBytes();
   const uint64_t limit = node_limit == 0 ? environment_->max_frame_bytes
                                          : std::min(environment_->max_frame_bytes, node_limit);
-  const WireEncoding encoding = link->encoding();
+  WireEncoding encoding = link->encoding();
+  encoding.hidden_states = hidden_states;
   part->partials_dtype = encoding.partials;
+  part->kept_dtype = IsActivationDType(encoding.partials) ? encoding.partials : DType::kF32;
   part->partials = environment_->buffers->Take(part->answer_rows() * environment_->d_model *
-                                               BytesOf(part->kept_dtype()));
+                                               BytesOf(part->kept_dtype));
   const uint64_t batch_id = link->NextBatchId();
   thread_local std::vector<Frame> frames;
   EncodeFrames(part->plan, batch_id, placement->epoch(), encoding, limit, &frames);
@@ -278,10 +314,14 @@ void BatchRun::Send(NodePlan plan, const std::shared_ptr<const Placement>& place
 
 void BatchRun::OnPartDone(BatchPart* part, const absl::Status& status, bool lost) {
   if (status.ok()) {
-    part->contributes = true;
+    if (!AskElsewhere(part)) {
+      part->contributes = true;
+    }
   } else if (lost && part->attempt < environment_->max_attempts && !AllAnswered()) {
     part->why_lost = status;
-    (absl::IsFailedPrecondition(status) ? part->refused_by : part->lost_by).insert(part->plan.node);
+    // Who is there may be asked again when nobody else can.
+    const bool is_there = absl::IsFailedPrecondition(status) || absl::IsDataLoss(status);
+    (is_there ? part->refused_by : part->lost_by).insert(part->plan.node);
     AddWork();
     environment_->pool->Run([this, part] {
       PlanAnew(part);
@@ -341,6 +381,7 @@ void BatchRun::WorkDone() {
 }
 
 void BatchRun::Finish() {
+  JudgeDoubtful();
   if (!AllAnswered()) {
     CombineAndAnswer();
   }

@@ -17,6 +17,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_set.h"
+#include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "common/base/clock.h"
 #include "common/base/shared_pool.h"
@@ -26,6 +27,7 @@
 #include "common/tensor/aligned_buffer.h"
 #include "common/tensor/buffer_pool.h"
 #include "router_service/combine.h"
+#include "router_service/cross_check.h"
 #include "router_service/fleet.h"
 #include "router_service/forward_job.h"
 #include "router_service/gate/gate.h"
@@ -68,14 +70,20 @@ struct BatchPart final : NodeBatch {
   // Which does not end before Done.
   BatchRun* run = nullptr;
   std::shared_ptr<const Placement> placement;
-  // Nodes that lost these assignments before, and nodes that refused the batch since they do not
-  // hold all of it: the former are not asked again, the latter only for what nobody else holds.
+  // Nodes that lost these assignments before; and nodes that refused the batch since they do not
+  // hold all of it, or whose answer was damaged or in doubt. The former are not asked again, the
+  // latter only for what nobody else holds.
   absl::flat_hash_set<NodeIndex> lost_by;
   absl::flat_hash_set<NodeIndex> refused_by;
   uint32_t attempt = 1;
   absl::Status why_lost;
-  // Done without error.
+  // Done without error, and nobody else was asked instead.
   bool contributes = false;
+  // Rows of the batch that were sent finite and came back with a NaN or an infinity; empty unless
+  // that is so of this part. Ascending.
+  std::vector<uint32_t> doubtful_rows;
+  // Another node's answer was in doubt, so this one was asked.
+  bool second_opinion = false;
 };
 
 // What all batches share. Outlives them.
@@ -85,6 +93,7 @@ struct RunEnvironment {
   Clock* clock = nullptr;
   Backend* backend = nullptr;
   RouterMetrics* metrics = nullptr;
+  CrossChecker* cross_checker = nullptr;
   // Memory of batches that are over.
   NodePlanPool* node_plans = nullptr;
   SharedPool<BatchPart>* parts = nullptr;
@@ -144,8 +153,16 @@ class BatchRun {
   // Sends what `plan` says; fails the requests whose assignments it could not place.
   void Dispatch(BatchPlan& plan, const std::shared_ptr<const Placement>& placement,
                 const BatchPart* replaces);
-  void Send(NodePlan plan, const std::shared_ptr<const Placement>& placement,
-            const BatchPart* replaces);
+  // Cuts the only one of `pieces` to what its node may answer at a time.
+  void CutForAnswers(std::vector<NodePlan>* pieces) const;
+  // Sends rows beyond the range of the link's type as they are, apart from the others.
+  void SendAsItFits(NodePlan plan, const std::shared_ptr<const Placement>& placement,
+                    const BatchPart* replaces);
+  // Rows of `plan` with a finite value that would be infinite as `dtype`; ascending. Counts them.
+  std::vector<uint32_t> RowsBeyond(const NodePlan& plan, DType dtype) const;
+  // `link`: of the plan's node, null when that has left.
+  void Send(NodePlan plan, const std::shared_ptr<NodeLink>& link, DType hidden_states,
+            const std::shared_ptr<const Placement>& placement, const BatchPart* replaces);
   std::shared_ptr<BatchPart> MakePart(NodePlan plan,
                                       const std::shared_ptr<const Placement>& placement,
                                       const BatchPart* replaces);
@@ -165,7 +182,17 @@ class BatchRun {
   void OnPartDone(BatchPart* part, const absl::Status& status, bool lost);
   // Leaves the nodes that may be asked again for what `part` had.
   static void Narrow(const BatchPart& part, ExpertReplicas* replicas);
+  // By expert: who may be asked again for what `part` had.
+  std::vector<ExpertReplicas> ReplicasFor(const BatchPart& part, const Placement& placement) const;
   void PlanAnew(BatchPart* part);
+  // Rows of the batch that `part` brought back with a NaN or an infinity although they, and the
+  // weights of their assignments, were finite.
+  std::vector<uint32_t> DoubtfulRows(const BatchPart& part) const;
+  // Finite rows that came back as they should not: the node may be damaged, or the model's values
+  // really leave the range. True when some other node is asked, whose answer counts instead.
+  bool AskElsewhere(BatchPart* part);
+  // Of each part that was in doubt: whether others said the same.
+  void JudgeDoubtful();
   NodeLoad LoadOf(NodeIndex node) const;
   void FailUnplaced(const std::vector<Unplaced>& unplaced, const absl::Status& cause);
   void FailAll(const absl::Status& status, absl::string_view stage);
@@ -185,8 +212,9 @@ class BatchRun {
   // All that contributions and shared experts contribute to these rows, [range.count, d_model]
   // float32. By any number of threads at once.
   void SumRows(RowRange range, float* sum) const;
-  // The job's rows as it wants them; they are those of the batch from `first` on.
-  TensorFrame Output(const ForwardJob& job, size_t first) const;
+  // The job's rows as it wants them; they are those of the batch from `first` on. OUT_OF_RANGE when
+  // a finite value of theirs would be infinite so.
+  absl::StatusOr<TensorFrame> Output(const ForwardJob& job, size_t first) const;
   // Overwrites response_, but for its timing.
   void WriteResponse(const ForwardJob& job, size_t first);
   // What the timing of all requests has in common.

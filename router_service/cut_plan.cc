@@ -4,6 +4,34 @@
 #include <utility>
 
 namespace expertmesh {
+namespace {
+
+// A plan for `node` without rows.
+NodePlan EmptyPlan(NodeIndex node, NodePlanPool* pool) {
+  std::vector<NodePlan> taken;
+  pool->Take(1, &taken);
+  NodePlan plan = std::move(taken.back());
+  plan.node = node;
+  plan.rows.clear();
+  plan.row_begin.assign(1, 0);
+  plan.expert_ids.clear();
+  plan.expert_weights.clear();
+  return plan;
+}
+
+// Appends row `i` of `from`, with its assignments.
+void AppendRow(const NodePlan& from, size_t i, NodePlan* to) {
+  const auto append = [begin = from.row_begin[i], end = from.row_begin[i + 1]](const auto& source,
+                                                                               auto* target) {
+    target->insert(target->end(), source.begin() + begin, source.begin() + end);
+  };
+  to->rows.push_back(from.rows[i]);
+  append(from.expert_ids, &to->expert_ids);
+  append(from.expert_weights, &to->expert_weights);
+  to->row_begin.push_back(static_cast<uint32_t>(to->expert_ids.size()));
+}
+
+}  // namespace
 
 void CutToAssignments(NodePlan plan, uint32_t limit, NodePlanPool* pool,
                       std::vector<NodePlan>* pieces) {
@@ -35,6 +63,20 @@ void CutToAssignments(NodePlan plan, uint32_t limit, NodePlanPool* pool,
                                 plan.expert_weights.begin() + end);
   }
   pool->Recycle(std::move(plan));
+}
+
+NodePlan TakeRows(absl::Span<const uint32_t> rows, NodePlanPool* pool, NodePlan* plan) {
+  NodePlan taken = EmptyPlan(plan->node, pool);
+  NodePlan left = EmptyPlan(plan->node, pool);
+  size_t next = 0;
+  for (size_t i = 0; i < plan->rows.size(); ++i) {
+    const bool takes = next < rows.size() && rows[next] == plan->rows[i];
+    next += takes ? 1 : 0;
+    AppendRow(*plan, i, takes ? &taken : &left);
+  }
+  std::swap(*plan, left);
+  pool->Recycle(std::move(left));
+  return taken;
 }
 
 }  // namespace expertmesh

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 
 namespace expertmesh {
 namespace {
@@ -22,17 +23,42 @@ size_t CountMissing(const Placement& placement) {
   return count;
 }
 
+// What of `damaged` is `node`'s, layer by layer.
+void AddDamaged(absl::Span<const DamagedExpert> damaged, NodeIndex node, v1::TopologyNode* told) {
+  for (const DamagedExpert& copy : damaged) {
+    if (copy.node != node) {
+      continue;
+    }
+    v1::DamagedExperts* group = nullptr;
+    for (v1::DamagedExperts& known : *told->mutable_damaged()) {
+      if (known.layer() == copy.layer && known.reason() == copy.reason) {
+        group = &known;
+      }
+    }
+    if (group == nullptr) {
+      group = told->add_damaged();
+      group->set_layer(copy.layer);
+      group->set_reason(copy.reason);
+    }
+    group->add_experts(copy.expert);
+  }
+}
+
 }  // namespace
 
-Fleet::Fleet(const ModelDescription* model, std::string fingerprint, WireEncodings encodings,
-             Transport* transport, TimerQueue* timers, Clock* clock)
-    : model_(model),
-      fingerprint_(std::move(fingerprint)),
+Fleet::Fleet(std::shared_ptr<const MoeCheckpoint> checkpoint, WireEncodings encodings,
+             uint64_t verify_bytes_per_second, RouterMetrics* metrics, Transport* transport,
+             TimerQueue* timers, Clock* clock)
+    : checkpoint_(std::move(checkpoint)),
       encodings_(std::move(encodings)),
+      metrics_(metrics),
       transport_(transport),
       timers_(timers),
       clock_(clock),
-      placement_(std::make_shared<const Placement>(*model, 1, absl::Span<const NodeOffer>())) {}
+      placement_(std::make_shared<const Placement>(checkpoint_->model(), 1,
+                                                   absl::Span<const NodeOffer>())),
+      verifier_(std::make_unique<WeightVerifier>(checkpoint_, verify_bytes_per_second, clock,
+                                                 [this] { Rebuild(); })) {}
 
 Fleet::~Fleet() { Close(); }
 
@@ -46,6 +72,7 @@ void Fleet::Close() {
     nodes.swap(nodes_);
   }
   timers_->CancelAndWait(timer);
+  verifier_->Stop();
   for (const std::shared_ptr<NodeLink>& node : nodes) {
     if (node != nullptr) {
       node->Close();
@@ -70,8 +97,8 @@ void Fleet::SetAddresses(const std::vector<std::string>& addresses) {
       std::shared_ptr<NodeLink>& node = nodes_[it->second];
       if (node == nullptr) {
         const WireEncoding encoding = encodings_.For(address);
-        node = std::make_shared<NodeLink>(it->second, address, fingerprint_, encoding,
-                                          [this] { Rebuild(); });
+        node = std::make_shared<NodeLink>(it->second, address, checkpoint_->fingerprint(), encoding,
+                                          metrics_, [this] { Rebuild(); });
         to_connect.push_back(node);
       }
     }
@@ -128,20 +155,24 @@ absl::StatusOr<v1::TopologyNode> Fleet::Drain(const std::string& address, bool r
 
 v1::GetTopologyResponse Fleet::Topology() const {
   std::vector<std::shared_ptr<NodeLink>> nodes;
+  std::vector<DamagedExpert> damaged;
   v1::GetTopologyResponse topology;
   {
     absl::MutexLock lock(&mutex_);
     nodes = nodes_;
+    damaged = damaged_;
     topology.set_epoch(placement_->epoch());
     topology.set_ready(placement_->complete());
     for (const v1::MissingExperts& missing : placement_->missing()) {
       *topology.add_missing() = missing;
     }
   }
-  topology.set_fingerprint(fingerprint_);
+  topology.set_fingerprint(checkpoint_->fingerprint());
   for (const std::shared_ptr<NodeLink>& node : nodes) {
     if (node != nullptr) {
-      *topology.add_nodes() = node->ToProto();
+      v1::TopologyNode& told = *topology.add_nodes();
+      told = node->ToProto();
+      AddDamaged(damaged, node->index(), &told);
     }
   }
   return topology;
@@ -194,15 +225,66 @@ void Fleet::Rebuild() {
     for (size_t i = 0; i < offers.size(); ++i) {
       offers[i].hosted = hosted[i];
     }
-    auto placement = std::make_shared<const Placement>(*model_, epoch, offers);
+    const std::vector<DamagedExpert> damaged = ExcludeDamaged(nodes, &offers);
+    auto placement = std::make_shared<const Placement>(checkpoint_->model(), epoch, offers);
     spdlog::info("epoch {}: {} of {} nodes usable, {} experts missing", epoch, offers.size(),
                  nodes.size(), CountMissing(*placement));
-    absl::MutexLock lock(&mutex_);
-    placement_ = std::move(placement);
+    std::vector<DamagedExpert> before = damaged;
+    {
+      // Together: who is told that a copy is not used may count on it.
+      absl::MutexLock lock(&mutex_);
+      placement_ = std::move(placement);
+      before.swap(damaged_);
+    }
+    TellDamaged(before, damaged, nodes);
   }
   absl::MutexLock lock(&subscribers_mutex_);
   for (const auto& [id, callback] : subscribers_) {
     callback();
+  }
+}
+
+std::vector<DamagedExpert> Fleet::ExcludeDamaged(absl::Span<const std::shared_ptr<NodeLink>> nodes,
+                                                 std::vector<NodeOffer>* offers) {
+  std::vector<NodeHoldings> holdings;
+  for (const NodeOffer& offer : *offers) {
+    holdings.push_back({offer.node, nodes[offer.node]->address(), offer.hosted});
+  }
+  std::vector<DamagedExpert> damaged = verifier_->Judge(holdings);
+  for (NodeOffer& offer : *offers) {
+    for (const DamagedExpert& copy : damaged) {
+      if (copy.node == offer.node) {
+        offer.excluded.emplace_back(copy.layer, copy.expert);
+      }
+    }
+  }
+  return damaged;
+}
+
+void Fleet::TellDamaged(absl::Span<const DamagedExpert> before, absl::Span<const DamagedExpert> now,
+                        absl::Span<const std::shared_ptr<NodeLink>> nodes) {
+  for (const std::shared_ptr<NodeLink>& node : nodes) {
+    if (node == nullptr) {
+      continue;
+    }
+    v1::TopologyNode old;
+    v1::TopologyNode told;
+    AddDamaged(before, node->index(), &old);
+    AddDamaged(now, node->index(), &told);
+    uint64_t count = 0;
+    for (const v1::DamagedExperts& layer : told.damaged()) {
+      count += static_cast<uint64_t>(layer.experts_size());
+      const bool known = std::any_of(
+          old.damaged().begin(), old.damaged().end(), [&layer](const v1::DamagedExperts& other) {
+            return other.SerializeAsString() == layer.SerializeAsString();
+          });
+      if (!known) {
+        spdlog::error("node {}: layer {} expert{} {}: {}; not used there", node->address(),
+                      layer.layer(), layer.experts_size() == 1 ? "" : "s",
+                      absl::StrJoin(layer.experts(), ","), layer.reason());
+      }
+    }
+    metrics_->SetDamagedExperts(node->address(), count);
   }
 }
 
@@ -236,6 +318,7 @@ void Fleet::Reap() {
   }
   for (const std::shared_ptr<NodeLink>& node : gone) {
     node->Close();
+    metrics_->SetDamagedExperts(node->address(), 0);
   }
   if (!gone.empty()) {
     Rebuild();

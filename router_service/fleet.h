@@ -15,10 +15,11 @@
 #include "absl/synchronization/mutex.h"
 #include "common/base/clock.h"
 #include "common/base/timer_queue.h"
-#include "common/model/model_description.h"
+#include "common/checkpoint/moe_checkpoint.h"
 #include "common/transport/transport.h"
 #include "router_service/node_link.h"
 #include "router_service/placement.h"
+#include "router_service/weight_verifier.h"
 #include "router_service/wire_encoding.h"
 
 namespace expertmesh {
@@ -28,8 +29,10 @@ namespace expertmesh {
 class Fleet {
  public:
   // All pointers must outlive the fleet.
-  Fleet(const ModelDescription* model, std::string fingerprint, WireEncodings encodings,
-        Transport* transport, TimerQueue* timers, Clock* clock);
+  // `verify_bytes_per_second`: see WeightVerifier.
+  Fleet(std::shared_ptr<const MoeCheckpoint> checkpoint, WireEncodings encodings,
+        uint64_t verify_bytes_per_second, RouterMetrics* metrics, Transport* transport,
+        TimerQueue* timers, Clock* clock);
   // Closes.
   ~Fleet();
   Fleet(const Fleet&) = delete;
@@ -63,13 +66,20 @@ class Fleet {
  private:
   // Makes a new placement from what the nodes say now, and tells subscribers.
   void Rebuild();
+  // Leaves out of `offers` what the weights' digests speak against; returns that.
+  std::vector<DamagedExpert> ExcludeDamaged(absl::Span<const std::shared_ptr<NodeLink>> nodes,
+                                            std::vector<NodeOffer>* offers)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(rebuild_mutex_);
+  // Names in the log what is damaged `now` and was not `before`, and sets the metric.
+  void TellDamaged(absl::Span<const DamagedExpert> before, absl::Span<const DamagedExpert> now,
+                   absl::Span<const std::shared_ptr<NodeLink>> nodes);
   // Destroys links that are no longer listed and idle.
   void Reap();
   void ScheduleReap() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  const ModelDescription* const model_;
-  const std::string fingerprint_;
+  const std::shared_ptr<const MoeCheckpoint> checkpoint_;
   const WireEncodings encodings_;
+  RouterMetrics* const metrics_;
   Transport* const transport_;
   TimerQueue* const timers_;
   Clock* const clock_;
@@ -82,12 +92,17 @@ class Fleet {
   std::vector<std::shared_ptr<NodeLink>> nodes_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<std::string, NodeIndex> index_of_address_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<const Placement> placement_ ABSL_GUARDED_BY(mutex_);
+  // By node, layer and expert.
+  std::vector<DamagedExpert> damaged_ ABSL_GUARDED_BY(mutex_);
   TimerQueue::Id reap_timer_ ABSL_GUARDED_BY(mutex_) = 0;
 
   absl::Mutex subscribers_mutex_;
   uint64_t next_subscriber_ ABSL_GUARDED_BY(subscribers_mutex_) = 1;
   absl::flat_hash_map<uint64_t, std::function<void()>> subscribers_
       ABSL_GUARDED_BY(subscribers_mutex_);
+
+  // Last: its thread calls Rebuild.
+  std::unique_ptr<WeightVerifier> verifier_;
 };
 
 }  // namespace expertmesh

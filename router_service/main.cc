@@ -67,6 +67,15 @@ ABSL_FLAG(uint32_t, max_attempts, 3, "Nodes tried for one assignment, the first 
 ABSL_FLAG(bool, strict, false,
           "Output bits independent of which nodes serve a token, for top-k times the bytes of "
           "answers; see README.md, Guarantees");
+ABSL_FLAG(bool, frame_checksums, false,
+          "A checksum in every frame to a node and in every answer: what a flipped bit touches is "
+          "asked for again");
+ABSL_FLAG(uint64_t, verify_bytes_per_second, uint64_t{64} << 20,
+          "Bytes of the checkpoint read per second, once, to verify the weights that nodes hold; "
+          "those of experts that nodes disagree about are read at once; 0: only these");
+ABSL_FLAG(absl::Duration, cross_check_interval, absl::Seconds(10),
+          "How often, for each layer that is used, one row is computed by two nodes that hold the "
+          "same expert, and what they make of it compared; no request waits for it; 0: never");
 ABSL_FLAG(absl::Duration, max_request_time, absl::Seconds(60),
           "Longest time any request may take, also one that came without a deadline");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(20),
@@ -96,6 +105,12 @@ absl::Status CheckFlags(const std::vector<char*>& rest) {
       !(percent >= 0 && percent <= 100)) {
     return absl::InvalidArgumentError(
         absl::StrCat("--max-linger-percent is ", percent, "; use 0 to 100"));
+  }
+  if (absl::GetFlag(FLAGS_cross_check_interval) < absl::ZeroDuration()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--cross-check-interval is ",
+                     absl::FormatDuration(absl::GetFlag(FLAGS_cross_check_interval)),
+                     "; use 0 (never) or more"));
   }
   return absl::OkStatus();
 }
@@ -128,6 +143,9 @@ absl::StatusOr<RouterOptions> OptionsFromFlags() {
   options.max_attempts = absl::GetFlag(FLAGS_max_attempts);
   options.inline_tokens = absl::GetFlag(FLAGS_inline_tokens);
   options.strict = absl::GetFlag(FLAGS_strict);
+  options.cross_check_interval = absl::GetFlag(FLAGS_cross_check_interval);
+  options.frame_checksums = absl::GetFlag(FLAGS_frame_checksums);
+  options.verify_bytes_per_second = absl::GetFlag(FLAGS_verify_bytes_per_second);
   options.max_request_time = absl::GetFlag(FLAGS_max_request_time);
   options.threads = absl::GetFlag(FLAGS_threads);
   return options;

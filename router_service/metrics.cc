@@ -1,5 +1,7 @@
 #include "router_service/metrics.h"
 
+#include <algorithm>
+
 #include "common/telemetry/metrics.h"
 
 namespace expertmesh {
@@ -57,6 +59,28 @@ RouterMetrics::RouterMetrics(prometheus::Registry& registry)
       hidden_states_error(registry, "expertmesh_router_wire_relative_error",
                           "Relative change of a row by its encoding, of one row in each batch",
                           {{"direction", "hidden_states"}}, RelativeErrorBuckets()),
+      hidden_states_overflow(registry, "expertmesh_router_wire_overflow_rows_total",
+                             "hidden_states"),
+      node_faults_(prometheus::BuildCounter()
+                       .Name("expertmesh_router_node_faults_total")
+                       .Help("Answers of a node that were not used since they were wrong")
+                       .Register(registry)),
+      nonfinite_answers_(prometheus::BuildCounter()
+                             .Name("expertmesh_router_nonfinite_answers_total")
+                             .Help("Answers with a NaN or an infinity for finite rows")
+                             .Register(registry)),
+      cross_checks_(prometheus::BuildCounter()
+                        .Name("expertmesh_router_cross_checks_total")
+                        .Help("Rows computed by two nodes to compare what they make of them")
+                        .Register(registry)),
+      disagreements_(prometheus::BuildCounter()
+                         .Name("expertmesh_router_cross_check_disagreements_total")
+                         .Help("Cross-checks in which the two nodes computed different values")
+                         .Register(registry)),
+      damaged_experts_(prometheus::BuildGauge()
+                           .Name("expertmesh_router_damaged_experts")
+                           .Help("Experts not used on the node since their weights are wrong")
+                           .Register(registry)),
       requests_(prometheus::BuildCounter()
                     .Name("expertmesh_router_requests_total")
                     .Help("Requests answered, by status code")
@@ -74,6 +98,27 @@ void RouterMetrics::CountRequest(absl::StatusCode code) {
     requests_of_code_[index].store(counter, std::memory_order_release);
   }
   counter->Increment();
+}
+
+void RouterMetrics::CountNodeFault(const std::string& address, const std::string& fault) {
+  node_faults_.Add({{"fault", fault}, {"node", address}}).Increment();
+}
+
+void RouterMetrics::CountCrossCheck(bool agree) {
+  cross_checks_.Add({{"result", agree ? "agree" : "disagree"}}).Increment();
+}
+
+void RouterMetrics::CountDisagreement(const std::string& node, const std::string& other) {
+  disagreements_.Add({{"node", std::min(node, other)}, {"other", std::max(node, other)}})
+      .Increment();
+}
+
+void RouterMetrics::SetDamagedExperts(const std::string& address, uint64_t count) {
+  damaged_experts_.Add({{"node", address}}).Set(static_cast<double>(count));
+}
+
+void RouterMetrics::CountNonFiniteAnswer(const std::string& verdict) {
+  nonfinite_answers_.Add({{"verdict", verdict}}).Increment();
 }
 
 }  // namespace expertmesh

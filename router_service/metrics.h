@@ -10,9 +10,11 @@
 
 #include <array>
 #include <atomic>
+#include <string>
 
 #include "absl/status/status.h"
 #include "common/telemetry/layer_histograms.h"
+#include "common/telemetry/wire_overflow.h"
 
 namespace expertmesh {
 
@@ -48,8 +50,31 @@ class RouterMetrics {
   // row of each batch to a node, where the link's type is narrower than the rows'. The way back is
   // measured where it is encoded: expertmesh_expert_wire_relative_error.
   LayerHistograms hidden_states_error;
+  // expertmesh_router_wire_overflow_rows_total{layer,direction="hidden_states"}: rows beyond the
+  // range of the link's type. The way back is counted by the nodes.
+  WireOverflow hidden_states_overflow;
+
+  // expertmesh_router_node_faults_total{node,fault}: answers of a node that were not used. `fault`
+  // is "nonfinite" (a NaN or an infinity that a replica did not have) or "checksum".
+  void CountNodeFault(const std::string& address, const std::string& fault);
+  // expertmesh_router_nonfinite_answers_total{verdict}: answers with a NaN or an infinity for
+  // finite rows: "fault" (a replica was finite), "confirmed" (replicas had the same) or
+  // "unconfirmed" (no other node could be asked).
+  void CountNonFiniteAnswer(const std::string& verdict);
+  // expertmesh_router_cross_checks_total{result}: "agree" or "disagree".
+  void CountCrossCheck(bool agree);
+  // expertmesh_router_cross_check_disagreements_total{node,other}: by pair, in order of addresses.
+  void CountDisagreement(const std::string& node, const std::string& other);
+  // expertmesh_router_damaged_experts{node}: experts that the node holds and that are not used
+  // there, since their weights are not the model's.
+  void SetDamagedExperts(const std::string& address, uint64_t count);
 
  private:
+  prometheus::Family<prometheus::Counter>& node_faults_;
+  prometheus::Family<prometheus::Counter>& nonfinite_answers_;
+  prometheus::Family<prometheus::Counter>& cross_checks_;
+  prometheus::Family<prometheus::Counter>& disagreements_;
+  prometheus::Family<prometheus::Gauge>& damaged_experts_;
   prometheus::Family<prometheus::Counter>& requests_;
   // By code, once it has been seen.
   std::array<std::atomic<prometheus::Counter*>, 17> requests_of_code_{};

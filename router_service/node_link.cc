@@ -1,11 +1,14 @@
 #include "router_service/node_link.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/base/message_bytes.h"
+#include "common/wire/frame_checksum.h"
 #include "common/wire/tensor_copy.h"
 
 namespace expertmesh {
@@ -15,8 +18,9 @@ namespace {
 absl::Status CheckPartials(const NodeBatch& batch,
                            const TensorMessage<v1::ComputeResponse>& answer) {
   const uint64_t rows = answer.tensor.rows;
-  if (!answer.has_tensor || answer.tensor.dtype != batch.partials_dtype ||
-      answer.tensor.cols != batch.d_model || rows == 0 ||
+  const bool fits =
+      answer.tensor.dtype == batch.partials_dtype || answer.tensor.dtype == DType::kF32;
+  if (!answer.has_tensor || !fits || answer.tensor.cols != batch.d_model || rows == 0 ||
       answer.message.first_row() != batch.received || rows > batch.answer_rows() - batch.received) {
     return absl::InternalError(absl::StrCat(
         "partials are rows ", answer.message.first_row(), " + ", rows, " of ", answer.tensor.cols,
@@ -29,7 +33,8 @@ absl::Status CheckPartials(const NodeBatch& batch,
 // Whether another node might do better.
 bool RetryElsewhere(absl::StatusCode code) {
   return code == absl::StatusCode::kUnavailable || code == absl::StatusCode::kResourceExhausted ||
-         code == absl::StatusCode::kFailedPrecondition || code == absl::StatusCode::kInternal;
+         code == absl::StatusCode::kFailedPrecondition || code == absl::StatusCode::kInternal ||
+         code == absl::StatusCode::kDataLoss;
 }
 
 // Batches in flight that there is room for from the start.
@@ -47,12 +52,33 @@ void Empty(v1::ComputeResponse* message) {
 
 }  // namespace
 
+void NodeBatch::Receive(const TensorFrame& rows) {
+  if (rows.dtype == DType::kF32 && kept_dtype != DType::kF32) {
+    const size_t received_elements = size_t{received} * d_model;
+    auto wider = std::make_shared<AlignedBuffer>(answer_rows() * d_model * sizeof(float));
+    ConvertElements(kept_dtype, partials->data(), DType::kF32, wider->data(), received_elements);
+    partials = std::move(wider);
+    kept_dtype = DType::kF32;
+  }
+  const size_t row_bytes = d_model * BytesOf(kept_dtype);
+  uint8_t* const target = partials->data() + received * row_bytes;
+  const bool finite = DecodeRows(rows, kept_dtype, target);
+  CountCopiedTensorBytes(rows.data.size());
+  for (uint32_t row = 0; !finite && row < rows.rows; ++row) {
+    if (HasNonFinite(kept_dtype, target + row * row_bytes, d_model)) {
+      nonfinite_rows.push_back(received + row);
+    }
+  }
+  received += static_cast<uint32_t>(rows.rows);
+}
+
 NodeLink::NodeLink(NodeIndex index, std::string address, std::string fingerprint,
-                   WireEncoding encoding, std::function<void()> on_change)
+                   WireEncoding encoding, RouterMetrics* metrics, std::function<void()> on_change)
     : index_(index),
       address_(std::move(address)),
       fingerprint_(std::move(fingerprint)),
       encoding_(encoding),
+      metrics_(metrics),
       on_change_(std::move(on_change)) {
   in_flight_.reserve(kUsualInFlight);
 }
@@ -193,6 +219,27 @@ v1::NodeLink NodeLink::State() const {
   return v1::NODE_LINK_UP;
 }
 
+void NodeLink::CountFault(NodeFault fault) {
+  uint64_t count = 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    count = ++faulty_answers_;
+  }
+  const bool nonfinite = fault == NodeFault::kNonFinite;
+  metrics_->CountNodeFault(address_, nonfinite ? "nonfinite" : "checksum");
+  if ((count & (count - 1)) == 0) {  // The first, the second, the fourth ...
+    spdlog::warn("node {}: {}; not used. Faulty answers of this node so far: {}", address_,
+                 nonfinite ? "NaN or an infinity for finite rows, where another replica is finite"
+                           : "the checksum of a frame does not fit its bytes",
+                 count);
+  }
+}
+
+void NodeLink::CountDisagreement() {
+  absl::MutexLock lock(&mutex_);
+  ++disagreements_;
+}
+
 v1::TopologyNode NodeLink::ToProto() const {
   absl::MutexLock lock(&mutex_);
   v1::TopologyNode node;
@@ -205,6 +252,8 @@ v1::TopologyNode NodeLink::ToProto() const {
   node.set_batches_in_flight(static_cast<uint32_t>(in_flight_.size()));
   node.set_rows_in_flight(rows_in_flight_);
   node.set_disconnects(disconnects_);
+  node.set_faulty_answers(faulty_answers_);
+  node.set_disagreements(disagreements_);
   node.set_hidden_states_dtype(ToWire(encoding_.hidden_states));
   node.set_partials_dtype(ToWire(encoding_.partials));
   return node;
@@ -239,12 +288,35 @@ void NodeLink::OnFrame(Frame frame) {
   Empty(&answer_.message);
   if (const absl::Status status = DecodeTensorMessage(frame, &answer_); !status.ok()) {
     // Whose answer it was cannot be told, so nothing in flight can be trusted to end.
-    LoseAll(absl::UnavailableError(
-        absl::StrCat("node ", address_, " answered nonsense: ", status.message())));
+    const std::string what =
+        absl::StrCat("node ", address_, " answered nonsense: ", status.message());
+    LoseAll(encoding_.checksums ? absl::DataLossError(what) : absl::UnavailableError(what));
     return;
   }
-  OnAnswer();
+  if (const absl::Status status = CheckChecksum(); !status.ok()) {
+    // Here, too: the number of the batch may be what changed.
+    CountFault(NodeFault::kChecksum);
+    LoseAll(status);
+  } else {
+    OnAnswer();
+  }
   answer_.tensor = {};  // Shares the frame.
+}
+
+absl::Status NodeLink::CheckChecksum() const {
+  const v1::ComputeResponse& message = answer_.message;
+  const auto code = static_cast<absl::StatusCode>(message.status().code());
+  // What this router sends is valid when it is sent.
+  if (code == absl::StatusCode::kDataLoss ||
+      (encoding_.checksums && code == absl::StatusCode::kInvalidArgument)) {
+    return absl::DataLossError(absl::StrCat("node ", address_, ": ", message.status().message()));
+  }
+  if (message.has_checksum() &&
+      (!answer_.has_tensor || message.checksum() != ChecksumOf(message, answer_.tensor))) {
+    return absl::DataLossError(
+        absl::StrCat("node ", address_, ": the checksum of an answer does not fit its bytes"));
+  }
+  return absl::OkStatus();
 }
 
 void NodeLink::OnAnswer() {
@@ -264,11 +336,7 @@ void NodeLink::OnAnswer() {
     status = CheckPartials(*batch, answer_);
   }
   if (status.ok()) {
-    const DType kept = batch->kept_dtype();
-    const size_t row_bytes = batch->d_model * BytesOf(kept);
-    DecodeRows(answer_.tensor, kept, batch->partials->data() + batch->received * row_bytes);
-    CountCopiedTensorBytes(answer_.tensor.data.size());
-    batch->received += static_cast<uint32_t>(answer_.tensor.rows);
+    batch->Receive(answer_.tensor);
     answer_.tensor = {};
     if (batch->received < batch->answer_rows()) {
       return;

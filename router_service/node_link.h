@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
@@ -18,10 +19,17 @@
 #include "common/wire/message_codec.h"
 #include "expertmesh/v1/control.pb.h"
 #include "expertmesh/v1/expert.pb.h"
+#include "router_service/metrics.h"
 #include "router_service/planner.h"
 #include "router_service/wire_encoding.h"
 
 namespace expertmesh {
+
+// Why an answer of a node is not used although the node is there.
+enum class NodeFault {
+  kNonFinite,  // A NaN or an infinity for finite rows, which a replica did not have.
+  kChecksum,   // The bytes are not those that were sent.
+};
 
 // A plan on its way to one node, and the partials that come back.
 struct NodeBatch {
@@ -29,20 +37,23 @@ struct NodeBatch {
 
   uint32_t layer = 0;
   uint32_t d_model = 0;
-  // Type in which they come.
+  // Type in which they come; rows that are beyond it come as kF32.
   DType partials_dtype = DType::kF32;
   NodePlan plan;
   // The node was asked for a row for each assignment instead of each row.
   bool per_assignment = false;
   size_t answer_rows() const { return per_assignment ? plan.expert_ids.size() : plan.rows.size(); }
-  // [answer_rows(), d_model] of kept_dtype(); complete when the batch is done without error.
+  // [answer_rows(), d_model] of kept_dtype; complete when the batch is done without error.
   std::shared_ptr<AlignedBuffer> partials;
-  // As they come, if that is a type to compute with.
-  DType kept_dtype() const {
-    return IsActivationDType(partials_dtype) ? partials_dtype : DType::kF32;
-  }
+  // As they come, if that is a type to compute with; kF32 once a row has come wider.
+  DType kept_dtype = DType::kF32;
   // Rows received so far; they come in order.
   uint32_t received = 0;
+  // Of these, those with a NaN or an infinity; ascending.
+  std::vector<uint32_t> nonfinite_rows;
+
+  // Decodes the next rows of the answer.
+  void Receive(const TensorFrame& rows);
   // As the node said in its last frame.
   uint64_t queue_us = 0;
   uint64_t compute_us = 0;
@@ -57,9 +68,9 @@ class NodeLink final : public NodeObserver {
  public:
   // `on_change` is called, without locks held, whenever what ToProto() or Offer() say may have
   // changed (not for load). `fingerprint`: of the router's model; a node with another one is
-  // refused.
+  // refused. `metrics` must outlive the link.
   NodeLink(NodeIndex index, std::string address, std::string fingerprint, WireEncoding encoding,
-           std::function<void()> on_change);
+           RouterMetrics* metrics, std::function<void()> on_change);
   ~NodeLink() override;
 
   // Called once. Send() answers UNAVAILABLE before it and after Close().
@@ -95,6 +106,11 @@ class NodeLink final : public NodeObserver {
   // Not listed and nothing in flight: can be destroyed.
   bool Idle() const;
 
+  // Counts it, in the topology, the metrics and now and then the log.
+  void CountFault(NodeFault fault);
+  // The node and another one computed different values of the same row.
+  void CountDisagreement();
+
   v1::TopologyNode ToProto() const;
 
   // NodeObserver.
@@ -104,6 +120,9 @@ class NodeLink final : public NodeObserver {
 
  private:
   std::shared_ptr<NodeBatch> Take(uint64_t batch_id);
+  // DATA_LOSS when the bytes in answer_ are not those that the node sent, or those that it got not
+  // those that this router sent.
+  absl::Status CheckChecksum() const;
   // What the frame decoded into answer_ means for its batch.
   void OnAnswer();
   // Gives up on every batch in flight.
@@ -114,6 +133,7 @@ class NodeLink final : public NodeObserver {
   const std::string address_;
   const std::string fingerprint_;
   const WireEncoding encoding_;
+  RouterMetrics* const metrics_;
   const std::function<void()> on_change_;
 
   mutable absl::Mutex mutex_;
@@ -123,6 +143,8 @@ class NodeLink final : public NodeObserver {
   bool listed_ ABSL_GUARDED_BY(mutex_) = true;
   std::string reason_ ABSL_GUARDED_BY(mutex_) = "not yet connected";
   uint64_t disconnects_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t disagreements_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t faulty_answers_ ABSL_GUARDED_BY(mutex_) = 0;
   v1::NodeState node_state_ ABSL_GUARDED_BY(mutex_) = v1::NODE_STATE_UNSPECIFIED;
   std::shared_ptr<const v1::DescribeResponse> description_ ABSL_GUARDED_BY(mutex_);
   uint64_t next_batch_id_ ABSL_GUARDED_BY(mutex_) = 1;

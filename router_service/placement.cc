@@ -21,7 +21,9 @@ void Collect(const NodeOffer& offer, OfferedLayers* layers) {
       continue;
     }
     for (const uint32_t expert : hosted->experts()) {
-      if (expert >= layer->second.size()) {
+      if (expert >= layer->second.size() ||
+          std::binary_search(offer.excluded.begin(), offer.excluded.end(),
+                             std::make_pair(hosted->layer(), expert))) {
         continue;
       }
       std::vector<std::vector<NodeIndex>>& slices = layer->second[expert][count];

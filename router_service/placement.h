@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -27,6 +28,8 @@ struct NodeOffer {
   bool last_resort = false;
   // Held experts, as the node described them.
   absl::Span<const v1::HostedExperts* const> hosted;
+  // (layer, expert) of these that are not to be used; ascending.
+  std::vector<std::pair<uint32_t, uint32_t>> excluded = {};
 };
 
 // Nodes that can serve one expert. An expert split into slices needs one node for each slice.

@@ -38,6 +38,9 @@ absl::StatusOr<std::unique_ptr<Router>> Router::Create(
   ASSIGN_OR_RETURN(WireEncodings encodings,
                    WireEncodings::Parse(options.wire_hidden_states, options.wire_partials,
                                         router->backend_->compute_dtype()));
+  if (options.frame_checksums) {
+    encodings.AddChecksums();
+  }
   RETURN_IF_ERROR(router->LoadLayers());
   router->StartFleet(transport, std::move(encodings));
   return router;
@@ -96,9 +99,13 @@ absl::Status Router::LoadShared(const GateWeights& gate, LayerRuntime* layer) co
 void Router::StartFleet(Transport* transport, WireEncodings encodings) {
   pool_ = std::make_unique<ThreadPool>(options_.threads > 0 ? options_.threads : AvailableCores());
   timers_ = std::make_unique<TimerQueue>(clock_);
-  fleet_ = std::make_unique<Fleet>(&checkpoint_->model(), checkpoint_->fingerprint(),
-                                   std::move(encodings), transport, timers_.get(), clock_);
+  fleet_ =
+      std::make_unique<Fleet>(checkpoint_, std::move(encodings), options_.verify_bytes_per_second,
+                              &metrics_, transport, timers_.get(), clock_);
+  cross_checker_ = std::make_unique<CrossChecker>(options_.cross_check_interval, fleet_.get(),
+                                                  &metrics_, clock_);
   environment_.fleet = fleet_.get();
+  environment_.cross_checker = cross_checker_.get();
   environment_.pool = pool_.get();
   environment_.clock = clock_;
   environment_.backend = backend_.get();

@@ -64,6 +64,13 @@ struct RouterOptions {
   // Output bits do not depend on which nodes served a token; costs top-k times the bytes of answers
   // and the memory for them.
   bool strict = false;
+  // Every frame to a node, and every answer, has a checksum of its bytes.
+  bool frame_checksums = false;
+  // Bytes of the checkpoint that are read per second to verify the weights that nodes hold, beside
+  // those of experts that nodes disagree about, which are read at once. 0: only these.
+  uint64_t verify_bytes_per_second = uint64_t{64} << 20;
+  // Between two cross-checks of a layer, see CrossChecker; zero: there are none.
+  absl::Duration cross_check_interval = absl::ZeroDuration();
   // Threads that gather, score, plan and combine; 0: as many as cores.
   int threads = 0;
 };
@@ -151,6 +158,7 @@ class Router final : private JobObserver {
   // pool.
   std::unique_ptr<ThreadPool> pool_;
   std::unique_ptr<TimerQueue> timers_;
+  std::unique_ptr<CrossChecker> cross_checker_;  // Hears of what is in flight until the fleet goes.
   std::unique_ptr<Fleet> fleet_;
   uint64_t fleet_subscription_ = 0;
 };

@@ -90,7 +90,7 @@ DType WireEncodings::Choose(const Direction& direction, const std::string& addre
 }
 
 WireEncoding WireEncodings::For(const std::string& address) const {
-  return {Choose(hidden_states_, address), Choose(partials_, address)};
+  return {Choose(hidden_states_, address), Choose(partials_, address), checksums_};
 }
 
 }  // namespace expertmesh

@@ -1,4 +1,4 @@
-// In which types rows travel between this router and its nodes.
+// How rows travel between this router and its nodes.
 #ifndef EXPERTMESH_ROUTER_SERVICE_WIRE_ENCODING_H_
 #define EXPERTMESH_ROUTER_SERVICE_WIRE_ENCODING_H_
 
@@ -17,12 +17,14 @@ struct WireEncoding {
   DType hidden_states = DType::kF32;
   // On the way back.
   DType partials = DType::kF32;
+  // Frames have checksums, both ways.
+  bool checksums = false;
 };
 
 // As the flags write it: "f32", "bf16", "f16" or "int8".
 absl::string_view EncodingName(DType dtype);
 
-// Immutable.
+// Thread-safe once it is as it should be.
 class WireEncodings {
  public:
   // Each text is a list, by commas, of one type for all links (auto, which is `activation_dtype`,
@@ -33,6 +35,9 @@ class WireEncodings {
                                              absl::string_view partials, DType activation_dtype);
 
   WireEncoding For(const std::string& address) const;
+
+  // Of all links; without, they have none.
+  void AddChecksums() { checksums_ = true; }
 
  private:
   // What one flag says.
@@ -46,6 +51,7 @@ class WireEncodings {
 
   Direction hidden_states_;
   Direction partials_;
+  bool checksums_ = false;
 };
 
 }  // namespace expertmesh

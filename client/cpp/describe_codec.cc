@@ -92,6 +92,12 @@ NodeInfo ReadNode(const v1::TopologyNode& proto) {
   node.disconnects = proto.disconnects();
   node.hidden_states_dtype = WireTypeName(proto.hidden_states_dtype());
   node.partials_dtype = WireTypeName(proto.partials_dtype());
+  for (const v1::DamagedExperts& damaged : proto.damaged()) {
+    node.damaged.push_back(
+        {damaged.layer(), {damaged.experts().begin(), damaged.experts().end()}, damaged.reason()});
+  }
+  node.faulty_answers = proto.faulty_answers();
+  node.disagreements = proto.disagreements();
   return node;
 }
 

@@ -13,6 +13,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 
 namespace expertmesh {
 
@@ -27,15 +28,18 @@ absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(const std::string& 
     return absl::InvalidArgumentError(absl::StrCat(path, ": not a regular file"));
   }
   const size_t size = static_cast<size_t>(info.st_size);
+  std::string identity = absl::StrCat(info.st_ino, " ", size, " ",
+                                      absl::ToUnixNanos(absl::TimeFromTimespec(info.st_mtim)));
   if (size == 0) {
-    return std::unique_ptr<MappedFile>(new MappedFile(path, nullptr, 0));
+    return std::unique_ptr<MappedFile>(new MappedFile(path, std::move(identity), nullptr, 0));
   }
   void* const data = mmap(nullptr, size, PROT_READ, MAP_SHARED, file, 0);
   if (data == MAP_FAILED) {
     return absl::ResourceExhaustedError(
         absl::StrCat(path, ": cannot map ", size, " bytes: ", std::strerror(errno)));
   }
-  return std::unique_ptr<MappedFile>(new MappedFile(path, static_cast<const uint8_t*>(data), size));
+  return std::unique_ptr<MappedFile>(
+      new MappedFile(path, std::move(identity), static_cast<const uint8_t*>(data), size));
 }
 
 MappedFile::~MappedFile() {
@@ -58,6 +62,15 @@ void MappedFile::WillNeed(size_t offset, size_t count) const {
   const size_t begin = offset / page * page;
   const size_t end = offset + std::min(count, size_ - offset);
   madvise(const_cast<uint8_t*>(data_) + begin, end - begin, MADV_WILLNEED);
+}
+
+void MappedFile::DontNeed(size_t offset, size_t count) const {
+  const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const size_t begin = (offset + page - 1) / page * page;
+  const size_t end = (offset + count) / page * page;
+  if (begin < end && end <= size_) {
+    madvise(const_cast<uint8_t*>(data_) + begin, end - begin, MADV_DONTNEED);
+  }
 }
 
 }  // namespace expertmesh

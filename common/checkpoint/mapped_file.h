@@ -28,6 +28,10 @@ class MappedFile {
     return absl::string_view(reinterpret_cast<const char*>(data_), size_);
   }
 
+  // "inode size mtime" when it was opened: another text when other bytes are there, unless somebody
+  // takes pains.
+  const std::string& identity() const { return identity_; }
+
   // From now on a page that is touched brings in no neighbours: looking at one tensor does not read
   // another one.
   void AdviseRandom() const;
@@ -35,11 +39,16 @@ class MappedFile {
   // Starts reading [offset, offset + count) into memory, in large pieces, without waiting.
   void WillNeed(size_t offset, size_t count) const;
 
+  // Whole pages of [offset, offset + count) need not stay in this process; they are read again when
+  // somebody looks at them.
+  void DontNeed(size_t offset, size_t count) const;
+
  private:
-  MappedFile(std::string path, const uint8_t* data, size_t size)
-      : path_(std::move(path)), data_(data), size_(size) {}
+  MappedFile(std::string path, std::string identity, const uint8_t* data, size_t size)
+      : path_(std::move(path)), identity_(std::move(identity)), data_(data), size_(size) {}
 
   const std::string path_;
+  const std::string identity_;
   const uint8_t* const data_;  // Null when the file is empty.
   const size_t size_;
 };

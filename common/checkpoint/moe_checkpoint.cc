@@ -29,8 +29,11 @@ struct LayerWeights {
 
 class SafetensorsMoeCheckpoint final : public MoeCheckpoint {
  public:
-  SafetensorsMoeCheckpoint(ModelLayout layout, std::unique_ptr<SafetensorsReader> tensors)
-      : layout_(std::move(layout)), tensors_(std::move(tensors)) {}
+  SafetensorsMoeCheckpoint(std::string directory, ModelLayout layout,
+                           std::unique_ptr<SafetensorsReader> tensors)
+      : directory_(std::move(directory)),
+        layout_(std::move(layout)),
+        tensors_(std::move(tensors)) {}
 
   // Finds and checks every MoE tensor. Call once, before anything else.
   absl::Status Load(const ChosenStorage& chosen);
@@ -42,6 +45,9 @@ class SafetensorsMoeCheckpoint final : public MoeCheckpoint {
   absl::StatusOr<ExpertWeights> Expert(uint32_t layer, uint32_t expert) const override;
   absl::StatusOr<ExpertWeights> Shared(uint32_t layer) const override;
   uint64_t ExpertBytes(uint32_t layer, uint32_t expert) const override;
+  std::string directory() const override { return directory_; }
+  std::string identity() const override { return tensors_->Identity(); }
+  void Release(const ExpertWeights& weights) const override;
 
  private:
   absl::StatusOr<LayerWeights> FindLayer(const MoeLayerDescription& layer,
@@ -49,9 +55,12 @@ class SafetensorsMoeCheckpoint final : public MoeCheckpoint {
   absl::StatusOr<const LayerWeights*> Layer(uint32_t layer) const;
   absl::StatusOr<const ExpertWeights*> Find(uint32_t layer, uint32_t expert) const;
   // Whoever asks for weights is about to read all of them: large reads instead of page faults.
+  // The bytes between its first element and its last.
+  static std::pair<const uint8_t*, size_t> Extent(const MatrixView& matrix);
   void WillNeed(const MatrixView& matrix) const;
   void WillNeed(const ExpertWeights& expert) const;
 
+  const std::string directory_;
   // Constant after Load().
   ModelLayout layout_;
   const std::unique_ptr<SafetensorsReader> tensors_;
@@ -128,12 +137,24 @@ absl::StatusOr<const ExpertWeights*> SafetensorsMoeCheckpoint::Find(uint32_t lay
   return &weights->experts[expert];
 }
 
-void SafetensorsMoeCheckpoint::WillNeed(const MatrixView& matrix) const {
+std::pair<const uint8_t*, size_t> SafetensorsMoeCheckpoint::Extent(const MatrixView& matrix) {
   if (matrix.empty()) {
-    return;
+    return {nullptr, 0};
   }
   const size_t last = (matrix.rows - 1) * matrix.row_stride + (matrix.cols - 1) * matrix.col_stride;
-  tensors_->WillNeed(matrix.data, ((last + 1) * BitsOf(matrix.dtype) + 7) / 8);
+  return {matrix.data, ((last + 1) * BitsOf(matrix.dtype) + 7) / 8};
+}
+
+void SafetensorsMoeCheckpoint::WillNeed(const MatrixView& matrix) const {
+  const auto [data, bytes] = Extent(matrix);
+  tensors_->WillNeed(data, bytes);
+}
+
+void SafetensorsMoeCheckpoint::Release(const ExpertWeights& weights) const {
+  for (const MatrixView& matrix : {weights.gate, weights.up, weights.down}) {
+    const auto [data, bytes] = Extent(matrix);
+    tensors_->DontNeed(data, bytes);
+  }
 }
 
 void SafetensorsMoeCheckpoint::WillNeed(const ExpertWeights& expert) const {
@@ -200,7 +221,7 @@ absl::StatusOr<std::shared_ptr<const MoeCheckpoint>> MoeCheckpoint::Open(
   const ChosenStorage chosen = ChooseStorage(layout, *tensors);
   ReadStoredDType(*tensors, chosen, absl::StrCat(directory, "/config.json"), &layout);
   auto checkpoint =
-      std::make_shared<SafetensorsMoeCheckpoint>(std::move(layout), std::move(tensors));
+      std::make_shared<SafetensorsMoeCheckpoint>(directory, std::move(layout), std::move(tensors));
   RETURN_IF_ERROR(checkpoint->Load(chosen));
   return checkpoint;
 }

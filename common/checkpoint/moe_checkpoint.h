@@ -48,6 +48,15 @@ class MoeCheckpoint {
 
   // Bytes of an expert in the checkpoint, biases and scales included; 0 when it does not exist.
   virtual uint64_t ExpertBytes(uint32_t layer, uint32_t expert) const;
+
+  // The folder, and which versions of which files are open; both empty for one that is in no
+  // folder.
+  virtual std::string directory() const { return ""; }
+  virtual std::string identity() const { return ""; }
+
+  // Whoever asked for `weights` has read them and will not soon again: they need not stay in this
+  // process. Views stay valid.
+  virtual void Release(const ExpertWeights& weights) const { (void)weights; }
 };
 
 }  // namespace expertmesh

@@ -134,12 +134,34 @@ absl::StatusOr<const TensorView*> SafetensorsReader::Find(absl::string_view name
   return &found->second;
 }
 
-void SafetensorsReader::WillNeed(const uint8_t* data, size_t bytes) const {
+std::pair<const MappedFile*, size_t> SafetensorsReader::FileOf(const uint8_t* data) const {
   for (const std::unique_ptr<MappedFile>& file : files_) {
     if (data >= file->data() && data < file->data() + file->size()) {
-      file->WillNeed(static_cast<size_t>(data - file->data()), bytes);
+      return {file.get(), static_cast<size_t>(data - file->data())};
     }
   }
+  return {nullptr, 0};
+}
+
+void SafetensorsReader::WillNeed(const uint8_t* data, size_t bytes) const {
+  if (const auto [file, offset] = FileOf(data); file != nullptr) {
+    file->WillNeed(offset, bytes);
+  }
+}
+
+void SafetensorsReader::DontNeed(const uint8_t* data, size_t bytes) const {
+  if (const auto [file, offset] = FileOf(data); file != nullptr) {
+    file->DontNeed(offset, bytes);
+  }
+}
+
+std::string SafetensorsReader::Identity() const {
+  std::string text;
+  for (const std::unique_ptr<MappedFile>& file : files_) {
+    absl::StrAppend(&text, std::filesystem::path(file->path()).filename().string(), " ",
+                    file->identity(), "\n");
+  }
+  return text;
 }
 
 }  // namespace expertmesh

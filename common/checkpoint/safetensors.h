@@ -58,8 +58,17 @@ class SafetensorsReader {
   // of the mapped files.
   void WillNeed(const uint8_t* data, size_t bytes) const;
 
+  // The opposite: this process keeps none of it that it need not.
+  void DontNeed(const uint8_t* data, size_t bytes) const;
+
+  // Names of the files and which versions of them are open.
+  std::string Identity() const;
+
  private:
   using WantedNames = std::vector<std::string>;
+
+  // The file that `data` lies in, and where; null when in none.
+  std::pair<const MappedFile*, size_t> FileOf(const uint8_t* data) const;
 
   explicit SafetensorsReader(std::string source) : source_(std::move(source)) {}
 

@@ -118,6 +118,30 @@ EXPERTMESH_INLINE bool AnyNonFinite(DType dtype, const void* data, size_t count)
   return AnyWithExponent<uint16_t>(data, count, 0x7c00u);
 }
 
+// Magnitudes from which on a float32 rounds to infinity, as bits, which are ordered like them.
+constexpr int32_t kBeyondF16 = 0x477ff000;   // 65520
+constexpr int32_t kBeyondBF16 = 0x7f7f8000;  // Half a unit above the largest.
+constexpr int32_t kInfinity = 0x7f800000;
+
+template <typename From>
+EXPERTMESH_INLINE bool AnyBeyond(const void* data, size_t count, int32_t limit) {
+  int32_t found = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const float value = From::Decode(LoadUnaligned<typename From::Bits>(data, i));
+    const int32_t magnitude = std::bit_cast<int32_t>(value) & 0x7fffffff;
+    found |= (magnitude >= limit) & (magnitude < kInfinity) ? 1 : 0;
+  }
+  return found != 0;
+}
+
+EXPERTMESH_INLINE bool AnyOverflow(DType from, const void* data, size_t count, int32_t limit) {
+  if (from == DType::kF32) {
+    return AnyBeyond<F32>(data, count, limit);
+  }
+  EXPERTMESH_CHECK(from == DType::kBF16);
+  return AnyBeyond<BF16>(data, count, limit);
+}
+
 template <typename From>
 EXPERTMESH_INLINE void AddLoop(const void* source, size_t count, float* target) {
   for (size_t i = 0; i < count; ++i) {
@@ -140,22 +164,26 @@ EXPERTMESH_INLINE void AddAny(DType from, const void* source, size_t count, floa
 struct Loops {
   void (*convert)(DType from, const void* source, DType to, void* target, size_t count);
   bool (*has_non_finite)(DType dtype, const void* data, size_t count);
+  bool (*has_overflow)(DType from, const void* data, size_t count, int32_t limit);
   void (*add)(DType from, const void* source, size_t count, float* target);
 };
 
-#define EXPERTMESH_LOOPS(NAME, TARGET)                                                    \
-  struct NAME {                                                                           \
-    TARGET static void Convert(DType from, const void* source, DType to, void* target,    \
-                               size_t count) {                                            \
-      ConvertAny(from, source, to, target, count);                                        \
-    }                                                                                     \
-    TARGET static bool HasNonFinite(DType dtype, const void* data, size_t count) {        \
-      return AnyNonFinite(dtype, data, count);                                            \
-    }                                                                                     \
-    TARGET static void Add(DType from, const void* source, size_t count, float* target) { \
-      AddAny(from, source, count, target);                                                \
-    }                                                                                     \
-    static constexpr Loops kLoops = {Convert, HasNonFinite, Add};                         \
+#define EXPERTMESH_LOOPS(NAME, TARGET)                                                          \
+  struct NAME {                                                                                 \
+    TARGET static void Convert(DType from, const void* source, DType to, void* target,          \
+                               size_t count) {                                                  \
+      ConvertAny(from, source, to, target, count);                                              \
+    }                                                                                           \
+    TARGET static bool HasNonFinite(DType dtype, const void* data, size_t count) {              \
+      return AnyNonFinite(dtype, data, count);                                                  \
+    }                                                                                           \
+    TARGET static bool HasOverflow(DType from, const void* data, size_t count, int32_t limit) { \
+      return AnyOverflow(from, data, count, limit);                                             \
+    }                                                                                           \
+    TARGET static void Add(DType from, const void* source, size_t count, float* target) {       \
+      AddAny(from, source, count, target);                                                      \
+    }                                                                                           \
+    static constexpr Loops kLoops = {Convert, HasNonFinite, HasOverflow, Add};                  \
   };
 
 EXPERTMESH_LOOPS(Generic, )
@@ -287,6 +315,15 @@ void ConvertElements(DType from, const void* source, DType to, void* target, siz
 
 bool HasNonFinite(DType dtype, const void* data, size_t count) {
   return VectorLoops().has_non_finite(dtype, data, count);
+}
+
+bool HasOverflow(DType from, const void* data, size_t count, DType to) {
+  EXPERTMESH_CHECK(IsActivationDType(from) && IsActivationDType(to));
+  if (from == to || to == DType::kF32 || from == DType::kF16) {
+    return false;
+  }
+  return VectorLoops().has_overflow(from, data, count,
+                                    to == DType::kF16 ? kBeyondF16 : kBeyondBF16);
 }
 
 void AddElements(DType from, const void* source, size_t count, float* target) {

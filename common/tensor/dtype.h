@@ -74,6 +74,10 @@ void ConvertElements(DType from, const void* source, DType to, void* target, siz
 // True when any of `count` elements of an activation type is NaN or infinite.
 bool HasNonFinite(DType dtype, const void* data, size_t count);
 
+// True when any of `count` elements is finite and would be infinite as `to`; both are activation
+// types. (F16 ends at 65504, BF16 somewhat below the largest float32.)
+bool HasOverflow(DType from, const void* data, size_t count, DType to);
+
 // target[i] += source[i], of an activation type. Neither pointer needs to be aligned; the ranges
 // must not overlap.
 void AddElements(DType from, const void* source, size_t count, float* target);

@@ -10,6 +10,9 @@
 namespace expertmesh {
 namespace {
 
+// Bytes decoded at a time: what they become is still in the first-level cache when it is looked at.
+constexpr size_t kPiece = 8 << 10;
+
 // Converts a run of bytes that arrives in pieces; an element may lie across two of them.
 class PieceConverter {
  public:
@@ -19,6 +22,9 @@ class PieceConverter {
         from_bytes_(BytesOf(from)),
         to_bytes_(BytesOf(to)),
         target_(static_cast<uint8_t*>(target)) {}
+
+  // Where the next element goes.
+  const uint8_t* end() const { return target_; }
 
   void Add(const uint8_t* data, size_t size) {
     if (partial_size_ > 0) {
@@ -94,6 +100,8 @@ class BlockConverter {
         target_(static_cast<uint8_t*>(target)),
         scales_(tensor.scales) {}
 
+  const uint8_t* end() const { return target_; }
+
   void Add(const uint8_t* data, size_t size) {
     while (size > 0) {
       if (left_of_block_ == 0) {
@@ -121,28 +129,35 @@ class BlockConverter {
   size_t column_ = 0;  // Where the next block begins.
 };
 
+// Whether all that `converter` makes of `data`, elements of `to`, is finite.
 template <typename Converter>
-void AddPieces(const Frame& data, Converter converter) {
+bool AddPieces(const Frame& data, DType to, Converter converter) {
+  bool finite = true;
   for (const Slice& slice : data.slices()) {
-    converter.Add(slice.data(), slice.size());
+    for (size_t at = 0; at < slice.size(); at += kPiece) {
+      const uint8_t* const begin = converter.end();
+      converter.Add(slice.data() + at, std::min(kPiece, slice.size() - at));
+      const size_t count = static_cast<size_t>(converter.end() - begin) / BytesOf(to);
+      finite = !HasNonFinite(to, begin, count) && finite;
+    }
   }
+  return finite;
 }
 
 }  // namespace
 
-void DecodeRows(const TensorFrame& tensor, DType dtype, void* target) {
-  if (tensor.dtype == dtype) {
-    tensor.data.CopyTo(0, tensor.data.size(), target);
-  } else if (tensor.dtype == DType::kI8Block128) {
-    AddPieces(tensor.data, BlockConverter(tensor, dtype, target));
-  } else {
-    AddPieces(tensor.data, PieceConverter(tensor.dtype, dtype, target));
+bool DecodeRows(const TensorFrame& tensor, DType dtype, void* target) {
+  if (tensor.dtype == DType::kI8Block128) {
+    return AddPieces(tensor.data, dtype, BlockConverter(tensor, dtype, target));
   }
+  return AddPieces(tensor.data, dtype, PieceConverter(tensor.dtype, dtype, target));
 }
 
 uint64_t CopyRows(const TensorFrame& tensor, DType dtype, void* target) {
   CountCopiedTensorBytes(tensor.data.size());
-  DecodeRows(tensor, dtype, target);
+  if (DecodeRows(tensor, dtype, target)) {
+    return 0;
+  }
   // On the converted values: conversion keeps NaN and infinity, and makes an infinity of what
   // overflows.
   uint64_t nonfinite = 0;

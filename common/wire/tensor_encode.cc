@@ -1,5 +1,6 @@
 #include "common/wire/tensor_encode.h"
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <utility>
@@ -40,14 +41,16 @@ RowEncoder::RowEncoder(DType from, size_t rows, size_t cols, DType to, BufferPoo
   }
 }
 
-void RowEncoder::Encode(size_t row, const void* source) const {
+bool RowEncoder::Encode(size_t row, const void* source) const {
   void* const target = Place(row);
-  if (scales_ == nullptr) {
-    ConvertElements(from_, source, to_, target, cols_);
-  } else {
+  if (scales_ != nullptr) {  // Whose range is that of float32.
     QuantiseRow(from_, source, cols_, static_cast<int8_t*>(target),
                 scales_->as<float>() + row * Int8Blocks(cols_));
+    return true;
   }
+  ConvertElements(from_, source, to_, target, cols_);
+  return !IsLossy(from_, to_) || !HasNonFinite(to_, target, cols_) ||
+         !HasOverflow(from_, source, cols_, to_);
 }
 
 TensorFrame RowEncoder::Finish() {
@@ -88,7 +91,29 @@ TensorFrame RowsOf(const TensorFrame& tensor, uint64_t first, uint64_t count) {
   return part;
 }
 
+float LargestFinite(DType from, const void* row, size_t cols) {
+  const auto* const bytes = static_cast<const uint8_t*>(row);
+  float largest = 0.0f;
+  for (size_t i = 0; i < cols; ++i) {
+    float value = 0.0f;
+    ConvertElements(from, bytes + i * BytesOf(from), DType::kF32, &value, 1);
+    largest = std::isfinite(value) ? std::max(largest, std::abs(value)) : largest;
+  }
+  return largest;
+}
+
 bool IsLossy(DType from, DType to) { return from != to && to != DType::kF32; }
+
+double RelativeChange(const float* before, const float* after, size_t count) {
+  double difference = 0.0;
+  double norm = 0.0;
+  for (size_t i = 0; i < count; ++i) {
+    const double change = static_cast<double>(after[i]) - before[i];
+    difference += change * change;
+    norm += static_cast<double>(before[i]) * before[i];
+  }
+  return difference == 0.0 ? 0.0 : std::sqrt(difference / norm);
+}
 
 double EncodingError(DType from, const void* row, size_t cols, DType to, BufferPool* pool) {
   const std::shared_ptr<AlignedBuffer> floats = TakeBuffer(pool, 2 * cols * sizeof(float));
@@ -96,14 +121,7 @@ double EncodingError(DType from, const void* row, size_t cols, DType to, BufferP
   float* const after = before + cols;
   ConvertElements(from, row, DType::kF32, before, cols);
   DecodeRows(EncodeRows(from, row, 1, cols, to, pool), DType::kF32, after);
-  double difference = 0.0;
-  double norm = 0.0;
-  for (size_t i = 0; i < cols; ++i) {
-    const double change = static_cast<double>(after[i]) - before[i];
-    difference += change * change;
-    norm += static_cast<double>(before[i]) * before[i];
-  }
-  return norm == 0.0 ? 0.0 : std::sqrt(difference / norm);
+  return RelativeChange(before, after, cols);
 }
 
 }  // namespace expertmesh

@@ -25,8 +25,9 @@ class RowEncoder {
   // own, or of `pool` if that is not null.
   RowEncoder(DType from, size_t rows, size_t cols, DType to, BufferPool* pool);
 
-  // Row `row` of the tensor, from [cols] of `from`.
-  void Encode(size_t row, const void* source) const;
+  // Row `row` of the tensor, from [cols] of `from`. False when a finite element of it is infinite
+  // now: the row is beyond the range of the tensor's type.
+  bool Encode(size_t row, const void* source) const;
 
   // Where row `row` and those behind it go. A tensor of `from` may be written here instead.
   void* Place(size_t row) const { return data_->data() + row * cols_ * BytesOf(to_); }
@@ -56,8 +57,15 @@ TensorFrame EncodeRows(DType from, const void* matrix, size_t rows, size_t cols,
 // Rows [first, first + count), sharing the bytes.
 TensorFrame RowsOf(const TensorFrame& tensor, uint64_t first, uint64_t count);
 
+// The largest magnitude among the finite elements of a row [cols] of `from`, an activation type.
+float LargestFinite(DType from, const void* row, size_t cols);
+
 // Whether a value of `from` may change on its way as `to`.
 bool IsLossy(DType from, DType to);
+
+// |after - before| / |before|, Euclidean norms; 0 when they are the same, not finite when something
+// in them is not.
+double RelativeChange(const float* before, const float* after, size_t count);
 
 // What a row [cols] of `from` loses on its way as `to`: |decoded - x| / |x|, Euclidean norms. 0 for
 // a row of zeros; not finite when something in the row is not, or is no longer. `pool`, if not

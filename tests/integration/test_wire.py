@@ -13,7 +13,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from arrays import assert_close
+import expertmesh
+from arrays import assert_close, assert_same_bits, relative_error
 from expertmesh.v1 import router_pb2, router_pb2_grpc, tensor_pb2
 from mesh import PATIENCE, Mesh, cli, program, shards
 
@@ -123,6 +124,49 @@ def test_bytes_on_the_wire(router):
         # Three bytes less for each element, four more for each block.
         saved = 3 * d_model - 4 * -(-d_model // 128)
         assert (f32 - int8) / (f32 - bf16) == pytest.approx(saved / (2 * d_model), rel=0.02)
+
+
+def test_f16_with_large_activations(router, nodes):
+    """Rows beyond 65504 go as float32, whatever else is in their batch."""
+    exact, narrow = router(), router(*both("f16"))
+    d_model = exact.client.describe().d_model
+    rows = np.random.default_rng(3).standard_normal((12, d_model), dtype=np.float32)
+    rows *= np.float32(10) ** np.arange(12)[:, None]
+    # The experts are quadratic: their answers leave the range of f16 long before the rows do.
+    for layer in (1, 4):
+        expected = exact.client.forward(layer, rows).output
+        found = narrow.client.forward(layer, rows).output
+        error = relative_error(found, expected)
+        assert (error < 2e-3).all(), error
+        alone = [narrow.client.forward(layer, row[None]).output[0] for row in rows]
+        assert_same_bits(found, np.stack(alone), f"layer {layer}, rows together and alone")
+    overflow = "wire_overflow_rows_total"
+    assert narrow.router.metric(f"expertmesh_router_{overflow}", direction="hidden_states") > 0
+    down = [
+        node.metric(f"expertmesh_expert_{overflow}", direction="partials", layer="1")
+        for node in nodes
+    ]
+    assert min(down) > 0
+    assert re.search(r"layer 1: hidden_states reach .*, beyond what F16 holds", narrow.router.log())
+    assert re.search(r"layer 1: partials reach .*, beyond what F16 holds", nodes[0].log())
+
+
+def test_an_output_beyond_f16_is_an_error(router):
+    mesh = router()
+    d_model = mesh.client.describe().d_model
+    rows = np.random.default_rng(4).standard_normal((3, d_model), dtype=np.float32)
+    rows[1] *= 1e6
+    with pytest.raises(expertmesh.OutOfRange, match="output: token 1 has a value of magnitude"):
+        mesh.client.forward(1, rows, output_dtype=np.float16)
+    assert mesh.client.forward(1, rows[::2], output_dtype=np.float16).output.dtype == np.float16
+
+
+def test_checksums_change_nothing_that_is_right(router, nodes):
+    plain, checked = router(), router("--frame-checksums")
+    d_model = plain.client.describe().d_model
+    rows = np.random.default_rng(5).standard_normal((300, d_model), dtype=np.float32)
+    assert_same_bits(checked.client.forward(2, rows).output, plain.client.forward(2, rows).output)
+    assert all(node.faulty_answers == 0 for node in checked.client.topology().nodes)
 
 
 def quantised(rows):

@@ -34,6 +34,9 @@ KERNELS = "common/tensor/decode_kernels.cc"
 FINDER = "common/checkpoint/tensor_finder.cc"
 BATCH = "router_service/batch_run.cc"
 COMBINE = "router_service/combine.cc"
+RETRY = "router_service/batch_retry.cc"
+TRUST_OF_WEIGHTS = "router_service/weight_trust.cc"
+DIGEST = "common/checkpoint/expert_digest.cc"
 
 # Recorded routings of every family and router (tests/golden/routing).
 GOLDEN = "routing_golden_test"
@@ -948,8 +951,8 @@ WIRE = [
     Mutation(
         "hidden states have the type of partials",
         "router_service/wire_encoding.cc",
-        "return {Choose(hidden_states_, address), Choose(partials_, address)};",
-        "return {Choose(partials_, address), Choose(partials_, address)};",
+        "return {Choose(hidden_states_, address), Choose(partials_, address), checksums_};",
+        "return {Choose(partials_, address), Choose(partials_, address), checksums_};",
         "wire_encoding_test",
     ),
     Mutation(
@@ -1002,8 +1005,8 @@ STRICT = [
     Mutation(
         "strict: answers of more rows than the node takes",
         BATCH,
-        "CutToAssignments(std::move(node_plan), limit,",
-        "CutToAssignments(std::move(node_plan), 0,",
+        "CutToAssignments(std::move(whole), limit,",
+        "CutToAssignments(std::move(whole), 0,",
         "router_strict_test",
     ),
     Mutation(
@@ -1037,6 +1040,168 @@ STRICT = [
     ),
 ]
 
+# What keeps wrong numbers from callers: of nodes, of memory, of narrow types.
+TRUST = [
+    Mutation(
+        "f16: what rounds to infinity fits",
+        "common/tensor/dtype.cc",
+        "constexpr int32_t kBeyondF16 = 0x477ff000;",
+        "constexpr int32_t kBeyondF16 = 0x47800000;",
+        "compute_response_test",
+    ),
+    Mutation(
+        "f16: hidden states beyond it are sent all the same",
+        BATCH,
+        "if (IsLossy(activation, narrow) && IsActivationDType(narrow)) {",
+        "if (false) {",
+        "router_wire_test",
+    ),
+    Mutation(
+        "f16: a batch with a row beyond it is wide as a whole",
+        BATCH,
+        "beyond = RowsBeyond(plan, narrow);",
+        "beyond = RowsBeyond(plan, narrow).empty() ? beyond : plan.rows;",
+        "router_wire_test",
+    ),
+    Mutation(
+        "f16: partials beyond it are sent all the same",
+        "expert_service/compute_response.cc",
+        "if (!encoder.Encode(row, result.partials + row * result.d_model)) {",
+        "if (encoder.Encode(row, result.partials + row * result.d_model), false) {",
+        "compute_response_test",
+    ),
+    Mutation(
+        "an output beyond its type is infinite",
+        "router_service/batch_answer.cc",
+        "RETURN_IF_ERROR(beyond.ToStatus(job.output_dtype()));",
+        "",
+        "router_wire_test",
+    ),
+    Mutation(
+        "rows that came narrow are lost when a wide one comes",
+        "router_service/node_link.cc",
+        "ConvertElements(kept_dtype, partials->data(), DType::kF32, wider->data(), received_elements);",
+        "std::memset(wider->data(), 0, received_elements * sizeof(float));",
+        "router_wire_test",
+    ),
+    Mutation(
+        "NaN of a node is passed on",
+        RETRY,
+        "if (part->nonfinite_rows.empty()) {",
+        "if (true) {",
+        "router_trust_test",
+    ),
+    Mutation(
+        "NaN of a row that came so is the node's fault",
+        RETRY,
+        "if (finite_weights && !HasNonFinite(activation, sent, d_model) &&",
+        "if (finite_weights &&",
+        "router_trust_test",
+    ),
+    Mutation(
+        "a node is blamed for what its replicas say, too",
+        RETRY,
+        "if (part->contributes && std::binary_search(doubtful.begin(), doubtful.end(), row)) {",
+        "if (false) {",
+        "router_trust_test",
+    ),
+    Mutation(
+        "digests leave scales out",
+        DIGEST,
+        "AddScales(view);",
+        "",
+        "expert_digest_test",
+    ),
+    Mutation(
+        "digests depend on how a matrix is stored",
+        DIGEST,
+        "view.row_stride * BitsOf(view.dtype) ==",
+        "view.rows * BitsOf(view.dtype) !=",
+        "expert_digest_test",
+    ),
+    Mutation(
+        "kept digests are of any version of the files",
+        "common/checkpoint/digest_cache.cc",
+        '(*json)["checkpoint"] != identity_',
+        "false",
+        "expert_digest_test",
+    ),
+    Mutation(
+        "damaged experts are used",
+        "router_service/placement.cc",
+        "std::binary_search(offer.excluded.begin(), offer.excluded.end(),",
+        "false && std::binary_search(offer.excluded.begin(), offer.excluded.end(),",
+        "router_trust_test",
+    ),
+    Mutation(
+        "of replicas that differ the newest is used",
+        TRUST_OF_WEIGHTS,
+        "if (in_use && CountOf(copies, *in_use) > 0) {",
+        "if (false) {",
+        "weight_trust_test",
+    ),
+    Mutation(
+        "one of two is a majority",
+        TRUST_OF_WEIGHTS,
+        "if (2 * CountOf(copies, copy.digest) > copies.size()) {",
+        "if (2 * CountOf(copies, copy.digest) >= copies.size()) {",
+        "weight_trust_test",
+    ),
+    Mutation(
+        "the checkpoint is not believed",
+        TRUST_OF_WEIGHTS,
+        "known.checkpoint ? *known.checkpoint : Choose(copies, known.in_use);",
+        "Choose(copies, known.in_use);",
+        "weight_trust_test",
+    ),
+    Mutation(
+        "weights are verified as fast as the disk can",
+        "router_service/weight_verifier.cc",
+        "if (!hurried && bytes > 0) {",
+        "if (false) {",
+        "weight_trust_test",
+        "*BoundedRate*",
+    ),
+    Mutation(
+        "cross-checks always agree",
+        "router_service/cross_check.cc",
+        "const bool agree = beyond || difference <= tolerance;",
+        "const bool agree = true;",
+        "cross_check_test",
+        "*WhoComputesSomethingElse*",
+    ),
+    Mutation(
+        "cross-checks are due at every batch",
+        "router_service/cross_check.cc",
+        "if (schedule.under_way || now < schedule.next) {",
+        "if (schedule.under_way) {",
+        "cross_check_test",
+        "*AsOftenAsIsAsked",
+    ),
+    Mutation(
+        "checksums leave weights out",
+        "common/wire/frame_checksum.cc",
+        "checksum.Add(request.expert_weights());",
+        "",
+        "frame_checksum_test",
+    ),
+    Mutation(
+        "the node does not look at checksums",
+        "expert_service/batch_assembly.cc",
+        "(request.has_tensor && message.checksum() == ChecksumOf(message, request.tensor))) {",
+        "true) {",
+        "batch_assembly_test",
+    ),
+    Mutation(
+        "the router does not look at checksums",
+        "router_service/node_link.cc",
+        "if (message.has_checksum() &&",
+        "if (false &&",
+        "router_trust_test",
+        "*Flipped*",
+    ),
+]
+
 MUTATIONS = (
     SCORES
     + CHOICE
@@ -1051,4 +1216,5 @@ MUTATIONS = (
     + DECODING
     + WIRE
     + STRICT
+    + TRUST
 )

@@ -40,6 +40,14 @@ nlohmann::json ToJson(const std::vector<client::ExpertSet>& sets, bool with_slic
   return list;
 }
 
+nlohmann::json ToJson(const std::vector<client::DamagedExperts>& damaged) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const client::DamagedExperts& entry : damaged) {
+    list.push_back({{"layer", entry.layer}, {"experts", entry.experts}, {"reason", entry.reason}});
+  }
+  return list;
+}
+
 nlohmann::json ToJson(const client::Topology& topology) {
   nlohmann::json nodes = nlohmann::json::array();
   for (const client::NodeInfo& node : topology.nodes) {
@@ -56,7 +64,10 @@ nlohmann::json ToJson(const client::Topology& topology) {
                      {"rows_in_flight", node.rows_in_flight},
                      {"disconnects", node.disconnects},
                      {"hidden_states_dtype", node.hidden_states_dtype},
-                     {"partials_dtype", node.partials_dtype}});
+                     {"partials_dtype", node.partials_dtype},
+                     {"damaged", ToJson(node.damaged)},
+                     {"faulty_answers", node.faulty_answers},
+                     {"disagreements", node.disagreements}});
   }
   return {{"epoch", topology.epoch},
           {"ready", topology.ready},
@@ -97,6 +108,23 @@ std::string DescribeWire(const client::NodeInfo& node) {
                       ", partials come as ", node.partials_dtype, "\n");
 }
 
+// What is not used of the node, though it is up. Empty when all is well.
+std::string DescribeFaults(const client::NodeInfo& node) {
+  std::string text;
+  for (const client::DamagedExperts& damaged : node.damaged) {
+    absl::StrAppend(&text, "    DAMAGED layer ", damaged.layer, ": experts ",
+                    FormatRanges(damaged.experts), " are not used: ", damaged.reason, "\n");
+  }
+  if (node.faulty_answers > 0) {
+    absl::StrAppend(&text, "    FAULTY answers that were not used: ", node.faulty_answers, "\n");
+  }
+  if (node.disagreements > 0) {
+    absl::StrAppend(&text, "    DISAGREES with a replica in ", node.disagreements,
+                    " cross-checks; the router's log names both\n");
+  }
+  return text;
+}
+
 std::string Describe(const client::Topology& topology) {
   std::string text =
       absl::StrCat("epoch ", topology.epoch, ", ", topology.ready ? "ready" : "not ready",
@@ -112,7 +140,7 @@ std::string Describe(const client::Topology& topology) {
     }
     absl::StrAppend(&text, "  in flight ", node.batches_in_flight, " batches, ",
                     node.rows_in_flight, " rows  disconnects ", node.disconnects, "\n",
-                    DescribeWire(node), DescribeHosted(node.hosted));
+                    DescribeWire(node), DescribeFaults(node), DescribeHosted(node.hosted));
   }
   if (!topology.missing.empty()) {
     absl::StrAppend(&text, "missing: ", DescribeMissing(topology.missing), "\n");

@@ -217,6 +217,16 @@ struct ExpertSet {
   uint32_t slice_count = 1;
 };
 
+// Experts of one layer that a node holds and the router does not use there: their weights are not
+// those of the model.
+struct DamagedExperts {
+  uint32_t layer = 0;
+  // Ascending.
+  std::vector<uint32_t> experts;
+  // What the weights differ from.
+  std::string reason;
+};
+
 enum class Link { kUnknown, kDown, kUp, kRefused, kDraining };
 
 struct NodeInfo {
@@ -242,6 +252,13 @@ struct NodeInfo {
   // tell.
   std::string hidden_states_dtype;
   std::string partials_dtype;
+  // Ascending by layer.
+  std::vector<DamagedExperts> damaged;
+  // Answers that the router did not use: NaN or infinities that a replica did not have, or wrong
+  // checksums.
+  uint64_t faulty_answers = 0;
+  // Cross-checks in which this node and another one computed different values of the same row.
+  uint64_t disagreements = 0;
 };
 
 struct Topology {
@@ -283,6 +300,7 @@ class EXPERTMESH_CLIENT_EXPORT Client {
   //   DEADLINE_EXCEEDED   the timeout passed.
   //   UNAVAILABLE         no router, or no ready node holds an expert that is needed; retry later.
   //   RESOURCE_EXHAUSTED  the layer's queue is full, or the message is over the limit.
+  //   OUT_OF_RANGE        a finite value of the output is beyond its type; the message names it.
   absl::StatusOr<ForwardResult> Forward(uint32_t layer, const Matrix& hidden,
                                         const ForwardOptions& options = {});
 

@@ -51,6 +51,12 @@ v1::GetTopologyResponse TopologyOf(uint64_t epoch) {
   node->set_reason("another model");
   node->set_hidden_states_dtype(v1::DTYPE_BF16);
   node->set_partials_dtype(v1::DTYPE_INT8_BLOCK128);
+  v1::DamagedExperts* damaged = node->add_damaged();
+  damaged->set_layer(3);
+  damaged->add_experts(2);
+  damaged->set_reason("other weights");
+  node->set_faulty_answers(4);
+  node->set_disagreements(5);
   node->mutable_description()->set_node_id("n1");
   node->mutable_description()->set_state(v1::NODE_STATE_READY);
   v1::HostedExperts* hosted = node->mutable_description()->add_hosted();
@@ -595,6 +601,12 @@ TEST_F(ClientTest, ShowsTheTopology) {
   EXPECT_EQ(node.state, "ready");
   EXPECT_EQ(node.hidden_states_dtype, "bf16");
   EXPECT_EQ(node.partials_dtype, "int8");
+  ASSERT_EQ(node.damaged.size(), 1u);
+  EXPECT_EQ(node.damaged[0].layer, 3u);
+  EXPECT_THAT(node.damaged[0].experts, ElementsAre(2));
+  EXPECT_EQ(node.damaged[0].reason, "other weights");
+  EXPECT_EQ(node.faulty_answers, 4u);
+  EXPECT_EQ(node.disagreements, 5u);
   ASSERT_EQ(node.hosted.size(), 1u);
   EXPECT_THAT(node.hosted[0].experts, ElementsAre(1, 2));
   EXPECT_EQ(node.hosted[0].slice_index, 1u);

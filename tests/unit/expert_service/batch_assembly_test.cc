@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "common/wire/frame_checksum.h"
 #include "common/wire/tensor_copy.h"
 #include "tests/unit/expert_service/fakes.h"
 #include "tests/unit/testing/compare_rows.h"
@@ -87,6 +88,27 @@ void ExpectSame(const Batch& batch, const TestBatch& sent) {
                          sent.hidden_states[row].end());
   }
   EXPECT_TRUE(SameRows(HiddenStates(batch), hidden_states, kDModel));
+}
+
+TEST_F(BatchAssemblyTest, AFrameWhoseBytesChangedIsRefused) {
+  const TestBatch sent = Random(7, 3);
+  v1::ComputeRequest message = MakeRequest(sent, 0, 3);
+  const auto whole = DecodeTensorMessage<v1::ComputeRequest>(MakeFrame(sent, 0, 3));
+  ASSERT_TRUE(whole.ok());
+  message.set_checksum(ChecksumOf(message, whole->tensor));
+  const Frame right = EncodeTensorMessage(message, &whole->tensor);
+  const BatchAssembler::Outcome outcome = assembler_->Add(right);
+  ASSERT_NE(outcome.batch, nullptr) << outcome.status;
+  EXPECT_TRUE(outcome.batch->checksums);
+  EXPECT_FALSE(assembler_->Add(MakeFrame(Random(8, 3), 0, 3)).batch->checksums);
+
+  message.set_expert_weights(0, message.expert_weights(0) * 2.0f);
+  ExpectRefused(EncodeTensorMessage(message, &whole->tensor), absl::StatusCode::kDataLoss,
+                "checksum is ");
+  std::string bytes = right.Flatten();
+  bytes.back() ^= 1;
+  ExpectRefused(Frame(bytes), absl::StatusCode::kDataLoss, "send the batch again");
+  ExpectRefused(EncodeTensorMessage(message, nullptr), absl::StatusCode::kDataLoss, "checksum");
 }
 
 TEST_F(BatchAssemblyTest, OneFrameIsABatch) {

@@ -1,7 +1,10 @@
 #include "expert_service/compute_response.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <limits>
 #include <vector>
 
 #include "common/wire/message_codec.h"
@@ -20,8 +23,10 @@ TEST(ComputeResponseTest, ResultsAreCutAndNotCopied) {
     (*values)[i] = static_cast<float>(i);
   }
   constexpr size_t kLimit = 500;
+  std::vector<size_t> widened;
   const std::vector<Frame> frames =
-      EncodeResult({9, values->data(), kRows, kCols, values, 11, 22}, kLimit);
+      EncodeResult({9, values->data(), kRows, kCols, values, 11, 22}, kLimit, &widened);
+  EXPECT_TRUE(widened.empty());
   EXPECT_EQ(values.use_count(), 1 + static_cast<long>(frames.size()));
   EXPECT_GT(frames.size(), 3u);
   size_t rows = 0;
@@ -56,8 +61,10 @@ TEST(ComputeResponseTest, OtherTypesAreCutByTheirOwnSize) {
   }
   constexpr size_t kLimit = 2000;
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16, DType::kI8Block128}) {
+    std::vector<size_t> widened;
     const std::vector<Frame> frames =
-        EncodeResult({9, values->data(), kRows, kCols, values, 11, 22, dtype}, kLimit);
+        EncodeResult({9, values->data(), kRows, kCols, values, 11, 22, dtype}, kLimit, &widened);
+    EXPECT_TRUE(widened.empty());
     // No more frames than it takes.
     EXPECT_GT(frames.size(), 2u);
     const size_t row_bytes = dtype == DType::kI8Block128 ? kCols + 8 : kCols * BytesOf(dtype);
@@ -82,7 +89,53 @@ TEST(ComputeResponseTest, OtherTypesAreCutByTheirOwnSize) {
 
 TEST(ComputeResponseTest, ARowThatIsTooLargeGoesAlone) {
   const auto values = std::make_shared<std::vector<float>>(3 * 1000);
-  EXPECT_EQ(EncodeResult({1, values->data(), 3, 1000, values, 0, 0}, 100).size(), 3u);
+  std::vector<size_t> widened;
+  EXPECT_EQ(EncodeResult({1, values->data(), 3, 1000, values, 0, 0}, 100, &widened).size(), 3u);
+}
+
+// 65504 is the largest of f16, and what rounds to it fits; an infinity is no value that is lost.
+TEST(ComputeResponseTest, RowsBeyondTheTypeGoAsFloat32AndLeaveOthersAlone) {
+  constexpr size_t kRows = 9;
+  constexpr size_t kCols = 40;
+  const auto values = std::make_shared<std::vector<float>>(kRows * kCols, 1.5f);
+  const auto set = [&](size_t row, float value) { (*values)[row * kCols + row] = value; };
+  set(0, 65519.0f);
+  set(2, 65520.0f);
+  set(3, -1e9f);
+  set(5, std::numeric_limits<float>::infinity());
+  set(8, 3.4e38f);
+  std::vector<size_t> widened;
+  const auto all_of = [&](DType dtype, size_t limit) {
+    widened.clear();
+    std::vector<float> all;
+    size_t last_queue_us = 0;
+    for (const Frame& frame :
+         EncodeResult({9, values->data(), kRows, kCols, values, 11, 22, dtype}, limit, &widened)) {
+      const auto decoded = DecodeTensorMessage<v1::ComputeResponse>(frame);
+      EXPECT_TRUE(decoded.ok() && decoded->has_tensor);
+      EXPECT_EQ(decoded->message.first_row() * kCols, all.size());
+      for (size_t row = 0; row < decoded->tensor.rows; ++row) {
+        const bool wide = std::count(widened.begin(), widened.end(), all.size() / kCols + row) > 0;
+        EXPECT_EQ(decoded->tensor.dtype, wide ? DType::kF32 : dtype);
+      }
+      last_queue_us = decoded->message.queue_us();
+      std::vector<float> part(decoded->tensor.rows * kCols);
+      DecodeRows(decoded->tensor, DType::kF32, part.data());
+      all.insert(all.end(), part.begin(), part.end());
+    }
+    EXPECT_EQ(last_queue_us, 11u);
+    return all;
+  };
+  for (const size_t limit : {size_t{1}, size_t{300}, size_t{1} << 20}) {
+    std::vector<float> expected = *values;
+    expected[0] = 65504.0f;
+    EXPECT_TRUE(SameRows(all_of(DType::kF16, limit), expected, kCols));
+    EXPECT_THAT(widened, testing::ElementsAre(2, 3, 8));
+    all_of(DType::kBF16, limit);  // Ends between 3.39e38 and 3.4e38.
+    EXPECT_THAT(widened, testing::ElementsAre(8));
+    all_of(DType::kI8Block128, limit);
+    EXPECT_THAT(widened, testing::IsEmpty());
+  }
 }
 
 TEST(ComputeResponseTest, ErrorsNameBatchCodeAndMessage) {

@@ -6,6 +6,8 @@
 #include <thread>
 
 #include "absl/synchronization/notification.h"
+#include "common/checkpoint/expert_digest.h"
+#include "common/model/expert_slice.h"
 #include "tests/unit/expert_service/fakes.h"
 
 namespace expertmesh {
@@ -54,6 +56,13 @@ TEST_F(HostedExpertsTest, LoadsDescribesAndAccounts) {
   EXPECT_EQ(described[0].slice_count(), 2u);
   EXPECT_THAT(described[1].experts(), ElementsAre(7, 9));
   EXPECT_EQ(described[1].slice_count(), 1u);
+  // Of what is held, and no more.
+  const auto digest = [this](uint32_t at, uint32_t expert, IntermediateSlice slice) {
+    return DigestOf(SliceOf(*checkpoint_->Expert(at, expert), slice));
+  };
+  EXPECT_THAT(described[0].digests(),
+              ElementsAre(digest(1, 0, {1, 2}), digest(1, 1, {1, 2}), digest(1, 2, {1, 2})));
+  EXPECT_THAT(described[1].digests(), ElementsAre(digest(4, 7, {}), digest(4, 9, {})));
   const std::shared_ptr<const HostedLayer> layer = hosted.FindLayer(4);
   ASSERT_NE(layer, nullptr);
   EXPECT_EQ(layer->description->layer, 4u);

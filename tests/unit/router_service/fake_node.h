@@ -17,6 +17,7 @@
 #include "absl/synchronization/mutex.h"
 #include "common/base/check.h"
 #include "common/transport/transport.h"
+#include "common/wire/frame_checksum.h"
 #include "common/wire/message_codec.h"
 #include "common/wire/tensor_copy.h"
 #include "common/wire/tensor_encode.h"
@@ -37,6 +38,10 @@ struct FakeNodeOptions {
   uint32_t slice_count = 1;
   uint32_t max_batch_rows = 8192;
   uint64_t max_frame_bytes = 1 << 20;
+  // Of (layer, expert); null: it says none.
+  std::function<uint64_t(uint32_t layer, uint32_t expert)> digest = nullptr;
+  // Frames may come damaged.
+  bool accepts_damage = false;
 };
 
 // Thread-safe. Streams must be gone before it is destroyed.
@@ -78,6 +83,11 @@ class FakeNode final : public NodeEndpoint {
     failure_ = status;
     fail_once_ = true;
   }
+  // From now on all that this expert makes is `value`.
+  void Damage(uint32_t expert, float value) {
+    absl::MutexLock lock(&mutex_);
+    damaged_[expert] = value;
+  }
   // Every later answer is these bytes.
   void AnswerBytes(const std::string& bytes) {
     absl::MutexLock lock(&mutex_);
@@ -96,16 +106,10 @@ class FakeNode final : public NodeEndpoint {
   }
 
   void SetExperts(const std::vector<uint32_t>& experts) {
-    std::function<void()> on_change;
-    {
-      absl::MutexLock lock(&mutex_);
-      options_.experts = experts;
-      ++version_;
-      on_change = on_change_;
-    }
-    if (on_change) {
-      on_change();
-    }
+    Change([&experts](FakeNodeOptions* options) { options->experts = experts; });
+  }
+  void SetDigest(std::function<uint64_t(uint32_t layer, uint32_t expert)> digest) {
+    Change([&digest](FakeNodeOptions* options) { options->digest = std::move(digest); });
   }
 
   uint64_t batches() const {
@@ -168,11 +172,26 @@ class FakeNode final : public NodeEndpoint {
     FakeNode* const node;
   };
 
+  // And says so.
+  void Change(const std::function<void(FakeNodeOptions*)>& how) {
+    std::function<void()> on_change;
+    {
+      absl::MutexLock lock(&mutex_);
+      how(&options_);
+      ++version_;
+      on_change = on_change_;
+    }
+    if (on_change) {
+      on_change();
+    }
+  }
+
   struct Batch {
     std::vector<float> partials;
     uint32_t rows = 0;
     DType partials_dtype = DType::kF32;
     uint32_t answer_rows = 0;
+    bool checksums = false;
   };
 
   class Stream final : public StreamHandler {
@@ -182,9 +201,17 @@ class FakeNode final : public NodeEndpoint {
 
     void OnFrame(Frame frame) override {
       const auto request = DecodeTensorMessage<v1::ComputeRequest>(frame);
-      EXPERTMESH_CHECK(request.ok() && request->has_tensor);
+      if (!request.ok() || !request->has_tensor) {
+        node_->Refuse(absl::StatusCode::kInvalidArgument, 0, *replies_);
+        return;
+      }
       const v1::ComputeRequest& message = request->message;
+      if (message.has_checksum() && message.checksum() != ChecksumOf(message, request->tensor)) {
+        node_->Refuse(absl::StatusCode::kDataLoss, message.batch_id(), *replies_);
+        return;
+      }
       Batch& batch = batches_[message.batch_id()];
+      batch.checksums = message.has_checksum();
       EXPERTMESH_CHECK(message.first_row() == batch.rows);
       node_->Compute(*request, &batch);
       if (batch.rows == message.total_rows()) {
@@ -212,6 +239,9 @@ class FakeNode final : public NodeEndpoint {
       hosted.set_slice_index(options_.slice_index);
       hosted.set_slice_count(options_.slice_count);
       hosted.mutable_experts()->Add(options_.experts.begin(), options_.experts.end());
+      for (size_t i = 0; options_.digest != nullptr && i < options_.experts.size(); ++i) {
+        hosted.add_digests(options_.digest(layer, options_.experts[i]));
+      }
     }
     return description;
   }
@@ -233,8 +263,11 @@ class FakeNode final : public NodeEndpoint {
         EXPERTMESH_CHECK(std::find(options_.experts.begin(), options_.experts.end(), expert) !=
                          options_.experts.end());
         for (size_t i = 0; i < d_model; ++i) {
-          sum[i] += weight * FakeExpert(request.message.layer(), expert, rows[row * d_model + i],
-                                        options_.slice_count);
+          const auto damage = damaged_.find(expert);
+          sum[i] += damage != damaged_.end()
+                        ? damage->second
+                        : weight * FakeExpert(request.message.layer(), expert,
+                                              rows[row * d_model + i], options_.slice_count);
         }
         ++assignment;
         ++assignments_;
@@ -254,7 +287,7 @@ class FakeNode final : public NodeEndpoint {
   void Answer(uint64_t batch_id, Batch batch, std::shared_ptr<FrameSink> replies) {
     v1::ComputeResponse response;
     response.set_batch_id(batch_id);
-    Frame frame;
+    std::vector<Frame> frames;
     {
       absl::MutexLock lock(&mutex_);
       ++batches_;
@@ -266,22 +299,58 @@ class FakeNode final : public NodeEndpoint {
         times_.pop_front();
       }
       if (!bytes_.empty()) {
-        frame = Frame(bytes_);
+        frames = {Frame(bytes_)};
       } else if (!failure_.ok()) {
-        frame = EncodeTensorMessage(response, nullptr);
+        frames = {EncodeTensorMessage(response, nullptr)};
         failure_ = fail_once_ ? absl::OkStatus() : failure_;
       } else {
-        const TensorFrame tensor =
-            EncodeRows(DType::kF32, batch.partials.data(), batch.answer_rows,
-                       batch.partials.size() / batch.answer_rows, batch.partials_dtype);
-        frame = EncodeTensorMessage(response, &tensor);
+        frames = Encode(batch, &response);
       }
       if (holding_) {
-        held_.push_back([replies, frame] { replies->Send(frame).IgnoreError(); });
+        held_.push_back([replies, frames] { SendAll(frames, *replies); });
         return;
       }
     }
-    replies->Send(std::move(frame)).IgnoreError();
+    SendAll(frames, *replies);
+  }
+
+  static void SendAll(const std::vector<Frame>& frames, FrameSink& replies) {
+    for (const Frame& frame : frames) {
+      replies.Send(frame).IgnoreError();
+    }
+  }
+
+  // One frame; or one for each row, where a row is beyond the range of the type.
+  static std::vector<Frame> Encode(const Batch& batch, v1::ComputeResponse* response) {
+    const size_t d_model = batch.partials.size() / batch.answer_rows;
+    const bool narrow = IsActivationDType(batch.partials_dtype);
+    const auto beyond = [&](size_t row, size_t rows) {
+      return narrow && HasOverflow(DType::kF32, batch.partials.data() + row * d_model,
+                                   rows * d_model, batch.partials_dtype);
+    };
+    const size_t step = beyond(0, batch.answer_rows) ? 1 : batch.answer_rows;
+    std::vector<Frame> frames;
+    for (size_t row = 0; row < batch.answer_rows; row += step) {
+      response->set_first_row(static_cast<uint32_t>(row));
+      const TensorFrame tensor =
+          EncodeRows(DType::kF32, batch.partials.data() + row * d_model, step, d_model,
+                     beyond(row, step) ? DType::kF32 : batch.partials_dtype);
+      if (batch.checksums) {
+        response->set_checksum(ChecksumOf(*response, tensor));
+      }
+      frames.push_back(EncodeTensorMessage(*response, &tensor));
+    }
+    return frames;
+  }
+
+  // A frame that a test damaged: without that, the router sends none that is refused.
+  void Refuse(absl::StatusCode code, uint64_t batch_id, FrameSink& replies) {
+    absl::MutexLock lock(&mutex_);
+    EXPERTMESH_CHECK(options_.accepts_damage);
+    v1::ComputeResponse response;
+    response.set_batch_id(batch_id);
+    response.mutable_status()->set_code(static_cast<int>(code));
+    replies.Send(EncodeTensorMessage(response, nullptr)).IgnoreError();
   }
 
   mutable absl::Mutex mutex_;
@@ -291,6 +360,7 @@ class FakeNode final : public NodeEndpoint {
   std::vector<std::function<void()>> held_ ABSL_GUARDED_BY(mutex_);
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
   bool fail_once_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::flat_hash_map<uint32_t, float> damaged_ ABSL_GUARDED_BY(mutex_);
   std::string bytes_ ABSL_GUARDED_BY(mutex_);
   std::deque<Times> times_ ABSL_GUARDED_BY(mutex_);
   std::function<void()> on_change_ ABSL_GUARDED_BY(mutex_);

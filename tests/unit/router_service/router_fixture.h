@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "absl/synchronization/notification.h"
+#include "common/transport/faulty_transport.h"
 #include "common/transport/in_process_transport.h"
 #include "router_service/router.h"
 #include "tests/unit/router_service/fake_node.h"
@@ -85,7 +86,8 @@ class RouterTest : public testing::Test {
     backend_ = backend.get();
     absl::StatusOr<std::unique_ptr<Router>> router =
         Router::Create(options, std::make_shared<FakeCheckpoint>(checkpoint), std::move(backend),
-                       &network_, &clock_, &registry_);
+                       faulty_ == nullptr ? static_cast<Transport*>(&network_) : faulty_.get(),
+                       &clock_, &registry_);
     ASSERT_TRUE(router.ok()) << router.status();
     router_ = *std::move(router);
   }
@@ -133,6 +135,25 @@ class RouterTest : public testing::Test {
                                              [](const v1::TopologyNode& node) {
                                                return node.link() == v1::NODE_LINK_UP;
                                              });
+    });
+  }
+
+  // The same, and every node is placed for all that it holds: a link is up a moment before that.
+  void ConnectAndPlace() {
+    Connect();
+    AwaitTopology([this](const v1::GetTopologyResponse& topology) {
+      const std::shared_ptr<const Placement> placement = router_->fleet().placement();
+      for (NodeIndex node = 0; node < static_cast<NodeIndex>(topology.nodes_size()); ++node) {
+        for (const v1::HostedExperts& held :
+             topology.nodes(static_cast<int>(node)).description().hosted()) {
+          for (const uint32_t expert : held.experts()) {
+            if (!(*placement->Layer(held.layer()))[expert].SliceOn(node)) {
+              return false;
+            }
+          }
+        }
+      }
+      return true;
     });
   }
 
@@ -213,6 +234,8 @@ class RouterTest : public testing::Test {
 
   FakeClock clock_;
   InProcessNetwork network_;
+  // Set before the router starts: breaks what goes over the network.
+  std::unique_ptr<FaultyTransport> faulty_;
   prometheus::Registry registry_;
   std::map<std::string, std::unique_ptr<FakeNode>> nodes_;
   std::vector<std::string> addresses_;

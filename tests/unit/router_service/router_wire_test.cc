@@ -5,6 +5,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
 
 #include "router_service/router.h"
 #include "tests/unit/router_service/router_fixture.h"
@@ -200,11 +203,99 @@ TEST_F(RouterWireTest, PartialsOfAnotherTypeThanAskedAreRefused) {
   response.set_batch_id(1);
   response.mutable_status();
   const std::vector<float> zeros(kModel, 0.0f);
-  const TensorFrame tensor = EncodeRows(DType::kF32, zeros.data(), 1, kModel, DType::kF32);
+  const TensorFrame tensor = EncodeRows(DType::kF32, zeros.data(), 1, kModel, DType::kF16);
   a.AnswerBytes(EncodeTensorMessage(response, &tensor).Flatten());
   const Answer answer = Forward(1, RandomRows(7, 1));
   EXPECT_FALSE(answer.status.ok());
   EXPECT_THAT(std::string(answer.status.message()), HasSubstr("expected BF16 rows from 0 of 1"));
+}
+
+// Rows 1 and 4 are beyond f16 as they are, and so are partials of row 2.
+std::vector<float> RowsOfAllSizes() {
+  std::vector<float> rows = RandomRows(8, 6);
+  rows[1 * kModel + 3] = 1e6f;
+  rows[2 * kModel + 5] = 65500.0f;
+  rows[4 * kModel] = -65520.0f;
+  return rows;
+}
+
+class OverflowTest : public RouterWireTest, public testing::WithParamInterface<bool> {
+ protected:
+  void Start(const std::string& hidden_states, const std::string& partials) {
+    RouterOptions options;
+    options.wire_hidden_states = hidden_states;
+    options.wire_partials = partials;
+    options.strict = GetParam();
+    StartRouter(options);
+    AddNode("a:1", {0, 1, 2});
+    AddNode("b:1", {3, 4, 5});
+    Connect();
+  }
+  double OverflowRows() {
+    double rows = 0.0;
+    for (const prometheus::MetricFamily& family : registry_.Collect()) {
+      if (family.name == "expertmesh_router_wire_overflow_rows_total") {
+        for (const auto& metric : family.metric) {
+          rows += metric.counter.value;
+        }
+      }
+    }
+    return rows;
+  }
+};
+
+TEST_P(OverflowTest, RowsBeyondF16AreRightAndLeaveTheBitsOfOthersAlone) {
+  Start("f16", "f16");
+  const std::vector<float> rows = RowsOfAllSizes();
+  const Answer together = Forward(1, rows);
+  ASSERT_TRUE(together.status.ok()) << together.status;
+  const std::vector<float> expected = Expected(1, rows, together.response.routing());
+  const auto bound = [](size_t i) {
+    const size_t row = i / kModel;
+    const bool fits = row == 0 || row == 3 || row == 5;
+    return (fits ? 7.0f : row == 1 ? 6e6f : 4e5f) * 0x1p-9f;
+  };
+  EXPECT_TRUE(RowsNear(together.output, expected, kModel, bound));
+  for (size_t row = 0; row < 6; ++row) {
+    const auto begin = rows.begin() + static_cast<ptrdiff_t>(row * kModel);
+    const Answer alone = Forward(1, std::vector<float>(begin, begin + kModel));
+    const auto part = absl::MakeConstSpan(together.output).subspan(row * kModel, kModel);
+    EXPECT_TRUE(SameBits(alone.output, part, kModel)) << "row " << row;
+  }
+  // Each of the two rows went to one or two nodes, twice.
+  EXPECT_GE(OverflowRows(), 4.0);
+  EXPECT_LE(OverflowRows(), 8.0);
+}
+
+TEST_P(OverflowTest, RowsThatFitAreNotCounted) {
+  Start("f16", "f16");
+  std::vector<float> rows = RandomRows(9, 6);
+  rows[0] = std::numeric_limits<float>::infinity();
+  rows[kModel] = std::numeric_limits<float>::quiet_NaN();
+  ASSERT_TRUE(Forward(1, rows).status.ok());
+  EXPECT_EQ(OverflowRows(), 0.0);
+}
+
+INSTANTIATE_TEST_SUITE_P(StrictAndNot, OverflowTest, testing::Bool());
+
+TEST_F(RouterWireTest, AnOutputBeyondItsTypeIsAnErrorThatNamesTokenAndValue) {
+  StartRouter();
+  AddNode("a:1", {0, 1, 2, 3, 4, 5});
+  Connect();
+  v1::ForwardRequest request;
+  request.set_layer(1);
+  request.set_output_dtype(v1::DTYPE_F16);
+  const Answer beyond = ForwardRequest(request, RowsOfAllSizes());
+  EXPECT_EQ(beyond.status.code(), absl::StatusCode::kOutOfRange);
+  EXPECT_THAT(std::string(beyond.status.message()), HasSubstr("output: token 1 has a value"));
+  EXPECT_THAT(std::string(beyond.status.message()), HasSubstr("F16 cannot hold"));
+  request.set_output_dtype(v1::DTYPE_BF16);
+  EXPECT_TRUE(ForwardRequest(request, RowsOfAllSizes()).status.ok());
+  // What was not finite is passed on as it is.
+  request.set_output_dtype(v1::DTYPE_F16);
+  std::vector<float> infinite = RandomRows(10, 3);
+  infinite[0] = std::numeric_limits<float>::infinity();
+  EXPECT_TRUE(ForwardRequest(request, infinite).status.ok());
 }
 
 TEST_F(RouterWireTest, OptionsThatCannotBeReadAreRefused) {

@@ -102,7 +102,8 @@ class Client:
 
         Raises InvalidArgument (wrong layer, d_model, dtype, group_sizes or token_ids), Unavailable (no ready node holds an
         expert that is needed; the message names layer and experts), ResourceExhausted (queue full, or
-        message over the router's limit), DeadlineExceeded.
+        message over the router's limit), OutOfRange (a finite value of the result is beyond
+        output_dtype), DeadlineExceeded.
         """
         request, shape = codec.encode_request(
             layer,
