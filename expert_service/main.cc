@@ -12,11 +12,11 @@
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/clock.h"
 #include "common/base/process.h"
 #include "common/base/status_macros.h"
+#include "common/base/usage.h"
 #include "common/checkpoint/moe_checkpoint.h"
 #include "common/experts/compute_dtype.h"
 #include "common/experts/cpu_backend.h"
@@ -218,7 +218,7 @@ int main(int argc, char** argv) {
   expertmesh::TuneProcess();
   expertmesh::BlockStopSignals();
   expertmesh::RouteGrpcLogs();
-  absl::SetProgramUsageMessage(
+  expertmesh::DescribeProgram(
       "Holds experts of a model and computes them for routers.\n"
       "  expertmesh-expert --model DIR [--shard i/n [--replicas r]]");
   expertmesh::AcceptHyphens(argc, argv);

@@ -11,11 +11,11 @@
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/clock.h"
 #include "common/base/process.h"
 #include "common/base/status_macros.h"
+#include "common/base/usage.h"
 #include "common/checkpoint/moe_checkpoint.h"
 #include "common/experts/compute_dtype.h"
 #include "common/experts/cpu_backend.h"
@@ -213,7 +213,7 @@ int main(int argc, char** argv) {
   expertmesh::TuneProcess();
   expertmesh::BlockStopSignals();
   expertmesh::RouteGrpcLogs();
-  absl::SetProgramUsageMessage(
+  expertmesh::DescribeProgram(
       "Routes hidden states to expert services.\n"
       "  expertmesh-router --model DIR --nodes host:port,host:port");
   expertmesh::AcceptHyphens(argc, argv);

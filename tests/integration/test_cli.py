@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import subprocess
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 import reference
 from arrays import assert_close, assert_different, assert_rows_close, assert_same, assert_same_bits
 from checkpoint import DTYPES, Checkpoint, make_checkpoint, read_safetensors, write_safetensors
-from mesh import HOST, PATIENCE, Mesh, cli, hidden_states, shards
+from mesh import HOST, PATIENCE, Mesh, cli, hidden_states, program, shards
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "golden" / "configs"
 MAKE = [
@@ -280,3 +281,10 @@ def test_usage():
     assert "forward" in cli("--help").stdout
     for wrong in (["frobnicate"], [], ["forward", "--frobnicate"]):
         assert cli(*wrong, code=2).stderr
+
+
+@pytest.mark.parametrize("name", ["router", "expert"])
+def test_help_lists_the_flags(name):
+    done = subprocess.run([program(name), "--help"], capture_output=True, text=True, check=False)
+    for flag in ("--model", "--listen", "--compute_dtype", "--log_level"):
+        assert flag in done.stdout, done.stdout

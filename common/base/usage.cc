@@ -1,0 +1,18 @@
+#include "common/base/usage.h"
+
+#include "absl/flags/usage.h"
+#include "absl/flags/usage_config.h"
+#include "absl/strings/match.h"
+
+namespace expertmesh {
+
+void DescribeProgram(absl::string_view usage) {
+  absl::SetProgramUsageMessage(usage);
+  absl::FlagsUsageConfig config;
+  config.contains_help_flags = [](absl::string_view file) {
+    return absl::EndsWith(file, "/main.cc");
+  };
+  absl::SetFlagsUsageConfig(config);
+}
+
+}  // namespace expertmesh
