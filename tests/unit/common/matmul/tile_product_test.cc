@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
@@ -65,6 +66,26 @@ std::vector<float> Multiply(const Weights& weights, const std::vector<float>& x,
     }
   }
   return in_rows;
+}
+
+// On any CPU: what the instruction reads as pairs of the inner dimension of 64 columns, padded with
+// zeros.
+TEST(PackTilesTest, LiesAsTheInstructionReadsIt) {
+  const size_t columns = 70, inner = 35;
+  std::vector<uint16_t> weights(columns * inner);
+  std::iota(weights.begin(), weights.end(), uint16_t{1});
+  std::vector<uint16_t> packed(PackedTileBytes(columns, inner) / sizeof(uint16_t), uint16_t{7});
+  ASSERT_EQ(packed.size(), size_t{128 * 64});
+  PackTiles(weights.data(), columns, inner, reinterpret_cast<uint8_t*>(packed.data()));
+  for (size_t column = 0; column < 128; ++column) {
+    for (size_t k = 0; k < 64; ++k) {
+      const size_t place = column / kStripColumns * 64 * kStripColumns +
+                           (k / 2 * kStripColumns + column % kStripColumns) * 2 + k % 2;
+      const uint16_t expected =
+          column < columns && k < inner ? weights[column * inner + k] : uint16_t{0};
+      ASSERT_EQ(packed[place], expected) << "column " << column << ", inner " << k;
+    }
+  }
 }
 
 class TileProductTest : public testing::TestWithParam<size_t> {
