@@ -120,7 +120,7 @@ bool BatchRun::AskElsewhere(BatchPart* part) {
 
 void BatchRun::JudgeDoubtful() {
   absl::MutexLock lock(&mutex_);
-  // Of a doubtful row: whether what counts is finite.
+  // True when what counts for a doubtful row is finite.
   const auto is_finite = [this](uint32_t row) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     bool covered = false;
     for (const std::shared_ptr<BatchPart>& part : parts_) {

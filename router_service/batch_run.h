@@ -191,7 +191,7 @@ class BatchRun {
   // Finite rows that came back as they should not: the node may be damaged, or the model's values
   // really leave the range. True when some other node is asked, whose answer counts instead.
   bool AskElsewhere(BatchPart* part);
-  // Of each part that was in doubt: whether others said the same.
+  // Counts each part that was in doubt by whether other nodes said the same.
   void JudgeDoubtful();
   NodeLoad LoadOf(NodeIndex node) const;
   void FailUnplaced(const std::vector<Unplaced>& unplaced, const absl::Status& cause);

@@ -15,9 +15,8 @@
 namespace expertmesh {
 namespace {
 
-// Of RelativeChange: far above what another order of sums does
-// to float32, and above what bf16 rounds at every step; far below what wrong
-// weights do.
+// Largest RelativeChange of healthy nodes: far above what another order of sums does to float32, and
+// above what bf16 rounds at every step; far below what wrong weights do.
 constexpr double kTolerance = 1e-4;
 constexpr double kTolerance16 = 2e-2;
 
@@ -33,7 +32,7 @@ double ToleranceOf(const NodeLink& link) {
 
 }  // namespace
 
-// Of one expert on two nodes.
+// One expert's work for one row, on two nodes.
 struct CrossChecker::Check {
   uint32_t layer = 0;
   uint32_t expert = 0;
@@ -47,7 +46,7 @@ struct CrossChecker::Check {
   bool failed ABSL_GUARDED_BY(mutex) = false;
 };
 
-// Its half.
+// One node's half of it.
 struct CrossChecker::Probe final : NodeBatch {
   void Done(const absl::Status& status, bool) override {
     bool last = false;

@@ -49,7 +49,7 @@ struct NodeBatch {
   DType kept_dtype = DType::kF32;
   // Rows received so far; they come in order.
   uint32_t received = 0;
-  // Of these, those with a NaN or an infinity; ascending.
+  // The received rows with a NaN or an infinity; ascending.
   std::vector<uint32_t> nonfinite_rows;
 
   // Decodes the next rows of the answer.

@@ -69,7 +69,7 @@ class WeightVerifier {
   // When the rate allows the next expert that nobody disputes.
   absl::Time not_before_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
 
-  // Of the thread.
+  // Used by the thread alone.
   DigestCache cache_;
   size_t saved_ = 0;
 

@@ -36,7 +36,7 @@ class WireEncodings {
 
   WireEncoding For(const std::string& address) const;
 
-  // Of all links; without, they have none.
+  // From here on frames of all links carry checksums.
   void AddChecksums() { checksums_ = true; }
 
  private:

@@ -41,7 +41,7 @@ class MatmulShape {
   size_t inner() const { return inner_; }
   size_t columns() const { return columns_; }
   bool tiles() const { return tiles_; }
-  // Of the packed matrix.
+  // The packed matrix takes so many.
   size_t bytes() const { return inner_ * columns_ * BytesOf(dtype_); }
   // Ascending by panels; the first has one.
   const std::vector<Split>& splits() const { return splits_; }

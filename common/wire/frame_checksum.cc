@@ -17,7 +17,7 @@ class Checksum {
   void Add(const std::array<uint64_t, n>& numbers) {
     XXH3_64bits_update(&state_, numbers.data(), sizeof(numbers));
   }
-  // Of numbers of one type; with their count.
+  // Adds numbers of one type, and their count.
   template <typename T>
   void Add(const google::protobuf::RepeatedField<T>& field) {
     Add(std::array{static_cast<uint64_t>(field.size())});
