@@ -15,8 +15,8 @@
 namespace expertmesh {
 namespace {
 
-// Largest RelativeChange of healthy nodes: far above what another order of sums does to float32, and
-// above what bf16 rounds at every step; far below what wrong weights do.
+// Largest RelativeChange of healthy nodes: far above what another order of sums does to float32,
+// and above what bf16 rounds at every step; far below what wrong weights do.
 constexpr double kTolerance = 1e-4;
 constexpr double kTolerance16 = 2e-2;
 

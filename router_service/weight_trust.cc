@@ -9,7 +9,8 @@
 namespace expertmesh {
 namespace {
 
-// False for slices that the layer's experts cannot have: nothing is remembered of what a node makes up.
+// False for slices that the layer's experts cannot have: nothing is remembered of what a node makes
+// up.
 bool IsPossible(const v1::HostedExperts& entry, const MoeLayerDescription& layer) {
   return entry.slice_count() > 0 && entry.slice_index() < entry.slice_count() &&
          layer.expert.intermediate_size % entry.slice_count() == 0;
