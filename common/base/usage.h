@@ -6,8 +6,8 @@
 
 namespace expertmesh {
 
-// `usage`, and the flags that main.cc defines; Abseil looks for them in files named like the program.
-// Call before parsing.
+// `usage`, and the flags that main.cc defines; Abseil looks for them in files named like the
+// program. Call before parsing.
 void DescribeProgram(absl::string_view usage);
 
 }  // namespace expertmesh

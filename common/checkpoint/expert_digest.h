@@ -11,8 +11,8 @@ namespace expertmesh {
 
 // XXH3, 64 bits, over gate, up, down and their biases in this order: type and shape of each, its
 // values (of one that is stored transposed, column by column), and the scales of its blocks. What
-// lies between them in a fused or stacked tensor plays no part. It finds damage and mix-ups; it is no
-// defence against somebody who wants a collision. Reads every byte once. Thread-safe.
+// lies between them in a fused or stacked tensor plays no part. It finds damage and mix-ups; it is
+// no defence against somebody who wants a collision. Reads every byte once. Thread-safe.
 uint64_t DigestOf(const ExpertWeights& weights);
 
 }  // namespace expertmesh
