@@ -49,7 +49,7 @@ TEST_F(CrossCheckTest, HealthyReplicasAgreeAsOftenAsIsAsked) {
   Start();
   FakeNode& a = AddNode("a:1", kAll);
   FakeNode& b = AddNode("b:1", kAll);
-  ConnectAndPlace();
+  Connect();
   const std::vector<float> rows = RandomRows(1, 4);
   for (int i = 0; i < 5; ++i) {
     ExpectRight(1, rows, Forward(1, rows));
@@ -69,7 +69,7 @@ TEST_F(CrossCheckTest, WhoComputesSomethingElseIsNamedWithTheOther) {
   Start();
   AddNode("a:1", kAll);
   FakeNode& b = AddNode("b:1", kAll);
-  ConnectAndPlace();
+  Connect();
   for (const uint32_t expert : kAll) {
     b.Damage(expert, 0.25f);
   }
@@ -87,7 +87,7 @@ TEST_F(CrossCheckTest, WithoutReplicasThereIsNothingToCompare) {
   Start();
   FakeNode& a = AddNode("a:1", {0, 1, 2});
   FakeNode& b = AddNode("b:1", {3, 4, 5});
-  ConnectAndPlace();
+  Connect();
   for (uint32_t i = 0; i < 3; ++i) {
     clock_.Advance(absl::Seconds(10));
     ASSERT_TRUE(Forward(1, RandomRows(i, 1)).status.ok());
@@ -101,7 +101,7 @@ TEST_F(CrossCheckTest, ANodeThatGoesCostsNoRequest) {
   Start();
   AddNode("a:1", kAll);
   FakeNode& b = AddNode("b:1", kAll);
-  ConnectAndPlace();
+  Connect();
   ASSERT_TRUE(Forward(1, RandomRows(3, 4)).status.ok());
   clock_.Advance(absl::Seconds(10));
   b.FailWith(absl::UnavailableError("not now"));

@@ -126,35 +126,37 @@ class RouterTest : public testing::Test {
     }
     router_->fleet().Unsubscribe(id);
   }
+  // Until every node is up and placed for all that it holds, but for what is damaged. Not readiness
+  // alone: a node that has everything makes the mesh ready before its replicas are up; nor links
+  // alone: they are up a moment before what they hold is placed.
   void Connect() {
     router_->fleet().SetAddresses(addresses_);
-    // Not readiness alone: a node that has everything makes the mesh ready before its replicas are
-    // up.
-    AwaitTopology([](const v1::GetTopologyResponse& topology) {
-      return topology.ready() && std::all_of(topology.nodes().begin(), topology.nodes().end(),
-                                             [](const v1::TopologyNode& node) {
-                                               return node.link() == v1::NODE_LINK_UP;
-                                             });
+    AwaitTopology([this](const v1::GetTopologyResponse& topology) {
+      const std::shared_ptr<const Placement> placement = router_->fleet().placement();
+      bool placed = topology.ready();
+      for (int node = 0; node < topology.nodes_size(); ++node) {
+        placed = placed && IsPlaced(topology.nodes(node), static_cast<NodeIndex>(node), *placement);
+      }
+      return placed;
     });
   }
 
-  // The same, and every node is placed for all that it holds: a link is up a moment before that.
-  void ConnectAndPlace() {
-    Connect();
-    AwaitTopology([this](const v1::GetTopologyResponse& topology) {
-      const std::shared_ptr<const Placement> placement = router_->fleet().placement();
-      for (NodeIndex node = 0; node < static_cast<NodeIndex>(topology.nodes_size()); ++node) {
-        for (const v1::HostedExperts& held :
-             topology.nodes(static_cast<int>(node)).description().hosted()) {
-          for (const uint32_t expert : held.experts()) {
-            if (!(*placement->Layer(held.layer()))[expert].SliceOn(node)) {
-              return false;
-            }
-          }
-        }
+  static bool IsPlaced(const v1::TopologyNode& node, NodeIndex index, const Placement& placement) {
+    const auto is_damaged = [&node](uint32_t layer, uint32_t expert) {
+      return std::any_of(
+          node.damaged().begin(), node.damaged().end(), [&](const v1::DamagedExperts& damaged) {
+            return damaged.layer() == layer &&
+                   std::count(damaged.experts().begin(), damaged.experts().end(), expert) > 0;
+          });
+    };
+    bool placed = node.link() == v1::NODE_LINK_UP;
+    for (const v1::HostedExperts& held : node.description().hosted()) {
+      for (const uint32_t expert : held.experts()) {
+        placed = placed && ((*placement.Layer(held.layer()))[expert].SliceOn(index).has_value() ||
+                            is_damaged(held.layer(), expert));
       }
-      return true;
-    });
+    }
+    return placed;
   }
 
   static Frame Encode(const v1::ForwardRequest& request, const std::vector<float>& rows,

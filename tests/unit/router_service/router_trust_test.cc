@@ -64,7 +64,7 @@ TEST_P(NonFiniteTest, AHealthyReplicaIsAskedAndTheNodeIsNamed) {
   Start();
   FakeNode& a = AddNode("a:1", kAll);
   AddNode("b:1", kAll);
-  ConnectAndPlace();
+  Connect();
   for (const float damage : {kNan, kInf, -kInf}) {
     a.Damage(2, damage);
     for (uint32_t i = 0; i < 20; ++i) {
@@ -86,7 +86,7 @@ TEST_P(NonFiniteTest, AnyHealthyReplicaWillDo) {
   FakeNode& a = AddNode("a:1", kAll);
   FakeNode& b = AddNode("b:1", kAll);
   AddNode("c:1", kAll);
-  ConnectAndPlace();
+  Connect();
   a.Damage(1, kNan);
   b.Damage(1, kInf);
   for (uint32_t i = 0; i < 20; ++i) {
@@ -100,7 +100,7 @@ TEST_P(NonFiniteTest, OfTheModelItselfPassesWhenReplicasAgree) {
   Start();
   FakeNode& a = AddNode("a:1", kAll);
   FakeNode& b = AddNode("b:1", kAll);
-  ConnectAndPlace();
+  Connect();
   a.Damage(2, kInf);
   b.Damage(2, kInf);
   const Answer answer = Forward(1, RandomRows(3, 20));
@@ -114,7 +114,7 @@ TEST_P(NonFiniteTest, OfTheModelItselfPassesWhenReplicasAgree) {
 TEST_P(NonFiniteTest, WithoutAReplicaItPassesAndIsCounted) {
   Start();
   FakeNode& a = AddNode("a:1", kAll);
-  ConnectAndPlace();
+  Connect();
   a.Damage(2, kNan);
   const Answer answer = Forward(1, RandomRows(3, 20));
   ASSERT_TRUE(answer.status.ok()) << answer.status;
@@ -127,7 +127,7 @@ TEST_P(NonFiniteTest, WhatOnlyThatNodeHoldsIsAskedOfItAgain) {
   Start();
   FakeNode& a = AddNode("a:1", kAll);
   AddNode("b:1", {0, 1, 2});
-  ConnectAndPlace();
+  Connect();
   a.Damage(1, kNan);
   for (uint32_t i = 0; i < 20; ++i) {
     const std::vector<float> rows = RandomRows(i, 6);
@@ -143,7 +143,7 @@ TEST_P(NonFiniteTest, OfARowThatCameSoIsNobodysFault) {
   StartRouter(options);
   FakeNode& a = AddNode("a:1", kAll);
   FakeNode& b = AddNode("b:1", kAll);
-  ConnectAndPlace();
+  Connect();
   std::vector<float> rows = RandomRows(5, 6);
   rows[2 * kModel] = kNan;
   rows[4 * kModel + 1] = kInf;
@@ -159,7 +159,7 @@ TEST_P(NonFiniteTest, OfASliceIsAskedAnewOfTheSameSlice) {
       AddNodeWith("a:1", FakeNodeOptions{.experts = kAll, .slice_index = 0, .slice_count = 2});
   AddNodeWith("b:1", FakeNodeOptions{.experts = kAll, .slice_index = 1, .slice_count = 2});
   AddNodeWith("c:1", FakeNodeOptions{.experts = kAll, .slice_index = 0, .slice_count = 2});
-  ConnectAndPlace();
+  Connect();
   a.Damage(0, kNan);
   for (uint32_t i = 0; i < 20; ++i) {
     const std::vector<float> rows = RandomRows(i, 7);
@@ -180,7 +180,7 @@ TEST_F(RouterTrustTest, WithChecksumsAFlippedBitIsFoundAndAskedForAgain) {
   for (const char* address : {"a:1", "b:1"}) {
     AddNodeWith(address, FakeNodeOptions{.experts = kAll, .accepts_damage = true});
   }
-  ConnectAndPlace();
+  Connect();
   for (uint32_t i = 0; i < 300; ++i) {
     const std::vector<float> rows = RandomRows(i, 1 + i % 30);
     ExpectRight(1, rows, Forward(1, rows));
@@ -198,7 +198,7 @@ TEST_F(RouterTrustTest, AWrongChecksumIsNoReasonToGiveUpANode) {
       std::make_unique<FaultyTransport>(&network_, FaultPlan{.seed = 4, .flip = 0.05}, &clock_);
   StartRouter(options);
   AddNodeWith("a:1", FakeNodeOptions{.experts = kAll, .accepts_damage = true});
-  ConnectAndPlace();
+  Connect();
   for (uint32_t i = 0; i < 300; ++i) {
     const std::vector<float> rows = RandomRows(i, 1 + i % 30);
     ExpectRight(1, rows, Forward(1, rows));
