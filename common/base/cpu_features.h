@@ -1,9 +1,8 @@
 // Which instruction sets this process uses. One place, so that all loops agree.
 //
 // The environment variable EXPERTMESH_MAX_CPU_ISA leaves wider ones out, for tests and for
-// comparing machines: sse41, avx2, avx512, avx512_bf16 or amx. It holds for the loops here and for
-// oneDNN's (common/matmul/onednn.h), is read once, and any other value ends the process with a
-// message.
+// comparing machines: sse41, avx2, avx512, avx512_bf16 or amx. It is read once, and any other value
+// ends the process with a message.
 #ifndef EXPERTMESH_COMMON_BASE_CPU_FEATURES_H_
 #define EXPERTMESH_COMMON_BASE_CPU_FEATURES_H_
 

@@ -62,7 +62,7 @@ void ComputePlan::AddBlocks(const GroupByExpert::Group& group) {
   const auto* expert = static_cast<const CpuExpert*>(group.expert);
   const uint32_t most = kMaxRows;
   const uint32_t parts = (group.count + most - 1) / most;
-  // Even parts, of whole tiles or padded blocks of rows.
+  // Even parts, of whole tiles of rows.
   const uint32_t even = static_cast<uint32_t>(RoundUp((group.count + parts - 1) / parts, kRowStep));
   const uint32_t rows = std::min(most, even);
   const uint32_t first = static_cast<uint32_t>(blocks_.size());

@@ -77,6 +77,21 @@ HWY_INLINE void Finish(const Vector (&sums)[kRows][kColumns], bool first, float*
   }
 }
 
+// Where vector `column` of a tile's weights lies; `panel` elements from panel to panel.
+constexpr size_t PlaceOf(size_t column, size_t panel) {
+  return column / Registers::kVectors * panel + column % Registers::kVectors * kLanes;
+}
+
+// Two bf16 of the inner dimension lie in each 32 bits: the first, and the second.
+template <typename Pairs>
+HWY_INLINE Vector FirstOf(Pairs pairs) {
+  return hn::BitCast(kTag, hn::ShiftLeft<16>(pairs));
+}
+template <typename Pairs>
+HWY_INLINE Vector SecondOf(Pairs pairs) {
+  return hn::BitCast(kTag, hn::And(pairs, hn::Set(kPairTag, 0xffff0000u)));
+}
+
 struct FloatKernel : Registers {
   using X = float;
   using Weight = float;
@@ -92,8 +107,7 @@ struct FloatKernel : Registers {
       Vector w[kPanels * kVectors];
 #pragma GCC unroll 16
       for (size_t column = 0; column < kPanels * kVectors; ++column) {
-        w[column] =
-            hn::LoadU(kTag, weights + column / kVectors * panel + column % kVectors * kLanes);
+        w[column] = hn::LoadU(kTag, weights + PlaceOf(column, panel));
       }
       MultiplyAdd(part.x + k, job.x_stride, w, sums);
     }
@@ -101,7 +115,7 @@ struct FloatKernel : Registers {
   }
 };
 
-// Rows in float32, bf16 weights, two k in each 32 bits.
+// Rows in float32, bf16 weights.
 struct WidenKernel : Registers {
   using X = float;
   using Weight = uint16_t;
@@ -113,21 +127,16 @@ struct WidenKernel : Registers {
     SetZero(sums);
     const size_t panel = job.panel_elements() / 2;
     const auto* weights = reinterpret_cast<const uint32_t*>(part.weights);
-    const auto odd = hn::Set(kPairTag, 0xffff0000u);
     for (size_t k = 0; k < part.count; k += 2, weights += kPanelColumns) {
       Vector w[kPanels * kVectors];
 #pragma GCC unroll 16
       for (size_t column = 0; column < kPanels * kVectors; ++column) {
-        const auto pairs =
-            hn::LoadU(kPairTag, weights + column / kVectors * panel + column % kVectors * kLanes);
-        w[column] = hn::BitCast(kTag, hn::ShiftLeft<16>(pairs));
+        w[column] = FirstOf(hn::LoadU(kPairTag, weights + PlaceOf(column, panel)));
       }
       MultiplyAdd(part.x + k, job.x_stride, w, sums);
 #pragma GCC unroll 16
       for (size_t column = 0; column < kPanels * kVectors; ++column) {
-        const auto pairs =
-            hn::LoadU(kPairTag, weights + column / kVectors * panel + column % kVectors * kLanes);
-        w[column] = hn::BitCast(kTag, hn::And(pairs, odd));
+        w[column] = SecondOf(hn::LoadU(kPairTag, weights + PlaceOf(column, panel)));
       }
       MultiplyAdd(part.x + k + 1, job.x_stride, w, sums);
     }
@@ -145,12 +154,11 @@ constexpr size_t kManyPanels = panel_loops::PanelsFor<FloatKernel>(Registers::kM
 // `count` of the inner dimension of one panel, in float32.
 void Widen(const uint16_t* weights, size_t count, float* widened) {
   const auto* pairs_of = reinterpret_cast<const uint32_t*>(weights);
-  const auto odd = hn::Set(kPairTag, 0xffff0000u);
   for (size_t k = 0; k < count; k += 2, pairs_of += kPanelColumns) {
     for (size_t column = 0; column < kPanelColumns; column += kLanes, widened += kLanes) {
       const auto pairs = hn::LoadU(kPairTag, pairs_of + column);
-      hn::StoreU(hn::BitCast(kTag, hn::ShiftLeft<16>(pairs)), kTag, widened);
-      hn::StoreU(hn::BitCast(kTag, hn::And(pairs, odd)), kTag, widened + kPanelColumns);
+      hn::StoreU(FirstOf(pairs), kTag, widened);
+      hn::StoreU(SecondOf(pairs), kTag, widened + kPanelColumns);
     }
     widened += kPanelColumns;
   }

@@ -843,8 +843,8 @@ DECODING = [
     Mutation(
         "both of a pair of widened bf16 weights are the first one",
         PANELS,
-        "w[column] = hn::BitCast(kTag, hn::And(pairs, odd));",
-        "w[column] = hn::BitCast(kTag, hn::ShiftLeft<16>(pairs));",
+        "w[column] = SecondOf(",
+        "w[column] = FirstOf(",
         "panel_product_test",
         isa_at_most="avx512",
     ),
