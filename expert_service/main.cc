@@ -21,7 +21,7 @@
 #include "common/experts/compute_dtype.h"
 #include "common/experts/cpu_backend.h"
 #include "common/net/grpc_logging.h"
-#include "common/net/node_server.h"
+#include "expert_service/node_server.h"
 #include "common/telemetry/logging.h"
 #include "common/telemetry/metrics.h"
 #include "expert_service/expert_selection.h"

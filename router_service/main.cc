@@ -22,11 +22,11 @@
 #include "common/net/grpc_logging.h"
 #include "common/net/grpc_runtime.h"
 #include "common/net/grpc_transport.h"
-#include "common/net/resolver.h"
+#include "router_service/mesh/resolver.h"
 #include "common/telemetry/logging.h"
 #include "common/telemetry/metrics.h"
 #include "router_service/router.h"
-#include "router_service/router_server.h"
+#include "router_service/serve/router_server.h"
 
 ABSL_FLAG(std::string, model, "", "Checkpoint folder in Hugging Face layout (required)");
 ABSL_FLAG(std::string, nodes, "", "Nodes: host:port,host:port or dns:///name:port (required)");

@@ -28,12 +28,12 @@
 #include "common/transport/transport.h"
 #include "expertmesh/v1/control.pb.h"
 #include "expertmesh/v1/router.pb.h"
-#include "router_service/batch_run.h"
-#include "router_service/fleet.h"
-#include "router_service/forward_job.h"
-#include "router_service/gate/selection.h"
-#include "router_service/layer_batcher.h"
-#include "router_service/metrics.h"
+#include "router_service/batch/batch_run.h"
+#include "router_service/mesh/fleet.h"
+#include "router_service/batch/forward_job.h"
+#include "common/gate/selection.h"
+#include "router_service/batch/layer_batcher.h"
+#include "router_service/metrics/router_metrics.h"
 
 namespace expertmesh {
 

@@ -23,7 +23,7 @@
 #include "common/net/health_service.h"
 #include "common/net/reflection_service.h"
 #include "common/net/server_calls.h"
-#include "common/transport/address.h"
+#include "common/base/address.h"
 
 namespace expertmesh {
 namespace {

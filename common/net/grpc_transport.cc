@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "common/net/grpc_client.h"
-#include "common/transport/address.h"
+#include "common/base/address.h"
 #include "common/transport/callback_serializer.h"
 
 namespace expertmesh {

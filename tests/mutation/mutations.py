@@ -32,10 +32,10 @@ PANELS = "common/matmul/panel_product.cc"
 DECODE = "common/tensor/decode_matrix.cc"
 KERNELS = "common/tensor/decode_kernels.cc"
 FINDER = "common/checkpoint/tensor_finder.cc"
-BATCH = "router_service/batch_run.cc"
-COMBINE = "router_service/combine.cc"
-RETRY = "router_service/batch_retry.cc"
-TRUST_OF_WEIGHTS = "router_service/weight_trust.cc"
+BATCH = "router_service/batch/batch_run.cc"
+COMBINE = "router_service/batch/combine.cc"
+RETRY = "router_service/batch/batch_retry.cc"
+TRUST_OF_WEIGHTS = "router_service/mesh/weight_trust.cc"
 DIGEST = "common/checkpoint/expert_digest.cc"
 
 # Recorded routings of every family and router (tests/golden/routing).
@@ -543,8 +543,8 @@ STORAGE = [
     ),
 ]
 
-CHOICE_OF_NODES = "router_service/replica_choice.cc"
-PLANNER = "router_service/planner.cc"
+CHOICE_OF_NODES = "router_service/plan/replica_choice.cc"
+PLANNER = "router_service/plan/planner.cc"
 CODEC = "common/wire/message_codec.cc"
 SPLIT = "common/wire/message_split.cc"
 
@@ -685,7 +685,7 @@ ROUTER = [
     ),
     Mutation(
         "nothing passes by",
-        "router_service/batch_answer.cc",
+        "router_service/batch/batch_answer.cc",
         "if (layer_->description.routing.pass_through == PassThrough::kComplement) {",
         "if (false) {",
         "router_routing_test",
@@ -950,21 +950,21 @@ WIRE = [
     ),
     Mutation(
         "hidden states have the type of partials",
-        "router_service/wire_encoding.cc",
+        "router_service/mesh/wire_encoding.cc",
         "return {Choose(hidden_states_, address), Choose(partials_, address), checksums_};",
         "return {Choose(partials_, address), Choose(partials_, address), checksums_};",
         "wire_encoding_test",
     ),
     Mutation(
         "exceptions for a node's address have no effect",
-        "router_service/wire_encoding.cc",
+        "router_service/mesh/wire_encoding.cc",
         "exception == direction.of_address.end() ? direction.of_all : exception->second",
         "direction.of_all",
         "wire_encoding_test",
     ),
     Mutation(
         "the wrong rows are converted on their way to a node",
-        "router_service/batch_encode.cc",
+        "router_service/batch/batch_encode.cc",
         "EncodeRows(environment_->activation_dtype, hidden_states_->data(), plan.rows,\n                 environment_",
         "EncodeRows(environment_->activation_dtype, hidden_states_->data(), plan.rows.size(),\n                 environment_",
         "router_wire_test",
@@ -1011,7 +1011,7 @@ STRICT = [
     ),
     Mutation(
         "strict: the second piece of a row is lost",
-        "router_service/cut_plan.cc",
+        "router_service/plan/cut_plan.cc",
         "      row = at;\n",
         "      row = at + 1;\n",
         "cut_plan_test",
@@ -1072,14 +1072,14 @@ TRUST = [
     ),
     Mutation(
         "an output beyond its type is infinite",
-        "router_service/batch_answer.cc",
+        "router_service/batch/batch_answer.cc",
         "RETURN_IF_ERROR(beyond.ToStatus(job.output_dtype()));",
         "",
         "router_wire_test",
     ),
     Mutation(
         "rows that came narrow are lost when a wide one comes",
-        "router_service/node_link.cc",
+        "router_service/mesh/node_link.cc",
         "ConvertElements(kept_dtype, partials->data(), DType::kF32, wider->data(), received_elements);",
         "std::memset(wider->data(), 0, received_elements * sizeof(float));",
         "router_wire_test",
@@ -1128,7 +1128,7 @@ TRUST = [
     ),
     Mutation(
         "damaged experts are used",
-        "router_service/placement.cc",
+        "router_service/mesh/placement.cc",
         "std::binary_search(offer.excluded.begin(), offer.excluded.end(),",
         "false && std::binary_search(offer.excluded.begin(), offer.excluded.end(),",
         "router_trust_test",
@@ -1156,7 +1156,7 @@ TRUST = [
     ),
     Mutation(
         "weights are verified as fast as the disk can",
-        "router_service/weight_verifier.cc",
+        "router_service/mesh/weight_verifier.cc",
         "if (!hurried && bytes > 0) {",
         "if (false) {",
         "weight_trust_test",
@@ -1164,7 +1164,7 @@ TRUST = [
     ),
     Mutation(
         "cross-checks always agree",
-        "router_service/cross_check.cc",
+        "router_service/mesh/cross_check.cc",
         "const bool agree = beyond || difference <= tolerance;",
         "const bool agree = true;",
         "cross_check_test",
@@ -1172,7 +1172,7 @@ TRUST = [
     ),
     Mutation(
         "cross-checks are due at every batch",
-        "router_service/cross_check.cc",
+        "router_service/mesh/cross_check.cc",
         "if (schedule.under_way || now < schedule.next) {",
         "if (schedule.under_way) {",
         "cross_check_test",
@@ -1194,7 +1194,7 @@ TRUST = [
     ),
     Mutation(
         "the router does not look at checksums",
-        "router_service/node_link.cc",
+        "router_service/mesh/node_link.cc",
         "if (message.has_checksum() &&",
         "if (false &&",
         "router_trust_test",

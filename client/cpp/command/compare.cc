@@ -7,7 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "client/cpp/forward_codec.h"
+#include "client/cpp/library/forward_codec.h"
 #include "common/base/status_macros.h"
 #include "common/model/routing_json.h"
 

@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/cpp/command/commands.h"
 #include "client/cpp/command/mesh.h"
-#include "client/cpp/forward_codec.h"
+#include "client/cpp/library/forward_codec.h"
 #include "common/base/status_macros.h"
 #include "common/checkpoint/safetensors.h"
 #include "common/checkpoint/safetensors_writer.h"

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "client/cpp/forward_codec.h"
+#include "client/cpp/library/forward_codec.h"
 #include "common/base/status_macros.h"
 #include "common/experts/compute_dtype.h"
 #include "common/experts/cpu_backend.h"

@@ -4,7 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "client/cpp/decoder/moe_layers.h"
-#include "client/cpp/forward_codec.h"
+#include "client/cpp/library/forward_codec.h"
 #include "common/base/status_macros.h"
 #include "common/tensor/dtype.h"
 

@@ -11,7 +11,7 @@
 #include "common/experts/backend.h"
 #include "common/model/model_description.h"
 #include "common/tensor/dtype.h"
-#include "router_service/gate/gate.h"
+#include "common/gate/gate.h"
 #include "tests/bench/baselines/target.h"
 
 namespace expertmesh::bench {

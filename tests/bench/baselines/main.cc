@@ -18,7 +18,7 @@
 #include "absl/strings/str_split.h"
 #include "client/cpp/command/bench_layer.h"
 #include "client/cpp/command/routed_hidden.h"
-#include "client/cpp/forward_codec.h"
+#include "client/cpp/library/forward_codec.h"
 #include "common/base/message_bytes.h"
 #include "common/base/process.h"
 #include "common/base/status_macros.h"

@@ -87,7 +87,7 @@ def byte_level(pre_tokenizer, added, normalizer=None, post=None, **trainer):
 
 
 def train(tokenizer, added, vocab_size=320, **options):
-    files = [ROOT / "README.md", ROOT / "client/cpp/client.cc"]
+    files = [ROOT / "README.md", ROOT / "client/cpp/library/client.cc"]
     lines = "".join([path.read_text() for path in files] + [OTHER_SCRIPTS]).splitlines(keepends=True)
     trainer = trainers.BpeTrainer(vocab_size=vocab_size, show_progress=False, **options)
     tokenizer.train_from_iterator(lines, trainer)

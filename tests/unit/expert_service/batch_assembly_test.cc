@@ -9,7 +9,7 @@
 #include "common/wire/frame_checksum.h"
 #include "common/wire/tensor_copy.h"
 #include "tests/unit/expert_service/fakes.h"
-#include "tests/unit/testing/compare_rows.h"
+#include "tests/support/compare_rows.h"
 
 namespace expertmesh {
 namespace {

@@ -10,7 +10,7 @@
 #include "common/wire/message_codec.h"
 #include "common/wire/tensor_copy.h"
 #include "expertmesh/v1/expert.pb.h"
-#include "tests/unit/testing/compare_rows.h"
+#include "tests/support/compare_rows.h"
 
 namespace expertmesh {
 namespace {

@@ -8,7 +8,7 @@
 
 #include "expert_service/node.h"
 #include "tests/unit/expert_service/fakes.h"
-#include "tests/unit/testing/compare_rows.h"
+#include "tests/support/compare_rows.h"
 
 namespace expertmesh {
 namespace {

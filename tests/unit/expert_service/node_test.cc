@@ -9,9 +9,9 @@
 #include <thread>
 
 #include "absl/synchronization/notification.h"
-#include "common/transport/in_process_transport.h"
+#include "tests/support/in_process_transport.h"
 #include "tests/unit/expert_service/fakes.h"
-#include "tests/unit/testing/compare_rows.h"
+#include "tests/support/compare_rows.h"
 
 namespace expertmesh {
 namespace {

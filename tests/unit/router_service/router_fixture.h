@@ -15,12 +15,12 @@
 #include <vector>
 
 #include "absl/synchronization/notification.h"
-#include "common/transport/faulty_transport.h"
-#include "common/transport/in_process_transport.h"
+#include "tests/support/faulty_transport.h"
+#include "tests/support/in_process_transport.h"
 #include "router_service/router.h"
 #include "tests/unit/router_service/fake_node.h"
-#include "tests/unit/testing/compare_rows.h"
-#include "tests/unit/testing/fake_checkpoint.h"
+#include "tests/support/compare_rows.h"
+#include "tests/support/fake_checkpoint.h"
 
 namespace expertmesh {
 

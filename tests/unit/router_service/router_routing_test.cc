@@ -11,7 +11,7 @@
 
 #include "common/model/routing_json.h"
 #include "tests/unit/router_service/router_fixture.h"
-#include "tests/unit/testing/compare_rows.h"
+#include "tests/support/compare_rows.h"
 
 namespace expertmesh {
 namespace {

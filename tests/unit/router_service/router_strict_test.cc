@@ -8,7 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "tests/unit/router_service/router_fixture.h"
-#include "tests/unit/testing/compare_rows.h"
+#include "tests/support/compare_rows.h"
 
 namespace expertmesh {
 namespace {

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "tests/unit/router_service/router_fixture.h"
-#include "tests/unit/testing/compare_rows.h"
+#include "tests/support/compare_rows.h"
 
 namespace expertmesh {
 namespace {

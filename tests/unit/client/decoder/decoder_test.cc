@@ -19,7 +19,7 @@
 #include "common/checkpoint/synthetic.h"
 #include "common/experts/cpu_backend.h"
 #include "nlohmann/json.hpp"
-#include "tests/unit/testing/compare_rows.h"
+#include "tests/support/compare_rows.h"
 
 namespace expertmesh {
 namespace {

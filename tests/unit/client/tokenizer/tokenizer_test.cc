@@ -8,8 +8,8 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/unit/client/tokenizer/small_tokenizer.h"
-#include "tests/unit/testing/compare_rows.h"
-#include "tests/unit/testing/growth.h"
+#include "tests/support/compare_rows.h"
+#include "tests/support/growth.h"
 
 namespace expertmesh {
 namespace {

@@ -13,7 +13,7 @@
 #include "nlohmann/json.hpp"
 #include "tests/unit/common/checkpoint/checkpoint_test_util.h"
 #include "tests/unit/common/checkpoint/made_checkpoint.h"
-#include "tests/unit/testing/compare_rows.h"
+#include "tests/support/compare_rows.h"
 
 namespace expertmesh {
 namespace {

@@ -5,7 +5,7 @@
 
 #include "common/checkpoint/safetensors_writer.h"
 #include "tests/unit/common/checkpoint/checkpoint_test_util.h"
-#include "tests/unit/testing/compare_rows.h"
+#include "tests/support/compare_rows.h"
 
 namespace expertmesh {
 namespace {

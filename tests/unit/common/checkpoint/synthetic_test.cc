@@ -13,7 +13,7 @@
 #include "common/checkpoint/random_tensor.h"
 #include "common/checkpoint/safetensors.h"
 #include "tests/unit/common/checkpoint/checkpoint_test_util.h"
-#include "tests/unit/testing/compare_rows.h"
+#include "tests/support/compare_rows.h"
 
 namespace expertmesh {
 

@@ -20,7 +20,7 @@
 #include "common/tensor/aligned_buffer.h"
 #include "gtest/gtest.h"
 #include "tests/unit/common/experts/expert_oracle.h"
-#include "tests/unit/testing/compare_rows.h"
+#include "tests/support/compare_rows.h"
 
 namespace expertmesh {
 

@@ -6,7 +6,7 @@
 
 #include "gtest/gtest.h"
 #include "tests/unit/common/experts/cpu_backend_case.h"
-#include "tests/unit/testing/compare_rows.h"
+#include "tests/support/compare_rows.h"
 
 namespace expertmesh {
 namespace {

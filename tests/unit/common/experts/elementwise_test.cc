@@ -8,7 +8,7 @@
 
 #include "common/tensor/dtype.h"
 #include "gtest/gtest.h"
-#include "tests/unit/testing/compare_rows.h"
+#include "tests/support/compare_rows.h"
 
 namespace expertmesh {
 namespace {

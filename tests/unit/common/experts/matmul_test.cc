@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "common/tensor/aligned_buffer.h"
-#include "tests/unit/testing/compare_rows.h"
+#include "tests/support/compare_rows.h"
 
 namespace expertmesh {
 namespace {

@@ -13,7 +13,7 @@
 #include "common/tensor/dtype.h"
 #include "hwy/highway.h"
 #include "hwy/targets.h"
-#include "tests/unit/testing/compare_rows.h"
+#include "tests/support/compare_rows.h"
 
 namespace expertmesh {
 namespace {

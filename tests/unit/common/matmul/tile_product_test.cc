@@ -10,7 +10,7 @@
 #include "common/tensor/aligned_buffer.h"
 #include "common/tensor/dtype.h"
 #include "gtest/gtest.h"
-#include "tests/unit/testing/compare_rows.h"
+#include "tests/support/compare_rows.h"
 
 namespace expertmesh {
 namespace {

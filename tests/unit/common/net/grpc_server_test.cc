@@ -18,7 +18,7 @@
 #include "expertmesh/v1/control.grpc.pb.h"
 #include "expertmesh/v1/router.grpc.pb.h"
 #include "tests/unit/common/net/call_recorders.h"
-#include "tests/unit/testing/compare_rows.h"
+#include "tests/support/compare_rows.h"
 
 namespace expertmesh {
 namespace {

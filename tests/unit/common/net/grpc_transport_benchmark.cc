@@ -14,7 +14,7 @@
 #include "absl/synchronization/notification.h"
 #include "common/base/process.h"
 #include "common/net/grpc_transport.h"
-#include "common/net/node_server.h"
+#include "expert_service/node_server.h"
 #include "common/tensor/aligned_buffer.h"
 #include "tests/unit/common/transport/fake_node.h"
 

@@ -11,7 +11,7 @@
 #include <thread>
 
 #include "common/net/grpc_server.h"
-#include "common/net/node_server.h"
+#include "expert_service/node_server.h"
 #include "tests/unit/common/transport/transport_conformance.h"
 
 namespace expertmesh {

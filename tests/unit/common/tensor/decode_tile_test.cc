@@ -11,7 +11,7 @@
 #include "common/tensor/decode_matrix.h"
 #include "common/tensor/matrix_slice.h"
 #include "tests/unit/common/tensor/stored_matrix.h"
-#include "tests/unit/testing/compare_rows.h"
+#include "tests/support/compare_rows.h"
 
 namespace expertmesh {
 namespace {

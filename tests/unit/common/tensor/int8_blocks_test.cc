@@ -7,7 +7,7 @@
 #include <random>
 #include <vector>
 
-#include "tests/unit/testing/compare_rows.h"
+#include "tests/support/compare_rows.h"
 
 namespace expertmesh {
 namespace {

@@ -15,7 +15,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "common/transport/transport.h"
-#include "tests/unit/testing/too_long.h"
+#include "tests/support/too_long.h"
 
 namespace expertmesh {
 

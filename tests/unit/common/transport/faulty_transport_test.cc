@@ -1,4 +1,4 @@
-#include "common/transport/faulty_transport.h"
+#include "tests/support/faulty_transport.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -8,7 +8,7 @@
 #include <thread>
 #include <vector>
 
-#include "common/transport/in_process_transport.h"
+#include "tests/support/in_process_transport.h"
 #include "tests/unit/common/transport/fake_node.h"
 
 namespace expertmesh {

@@ -1,7 +1,7 @@
-#include "common/transport/in_process_transport.h"
+#include "tests/support/in_process_transport.h"
 
 #include "common/base/clock.h"
-#include "common/transport/faulty_transport.h"
+#include "tests/support/faulty_transport.h"
 #include "tests/unit/common/transport/transport_conformance.h"
 
 namespace expertmesh {

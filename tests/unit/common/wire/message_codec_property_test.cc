@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "common/wire/message_codec.h"
-#include "tests/unit/testing/compare_rows.h"
+#include "tests/support/compare_rows.h"
 
 namespace expertmesh {
 namespace {

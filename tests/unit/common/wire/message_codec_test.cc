@@ -13,7 +13,7 @@
 
 #include "common/base/message_bytes.h"
 #include "common/wire/tensor_copy.h"
-#include "tests/unit/testing/compare_rows.h"
+#include "tests/support/compare_rows.h"
 
 namespace expertmesh {
 namespace {

@@ -9,7 +9,7 @@
 
 #include "common/tensor/int8_blocks.h"
 #include "common/wire/tensor_copy.h"
-#include "tests/unit/testing/compare_rows.h"
+#include "tests/support/compare_rows.h"
 
 namespace expertmesh {
 namespace {

@@ -1,0 +1,241 @@
+#include "common/gate/gate.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "common/base/status_macros.h"
+#include "common/tensor/aligned_buffer.h"
+#include "common/tensor/decode_matrix.h"
+#include "common/gate/noise.h"
+#include "common/gate/weights.h"
+
+namespace expertmesh {
+namespace {
+
+// Rows widened to float32 at a time: the copy stays in the cache.
+constexpr size_t kRowsPerBlock = 64;
+
+absl::Status CheckActivation(absl::string_view what, DType dtype) {
+  if (IsActivationDType(dtype)) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(what, " has type ", std::string(NameOf(dtype)),
+                                                 "; it must be F32, BF16 or F16"));
+}
+
+absl::Status CheckSize(absl::string_view what, size_t size, size_t wanted) {
+  if (size == wanted) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat(what, " has room for ", size, " values; it must be exactly ", wanted));
+}
+
+// One row of num_experts values, or (`rows` > 1) a matrix, wanted because of `option`.
+absl::Status CheckShape(absl::string_view what, const MatrixView& view, size_t rows, size_t cols,
+                        absl::string_view shape, absl::string_view option) {
+  if (view.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(what, " is missing, which ", option, " needs: the checkpoint has none"));
+  }
+  if (view.rows != rows || view.cols != cols) {
+    return absl::InvalidArgumentError(absl::StrCat(what, " is [", view.rows, ", ", view.cols,
+                                                   "]; it must be ", shape, " = [", rows, ", ",
+                                                   cols, "]"));
+  }
+  return CheckActivation(what, view.dtype);
+}
+
+absl::Status CheckWeights(const GateWeights& weights, const RoutingOptions& options) {
+  const MatrixView& weight = weights.weight;
+  if (weight.rows != options.num_experts || weight.cols == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the gate's weight is [", weight.rows, ", ", weight.cols,
+                     "]; it must be [num_experts = ", options.num_experts, ", d_model]"));
+  }
+  RETURN_IF_ERROR(CheckActivation("the gate's weight", weight.dtype));
+  if (options.logit_bias) {
+    RETURN_IF_ERROR(CheckShape("the gate's logit bias", weights.logit_bias, 1, options.num_experts,
+                               "[1, num_experts]", "logit_bias"));
+  }
+  if (options.select_bias) {
+    RETURN_IF_ERROR(CheckShape("the gate's selection bias", weights.select_bias, 1,
+                               options.num_experts, "[1, num_experts]", "select_bias"));
+  }
+  if (options.noise == Noise::kLearnedNormal) {
+    RETURN_IF_ERROR(CheckShape("the gate's noise weight", weights.noise, options.num_experts,
+                               weight.cols, "[num_experts, d_model]", "noise = learned_normal"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckNoNan(absl::Span<const float> select_bias) {
+  const auto nan = std::find_if(select_bias.begin(), select_bias.end(),
+                                [](float bias) { return std::isnan(bias); });
+  if (nan == select_bias.end()) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("the gate's selection bias of expert ", nan - select_bias.begin(),
+                   " is NaN: every token would go there; the checkpoint is damaged"));
+}
+
+size_t TokensOf(absl::Span<const RequestTokens> requests) {
+  size_t tokens = 0;
+  for (const RequestTokens& request : requests) {
+    tokens += request.tokens;
+  }
+  return tokens;
+}
+
+// Jitters `rows` rows from row `first` of the batch on.
+void Jitter(const RoutingRules& rules, absl::Span<const RequestTokens> requests, size_t first,
+            size_t rows, size_t d_model, float* values) {
+  size_t begin = 0;  // First row of the request.
+  for (const RequestTokens& request : requests) {
+    const size_t end = begin + request.tokens;
+    for (size_t row = std::max(first, begin); row < std::min(first + rows, end); ++row) {
+      JitterRow(rules.options, *rules.random, {request.seed, row - begin},
+                {values + (row - first) * d_model, d_model});
+    }
+    begin = end;
+  }
+}
+
+}  // namespace
+
+Gate::Gate(const RoutingRules& rules, size_t d_model, Parameters parameters)
+    : rules_(rules), d_model_(d_model), parameters_(std::move(parameters)) {}
+
+absl::StatusOr<std::unique_ptr<const Gate>> Gate::Create(const GateWeights& weights,
+                                                         const RoutingOptions& options,
+                                                         DType activation_dtype, TieOrder ties,
+                                                         const RandomSource& random) {
+  RETURN_IF_ERROR(ValidateRouting(options));
+  RETURN_IF_ERROR(CheckActivation("activation_dtype", activation_dtype));
+  RETURN_IF_ERROR(CheckWeights(weights, options));
+  const auto decode = [&](const MatrixView& view) {
+    std::vector<float> values = DecodeMatrix(view);
+    if (options.logit_dtype == LogitDType::kModel) {
+      RoundTo(activation_dtype, absl::MakeSpan(values));
+    }
+    return values;
+  };
+  const size_t d_model = weights.weight.cols;
+  Parameters parameters;
+  parameters.product =
+      GateMatmul::Create(decode(weights.weight).data(), options.num_experts, d_model);
+  if (options.noise == Noise::kLearnedNormal) {
+    parameters.noise =
+        GateMatmul::Create(decode(weights.noise).data(), options.num_experts, d_model);
+  }
+  if (options.logit_bias) {
+    parameters.logit_bias = decode(weights.logit_bias);
+  }
+  if (options.select_bias) {
+    parameters.select_bias = DecodeMatrix(weights.select_bias);
+    RETURN_IF_ERROR(CheckNoNan(parameters.select_bias));
+  }
+  return std::unique_ptr<const Gate>(
+      new Gate({options, ties, activation_dtype, &random}, d_model, std::move(parameters)));
+}
+
+void Gate::Multiply(const GateMatmul& product, absl::Span<const float> bias, const Rows& rows,
+                    ThreadPool* pool, absl::Span<float> outputs) const {
+  const size_t blocks = (rows.count + kRowsPerBlock - 1) / kRowsPerBlock;
+  const auto multiply = [&](size_t block) {
+    const size_t first = block * kRowsPerBlock;
+    MultiplyBlock(product, bias, rows, first, std::min(kRowsPerBlock, rows.count - first), outputs);
+  };
+  if (pool != nullptr) {
+    pool->ParallelFor(blocks, multiply);
+  } else {
+    for (size_t block = 0; block < blocks; ++block) {
+      multiply(block);
+    }
+  }
+}
+
+void Gate::MultiplyBlock(const GateMatmul& product, absl::Span<const float> bias, const Rows& rows,
+                         size_t first, size_t count, absl::Span<float> outputs) const {
+  // Of each thread that helps, too; as large as a block.
+  thread_local GateMatmulScratch scratch;
+  thread_local AlignedBuffer widened;
+  const size_t experts = rules_.options.num_experts;
+  const auto* const source =
+      static_cast<const uint8_t*>(rows.values) + first * d_model_ * BytesOf(rows.dtype);
+  outputs = outputs.subspan(first * experts, count * experts);
+  if (rows.dtype == DType::kBF16 && rows.jittered.empty() && product.TakesBF16()) {
+    product.RunBF16(source, count, outputs.data(), &scratch);
+  } else if (rows.dtype == DType::kF32 &&
+             reinterpret_cast<uintptr_t>(source) % alignof(float) == 0 && rows.jittered.empty()) {
+    product.Run(reinterpret_cast<const float*>(source), count, outputs.data(), &scratch);
+  } else {
+    widened.Resize(count * d_model_ * sizeof(float));
+    ConvertElements(rows.dtype, source, DType::kF32, widened.data(), count * d_model_);
+    Jitter(rules_, rows.jittered, first, count, d_model_, widened.as<float>());
+    product.Run(widened.as<float>(), count, outputs.data(), &scratch);
+  }
+  for (size_t row = 0; row < count && !bias.empty(); ++row) {
+    for (size_t expert = 0; expert < experts; ++expert) {
+      outputs[row * experts + expert] += bias[expert];
+    }
+  }
+  if (rules_.options.logit_dtype == LogitDType::kModel) {
+    RoundTo(rules_.activation_dtype, outputs);
+  }
+}
+
+absl::Status Gate::Logits(const void* hidden_states, DType dtype, size_t tokens,
+                          absl::Span<float> logits, ThreadPool* pool) const {
+  RETURN_IF_ERROR(CheckActivation("hidden_states", dtype));
+  RETURN_IF_ERROR(CheckSize("logits", logits.size(), tokens * rules_.options.num_experts));
+  Multiply(*parameters_.product, parameters_.logit_bias, {hidden_states, dtype, tokens}, pool,
+           logits);
+  return absl::OkStatus();
+}
+
+absl::Status Gate::Route(const void* hidden_states, DType dtype,
+                         absl::Span<const RequestTokens> requests, GateScratch* scratch,
+                         RoutedTokens* routed, ThreadPool* pool) const {
+  RETURN_IF_ERROR(CheckActivation("hidden_states", dtype));
+  for (const RequestTokens& request : requests) {
+    RETURN_IF_ERROR(CheckRequestTokens(rules_.options, request));
+  }
+  const size_t tokens = TokensOf(requests);
+  const size_t size = tokens * rules_.options.num_experts;
+  const auto room = [size](std::vector<float>* values) {
+    values->resize(std::max(values->size(), size));
+    return absl::Span<float>(values->data(), size);
+  };
+  RoutingInput input;
+  input.requests = requests;
+  input.select_bias = parameters_.select_bias;
+  if (rules_.options.choice != Choice::kHash) {
+    const absl::Span<float> logits = room(&scratch->logits);
+    const bool jitter = rules_.options.noise == Noise::kJitter;
+    const Rows rows{hidden_states, dtype, tokens,
+                    jitter ? requests : absl::Span<const RequestTokens>()};
+    Multiply(*parameters_.product, parameters_.logit_bias, rows, pool, logits);
+    input.logits = logits;
+  }
+  if (parameters_.noise != nullptr) {
+    const absl::Span<float> width = room(&scratch->noise_width);
+    Multiply(*parameters_.noise, {}, {hidden_states, dtype, tokens}, pool, width);
+    input.noise_width = width;
+  }
+  RouteTokens(rules_, input, &scratch->routing, routed);
+  return absl::OkStatus();
+}
+
+size_t Gate::bytes() const {
+  const size_t noise = parameters_.noise == nullptr ? 0 : parameters_.noise->bytes();
+  const size_t biases = parameters_.logit_bias.size() + parameters_.select_bias.size();
+  return parameters_.product->bytes() + noise + biases * sizeof(float);
+}
+
+}  // namespace expertmesh

@@ -1,0 +1,171 @@
+#include "expert_service/node_server.h"
+
+#include <algorithm>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "common/base/status_macros.h"
+#include "common/net/grpc_server.h"
+#include "expertmesh/v1/expert.grpc.pb.h"
+
+namespace expertmesh {
+namespace {
+
+constexpr uint32_t kDefaultHeartbeatMs = 1000;
+constexpr uint32_t kMinHeartbeatMs = 10;
+constexpr uint32_t kMaxHeartbeatMs = 60'000;
+
+// Lets threads wait for the next change of an endpoint, or for the end.
+class ChangeSignal {
+ public:
+  ChangeSignal(NodeEndpoint* endpoint, Clock* clock) : clock_(clock) {
+    subscription_ = endpoint->Subscribe([this] {
+      absl::MutexLock lock(&mutex_);
+      ++changes_;
+      changed_.SignalAll();
+    });
+  }
+
+  // Ends all waits, now and later. No more use of the endpoint.
+  void Stop() {
+    {
+      absl::MutexLock lock(&mutex_);
+      stopped_ = true;
+      changed_.SignalAll();
+    }
+    subscription_.reset();
+  }
+
+  uint64_t changes() const {
+    absl::MutexLock lock(&mutex_);
+    return changes_;
+  }
+
+  // Returns when there are more changes than `seen`, or at `deadline`; false when stopped.
+  bool Wait(uint64_t seen, absl::Time deadline) {
+    absl::MutexLock lock(&mutex_);
+    while (!stopped_ && changes_ == seen && !clock_->WaitUntil(&mutex_, &changed_, deadline)) {
+    }
+    return !stopped_;
+  }
+
+ private:
+  Clock* const clock_;
+  mutable absl::Mutex mutex_;
+  absl::CondVar changed_;
+  uint64_t changes_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
+  std::unique_ptr<StatusSubscription> subscription_;  // Last: calls back into the above.
+};
+
+class CqNodeServer final : public NodeServer {
+ public:
+  CqNodeServer(NodeEndpoint* endpoint, const NodeServerOptions& options)
+      : endpoint_(endpoint), options_(options), signal_(endpoint, options.clock) {}
+
+  ~CqNodeServer() override { Shutdown(absl::ZeroDuration()); }
+
+  absl::Status Listen() {
+    GrpcServerSpec spec;
+    spec.address = options_.address;
+    spec.options = options_.grpc;
+    spec.options.max_message_bytes = options_.max_frame_bytes;
+    spec.streams = {
+        {MethodOf<v1::Expert>("Compute"), [this](std::shared_ptr<ServerStreamSink> sink) {
+           return endpoint_->OpenCompute(std::move(sink));
+         }}};
+    spec.ordinary = {
+        OrdinaryMethod<v1::DescribeRequest, v1::DescribeResponse>(
+            MethodOf<v1::Expert>("Describe"),
+            [this](const v1::DescribeRequest&) { return endpoint_->Describe(); }),
+        OrdinaryMethod<v1::LoadExpertsRequest, v1::LoadExpertsResponse>(
+            MethodOf<v1::Expert>("LoadExperts"),
+            [this](const v1::LoadExpertsRequest& request) {
+              return endpoint_->LoadExperts(request);
+            }),
+        OrdinaryMethod<v1::UnloadExpertsRequest, v1::UnloadExpertsResponse>(
+            MethodOf<v1::Expert>("UnloadExperts"), [this](const v1::UnloadExpertsRequest& request) {
+              return endpoint_->UnloadExperts(request);
+            })};
+    spec.watches = {Watch<v1::WatchStatusRequest>(
+        MethodOf<v1::Expert>("WatchStatus"),
+        [this](const v1::WatchStatusRequest& request, Watcher& watcher) {
+          return WatchStatus(request, watcher);
+        })};
+    spec.send_queue_bytes = options_.send_queue_bytes;
+    spec.pollers = options_.pollers;
+    spec.serving = false;
+    spec.on_shutdown = [this] { signal_.Stop(); };
+    ASSIGN_OR_RETURN(server_, GrpcServer::Start(std::move(spec)));
+    health_ = std::thread([this] { FollowHealth(); });
+    return absl::OkStatus();
+  }
+
+  int port() const override { return server_->port(); }
+
+  void Shutdown(absl::Duration grace) override {
+    std::call_once(shut_down_, [this, grace] {  // A second caller waits for the first.
+      if (server_ == nullptr) {
+        signal_.Stop();
+        return;
+      }
+      server_->Shutdown(grace);
+      health_.join();
+    });
+  }
+
+ private:
+  absl::Status WatchStatus(const v1::WatchStatusRequest& request, Watcher& watcher) {
+    const uint32_t asked =
+        request.heartbeat_ms() == 0 ? kDefaultHeartbeatMs : request.heartbeat_ms();
+    const absl::Duration heartbeat =
+        absl::Milliseconds(std::clamp(asked, kMinHeartbeatMs, kMaxHeartbeatMs));
+    bool first = true;
+    uint64_t version = 0;
+    uint64_t seen = 0;
+    do {
+      seen = signal_.changes();
+      v1::WatchStatusResponse status = endpoint_->Status();
+      if (!first && status.version() == version) {
+        status.clear_description();
+      }
+      first = false;
+      version = status.version();
+      if (!watcher.Write(status)) {
+        return absl::CancelledError("the watcher has gone");
+      }
+    } while (signal_.Wait(seen, options_.clock->Now() + heartbeat));
+    return absl::UnavailableError("the node is shutting down");
+  }
+
+  void FollowHealth() {
+    uint64_t seen = 0;
+    do {
+      seen = signal_.changes();
+      const bool ready = endpoint_->Status().state() == v1::NODE_STATE_READY;
+      server_->SetServing("", ready);
+      server_->SetServing(v1::Expert::service_full_name(), ready);
+    } while (signal_.Wait(seen, absl::InfiniteFuture()));
+  }
+
+  NodeEndpoint* const endpoint_;
+  const NodeServerOptions options_;
+  ChangeSignal signal_;
+  std::unique_ptr<GrpcServer> server_;
+  std::thread health_;
+  std::once_flag shut_down_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<NodeServer>> NodeServer::Start(NodeEndpoint* endpoint,
+                                                              const NodeServerOptions& options) {
+  auto server = std::make_unique<CqNodeServer>(endpoint, options);
+  RETURN_IF_ERROR(server->Listen());
+  return server;
+}
+
+}  // namespace expertmesh

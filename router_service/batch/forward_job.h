@@ -1,0 +1,156 @@
+// One request inside the router, from acceptance to its one answer.
+#ifndef EXPERTMESH_ROUTER_SERVICE_BATCH_FORWARD_JOB_H_
+#define EXPERTMESH_ROUTER_SERVICE_BATCH_FORWARD_JOB_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "common/base/timer_queue.h"
+#include "common/tensor/dtype.h"
+#include "common/wire/message_codec.h"
+#include "expertmesh/v1/router.pb.h"
+#include "common/gate/routed_tokens.h"
+
+namespace expertmesh {
+
+// Called once. `response` is valid during the call; `output` is empty on error. May run on any
+// thread; must not block.
+using Respond = absl::AnyInvocable<void(const v1::ForwardResponse& response,
+                                        std::optional<TensorFrame> output)>;
+
+// What routing needs to know of a request's tokens. Valid for as long as `request`.
+inline RequestTokens TokensOf(const v1::ForwardRequest& request, uint64_t rows, uint64_t seed) {
+  return {rows, request.group_sizes(), request.token_ids(),
+          request.has_routing_seed() ? request.routing_seed() : seed};
+}
+
+class ForwardJob;
+
+// Who accepted the job.
+class JobObserver {
+ public:
+  virtual ~JobObserver() = default;
+  // Just before, and just after it is answered.
+  virtual void OnAnswer(const ForwardJob& job, absl::StatusCode code) = 0;
+  virtual void OnAnswered() = 0;
+};
+
+// Lives in a SharedPool. After Accept all but the answer is constant; answering is thread-safe, and
+// only the first answer counts.
+class ForwardJob {
+ public:
+  // To decode into, before Accept: it is empty, and has memory of requests before.
+  TensorMessage<v1::ForwardRequest>* received() { return &received_; }
+
+  // `observer` may be null; pointers must outlive the answer.
+  void Accept(DType output_dtype, absl::Time arrival, absl::Time deadline, TimerQueue* timers,
+              JobObserver* observer, Respond respond) {
+    output_dtype_ = output_dtype;
+    arrival_ = arrival;
+    deadline_ = deadline;
+    timers_ = timers;
+    observer_ = observer;
+    respond_ = std::move(respond);
+  }
+
+  // Without its tensor.
+  const v1::ForwardRequest& request() const { return received_.message; }
+  const TensorFrame& hidden_states() const { return received_.tensor; }
+  DType output_dtype() const { return output_dtype_; }
+  absl::Time arrival() const { return arrival_; }
+  absl::Time deadline() const { return deadline_; }  // InfiniteFuture when there is none.
+  uint64_t rows() const { return hidden_states().rows; }
+  // As routing sees it; `seed`: when the request brings none. Valid for as long as the job.
+  RequestTokens tokens(uint64_t seed) const { return TokensOf(request(), rows(), seed); }
+  bool answered() const { return answered_.load(std::memory_order_acquire); }
+
+  // Answers DEADLINE_EXCEEDED when the deadline passes first. At most once, before the job is
+  // shared.
+  static void StartDeadlineTimer(const std::shared_ptr<ForwardJob>& job) {
+    if (job->deadline_ == absl::InfiniteFuture()) {
+      return;
+    }
+    job->timer_ = job->timers_->Schedule(job->deadline_, [weak = std::weak_ptr<ForwardJob>(job)] {
+      if (const std::shared_ptr<ForwardJob> job = weak.lock()) {
+        job->Fail(absl::DeadlineExceededError("the deadline passed before the experts answered"));
+      }
+    });
+  }
+
+  void Fail(const absl::Status& status) {
+    v1::ForwardResponse response;
+    response.mutable_status()->set_code(static_cast<int>(status.code()));
+    response.mutable_status()->set_message(std::string(status.message()));
+    Answer(&response, std::nullopt);
+  }
+
+  // Sets the response's request_id.
+  void Answer(v1::ForwardResponse* response, std::optional<TensorFrame> output) {
+    if (answered_.exchange(true, std::memory_order_acq_rel)) {
+      return;
+    }
+    timers_->Cancel(timer_);
+    response->set_request_id(request().request_id());
+    if (observer_ != nullptr) {
+      observer_->OnAnswer(*this, static_cast<absl::StatusCode>(response->status().code()));
+    }
+    respond_(*response, std::move(output));
+    respond_ = nullptr;
+    if (observer_ != nullptr) {
+      observer_->OnAnswered();
+    }
+  }
+
+  // SharedPool.
+  void Recycle() {
+    v1::ForwardRequest& request = received_.message;
+    const bool large = request.ByteSizeLong() > kMostKept || request.extensions_size() > 0;
+    if (large) {
+      v1::ForwardRequest().Swap(&request);
+    } else {
+      request.Clear();
+    }
+    received_.tensor = {};
+    respond_ = nullptr;
+    timer_ = 0;
+    answered_ = false;
+  }
+  size_t MemoryBytes() const { return sizeof(*this) + kMostKept; }
+
+ private:
+  // Bytes of a request whose memory is kept: token ids of a large batch.
+  static constexpr size_t kMostKept = 64 << 10;
+
+  TensorMessage<v1::ForwardRequest> received_;
+  DType output_dtype_ = DType::kF32;
+  absl::Time arrival_;
+  absl::Time deadline_;
+  TimerQueue* timers_ = nullptr;
+  JobObserver* observer_ = nullptr;
+  std::atomic<TimerQueue::Id> timer_{0};
+  std::atomic<bool> answered_{false};
+  Respond respond_;
+};
+
+using ForwardJobPtr = std::shared_ptr<ForwardJob>;
+
+// Tokens of all of them.
+inline uint64_t RowsOf(const std::vector<ForwardJobPtr>& jobs) {
+  uint64_t rows = 0;
+  for (const ForwardJobPtr& job : jobs) {
+    rows += job->rows();
+  }
+  return rows;
+}
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_ROUTER_SERVICE_BATCH_FORWARD_JOB_H_

@@ -1,0 +1,180 @@
+#include "router_service/batch/layer_batcher.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace expertmesh {
+namespace {
+
+// Weight of the newest service time in the running mean.
+constexpr double kServiceTimeWeight = 0.2;
+// The same of the share of tokens that came back, and the share from which they are waited for.
+constexpr double kReturnWeight = 0.25;
+constexpr double kWorthWaiting = 0.5;
+// Batches whose memory is kept, and the jobs of the largest of them.
+constexpr size_t kMostSpare = 4;
+constexpr size_t kMostJobsKept = 1024;
+
+}  // namespace
+
+LayerBatcher::LayerBatcher(const BatcherOptions& options, Clock* clock, TimerQueue* timers,
+                           Dispatch dispatch)
+    : options_(options), clock_(clock), timers_(timers), dispatch_(std::move(dispatch)) {}
+
+LayerBatcher::~LayerBatcher() { Stop(); }
+
+void LayerBatcher::Stop() {
+  RingQueue<ForwardJobPtr> waiting;
+  TimerQueue::Id timer = 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    stopped_ = true;
+    std::swap(waiting, waiting_);
+    waiting_tokens_ = 0;
+    timer = std::exchange(timer_, 0);
+  }
+  timers_->CancelAndWait(timer);
+  while (!waiting.empty()) {
+    waiting.Pop()->Fail(
+        absl::UnavailableError("this router is stopping; send to another, or retry later"));
+  }
+}
+
+absl::Status LayerBatcher::Add(ForwardJobPtr job) {
+  std::vector<ForwardJobPtr> batch;
+  bool closed = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (stopped_) {
+      return absl::UnavailableError("this router is stopping; send to another, or retry later");
+    }
+    const uint64_t rows = job->rows();
+    if (waiting_tokens_ > 0 && waiting_tokens_ + rows > options_.max_queue_tokens) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("the queue of layer ", job->request().layer(), " holds ", waiting_tokens_,
+                       " tokens of at most ", options_.max_queue_tokens, "; retry later"));
+    }
+    waiting_tokens_ += rows;
+    if (clock_->Now() <= linger_end_) {
+      returned_tokens_ += rows;
+    }
+    earliest_deadline_ = std::min(earliest_deadline_, job->deadline());
+    waiting_.push_back(std::move(job));
+    closed = CloseDue(&batch);
+  }
+  DispatchAll(closed, std::move(batch));
+  return absl::OkStatus();
+}
+
+void LayerBatcher::BatchDone(uint64_t tokens, absl::Duration service_time) {
+  std::vector<ForwardJobPtr> batch;
+  bool closed = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    --in_flight_;
+    service_time_ = service_time_ == absl::ZeroDuration()
+                        ? service_time
+                        : service_time_ + kServiceTimeWeight * (service_time - service_time_);
+    if (answered_tokens_ > 0) {
+      const double share = std::min(
+          1.0, static_cast<double>(returned_tokens_) / static_cast<double>(answered_tokens_));
+      return_share_ += kReturnWeight * (share - return_share_);
+    }
+    answered_tokens_ = tokens;
+    returned_tokens_ = 0;
+    linger_end_ = clock_->Now() + options_.max_linger_share * service_time_;
+    closed = CloseDue(&batch);
+  }
+  DispatchAll(closed, std::move(batch));
+}
+
+void LayerBatcher::OnTimer() {
+  std::vector<ForwardJobPtr> batch;
+  bool closed = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    timer_ = 0;
+    timer_due_ = absl::InfiniteFuture();
+    closed = CloseDue(&batch);
+  }
+  DispatchAll(closed, std::move(batch));
+}
+
+absl::Time LayerBatcher::DueTime() const {
+  if (waiting_.empty()) {
+    return absl::InfiniteFuture();
+  }
+  if (waiting_tokens_ >= options_.max_batch_tokens) {
+    return absl::InfinitePast();
+  }
+  absl::Time due = earliest_deadline_ - service_time_;
+  if (in_flight_ == 0) {
+    absl::Time start = waiting_.front()->arrival() + options_.max_queue_delay;
+    if (return_share_ >= kWorthWaiting && returned_tokens_ < answered_tokens_) {
+      start = std::max(start, linger_end_);
+    }
+    due = std::min(due, start);
+  }
+  return due;
+}
+
+bool LayerBatcher::CloseDue(std::vector<ForwardJobPtr>* batch) {
+  const absl::Time now = clock_->Now();
+  absl::Time due = DueTime();
+  while (due <= now && batch->empty()) {
+    Close(batch);
+    in_flight_ += batch->empty() ? 0 : 1;
+    due = DueTime();
+  }
+  // What is due after this batch is taken when it has been dispatched.
+  if (due > now && due != timer_due_) {
+    timers_->Cancel(timer_);
+    timer_due_ = due;
+    timer_ = due == absl::InfiniteFuture() ? 0 : timers_->Schedule(due, [this] { OnTimer(); });
+  }
+  return !batch->empty();
+}
+
+void LayerBatcher::Close(std::vector<ForwardJobPtr>* batch) {
+  if (batch->capacity() == 0 && !spare_.empty()) {
+    batch->swap(spare_.back());
+    spare_.pop_back();
+  }
+  uint64_t tokens = 0;
+  while (!waiting_.empty()) {
+    const ForwardJob& next = *waiting_.front();
+    // Extensions belong to one request, and a batch has one set of them.
+    const bool alone = next.request().extensions_size() > 0 ||
+                       (!batch->empty() && batch->front()->request().extensions_size() > 0);
+    if (!batch->empty() && (alone || tokens + next.rows() > options_.max_batch_tokens)) {
+      break;
+    }
+    ForwardJobPtr job = waiting_.Pop();
+    waiting_tokens_ -= job->rows();
+    if (!job->answered()) {  // Its deadline may have passed while it waited.
+      tokens += job->rows();
+      batch->push_back(std::move(job));
+    }
+  }
+  earliest_deadline_ = absl::InfiniteFuture();
+  for (size_t i = 0; i < waiting_.size(); ++i) {
+    earliest_deadline_ = std::min(earliest_deadline_, waiting_[i]->deadline());
+  }
+}
+
+void LayerBatcher::DispatchAll(bool closed, std::vector<ForwardJobPtr> batch) {
+  while (closed) {
+    dispatch_(std::move(batch));
+    batch.clear();
+    absl::MutexLock lock(&mutex_);
+    closed = CloseDue(&batch);
+    if (!closed && spare_.size() < kMostSpare && batch.capacity() > 0 &&
+        batch.capacity() <= kMostJobsKept) {
+      spare_.push_back(std::move(batch));
+    }
+  }
+}
+
+}  // namespace expertmesh

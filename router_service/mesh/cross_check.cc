@@ -1,0 +1,196 @@
+#include "router_service/mesh/cross_check.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "common/tensor/aligned_buffer.h"
+#include "common/wire/frame_checksum.h"
+#include "common/wire/message_codec.h"
+#include "common/wire/tensor_encode.h"
+#include "router_service/mesh/node_link.h"
+
+namespace expertmesh {
+namespace {
+
+// Largest RelativeChange of healthy nodes: far above what another order of sums does to float32,
+// and above what bf16 rounds at every step; far below what wrong weights do.
+constexpr double kTolerance = 1e-4;
+constexpr double kTolerance16 = 2e-2;
+
+// A node that is busier than this is not asked.
+constexpr absl::Duration kPatience = absl::Seconds(10);
+
+double ToleranceOf(const NodeLink& link) {
+  bool last_resort = false;
+  const auto description = link.Offer(&last_resort);
+  return description != nullptr && description->compute_dtype() == v1::DTYPE_F32 ? kTolerance
+                                                                                 : kTolerance16;
+}
+
+}  // namespace
+
+// One expert's work for one row, on two nodes.
+struct CrossChecker::Check {
+  uint32_t layer = 0;
+  uint32_t expert = 0;
+  float weight = 0.0f;
+  size_t d_model = 0;
+  std::array<std::shared_ptr<NodeLink>, 2> links;
+  std::array<std::shared_ptr<AlignedBuffer>, 2> partials;
+
+  absl::Mutex mutex;
+  size_t answered ABSL_GUARDED_BY(mutex) = 0;
+  bool failed ABSL_GUARDED_BY(mutex) = false;
+};
+
+// One node's half of it.
+struct CrossChecker::Probe final : NodeBatch {
+  void Done(const absl::Status& status, bool) override {
+    bool last = false;
+    bool failed = false;
+    check->partials[which] = partials;
+    {
+      absl::MutexLock lock(&check->mutex);
+      check->failed = check->failed || !status.ok();
+      last = ++check->answered == check->links.size();
+      failed = check->failed;
+    }
+    if (last && !failed) {
+      owner->Compare(*check);
+    }
+    if (last) {
+      owner->End(check->layer);
+    }
+  }
+
+  CrossChecker* owner = nullptr;
+  std::shared_ptr<Check> check;
+  size_t which = 0;
+};
+
+CrossChecker::CrossChecker(absl::Duration interval, Fleet* fleet, RouterMetrics* metrics,
+                           Clock* clock)
+    : interval_(interval), fleet_(fleet), metrics_(metrics), clock_(clock) {}
+
+std::optional<uint64_t> CrossChecker::Begin(uint32_t layer) {
+  if (interval_ <= absl::ZeroDuration()) {
+    return std::nullopt;
+  }
+  const absl::Time now = clock_->Now();
+  absl::MutexLock lock(&mutex_);
+  const auto [it, added] = schedules_.try_emplace(layer, Schedule{now + interval_});
+  Schedule& schedule = it->second;
+  if (schedule.under_way || now < schedule.next) {
+    return std::nullopt;
+  }
+  schedule.next = now + interval_;
+  schedule.under_way = true;
+  return schedule.turn++;
+}
+
+void CrossChecker::End(uint32_t layer) {
+  absl::MutexLock lock(&mutex_);
+  schedules_[layer].under_way = false;
+}
+
+void CrossChecker::Offer(uint32_t layer, const Placement& placement, const RoutedTokens& routed,
+                         const uint8_t* hidden_states, DType dtype, size_t d_model) {
+  const std::optional<uint64_t> turn = Begin(layer);
+  if (!turn) {
+    return;
+  }
+  const std::vector<ExpertReplicas>& replicas = *placement.Layer(layer);
+  // From a place that moves on, the first assignment that two nodes could serve.
+  const size_t count = routed.expert_ids.size();
+  for (size_t i = 0; i < count; ++i) {
+    const size_t at = (*turn + i) % count;
+    const uint32_t expert = routed.expert_ids[at];
+    const size_t row = static_cast<size_t>(std::upper_bound(routed.token_begin.begin(),
+                                                            routed.token_begin.end(), at) -
+                                           routed.token_begin.begin()) -
+                       1;
+    const uint8_t* const sent = hidden_states + row * d_model * BytesOf(dtype);
+    if (replicas[expert].missing() || HasNonFinite(dtype, sent, d_model)) {
+      continue;
+    }
+    const auto& slices = replicas[expert].slices;
+    const std::vector<NodeIndex>& nodes = slices[*turn % slices.size()];
+    if (nodes.size() < 2) {
+      continue;
+    }
+    auto check = std::make_shared<Check>();
+    check->layer = layer;
+    check->expert = expert;
+    check->weight = routed.weights[at];
+    check->d_model = d_model;
+    for (size_t which = 0; which < check->links.size(); ++which) {
+      check->links[which] = fleet_->node(nodes[(*turn + which) % nodes.size()]);
+    }
+    if (check->links[0] == nullptr || check->links[1] == nullptr) {
+      break;
+    }
+    Send(check, 0, sent, dtype, placement.epoch());
+    Send(check, 1, sent, dtype, placement.epoch());
+    return;
+  }
+  End(layer);
+}
+
+void CrossChecker::Send(const std::shared_ptr<Check>& check, size_t which, const uint8_t* row,
+                        DType dtype, uint64_t epoch) {
+  auto probe = std::make_shared<Probe>();
+  probe->owner = this;
+  probe->check = check;
+  probe->which = which;
+  probe->layer = check->layer;
+  probe->d_model = static_cast<uint32_t>(check->d_model);
+  probe->plan = {check->links[which]->index(), {0}, {0, 1}, {check->expert}, {check->weight}};
+  probe->partials = std::make_shared<AlignedBuffer>(check->d_model * sizeof(float));
+
+  NodeLink& link = *check->links[which];
+  v1::ComputeRequest request;
+  request.set_batch_id(link.NextBatchId());
+  request.set_layer(check->layer);
+  request.set_epoch(epoch);
+  request.set_timeout_us(absl::ToInt64Microseconds(kPatience));
+  request.set_total_rows(1);
+  request.add_assignments_per_row(1);
+  request.add_expert_ids(check->expert);
+  request.add_expert_weights(check->weight);
+  request.set_partials_dtype(v1::DTYPE_F32);
+  TensorFrame tensor{dtype, 1, check->d_model, {}};
+  tensor.data =
+      Frame(std::string(reinterpret_cast<const char*>(row), check->d_model * BytesOf(dtype)));
+  if (link.encoding().checksums) {
+    request.set_checksum(ChecksumOf(request, tensor));
+  }
+  Frame frame = EncodeTensorMessage(request, &tensor);
+  link.Send(request.batch_id(), std::move(probe), absl::MakeSpan(&frame, 1));
+}
+
+void CrossChecker::Compare(const Check& check) {
+  const float* const a = check.partials[0]->as<float>();
+  const float* const b = check.partials[1]->as<float>();
+  const double tolerance = std::max(ToleranceOf(*check.links[0]), ToleranceOf(*check.links[1]));
+  const double difference = RelativeChange(a, b, check.d_model);
+  // Where both leave the range, how they do it means nothing.
+  const bool beyond =
+      HasNonFinite(DType::kF32, a, check.d_model) && HasNonFinite(DType::kF32, b, check.d_model);
+  const bool agree = beyond || difference <= tolerance;  // NaN is not.
+  metrics_->CountCrossCheck(agree);
+  if (agree) {
+    return;
+  }
+  metrics_->CountDisagreement(check.links[0]->address(), check.links[1]->address());
+  check.links[0]->CountDisagreement();
+  check.links[1]->CountDisagreement();
+  spdlog::error(
+      "layer {} expert {}: nodes {} and {} compute different values of the same row, by {:.3g} of "
+      "its norm; one of them is damaged. Restart it, or drain it",
+      check.layer, check.expert, check.links[0]->address(), check.links[1]->address(), difference);
+}
+
+}  // namespace expertmesh

@@ -1,0 +1,109 @@
+#include "router_service/mesh/placement.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+namespace expertmesh {
+namespace {
+
+// Nodes by slice, for each number of slices that an expert is offered in, fewest first.
+using Offered = std::map<uint32_t, std::vector<std::vector<NodeIndex>>>;
+
+// One map per expert and layer.
+using OfferedLayers = absl::flat_hash_map<uint32_t, std::vector<Offered>>;
+
+void Collect(const NodeOffer& offer, OfferedLayers* layers) {
+  for (const v1::HostedExperts* hosted : offer.hosted) {
+    const auto layer = layers->find(hosted->layer());
+    const uint32_t count = hosted->slice_count();
+    if (layer == layers->end() || count == 0 || hosted->slice_index() >= count) {
+      continue;
+    }
+    for (const uint32_t expert : hosted->experts()) {
+      if (expert >= layer->second.size() ||
+          std::binary_search(offer.excluded.begin(), offer.excluded.end(),
+                             std::make_pair(hosted->layer(), expert))) {
+        continue;
+      }
+      std::vector<std::vector<NodeIndex>>& slices = layer->second[expert][count];
+      slices.resize(count);
+      slices[hosted->slice_index()].push_back(offer.node);
+    }
+  }
+}
+
+bool Complete(const std::vector<std::vector<NodeIndex>>& slices) {
+  return std::none_of(slices.begin(), slices.end(),
+                      [](const std::vector<NodeIndex>& nodes) { return nodes.empty(); });
+}
+
+ExpertReplicas Choose(Offered* offered) {
+  for (auto& [count, slices] : *offered) {
+    if (Complete(slices)) {
+      for (std::vector<NodeIndex>& nodes : slices) {
+        std::sort(nodes.begin(), nodes.end());
+        nodes.erase(std::unique(nodes.begin(), nodes.end()), nodes.end());
+      }
+      return ExpertReplicas{std::move(slices)};
+    }
+  }
+  return {};
+}
+
+OfferedLayers EmptyLayers(const ModelDescription& model) {
+  OfferedLayers layers;
+  for (const MoeLayerDescription& layer : model.layers) {
+    layers[layer.layer].resize(layer.routing.num_experts);
+  }
+  return layers;
+}
+
+}  // namespace
+
+std::optional<size_t> ExpertReplicas::SliceOn(NodeIndex node) const {
+  for (size_t slice = 0; slice < slices.size(); ++slice) {
+    if (std::binary_search(slices[slice].begin(), slices[slice].end(), node)) {
+      return slice;
+    }
+  }
+  return std::nullopt;
+}
+
+Placement::Placement(const ModelDescription& model, uint64_t epoch,
+                     absl::Span<const NodeOffer> offers)
+    : epoch_(epoch) {
+  OfferedLayers preferred = EmptyLayers(model);
+  OfferedLayers everyone = EmptyLayers(model);
+  for (const NodeOffer& offer : offers) {
+    if (!offer.last_resort) {
+      Collect(offer, &preferred);
+    }
+    Collect(offer, &everyone);
+  }
+  for (const MoeLayerDescription& layer : model.layers) {
+    std::vector<ExpertReplicas>& placed = layers_[layer.layer];
+    v1::MissingExperts missing;
+    missing.set_layer(layer.layer);
+    for (uint32_t expert = 0; expert < layer.routing.num_experts; ++expert) {
+      ExpertReplicas replicas = Choose(&preferred[layer.layer][expert]);
+      if (replicas.missing()) {
+        replicas = Choose(&everyone[layer.layer][expert]);
+      }
+      if (replicas.missing()) {
+        missing.add_experts(expert);
+      }
+      placed.push_back(std::move(replicas));
+    }
+    if (missing.experts_size() > 0) {
+      missing_.push_back(std::move(missing));
+    }
+  }
+}
+
+const std::vector<ExpertReplicas>* Placement::Layer(uint32_t layer) const {
+  const auto it = layers_.find(layer);
+  return it == layers_.end() ? nullptr : &it->second;
+}
+
+}  // namespace expertmesh

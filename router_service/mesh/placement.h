@@ -1,0 +1,76 @@
+// Which node holds which (layer, expert): an immutable snapshot with an epoch. A batch is planned
+// against one snapshot; changes make a new one.
+#ifndef EXPERTMESH_ROUTER_SERVICE_MESH_PLACEMENT_H_
+#define EXPERTMESH_ROUTER_SERVICE_MESH_PLACEMENT_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/types/span.h"
+#include "common/model/model_description.h"
+#include "expertmesh/v1/control.pb.h"
+#include "expertmesh/v1/expert.pb.h"
+
+namespace expertmesh {
+
+// Position of a node in placement order, the order in which partials are summed. Stable for as long
+// as the router lives.
+using NodeIndex = uint32_t;
+
+// What one node offers to a placement.
+struct NodeOffer {
+  NodeIndex node = 0;
+  // Used only where no other node can serve.
+  bool last_resort = false;
+  // Held experts, as the node described them.
+  absl::Span<const v1::HostedExperts* const> hosted;
+  // (layer, expert) of these that are not to be used; ascending.
+  std::vector<std::pair<uint32_t, uint32_t>> excluded = {};
+};
+
+// Nodes that can serve one expert. An expert split into slices needs one node for each slice.
+struct ExpertReplicas {
+  // replicas[s]: nodes that hold slice s, in placement order. Empty when the expert is missing:
+  // either no node holds it or some slice of it has none.
+  std::vector<std::vector<NodeIndex>> slices;
+
+  bool missing() const { return slices.empty(); }
+
+  // Which slice `node` holds; none when it holds nothing of the expert.
+  std::optional<size_t> SliceOn(NodeIndex node) const;
+};
+
+// Immutable, thread-safe.
+class Placement {
+ public:
+  // Nothing placed, epoch 0.
+  Placement() = default;
+
+  // Experts that `model` does not have are left out. When an expert is offered both whole and in
+  // slices (or in different numbers of slices), the complete offer with the fewest slices is used.
+  Placement(const ModelDescription& model, uint64_t epoch, absl::Span<const NodeOffer> offers);
+
+  uint64_t epoch() const { return epoch_; }
+
+  // [num_experts] Null when `layer` is not a MoE layer.
+  const std::vector<ExpertReplicas>* Layer(uint32_t layer) const;
+
+  // Every expert of every layer has a node.
+  bool complete() const { return missing_.empty() && epoch_ > 0; }
+
+  // By layer, ascending.
+  const std::vector<v1::MissingExperts>& missing() const { return missing_; }
+
+ private:
+  uint64_t epoch_ = 0;
+  absl::flat_hash_map<uint32_t, std::vector<ExpertReplicas>> layers_;
+  std::vector<v1::MissingExperts> missing_;
+};
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_ROUTER_SERVICE_MESH_PLACEMENT_H_

@@ -1,0 +1,59 @@
+// How rows travel between this router and its nodes.
+#ifndef EXPERTMESH_ROUTER_SERVICE_MESH_WIRE_ENCODING_H_
+#define EXPERTMESH_ROUTER_SERVICE_MESH_WIRE_ENCODING_H_
+
+#include <string>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "common/tensor/dtype.h"
+
+namespace expertmesh {
+
+// Of one link. Any types of the wire.
+struct WireEncoding {
+  // On the way to the node.
+  DType hidden_states = DType::kF32;
+  // On the way back.
+  DType partials = DType::kF32;
+  // Frames have checksums, both ways.
+  bool checksums = false;
+};
+
+// As the flags write it: "f32", "bf16", "f16" or "int8".
+absl::string_view EncodingName(DType dtype);
+
+// Thread-safe once it is as it should be.
+class WireEncodings {
+ public:
+  // Each text is a list, by commas, of one type for all links (auto, which is `activation_dtype`,
+  // when it is left out) and of exceptions ADDRESS=TYPE; a type is auto, f32, bf16, f16 or int8.
+  // ADDRESS is a node's as the topology lists it; one that is never seen does nothing.
+  //   INVALID_ARGUMENT  names the flag (--wire-hidden-states, --wire-partials) and the entry.
+  static absl::StatusOr<WireEncodings> Parse(absl::string_view hidden_states,
+                                             absl::string_view partials, DType activation_dtype);
+
+  WireEncoding For(const std::string& address) const;
+
+  // From here on frames of all links carry checksums.
+  void AddChecksums() { checksums_ = true; }
+
+ private:
+  // What one flag says.
+  struct Direction {
+    DType of_all = DType::kF32;
+    absl::flat_hash_map<std::string, DType> of_address;
+  };
+  static absl::StatusOr<Direction> ParseDirection(absl::string_view flag, absl::string_view text,
+                                                  DType activation_dtype);
+  static DType Choose(const Direction& direction, const std::string& address);
+
+  Direction hidden_states_;
+  Direction partials_;
+  bool checksums_ = false;
+};
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_ROUTER_SERVICE_MESH_WIRE_ENCODING_H_

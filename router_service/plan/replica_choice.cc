@@ -1,0 +1,238 @@
+#include "router_service/plan/replica_choice.h"
+
+#include <algorithm>
+#include <bit>
+#include <tuple>
+#include <utility>
+
+#include "common/base/check.h"
+
+namespace expertmesh {
+namespace {
+
+constexpr size_t kWordBits = 64;
+
+size_t Words(size_t bits) { return (bits + kWordBits - 1) / kWordBits; }
+
+template <typename T>
+void GrowTo(std::vector<T>* buffer, size_t size, T value = {}) {
+  if (buffer->size() < size) {
+    buffer->resize(size, value);
+  }
+}
+
+}  // namespace
+
+void ReplicaChoice::Choose(const std::vector<ExpertReplicas>& replicas,
+                           const Assignments& assignments, LoadOfNode load) {
+  CountHits(replicas.size(), assignments.expert_ids);
+  CollectDemands(replicas, load);
+  if (had_a_choice_) {
+    CollectRows(assignments);
+  }
+  for (Demand& demand : demands_) {
+    if (demand.candidates->size() == 1) {
+      Give(demand, demand.candidates->front());
+    }
+  }
+  if (had_a_choice_) {
+    JoinChosen();
+    ListUnserved();
+    CoverTheRest();
+  }
+  SortUsed();
+}
+
+void ReplicaChoice::CountHits(size_t experts, absl::Span<const uint32_t> expert_ids) {
+  GrowTo(&hits_, experts);
+  GrowTo(&hit_bits_, Words(experts));
+  GrowTo(&serves_, experts);
+  for (const uint32_t expert : expert_ids) {
+    EXPERTMESH_CHECK(expert < experts);
+    ++hits_[expert];
+    hit_bits_[expert / kWordBits] |= uint64_t{1} << (expert % kWordBits);
+  }
+}
+
+// In order of experts, whatever the order in which tokens hit them.
+void ReplicaChoice::CollectDemands(const std::vector<ExpertReplicas>& replicas, LoadOfNode load) {
+  had_a_choice_ = false;
+  demands_.clear();
+  candidates_.clear();
+  serving_.clear();
+  for (size_t word = 0; word < Words(replicas.size()); ++word) {
+    for (uint64_t bits = std::exchange(hit_bits_[word], 0); bits != 0; bits &= bits - 1) {
+      const auto expert =
+          static_cast<uint32_t>(word * kWordBits + static_cast<size_t>(std::countr_zero(bits)));
+      const uint32_t assignments = std::exchange(hits_[expert], 0);
+      const auto& slices = replicas[expert].slices;
+      serves_[expert] = {static_cast<uint32_t>(serving_.size()),
+                         static_cast<uint32_t>(slices.size())};
+      for (const std::vector<NodeIndex>& slice : slices) {
+        EXPERTMESH_CHECK(!slice.empty());
+        demands_.push_back({expert, assignments, static_cast<uint32_t>(serving_.size()), &slice});
+        serving_.push_back(kNone);
+        had_a_choice_ = had_a_choice_ || slice.size() > 1;
+        for (const NodeIndex node : slice) {
+          AddCandidate(node, load);
+        }
+      }
+    }
+  }
+}
+
+void ReplicaChoice::AddCandidate(NodeIndex node, LoadOfNode load) {
+  GrowTo(&position_, size_t{node} + 1, kNone);
+  if (position_[node] == kNone) {
+    position_[node] = static_cast<uint32_t>(candidates_.size());
+    Candidate& added = candidates_.emplace_back();
+    added.node.node = node;
+    added.node.load = load(node);
+  }
+}
+
+// The set of rows that hit each expert; none yet for the nodes.
+void ReplicaChoice::CollectRows(const Assignments& assignments) {
+  words_ = Words(assignments.rows.size());
+  GrowTo(&set_of_expert_, serves_.size());
+  uint32_t sets = 0;
+  for (const Demand& demand : demands_) {
+    if (demand.serving == serves_[demand.expert].begin) {  // The first of its slices.
+      set_of_expert_[demand.expert] = sets++;
+    }
+  }
+  GrowTo(&expert_rows_, sets * words_);
+  GrowTo(&node_rows_, candidates_.size() * words_);
+  std::fill_n(expert_rows_.begin(), sets * words_, 0);
+  std::fill_n(node_rows_.begin(), candidates_.size() * words_, 0);
+  for (size_t row = 0; row < assignments.rows.size(); ++row) {
+    const uint64_t bit = uint64_t{1} << (row % kWordBits);
+    for (uint32_t a = assignments.row_begin[row]; a < assignments.row_begin[row + 1]; ++a) {
+      const uint32_t expert = assignments.expert_ids[a];
+      if (serves_[expert].count > 0) {
+        RowsOfExpert(expert)[row / kWordBits] |= bit;
+      }
+    }
+  }
+}
+
+uint64_t ReplicaChoice::NewRows(const Demand& demand, NodeIndex node) {
+  const uint64_t* wanted = RowsOfExpert(demand.expert);
+  const uint64_t* there = RowsOfNode(node);
+  uint64_t rows = 0;
+  for (size_t word = 0; word < words_; ++word) {
+    rows += static_cast<uint64_t>(std::popcount(wanted[word] & ~there[word]));
+  }
+  return rows;
+}
+
+void ReplicaChoice::Give(Demand& demand, NodeIndex node) {
+  Candidate& taker = candidate(node);
+  taker.chosen = true;
+  taker.node.assignments += demand.assignments;
+  serving_[demand.serving] = node;
+  demand.served = true;
+  if (had_a_choice_) {
+    const uint64_t* rows = RowsOfExpert(demand.expert);
+    uint64_t* there = RowsOfNode(node);
+    for (size_t word = 0; word < words_; ++word) {
+      there[word] |= rows[word];
+    }
+  }
+}
+
+// Serves every demand that a node in use can take.
+void ReplicaChoice::JoinChosen() {
+  for (Demand& demand : demands_) {
+    if (demand.served) {
+      continue;
+    }
+    NodeIndex best = kNone;
+    std::tuple<uint64_t, uint64_t> least;
+    for (const NodeIndex node : *demand.candidates) {
+      if (candidate(node).chosen) {
+        const std::tuple<uint64_t, uint64_t> cost(NewRows(demand, node), Work(candidate(node)));
+        if (best == kNone || cost < least) {
+          best = node;
+          least = cost;
+        }
+      }
+    }
+    if (best != kNone) {
+      Give(demand, best);
+    }
+  }
+}
+
+void ReplicaChoice::ListUnserved() {
+  entries_.clear();
+  for (uint32_t d = 0; d < demands_.size(); ++d) {
+    if (demands_[d].served) {
+      continue;
+    }
+    for (const NodeIndex node : *demands_[d].candidates) {
+      Candidate& taker = candidate(node);
+      taker.coverable += demands_[d].assignments;
+      entries_.push_back({d, taker.first_entry});
+      taker.first_entry = static_cast<uint32_t>(entries_.size() - 1);
+    }
+  }
+}
+
+ReplicaChoice::Candidate* ReplicaChoice::MostCovering() {
+  const auto better = [](const Candidate& a, const Candidate& b) {
+    if (a.coverable != b.coverable) {
+      return a.coverable > b.coverable;
+    }
+    return Work(a) != Work(b) ? Work(a) < Work(b) : a.node.node < b.node.node;
+  };
+  Candidate* best = nullptr;
+  for (Candidate& next : candidates_) {
+    if (next.coverable > 0 && (best == nullptr || better(next, *best))) {
+      best = &next;
+    }
+  }
+  return best;
+}
+
+// What is left has no candidate in use, so all that a newly chosen node can take is its own.
+void ReplicaChoice::CoverTheRest() {
+  if (entries_.empty()) {
+    return;
+  }
+  while (Candidate* const chosen = MostCovering()) {
+    for (uint32_t at = chosen->first_entry; at != kNone; at = entries_[at].next) {
+      Demand& demand = demands_[entries_[at].demand];
+      if (demand.served) {
+        continue;
+      }
+      for (const NodeIndex node : *demand.candidates) {
+        candidate(node).coverable -= demand.assignments;
+      }
+      Give(demand, chosen->node.node);
+    }
+  }
+}
+
+// Turns the nodes in serving_ into positions in used_.
+void ReplicaChoice::SortUsed() {
+  used_.clear();
+  for (const Candidate& one : candidates_) {
+    if (one.chosen) {
+      used_.push_back(one.node);
+    }
+  }
+  std::sort(used_.begin(), used_.end(),
+            [](const Node& a, const Node& b) { return a.node < b.node; });
+  for (uint32_t i = 0; i < used_.size(); ++i) {
+    position_[used_[i].node] = i;
+  }
+  for (uint32_t& node : serving_) {
+    node = position_[node];
+  }
+  for (const Candidate& one : candidates_) {
+    position_[one.node.node] = kNone;
+  }
+}
+
+}  // namespace expertmesh

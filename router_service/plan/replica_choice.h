@@ -1,0 +1,139 @@
+// Which node serves each expert of a batch: the part of planning that chooses.
+//
+// The rule is fewest transfers, a transfer being one token row sent to one node. Each costs its
+// bytes twice (the row there, a partial back) on the router's link, which all nodes share, while
+// the work of an expert is the same wherever it is done: so a batch keeps to few nodes, and work in
+// flight, which is what other batches have put there, only settles ties. A busy mesh loses nothing
+// by it. A lone batch whose experts cost more than its transfers would be done sooner if idle
+// replicas shared them.
+#ifndef EXPERTMESH_ROUTER_SERVICE_PLAN_REPLICA_CHOICE_H_
+#define EXPERTMESH_ROUTER_SERVICE_PLAN_REPLICA_CHOICE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/types/span.h"
+#include "router_service/mesh/placement.h"
+
+namespace expertmesh {
+
+// Assignments to plan, row-major: those of rows[i] are [row_begin[i], row_begin[i + 1]).
+struct Assignments {
+  // Ascending.
+  absl::Span<const uint32_t> rows;
+  absl::Span<const uint32_t> row_begin;
+  absl::Span<const uint32_t> expert_ids;
+  absl::Span<const float> expert_weights;
+};
+
+// How busy and how large a node is, at the time of planning.
+struct NodeLoad {
+  uint64_t rows_in_flight = 0;
+  // Rows in one batch at most; larger plans are cut.
+  uint32_t max_batch_rows = 0;
+};
+
+using LoadOfNode = absl::FunctionRef<NodeLoad(NodeIndex)>;
+
+// Chooses one node for each slice of every expert hit, for all of its assignments:
+//   1. experts with one replica have no choice;
+//   2. others join a node in use, the one where they add the fewest new rows;
+//   3. what no node in use holds goes to the node that can take most of the assignments left.
+// Ties go to the node with the least work (rows in flight and assignments of this batch), then to
+// placement order.
+//
+// Linear in assignments, plus hit experts x replicas x (1 + rows / 64), plus nodes squared. Memory
+// is reused: after the largest batch was seen nothing is allocated. Not thread-safe.
+class ReplicaChoice {
+ public:
+  struct Node {
+    NodeIndex node = 0;
+    NodeLoad load;
+    // Assignments given to it; those of an expert in slices count once for each that it serves.
+    uint32_t assignments = 0;
+  };
+
+  // `load` is asked once for each node that could serve. Every expert id is below replicas.size().
+  void Choose(const std::vector<ExpertReplicas>& replicas, const Assignments& assignments,
+              LoadOfNode load);
+
+  // Of the last batch; valid until the next.
+  //
+  // Nodes in use, in placement order.
+  absl::Span<const Node> nodes() const { return used_; }
+  // For an expert that was hit, positions in nodes(), one per slice; empty when it is missing.
+  absl::Span<const uint32_t> Serving(uint32_t expert) const {
+    const Serves& serves = serves_[expert];
+    return {serving_.data() + serves.begin, serves.count};
+  }
+  // Some expert hit had more than one replica.
+  bool had_a_choice() const { return had_a_choice_; }
+
+ private:
+  static constexpr uint32_t kNone = ~uint32_t{0};
+
+  // One slice of one expert that the batch needs.
+  struct Demand {
+    uint32_t expert = 0;
+    uint32_t assignments = 0;
+    uint32_t serving = 0;  // Where in serving_ the answer goes.
+    const std::vector<NodeIndex>* candidates = nullptr;
+    bool served = false;
+  };
+  struct Candidate {
+    Node node;
+    bool chosen = false;
+    uint64_t coverable = 0;        // Assignments of unserved demands that it could take.
+    uint32_t first_entry = kNone;  // Of its unserved demands.
+  };
+  // A demand in the list of one candidate.
+  struct Entry {
+    uint32_t demand = 0;
+    uint32_t next = kNone;
+  };
+  struct Serves {
+    uint32_t begin = 0;
+    uint32_t count = 0;
+  };
+
+  void CountHits(size_t experts, absl::Span<const uint32_t> expert_ids);
+  void CollectDemands(const std::vector<ExpertReplicas>& replicas, LoadOfNode load);
+  void AddCandidate(NodeIndex node, LoadOfNode load);
+  Candidate& candidate(NodeIndex node) { return candidates_[position_[node]]; }
+  uint64_t* RowsOfExpert(uint32_t expert) { return &expert_rows_[set_of_expert_[expert] * words_]; }
+  uint64_t* RowsOfNode(NodeIndex node) { return &node_rows_[position_[node] * words_]; }
+  void CollectRows(const Assignments& assignments);
+  uint64_t NewRows(const Demand& demand, NodeIndex node);
+  static uint64_t Work(const Candidate& candidate) {
+    return candidate.node.load.rows_in_flight + candidate.node.assignments;
+  }
+  void Give(Demand& demand, NodeIndex node);
+  void JoinChosen();
+  void ListUnserved();
+  // Null when nothing is left to cover.
+  Candidate* MostCovering();
+  void CoverTheRest();
+  void SortUsed();
+
+  bool had_a_choice_ = false;
+  std::vector<uint32_t> hits_;      // [experts] All zero between calls.
+  std::vector<uint64_t> hit_bits_;  // [experts / 64] Likewise.
+  std::vector<Demand> demands_;
+  std::vector<Candidate> candidates_;
+  std::vector<uint32_t> position_;  // [nodes] In candidates_; kNone between calls.
+  std::vector<Entry> entries_;
+  std::vector<Serves> serves_;  // [experts]
+  std::vector<uint32_t> serving_;
+  std::vector<Node> used_;
+  // Sets of rows, `words_` words each, kept only when there is a choice.
+  size_t words_ = 0;
+  std::vector<uint32_t> set_of_expert_;  // [experts]
+  std::vector<uint64_t> expert_rows_;
+  std::vector<uint64_t> node_rows_;
+};
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_ROUTER_SERVICE_PLAN_REPLICA_CHOICE_H_

@@ -1,0 +1,15 @@
+// The operators' service, expertmesh.v1.Control: topology, load, drain.
+#ifndef EXPERTMESH_ROUTER_SERVICE_SERVE_CONTROL_SERVICE_H_
+#define EXPERTMESH_ROUTER_SERVICE_SERVE_CONTROL_SERVICE_H_
+
+#include "common/net/grpc_server.h"
+#include "router_service/router.h"
+
+namespace expertmesh {
+
+// Adds the methods of Control to a server. `router` must outlive it.
+void AddControlMethods(Router* router, GrpcServerSpec* spec);
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_ROUTER_SERVICE_SERVE_CONTROL_SERVICE_H_

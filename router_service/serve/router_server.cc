@@ -1,0 +1,133 @@
+#include "router_service/serve/router_server.h"
+
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "common/net/grpc_server.h"
+#include "common/net/grpc_status.h"
+#include "expertmesh/v1/router.grpc.pb.h"
+#include "router_service/serve/control_service.h"
+
+namespace expertmesh {
+namespace {
+
+Frame Encode(Router* router, const v1::ForwardResponse& response,
+             const std::optional<TensorFrame>& output) {
+  return EncodeTensorMessage(response, output ? &*output : nullptr, &router->buffers());
+}
+
+// One ForwardStream of one caller. Each request in flight holds the sink; the stream ends with the
+// last.
+class ForwardStreamHandler final : public StreamHandler {
+ public:
+  ForwardStreamHandler(Router* router, std::shared_ptr<FrameSink> answers)
+      : way_back_(std::make_shared<const WayBack>(router, std::move(answers))) {}
+
+  void OnFrame(Frame frame) override {
+    way_back_->router->Forward(
+        frame, absl::InfiniteFuture(),
+        [way_back = way_back_](const v1::ForwardResponse& response,
+                               const std::optional<TensorFrame>& output) {
+          // A caller that is gone wants no answer, and there is nobody else to tell.
+          way_back->answers->Send(Encode(way_back->router, response, output)).IgnoreError();
+        });
+  }
+
+ private:
+  // One pointer to both, which a Respond has room for.
+  struct WayBack {
+    WayBack(Router* of, std::shared_ptr<FrameSink> sink) : router(of), answers(std::move(sink)) {}
+    Router* const router;
+    const std::shared_ptr<FrameSink> answers;
+  };
+
+  const std::shared_ptr<const WayBack> way_back_;
+};
+
+void ServeUnary(Router* router, const Frame& request, const UnaryContext& context,
+                UnaryResponder respond) {
+  router->Forward(request, context.deadline,
+                  [router, respond = std::move(respond)](const v1::ForwardResponse& response,
+                                                         const std::optional<TensorFrame>& output) {
+                    absl::Status status = FromProto(response.status());
+                    if (status.ok()) {
+                      respond(Encode(router, response, output));
+                    } else {
+                      respond(std::move(status));
+                    }
+                  });
+}
+
+class RouterServerImpl final : public RouterServer {
+ public:
+  explicit RouterServerImpl(Router* router) : router_(router) {}
+
+  ~RouterServerImpl() override { Shutdown(absl::ZeroDuration()); }
+
+  absl::Status Listen(const RouterServerOptions& options) {
+    GrpcServerSpec spec;
+    spec.address = options.address;
+    spec.options = options.grpc;
+    spec.runtime = options.runtime;
+    spec.unary = {
+        {MethodOf<v1::Router>("Forward"),
+         [router = router_](Frame request, const UnaryContext& context, UnaryResponder respond) {
+           ServeUnary(router, request, context, std::move(respond));
+         }}};
+    spec.streams = {{MethodOf<v1::Router>("ForwardStream"),
+                     [router = router_](std::shared_ptr<ServerStreamSink> answers) {
+                       return std::make_unique<ForwardStreamHandler>(router, std::move(answers));
+                     }}};
+    spec.ordinary = {OrdinaryMethod<v1::DescribeModelRequest, v1::DescribeModelResponse>(
+        MethodOf<v1::Router>("DescribeModel"),
+        [router = router_](const v1::DescribeModelRequest&) { return router->DescribeModel(); })};
+    AddControlMethods(router_, &spec);
+    spec.serving = router_->ready();
+    absl::StatusOr<std::unique_ptr<GrpcServer>> server = GrpcServer::Start(std::move(spec));
+    if (!server.ok()) {
+      return server.status();
+    }
+    server_ = *std::move(server);
+    server_->SetServing("liveness", true);
+    UpdateHealth();
+    subscription_ = router_->fleet().Subscribe([this] { UpdateHealth(); });
+    return absl::OkStatus();
+  }
+
+  int port() const override { return server_->port(); }
+
+  void Shutdown(absl::Duration grace) override {
+    if (server_ == nullptr || std::exchange(stopped_, true)) {
+      return;
+    }
+    router_->fleet().Unsubscribe(subscription_);
+    server_->Shutdown(grace);
+  }
+
+ private:
+  void UpdateHealth() {
+    const bool ready = router_->ready();
+    for (const char* service : {"", "readiness", v1::Router::service_full_name()}) {
+      server_->SetServing(service, ready);
+    }
+  }
+
+  Router* const router_;
+  std::unique_ptr<GrpcServer> server_;
+  uint64_t subscription_ = 0;
+  bool stopped_ = false;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<RouterServer>> RouterServer::Start(
+    Router* router, const RouterServerOptions& options) {
+  auto server = std::make_unique<RouterServerImpl>(router);
+  if (absl::Status status = server->Listen(options); !status.ok()) {
+    return status;
+  }
+  return server;
+}
+
+}  // namespace expertmesh

@@ -1,0 +1,124 @@
+// A model in memory: two MoE layers with seeded gates, for tests of router and node.
+#ifndef EXPERTMESH_TESTS_SUPPORT_FAKE_CHECKPOINT_H_
+#define EXPERTMESH_TESTS_SUPPORT_FAKE_CHECKPOINT_H_
+
+#include <cstdint>
+#include <map>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/checkpoint/moe_checkpoint.h"
+
+namespace expertmesh {
+
+struct FakeCheckpointOptions {
+  uint32_t d_model = 8;
+  uint32_t num_experts = 6;
+  uint32_t top_k = 2;
+  uint32_t intermediate_size = 4;
+  bool shared_expert = false;
+  bool shared_gate = false;
+  // Of the weights, as config.json would say.
+  DType dtype = DType::kF32;
+  // Logits, scores and weights are rounded to the type of activations.
+  bool rounded_routing = false;
+  // Of the routed experts.
+  Activation activation = Activation::kSilu;
+  bool expert_bias = false;
+  std::string fingerprint = "aaaa";
+};
+
+// Layers 1 and 3. Weights are the same for the same options.
+class FakeCheckpoint final : public MoeCheckpoint {
+ public:
+  explicit FakeCheckpoint(const FakeCheckpointOptions& options = {})
+      : options_(options), fingerprint_(options.fingerprint) {
+    model_.family = "fake";
+    model_.d_model = options.d_model;
+    model_.num_layers = 4;
+    model_.dtype = options.dtype;
+    for (const uint32_t index : {1u, 3u}) {
+      MoeLayerDescription layer;
+      layer.layer = index;
+      layer.routing.num_experts = options.num_experts;
+      layer.routing.top_k = options.top_k;
+      layer.routing.renormalise = Renormalise::kSum;
+      if (options.rounded_routing) {
+        layer.routing.logit_dtype = LogitDType::kModel;
+        layer.routing.score_dtype = ScoreDType::kModel;
+        layer.routing.weight_dtype = WeightDType::kModel;
+      }
+      layer.expert = {options.d_model, options.intermediate_size, options.activation};
+      layer.expert.bias = options.expert_bias;
+      layer.shared_intermediate_size = options.shared_expert ? options.intermediate_size : 0;
+      layer.shared_gate = options.shared_gate;
+      model_.layers.push_back(layer);
+      gates_[index] = Random(index, size_t{options.num_experts} * options.d_model);
+      for (uint32_t expert = 0; expert < options.num_experts; ++expert) {
+        experts_[{index, expert}] = Random(1000 + 100 * index + expert,
+                                           3 * size_t{options.intermediate_size} * options.d_model);
+      }
+    }
+  }
+
+  const ModelDescription& model() const override { return model_; }
+  const std::string& fingerprint() const override { return fingerprint_; }
+
+  absl::StatusOr<GateWeights> Gate(uint32_t layer) const override {
+    const auto it = gates_.find(layer);
+    if (it == gates_.end()) {
+      return absl::NotFoundError(absl::StrCat("layer ", layer, " is no MoE layer"));
+    }
+    GateWeights gate{MatrixView::RowMajor(it->second.data(), DType::kF32, options_.num_experts,
+                                          options_.d_model)};
+    if (options_.shared_gate) {  // The weights of expert 0 serve as the shared experts' gate, too.
+      gate.shared_gate = MatrixView::RowMajor(it->second.data(), DType::kF32, 1, options_.d_model);
+    }
+    return gate;
+  }
+
+  absl::StatusOr<ExpertWeights> Expert(uint32_t layer, uint32_t expert) const override {
+    const auto it = experts_.find({layer, expert});
+    if (it == experts_.end()) {
+      return absl::NotFoundError(absl::StrCat("layer ", layer, " has no expert ", expert));
+    }
+    const size_t part = size_t{options_.intermediate_size} * options_.d_model;
+    const float* data = it->second.data();
+    const auto view = [](const float* at, size_t rows, size_t cols) {
+      return MatrixView::RowMajor(at, DType::kF32, rows, cols);
+    };
+    return ExpertWeights{view(data, options_.intermediate_size, options_.d_model),
+                         view(data + part, options_.intermediate_size, options_.d_model),
+                         view(data + 2 * part, options_.d_model, options_.intermediate_size)};
+  }
+
+  absl::StatusOr<ExpertWeights> Shared(uint32_t layer) const override {
+    if (!options_.shared_expert) {
+      return absl::NotFoundError(absl::StrCat("layer ", layer, " has no shared expert"));
+    }
+    return Expert(layer, 0);
+  }
+
+ private:
+  static std::vector<float> Random(uint32_t seed, size_t count) {
+    std::mt19937 random(seed);
+    std::vector<float> values(count);
+    for (float& value : values) {
+      value = static_cast<float>(random()) / 4294967296.0f - 0.5f;
+    }
+    return values;
+  }
+
+  const FakeCheckpointOptions options_;
+  const std::string fingerprint_;
+  ModelDescription model_;
+  std::map<uint32_t, std::vector<float>> gates_;
+  std::map<std::pair<uint32_t, uint32_t>, std::vector<float>> experts_;
+};
+
+}  // namespace expertmesh
+
+#endif  // EXPERTMESH_TESTS_SUPPORT_FAKE_CHECKPOINT_H_

@@ -1,0 +1,248 @@
+#include "router_service/batch/layer_batcher.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "absl/synchronization/mutex.h"
+
+namespace expertmesh {
+namespace {
+
+using testing::ElementsAre;
+using testing::IsEmpty;
+
+class LayerBatcherTest : public testing::Test {
+ protected:
+  void Make(const BatcherOptions& options) {
+    batcher_ = std::make_unique<LayerBatcher>(options, &clock_, &timers_,
+                                              [this](std::vector<ForwardJobPtr> jobs) {
+                                                absl::MutexLock lock(&mutex_);
+                                                std::vector<uint64_t> ids;
+                                                for (const ForwardJobPtr& job : jobs) {
+                                                  ids.push_back(job->request().request_id());
+                                                }
+                                                batches_.push_back(ids);
+                                              });
+  }
+
+  ForwardJobPtr Job(uint64_t id, uint64_t rows, absl::Time deadline = absl::InfiniteFuture(),
+                    bool extension = false) {
+    auto job = std::make_shared<ForwardJob>();
+    v1::ForwardRequest& request = job->received()->message;
+    request.set_request_id(id);
+    if (extension) {
+      (*request.mutable_extensions())["acme.x"].set_raw("1");
+    }
+    job->received()->tensor = TensorFrame{DType::kF32, rows, 1, {}};
+    job->Accept(DType::kF32, clock_.Now(), deadline, &timers_, nullptr,
+                [this](const v1::ForwardResponse& response, const std::optional<TensorFrame>&) {
+                  absl::MutexLock lock(&mutex_);
+                  answers_.emplace_back(response.request_id(), response.status().code());
+                });
+    return job;
+  }
+
+  std::vector<std::vector<uint64_t>> batches() {
+    absl::MutexLock lock(&mutex_);
+    return batches_;
+  }
+
+  void AwaitBatches(size_t count) {
+    const auto enough = [this, count]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return batches_.size() >= count;
+    };
+    absl::MutexLock lock(&mutex_);
+    mutex_.Await(absl::Condition(&enough));
+  }
+
+  FakeClock clock_;
+  TimerQueue timers_{&clock_};
+  absl::Mutex mutex_;
+  std::vector<std::vector<uint64_t>> batches_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::pair<uint64_t, int>> answers_ ABSL_GUARDED_BY(mutex_);
+  std::unique_ptr<LayerBatcher> batcher_;
+};
+
+TEST_F(LayerBatcherTest, AnIdleLayerDispatchesAtOnce) {
+  Make({});
+  ASSERT_TRUE(batcher_->Add(Job(1, 4)).ok());
+  EXPECT_THAT(batches(), ElementsAre(ElementsAre(1)));
+}
+
+TEST_F(LayerBatcherTest, ArrivalsCoalesceWhileABatchIsInFlight) {
+  Make({});
+  for (uint64_t id = 1; id <= 4; ++id) {
+    ASSERT_TRUE(batcher_->Add(Job(id, 4)).ok());
+  }
+  EXPECT_THAT(batches(), ElementsAre(ElementsAre(1)));
+  batcher_->BatchDone(1, absl::Milliseconds(1));
+  EXPECT_THAT(batches(), ElementsAre(ElementsAre(1), ElementsAre(2, 3, 4)));
+}
+
+TEST_F(LayerBatcherTest, AFullBatchLeavesAlthoughOthersAreInFlight) {
+  Make({.max_batch_tokens = 8});
+  for (uint64_t id = 1; id <= 4; ++id) {
+    ASSERT_TRUE(batcher_->Add(Job(id, 4)).ok());
+  }
+  EXPECT_THAT(batches(), ElementsAre(ElementsAre(1), ElementsAre(2, 3)));
+}
+
+TEST_F(LayerBatcherTest, ARequestLargerThanABatchGoesAlone) {
+  Make({.max_batch_tokens = 8});
+  ASSERT_TRUE(batcher_->Add(Job(1, 1)).ok());
+  ASSERT_TRUE(batcher_->Add(Job(2, 3)).ok());
+  ASSERT_TRUE(batcher_->Add(Job(3, 100)).ok());
+  EXPECT_THAT(batches(), ElementsAre(ElementsAre(1), ElementsAre(2), ElementsAre(3)));
+}
+
+TEST_F(LayerBatcherTest, ADelayLetsTheFirstWaitForCompany) {
+  Make({.max_queue_delay = absl::Microseconds(200)});
+  ASSERT_TRUE(batcher_->Add(Job(1, 1)).ok());
+  ASSERT_TRUE(batcher_->Add(Job(2, 1)).ok());
+  EXPECT_THAT(batches(), IsEmpty());
+  clock_.Advance(absl::Microseconds(200));
+  AwaitBatches(1);
+  EXPECT_THAT(batches(), ElementsAre(ElementsAre(1, 2)));
+}
+
+// Callers 1 to 4, of 4 tokens each; a batch takes 100 ms.
+class ClosedLoopTest : public LayerBatcherTest {
+ protected:
+  void Start(const BatcherOptions& options) {
+    Make(options);
+    for (uint64_t id = 1; id <= 4; ++id) {
+      ASSERT_TRUE(batcher_->Add(Job(id, 4)).ok());
+    }
+  }
+  // Answers the batch in flight; each of its callers asks again `pause` after the one before.
+  void AnswerOne(absl::Duration pause) {
+    const std::vector<uint64_t> callers = batches().at(answered_++);
+    clock_.Advance(absl::Milliseconds(100));
+    batcher_->BatchDone(4 * callers.size(), absl::Milliseconds(100));
+    for (const uint64_t id : callers) {
+      clock_.Advance(pause);
+      ASSERT_TRUE(batcher_->Add(Job(id, 4)).ok());
+    }
+    AwaitBatches(answered_ + 1);
+  }
+
+  size_t answered_ = 0;
+};
+
+TEST_F(ClosedLoopTest, CallersThatComeBackSoonAreWaitedForAndLeaveTogether) {
+  Start({.max_linger_share = 0.05});
+  EXPECT_THAT(batches().back(), ElementsAre(1));
+  for (int i = 0; i < 12; ++i) {
+    AnswerOne(absl::Milliseconds(1));
+  }
+  // In the order in which they were answered, and before the 5 ms have passed.
+  EXPECT_THAT(batches().back(), testing::SizeIs(4));
+  EXPECT_THAT(batches().at(answered_ - 1), testing::SizeIs(4));
+}
+
+TEST_F(ClosedLoopTest, WithoutLingeringTheFirstToComeBackLeavesAlone) {
+  Start({.max_linger_share = 0});
+  for (int i = 0; i < 12; ++i) {
+    AnswerOne(absl::Milliseconds(1));
+  }
+  EXPECT_THAT(batches().at(answered_).size() + batches().at(answered_ - 1).size(), 4u);
+}
+
+TEST_F(ClosedLoopTest, AWaitThatIsInVainEnds) {
+  Start({.max_linger_share = 0.05});
+  for (int i = 0; i < 12; ++i) {
+    AnswerOne(absl::Milliseconds(1));
+  }
+  ++answered_;
+  clock_.Advance(absl::Milliseconds(100));
+  batcher_->BatchDone(16, absl::Milliseconds(100));
+  ASSERT_TRUE(batcher_->Add(Job(1, 4)).ok());
+  EXPECT_EQ(batches().size(), answered_);
+  clock_.Advance(absl::Milliseconds(5));
+  AwaitBatches(answered_ + 1);
+  EXPECT_THAT(batches().back(), ElementsAre(1));
+}
+
+TEST_F(ClosedLoopTest, CallersThatTakeTheirTimeAreNotWaitedFor) {
+  Start({.max_linger_share = 0.05});
+  for (int i = 0; i < 12; ++i) {
+    AnswerOne(absl::Milliseconds(10));
+  }
+  EXPECT_THAT(batches().at(answered_).size() + batches().at(answered_ - 1).size(), 4u);
+}
+
+TEST_F(ClosedLoopTest, ACallerAloneNeverWaits) {
+  Make({.max_linger_share = 0.05});
+  for (size_t round = 1; round <= 8; ++round) {
+    ASSERT_TRUE(batcher_->Add(Job(1, 4)).ok());
+    ASSERT_EQ(batches().size(), round);
+    clock_.Advance(absl::Milliseconds(100));
+    batcher_->BatchDone(4, absl::Milliseconds(100));
+    clock_.Advance(absl::Milliseconds(1));
+  }
+}
+
+TEST_F(LayerBatcherTest, TheEarliestDeadlineLessTheServiceTimeClosesABatch) {
+  Make({});
+  ASSERT_TRUE(batcher_->Add(Job(1, 1)).ok());
+  batcher_->BatchDone(1, absl::Milliseconds(10));  // What a batch of this layer takes.
+  ASSERT_TRUE(batcher_->Add(Job(2, 1)).ok());      // In flight from here on.
+  ASSERT_TRUE(batcher_->Add(Job(3, 1)).ok());
+  ASSERT_TRUE(batcher_->Add(Job(4, 1, clock_.Now() + absl::Milliseconds(50))).ok());
+  EXPECT_THAT(batches(), ElementsAre(ElementsAre(1), ElementsAre(2)));
+  clock_.Advance(absl::Milliseconds(39));
+  EXPECT_THAT(batches(), ElementsAre(ElementsAre(1), ElementsAre(2)));
+  clock_.Advance(absl::Milliseconds(1));
+  AwaitBatches(3);
+  EXPECT_THAT(batches(), ElementsAre(ElementsAre(1), ElementsAre(2), ElementsAre(3, 4)));
+}
+
+TEST_F(LayerBatcherTest, AFullQueueRefuses) {
+  Make({.max_batch_tokens = 100, .max_queue_tokens = 100});
+  ASSERT_TRUE(batcher_->Add(Job(1, 1)).ok());  // In flight.
+  ASSERT_TRUE(batcher_->Add(Job(2, 60)).ok());
+  const absl::Status status = batcher_->Add(Job(3, 60));
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("60 tokens of at most 100"));
+  EXPECT_TRUE(batcher_->Add(Job(4, 39)).ok());
+}
+
+TEST_F(LayerBatcherTest, WhatWasAnsweredWhileWaitingDoesNotTravel) {
+  Make({});
+  ASSERT_TRUE(batcher_->Add(Job(1, 1)).ok());
+  const ForwardJobPtr late = Job(2, 1);
+  ASSERT_TRUE(batcher_->Add(late).ok());
+  ASSERT_TRUE(batcher_->Add(Job(3, 1)).ok());
+  late->Fail(absl::DeadlineExceededError("late"));
+  batcher_->BatchDone(1, absl::Milliseconds(1));
+  EXPECT_THAT(batches(), ElementsAre(ElementsAre(1), ElementsAre(3)));
+}
+
+TEST_F(LayerBatcherTest, RequestsWithExtensionsAreNotMixed) {
+  Make({});
+  ASSERT_TRUE(batcher_->Add(Job(1, 1)).ok());
+  ASSERT_TRUE(batcher_->Add(Job(2, 1)).ok());
+  ASSERT_TRUE(batcher_->Add(Job(3, 1, absl::InfiniteFuture(), true)).ok());
+  ASSERT_TRUE(batcher_->Add(Job(4, 1)).ok());
+  for (int i = 0; i < 3; ++i) {
+    batcher_->BatchDone(1, absl::Milliseconds(1));
+  }
+  EXPECT_THAT(batches(),
+              ElementsAre(ElementsAre(1), ElementsAre(2), ElementsAre(3), ElementsAre(4)));
+}
+
+TEST_F(LayerBatcherTest, StoppingFailsWhatWaitsAndWhatComes) {
+  Make({.max_queue_delay = absl::Seconds(1)});
+  ASSERT_TRUE(batcher_->Add(Job(1, 1)).ok());
+  batcher_->Stop();
+  EXPECT_EQ(batcher_->Add(Job(2, 1)).code(), absl::StatusCode::kUnavailable);
+  absl::MutexLock lock(&mutex_);
+  EXPECT_THAT(answers_,
+              ElementsAre(std::make_pair(1, static_cast<int>(absl::StatusCode::kUnavailable))));
+  EXPECT_THAT(batches_, IsEmpty());
+}
+
+}  // namespace
+}  // namespace expertmesh

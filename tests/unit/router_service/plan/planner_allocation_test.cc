@@ -1,0 +1,84 @@
+// Planning allocates nothing once it has seen batches of the size.
+#include <gtest/gtest.h>
+
+#include <deque>
+#include <random>
+#include <utility>
+#include <vector>
+
+#include "router_service/plan/planner.h"
+#include "tests/unit/router_service/plan/random_batches.h"
+#include "tests/support/allocation_counter.h"
+
+namespace expertmesh {
+namespace {
+
+struct Case {
+  uint32_t tokens;
+  uint32_t nodes;
+  uint32_t replicas;
+  uint32_t max_batch_rows;
+};
+
+class PlannerAllocationTest : public testing::TestWithParam<Case> {};
+
+TEST_P(PlannerAllocationTest, NoneAfterWarmUp) {
+  const Case& c = GetParam();
+  std::mt19937 random(11);
+  const std::vector<ExpertReplicas> replicas = RandomReplicas(128, c.nodes, c.replicas, &random);
+  std::vector<RandomBatch> batches;
+  for (int i = 0; i < 20; ++i) {
+    batches.emplace_back(c.tokens, 128, 8, &random);
+  }
+  NodePlanPool pool;
+  Planner planner;
+  std::vector<NodePlan> in_flight;
+  const auto load = [&](NodeIndex node) { return NodeLoad{node % 3, c.max_batch_rows}; };
+  // A plan leaves as one that is sent does, and comes back before the next.
+  const auto plan = [&](const RandomBatch& batch) {
+    in_flight.swap(planner.Plan(replicas, batch.assignments(), load, &pool).nodes);
+    pool.Recycle(&in_flight);
+  };
+  // Memory goes round among the nodes' plans until each has had the largest.
+  for (int round = 0; round < 50; ++round) {
+    for (const RandomBatch& batch : batches) {
+      plan(batch);
+    }
+  }
+  const uint64_t before = allocation_count;
+  for (const RandomBatch& batch : batches) {
+    plan(batch);
+  }
+  EXPECT_EQ(allocation_count - before, 0u);
+}
+
+TEST(PlannerAllocationTest, TheCounterCounts) {
+  const uint64_t before = allocation_count;
+  std::vector<NodePlan> plans;
+  NodePlanPool().Take(1, &plans);
+  EXPECT_EQ(allocation_count - before, 1u);
+}
+
+std::vector<Case> AllCases() {
+  std::vector<Case> cases;
+  for (const uint32_t tokens : {1, 64, 512}) {
+    for (const uint32_t nodes : {1, 4, 32}) {
+      for (const uint32_t replicas : {1, 2}) {
+        cases.push_back({tokens, nodes, replicas, 0});
+      }
+    }
+  }
+  cases.push_back({512, 4, 2, 100});  // Plans that are cut.
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, PlannerAllocationTest, testing::ValuesIn(AllCases()),
+                         [](const testing::TestParamInfo<Case>& info) {
+                           return "T" + std::to_string(info.param.tokens) + "N" +
+                                  std::to_string(info.param.nodes) + "R" +
+                                  std::to_string(info.param.replicas) + "L" +
+                                  std::to_string(info.param.max_batch_rows);
+                         });
+
+}  // namespace
+}  // namespace expertmesh
