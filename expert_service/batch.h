@@ -11,7 +11,7 @@
 #include "common/wire/message_codec.h"
 #include "expert_service/hosted_experts.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 
 // Movable. Plain data without locks: one thread at a time.
 struct Batch {
@@ -44,6 +44,6 @@ struct Batch {
   size_t answer_rows() const { return per_assignment ? expert_ids.size() : total_rows; }
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::node
 
 #endif  // EXPERTMESH_EXPERT_SERVICE_BATCH_H_

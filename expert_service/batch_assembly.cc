@@ -10,7 +10,7 @@
 #include "common/base/status_macros.h"
 #include "common/wire/frame_checksum.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 namespace {
 
 // Enough for every batch a well-behaved router can have in flight when it errs.
@@ -308,4 +308,4 @@ void BatchAssembler::RememberFailed(uint64_t batch_id) {
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::node

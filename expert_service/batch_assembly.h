@@ -21,7 +21,7 @@
 #include "expert_service/batch.h"
 #include "expert_service/hosted_experts.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 
 struct AssemblyLimits {
   // Largest `total_rows`, and most assignments of a batch with `per_assignment`.
@@ -83,6 +83,6 @@ class BatchAssembler {
   std::deque<uint64_t> failed_order_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::node
 
 #endif  // EXPERTMESH_EXPERT_SERVICE_BATCH_ASSEMBLY_H_

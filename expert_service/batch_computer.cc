@@ -5,7 +5,7 @@
 #include "common/base/status_macros.h"
 #include "common/wire/tensor_copy.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 
 void BatchComputer::GatherRows(const Batch& batch, size_t first_row) {
   const uint32_t offset = row_begin_.back();
@@ -60,7 +60,7 @@ absl::StatusOr<BatchComputer::Result> BatchComputer::Compute(
 
   result.rows = hidden_row_of_.size();
   auto partials = std::make_shared<AlignedBuffer>(result.rows * d_model * sizeof(float));
-  GroupedBatch grouped;
+  experts::GroupedBatch grouped;
   grouped.hidden_states = hidden_states_.data();
   grouped.rows = result.rows;
   grouped.d_model = d_model;
@@ -75,4 +75,4 @@ absl::StatusOr<BatchComputer::Result> BatchComputer::Compute(
   return result;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::node

@@ -13,13 +13,13 @@
 #include "common/tensor/aligned_buffer.h"
 #include "expert_service/batch.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 
 // Keeps its working memory between calls. Not thread-safe.
 class BatchComputer {
  public:
   // `backend` must outlive it.
-  explicit BatchComputer(Backend* backend) : backend_(backend) {}
+  explicit BatchComputer(experts::Backend* backend) : backend_(backend) {}
 
   struct Result {
     // [answer rows of all batches, d_model] floats, batch after batch.
@@ -41,15 +41,15 @@ class BatchComputer {
   // Its rows of partials, behind those already there.
   void GatherRows(const Batch& batch, size_t first_row);
 
-  Backend* const backend_;
+  experts::Backend* const backend_;
   AlignedBuffer hidden_states_;
   // Of the rows of partials.
   std::vector<uint32_t> hidden_row_of_;
   std::vector<uint32_t> row_begin_;
-  std::vector<const PackedExpert*> experts_;
+  std::vector<const experts::PackedExpert*> experts_;
   std::vector<float> weights_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::node
 
 #endif  // EXPERTMESH_EXPERT_SERVICE_BATCH_COMPUTER_H_

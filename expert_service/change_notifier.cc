@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-namespace expertmesh {
+namespace expertmesh::node {
 
 void ChangeNotifier::Line::Call() {
   const absl::MutexLock lock(&mutex_);
@@ -49,4 +49,4 @@ void ChangeNotifier::Notify() {
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::node

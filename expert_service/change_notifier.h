@@ -10,7 +10,7 @@
 #include "absl/synchronization/mutex.h"
 #include "common/transport/transport.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 
 // Thread-safe. Subscriptions may outlive the notifier.
 class ChangeNotifier {
@@ -39,6 +39,6 @@ class ChangeNotifier {
   std::vector<std::weak_ptr<Line>> lines_ ABSL_GUARDED_BY(mutex_);
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::node
 
 #endif  // EXPERTMESH_EXPERT_SERVICE_CHANGE_NOTIFIER_H_

@@ -10,7 +10,7 @@
 #include "common/wire/tensor_encode.h"
 #include "expertmesh/v1/expert.pb.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 namespace {
 
 // More than every field of a ComputeResponse except the rows takes.
@@ -92,4 +92,4 @@ std::vector<Frame> EncodeResult(const BatchResult& result, size_t max_frame_byte
   return frames;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::node

@@ -11,7 +11,7 @@
 #include "common/tensor/dtype.h"
 #include "common/wire/frame.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 
 // The one frame that answers a batch with an error. `status` is not OK.
 Frame EncodeError(uint64_t batch_id, const absl::Status& status);
@@ -39,6 +39,6 @@ struct BatchResult {
 std::vector<Frame> EncodeResult(const BatchResult& result, size_t max_frame_bytes,
                                 std::vector<size_t>* widened);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::node
 
 #endif  // EXPERTMESH_EXPERT_SERVICE_COMPUTE_RESPONSE_H_

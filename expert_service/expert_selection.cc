@@ -11,7 +11,7 @@
 #include "absl/strings/str_split.h"
 #include "common/base/status_macros.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 namespace {
 
 absl::Status Bad(absl::string_view flag, absl::string_view value, absl::string_view why) {
@@ -185,4 +185,4 @@ absl::StatusOr<std::vector<LayerExperts>> SelectExperts(const SelectionFlags& fl
   return selection;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::node

@@ -11,7 +11,7 @@
 #include "common/model/expert_weights.h"
 #include "common/model/model_description.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 
 // Experts of one layer, all as the same slice of the intermediate dimension.
 struct LayerExperts {
@@ -55,6 +55,6 @@ absl::StatusOr<Fraction> ParseFraction(absl::string_view flag, absl::string_view
 absl::StatusOr<std::vector<uint32_t>> ParseRanges(absl::string_view flag, absl::string_view value,
                                                   uint32_t limit);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::node
 
 #endif  // EXPERTMESH_EXPERT_SERVICE_EXPERT_SELECTION_H_

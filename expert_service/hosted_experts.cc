@@ -12,7 +12,7 @@
 #include "common/checkpoint/expert_digest.h"
 #include "common/model/expert_slice.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 namespace {
 
 absl::Status CheckExperts(const MoeLayerDescription* layer, const LayerExperts& wanted) {
@@ -43,8 +43,8 @@ absl::Status CheckSlice(const MoeLayerDescription& layer, IntermediateSlice slic
 }  // namespace
 
 HostedExpert::HostedExpert(std::shared_ptr<MemoryLedger> ledger, uint64_t ledger_id,
-                           std::shared_ptr<const PackedExpert> packed, IntermediateSlice slice,
-                           uint64_t digest)
+                           std::shared_ptr<const experts::PackedExpert> packed,
+                           IntermediateSlice slice, uint64_t digest)
     : ledger_(std::move(ledger)),
       ledger_id_(ledger_id),
       packed_(std::move(packed)),
@@ -69,8 +69,9 @@ HostedExperts::Turn::~Turn() {
   owner_->changing_ = false;
 }
 
-HostedExperts::HostedExperts(std::shared_ptr<const MoeCheckpoint> checkpoint, Backend* backend,
-                             HostedExpertsOptions options, std::function<void()> on_change)
+HostedExperts::HostedExperts(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
+                             experts::Backend* backend, HostedExpertsOptions options,
+                             std::function<void()> on_change)
     : checkpoint_(std::move(checkpoint)),
       backend_(backend),
       options_(options),
@@ -190,7 +191,7 @@ absl::Status HostedExperts::PackOne(Item* item) {
   }
   ASSIGN_OR_RETURN(const ExpertWeights weights,
                    checkpoint_->Expert(item->layer->layer, item->expert));
-  ASSIGN_OR_RETURN(std::shared_ptr<const PackedExpert> packed,
+  ASSIGN_OR_RETURN(std::shared_ptr<const experts::PackedExpert> packed,
                    backend_->Pack(item->layer->expert, weights, item->slice));
   uint64_t id = 0;
   const ExpertWeights stored = SliceOf(weights, item->slice);
@@ -198,7 +199,7 @@ absl::Status HostedExperts::PackOne(Item* item) {
   RETURN_IF_ERROR(ledger_->Enter(item->reserved_bytes, memory, &id));
   // Never from a cache: the bytes were just read, and it is these that count.
   item->loaded = std::make_shared<const HostedExpert>(ledger_, id, std::move(packed), item->slice,
-                                                      DigestOf(stored));
+                                                      checkpoint::DigestOf(stored));
   return absl::OkStatus();
 }
 
@@ -336,4 +337,4 @@ std::vector<v1::HostedExperts> HostedExperts::Describe() const {
   return described;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::node

@@ -21,19 +21,19 @@
 #include "expert_service/memory_ledger.h"
 #include "expertmesh/v1/expert.pb.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 
 // One expert, packed. Immutable; its memory is freed, and the ledger told, with its last owner.
 class HostedExpert {
  public:
   HostedExpert(std::shared_ptr<MemoryLedger> ledger, uint64_t ledger_id,
-               std::shared_ptr<const PackedExpert> packed, IntermediateSlice slice,
+               std::shared_ptr<const experts::PackedExpert> packed, IntermediateSlice slice,
                uint64_t digest);
   ~HostedExpert();
   HostedExpert(const HostedExpert&) = delete;
   HostedExpert& operator=(const HostedExpert&) = delete;
 
-  const PackedExpert* packed() const { return packed_.get(); }
+  const experts::PackedExpert* packed() const { return packed_.get(); }
   IntermediateSlice slice() const { return slice_; }
   uint64_t ledger_id() const { return ledger_id_; }
   // DigestOf its slice of the weights, as they were when they were packed.
@@ -42,7 +42,7 @@ class HostedExpert {
  private:
   const std::shared_ptr<MemoryLedger> ledger_;
   const uint64_t ledger_id_;
-  std::shared_ptr<const PackedExpert> packed_;
+  std::shared_ptr<const experts::PackedExpert> packed_;
   const IntermediateSlice slice_;
   const uint64_t digest_;
 };
@@ -76,8 +76,9 @@ class HostedExperts {
 
   // `backend` must outlive this object. `on_change` is called, without locks, after every change of
   // what is held.
-  HostedExperts(std::shared_ptr<const MoeCheckpoint> checkpoint, Backend* backend,
-                HostedExpertsOptions options, std::function<void()> on_change);
+  HostedExperts(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
+                experts::Backend* backend, HostedExpertsOptions options,
+                std::function<void()> on_change);
 
   // Loads what is not held yet; returns how many experts that were. Blocks until they are ready.
   //   NOT_FOUND            no such layer or expert; nothing is loaded.
@@ -140,8 +141,8 @@ class HostedExperts {
   std::shared_ptr<const Layers> layers() const;
   void SetLayers(std::shared_ptr<const Layers> layers);
 
-  const std::shared_ptr<const MoeCheckpoint> checkpoint_;
-  Backend* const backend_;
+  const std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint_;
+  experts::Backend* const backend_;
   const HostedExpertsOptions options_;
   const std::function<void()> on_change_;
   const std::shared_ptr<MemoryLedger> ledger_;
@@ -152,6 +153,6 @@ class HostedExperts {
   std::shared_ptr<const Layers> layers_ ABSL_GUARDED_BY(mutex_);
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::node
 
 #endif  // EXPERTMESH_EXPERT_SERVICE_HOSTED_EXPERTS_H_

@@ -21,11 +21,11 @@
 #include "common/experts/compute_dtype.h"
 #include "common/experts/cpu_backend.h"
 #include "common/net/grpc_logging.h"
-#include "expert_service/node_server.h"
 #include "common/telemetry/logging.h"
 #include "common/telemetry/metrics.h"
 #include "expert_service/expert_selection.h"
 #include "expert_service/node.h"
+#include "expert_service/node_server.h"
 
 ABSL_FLAG(std::string, model, "", "Checkpoint folder in Hugging Face layout (required)");
 ABSL_FLAG(std::string, listen, "0.0.0.0:50061", "Address to serve on; port 0 picks one");
@@ -58,7 +58,7 @@ ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(20),
           "Time for batches in flight to finish after SIGTERM");
 ABSL_FLAG(std::string, log_level, "info", "trace, debug, info, warning, error or off");
 
-namespace expertmesh {
+namespace expertmesh::node {
 namespace {
 
 // So long a draining node still accepts what routers sent before they heard of it.
@@ -166,9 +166,9 @@ absl::Status ServeUntilSignal(Node* node, NodeServer* server,
 
 absl::Status Run(const std::vector<char*>& rest) {
   RETURN_IF_ERROR(CheckFlags(rest));
-  RETURN_IF_ERROR(InitLogging("expertmesh-expert", absl::GetFlag(FLAGS_log_level)));
-  ASSIGN_OR_RETURN(const std::shared_ptr<const MoeCheckpoint> checkpoint,
-                   MoeCheckpoint::Open(absl::GetFlag(FLAGS_model)));
+  RETURN_IF_ERROR(telemetry::InitLogging("expertmesh-expert", absl::GetFlag(FLAGS_log_level)));
+  ASSIGN_OR_RETURN(const std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
+                   checkpoint::MoeCheckpoint::Open(absl::GetFlag(FLAGS_model)));
   for (const std::string& warning : checkpoint->warnings()) {
     spdlog::warn("{}", warning);
   }
@@ -179,16 +179,18 @@ absl::Status Run(const std::vector<char*>& rest) {
                    SelectExperts(selection_flags, checkpoint->model()));
   const int threads =
       absl::GetFlag(FLAGS_threads) > 0 ? absl::GetFlag(FLAGS_threads) : AvailableCores();
-  CpuBackendOptions backend_options;
+  experts::CpuBackendOptions backend_options;
   ASSIGN_OR_RETURN(
       backend_options.compute_dtype,
-      ChooseComputeDType(absl::GetFlag(FLAGS_compute_dtype), checkpoint->model().dtype));
+      experts::ChooseComputeDType(absl::GetFlag(FLAGS_compute_dtype), checkpoint->model().dtype));
   backend_options.threads = threads;
-  ASSIGN_OR_RETURN(backend_options.weights, ParseWeightStorage(absl::GetFlag(FLAGS_weights)));
-  ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, MakeCpuBackend(backend_options));
+  ASSIGN_OR_RETURN(backend_options.weights,
+                   experts::ParseWeightStorage(absl::GetFlag(FLAGS_weights)));
+  ASSIGN_OR_RETURN(const std::unique_ptr<experts::Backend> backend,
+                   experts::MakeCpuBackend(backend_options));
 
   const auto registry = std::make_shared<prometheus::Registry>();
-  RegisterProcessMetrics("expertmesh-expert", *registry);
+  telemetry::RegisterProcessMetrics("expertmesh-expert", *registry);
   ASSIGN_OR_RETURN(const NodeOptions options, OptionsFromFlags(checkpoint->model(), threads));
   ASSIGN_OR_RETURN(const std::unique_ptr<Node> node,
                    Node::Create(options, checkpoint, backend.get(), Clock::Real(), registry));
@@ -199,9 +201,9 @@ absl::Status Run(const std::vector<char*>& rest) {
   server_options.max_frame_bytes = options.max_frame_bytes;
   ASSIGN_OR_RETURN(const std::unique_ptr<NodeServer> server,
                    NodeServer::Start(node.get(), server_options));
-  std::unique_ptr<MetricsServer> metrics;
+  std::unique_ptr<telemetry::MetricsServer> metrics;
   if (const std::string address = absl::GetFlag(FLAGS_metrics_listen); !address.empty()) {
-    ASSIGN_OR_RETURN(metrics, MetricsServer::Start(address, registry));
+    ASSIGN_OR_RETURN(metrics, telemetry::MetricsServer::Start(address, registry));
   }
   const int metrics_port = metrics == nullptr ? 0 : metrics->port();
   RETURN_IF_ERROR(WritePortFile(absl::GetFlag(FLAGS_port_file), server->port(), metrics_port));
@@ -212,18 +214,18 @@ absl::Status Run(const std::vector<char*>& rest) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::node
 
 int main(int argc, char** argv) {
   expertmesh::TuneProcess();
   expertmesh::BlockStopSignals();
-  expertmesh::RouteGrpcLogs();
+  expertmesh::net::RouteGrpcLogs();
   expertmesh::DescribeProgram(
       "Holds experts of a model and computes them for routers.\n"
       "  expertmesh-expert --model DIR [--shard i/n [--replicas r]]");
   expertmesh::AcceptHyphens(argc, argv);
   const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
-  const absl::Status status = expertmesh::Run(rest);
+  const absl::Status status = expertmesh::node::Run(rest);
   if (!status.ok()) {
     std::fprintf(stderr, "expertmesh-expert: %s\n", std::string(status.message()).c_str());
     return 1;

@@ -5,7 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 
 absl::Status MemoryLedger::CheckLimit(uint64_t more) const {
   if (limit_bytes_ == 0 || more <= limit_bytes_ - std::min(limit_bytes_, held_ + reserved_)) {
@@ -82,4 +82,4 @@ uint64_t MemoryLedger::checkpoint_bytes() const {
   return checkpoint_;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::node

@@ -10,7 +10,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 
 // What one expert takes.
 struct ExpertMemory {
@@ -60,6 +60,6 @@ class MemoryLedger {
   absl::flat_hash_map<uint64_t, ExpertMemory> entries_ ABSL_GUARDED_BY(mutex_);
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::node
 
 #endif  // EXPERTMESH_EXPERT_SERVICE_MEMORY_LEDGER_H_

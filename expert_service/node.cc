@@ -10,7 +10,7 @@
 #include "common/wire/message_codec.h"
 #include "expert_service/compute_response.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 namespace {
 
 // One stream of a router.
@@ -71,10 +71,9 @@ uint64_t BytesOfRows(uint64_t rows, const ModelDescription& model) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Node>> Node::Create(const NodeOptions& options,
-                                                   std::shared_ptr<const MoeCheckpoint> checkpoint,
-                                                   Backend* backend, Clock* clock,
-                                                   std::shared_ptr<prometheus::Registry> registry) {
+absl::StatusOr<std::unique_ptr<Node>> Node::Create(
+    const NodeOptions& options, std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
+    experts::Backend* backend, Clock* clock, std::shared_ptr<prometheus::Registry> registry) {
   if (options.node_id.empty()) {
     return absl::InvalidArgumentError("node_id is empty; give a stable name");
   }
@@ -94,8 +93,8 @@ absl::StatusOr<std::unique_ptr<Node>> Node::Create(const NodeOptions& options,
       new Node(options, std::move(checkpoint), backend, clock, std::move(registry)));
 }
 
-Node::Node(const NodeOptions& options, std::shared_ptr<const MoeCheckpoint> checkpoint,
-           Backend* backend, Clock* clock, std::shared_ptr<prometheus::Registry> registry)
+Node::Node(const NodeOptions& options, std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
+           experts::Backend* backend, Clock* clock, std::shared_ptr<prometheus::Registry> registry)
     : options_(options),
       checkpoint_(std::move(checkpoint)),
       backend_(backend),
@@ -277,4 +276,4 @@ absl::StatusOr<v1::UnloadExpertsResponse> Node::UnloadExperts(
   return response;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::node

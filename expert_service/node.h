@@ -34,7 +34,7 @@
 #include "expert_service/node_metrics.h"
 #include "expert_service/scheduler.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 
 struct NodeOptions {
   // Stable name; not empty.
@@ -65,8 +65,8 @@ class Node final : public NodeEndpoint {
   // `backend` and `clock` must outlive the node. The state is LOADING.
   //   INVALID_ARGUMENT  names the option.
   static absl::StatusOr<std::unique_ptr<Node>> Create(
-      const NodeOptions& options, std::shared_ptr<const MoeCheckpoint> checkpoint, Backend* backend,
-      Clock* clock, std::shared_ptr<prometheus::Registry> registry);
+      const NodeOptions& options, std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
+      experts::Backend* backend, Clock* clock, std::shared_ptr<prometheus::Registry> registry);
   ~Node() override;
 
   // Whether Load would be refused, memory limit included, before anything is read.
@@ -93,8 +93,8 @@ class Node final : public NodeEndpoint {
       const v1::UnloadExpertsRequest& request) override;
 
  private:
-  Node(const NodeOptions& options, std::shared_ptr<const MoeCheckpoint> checkpoint,
-       Backend* backend, Clock* clock, std::shared_ptr<prometheus::Registry> registry);
+  Node(const NodeOptions& options, std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
+       experts::Backend* backend, Clock* clock, std::shared_ptr<prometheus::Registry> registry);
 
   AssemblyLimits MakeAssemblyLimits() const;
   SchedulerOptions MakeSchedulerOptions() const;
@@ -104,8 +104,8 @@ class Node final : public NodeEndpoint {
   v1::MemoryUsage Memory() const;
 
   const NodeOptions options_;
-  const std::shared_ptr<const MoeCheckpoint> checkpoint_;
-  Backend* const backend_;
+  const std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint_;
+  experts::Backend* const backend_;
   Clock* const clock_;
   NodeMetrics metrics_;
   ChangeNotifier notifier_;
@@ -120,6 +120,6 @@ class Node final : public NodeEndpoint {
   Scheduler scheduler_;  // Last: its batches use all of the above.
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::node
 
 #endif  // EXPERTMESH_EXPERT_SERVICE_NODE_H_

@@ -6,7 +6,7 @@
 #include "absl/strings/strip.h"
 #include "common/telemetry/metrics.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 namespace {
 
 constexpr v1::NodeState kStates[] = {v1::NODE_STATE_LOADING, v1::NODE_STATE_READY,
@@ -29,17 +29,17 @@ NodeMetrics::NodeMetrics(std::shared_ptr<prometheus::Registry> registry)
                       .Name("expertmesh_expert_batch_rows")
                       .Help("Token rows computed together, over all streams")
                       .Register(*registry_)
-                      .Add({}, RowBuckets())),
+                      .Add({}, telemetry::RowBuckets())),
       queue_seconds_(prometheus::BuildHistogram()
                          .Name("expertmesh_expert_queue_duration_seconds")
                          .Help("Time from a complete batch until its computation starts")
                          .Register(*registry_)
-                         .Add({}, DurationBuckets())),
+                         .Add({}, telemetry::DurationBuckets())),
       forward_seconds_(prometheus::BuildHistogram()
                            .Name("expertmesh_expert_forward_duration_seconds")
                            .Help("Time to gather and compute one merged batch")
                            .Register(*registry_)
-                           .Add({}, DurationBuckets())),
+                           .Add({}, telemetry::DurationBuckets())),
       rejected_(prometheus::BuildCounter()
                     .Name("expertmesh_expert_rejected_total")
                     .Help("Batches answered with an error, or dropped because their stream is gone")
@@ -70,7 +70,7 @@ NodeMetrics::NodeMetrics(std::shared_ptr<prometheus::Registry> registry)
                  .Register(*registry_)),
       partials_error_(*registry_, "expertmesh_expert_wire_relative_error",
                       "Relative change of a row by its encoding, of one row in each batch",
-                      {{"direction", "partials"}}, RelativeErrorBuckets()),
+                      {{"direction", "partials"}}, telemetry::RelativeErrorBuckets()),
       partials_overflow_(*registry_, "expertmesh_expert_wire_overflow_rows_total", "partials") {
   SetState(v1::NODE_STATE_LOADING);
 }
@@ -130,4 +130,4 @@ prometheus::Counter& NodeMetrics::Tokens(uint32_t layer, uint32_t expert) {
   return *counter;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::node

@@ -25,7 +25,7 @@
 #include "common/tensor/dtype.h"
 #include "expertmesh/v1/expert.pb.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 
 // Thread-safe.
 class NodeMetrics {
@@ -71,8 +71,8 @@ class NodeMetrics {
   prometheus::Counter& nonfinite_;
   prometheus::Gauge& queue_rows_;
   prometheus::Family<prometheus::Gauge>& state_;
-  LayerHistograms partials_error_;
-  WireOverflow partials_overflow_;
+  telemetry::LayerHistograms partials_error_;
+  telemetry::WireOverflow partials_overflow_;
 
   // Family::Add is slow; children are looked up once.
   absl::Mutex mutex_;
@@ -80,6 +80,6 @@ class NodeMetrics {
       ABSL_GUARDED_BY(mutex_);
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::node
 
 #endif  // EXPERTMESH_EXPERT_SERVICE_NODE_METRICS_H_

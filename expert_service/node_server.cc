@@ -11,7 +11,7 @@
 #include "common/net/grpc_server.h"
 #include "expertmesh/v1/expert.grpc.pb.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 namespace {
 
 constexpr uint32_t kDefaultHeartbeatMs = 1000;
@@ -69,37 +69,37 @@ class CqNodeServer final : public NodeServer {
   ~CqNodeServer() override { Shutdown(absl::ZeroDuration()); }
 
   absl::Status Listen() {
-    GrpcServerSpec spec;
+    net::GrpcServerSpec spec;
     spec.address = options_.address;
     spec.options = options_.grpc;
     spec.options.max_message_bytes = options_.max_frame_bytes;
     spec.streams = {
-        {MethodOf<v1::Expert>("Compute"), [this](std::shared_ptr<ServerStreamSink> sink) {
+        {net::MethodOf<v1::Expert>("Compute"), [this](std::shared_ptr<net::ServerStreamSink> sink) {
            return endpoint_->OpenCompute(std::move(sink));
          }}};
-    spec.ordinary = {
-        OrdinaryMethod<v1::DescribeRequest, v1::DescribeResponse>(
-            MethodOf<v1::Expert>("Describe"),
-            [this](const v1::DescribeRequest&) { return endpoint_->Describe(); }),
-        OrdinaryMethod<v1::LoadExpertsRequest, v1::LoadExpertsResponse>(
-            MethodOf<v1::Expert>("LoadExperts"),
-            [this](const v1::LoadExpertsRequest& request) {
-              return endpoint_->LoadExperts(request);
-            }),
-        OrdinaryMethod<v1::UnloadExpertsRequest, v1::UnloadExpertsResponse>(
-            MethodOf<v1::Expert>("UnloadExperts"), [this](const v1::UnloadExpertsRequest& request) {
-              return endpoint_->UnloadExperts(request);
-            })};
-    spec.watches = {Watch<v1::WatchStatusRequest>(
-        MethodOf<v1::Expert>("WatchStatus"),
-        [this](const v1::WatchStatusRequest& request, Watcher& watcher) {
+    spec.ordinary = {net::OrdinaryMethod<v1::DescribeRequest, v1::DescribeResponse>(
+                         net::MethodOf<v1::Expert>("Describe"),
+                         [this](const v1::DescribeRequest&) { return endpoint_->Describe(); }),
+                     net::OrdinaryMethod<v1::LoadExpertsRequest, v1::LoadExpertsResponse>(
+                         net::MethodOf<v1::Expert>("LoadExperts"),
+                         [this](const v1::LoadExpertsRequest& request) {
+                           return endpoint_->LoadExperts(request);
+                         }),
+                     net::OrdinaryMethod<v1::UnloadExpertsRequest, v1::UnloadExpertsResponse>(
+                         net::MethodOf<v1::Expert>("UnloadExperts"),
+                         [this](const v1::UnloadExpertsRequest& request) {
+                           return endpoint_->UnloadExperts(request);
+                         })};
+    spec.watches = {net::Watch<v1::WatchStatusRequest>(
+        net::MethodOf<v1::Expert>("WatchStatus"),
+        [this](const v1::WatchStatusRequest& request, net::Watcher& watcher) {
           return WatchStatus(request, watcher);
         })};
     spec.send_queue_bytes = options_.send_queue_bytes;
     spec.pollers = options_.pollers;
     spec.serving = false;
     spec.on_shutdown = [this] { signal_.Stop(); };
-    ASSIGN_OR_RETURN(server_, GrpcServer::Start(std::move(spec)));
+    ASSIGN_OR_RETURN(server_, net::GrpcServer::Start(std::move(spec)));
     health_ = std::thread([this] { FollowHealth(); });
     return absl::OkStatus();
   }
@@ -118,7 +118,7 @@ class CqNodeServer final : public NodeServer {
   }
 
  private:
-  absl::Status WatchStatus(const v1::WatchStatusRequest& request, Watcher& watcher) {
+  absl::Status WatchStatus(const v1::WatchStatusRequest& request, net::Watcher& watcher) {
     const uint32_t asked =
         request.heartbeat_ms() == 0 ? kDefaultHeartbeatMs : request.heartbeat_ms();
     const absl::Duration heartbeat =
@@ -154,7 +154,7 @@ class CqNodeServer final : public NodeServer {
   NodeEndpoint* const endpoint_;
   const NodeServerOptions options_;
   ChangeSignal signal_;
-  std::unique_ptr<GrpcServer> server_;
+  std::unique_ptr<net::GrpcServer> server_;
   std::thread health_;
   std::once_flag shut_down_;
 };
@@ -168,4 +168,4 @@ absl::StatusOr<std::unique_ptr<NodeServer>> NodeServer::Start(NodeEndpoint* endp
   return server;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::node

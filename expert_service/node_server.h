@@ -12,13 +12,13 @@
 #include "common/net/grpc_options.h"
 #include "common/transport/transport.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 
 struct NodeServerOptions {
   // host:port or unix:/path. Port 0: a free one.
   std::string address;
   // `max_message_bytes` is replaced by `max_frame_bytes`.
-  GrpcOptions grpc = {};
+  net::GrpcOptions grpc = {};
   // Largest frame; a larger one ends its stream with RESOURCE_EXHAUSTED.
   size_t max_frame_bytes = size_t{8} << 20;
   // Bytes of answers queued on one stream before it is broken.
@@ -47,6 +47,6 @@ class NodeServer {
   virtual void Shutdown(absl::Duration grace) = 0;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::node
 
 #endif  // EXPERTMESH_EXPERT_SERVICE_NODE_SERVER_H_

@@ -10,14 +10,14 @@
 #include "common/wire/tensor_encode.h"
 #include "expert_service/compute_response.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 namespace {
 
 uint64_t RowsOf(const Batch& batch) { return batch.total_rows; }
 
 }  // namespace
 
-Scheduler::Scheduler(const SchedulerOptions& options, Backend* backend, Clock* clock,
+Scheduler::Scheduler(const SchedulerOptions& options, experts::Backend* backend, Clock* clock,
                      NodeMetrics* metrics)
     : options_(options), clock_(clock), metrics_(metrics), computer_(backend), thread_([this] {
         Run();
@@ -377,4 +377,4 @@ void Scheduler::CountAnswered(size_t batches, uint64_t rows) {
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::node

@@ -35,7 +35,7 @@
 #include "expert_service/batch_computer.h"
 #include "expert_service/node_metrics.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 
 struct SchedulerOptions {
   // Most rows answered together; at least those of the largest batch that is enqueued.
@@ -66,7 +66,8 @@ class Scheduler {
   };
 
   // The pointers must outlive the scheduler.
-  Scheduler(const SchedulerOptions& options, Backend* backend, Clock* clock, NodeMetrics* metrics);
+  Scheduler(const SchedulerOptions& options, experts::Backend* backend, Clock* clock,
+            NodeMetrics* metrics);
   // Stop().
   ~Scheduler();
   Scheduler(const Scheduler&) = delete;
@@ -159,6 +160,6 @@ class Scheduler {
   std::thread thread_ ABSL_GUARDED_BY(join_mutex_);  // Last: starts when all else is there.
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::node
 
 #endif  // EXPERTMESH_EXPERT_SERVICE_SCHEDULER_H_

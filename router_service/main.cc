@@ -22,9 +22,9 @@
 #include "common/net/grpc_logging.h"
 #include "common/net/grpc_runtime.h"
 #include "common/net/grpc_transport.h"
-#include "router_service/mesh/resolver.h"
 #include "common/telemetry/logging.h"
 #include "common/telemetry/metrics.h"
+#include "router_service/mesh/resolver.h"
 #include "router_service/router.h"
 #include "router_service/serve/router_server.h"
 
@@ -82,7 +82,7 @@ ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(20),
           "Time for requests in flight to finish after SIGTERM");
 ABSL_FLAG(std::string, log_level, "info", "trace, debug, info, warning, error or off");
 
-namespace expertmesh {
+namespace expertmesh::router {
 namespace {
 
 absl::Status CheckFlags(const std::vector<char*>& rest) {
@@ -115,13 +115,13 @@ absl::Status CheckFlags(const std::vector<char*>& rest) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<TieOrder> TieOrderFlag() {
+absl::StatusOr<gate::TieOrder> TieOrderFlag() {
   const std::string name = absl::GetFlag(FLAGS_tie_order);
   if (name == "lowest-index") {
-    return TieOrder::kLowestIndex;
+    return gate::TieOrder::kLowestIndex;
   }
   if (name == "torch-cpu") {
-    return TieOrder::kTorchCpu;
+    return gate::TieOrder::kTorchCpu;
   }
   return absl::InvalidArgumentError(
       absl::StrCat("--tie-order is '", name, "'; use lowest-index or torch-cpu"));
@@ -153,45 +153,46 @@ absl::StatusOr<RouterOptions> OptionsFromFlags() {
 
 absl::Status Run(const std::vector<char*>& rest) {
   RETURN_IF_ERROR(CheckFlags(rest));
-  RETURN_IF_ERROR(InitLogging("expertmesh-router", absl::GetFlag(FLAGS_log_level)));
+  RETURN_IF_ERROR(telemetry::InitLogging("expertmesh-router", absl::GetFlag(FLAGS_log_level)));
   ASSIGN_OR_RETURN(const RouterOptions options, OptionsFromFlags());
-  ASSIGN_OR_RETURN(std::shared_ptr<const MoeCheckpoint> checkpoint,
-                   MoeCheckpoint::Open(absl::GetFlag(FLAGS_model)));
+  ASSIGN_OR_RETURN(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
+                   checkpoint::MoeCheckpoint::Open(absl::GetFlag(FLAGS_model)));
   for (const std::string& warning : checkpoint->warnings()) {
     spdlog::warn("{}", warning);
   }
-  CpuBackendOptions backend_options;
+  experts::CpuBackendOptions backend_options;
   ASSIGN_OR_RETURN(
       backend_options.compute_dtype,
-      ChooseComputeDType(absl::GetFlag(FLAGS_compute_dtype), checkpoint->model().dtype));
+      experts::ChooseComputeDType(absl::GetFlag(FLAGS_compute_dtype), checkpoint->model().dtype));
   backend_options.threads = absl::GetFlag(FLAGS_threads);
-  ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, MakeCpuBackend(backend_options));
+  ASSIGN_OR_RETURN(std::unique_ptr<experts::Backend> backend,
+                   experts::MakeCpuBackend(backend_options));
 
   auto registry = std::make_shared<prometheus::Registry>();
-  RegisterProcessMetrics("expertmesh-router", *registry);
-  GrpcRuntime runtime;
-  GrpcTransport transport(&runtime, Clock::Real(), GrpcTransportOptions());
+  telemetry::RegisterProcessMetrics("expertmesh-router", *registry);
+  net::GrpcRuntime runtime;
+  net::GrpcTransport transport(&runtime, Clock::Real(), net::GrpcTransportOptions());
   ASSIGN_OR_RETURN(std::unique_ptr<Router> router,
                    Router::Create(options, checkpoint, std::move(backend), &transport,
                                   Clock::Real(), registry.get()));
-  absl::StatusOr<std::unique_ptr<NodeDirectory>> directory =
-      NodeDirectory::Start(absl::GetFlag(FLAGS_nodes), NodeDirectoryOptions(),
-                           [&router](const std::vector<std::string>& addresses) {
-                             router->fleet().SetAddresses(addresses);
-                           });
+  absl::StatusOr<std::unique_ptr<mesh::NodeDirectory>> directory =
+      mesh::NodeDirectory::Start(absl::GetFlag(FLAGS_nodes), mesh::NodeDirectoryOptions(),
+                                 [&router](const std::vector<std::string>& addresses) {
+                                   router->fleet().SetAddresses(addresses);
+                                 });
   if (!directory.ok()) {
     return absl::Status(directory.status().code(),
                         absl::StrCat("--nodes: ", directory.status().message()));
   }
-  RouterServerOptions server_options;
+  serve::RouterServerOptions server_options;
   server_options.address = absl::GetFlag(FLAGS_listen);
   server_options.grpc.max_message_bytes = options.max_message_bytes;
   server_options.runtime = &runtime;
-  ASSIGN_OR_RETURN(std::unique_ptr<RouterServer> server,
-                   RouterServer::Start(router.get(), server_options));
-  std::unique_ptr<MetricsServer> metrics;
+  ASSIGN_OR_RETURN(std::unique_ptr<serve::RouterServer> server,
+                   serve::RouterServer::Start(router.get(), server_options));
+  std::unique_ptr<telemetry::MetricsServer> metrics;
   if (const std::string address = absl::GetFlag(FLAGS_metrics_listen); !address.empty()) {
-    ASSIGN_OR_RETURN(metrics, MetricsServer::Start(address, registry));
+    ASSIGN_OR_RETURN(metrics, telemetry::MetricsServer::Start(address, registry));
   }
   const int metrics_port = metrics == nullptr ? 0 : metrics->port();
   RETURN_IF_ERROR(WritePortFile(absl::GetFlag(FLAGS_port_file), server->port(), metrics_port));
@@ -207,18 +208,18 @@ absl::Status Run(const std::vector<char*>& rest) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::router
 
 int main(int argc, char** argv) {
   expertmesh::TuneProcess();
   expertmesh::BlockStopSignals();
-  expertmesh::RouteGrpcLogs();
+  expertmesh::net::RouteGrpcLogs();
   expertmesh::DescribeProgram(
       "Routes hidden states to expert services.\n"
       "  expertmesh-router --model DIR --nodes host:port,host:port");
   expertmesh::AcceptHyphens(argc, argv);
   const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
-  const absl::Status status = expertmesh::Run(rest);
+  const absl::Status status = expertmesh::router::Run(rest);
   if (!status.ok()) {
     std::fprintf(stderr, "expertmesh-router: %s\n", std::string(status.message()).c_str());
     return 1;

@@ -12,10 +12,12 @@
 #include "common/base/status_macros.h"
 #include "common/model/routing_json.h"
 
-namespace expertmesh {
+namespace expertmesh::router {
 
-Router::Router(const RouterOptions& options, std::shared_ptr<const MoeCheckpoint> checkpoint,
-               std::unique_ptr<Backend> backend, Clock* clock, prometheus::Registry* registry)
+Router::Router(const RouterOptions& options,
+               std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
+               std::unique_ptr<experts::Backend> backend, Clock* clock,
+               prometheus::Registry* registry)
     : options_(options),
       checkpoint_(std::move(checkpoint)),
       backend_(std::move(backend)),
@@ -23,8 +25,8 @@ Router::Router(const RouterOptions& options, std::shared_ptr<const MoeCheckpoint
       metrics_(*registry) {}
 
 absl::StatusOr<std::unique_ptr<Router>> Router::Create(
-    const RouterOptions& options, std::shared_ptr<const MoeCheckpoint> checkpoint,
-    std::unique_ptr<Backend> backend, Transport* transport, Clock* clock,
+    const RouterOptions& options, std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
+    std::unique_ptr<experts::Backend> backend, Transport* transport, Clock* clock,
     prometheus::Registry* registry) {
   if (options.batcher.max_batch_tokens == 0 || options.max_attempts == 0 ||
       options.batcher.max_queue_tokens < options.batcher.max_batch_tokens) {
@@ -35,9 +37,9 @@ absl::StatusOr<std::unique_ptr<Router>> Router::Create(
   }
   auto router = std::unique_ptr<Router>(
       new Router(options, std::move(checkpoint), std::move(backend), clock, registry));
-  ASSIGN_OR_RETURN(WireEncodings encodings,
-                   WireEncodings::Parse(options.wire_hidden_states, options.wire_partials,
-                                        router->backend_->compute_dtype()));
+  ASSIGN_OR_RETURN(mesh::WireEncodings encodings,
+                   mesh::WireEncodings::Parse(options.wire_hidden_states, options.wire_partials,
+                                              router->backend_->compute_dtype()));
   if (options.frame_checksums) {
     encodings.AddChecksums();
   }
@@ -51,7 +53,7 @@ absl::StatusOr<RoutingOptions> Router::RoutingOf(const MoeLayerDescription& laye
     return layer.routing;
   }
   absl::StatusOr<RoutingOptions> routing = WithRoutingJson(layer.routing, options_.routing);
-  const absl::Status status = routing.ok() ? ValidateRouting(*routing) : routing.status();
+  const absl::Status status = routing.ok() ? gate::ValidateRouting(*routing) : routing.status();
   if (!status.ok()) {
     return absl::Status(status.code(), absl::StrCat("--routing cannot be used for layer ",
                                                     layer.layer, ": ", status.message()));
@@ -61,12 +63,12 @@ absl::StatusOr<RoutingOptions> Router::RoutingOf(const MoeLayerDescription& laye
 
 absl::Status Router::LoadLayers() {
   for (const MoeLayerDescription& description : checkpoint_->model().layers) {
-    LayerRuntime& layer = layers_[description.layer].runtime;
+    batch::LayerRuntime& layer = layers_[description.layer].runtime;
     layer.description = description;
     ASSIGN_OR_RETURN(layer.description.routing, RoutingOf(description));
-    layer.load = std::make_unique<LayerLoadCounters>(description.routing.num_experts);
+    layer.load = std::make_unique<batch::LayerLoadCounters>(description.routing.num_experts);
     ASSIGN_OR_RETURN(const GateWeights gate, checkpoint_->Gate(description.layer));
-    absl::StatusOr<std::unique_ptr<const Gate>> made = Gate::Create(
+    absl::StatusOr<std::unique_ptr<const gate::Gate>> made = gate::Gate::Create(
         gate, layer.description.routing, backend_->compute_dtype(), options_.tie_order);
     if (!made.ok()) {
       return absl::Status(made.status().code(),
@@ -78,7 +80,7 @@ absl::Status Router::LoadLayers() {
   return absl::OkStatus();
 }
 
-absl::Status Router::LoadShared(const GateWeights& gate, LayerRuntime* layer) const {
+absl::Status Router::LoadShared(const GateWeights& gate, batch::LayerRuntime* layer) const {
   const MoeLayerDescription& description = layer->description;
   if (description.shared_intermediate_size == 0) {
     return absl::OkStatus();
@@ -90,20 +92,20 @@ absl::Status Router::LoadShared(const GateWeights& gate, LayerRuntime* layer) co
   shared.intermediate_size = description.shared_intermediate_size;
   ASSIGN_OR_RETURN(layer->shared_expert, backend_->Pack(shared, weights, IntermediateSlice()));
   if (description.shared_gate) {
-    ASSIGN_OR_RETURN(layer->shared_gate, SharedGate::Create(gate.shared_gate, shared.d_model,
-                                                            backend_->compute_dtype()));
+    ASSIGN_OR_RETURN(layer->shared_gate, gate::SharedGate::Create(gate.shared_gate, shared.d_model,
+                                                                  backend_->compute_dtype()));
   }
   return absl::OkStatus();
 }
 
-void Router::StartFleet(Transport* transport, WireEncodings encodings) {
+void Router::StartFleet(Transport* transport, mesh::WireEncodings encodings) {
   pool_ = std::make_unique<ThreadPool>(options_.threads > 0 ? options_.threads : AvailableCores());
   timers_ = std::make_unique<TimerQueue>(clock_);
-  fleet_ =
-      std::make_unique<Fleet>(checkpoint_, std::move(encodings), options_.verify_bytes_per_second,
-                              &metrics_, transport, timers_.get(), clock_);
-  cross_checker_ = std::make_unique<CrossChecker>(options_.cross_check_interval, fleet_.get(),
-                                                  &metrics_, clock_);
+  fleet_ = std::make_unique<mesh::Fleet>(checkpoint_, std::move(encodings),
+                                         options_.verify_bytes_per_second, &metrics_, transport,
+                                         timers_.get(), clock_);
+  cross_checker_ = std::make_unique<mesh::CrossChecker>(options_.cross_check_interval, fleet_.get(),
+                                                        &metrics_, clock_);
   environment_.fleet = fleet_.get();
   environment_.cross_checker = cross_checker_.get();
   environment_.pool = pool_.get();
@@ -119,14 +121,16 @@ void Router::StartFleet(Transport* transport, WireEncodings encodings) {
   environment_.max_attempts = options_.max_attempts;
   environment_.inline_tokens = options_.inline_tokens;
   environment_.strict = options_.strict;
-  environment_.on_finished = [this](const LayerRuntime* layer, uint64_t tokens,
+  environment_.on_finished = [this](const batch::LayerRuntime* layer, uint64_t tokens,
                                     absl::Time closed_at) {
     OnBatchFinished(layer, tokens, closed_at);
   };
   for (auto& [index, layer] : layers_) {
-    layer.batcher = std::make_unique<LayerBatcher>(
+    layer.batcher = std::make_unique<batch::LayerBatcher>(
         options_.batcher, clock_, timers_.get(),
-        [this, target = &layer](std::vector<ForwardJobPtr>&& jobs) { RunBatch(target, &jobs); });
+        [this, target = &layer](std::vector<batch::ForwardJobPtr>&& jobs) {
+          RunBatch(target, &jobs);
+        });
   }
   UpdateFleetMetrics();
   fleet_subscription_ = fleet_->Subscribe([this] { UpdateFleetMetrics(); });
@@ -161,9 +165,9 @@ bool Router::Drain(absl::Duration timeout) {
   return true;
 }
 
-void Router::Forward(const Frame& request, absl::Time rpc_deadline, Respond respond) {
+void Router::Forward(const Frame& request, absl::Time rpc_deadline, batch::Respond respond) {
   const absl::Time arrival = clock_->Now();
-  const ForwardJobPtr job = jobs_.Take();
+  const batch::ForwardJobPtr job = jobs_.Take();
   const absl::Status accepted = Accept(request, arrival, rpc_deadline, job.get(), &respond);
   if (!accepted.ok()) {
     metrics_.CountRequest(accepted.code());
@@ -178,14 +182,14 @@ void Router::Forward(const Frame& request, absl::Time rpc_deadline, Respond resp
     AnswerNothing(job.get());
     return;
   }
-  ForwardJob::StartDeadlineTimer(job);
+  batch::ForwardJob::StartDeadlineTimer(job);
   const absl::Status queued = layers_.at(job->request().layer()).batcher->Add(job);
   if (!queued.ok()) {
     job->Fail(queued);
   }
 }
 
-void Router::AnswerNothing(ForwardJob* job) {
+void Router::AnswerNothing(batch::ForwardJob* job) {
   v1::ForwardResponse response;
   response.mutable_status();
   response.set_epoch(fleet_->placement()->epoch());
@@ -221,11 +225,12 @@ absl::Status Router::Validate(const TensorMessage<v1::ForwardRequest>& request) 
                                                    options_.max_tokens_in_flight, " at once"));
   }
   const RoutingOptions& routing = layers_.at(request.message.layer()).runtime.description.routing;
-  return CheckRequestTokens(routing, TokensOf(request.message, request.tensor.rows, routing.seed));
+  return gate::CheckRequestTokens(
+      routing, batch::TokensOf(request.message, request.tensor.rows, routing.seed));
 }
 
 absl::Status Router::Accept(const Frame& frame, absl::Time arrival, absl::Time rpc_deadline,
-                            ForwardJob* job, Respond* respond) {
+                            batch::ForwardJob* job, batch::Respond* respond) {
   TensorMessage<v1::ForwardRequest>& request = *job->received();
   if (absl::Status malformed = DecodeTensorMessage(frame, &request); !malformed.ok()) {
     request.message.clear_request_id();  // What was read of it means nothing.
@@ -266,7 +271,7 @@ absl::Status Router::Admit(uint64_t rows) {
   return absl::OkStatus();
 }
 
-void Router::OnAnswer(const ForwardJob& job, absl::StatusCode code) {
+void Router::OnAnswer(const batch::ForwardJob& job, absl::StatusCode code) {
   metrics_.CountRequest(code);
   metrics_.request_seconds.Observe(absl::ToDoubleSeconds(clock_->Now() - job.arrival()));
   // Before answering: who has its answer may send as much again at once.
@@ -283,15 +288,16 @@ void Router::OnAnswered() {
   }
 }
 
-void Router::RunBatch(Layer* layer, std::vector<ForwardJobPtr>* jobs) {
+void Router::RunBatch(Layer* layer, std::vector<batch::ForwardJobPtr>* jobs) {
   {
     absl::MutexLock lock(&mutex_);
     ++runs_in_flight_;
   }
-  BatchRun::Run(runs_.Take(), &environment_, &layer->runtime, jobs);
+  batch::BatchRun::Run(runs_.Take(), &environment_, &layer->runtime, jobs);
 }
 
-void Router::OnBatchFinished(const LayerRuntime* layer, uint64_t tokens, absl::Time closed_at) {
+void Router::OnBatchFinished(const batch::LayerRuntime* layer, uint64_t tokens,
+                             absl::Time closed_at) {
   layers_.at(layer->description.layer).batcher->BatchDone(tokens, clock_->Now() - closed_at);
   absl::MutexLock lock(&mutex_);
   if (--runs_in_flight_ == 0) {
@@ -358,4 +364,4 @@ void Router::UpdateFleetMetrics() {
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::router

@@ -24,23 +24,23 @@
 #include "common/base/timer_queue.h"
 #include "common/checkpoint/moe_checkpoint.h"
 #include "common/experts/backend.h"
+#include "common/gate/selection.h"
 #include "common/tensor/buffer_pool.h"
 #include "common/transport/transport.h"
 #include "expertmesh/v1/control.pb.h"
 #include "expertmesh/v1/router.pb.h"
 #include "router_service/batch/batch_run.h"
-#include "router_service/mesh/fleet.h"
 #include "router_service/batch/forward_job.h"
-#include "common/gate/selection.h"
 #include "router_service/batch/layer_batcher.h"
+#include "router_service/mesh/fleet.h"
 #include "router_service/metrics/router_metrics.h"
 
-namespace expertmesh {
+namespace expertmesh::router {
 
 struct RouterOptions {
-  BatcherOptions batcher;
+  batch::BatcherOptions batcher;
   // Which of several equal scores is chosen.
-  TieOrder tie_order = TieOrder::kLowestIndex;
+  gate::TieOrder tie_order = gate::TieOrder::kLowestIndex;
   // Changes the checkpoint's routing options of every layer, see WithRoutingJson. Empty: as they
   // are.
   std::string routing;
@@ -77,13 +77,13 @@ struct RouterOptions {
 
 // Thread-safe. What a batch needs memory for is kept and used again, so that after a while nothing
 // is allocated for one; the pools are bounded, and give back what is left when the router goes.
-class Router final : private JobObserver {
+class Router final : private batch::JobObserver {
  public:
   // Reads the gates and shared experts of every layer. `backend` computes shared experts and fixes
   // the type of activations. `clock`, `transport` and `registry` must outlive the router.
   static absl::StatusOr<std::unique_ptr<Router>> Create(
-      const RouterOptions& options, std::shared_ptr<const MoeCheckpoint> checkpoint,
-      std::unique_ptr<Backend> backend, Transport* transport, Clock* clock,
+      const RouterOptions& options, std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
+      std::unique_ptr<experts::Backend> backend, Transport* transport, Clock* clock,
       prometheus::Registry* registry);
 
   // Answers what is in flight (with UNAVAILABLE where it must) and stops.
@@ -92,12 +92,12 @@ class Router final : private JobObserver {
   // Serves one encoded ForwardRequest. `rpc_deadline`: of the call that brought it, on `clock`; the
   // request may have an earlier one of its own. Errors are in the response's status: respond is
   // always called, once, perhaps before Forward returns.
-  void Forward(const Frame& request, absl::Time rpc_deadline, Respond respond);
+  void Forward(const Frame& request, absl::Time rpc_deadline, batch::Respond respond);
 
   v1::DescribeModelResponse DescribeModel() const;
   v1::GetLoadResponse GetLoad() const;
 
-  Fleet& fleet() { return *fleet_; }
+  mesh::Fleet& fleet() { return *fleet_; }
   // For who encodes what the router answers.
   BufferPool& buffers() { return buffers_; }
   bool ready() const { return fleet_->placement()->complete(); }
@@ -108,44 +108,44 @@ class Router final : private JobObserver {
 
  private:
   struct Layer {
-    LayerRuntime runtime;
-    std::unique_ptr<LayerBatcher> batcher;
+    batch::LayerRuntime runtime;
+    std::unique_ptr<batch::LayerBatcher> batcher;
   };
 
-  Router(const RouterOptions& options, std::shared_ptr<const MoeCheckpoint> checkpoint,
-         std::unique_ptr<Backend> backend, Clock* clock, prometheus::Registry* registry);
+  Router(const RouterOptions& options, std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
+         std::unique_ptr<experts::Backend> backend, Clock* clock, prometheus::Registry* registry);
 
   absl::Status LoadLayers();
   // The routing options in force for a layer of the checkpoint.
   absl::StatusOr<RoutingOptions> RoutingOf(const MoeLayerDescription& layer) const;
-  absl::Status LoadShared(const GateWeights& gate, LayerRuntime* layer) const;
-  void StartFleet(Transport* transport, WireEncodings encodings);
+  absl::Status LoadShared(const GateWeights& gate, batch::LayerRuntime* layer) const;
+  void StartFleet(Transport* transport, mesh::WireEncodings encodings);
   // Decodes `request` into `job`, and accepts it unless there is an error. Takes `respond` only
   // then.
   absl::Status Accept(const Frame& request, absl::Time arrival, absl::Time rpc_deadline,
-                      ForwardJob* job, Respond* respond);
+                      batch::ForwardJob* job, batch::Respond* respond);
   // A request of no tokens.
-  void AnswerNothing(ForwardJob* job);
+  void AnswerNothing(batch::ForwardJob* job);
   absl::Status Validate(const TensorMessage<v1::ForwardRequest>& request) const;
   absl::Status Admit(uint64_t rows);
-  void OnAnswer(const ForwardJob& job, absl::StatusCode code) override;
+  void OnAnswer(const batch::ForwardJob& job, absl::StatusCode code) override;
   void OnAnswered() override;
-  void RunBatch(Layer* layer, std::vector<ForwardJobPtr>* jobs);
-  void OnBatchFinished(const LayerRuntime* layer, uint64_t tokens, absl::Time closed_at);
+  void RunBatch(Layer* layer, std::vector<batch::ForwardJobPtr>* jobs);
+  void OnBatchFinished(const batch::LayerRuntime* layer, uint64_t tokens, absl::Time closed_at);
   void UpdateFleetMetrics();
 
   const RouterOptions options_;
-  const std::shared_ptr<const MoeCheckpoint> checkpoint_;
-  const std::unique_ptr<Backend> backend_;
+  const std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint_;
+  const std::unique_ptr<experts::Backend> backend_;
   Clock* const clock_;
-  RouterMetrics metrics_;
+  metrics::RouterMetrics metrics_;
   std::map<uint32_t, Layer> layers_;  // Constant after Create.
-  NodePlanPool node_plans_;
+  plan::NodePlanPool node_plans_;
   BufferPool buffers_;
-  SharedPool<BatchPart> parts_{{.objects = 256, .bytes = 1 << 20}};
-  SharedPool<BatchRun> runs_{{.objects = 32, .bytes = 16 << 20}};
-  SharedPool<ForwardJob> jobs_{{.objects = 256, .bytes = 32 << 20}};
-  RunEnvironment environment_;  // Constant after Create.
+  SharedPool<batch::BatchPart> parts_{{.objects = 256, .bytes = 1 << 20}};
+  SharedPool<batch::BatchRun> runs_{{.objects = 32, .bytes = 16 << 20}};
+  SharedPool<batch::ForwardJob> jobs_{{.objects = 256, .bytes = 32 << 20}};
+  batch::RunEnvironment environment_;  // Constant after Create.
 
   absl::Mutex mutex_;
   uint64_t tokens_in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -158,11 +158,12 @@ class Router final : private JobObserver {
   // pool.
   std::unique_ptr<ThreadPool> pool_;
   std::unique_ptr<TimerQueue> timers_;
-  std::unique_ptr<CrossChecker> cross_checker_;  // Hears of what is in flight until the fleet goes.
-  std::unique_ptr<Fleet> fleet_;
+  std::unique_ptr<mesh::CrossChecker>
+      cross_checker_;  // Hears of what is in flight until the fleet goes.
+  std::unique_ptr<mesh::Fleet> fleet_;
   uint64_t fleet_subscription_ = 0;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::router
 
 #endif  // EXPERTMESH_ROUTER_SERVICE_ROUTER_H_

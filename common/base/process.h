@@ -14,7 +14,8 @@ namespace expertmesh {
 // allocation. The price: resident memory stays at its high-water mark.
 void TuneProcess();
 
-// Turns the hyphens of flag names into underscores, in place: flags are documented and may be written as
+// Turns the hyphens of flag names into underscores, in place: flags are documented and may be
+// written as
 // --drain-timeout, and Abseil knows underscores only. Call before parsing.
 void AcceptHyphens(int argc, char** argv);
 

@@ -10,7 +10,7 @@
 #include "common/checkpoint/json_text.h"
 #include "nlohmann/json.hpp"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 using nlohmann::json;
@@ -228,4 +228,4 @@ absl::Status ConfigReader::Wrong(absl::string_view key, const json& value,
   return Error(absl::StrCat(key, " = ", Shown(value), " must be ", expected));
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

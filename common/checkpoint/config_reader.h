@@ -14,7 +14,7 @@
 #include "absl/types/span.h"
 #include "nlohmann/json_fwd.hpp"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 // Immutable. A key that holds null counts as absent. Where several names are given they are names
 // for the same thing, and must agree when more than one is there.
@@ -79,6 +79,6 @@ class ConfigReader {
   std::string source_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint
 
 #endif  // EXPERTMESH_COMMON_CHECKPOINT_CONFIG_READER_H_

@@ -17,7 +17,7 @@
 #include "common/checkpoint/json_text.h"
 #include "nlohmann/json.hpp"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 constexpr int kFormat = 1;
@@ -135,4 +135,4 @@ absl::Status DigestCache::Save() const {
   return status;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

@@ -14,7 +14,7 @@
 #include "absl/status/status.h"
 #include "common/model/expert_weights.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 // One slice of one expert.
 struct ExpertSliceId {
@@ -64,6 +64,6 @@ class DigestCache {
   absl::btree_map<ExpertSliceId, uint64_t> digests_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint
 
 #endif  // EXPERTMESH_COMMON_CHECKPOINT_DIGEST_CACHE_H_

@@ -12,7 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/tensor/matrix_slice.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 // Rows that are not side by side are collected in pieces of about this many bytes.
@@ -104,4 +104,4 @@ uint64_t DigestOf(const ExpertWeights& weights) {
   return digest.Finish();
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

@@ -7,7 +7,7 @@
 
 #include "common/model/expert_weights.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 // XXH3, 64 bits, over gate, up, down and their biases in this order: type and shape of each, its
 // values (of one that is stored transposed, column by column), and the scales of its blocks. What
@@ -15,6 +15,6 @@ namespace expertmesh {
 // no defence against somebody who wants a collision. Reads every byte once. Thread-safe.
 uint64_t DigestOf(const ExpertWeights& weights);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint
 
 #endif  // EXPERTMESH_COMMON_CHECKPOINT_EXPERT_DIGEST_H_

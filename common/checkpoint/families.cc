@@ -13,7 +13,7 @@
 #include "common/checkpoint/family_helpers.h"
 #include "common/checkpoint/json_text.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 // Experts in all layers together: bounds what a hostile config.json can make us allocate.
@@ -165,4 +165,4 @@ absl::StatusOr<ModelLayout> ReadModelLayout(const ConfigReader& outer) {
   return layout;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

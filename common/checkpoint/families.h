@@ -21,7 +21,7 @@
 #include "common/checkpoint/tensor_places.h"
 #include "nlohmann/json_fwd.hpp"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 // Names in one stack of layers. A decoder has one, an encoder-decoder two, the encoder's first.
 struct Stack {
@@ -78,6 +78,6 @@ absl::StatusOr<ConfigReader> LanguageConfig(const ConfigReader& config);
 // lists the known families.
 absl::StatusOr<ModelLayout> ReadModelLayout(const ConfigReader& config);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint
 
 #endif  // EXPERTMESH_COMMON_CHECKPOINT_FAMILIES_H_

@@ -5,7 +5,7 @@
 #include "common/checkpoint/family_helpers.h"
 #include "common/checkpoint/synthetic_config.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 constexpr Stack kStacks[] = {{.layer = "transformer.blocks.{layer}."}};
@@ -101,4 +101,4 @@ const Family& DbrxFamily() {
   return kFamily;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

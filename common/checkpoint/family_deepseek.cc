@@ -10,7 +10,7 @@
 #include "common/checkpoint/json_text.h"
 #include "common/checkpoint/synthetic_config.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 constexpr float kEpsilon = 1e-20f;
@@ -371,4 +371,4 @@ const Family& Glm4MoeFamily() {
   return kFamily;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

@@ -4,7 +4,7 @@
 
 #include "common/checkpoint/families.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 const Family& MixtralFamily();
 const Family& DeepseekMoeFamily();
@@ -27,6 +27,6 @@ const Family& Lfm2MoeFamily();
 const Family& Ernie45MoeFamily();
 const Family& MinimaxM2Family();
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint
 
 #endif  // EXPERTMESH_COMMON_CHECKPOINT_FAMILY_ENTRIES_H_

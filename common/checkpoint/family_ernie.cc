@@ -7,7 +7,7 @@
 #include "common/checkpoint/family_helpers.h"
 #include "common/checkpoint/synthetic_config.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 constexpr Storage StorageWith(const ExpertPlaces& experts) {
@@ -111,4 +111,4 @@ const Family& Ernie45MoeFamily() {
   return kFamily;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

@@ -4,7 +4,7 @@
 #include "common/checkpoint/family_helpers.h"
 #include "common/checkpoint/synthetic_config.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 constexpr TensorPlace GateUp(absl::string_view name, Part part) {
@@ -95,4 +95,4 @@ const Family& GptOssFamily() {
   return kFamily;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

@@ -7,7 +7,7 @@
 #include "common/base/status_macros.h"
 #include "common/checkpoint/json_text.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 constexpr auto kExpertKeys = {
@@ -256,4 +256,4 @@ void AddLayerNorms(uint64_t d_model, TensorList* tensors, bool bias) {
   tensors->Norm("post_attention_layernorm", d_model, bias);
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

@@ -15,7 +15,7 @@
 #include "common/checkpoint/families.h"
 #include "common/model/model_description.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 // Widest matrix side that is believed, vocabularies aside.
 inline constexpr uint32_t kMaxWidth = 1u << 20;
@@ -125,6 +125,6 @@ void AddGroupedAttention(const GroupedAttention& attention, uint64_t d_model, bo
 // input_layernorm and post_attention_layernorm.
 void AddLayerNorms(uint64_t d_model, TensorList* tensors, bool bias = false);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint
 
 #endif  // EXPERTMESH_COMMON_CHECKPOINT_FAMILY_HELPERS_H_

@@ -5,7 +5,7 @@
 #include "common/checkpoint/family_helpers.h"
 #include "common/checkpoint/synthetic_config.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 constexpr Storage kStorages[] = {
@@ -145,4 +145,4 @@ const Family& JambaFamily() {
   return kFamily;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

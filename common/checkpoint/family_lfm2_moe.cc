@@ -10,7 +10,7 @@
 #include "common/checkpoint/json_text.h"
 #include "common/checkpoint/synthetic_config.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 constexpr Storage StorageWith(const ExpertPlaces& experts) {
@@ -138,4 +138,4 @@ const Family& Lfm2MoeFamily() {
   return kFamily;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

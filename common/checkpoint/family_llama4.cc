@@ -8,7 +8,7 @@
 #include "common/checkpoint/family_helpers.h"
 #include "common/checkpoint/synthetic_config.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 constexpr ExpertPlaces kShared = Separate("feed_forward.shared_expert.gate_proj.weight",
@@ -113,4 +113,4 @@ const Family& Llama4Family() {
   return kFamily;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

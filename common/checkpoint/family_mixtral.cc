@@ -5,7 +5,7 @@
 #include "common/checkpoint/family_helpers.h"
 #include "common/checkpoint/synthetic_config.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 constexpr ExpertPlaces kExperts = Separate("block_sparse_moe.experts.{expert}.w1.weight",
@@ -184,4 +184,4 @@ const Family& MinimaxM2Family() {
   return kFamily;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

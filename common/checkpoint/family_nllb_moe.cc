@@ -8,7 +8,7 @@
 #include "common/checkpoint/json_text.h"
 #include "common/checkpoint/synthetic_config.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 constexpr Stack kStacks[] = {{.layer = "{model}encoder.layers.{layer}."},
@@ -182,4 +182,4 @@ const Family& NllbMoeFamily() {
   return kFamily;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

@@ -8,7 +8,7 @@
 #include "common/checkpoint/family_helpers.h"
 #include "common/checkpoint/synthetic_config.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 constexpr Stack kStacks[] = {{.layer = "encoder.block.{layer}.", .moe = "layer.1.mlp."},
@@ -168,4 +168,4 @@ const Family& SwitchFamily() {
   return kFamily;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

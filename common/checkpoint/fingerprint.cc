@@ -13,7 +13,7 @@
 #include "common/base/check.h"
 #include "common/model/routing_json.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 constexpr size_t kGateBytes = 4096;
@@ -82,4 +82,4 @@ std::string CheckpointFingerprint(const ModelDescription& model, const Safetenso
   return hash.HexDigest();
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

@@ -6,7 +6,7 @@
 #include "common/checkpoint/families.h"
 #include "common/checkpoint/json_text.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 absl::Status CheckNothingIgnored(const ModelLayout& layout, const MoeLayerDescription& layer,
                                  const Storage& storage, const std::string& prefix,
@@ -45,4 +45,4 @@ absl::Status CheckNothingIgnored(const ModelLayout& layout, const MoeLayerDescri
   return absl::OkStatus();
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

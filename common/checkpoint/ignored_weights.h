@@ -9,7 +9,7 @@
 #include "common/checkpoint/safetensors.h"
 #include "common/checkpoint/tensor_places.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 // A layer that is computed without weights that lie beside it is most likely computed wrong: shared
 // experts, biases, or more experts than config.json gives the layer. `prefix` is MoePrefix of the
@@ -18,6 +18,6 @@ absl::Status CheckNothingIgnored(const ModelLayout& layout, const MoeLayerDescri
                                  const Storage& storage, const std::string& prefix,
                                  const SafetensorsReader& tensors);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint
 
 #endif  // EXPERTMESH_COMMON_CHECKPOINT_IGNORED_WEIGHTS_H_

@@ -11,7 +11,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 std::string Quoted(absl::string_view name) {
   constexpr size_t kMaxLength = 200;
@@ -75,4 +75,4 @@ absl::StatusOr<std::string> ReadSmallFile(const std::string& path, size_t max_by
   return bytes;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

@@ -15,7 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(const std::string& path) {
   const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -73,4 +73,4 @@ void MappedFile::DontNeed(size_t offset, size_t count) const {
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

@@ -10,7 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 // Immutable and thread-safe. The file must not shrink while it is mapped.
 class MappedFile {
@@ -53,6 +53,6 @@ class MappedFile {
   const size_t size_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint
 
 #endif  // EXPERTMESH_COMMON_CHECKPOINT_MAPPED_FILE_H_

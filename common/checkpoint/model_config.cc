@@ -9,7 +9,7 @@
 #include "common/base/status_macros.h"
 #include "common/checkpoint/config_reader.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 absl::StatusOr<ModelLayout> ReadModelLayoutFrom(const std::string& path) {
   std::error_code ignored;
@@ -26,4 +26,4 @@ absl::StatusOr<ModelDescription> ReadModelDescription(const std::string& path) {
   return std::move(layout.model);
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

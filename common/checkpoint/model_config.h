@@ -8,7 +8,7 @@
 #include "common/checkpoint/families.h"
 #include "common/model/model_description.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 // `path` is a checkpoint folder or its config.json. Reads nothing else.
 //   NOT_FOUND         no such folder or file.
@@ -19,6 +19,6 @@ absl::StatusOr<ModelDescription> ReadModelDescription(const std::string& path);
 // The same, with everything that is needed to find the tensors.
 absl::StatusOr<ModelLayout> ReadModelLayoutFrom(const std::string& path);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint
 
 #endif  // EXPERTMESH_COMMON_CHECKPOINT_MODEL_CONFIG_H_

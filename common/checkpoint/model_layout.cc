@@ -6,7 +6,7 @@
 #include "absl/strings/str_replace.h"
 #include "common/checkpoint/families.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 using Visitor = absl::FunctionRef<void(const TensorDeclaration&)>;
@@ -150,4 +150,4 @@ ParameterCounts CountParameters(const ModelLayout& layout) {
   return counts;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

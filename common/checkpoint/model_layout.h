@@ -12,7 +12,7 @@
 #include "common/checkpoint/tensor_places.h"
 #include "common/model/model_description.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 // What a tensor is for: decides how a synthetic checkpoint fills it.
 enum class TensorKind : uint8_t {
@@ -88,6 +88,6 @@ void ForEachTensor(const ModelLayout& layout,
 
 ParameterCounts CountParameters(const ModelLayout& layout);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint
 
 #endif  // EXPERTMESH_COMMON_CHECKPOINT_MODEL_LAYOUT_H_

@@ -18,7 +18,7 @@
 #include "common/checkpoint/tensor_finder.h"
 #include "common/model/expert_slice.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 struct LayerWeights {
@@ -226,4 +226,4 @@ absl::StatusOr<std::shared_ptr<const MoeCheckpoint>> MoeCheckpoint::Open(
   return checkpoint;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

@@ -13,7 +13,7 @@
 #include "common/model/expert_weights.h"
 #include "common/model/model_description.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 // Immutable and thread-safe. Views are valid for as long as the checkpoint lives. Errors name the
 // file and the tensor (or the configuration key).
@@ -59,6 +59,6 @@ class MoeCheckpoint {
   virtual void Release(const ExpertWeights& weights) const { (void)weights; }
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint
 
 #endif  // EXPERTMESH_COMMON_CHECKPOINT_MOE_CHECKPOINT_H_

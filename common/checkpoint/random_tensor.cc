@@ -7,7 +7,7 @@
 
 #include "common/base/check.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 constexpr size_t kQuantiles = 65536;
@@ -100,4 +100,4 @@ void NormalSequence::Fill(uint64_t begin, uint64_t count, float deviation, DType
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

@@ -7,7 +7,7 @@
 #include "absl/strings/string_view.h"
 #include "common/tensor/dtype.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 // A sequence of normal values, addressed by position: any part can be made on its own. Values come
 // from 65536 equally likely quantiles, reach out to 4.3 deviations, and are never 0. Immutable and
@@ -24,6 +24,6 @@ class NormalSequence {
   uint64_t key_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint
 
 #endif  // EXPERTMESH_COMMON_CHECKPOINT_RANDOM_TENSOR_H_

@@ -11,7 +11,7 @@
 #include "common/checkpoint/json_text.h"
 #include "nlohmann/json.hpp"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 constexpr absl::string_view kSingleFile = "model.safetensors";
@@ -164,4 +164,4 @@ std::string SafetensorsReader::Identity() const {
   return text;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

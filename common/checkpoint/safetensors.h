@@ -16,7 +16,7 @@
 #include "common/checkpoint/safetensors_header.h"
 #include "common/tensor/dtype.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 // One tensor, row-major, little endian. `data` points into the mapped file, has any alignment, and
 // lives as long as its SafetensorsReader.
@@ -81,6 +81,6 @@ class SafetensorsReader {
   absl::btree_map<std::string, std::string> metadata_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint
 
 #endif  // EXPERTMESH_COMMON_CHECKPOINT_SAFETENSORS_H_

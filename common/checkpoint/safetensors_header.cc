@@ -10,7 +10,7 @@
 #include "common/checkpoint/json_text.h"
 #include "nlohmann/json.hpp"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 using nlohmann::json;
@@ -243,4 +243,4 @@ std::string ShapeString(absl::Span<const uint64_t> shape) {
   return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

@@ -18,7 +18,7 @@
 #include "absl/types/span.h"
 #include "common/tensor/dtype.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 // Longest header that is accepted; the format's own limit.
 inline constexpr uint64_t kMaxSafetensorsHeaderBytes = 100'000'000;
@@ -54,6 +54,6 @@ std::optional<uint64_t> TensorBytes(DType dtype, absl::Span<const uint64_t> shap
 // "[2, 3]".
 std::string ShapeString(absl::Span<const uint64_t> shape);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint
 
 #endif  // EXPERTMESH_COMMON_CHECKPOINT_SAFETENSORS_HEADER_H_

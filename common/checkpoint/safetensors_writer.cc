@@ -17,7 +17,7 @@
 #include "common/checkpoint/safetensors_header.h"
 #include "nlohmann/json.hpp"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 // Writes PATH.tmp; Commit moves it to PATH, anything else removes it.
@@ -182,4 +182,4 @@ absl::Status WriteFileAtomically(const std::string& path, absl::string_view byte
   return file.Commit(durability);
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

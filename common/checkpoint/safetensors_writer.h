@@ -12,7 +12,7 @@
 #include "absl/types/span.h"
 #include "common/tensor/dtype.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 struct TensorSpec {
   std::string name;
@@ -56,6 +56,6 @@ absl::Status WriteSafetensors(const std::string& path, absl::Span<const TensorTo
 absl::Status WriteFileAtomically(const std::string& path, absl::string_view bytes,
                                  Durability durability = Durability::kSync);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint
 
 #endif  // EXPERTMESH_COMMON_CHECKPOINT_SAFETENSORS_WRITER_H_

@@ -8,7 +8,7 @@
 #include "absl/strings/strip.h"
 #include "common/checkpoint/families.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 // `name` begins with `usual`, which is `prefix` in this checkpoint.
@@ -77,4 +77,4 @@ void ReadStoredDType(const SafetensorsReader& tensors, const ChosenStorage& chos
   layout->model.dtype = stored;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

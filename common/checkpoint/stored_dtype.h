@@ -8,7 +8,7 @@
 #include "common/checkpoint/safetensors.h"
 #include "common/checkpoint/tensor_finder.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 // Sets layout->model.dtype to the type of the embeddings, or of a norm when these are not there (or
 // are quantised). Gates do not count, which many models keep in float32 beside all else in bf16. A
@@ -17,6 +17,6 @@ namespace expertmesh {
 void ReadStoredDType(const SafetensorsReader& tensors, const ChosenStorage& chosen,
                      const std::string& path, ModelLayout* layout);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint
 
 #endif  // EXPERTMESH_COMMON_CHECKPOINT_STORED_DTYPE_H_

@@ -18,7 +18,7 @@
 #include "common/checkpoint/synthetic_tensor.h"
 #include "common/tensor/aligned_buffer.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 constexpr uint64_t kChunkElements = 256 * 1024;
@@ -250,4 +250,4 @@ absl::Status MakeSyntheticCheckpoint(const std::string& directory,
   return status;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

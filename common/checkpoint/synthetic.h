@@ -8,7 +8,7 @@
 #include "absl/status/status.h"
 #include "common/checkpoint/synthetic_options.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 // Makes the folder `directory`; it appears as a whole or not at all (built beside it, in
 // DIRECTORY.partial, which is replaced when it is there). Memory needed does not grow with the
@@ -20,6 +20,6 @@ namespace expertmesh {
 //   INTERNAL          the system refuses to write.
 absl::Status MakeSyntheticCheckpoint(const std::string& directory, const SyntheticOptions& options);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint
 
 #endif  // EXPERTMESH_COMMON_CHECKPOINT_SYNTHETIC_H_

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 GroupedAttention SyntheticAttention(const SyntheticOptions& options) {
   const uint32_t head_dim = options.d_model < 256 ? 16 : 64;
@@ -51,4 +51,4 @@ std::vector<uint32_t> SyntheticDenseLayers(const SyntheticOptions& options) {
   return layers;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

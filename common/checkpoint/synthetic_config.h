@@ -9,7 +9,7 @@
 #include "common/checkpoint/synthetic_options.h"
 #include "nlohmann/json.hpp"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 // Attention with small heads that fit any d_model, four to a key-value head where that is possible.
 GroupedAttention SyntheticAttention(const SyntheticOptions& options);
@@ -24,6 +24,6 @@ uint32_t SyntheticDenseWidth(const SyntheticOptions& options);
 // The first dense_layers layers.
 std::vector<uint32_t> SyntheticDenseLayers(const SyntheticOptions& options);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint
 
 #endif  // EXPERTMESH_COMMON_CHECKPOINT_SYNTHETIC_CONFIG_H_

@@ -9,7 +9,7 @@
 
 #include "common/tensor/dtype.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 // How the linears are stored. kFp8: F8_E4M3 with a float32 scale for every block of 128 x 128.
 // kMxfp4: the experts as e2m1 with an e8m0 scale for every 32 inputs. Either way the values are
@@ -67,6 +67,6 @@ enum class SyntheticOption {
   kGroups,
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint
 
 #endif  // EXPERTMESH_COMMON_CHECKPOINT_SYNTHETIC_OPTIONS_H_

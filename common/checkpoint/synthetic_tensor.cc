@@ -8,7 +8,7 @@
 #include "common/checkpoint/random_tensor.h"
 #include "common/checkpoint/safetensors_header.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 using Content = SyntheticTensor::Content;
@@ -158,4 +158,4 @@ void FillSynthetic(const SyntheticTensor& tensor, uint64_t seed, uint64_t begin,
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

@@ -10,7 +10,7 @@
 #include "common/checkpoint/safetensors_writer.h"
 #include "common/checkpoint/synthetic_options.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 struct SyntheticTensor {
   // kNormal: normal with `deviation`. kOnes. The others belong to linears that shall have this
@@ -35,6 +35,6 @@ std::vector<SyntheticTensor> StoredTensors(const TensorDeclaration& declaration,
 void FillSynthetic(const SyntheticTensor& tensor, uint64_t seed, uint64_t begin, uint64_t count,
                    void* target);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint
 
 #endif  // EXPERTMESH_COMMON_CHECKPOINT_SYNTHETIC_TENSOR_H_

@@ -9,7 +9,7 @@
 #include "common/checkpoint/families.h"
 #include "common/checkpoint/json_text.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 constexpr uint64_t kMxfp4Block = 32;
@@ -282,4 +282,4 @@ ChosenStorage ChooseStorage(const ModelLayout& layout, const SafetensorsReader& 
   return best;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

@@ -15,7 +15,7 @@
 #include "common/model/expert_weights.h"
 #include "common/tensor/matrix_view.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 // Immutable and thread-safe. Errors name the file and the tensor: NOT_FOUND when there is none,
 // INVALID_ARGUMENT when its type or shape is not what config.json asks for.
@@ -76,6 +76,6 @@ struct ChosenStorage {
 // the family's first ones when none is.
 ChosenStorage ChooseStorage(const ModelLayout& layout, const SafetensorsReader& tensors);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint
 
 #endif  // EXPERTMESH_COMMON_CHECKPOINT_TENSOR_FINDER_H_

@@ -8,7 +8,7 @@
 
 #include "absl/strings/string_view.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 // Which outputs of the stored matrix are meant: gate and up often share one.
 enum class Part : uint8_t { kWhole, kFirstHalf, kSecondHalf, kEven, kOdd };
@@ -82,6 +82,6 @@ constexpr ExpertPlaces FusedTransposed(absl::string_view gate_up, absl::string_v
   return places;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint
 
 #endif  // EXPERTMESH_COMMON_CHECKPOINT_TENSOR_PLACES_H_

@@ -21,7 +21,7 @@
 #include "common/model/model_description.h"
 #include "common/tensor/dtype.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 
 // An expert ready to compute. Immutable; shared between batches; freed with its last owner.
 class PackedExpert {
@@ -80,6 +80,6 @@ class Backend {
   virtual absl::Status Compute(const GroupedBatch& batch) = 0;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::experts
 
 #endif  // EXPERTMESH_COMMON_EXPERTS_BACKEND_H_

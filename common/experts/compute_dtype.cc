@@ -2,7 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 
 absl::StatusOr<DType> ChooseComputeDType(absl::string_view flag, DType checkpoint) {
   if (flag == "auto") {
@@ -18,4 +18,4 @@ absl::StatusOr<DType> ChooseComputeDType(absl::string_view flag, DType checkpoin
       absl::StrCat("--compute-dtype is '", flag, "'; use auto, f32 or bf16"));
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::experts

@@ -6,12 +6,12 @@
 #include "absl/strings/string_view.h"
 #include "common/tensor/dtype.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 
 // `flag` is the value of --compute-dtype: f32, bf16, or auto: bf16 for a BF16 checkpoint, else
 // f32. INVALID_ARGUMENT otherwise.
 absl::StatusOr<DType> ChooseComputeDType(absl::string_view flag, DType checkpoint);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::experts
 
 #endif  // EXPERTMESH_COMMON_EXPERTS_COMPUTE_DTYPE_H_

@@ -4,7 +4,7 @@
 
 #include "common/tensor/aligned_buffer.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 namespace {
 
 // Below this many rows a product costs the reading of its weights.
@@ -63,7 +63,8 @@ void ComputePlan::AddBlocks(const GroupByExpert::Group& group) {
   const uint32_t most = kMaxRows;
   const uint32_t parts = (group.count + most - 1) / most;
   // Even parts, of whole tiles of rows.
-  const uint32_t even = static_cast<uint32_t>(RoundUp((group.count + parts - 1) / parts, kRowStep));
+  const uint32_t even =
+      static_cast<uint32_t>(matmul::RoundUp((group.count + parts - 1) / parts, kRowStep));
   const uint32_t rows = std::min(most, even);
   const uint32_t first = static_cast<uint32_t>(blocks_.size());
   for (uint32_t begin = 0; begin < group.count; begin += rows) {
@@ -135,4 +136,4 @@ void ComputePlan::AddTasks(const Run& run) {
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::experts

@@ -11,7 +11,7 @@
 #include "common/experts/group_by_expert.h"
 #include "common/experts/matmul.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 
 // Keeps its memory between batches. Not thread-safe.
 class ComputePlan {
@@ -81,6 +81,6 @@ class ComputePlan {
   uint64_t cost_ = 0;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::experts
 
 #endif  // EXPERTMESH_COMMON_EXPERTS_COMPUTE_PLAN_H_

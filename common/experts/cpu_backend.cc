@@ -17,7 +17,7 @@
 #include "common/experts/matmul.h"
 #include "common/model/expert_slice.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 namespace {
 
 class CpuBackend final : public Backend {
@@ -182,4 +182,4 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions&
   return std::make_unique<CpuBackend>(options, threads);
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::experts

@@ -18,7 +18,7 @@
 #include "common/experts/backend.h"
 #include "common/tensor/dtype.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 
 // How a packed expert keeps its weights. kExpanded: in the compute type, ready to multiply.
 // kCompressed: as the checkpoint has them (a copy of its values and scales); a batch expands each
@@ -46,6 +46,6 @@ struct CpuBackendOptions {
 //   INVALID_ARGUMENT  compute_dtype or threads out of range.
 absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::experts
 
 #endif  // EXPERTMESH_COMMON_EXPERTS_CPU_BACKEND_H_

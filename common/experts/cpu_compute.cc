@@ -7,7 +7,7 @@
 #include "common/base/status_macros.h"
 #include "common/experts/cpu_expert.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 namespace {
 
 // Rows summed by one task.
@@ -221,4 +221,4 @@ void CpuCompute::SumRow(const GroupedBatch& batch, size_t row) const {
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::experts

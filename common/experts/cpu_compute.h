@@ -18,7 +18,7 @@
 #include "common/tensor/aligned_buffer.h"
 #include "common/tensor/dtype.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 
 // Keeps its threads and its memory between batches. Not thread-safe: one batch at a time.
 class CpuCompute {
@@ -70,6 +70,6 @@ class CpuCompute {
   WorkerTeam team_;  // Last: its threads use the rest.
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::experts
 
 #endif  // EXPERTMESH_COMMON_EXPERTS_CPU_COMPUTE_H_

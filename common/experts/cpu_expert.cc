@@ -11,7 +11,7 @@
 #include "common/tensor/decode_matrix.h"
 #include "common/tensor/matrix_slice.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 namespace {
 
 absl::Status CheckShape(absl::string_view name, const MatrixView& view, size_t rows, size_t cols) {
@@ -86,7 +86,7 @@ size_t MatrixBytes(const ExpertWeights& weights, const MatmulShape& up, const Ma
   }
   size_t bytes = 0;
   for (const auto matrix : kMatrices) {
-    bytes += RoundUp(StoredBytes(weights.*matrix), AlignedBuffer::kAlignment);
+    bytes += matmul::RoundUp(StoredBytes(weights.*matrix), AlignedBuffer::kAlignment);
   }
   return bytes;
 }
@@ -171,7 +171,7 @@ void CpuExpert::CopyMatrices(const ExpertWeights& weights) {
   uint8_t* target = memory_.data();
   for (const auto matrix : kMatrices) {
     stored_.*matrix = CopyStored(weights.*matrix, target);
-    target += RoundUp(StoredBytes(weights.*matrix), AlignedBuffer::kAlignment);
+    target += matmul::RoundUp(StoredBytes(weights.*matrix), AlignedBuffer::kAlignment);
   }
 }
 
@@ -187,4 +187,4 @@ void CpuExpert::TakeBiases(const ExpertWeights& weights, float* target) {
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::experts

@@ -17,7 +17,7 @@
 #include "common/model/expert_weights.h"
 #include "common/model/model_description.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 
 // Checks everything but values. INVALID_ARGUMENT names the matrix or option.
 absl::StatusOr<ExpertSizes> CheckExpert(const ExpertOptions& options, const ExpertWeights& weights,
@@ -69,6 +69,6 @@ class CpuExpert final : public PackedExpert {
   const float* down_bias_ = nullptr;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::experts
 
 #endif  // EXPERTMESH_COMMON_EXPERTS_CPU_EXPERT_H_

@@ -8,7 +8,7 @@
 // variant inlines it into a function of its own target.
 #define EXPERTMESH_INLINE inline __attribute__((always_inline))
 
-namespace expertmesh {
+namespace expertmesh::experts {
 namespace {
 
 // Activations: of a gate and an up value, or of one value alone. NaN stays NaN in all of them.
@@ -158,4 +158,4 @@ const ElementwiseOps& GetElementwiseOps() {
   return ops;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::experts

@@ -9,7 +9,7 @@
 
 #include "common/model/model_description.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 
 // Gate and up columns lie in turns of this many: 32 of gate, 32 of up, 32 of gate ...
 inline constexpr size_t kInterleave = 32;
@@ -47,6 +47,6 @@ const ElementwiseOps& GetElementwiseOps();
 // All that this machine can run, the widest last.
 std::vector<const ElementwiseOps*> AllElementwiseOps();
 
-}  // namespace expertmesh
+}  // namespace expertmesh::experts
 
 #endif  // EXPERTMESH_COMMON_EXPERTS_ELEMENTWISE_H_

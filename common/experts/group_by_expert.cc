@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace expertmesh {
+namespace expertmesh::experts {
 namespace {
 
 size_t HashOf(const PackedExpert* expert) {
@@ -66,4 +66,4 @@ void GroupByExpert::Grow() {
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::experts

@@ -8,7 +8,7 @@
 
 #include "absl/types/span.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 
 class PackedExpert;
 
@@ -52,6 +52,6 @@ class GroupByExpert {
   uint32_t build_ = 0;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::experts
 
 #endif  // EXPERTMESH_COMMON_EXPERTS_GROUP_BY_EXPERT_H_

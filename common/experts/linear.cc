@@ -14,7 +14,7 @@
 #include "common/tensor/aligned_buffer.h"
 #include "common/tensor/decode_matrix.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 namespace {
 
 // Work that is done before another thread would have woken up.
@@ -56,10 +56,10 @@ absl::StatusOr<std::unique_ptr<const Linear>> Linear::Pack(DType compute_dtype,
   }
   linear->packed_ = std::make_unique<Packed>();
   Packed& packed = *linear->packed_;
-  const size_t inner = RoundUp(linear->inputs_, kInnerStep);
+  const size_t inner = matmul::RoundUp(linear->inputs_, kInnerStep);
   // The columns of wide matrices are divided over threads: a number of them that divides well.
   const size_t step = linear->outputs_ >= kWideColumns ? 16 * kColumnStep : kColumnStep;
-  const size_t columns = RoundUp(linear->outputs_, step);
+  const size_t columns = matmul::RoundUp(linear->outputs_, step);
   packed.shape = std::make_shared<const MatmulShape>(compute_dtype, inner, columns);
   ASSIGN_OR_RETURN(packed.memory, PackedMemory::Allocate(packed.shape->bytes(), true));
 
@@ -194,4 +194,4 @@ void LinearTeam::ForEach(size_t tasks, size_t cost, absl::FunctionRef<void(size_
   state.team.Run(job, cost < kAloneCost || tasks < 2);
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::experts

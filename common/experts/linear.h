@@ -15,7 +15,7 @@
 #include "common/tensor/dtype.h"
 #include "common/tensor/matrix_view.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 
 // One matrix or several with the same inputs, one below the other, packed. Immutable.
 class Linear {
@@ -66,6 +66,6 @@ class LinearTeam {
   const std::unique_ptr<State> state_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::experts
 
 #endif  // EXPERTMESH_COMMON_EXPERTS_LINEAR_H_

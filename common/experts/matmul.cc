@@ -3,7 +3,7 @@
 #include "common/base/check.h"
 #include "common/matmul/panel_product.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 namespace {
 
 // Narrower panels cost more calls than they win.
@@ -12,8 +12,9 @@ constexpr size_t kMaxPanels = 64;
 constexpr size_t kLine = 64;
 
 template <typename Element>
-PanelProduct<Element> ProductOf(const MatmulShape& shape, const MatmulShape::Split& split,
-                                size_t rows, const uint8_t* x, const uint8_t* panel, float* y) {
+matmul::PanelProduct<Element> ProductOf(const MatmulShape& shape, const MatmulShape::Split& split,
+                                        size_t rows, const uint8_t* x, const uint8_t* panel,
+                                        float* y) {
   return {reinterpret_cast<const Element*>(x),
           shape.x_row_bytes() / sizeof(Element),
           rows,
@@ -46,21 +47,21 @@ MatmulShape::MatmulShape(DType dtype, size_t inner, size_t columns, bool tiles)
 
 void MatmulShape::PackPanel(const Split& split, const void* source, void* packed) const {
   if (tiles_) {
-    PackTiles(static_cast<const uint16_t*>(source), split.columns, inner_,
-              static_cast<uint8_t*>(packed));
+    matmul::PackTiles(static_cast<const uint16_t*>(source), split.columns, inner_,
+                      static_cast<uint8_t*>(packed));
   } else if (dtype_ == DType::kBF16) {
-    PackPanels(static_cast<const uint16_t*>(source), split.columns, inner_, inner_,
-               static_cast<uint16_t*>(packed));
+    matmul::PackPanels(static_cast<const uint16_t*>(source), split.columns, inner_, inner_,
+                       static_cast<uint16_t*>(packed));
   } else {
-    PackPanels(static_cast<const float*>(source), split.columns, inner_, inner_,
-               static_cast<float*>(packed));
+    matmul::PackPanels(static_cast<const float*>(source), split.columns, inner_, inner_,
+                       static_cast<float*>(packed));
   }
 }
 
 void MatmulRunner::Run(const MatmulShape& shape, const MatmulShape::Split& split, size_t rows,
                        const uint8_t* x, const uint8_t* panel, float* y) {
   if (shape.tiles()) {
-    TileProduct{x, shape.x_row_bytes(), rows, shape.inner(), split.columns, panel, y}.Run();
+    matmul::TileProduct{x, shape.x_row_bytes(), rows, shape.inner(), split.columns, panel, y}.Run();
   } else if (shape.dtype() == DType::kBF16) {
     RunPanels(ProductOf<uint16_t>(shape, split, rows, x, panel, y), &widened_);
   } else {
@@ -68,4 +69,4 @@ void MatmulRunner::Run(const MatmulShape& shape, const MatmulShape::Split& split
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::experts

@@ -16,11 +16,11 @@
 #include "common/tensor/aligned_buffer.h"
 #include "common/tensor/dtype.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 
 // Inner dimensions are padded with zeros to a multiple of kInnerStep, columns to kColumnStep.
-inline constexpr size_t kInnerStep = kTileInner;
-inline constexpr size_t kColumnStep = kStripColumns;
+inline constexpr size_t kInnerStep = matmul::kTileInner;
+inline constexpr size_t kColumnStep = matmul::kStripColumns;
 // Most rows of one product.
 inline constexpr size_t kMaxRows = 256;
 
@@ -35,7 +35,7 @@ class MatmulShape {
 
   // `dtype` is kF32 or kBF16, `inner` and `columns` are padded sizes; `tiles`: whether bf16 goes to
   // tile_product.h.
-  MatmulShape(DType dtype, size_t inner, size_t columns, bool tiles = TilesAvailable());
+  MatmulShape(DType dtype, size_t inner, size_t columns, bool tiles = matmul::TilesAvailable());
 
   DType dtype() const { return dtype_; }
   size_t inner() const { return inner_; }
@@ -49,7 +49,9 @@ class MatmulShape {
   // A product's x: rows of so many bytes, of which the first inner() elements count.
   size_t x_row_bytes() const { return x_row_bytes_; }
   // A product's y: strip after strip of that many columns, [rows, columns] float32 each.
-  size_t StripColumnsOf(const Split& split) const { return tiles_ ? kStripColumns : split.columns; }
+  size_t StripColumnsOf(const Split& split) const {
+    return tiles_ ? matmul::kStripColumns : split.columns;
+  }
 
   // Packs one panel of `split`: `source`, [split.columns, inner] row-major of dtype(), to `packed`
   // (PanelBytes(split) of them). A split of one panel gives the whole matrix, in which the panels
@@ -77,6 +79,6 @@ class MatmulRunner {
   AlignedBuffer widened_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::experts
 
 #endif  // EXPERTMESH_COMMON_EXPERTS_MATMUL_H_

@@ -10,7 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
@@ -69,4 +69,4 @@ absl::StatusOr<PackedMemory> PackedMemory::Allocate(size_t size, bool huge_pages
   return memory;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::experts

@@ -8,7 +8,7 @@
 
 #include "absl/status/statusor.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 
 // Movable, not copyable. Not through malloc: weights that are unloaded must leave the resident set,
 // and the process tunes malloc to keep what is freed.
@@ -37,6 +37,6 @@ class PackedMemory {
   size_t size_ = 0;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::experts
 
 #endif  // EXPERTMESH_COMMON_EXPERTS_PACKED_MEMORY_H_

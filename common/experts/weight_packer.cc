@@ -6,7 +6,7 @@
 #include "common/experts/elementwise.h"
 #include "common/tensor/decode_matrix.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 namespace {
 
 static_assert(kInterleave == kInnerStep && 2 * kInterleave == kColumnStep);
@@ -65,4 +65,4 @@ void WeightPacker::PackDown(const ExpertWeights& weights, const MatmulShape& sha
   shape.PackPanel(split, staging_.data(), packed);
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::experts

@@ -10,7 +10,7 @@
 #include "common/model/expert_weights.h"
 #include "common/tensor/aligned_buffer.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 
 // Sizes of an expert's two products. Padding is zero weights, which add nothing.
 struct ExpertSizes {
@@ -22,13 +22,13 @@ struct ExpertSizes {
   // Columns of the first product that make one column of the second one's input.
   size_t turns() const { return gated ? 2 : 1; }
   // [up_inner, up_columns]: up alone, or gate and up side by side in turns of kInterleave columns.
-  size_t up_inner() const { return RoundUp(d_model, kInnerStep); }
+  size_t up_inner() const { return matmul::RoundUp(d_model, kInnerStep); }
   size_t up_columns() const {
-    return RoundUp(turns() * RoundUp(intermediate, kInnerStep), kColumnStep);
+    return matmul::RoundUp(turns() * matmul::RoundUp(intermediate, kInnerStep), kColumnStep);
   }
   // [down_inner, down_columns].
-  size_t down_inner() const { return RoundUp(intermediate, kInnerStep); }
-  size_t down_columns() const { return RoundUp(d_model, kColumnStep); }
+  size_t down_inner() const { return matmul::RoundUp(intermediate, kInnerStep); }
+  size_t down_columns() const { return matmul::RoundUp(d_model, kColumnStep); }
 };
 
 // Keeps its memory: the unpacked form of the largest panel so far. Not thread-safe.
@@ -45,6 +45,6 @@ class WeightPacker {
   AlignedBuffer staging_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::experts
 
 #endif  // EXPERTMESH_COMMON_EXPERTS_WEIGHT_PACKER_H_

@@ -1,6 +1,6 @@
 #include "common/experts/worker_team.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 namespace {
 
 // Tasks are tens of microseconds: look this often before giving up the core.
@@ -92,4 +92,4 @@ void WorkerTeam::Loop(int worker) {
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::experts

@@ -11,7 +11,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/synchronization/mutex.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 
 // A run of numbered tasks that threads take one after the other. A thread that comes late finds
 // nothing left to do and delays nobody.
@@ -62,6 +62,6 @@ class WorkerTeam {
   std::vector<std::thread> threads_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::experts
 
 #endif  // EXPERTMESH_COMMON_EXPERTS_WORKER_TEAM_H_

@@ -7,7 +7,7 @@
 
 #include "common/base/check.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 namespace {
 
 // The double nearest to the shortest decimal that reads as `value`.
@@ -177,4 +177,4 @@ void LimitCapacity(const RoutingOptions& options, const GroupSlots& group, Capac
   filling.ReportDropped(dropped);
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::gate

@@ -8,10 +8,10 @@
 #include <vector>
 
 #include "absl/types/span.h"
-#include "common/model/routing_options.h"
 #include "common/gate/routed_tokens.h"
+#include "common/model/routing_options.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 
 // In place of an expert: the slot is not used.
 inline constexpr uint32_t kNoExpert = std::numeric_limits<uint32_t>::max();
@@ -48,6 +48,6 @@ struct CapacityScratch {
 void LimitCapacity(const RoutingOptions& options, const GroupSlots& group, CapacityScratch* scratch,
                    std::vector<DroppedAssignment>* dropped);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::gate
 
 #endif  // EXPERTMESH_COMMON_GATE_CAPACITY_H_

@@ -5,7 +5,7 @@
 
 #include "common/gate/capacity.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 
 void ChooseTokens(const RoutingOptions& options, TieOrder ties, absl::Span<const float> scores,
                   ExpertChoiceScratch* scratch, SelectionScratch* selection, RoutedTokens* routed) {
@@ -47,4 +47,4 @@ void ChooseTokens(const RoutingOptions& options, TieOrder ties, absl::Span<const
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::gate

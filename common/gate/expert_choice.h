@@ -7,11 +7,11 @@
 #include <vector>
 
 #include "absl/types/span.h"
-#include "common/model/routing_options.h"
 #include "common/gate/routed_tokens.h"
 #include "common/gate/selection.h"
+#include "common/model/routing_options.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 
 // Working memory; contents mean nothing between calls.
 struct ExpertChoiceScratch {
@@ -28,6 +28,6 @@ struct ExpertChoiceScratch {
 void ChooseTokens(const RoutingOptions& options, TieOrder ties, absl::Span<const float> scores,
                   ExpertChoiceScratch* scratch, SelectionScratch* selection, RoutedTokens* routed);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::gate
 
 #endif  // EXPERTMESH_COMMON_GATE_EXPERT_CHOICE_H_

@@ -8,12 +8,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "common/base/status_macros.h"
-#include "common/tensor/aligned_buffer.h"
-#include "common/tensor/decode_matrix.h"
 #include "common/gate/noise.h"
 #include "common/gate/weights.h"
+#include "common/tensor/aligned_buffer.h"
+#include "common/tensor/decode_matrix.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 namespace {
 
 // Rows widened to float32 at a time: the copy stays in the cache.
@@ -238,4 +238,4 @@ size_t Gate::bytes() const {
   return parameters_.product->bytes() + noise + biases * sizeof(float);
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::gate

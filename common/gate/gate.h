@@ -11,14 +11,14 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/base/thread_pool.h"
+#include "common/gate/gate_matmul.h"
+#include "common/gate/routing.h"
 #include "common/model/expert_weights.h"
 #include "common/model/model_description.h"
 #include "common/tensor/aligned_buffer.h"
 #include "common/tensor/dtype.h"
-#include "common/gate/gate_matmul.h"
-#include "common/gate/routing.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 
 // Working memory of one thread, for any number of gates one after the other. Grows to the largest
 // batch seen; after that a call allocates no memory of its own.
@@ -100,6 +100,6 @@ class Gate {
   const Parameters parameters_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::gate
 
 #endif  // EXPERTMESH_COMMON_GATE_GATE_H_

@@ -7,14 +7,14 @@
 #include "common/matmul/tile_product.h"
 #include "common/tensor/dtype.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 
 std::unique_ptr<const GateMatmul> GateMatmul::Create(const float* weights, size_t outputs,
                                                      size_t inputs) {
   EXPERTMESH_CHECK(outputs > 0 && inputs > 0);
   std::unique_ptr<GateMatmul> product(new GateMatmul(outputs, inputs));
-  product->panels_.Resize(PackedPanelElements(outputs, inputs) * sizeof(float));
-  PackPanels(weights, outputs, inputs, inputs, product->panels_.as<float>());
+  product->panels_.Resize(matmul::PackedPanelElements(outputs, inputs) * sizeof(float));
+  matmul::PackPanels(weights, outputs, inputs, inputs, product->panels_.as<float>());
   product->tiles_ = GateTiles::Create(weights, outputs, inputs);
   return product;
 }
@@ -53,14 +53,14 @@ void GateMatmul::Run(const float* x, size_t rows, float* y, GateMatmulScratch* s
 
 void GateMatmul::RunPanels(const float* x, size_t rows, float* y,
                            GateMatmulScratch* scratch) const {
-  const size_t columns = RoundUp(outputs_, kPanelColumns);
+  const size_t columns = matmul::RoundUp(outputs_, matmul::kPanelColumns);
   float* to = y;
   if (columns != outputs_) {
     scratch->padded.Resize(rows * columns * sizeof(float));
     to = scratch->padded.as<float>();
   }
-  expertmesh::RunPanels(
-      PanelProduct<float>{x, inputs_, rows, inputs_, columns, panels_.as<float>(), to, columns});
+  matmul::RunPanels(matmul::PanelProduct<float>{x, inputs_, rows, inputs_, columns,
+                                                panels_.as<float>(), to, columns});
   if (columns != outputs_) {
     for (size_t row = 0; row < rows; ++row) {
       std::copy_n(to + row * columns, outputs_, y + row * outputs_);
@@ -68,4 +68,4 @@ void GateMatmul::RunPanels(const float* x, size_t rows, float* y,
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::gate

@@ -7,10 +7,10 @@
 #include <cstdint>
 #include <memory>
 
-#include "common/tensor/aligned_buffer.h"
 #include "common/gate/gate_tiles.h"
+#include "common/tensor/aligned_buffer.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 
 // Working memory of one thread for any number of products. Grows to the largest one seen; after
 // that a product allocates nothing.
@@ -58,6 +58,6 @@ class GateMatmul {
   std::unique_ptr<const GateTiles> tiles_;  // Null where they cannot be used.
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::gate
 
 #endif  // EXPERTMESH_COMMON_GATE_GATE_MATMUL_H_

@@ -7,7 +7,7 @@
 #include "common/matmul/tile_product.h"
 #include "common/tensor/dtype.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 
 bool HoldsBF16(absl::Span<const float> values) {
   // Few enough to stop early at a row that is float32, enough for vectors.
@@ -30,20 +30,20 @@ bool HoldsBF16(absl::Span<const float> values) {
 std::unique_ptr<const GateTiles> GateTiles::Create(const float* weights, size_t outputs,
                                                    size_t inputs) {
   const size_t size = outputs * inputs;
-  if (!TilesAvailable() || !HoldsBF16({weights, size})) {
+  if (!matmul::TilesAvailable() || !HoldsBF16({weights, size})) {
     return nullptr;
   }
   std::unique_ptr<GateTiles> tiles(new GateTiles(outputs, inputs));
   std::vector<uint16_t> narrowed(size);
   ConvertElements(DType::kF32, weights, DType::kBF16, narrowed.data(), size);
-  tiles->packed_.Resize(PackedTileBytes(outputs, inputs));
-  PackTiles(narrowed.data(), outputs, inputs, tiles->packed_.data());
+  tiles->packed_.Resize(matmul::PackedTileBytes(outputs, inputs));
+  matmul::PackTiles(narrowed.data(), outputs, inputs, tiles->packed_.data());
   return tiles;
 }
 
 void GateTiles::Run(const uint8_t* x, size_t rows, float* y, Scratch* scratch) const {
-  const size_t inner = RoundUp(inputs_, kTileInner);
-  const size_t columns = RoundUp(outputs_, kStripColumns);
+  const size_t inner = matmul::RoundUp(inputs_, matmul::kTileInner);
+  const size_t columns = matmul::RoundUp(outputs_, matmul::kStripColumns);
   const size_t x_bytes = inputs_ * sizeof(uint16_t);
   const size_t padded_bytes = inner * sizeof(uint16_t);
   if (inner != inputs_) {
@@ -57,13 +57,14 @@ void GateTiles::Run(const uint8_t* x, size_t rows, float* y, Scratch* scratch) c
   }
   scratch->y.Resize(rows * columns * sizeof(float));
   float* const strips = scratch->y.as<float>();
-  TileProduct{x, padded_bytes, rows, inner, columns, packed_.data(), strips}.Run();
-  for (size_t first = 0; first < outputs_; first += kStripColumns) {
-    const size_t count = std::min(kStripColumns, outputs_ - first);
+  matmul::TileProduct{x, padded_bytes, rows, inner, columns, packed_.data(), strips}.Run();
+  for (size_t first = 0; first < outputs_; first += matmul::kStripColumns) {
+    const size_t count = std::min(matmul::kStripColumns, outputs_ - first);
     for (size_t row = 0; row < rows; ++row) {
-      std::copy_n(strips + first * rows + row * kStripColumns, count, y + row * outputs_ + first);
+      std::copy_n(strips + first * rows + row * matmul::kStripColumns, count,
+                  y + row * outputs_ + first);
     }
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::gate

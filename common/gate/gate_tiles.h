@@ -10,7 +10,7 @@
 #include "absl/types/span.h"
 #include "common/tensor/aligned_buffer.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 
 // True when each value is one that bfloat16 has.
 bool HoldsBF16(absl::Span<const float> values);
@@ -42,6 +42,6 @@ class GateTiles {
   AlignedBuffer packed_;  // Constant after construction.
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::gate
 
 #endif  // EXPERTMESH_COMMON_GATE_GATE_TILES_H_

@@ -6,7 +6,7 @@
 
 #include "common/base/check.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 namespace {
 
 // The finaliser of SplitMix64 (Steele, Lea and Flood 2014): every bit of the input moves every bit
@@ -87,4 +87,4 @@ void JitterRow(const RoutingOptions& options, const RandomSource& random, const 
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::gate

@@ -9,7 +9,7 @@
 #include "absl/types/span.h"
 #include "common/model/routing_options.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 
 // Numbers of different uses have nothing to do with each other.
 enum class RandomUse : uint32_t { kNoise, kNoiseAngle, kJitter, kSecondExpert };
@@ -47,6 +47,6 @@ void AddNoise(const RoutingOptions& options, const RandomSource& random, const R
 void JitterRow(const RoutingOptions& options, const RandomSource& random, const RandomKey& key,
                absl::Span<float> hidden_state);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::gate
 
 #endif  // EXPERTMESH_COMMON_GATE_NOISE_H_

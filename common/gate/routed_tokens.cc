@@ -4,7 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 
 absl::Status CheckRequestTokens(const RoutingOptions& options, const RequestTokens& request) {
   const uint64_t grouped =
@@ -27,4 +27,4 @@ absl::Status CheckRequestTokens(const RoutingOptions& options, const RequestToke
   return absl::OkStatus();
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::gate

@@ -10,7 +10,7 @@
 #include "absl/types/span.h"
 #include "common/model/routing_options.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 
 // The tokens of one request among those of its batch. Nothing about them depends on other requests.
 struct RequestTokens {
@@ -48,6 +48,6 @@ struct RoutedTokens {
   size_t tokens() const { return token_begin.empty() ? 0 : token_begin.size() - 1; }
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::gate
 
 #endif  // EXPERTMESH_COMMON_GATE_ROUTED_TOKENS_H_

@@ -10,7 +10,7 @@
 #include "common/gate/sparse_mixer.h"
 #include "common/gate/weights.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -328,4 +328,4 @@ void RouteTokens(const RoutingRules& rules, const RoutingInput& input, RoutingSc
   Batch(rules, input, scratch, routed).Route();
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::gate

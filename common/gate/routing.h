@@ -22,8 +22,6 @@
 #include <vector>
 
 #include "absl/types/span.h"
-#include "common/model/routing_options.h"
-#include "common/tensor/dtype.h"
 #include "common/gate/capacity.h"
 #include "common/gate/expert_choice.h"
 #include "common/gate/noise.h"
@@ -31,8 +29,10 @@
 #include "common/gate/routing_steps.h"
 #include "common/gate/selection.h"
 #include "common/gate/validate_routing.h"
+#include "common/model/routing_options.h"
+#include "common/tensor/dtype.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 
 // Working memory, reused between calls: after the largest batch was seen nothing is allocated. One
 // per thread; contents mean nothing between calls.
@@ -73,6 +73,6 @@ struct RoutingRules {
 void RouteTokens(const RoutingRules& rules, const RoutingInput& input, RoutingScratch* scratch,
                  RoutedTokens* routed);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::gate
 
 #endif  // EXPERTMESH_COMMON_GATE_ROUTING_H_

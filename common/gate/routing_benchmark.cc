@@ -12,7 +12,7 @@
 #include "common/gate/gate.h"
 #include "common/gate/routing.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 namespace {
 
 RoutingOptions Qwen3() {
@@ -105,4 +105,4 @@ BENCHMARK(Logits)
     ->UseRealTime();
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::gate

@@ -8,7 +8,7 @@
 #include "common/gate/capacity.h"
 #include "common/gate/row_kernels.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 namespace {
 
 template <typename T>
@@ -111,4 +111,4 @@ void KeepSecondExpertsAtRandom(float threshold, const RandomSource& random, cons
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::gate

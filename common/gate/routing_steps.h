@@ -7,11 +7,11 @@
 #include <vector>
 
 #include "absl/types/span.h"
-#include "common/model/routing_options.h"
 #include "common/gate/noise.h"
 #include "common/gate/selection.h"
+#include "common/model/routing_options.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 
 // Working memory; grows to the largest row seen, contents mean nothing between calls.
 struct TokenScratch {
@@ -46,6 +46,6 @@ void SampleSecondExperts(const RandomSource& random, const RandomKey& key, TieOr
 void KeepSecondExpertsAtRandom(float threshold, const RandomSource& random, const RandomKey& key,
                                absl::Span<const float> weights, absl::Span<uint32_t> ids);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::gate
 
 #endif  // EXPERTMESH_COMMON_GATE_ROUTING_STEPS_H_

@@ -11,7 +11,7 @@
 #include <immintrin.h>
 #endif
 
-namespace expertmesh {
+namespace expertmesh::gate {
 namespace {
 
 using namespace row_vectors;  // NOLINT: the vocabulary of this file.
@@ -333,4 +333,4 @@ const RowKernels& BestRowKernels() {
   return best;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::gate

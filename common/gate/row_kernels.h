@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-namespace expertmesh {
+namespace expertmesh::gate {
 
 inline constexpr size_t kRowLanes = 16;
 
@@ -52,6 +52,6 @@ const RowKernels& BestRowKernels();
 // Every variant this CPU can run, the portable one first.
 std::vector<const RowKernels*> AllRowKernelsForTest();
 
-}  // namespace expertmesh
+}  // namespace expertmesh::gate
 
 #endif  // EXPERTMESH_COMMON_GATE_ROW_KERNELS_H_

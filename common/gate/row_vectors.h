@@ -19,7 +19,7 @@
 
 #define EXPERTMESH_INLINE inline __attribute__((always_inline))
 
-namespace expertmesh::row_vectors {
+namespace expertmesh::gate::row_vectors {
 
 inline constexpr int32_t kPadKey = std::numeric_limits<int32_t>::min();
 inline constexpr int32_t kNanKey = std::numeric_limits<int32_t>::max();
@@ -153,6 +153,6 @@ EXPERTMESH_INLINE float ValueOfKey(int32_t key) {
                         : std::bit_cast<float>(key ^ ((key >> 31) & 0x7fffffff));
 }
 
-}  // namespace expertmesh::row_vectors
+}  // namespace expertmesh::gate::row_vectors
 
 #endif  // EXPERTMESH_COMMON_GATE_ROW_VECTORS_H_

@@ -6,7 +6,7 @@
 #include "common/base/check.h"
 #include "common/gate/row_kernels.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 namespace {
 
 // For rows the vector kernel declines: large k, or many ties.
@@ -77,4 +77,4 @@ void SelectTopK(absl::Span<const float> values, TieOrder ties, bool sorted,
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::gate

@@ -9,7 +9,7 @@
 
 #include "absl/types/span.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 
 // Which of several equal values is chosen.
 enum class TieOrder {
@@ -35,6 +35,6 @@ struct SelectionScratch {
 void SelectTopK(absl::Span<const float> values, TieOrder ties, bool sorted,
                 SelectionScratch* scratch, absl::Span<uint32_t> ids);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::gate
 
 #endif  // EXPERTMESH_COMMON_GATE_SELECTION_H_

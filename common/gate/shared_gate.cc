@@ -9,10 +9,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
-#include "common/tensor/decode_matrix.h"
 #include "common/gate/weights.h"
+#include "common/tensor/decode_matrix.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 namespace {
 
 // Sums of every kLanes-th product side by side: fast, and in one order whatever the batch.
@@ -63,4 +63,4 @@ void SharedGate::Weights(const void* hidden_states, DType dtype, absl::Span<floa
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::gate

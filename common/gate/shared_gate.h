@@ -14,7 +14,7 @@
 #include "common/tensor/dtype.h"
 #include "common/tensor/matrix_view.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 
 // Immutable and thread-safe. A token's weight depends on its own hidden state alone, bit for bit.
 class SharedGate {
@@ -38,6 +38,6 @@ class SharedGate {
   const DType activation_dtype_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::gate
 
 #endif  // EXPERTMESH_COMMON_GATE_SHARED_GATE_H_

@@ -8,7 +8,7 @@
 #include "common/gate/row_kernels.h"
 #include "common/gate/weights.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -50,4 +50,4 @@ void SparseMixer(absl::Span<const float> logits, float epsilon, DType dtype,
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::gate

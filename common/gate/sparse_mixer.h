@@ -9,7 +9,7 @@
 #include "absl/types/span.h"
 #include "common/tensor/dtype.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 
 // Routes one token: at least two logits, two ids, two weights. Each operation is rounded to
 // `dtype`, as torch rounds operations on tensors of that type: the threshold, too. `row` is working
@@ -17,6 +17,6 @@ namespace expertmesh {
 void SparseMixer(absl::Span<const float> logits, float epsilon, DType dtype,
                  std::vector<float>* row, absl::Span<uint32_t> ids, absl::Span<float> weights);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::gate
 
 #endif  // EXPERTMESH_COMMON_GATE_SPARSE_MIXER_H_

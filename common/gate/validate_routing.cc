@@ -7,7 +7,7 @@
 #include "absl/strings/string_view.h"
 #include "common/base/status_macros.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 namespace {
 
 template <typename... Parts>
@@ -165,4 +165,4 @@ absl::Status ValidateRouting(const RoutingOptions& options) {
   return ValidateCapacity(options);
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::gate

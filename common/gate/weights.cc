@@ -5,7 +5,7 @@
 
 #include "common/base/check.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 namespace {
 
 // The step from 1 to the next larger number.
@@ -78,4 +78,4 @@ void RoundTo(DType dtype, absl::Span<float> values) {
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::gate

@@ -7,7 +7,7 @@
 #include "common/model/routing_options.h"
 #include "common/tensor/dtype.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 
 // Divides one token's weights by what Renormalise says, in place.
 void RenormaliseWeights(const RoutingOptions& options, DType activation_dtype,
@@ -31,6 +31,6 @@ inline float Rounded(DType dtype, float value) {
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::gate
 
 #endif  // EXPERTMESH_COMMON_GATE_WEIGHTS_H_

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 
-namespace expertmesh {
+namespace expertmesh::matmul {
 
 // `weights`, [columns, inner] row-major, `stride` elements from column to column, to groups of
 // kColumns columns: [padded_inner / kTogether, kColumns, kTogether] each. What is beyond `columns`
@@ -33,6 +33,6 @@ void PackColumns(const Element* weights, size_t columns, size_t inner, size_t st
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::matmul
 
 #endif  // EXPERTMESH_COMMON_MATMUL_PACK_COLUMNS_H_

@@ -10,7 +10,7 @@
 
 #include <cstring>
 
-namespace expertmesh {
+namespace expertmesh::matmul {
 namespace {
 
 #define EXPERTMESH_DOT __attribute__((target("avx512f,avx512bf16"), noinline))
@@ -76,16 +76,16 @@ void RunDot(const PanelProduct<uint16_t>& product) {
                                   product.columns, product.weights, product.y, product.y_stride});
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::matmul
 
 #else  // !defined(__x86_64__)
 
-namespace expertmesh {
+namespace expertmesh::matmul {
 
 bool DotAvailable() { return false; }
 
 void RunDot(const PanelProduct<uint16_t>&) { EXPERTMESH_CHECK(false); }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::matmul
 
 #endif  // defined(__x86_64__)

@@ -6,7 +6,7 @@
 
 #include "common/matmul/panel_product.h"
 
-namespace expertmesh {
+namespace expertmesh::matmul {
 
 // True where this process may use the instruction.
 bool DotAvailable();
@@ -14,6 +14,6 @@ bool DotAvailable();
 // Only where DotAvailable().
 void RunDot(const PanelProduct<uint16_t>& product);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::matmul
 
 #endif  // EXPERTMESH_COMMON_MATMUL_PANEL_DOT_H_

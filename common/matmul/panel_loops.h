@@ -8,7 +8,7 @@
 
 #include "common/matmul/panel_product.h"
 
-namespace expertmesh::panel_loops {
+namespace expertmesh::matmul::panel_loops {
 
 // What the fixed order of sums says.
 inline constexpr size_t kRun = 256;
@@ -125,6 +125,6 @@ void RunJob(const JobOf<Kernel>& job, bool add = false) {
   RunGroups<Kernel, 1>(job, add, &panel);
 }
 
-}  // namespace expertmesh::panel_loops
+}  // namespace expertmesh::matmul::panel_loops
 
 #endif  // EXPERTMESH_COMMON_MATMUL_PANEL_LOOPS_H_

@@ -14,7 +14,7 @@
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace expertmesh {
+namespace expertmesh::matmul {
 namespace HWY_NAMESPACE {
 namespace {
 
@@ -194,11 +194,11 @@ void RunWidened(const panel_loops::Job<float, uint16_t>& job) {
 
 }  // namespace
 }  // namespace HWY_NAMESPACE
-}  // namespace expertmesh
+}  // namespace expertmesh::matmul
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-namespace expertmesh {
+namespace expertmesh::matmul {
 namespace {
 
 HWY_EXPORT(RunFloat);
@@ -260,5 +260,5 @@ void RunPanels(const PanelProduct<uint16_t>& product, AlignedBuffer* widened) {
     product.y_stride});
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::matmul
 #endif  // HWY_ONCE

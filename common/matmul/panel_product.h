@@ -19,7 +19,7 @@
 
 #include "common/tensor/aligned_buffer.h"
 
-namespace expertmesh {
+namespace expertmesh::matmul {
 
 // Columns whose weights lie together.
 inline constexpr size_t kPanelColumns = 16;
@@ -54,6 +54,6 @@ void RunPanels(const PanelProduct<float>& product);
 // `widened`: memory for the rows in float32, on CPUs without AVX512_BF16.
 void RunPanels(const PanelProduct<uint16_t>& product, AlignedBuffer* widened);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::matmul
 
 #endif  // EXPERTMESH_COMMON_MATMUL_PANEL_PRODUCT_H_

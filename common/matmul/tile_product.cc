@@ -6,7 +6,7 @@
 #include "common/base/cpu_features.h"
 #include "common/matmul/pack_columns.h"
 
-namespace expertmesh {
+namespace expertmesh::matmul {
 
 size_t PackedTileBytes(size_t columns, size_t inner) {
   return RoundUp(columns, kStripColumns) * RoundUp(inner, kTileInner) * sizeof(uint16_t);
@@ -17,7 +17,7 @@ void PackTiles(const uint16_t* weights, size_t columns, size_t inner, uint8_t* p
                                 reinterpret_cast<uint16_t*>(packed));
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::matmul
 
 #if defined(__x86_64__)
 
@@ -29,7 +29,7 @@ void PackTiles(const uint16_t* weights, size_t columns, size_t inner, uint8_t* p
 
 #define EXPERTMESH_TILES __attribute__((target("amx-tile,amx-bf16")))
 
-namespace expertmesh {
+namespace expertmesh::matmul {
 namespace {
 
 constexpr size_t kTileRows = 16;
@@ -208,16 +208,16 @@ EXPERTMESH_TILES void TileProduct::Run() const {
   MemoryFence();
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::matmul
 
 #else  // !defined(__x86_64__)
 
-namespace expertmesh {
+namespace expertmesh::matmul {
 
 bool TilesAvailable() { return false; }
 
 void TileProduct::Run() const { EXPERTMESH_CHECK(false); }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::matmul
 
 #endif  // defined(__x86_64__)

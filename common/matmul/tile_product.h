@@ -15,7 +15,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace expertmesh {
+namespace expertmesh::matmul {
 
 // Columns whose products lie together.
 inline constexpr size_t kStripColumns = 64;
@@ -51,6 +51,6 @@ struct TileProduct {
   void Run() const;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::matmul
 
 #endif  // EXPERTMESH_COMMON_MATMUL_TILE_PRODUCT_H_

@@ -6,7 +6,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 
-namespace expertmesh {
+namespace expertmesh::net {
 
 struct BlockingCalls::State {
   absl::Mutex mutex;
@@ -42,4 +42,4 @@ void BlockingCalls::AwaitNone() {
   state_->mutex.Await(absl::Condition(&none));
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::net

@@ -5,7 +5,7 @@
 #include <functional>
 #include <memory>
 
-namespace expertmesh {
+namespace expertmesh::net {
 
 // Thread-safe. Each call has a thread of its own: such calls are few and may last for hours.
 class BlockingCalls {
@@ -28,6 +28,6 @@ class BlockingCalls {
   const std::shared_ptr<State> state_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::net
 
 #endif  // EXPERTMESH_COMMON_NET_BLOCKING_CALLS_H_

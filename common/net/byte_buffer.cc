@@ -13,7 +13,7 @@
 #include "common/base/shared_pool.h"
 #include "common/tensor/buffer_pool.h"
 
-namespace expertmesh {
+namespace expertmesh::net {
 namespace {
 
 // Below this a copy costs less than keeping an owner.
@@ -137,4 +137,4 @@ Frame TakeFrame(grpc::ByteBuffer* buffer) {
   return frame;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::net

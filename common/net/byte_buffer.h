@@ -6,7 +6,7 @@
 
 #include "common/wire/frame.h"
 
-namespace expertmesh {
+namespace expertmesh::net {
 
 // The buffer keeps the owners of large slices until gRPC has let go of the bytes, which is later
 // than the completion of the write; small slices are copied.
@@ -15,6 +15,6 @@ grpc::ByteBuffer ToByteBuffer(const Frame& frame);
 // Takes the bytes out of `buffer`, which is empty afterwards.
 Frame TakeFrame(grpc::ByteBuffer* buffer);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::net
 
 #endif  // EXPERTMESH_COMMON_NET_BYTE_BUFFER_H_

@@ -11,7 +11,7 @@
 #include "common/net/grpc_status.h"
 #include "common/net/send_queue.h"
 
-namespace expertmesh {
+namespace expertmesh::net {
 namespace {
 
 void Prepare(const CallOptions& options, grpc::ClientContext* context) {
@@ -311,4 +311,4 @@ std::shared_ptr<ClientStream> GrpcClient::OpenStream(const std::string& method,
   return stream;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::net

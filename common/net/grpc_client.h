@@ -17,7 +17,7 @@
 #include "common/net/grpc_runtime.h"
 #include "common/wire/frame.h"
 
-namespace expertmesh {
+namespace expertmesh::net {
 
 struct CallOptions {
   // On Clock::Real(). InfiniteFuture: none.
@@ -91,6 +91,6 @@ class GrpcClient {
   const std::shared_ptr<grpc::Channel> channel_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::net
 
 #endif  // EXPERTMESH_COMMON_NET_GRPC_CLIENT_H_

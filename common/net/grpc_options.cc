@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <limits>
 
-namespace expertmesh {
+namespace expertmesh::net {
 namespace {
 
 int Millis(absl::Duration duration) {
@@ -52,4 +52,4 @@ void ApplyOptions(const GrpcOptions& options, grpc::ServerBuilder* builder) {
                               Millis(options.min_ping_interval));
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::net

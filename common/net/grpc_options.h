@@ -11,7 +11,7 @@
 
 #include "absl/time/time.h"
 
-namespace expertmesh {
+namespace expertmesh::net {
 
 // Defaults fit a mesh inside one data centre. Times are rounded to milliseconds.
 struct GrpcOptions {
@@ -40,6 +40,6 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target, const Grpc
 // Sets the server's share of `options`; SO_REUSEPORT off, so that a port in use is an error.
 void ApplyOptions(const GrpcOptions& options, grpc::ServerBuilder* builder);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::net
 
 #endif  // EXPERTMESH_COMMON_NET_GRPC_OPTIONS_H_

@@ -7,7 +7,7 @@
 #include "absl/synchronization/notification.h"
 #include "common/base/process.h"
 
-namespace expertmesh {
+namespace expertmesh::net {
 
 QueuePoller::QueuePoller(grpc::CompletionQueue* queue)
     : queue_(queue), thread_([queue] {
@@ -99,4 +99,4 @@ grpc::CompletionQueue* GrpcRuntime::NextQueue() {
   return queues_[next_.fetch_add(1, std::memory_order_relaxed) % queues_.size()].get();
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::net

@@ -27,7 +27,7 @@
 #include "absl/time/time.h"
 #include "common/base/check.h"
 
-namespace expertmesh {
+namespace expertmesh::net {
 
 // What a completion queue hands back when an operation is done. Pass tags to gRPC as Tag*.
 class Tag {
@@ -157,6 +157,6 @@ class GrpcRuntime {
   std::vector<std::unique_ptr<QueuePoller>> pollers_;  // After queues_: gone before them.
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::net
 
 #endif  // EXPERTMESH_COMMON_NET_GRPC_RUNTIME_H_

@@ -18,14 +18,14 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/address.h"
 #include "common/base/status_macros.h"
 #include "common/net/blocking_calls.h"
 #include "common/net/health_service.h"
 #include "common/net/reflection_service.h"
 #include "common/net/server_calls.h"
-#include "common/base/address.h"
 
-namespace expertmesh {
+namespace expertmesh::net {
 namespace {
 
 // Calls of each method that wait on each queue: with fewer, a burst of new calls is slowed down.
@@ -259,4 +259,4 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(GrpcServerSpec spe
   return server;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::net

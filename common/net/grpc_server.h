@@ -28,7 +28,7 @@
 #include "common/transport/transport.h"
 #include "common/wire/frame.h"
 
-namespace expertmesh {
+namespace expertmesh::net {
 
 // What a raw unary method learns about a call besides its message.
 struct UnaryContext {
@@ -198,6 +198,6 @@ class GrpcServer {
   virtual void Shutdown(absl::Duration grace) = 0;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::net
 
 #endif  // EXPERTMESH_COMMON_NET_GRPC_SERVER_H_

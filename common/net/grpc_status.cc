@@ -4,7 +4,7 @@
 
 #include "absl/strings/string_view.h"
 
-namespace expertmesh {
+namespace expertmesh::net {
 namespace {
 
 // A byte may take three when escaped; 2 KiB leaves room for other trailers.
@@ -49,4 +49,4 @@ v1::Status ToProto(const absl::Status& status) {
   return proto;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::net

@@ -8,7 +8,7 @@
 #include "absl/status/status.h"
 #include "expertmesh/v1/tensor.pb.h"
 
-namespace expertmesh {
+namespace expertmesh::net {
 
 absl::Status FromGrpc(const grpc::Status& status);
 
@@ -19,6 +19,6 @@ grpc::Status ToGrpc(const absl::Status& status);
 absl::Status FromProto(const v1::Status& status);
 v1::Status ToProto(const absl::Status& status);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::net
 
 #endif  // EXPERTMESH_COMMON_NET_GRPC_STATUS_H_

@@ -7,11 +7,11 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "common/net/grpc_client.h"
 #include "common/base/address.h"
+#include "common/net/grpc_client.h"
 #include "common/transport/callback_serializer.h"
 
-namespace expertmesh {
+namespace expertmesh::net {
 namespace {
 
 constexpr char kComputeMethod[] = "/expertmesh.v1.Expert/Compute";
@@ -258,4 +258,4 @@ std::unique_ptr<NodeConnection> GrpcTransport::Connect(std::string address,
   return std::make_unique<GrpcConnection>(std::move(link));
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::net

@@ -19,7 +19,7 @@
 #include "common/net/grpc_runtime.h"
 #include "common/transport/transport.h"
 
-namespace expertmesh {
+namespace expertmesh::net {
 
 struct GrpcTransportOptions {
   // `max_message_bytes` is replaced by `frame_limit_bytes`.
@@ -53,6 +53,6 @@ class GrpcTransport final : public Transport {
   TimerQueue timers_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::net
 
 #endif  // EXPERTMESH_COMMON_NET_GRPC_TRANSPORT_H_

@@ -5,7 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "grpc/health/v1/health.pb.h"
 
-namespace expertmesh {
+namespace expertmesh::net {
 namespace {
 
 namespace health = grpc::health::v1;
@@ -123,4 +123,4 @@ void HealthService::Shutdown() {
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::net

@@ -12,7 +12,7 @@
 #include "absl/synchronization/mutex.h"
 #include "common/net/grpc_server.h"
 
-namespace expertmesh {
+namespace expertmesh::net {
 
 // Thread-safe. Must outlive the server that serves its methods.
 class HealthService {
@@ -42,6 +42,6 @@ class HealthService {
   std::vector<Watch> watches_ ABSL_GUARDED_BY(mutex_);
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::net
 
 #endif  // EXPERTMESH_COMMON_NET_HEALTH_SERVICE_H_

@@ -2,7 +2,7 @@
 
 #include "common/net/server_calls.h"
 
-namespace expertmesh {
+namespace expertmesh::net {
 
 RawService::RawService(const std::vector<RawUnaryMethod>& unary,
                        const std::vector<RawStreamMethod>& streams)
@@ -36,4 +36,4 @@ void RawService::RequestStream(
   RequestAsyncBidiStreaming(index, context, stream, queue, queue, tag);
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::net

@@ -9,7 +9,7 @@
 
 #include "grpc/reflection/v1alpha/reflection.pb.h"
 
-namespace expertmesh {
+namespace expertmesh::net {
 namespace {
 
 namespace reflection = grpc::reflection::v1alpha;
@@ -140,4 +140,4 @@ std::vector<RawStreamMethod> ReflectionMethods(std::vector<std::string> services
   return {{kV1Alpha, open}, {kV1, open}};
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::net

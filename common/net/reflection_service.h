@@ -7,12 +7,12 @@
 
 #include "common/net/grpc_server.h"
 
-namespace expertmesh {
+namespace expertmesh::net {
 
 // Both versions of the method. `services`: full names; their .proto files must be linked into this
 // program to be described.
 std::vector<RawStreamMethod> ReflectionMethods(std::vector<std::string> services);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::net
 
 #endif  // EXPERTMESH_COMMON_NET_REFLECTION_SERVICE_H_

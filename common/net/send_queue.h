@@ -10,7 +10,7 @@
 #include "common/base/ring_queue.h"
 #include "common/wire/frame.h"
 
-namespace expertmesh {
+namespace expertmesh::net {
 
 // Not thread-safe. The frame being written counts until Written().
 class SendQueue {
@@ -61,6 +61,6 @@ class SendQueue {
   size_t writing_bytes_ = 0;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::net
 
 #endif  // EXPERTMESH_COMMON_NET_SEND_QUEUE_H_

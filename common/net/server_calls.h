@@ -15,7 +15,7 @@
 #include "common/net/grpc_runtime.h"
 #include "common/net/grpc_server.h"
 
-namespace expertmesh {
+namespace expertmesh::net {
 
 // All methods of a server, whatever service they belong to, as gRPC wants them registered: nothing
 // is served by threads of gRPC's own.
@@ -53,6 +53,6 @@ struct ServerQueue {
 void AwaitUnaryCall(const ServerQueue& host, const RawUnaryMethod* method);
 void AwaitStreamCall(const ServerQueue& host, const RawStreamMethod* method);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::net
 
 #endif  // EXPERTMESH_COMMON_NET_SERVER_CALLS_H_

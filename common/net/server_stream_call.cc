@@ -10,7 +10,7 @@
 #include "common/net/send_queue.h"
 #include "common/net/server_calls.h"
 
-namespace expertmesh {
+namespace expertmesh::net {
 namespace {
 
 // Life of a stream. Reading and sending go on side by side:
@@ -308,4 +308,4 @@ void AwaitStreamCall(const ServerQueue& host, const RawStreamMethod* method) {
   std::make_shared<StreamCall>(host, method)->Await();
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::net

@@ -10,7 +10,7 @@
 #include "common/net/grpc_status.h"
 #include "common/net/server_calls.h"
 
-namespace expertmesh {
+namespace expertmesh::net {
 namespace {
 
 absl::Time DeadlineOf(const grpc::ServerContext& context) {
@@ -171,4 +171,4 @@ void AwaitUnaryCall(const ServerQueue& host, const RawUnaryMethod* method) {
   std::make_shared<UnaryCall>(host, method)->Await();
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::net

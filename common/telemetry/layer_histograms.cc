@@ -3,7 +3,7 @@
 #include <cmath>
 #include <utility>
 
-namespace expertmesh {
+namespace expertmesh::telemetry {
 
 LayerHistograms::LayerHistograms(prometheus::Registry& registry, const std::string& name,
                                  const std::string& help, prometheus::Labels labels,
@@ -30,4 +30,4 @@ void LayerHistograms::Observe(uint32_t layer, double value) {
   histogram->Observe(value);
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::telemetry

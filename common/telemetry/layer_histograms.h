@@ -14,7 +14,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/synchronization/mutex.h"
 
-namespace expertmesh {
+namespace expertmesh::telemetry {
 
 // Thread-safe. A layer's series, with the labels `layer` and `labels`, appears with its first
 // value.
@@ -37,6 +37,6 @@ class LayerHistograms {
   absl::flat_hash_map<uint32_t, prometheus::Histogram*> of_layer_ ABSL_GUARDED_BY(mutex_);
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::telemetry
 
 #endif  // EXPERTMESH_COMMON_TELEMETRY_LAYER_HISTOGRAMS_H_

@@ -9,7 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/cpu_features.h"
 
-namespace expertmesh {
+namespace expertmesh::telemetry {
 
 absl::Status InitLogging(absl::string_view process, absl::string_view level) {
   const std::string name(level);
@@ -30,4 +30,4 @@ absl::Status InitLogging(absl::string_view process, absl::string_view level) {
   return absl::OkStatus();
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::telemetry

@@ -22,7 +22,7 @@
 #include "common/base/message_bytes.h"
 #include "common/base/process.h"
 
-namespace expertmesh {
+namespace expertmesh::telemetry {
 
 prometheus::Histogram::BucketBoundaries DurationBuckets() {
   return {0.00001, 0.00003, 0.0001, 0.0003, 0.0006, 0.001, 0.002, 0.003, 0.005, 0.008, 0.013,
@@ -157,4 +157,4 @@ absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::telemetry

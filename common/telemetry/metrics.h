@@ -17,7 +17,7 @@ namespace prometheus {
 class Exposer;
 }
 
-namespace expertmesh {
+namespace expertmesh::telemetry {
 
 // From 10 us to 10 s: an expert call takes well under a millisecond, a queue under overload
 // seconds.
@@ -55,6 +55,6 @@ class MetricsServer {
   const int port_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::telemetry
 
 #endif  // EXPERTMESH_COMMON_TELEMETRY_METRICS_H_

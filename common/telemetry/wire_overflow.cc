@@ -4,7 +4,7 @@
 
 #include <utility>
 
-namespace expertmesh {
+namespace expertmesh::telemetry {
 
 WireOverflow::WireOverflow(prometheus::Registry& registry, const std::string& name,
                            std::string direction)
@@ -36,4 +36,4 @@ void WireOverflow::Count(uint32_t layer, uint64_t rows, float largest, absl::str
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::telemetry

@@ -15,7 +15,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 
-namespace expertmesh {
+namespace expertmesh::telemetry {
 
 // Thread-safe. A layer's series, with the labels `layer` and `direction`, appears with its first
 // row.
@@ -38,6 +38,6 @@ class WireOverflow {
   absl::flat_hash_map<uint32_t, prometheus::Counter*> of_layer_ ABSL_GUARDED_BY(mutex_);
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::telemetry
 
 #endif  // EXPERTMESH_COMMON_TELEMETRY_WIRE_OVERFLOW_H_

@@ -1,8 +1,6 @@
 // precompiled_base.h and gRPC, for the sources that speak it.
 #pragma once
 
-#include "precompiled_base.h"
-
 #include <google/protobuf/generated_message_reflection.h>
 #include <google/protobuf/map.h>
 #include <google/protobuf/map_entry.h>
@@ -12,3 +10,5 @@
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
+
+#include "precompiled_base.h"

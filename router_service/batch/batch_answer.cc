@@ -11,7 +11,7 @@
 #include "router_service/batch/batch_run.h"
 #include "router_service/batch/combine.h"
 
-namespace expertmesh {
+namespace expertmesh::batch {
 namespace {
 
 // Summed and converted at a time: their sums stay in the cache of the thread that does both.
@@ -58,7 +58,7 @@ void BatchRun::CollectContributions() {
   }
   // Placement order; several of one node by first row, then first expert. Arrival plays no part.
   const auto place = [](const BatchPart* part) {
-    const NodePlan& plan = part->plan;
+    const plan::NodePlan& plan = part->plan;
     return std::make_tuple(plan.node, plan.rows.front(), plan.expert_ids.front());
   };
   std::sort(contributions_.begin(), contributions_.end(),
@@ -208,7 +208,7 @@ void BatchRun::WriteRouting(size_t first, size_t rows, v1::Routing* routing) con
 }
 
 void BatchRun::WriteDropped(size_t first, size_t rows, v1::ForwardResponse* response) const {
-  const auto by_token = [](const DroppedAssignment& dropped, size_t token) {
+  const auto by_token = [](const gate::DroppedAssignment& dropped, size_t token) {
     return dropped.token < token;
   };
   auto dropped = std::lower_bound(routed_.dropped.begin(), routed_.dropped.end(), first, by_token);
@@ -219,4 +219,4 @@ void BatchRun::WriteDropped(size_t first, size_t rows, v1::ForwardResponse* resp
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::batch

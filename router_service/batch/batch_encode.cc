@@ -8,7 +8,7 @@
 #include "common/wire/tensor_encode.h"
 #include "router_service/batch/batch_run.h"
 
-namespace expertmesh {
+namespace expertmesh::batch {
 namespace {
 
 // Room for the fields of a frame that are not rows.
@@ -16,7 +16,7 @@ constexpr uint64_t kFrameHeaderBytes = 4096;
 
 }  // namespace
 
-void BatchRun::ObserveError(const NodePlan& plan, uint64_t batch_id, DType dtype) const {
+void BatchRun::ObserveError(const plan::NodePlan& plan, uint64_t batch_id, DType dtype) const {
   const DType activation = environment_->activation_dtype;
   if (!IsLossy(activation, dtype)) {
     return;
@@ -30,7 +30,7 @@ void BatchRun::ObserveError(const NodePlan& plan, uint64_t batch_id, DType dtype
                     d_model, dtype, environment_->buffers));
 }
 
-std::vector<uint32_t> BatchRun::RowsBeyond(const NodePlan& plan, DType dtype) const {
+std::vector<uint32_t> BatchRun::RowsBeyond(const plan::NodePlan& plan, DType dtype) const {
   const DType activation = environment_->activation_dtype;
   const size_t d_model = environment_->d_model;
   const size_t row_bytes = d_model * BytesOf(activation);
@@ -49,7 +49,7 @@ std::vector<uint32_t> BatchRun::RowsBeyond(const NodePlan& plan, DType dtype) co
   return beyond;
 }
 
-TensorFrame BatchRun::Convert(const NodePlan& plan, DType dtype) const {
+TensorFrame BatchRun::Convert(const plan::NodePlan& plan, DType dtype) const {
   TensorFrame converted =
       EncodeRows(environment_->activation_dtype, hidden_states_->data(), plan.rows,
                  environment_->d_model, dtype, environment_->buffers);
@@ -57,7 +57,7 @@ TensorFrame BatchRun::Convert(const NodePlan& plan, DType dtype) const {
   return converted;
 }
 
-TensorFrame BatchRun::HiddenStates(const NodePlan& plan, const TensorFrame& converted,
+TensorFrame BatchRun::HiddenStates(const plan::NodePlan& plan, const TensorFrame& converted,
                                    uint32_t begin, uint32_t end) const {
   const DType activation = environment_->activation_dtype;
   if (!converted.data.empty()) {
@@ -71,7 +71,7 @@ TensorFrame BatchRun::HiddenStates(const NodePlan& plan, const TensorFrame& conv
   return rows;
 }
 
-void BatchRun::DescribeBatch(const NodePlan& plan, uint64_t batch_id, uint64_t epoch,
+void BatchRun::DescribeBatch(const plan::NodePlan& plan, uint64_t batch_id, uint64_t epoch,
                              DType partials, v1::ComputeRequest* request) const {
   request->Clear();
   request->set_batch_id(batch_id);
@@ -88,8 +88,8 @@ void BatchRun::DescribeBatch(const NodePlan& plan, uint64_t batch_id, uint64_t e
   }
 }
 
-void BatchRun::EncodeFrames(const NodePlan& plan, uint64_t batch_id, uint64_t epoch,
-                            WireEncoding encoding, uint64_t frame_limit,
+void BatchRun::EncodeFrames(const plan::NodePlan& plan, uint64_t batch_id, uint64_t epoch,
+                            mesh::WireEncoding encoding, uint64_t frame_limit,
                             std::vector<Frame>* frames) const {
   ObserveError(plan, batch_id, encoding.hidden_states);
   TensorFrame converted;
@@ -137,4 +137,4 @@ void BatchRun::EncodeFrames(const NodePlan& plan, uint64_t batch_id, uint64_t ep
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::batch

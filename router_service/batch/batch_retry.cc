@@ -10,27 +10,28 @@
 #include "absl/strings/str_join.h"
 #include "router_service/batch/batch_run.h"
 
-namespace expertmesh {
+namespace expertmesh::batch {
 namespace {
 
 // `slices[s]` is the slice of the expert that `node` holds in `placement`; only that one is to be
 // served again, and only from a placement cut the same way.
-ExpertReplicas ReplicasOfSlice(const ExpertReplicas& before, const ExpertReplicas& now,
-                               NodeIndex node) {
+mesh::ExpertReplicas ReplicasOfSlice(const mesh::ExpertReplicas& before,
+                                     const mesh::ExpertReplicas& now, mesh::NodeIndex node) {
   const std::optional<size_t> slice = before.SliceOn(node);
   if (!slice || before.slices.size() != now.slices.size()) {
     return {};
   }
-  return ExpertReplicas{{now.slices[*slice]}};
+  return mesh::ExpertReplicas{{now.slices[*slice]}};
 }
 
 }  // namespace
 
-void BatchRun::Narrow(const BatchPart& part, ExpertReplicas* replicas) {
-  for (std::vector<NodeIndex>& nodes : replicas->slices) {
-    std::erase_if(nodes, [&part](NodeIndex node) { return part.lost_by.contains(node); });
-    std::vector<NodeIndex> willing = nodes;
-    std::erase_if(willing, [&part](NodeIndex node) { return part.refused_by.contains(node); });
+void BatchRun::Narrow(const BatchPart& part, mesh::ExpertReplicas* replicas) {
+  for (std::vector<mesh::NodeIndex>& nodes : replicas->slices) {
+    std::erase_if(nodes, [&part](mesh::NodeIndex node) { return part.lost_by.contains(node); });
+    std::vector<mesh::NodeIndex> willing = nodes;
+    std::erase_if(willing,
+                  [&part](mesh::NodeIndex node) { return part.refused_by.contains(node); });
     if (!willing.empty()) {
       nodes = std::move(willing);
     }
@@ -41,11 +42,12 @@ void BatchRun::Narrow(const BatchPart& part, ExpertReplicas* replicas) {
   }
 }
 
-std::vector<ExpertReplicas> BatchRun::ReplicasFor(const BatchPart& part,
-                                                  const Placement& placement) const {
-  const std::vector<ExpertReplicas>& before = *part.placement->Layer(layer_->description.layer);
-  const std::vector<ExpertReplicas>& now = *placement.Layer(layer_->description.layer);
-  std::vector<ExpertReplicas> replicas(now.size());
+std::vector<mesh::ExpertReplicas> BatchRun::ReplicasFor(const BatchPart& part,
+                                                        const mesh::Placement& placement) const {
+  const std::vector<mesh::ExpertReplicas>& before =
+      *part.placement->Layer(layer_->description.layer);
+  const std::vector<mesh::ExpertReplicas>& now = *placement.Layer(layer_->description.layer);
+  std::vector<mesh::ExpertReplicas> replicas(now.size());
   for (const uint32_t expert : part.plan.expert_ids) {
     if (replicas[expert].missing()) {
       replicas[expert] = ReplicasOfSlice(before[expert], now[expert], part.plan.node);
@@ -57,15 +59,16 @@ std::vector<ExpertReplicas> BatchRun::ReplicasFor(const BatchPart& part,
 
 void BatchRun::PlanAnew(BatchPart* part) {
   const PlanningScope planning;
-  const NodePlan& plan = part->plan;
-  const std::shared_ptr<const Placement> placement = environment_->fleet->placement();
-  const Assignments assignments{plan.rows, plan.row_begin, plan.expert_ids, plan.expert_weights};
+  const plan::NodePlan& plan = part->plan;
+  const std::shared_ptr<const mesh::Placement> placement = environment_->fleet->placement();
+  const plan::Assignments assignments{plan.rows, plan.row_begin, plan.expert_ids,
+                                      plan.expert_weights};
   environment_->metrics->retried_assignments.Increment(static_cast<double>(plan.expert_ids.size()));
   Dispatch(Plan(ReplicasFor(*part, *placement), assignments), placement, part);
 }
 
 std::vector<uint32_t> BatchRun::DoubtfulRows(const BatchPart& part) const {
-  const NodePlan& plan = part.plan;
+  const plan::NodePlan& plan = part.plan;
   const DType activation = environment_->activation_dtype;
   const size_t d_model = environment_->d_model;
   std::vector<uint32_t> rows;
@@ -98,13 +101,13 @@ bool BatchRun::AskElsewhere(BatchPart* part) {
   }
   // As after a refusal: what no other node holds is asked of this one again.
   part->refused_by.insert(part->plan.node);
-  const std::shared_ptr<const Placement> placement = environment_->fleet->placement();
-  const std::vector<ExpertReplicas> replicas = ReplicasFor(*part, *placement);
+  const std::shared_ptr<const mesh::Placement> placement = environment_->fleet->placement();
+  const std::vector<mesh::ExpertReplicas> replicas = ReplicasFor(*part, *placement);
   const auto has_another = [&](uint32_t expert) {
-    const std::vector<std::vector<NodeIndex>>& slices = replicas[expert].slices;
+    const std::vector<std::vector<mesh::NodeIndex>>& slices = replicas[expert].slices;
     return !slices.empty() &&
            std::none_of(slices[0].begin(), slices[0].end(),
-                        [part](NodeIndex node) { return part->refused_by.contains(node); });
+                        [part](mesh::NodeIndex node) { return part->refused_by.contains(node); });
   };
   if (std::none_of(part->plan.expert_ids.begin(), part->plan.expert_ids.end(), has_another)) {
     return false;
@@ -142,16 +145,17 @@ void BatchRun::JudgeDoubtful() {
                                                                        : "unconfirmed");
     } else if (std::all_of(part->doubtful_rows.begin(), part->doubtful_rows.end(), is_finite)) {
       environment_->metrics->CountNonFiniteAnswer("fault");
-      if (const std::shared_ptr<NodeLink> link = environment_->fleet->node(part->plan.node)) {
-        link->CountFault(NodeFault::kNonFinite);
+      if (const std::shared_ptr<mesh::NodeLink> link = environment_->fleet->node(part->plan.node)) {
+        link->CountFault(mesh::NodeFault::kNonFinite);
       }
     }
   }
 }
 
-void BatchRun::FailUnplaced(const std::vector<Unplaced>& unplaced, const absl::Status& cause) {
+void BatchRun::FailUnplaced(const std::vector<plan::Unplaced>& unplaced,
+                            const absl::Status& cause) {
   std::map<size_t, std::set<uint32_t>> experts_of_job;
-  for (const Unplaced& assignment : unplaced) {
+  for (const plan::Unplaced& assignment : unplaced) {
     experts_of_job[JobOfRow(assignment.row)].insert(assignment.expert);
   }
   for (const auto& [job, experts] : experts_of_job) {
@@ -169,4 +173,4 @@ void BatchRun::FailUnplaced(const std::vector<Unplaced>& unplaced, const absl::S
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::batch

@@ -11,7 +11,7 @@
 #include "common/wire/tensor_encode.h"
 #include "router_service/plan/cut_plan.h"
 
-namespace expertmesh {
+namespace expertmesh::batch {
 void BatchPart::Done(const absl::Status& status, bool lost) { run->OnPartDone(this, status, lost); }
 
 void BatchPart::Recycle() {
@@ -121,7 +121,7 @@ void BatchRun::GatherRows() {
 }
 
 void BatchRun::Route() {
-  thread_local GateScratch scratch;
+  thread_local gate::GateScratch scratch;
   for (const ForwardJobPtr& job : jobs_) {
     requests_.push_back(job->tokens(layer_->description.routing.seed));
   }
@@ -141,13 +141,13 @@ void BatchRun::Route() {
 }
 
 void BatchRun::DispatchAll() {
-  const std::shared_ptr<const Placement> placement = environment_->fleet->placement();
-  const std::vector<ExpertReplicas>* replicas = placement->Layer(layer_->description.layer);
+  const std::shared_ptr<const mesh::Placement> placement = environment_->fleet->placement();
+  const std::vector<mesh::ExpertReplicas>* replicas = placement->Layer(layer_->description.layer);
   EXPERTMESH_CHECK(replicas != nullptr);
   thread_local std::vector<uint32_t> rows;
   rows.resize(rows_);
   std::iota(rows.begin(), rows.end(), 0);
-  BatchPlan& plan =
+  plan::BatchPlan& plan =
       Plan(*replicas, {rows, routed_.token_begin, routed_.expert_ids, routed_.weights});
   environment_->metrics->batch_nodes.Observe(static_cast<double>(plan.nodes.size()));
   environment_->metrics->planned_tokens.Increment(rows_);
@@ -174,7 +174,7 @@ void BatchRun::ComputeShared() {
     layer_->shared_gate->Weights(hidden_states_->data(), environment_->activation_dtype,
                                  absl::MakeSpan(shared_weights_));
   }
-  GroupedBatch batch;
+  experts::GroupedBatch batch;
   batch.hidden_states = hidden_states_->data();
   batch.rows = rows_;
   batch.d_model = environment_->d_model;
@@ -188,20 +188,20 @@ void BatchRun::ComputeShared() {
   }
 }
 
-BatchPlan& BatchRun::Plan(const std::vector<ExpertReplicas>& replicas,
-                          const Assignments& assignments) const {
-  thread_local Planner planner;
+plan::BatchPlan& BatchRun::Plan(const std::vector<mesh::ExpertReplicas>& replicas,
+                                const plan::Assignments& assignments) const {
+  thread_local plan::Planner planner;
   return planner.Plan(
-      replicas, assignments, [this](NodeIndex node) { return LoadOf(node); },
+      replicas, assignments, [this](mesh::NodeIndex node) { return LoadOf(node); },
       environment_->node_plans);
 }
 
-NodeLoad BatchRun::LoadOf(NodeIndex node) const {
-  const std::shared_ptr<NodeLink> link = environment_->fleet->node(node);
+plan::NodeLoad BatchRun::LoadOf(mesh::NodeIndex node) const {
+  const std::shared_ptr<mesh::NodeLink> link = environment_->fleet->node(node);
   if (link == nullptr) {
     return {};
   }
-  NodeLoad load = link->Load();
+  plan::NodeLoad load = link->Load();
   const uint64_t row_bytes = environment_->d_model * sizeof(float);
   const uint32_t limit =
       static_cast<uint32_t>(std::max<uint64_t>(1, environment_->max_node_batch_bytes / row_bytes));
@@ -209,7 +209,8 @@ NodeLoad BatchRun::LoadOf(NodeIndex node) const {
   return load;
 }
 
-void BatchRun::Dispatch(BatchPlan& plan, const std::shared_ptr<const Placement>& placement,
+void BatchRun::Dispatch(plan::BatchPlan& plan,
+                        const std::shared_ptr<const mesh::Placement>& placement,
                         const BatchPart* replaces) {
   uint64_t epoch = epoch_.load();
   while (epoch < placement->epoch() && !epoch_.compare_exchange_weak(epoch, placement->epoch())) {
@@ -217,7 +218,7 @@ void BatchRun::Dispatch(BatchPlan& plan, const std::shared_ptr<const Placement>&
   if (!plan.unplaced.empty()) {
     FailUnplaced(plan.unplaced, replaces == nullptr ? absl::OkStatus() : replaces->why_lost);
   }
-  for (NodePlan& node_plan : plan.nodes) {
+  for (plan::NodePlan& node_plan : plan.nodes) {
     // Rows of requests that have been answered by now need not travel; a plan of only such rows is
     // dropped.
     const bool wanted =
@@ -226,30 +227,30 @@ void BatchRun::Dispatch(BatchPlan& plan, const std::shared_ptr<const Placement>&
     if (!wanted) {
       continue;
     }
-    thread_local std::vector<NodePlan> pieces;
+    thread_local std::vector<plan::NodePlan> pieces;
     pieces.push_back(std::move(node_plan));
     CutForAnswers(&pieces);
-    for (NodePlan& piece : pieces) {
+    for (plan::NodePlan& piece : pieces) {
       SendAsItFits(std::move(piece), placement, replaces);
     }
     pieces.clear();
   }
 }
 
-void BatchRun::CutForAnswers(std::vector<NodePlan>* pieces) const {
+void BatchRun::CutForAnswers(std::vector<plan::NodePlan>* pieces) const {
   if (!environment_->strict) {
     return;
   }
   // Planned by rows, but answered by assignments.
-  NodePlan whole = std::move(pieces->back());
+  plan::NodePlan whole = std::move(pieces->back());
   pieces->pop_back();
   const uint32_t limit = LoadOf(whole.node).max_batch_rows;
-  CutToAssignments(std::move(whole), limit, environment_->node_plans, pieces);
+  plan::CutToAssignments(std::move(whole), limit, environment_->node_plans, pieces);
 }
 
-std::shared_ptr<BatchPart> BatchRun::MakePart(NodePlan plan,
-                                              const std::shared_ptr<const Placement>& placement,
-                                              const BatchPart* replaces) {
+std::shared_ptr<BatchPart> BatchRun::MakePart(
+    plan::NodePlan plan, const std::shared_ptr<const mesh::Placement>& placement,
+    const BatchPart* replaces) {
   std::shared_ptr<BatchPart> part = environment_->parts->Take();
   part->run = this;
   part->placement = placement;
@@ -269,9 +270,10 @@ std::shared_ptr<BatchPart> BatchRun::MakePart(NodePlan plan,
   return part;
 }
 
-void BatchRun::SendAsItFits(NodePlan plan, const std::shared_ptr<const Placement>& placement,
+void BatchRun::SendAsItFits(plan::NodePlan plan,
+                            const std::shared_ptr<const mesh::Placement>& placement,
                             const BatchPart* replaces) {
-  const std::shared_ptr<NodeLink> link = environment_->fleet->node(plan.node);
+  const std::shared_ptr<mesh::NodeLink> link = environment_->fleet->node(plan.node);
   const DType activation = environment_->activation_dtype;
   const DType narrow = link == nullptr ? activation : link->encoding().hidden_states;
   std::vector<uint32_t> beyond;
@@ -280,7 +282,7 @@ void BatchRun::SendAsItFits(NodePlan plan, const std::shared_ptr<const Placement
   }
   if (!beyond.empty()) {
     // Apart from the others, whose bits shall not depend on them.
-    NodePlan wide = TakeRows(beyond, environment_->node_plans, &plan);
+    plan::NodePlan wide = plan::TakeRows(beyond, environment_->node_plans, &plan);
     Send(std::move(wide), link, activation, placement, replaces);
   }
   if (!plan.rows.empty()) {
@@ -288,8 +290,9 @@ void BatchRun::SendAsItFits(NodePlan plan, const std::shared_ptr<const Placement
   }
 }
 
-void BatchRun::Send(NodePlan plan, const std::shared_ptr<NodeLink>& link, DType hidden_states,
-                    const std::shared_ptr<const Placement>& placement, const BatchPart* replaces) {
+void BatchRun::Send(plan::NodePlan plan, const std::shared_ptr<mesh::NodeLink>& link,
+                    DType hidden_states, const std::shared_ptr<const mesh::Placement>& placement,
+                    const BatchPart* replaces) {
   const std::shared_ptr<BatchPart> part = MakePart(std::move(plan), placement, replaces);
   AddWork();
   if (link == nullptr) {
@@ -299,7 +302,7 @@ void BatchRun::Send(NodePlan plan, const std::shared_ptr<NodeLink>& link, DType 
   const uint64_t node_limit = link->MaxFrameBytes();
   const uint64_t limit = node_limit == 0 ? environment_->max_frame_bytes
                                          : std::min(environment_->max_frame_bytes, node_limit);
-  WireEncoding encoding = link->encoding();
+  mesh::WireEncoding encoding = link->encoding();
   encoding.hidden_states = hidden_states;
   part->partials_dtype = encoding.partials;
   part->kept_dtype = IsActivationDType(encoding.partials) ? encoding.partials : DType::kF32;
@@ -394,4 +397,4 @@ void BatchRun::Finish() {
   environment->on_finished(layer, tokens, closed_at);
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::batch

@@ -23,20 +23,20 @@
 #include "common/base/shared_pool.h"
 #include "common/base/thread_pool.h"
 #include "common/experts/backend.h"
+#include "common/gate/gate.h"
+#include "common/gate/shared_gate.h"
 #include "common/model/model_description.h"
 #include "common/tensor/aligned_buffer.h"
 #include "common/tensor/buffer_pool.h"
 #include "router_service/batch/combine.h"
+#include "router_service/batch/forward_job.h"
 #include "router_service/mesh/cross_check.h"
 #include "router_service/mesh/fleet.h"
-#include "router_service/batch/forward_job.h"
-#include "common/gate/gate.h"
-#include "common/gate/shared_gate.h"
-#include "router_service/metrics/router_metrics.h"
 #include "router_service/mesh/node_link.h"
+#include "router_service/metrics/router_metrics.h"
 #include "router_service/plan/planner.h"
 
-namespace expertmesh {
+namespace expertmesh::batch {
 
 // Assignments computed (those dropped for want of capacity not counted) per expert of one layer
 // since the router started. Thread-safe.
@@ -50,17 +50,17 @@ struct LayerLoadCounters {
 struct LayerRuntime {
   // With the routing options in force.
   MoeLayerDescription description;
-  std::unique_ptr<const Gate> gate;
+  std::unique_ptr<const gate::Gate> gate;
   // Null when the layer has none.
-  std::shared_ptr<const PackedExpert> shared_expert;
-  std::unique_ptr<const SharedGate> shared_gate;
+  std::shared_ptr<const experts::PackedExpert> shared_expert;
+  std::unique_ptr<const gate::SharedGate> shared_gate;
   std::unique_ptr<LayerLoadCounters> load;
 };
 
 class BatchRun;
 
 // A NodeBatch with what is needed to plan it anew. Lives in a SharedPool.
-struct BatchPart final : NodeBatch {
+struct BatchPart final : mesh::NodeBatch {
   void Done(const absl::Status& status, bool lost) override;
 
   // SharedPool.
@@ -69,12 +69,12 @@ struct BatchPart final : NodeBatch {
 
   // Which does not end before Done.
   BatchRun* run = nullptr;
-  std::shared_ptr<const Placement> placement;
+  std::shared_ptr<const mesh::Placement> placement;
   // Nodes that lost these assignments before; and nodes that refused the batch since they do not
   // hold all of it, or whose answer was damaged or in doubt. The former are not asked again, the
   // latter only for what nobody else holds.
-  absl::flat_hash_set<NodeIndex> lost_by;
-  absl::flat_hash_set<NodeIndex> refused_by;
+  absl::flat_hash_set<mesh::NodeIndex> lost_by;
+  absl::flat_hash_set<mesh::NodeIndex> refused_by;
   uint32_t attempt = 1;
   absl::Status why_lost;
   // Done without error, and nobody else was asked instead.
@@ -88,14 +88,14 @@ struct BatchPart final : NodeBatch {
 
 // What all batches share. Outlives them.
 struct RunEnvironment {
-  Fleet* fleet = nullptr;
+  mesh::Fleet* fleet = nullptr;
   ThreadPool* pool = nullptr;
   Clock* clock = nullptr;
-  Backend* backend = nullptr;
-  RouterMetrics* metrics = nullptr;
-  CrossChecker* cross_checker = nullptr;
+  experts::Backend* backend = nullptr;
+  metrics::RouterMetrics* metrics = nullptr;
+  mesh::CrossChecker* cross_checker = nullptr;
   // Memory of batches that are over.
-  NodePlanPool* node_plans = nullptr;
+  plan::NodePlanPool* node_plans = nullptr;
   SharedPool<BatchPart>* parts = nullptr;
   BufferPool* buffers = nullptr;
   uint32_t d_model = 0;
@@ -144,46 +144,48 @@ class BatchRun {
   // Everything that computes, up to what the nodes are sent.
   void Start();
   // Valid until this thread plans again.
-  BatchPlan& Plan(const std::vector<ExpertReplicas>& replicas,
-                  const Assignments& assignments) const;
+  plan::BatchPlan& Plan(const std::vector<mesh::ExpertReplicas>& replicas,
+                        const plan::Assignments& assignments) const;
   void GatherRows();
   void Route();
   void DispatchAll();
   void ComputeShared();
   // Sends what `plan` says; fails the requests whose assignments it could not place.
-  void Dispatch(BatchPlan& plan, const std::shared_ptr<const Placement>& placement,
+  void Dispatch(plan::BatchPlan& plan, const std::shared_ptr<const mesh::Placement>& placement,
                 const BatchPart* replaces);
   // Cuts the only one of `pieces` to what its node may answer at a time.
-  void CutForAnswers(std::vector<NodePlan>* pieces) const;
+  void CutForAnswers(std::vector<plan::NodePlan>* pieces) const;
   // Sends rows beyond the range of the link's type as they are, apart from the others.
-  void SendAsItFits(NodePlan plan, const std::shared_ptr<const Placement>& placement,
+  void SendAsItFits(plan::NodePlan plan, const std::shared_ptr<const mesh::Placement>& placement,
                     const BatchPart* replaces);
   // Rows of `plan` with a finite value that would be infinite as `dtype`; ascending. Counts them.
-  std::vector<uint32_t> RowsBeyond(const NodePlan& plan, DType dtype) const;
+  std::vector<uint32_t> RowsBeyond(const plan::NodePlan& plan, DType dtype) const;
   // `link`: of the plan's node, null when that has left.
-  void Send(NodePlan plan, const std::shared_ptr<NodeLink>& link, DType hidden_states,
-            const std::shared_ptr<const Placement>& placement, const BatchPart* replaces);
-  std::shared_ptr<BatchPart> MakePart(NodePlan plan,
-                                      const std::shared_ptr<const Placement>& placement,
+  void Send(plan::NodePlan plan, const std::shared_ptr<mesh::NodeLink>& link, DType hidden_states,
+            const std::shared_ptr<const mesh::Placement>& placement, const BatchPart* replaces);
+  std::shared_ptr<BatchPart> MakePart(plan::NodePlan plan,
+                                      const std::shared_ptr<const mesh::Placement>& placement,
                                       const BatchPart* replaces);
   // Rows [begin, end) of the plan as they go over the link. `converted`: all of them, when the
   // link's type is not that of the activations.
-  TensorFrame HiddenStates(const NodePlan& plan, const TensorFrame& converted, uint32_t begin,
+  TensorFrame HiddenStates(const plan::NodePlan& plan, const TensorFrame& converted, uint32_t begin,
                            uint32_t end) const;
   // All of the plan's rows as `dtype`: gathered and converted in one step.
-  TensorFrame Convert(const NodePlan& plan, DType dtype) const;
-  void ObserveError(const NodePlan& plan, uint64_t batch_id, DType dtype) const;
+  TensorFrame Convert(const plan::NodePlan& plan, DType dtype) const;
+  void ObserveError(const plan::NodePlan& plan, uint64_t batch_id, DType dtype) const;
   // Appends to `frames`.
-  void EncodeFrames(const NodePlan& plan, uint64_t batch_id, uint64_t epoch, WireEncoding encoding,
-                    uint64_t frame_limit, std::vector<Frame>* frames) const;
+  void EncodeFrames(const plan::NodePlan& plan, uint64_t batch_id, uint64_t epoch,
+                    mesh::WireEncoding encoding, uint64_t frame_limit,
+                    std::vector<Frame>* frames) const;
   // What all frames of a batch to one node say, but for their rows.
-  void DescribeBatch(const NodePlan& plan, uint64_t batch_id, uint64_t epoch, DType partials,
+  void DescribeBatch(const plan::NodePlan& plan, uint64_t batch_id, uint64_t epoch, DType partials,
                      v1::ComputeRequest* request) const;
   void OnPartDone(BatchPart* part, const absl::Status& status, bool lost);
   // Leaves the nodes that may be asked again for what `part` had.
-  static void Narrow(const BatchPart& part, ExpertReplicas* replicas);
+  static void Narrow(const BatchPart& part, mesh::ExpertReplicas* replicas);
   // By expert: who may be asked again for what `part` had.
-  std::vector<ExpertReplicas> ReplicasFor(const BatchPart& part, const Placement& placement) const;
+  std::vector<mesh::ExpertReplicas> ReplicasFor(const BatchPart& part,
+                                                const mesh::Placement& placement) const;
   void PlanAnew(BatchPart* part);
   // Rows of the batch that `part` brought back with a NaN or an infinity although they, and the
   // weights of their assignments, were finite.
@@ -193,8 +195,8 @@ class BatchRun {
   bool AskElsewhere(BatchPart* part);
   // Counts each part that was in doubt by whether other nodes said the same.
   void JudgeDoubtful();
-  NodeLoad LoadOf(NodeIndex node) const;
-  void FailUnplaced(const std::vector<Unplaced>& unplaced, const absl::Status& cause);
+  plan::NodeLoad LoadOf(mesh::NodeIndex node) const;
+  void FailUnplaced(const std::vector<plan::Unplaced>& unplaced, const absl::Status& cause);
   void FailAll(const absl::Status& status, absl::string_view stage);
   void FailRows(const std::vector<uint32_t>& rows, const absl::Status& status);
   size_t JobOfRow(uint32_t row) const;
@@ -234,15 +236,15 @@ class BatchRun {
   // Written by Start before anything is sent, constant afterwards.
   uint32_t rows_ = 0;
   std::vector<uint32_t> first_row_of_job_;
-  std::vector<RequestTokens> requests_;
+  std::vector<gate::RequestTokens> requests_;
   std::shared_ptr<AlignedBuffer> hidden_states_;  // [rows, d_model] of the activation dtype.
-  RoutedTokens routed_;
+  gate::RoutedTokens routed_;
   absl::Time dispatched_at_;
 
   // Of ComputeShared, read after the last WorkDone: [rows, d_model] float32, and what it works on.
   std::shared_ptr<AlignedBuffer> shared_output_;
   std::vector<uint32_t> shared_row_begin_;
-  std::vector<const PackedExpert*> shared_experts_;
+  std::vector<const experts::PackedExpert*> shared_experts_;
   std::vector<float> shared_weights_;
 
   std::atomic<uint32_t> work_{0};
@@ -261,6 +263,6 @@ class BatchRun {
   std::unique_ptr<v1::Routing> spare_routing_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::batch
 
 #endif  // EXPERTMESH_ROUTER_SERVICE_BATCH_BATCH_RUN_H_

@@ -5,7 +5,7 @@
 
 #include "common/base/check.h"
 
-namespace expertmesh {
+namespace expertmesh::batch {
 namespace {
 
 const void* RowOf(const Partials& partials, size_t row, size_t d_model) {
@@ -14,7 +14,7 @@ const void* RowOf(const Partials& partials, size_t row, size_t d_model) {
 
 }  // namespace
 
-void FindSlotPartials(const RoutedTokens& routed,
+void FindSlotPartials(const gate::RoutedTokens& routed,
                       absl::Span<const AssignmentContribution> contributions, size_t d_model,
                       SlotPartials* found) {
   found->slices = 1;
@@ -25,7 +25,7 @@ void FindSlotPartials(const RoutedTokens& routed,
   }
   found->of_slot.assign(routed.expert_ids.size() * found->slices, {});
   for (const AssignmentContribution& contribution : contributions) {
-    const NodePlan& plan = *contribution.plan;
+    const plan::NodePlan& plan = *contribution.plan;
     for (size_t i = 0; i < plan.rows.size(); ++i) {
       // A plan has a row's assignments in slot order, so each is found behind the one before.
       uint32_t slot = routed.token_begin[plan.rows[i]];
@@ -43,7 +43,7 @@ void FindSlotPartials(const RoutedTokens& routed,
   }
 }
 
-void CombineInSlotOrder(const RoutedTokens& routed, const SlotPartials& partials,
+void CombineInSlotOrder(const gate::RoutedTokens& routed, const SlotPartials& partials,
                         const float* shared, RowRange range, size_t d_model, float* output) {
   for (size_t i = 0; i < range.count; ++i) {
     const size_t token = range.first + i;
@@ -79,7 +79,7 @@ void Combine(absl::Span<const Contribution> contributions, const float* shared, 
   }
 }
 
-void AddComplements(const RoutedTokens& routed, const void* hidden_states, DType dtype,
+void AddComplements(const gate::RoutedTokens& routed, const void* hidden_states, DType dtype,
                     RowRange range, size_t d_model, float* output) {
   const auto* source = static_cast<const uint8_t*>(hidden_states);
   constexpr size_t kBlock = 256;  // Elements widened at a time.
@@ -101,4 +101,4 @@ void AddComplements(const RoutedTokens& routed, const void* hidden_states, DType
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::batch

@@ -7,12 +7,12 @@
 #include <vector>
 
 #include "absl/types/span.h"
-#include "common/tensor/dtype.h"
 #include "common/gate/routed_tokens.h"
+#include "common/tensor/dtype.h"
 #include "router_service/mesh/placement.h"
 #include "router_service/plan/planner.h"
 
-namespace expertmesh {
+namespace expertmesh::batch {
 
 // Rows [first, first + count) of a batch. A batch is summed range by range, so that a sum is still
 // in the cache when it is converted for the way back, and by several threads.
@@ -43,9 +43,9 @@ void Combine(absl::Span<const Contribution> contributions, const float* shared, 
 
 // What one node contributed when it was asked for a row per assignment.
 struct AssignmentContribution {
-  const NodePlan* plan = nullptr;
+  const plan::NodePlan* plan = nullptr;
   // [num_experts] Of the placement that `plan` was made for: which slice of an expert the node has.
-  const std::vector<ExpertReplicas>* replicas = nullptr;
+  const std::vector<mesh::ExpertReplicas>* replicas = nullptr;
   // [assignments of the plan, d_model]
   Partials partials;
 };
@@ -59,22 +59,22 @@ struct SlotPartials {
 };
 
 // `routed` has every assignment of every plan. Overwrites `found`, which may keep its memory.
-void FindSlotPartials(const RoutedTokens& routed,
+void FindSlotPartials(const gate::RoutedTokens& routed,
                       absl::Span<const AssignmentContribution> contributions, size_t d_model,
                       SlotPartials* found);
 
 // The same as Combine, in slot order, those to one slot in order of slices: the same bits whichever
 // node contributed what, and in whatever order the contributions came. Slots that nobody
 // contributed to are left out.
-void CombineInSlotOrder(const RoutedTokens& routed, const SlotPartials& partials,
+void CombineInSlotOrder(const gate::RoutedTokens& routed, const SlotPartials& partials,
                         const float* shared, RowRange range, size_t d_model, float* output);
 
 // PassThrough::kComplement: adds (1 - sum of its weights) times the hidden state to every row.
 //   hidden_states  [rows of the batch, d_model] of `dtype`, an activation type
 //   output         [range.count, d_model] float32, in place
-void AddComplements(const RoutedTokens& routed, const void* hidden_states, DType dtype,
+void AddComplements(const gate::RoutedTokens& routed, const void* hidden_states, DType dtype,
                     RowRange range, size_t d_model, float* output);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::batch
 
 #endif  // EXPERTMESH_ROUTER_SERVICE_BATCH_COMBINE_H_

@@ -14,12 +14,12 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "common/base/timer_queue.h"
+#include "common/gate/routed_tokens.h"
 #include "common/tensor/dtype.h"
 #include "common/wire/message_codec.h"
 #include "expertmesh/v1/router.pb.h"
-#include "common/gate/routed_tokens.h"
 
-namespace expertmesh {
+namespace expertmesh::batch {
 
 // Called once. `response` is valid during the call; `output` is empty on error. May run on any
 // thread; must not block.
@@ -27,7 +27,8 @@ using Respond = absl::AnyInvocable<void(const v1::ForwardResponse& response,
                                         std::optional<TensorFrame> output)>;
 
 // What routing needs to know of a request's tokens. Valid for as long as `request`.
-inline RequestTokens TokensOf(const v1::ForwardRequest& request, uint64_t rows, uint64_t seed) {
+inline gate::RequestTokens TokensOf(const v1::ForwardRequest& request, uint64_t rows,
+                                    uint64_t seed) {
   return {rows, request.group_sizes(), request.token_ids(),
           request.has_routing_seed() ? request.routing_seed() : seed};
 }
@@ -69,7 +70,7 @@ class ForwardJob {
   absl::Time deadline() const { return deadline_; }  // InfiniteFuture when there is none.
   uint64_t rows() const { return hidden_states().rows; }
   // As routing sees it; `seed`: when the request brings none. Valid for as long as the job.
-  RequestTokens tokens(uint64_t seed) const { return TokensOf(request(), rows(), seed); }
+  gate::RequestTokens tokens(uint64_t seed) const { return TokensOf(request(), rows(), seed); }
   bool answered() const { return answered_.load(std::memory_order_acquire); }
 
   // Answers DEADLINE_EXCEEDED when the deadline passes first. At most once, before the job is
@@ -151,6 +152,6 @@ inline uint64_t RowsOf(const std::vector<ForwardJobPtr>& jobs) {
   return rows;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::batch
 
 #endif  // EXPERTMESH_ROUTER_SERVICE_BATCH_FORWARD_JOB_H_

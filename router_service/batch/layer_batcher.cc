@@ -5,7 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 
-namespace expertmesh {
+namespace expertmesh::batch {
 namespace {
 
 // Weight of the newest service time in the running mean.
@@ -177,4 +177,4 @@ void LayerBatcher::DispatchAll(bool closed, std::vector<ForwardJobPtr> batch) {
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::batch

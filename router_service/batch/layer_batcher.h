@@ -26,7 +26,7 @@
 #include "common/base/timer_queue.h"
 #include "router_service/batch/forward_job.h"
 
-namespace expertmesh {
+namespace expertmesh::batch {
 
 struct BatcherOptions {
   // Tokens of a closed batch; a larger request is a batch of its own. At least 1.
@@ -97,6 +97,6 @@ class LayerBatcher {
   absl::Time timer_due_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::batch
 
 #endif  // EXPERTMESH_ROUTER_SERVICE_BATCH_LAYER_BATCHER_H_

@@ -12,7 +12,7 @@
 #include "common/wire/tensor_encode.h"
 #include "router_service/mesh/node_link.h"
 
-namespace expertmesh {
+namespace expertmesh::mesh {
 namespace {
 
 // Largest RelativeChange of healthy nodes: far above what another order of sums does to float32,
@@ -71,7 +71,7 @@ struct CrossChecker::Probe final : NodeBatch {
   size_t which = 0;
 };
 
-CrossChecker::CrossChecker(absl::Duration interval, Fleet* fleet, RouterMetrics* metrics,
+CrossChecker::CrossChecker(absl::Duration interval, Fleet* fleet, metrics::RouterMetrics* metrics,
                            Clock* clock)
     : interval_(interval), fleet_(fleet), metrics_(metrics), clock_(clock) {}
 
@@ -96,8 +96,9 @@ void CrossChecker::End(uint32_t layer) {
   schedules_[layer].under_way = false;
 }
 
-void CrossChecker::Offer(uint32_t layer, const Placement& placement, const RoutedTokens& routed,
-                         const uint8_t* hidden_states, DType dtype, size_t d_model) {
+void CrossChecker::Offer(uint32_t layer, const Placement& placement,
+                         const gate::RoutedTokens& routed, const uint8_t* hidden_states,
+                         DType dtype, size_t d_model) {
   const std::optional<uint64_t> turn = Begin(layer);
   if (!turn) {
     return;
@@ -193,4 +194,4 @@ void CrossChecker::Compare(const Check& check) {
       check.layer, check.expert, check.links[0]->address(), check.links[1]->address(), difference);
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::mesh

@@ -13,13 +13,13 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
+#include "common/gate/routed_tokens.h"
 #include "common/tensor/dtype.h"
 #include "router_service/mesh/fleet.h"
-#include "common/gate/routed_tokens.h"
-#include "router_service/metrics/router_metrics.h"
 #include "router_service/mesh/placement.h"
+#include "router_service/metrics/router_metrics.h"
 
-namespace expertmesh {
+namespace expertmesh::mesh {
 
 // Thread-safe. Nobody waits for a check, and no request fails by one: both nodes get a batch of one
 // row and one assignment beside what they serve, at most one pair of them for each layer and
@@ -29,11 +29,12 @@ class CrossChecker {
  public:
   // `interval`: between two checks of a layer; zero: there are none. The pointers must outlive the
   // checks, which are over when the fleet is closed.
-  CrossChecker(absl::Duration interval, Fleet* fleet, RouterMetrics* metrics, Clock* clock);
+  CrossChecker(absl::Duration interval, Fleet* fleet, metrics::RouterMetrics* metrics,
+               Clock* clock);
 
   // Rows of a batch that is being served, [rows, d_model] of `dtype`, and where they went. Copies
   // one of them when it is time for a check of the layer.
-  void Offer(uint32_t layer, const Placement& placement, const RoutedTokens& routed,
+  void Offer(uint32_t layer, const Placement& placement, const gate::RoutedTokens& routed,
              const uint8_t* hidden_states, DType dtype, size_t d_model);
 
  private:
@@ -53,13 +54,13 @@ class CrossChecker {
 
   const absl::Duration interval_;
   Fleet* const fleet_;
-  RouterMetrics* const metrics_;
+  metrics::RouterMetrics* const metrics_;
   Clock* const clock_;
 
   absl::Mutex mutex_;
   absl::flat_hash_map<uint32_t, Schedule> schedules_ ABSL_GUARDED_BY(mutex_);
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::mesh
 
 #endif  // EXPERTMESH_ROUTER_SERVICE_MESH_CROSS_CHECK_H_

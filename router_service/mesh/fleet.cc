@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 
-namespace expertmesh {
+namespace expertmesh::mesh {
 namespace {
 
 // How often nodes that left are looked at, until they are idle.
@@ -46,9 +46,9 @@ void AddDamaged(absl::Span<const DamagedExpert> damaged, NodeIndex node, v1::Top
 
 }  // namespace
 
-Fleet::Fleet(std::shared_ptr<const MoeCheckpoint> checkpoint, WireEncodings encodings,
-             uint64_t verify_bytes_per_second, RouterMetrics* metrics, Transport* transport,
-             TimerQueue* timers, Clock* clock)
+Fleet::Fleet(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint, WireEncodings encodings,
+             uint64_t verify_bytes_per_second, metrics::RouterMetrics* metrics,
+             Transport* transport, TimerQueue* timers, Clock* clock)
     : checkpoint_(std::move(checkpoint)),
       encodings_(std::move(encodings)),
       metrics_(metrics),
@@ -325,4 +325,4 @@ void Fleet::Reap() {
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::mesh

@@ -22,7 +22,7 @@
 #include "router_service/mesh/weight_verifier.h"
 #include "router_service/mesh/wire_encoding.h"
 
-namespace expertmesh {
+namespace expertmesh::mesh {
 
 // Thread-safe. A new placement, with the next epoch, is made whenever a node comes, goes, is
 // refused, drained, or changes what it holds.
@@ -30,8 +30,8 @@ class Fleet {
  public:
   // All pointers must outlive the fleet.
   // `verify_bytes_per_second`: see WeightVerifier.
-  Fleet(std::shared_ptr<const MoeCheckpoint> checkpoint, WireEncodings encodings,
-        uint64_t verify_bytes_per_second, RouterMetrics* metrics, Transport* transport,
+  Fleet(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint, WireEncodings encodings,
+        uint64_t verify_bytes_per_second, metrics::RouterMetrics* metrics, Transport* transport,
         TimerQueue* timers, Clock* clock);
   // Closes.
   ~Fleet();
@@ -77,9 +77,9 @@ class Fleet {
   void Reap();
   void ScheduleReap() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  const std::shared_ptr<const MoeCheckpoint> checkpoint_;
+  const std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint_;
   const WireEncodings encodings_;
-  RouterMetrics* const metrics_;
+  metrics::RouterMetrics* const metrics_;
   Transport* const transport_;
   TimerQueue* const timers_;
   Clock* const clock_;
@@ -105,6 +105,6 @@ class Fleet {
   std::unique_ptr<WeightVerifier> verifier_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::mesh
 
 #endif  // EXPERTMESH_ROUTER_SERVICE_MESH_FLEET_H_

@@ -11,7 +11,7 @@
 #include "common/wire/frame_checksum.h"
 #include "common/wire/tensor_copy.h"
 
-namespace expertmesh {
+namespace expertmesh::mesh {
 namespace {
 
 // Why a frame does not continue `batch`; OK when it does.
@@ -73,7 +73,8 @@ void NodeBatch::Receive(const TensorFrame& rows) {
 }
 
 NodeLink::NodeLink(NodeIndex index, std::string address, std::string fingerprint,
-                   WireEncoding encoding, RouterMetrics* metrics, std::function<void()> on_change)
+                   WireEncoding encoding, metrics::RouterMetrics* metrics,
+                   std::function<void()> on_change)
     : index_(index),
       address_(std::move(address)),
       fingerprint_(std::move(fingerprint)),
@@ -170,9 +171,9 @@ std::shared_ptr<const v1::DescribeResponse> NodeLink::Offer(bool* last_resort) c
   return description_;
 }
 
-NodeLoad NodeLink::Load() const {
+plan::NodeLoad NodeLink::Load() const {
   absl::MutexLock lock(&mutex_);
-  NodeLoad load;
+  plan::NodeLoad load;
   load.rows_in_flight = rows_in_flight_;
   load.max_batch_rows = description_ == nullptr ? 0 : description_->max_batch_rows();
   return load;
@@ -372,4 +373,4 @@ void NodeLink::OnDisconnected(const absl::Status& why) {
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::mesh

@@ -19,11 +19,11 @@
 #include "common/wire/message_codec.h"
 #include "expertmesh/v1/control.pb.h"
 #include "expertmesh/v1/expert.pb.h"
+#include "router_service/mesh/wire_encoding.h"
 #include "router_service/metrics/router_metrics.h"
 #include "router_service/plan/planner.h"
-#include "router_service/mesh/wire_encoding.h"
 
-namespace expertmesh {
+namespace expertmesh::mesh {
 
 // Why an answer of a node is not used although the node is there.
 enum class NodeFault {
@@ -39,7 +39,7 @@ struct NodeBatch {
   uint32_t d_model = 0;
   // Type in which they come; rows that are beyond it come as kF32.
   DType partials_dtype = DType::kF32;
-  NodePlan plan;
+  plan::NodePlan plan;
   // The node was asked for a row for each assignment instead of each row.
   bool per_assignment = false;
   size_t answer_rows() const { return per_assignment ? plan.expert_ids.size() : plan.rows.size(); }
@@ -70,7 +70,7 @@ class NodeLink final : public NodeObserver {
   // changed (not for load). `fingerprint`: of the router's model; a node with another one is
   // refused. `metrics` must outlive the link.
   NodeLink(NodeIndex index, std::string address, std::string fingerprint, WireEncoding encoding,
-           RouterMetrics* metrics, std::function<void()> on_change);
+           metrics::RouterMetrics* metrics, std::function<void()> on_change);
   ~NodeLink() override;
 
   // Called once. Send() answers UNAVAILABLE before it and after Close().
@@ -93,7 +93,7 @@ class NodeLink final : public NodeObserver {
   // draining.
   std::shared_ptr<const v1::DescribeResponse> Offer(bool* last_resort) const;
 
-  NodeLoad Load() const;
+  plan::NodeLoad Load() const;
   // Largest frame to send, in bytes.
   uint64_t MaxFrameBytes() const;
 
@@ -133,7 +133,7 @@ class NodeLink final : public NodeObserver {
   const std::string address_;
   const std::string fingerprint_;
   const WireEncoding encoding_;
-  RouterMetrics* const metrics_;
+  metrics::RouterMetrics* const metrics_;
   const std::function<void()> on_change_;
 
   mutable absl::Mutex mutex_;
@@ -159,6 +159,6 @@ class NodeLink final : public NodeObserver {
   std::unique_ptr<NodeConnection> connection_ ABSL_GUARDED_BY(send_mutex_);
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::mesh
 
 #endif  // EXPERTMESH_ROUTER_SERVICE_MESH_NODE_LINK_H_

@@ -4,7 +4,7 @@
 #include <map>
 #include <utility>
 
-namespace expertmesh {
+namespace expertmesh::mesh {
 namespace {
 
 // Nodes by slice, for each number of slices that an expert is offered in, fewest first.
@@ -106,4 +106,4 @@ const std::vector<ExpertReplicas>* Placement::Layer(uint32_t layer) const {
   return it == layers_.end() ? nullptr : &it->second;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::mesh

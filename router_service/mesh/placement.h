@@ -15,7 +15,7 @@
 #include "expertmesh/v1/control.pb.h"
 #include "expertmesh/v1/expert.pb.h"
 
-namespace expertmesh {
+namespace expertmesh::mesh {
 
 // Position of a node in placement order, the order in which partials are summed. Stable for as long
 // as the router lives.
@@ -71,6 +71,6 @@ class Placement {
   std::vector<v1::MissingExperts> missing_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::mesh
 
 #endif  // EXPERTMESH_ROUTER_SERVICE_MESH_PLACEMENT_H_

@@ -12,10 +12,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
-#include "common/base/status_macros.h"
 #include "common/base/address.h"
+#include "common/base/status_macros.h"
 
-namespace expertmesh {
+namespace expertmesh::mesh {
 namespace {
 
 constexpr absl::string_view kDnsScheme = "dns:///";
@@ -118,4 +118,4 @@ void NodeDirectory::Run() {
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::mesh

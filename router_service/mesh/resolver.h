@@ -16,7 +16,7 @@
 #include "absl/time/time.h"
 #include "common/base/clock.h"
 
-namespace expertmesh {
+namespace expertmesh::mesh {
 
 // Addresses of a host name, numeric, IPv6 without brackets, in any order. May block.
 using HostLookup = std::function<absl::StatusOr<std::vector<std::string>>(const std::string& host)>;
@@ -70,6 +70,6 @@ class NodeDirectory {
   std::thread thread_;  // Last: starts when everything else is there.
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::mesh
 
 #endif  // EXPERTMESH_ROUTER_SERVICE_MESH_RESOLVER_H_

@@ -6,7 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 
-namespace expertmesh {
+namespace expertmesh::mesh {
 namespace {
 
 // False for slices that the layer's experts cannot have: nothing is remembered of what a node makes
@@ -40,7 +40,7 @@ WeightTrust::Copies WeightTrust::Collect(absl::Span<const NodeHoldings> nodes,
       }
       for (int i = 0; i < entry->experts_size(); ++i) {
         if (entry->experts(i) < layer->routing.num_experts) {
-          const ExpertSliceId id = {
+          const checkpoint::ExpertSliceId id = {
               entry->layer(), entry->experts(i), {entry->slice_index(), entry->slice_count()}};
           copies[id].push_back({&node, entry->digests(i)});
         }
@@ -113,11 +113,11 @@ WeightTrust::Verdict WeightTrust::Judge(absl::Span<const NodeHoldings> nodes) {
   return verdict;
 }
 
-bool WeightTrust::Learn(const ExpertSliceId& id, std::optional<uint64_t> digest) {
+bool WeightTrust::Learn(const checkpoint::ExpertSliceId& id, std::optional<uint64_t> digest) {
   Knowledge& known = known_[id];
   known.asked = true;
   known.checkpoint = digest;
   return known.disputed || (digest && known.in_use && *digest != *known.in_use);
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::mesh

@@ -21,7 +21,7 @@
 #include "expertmesh/v1/expert.pb.h"
 #include "router_service/mesh/placement.h"
 
-namespace expertmesh {
+namespace expertmesh::mesh {
 
 // What one node says it holds.
 struct NodeHoldings {
@@ -51,8 +51,8 @@ class WeightTrust {
     std::vector<DamagedExpert> damaged;
     // Not yet looked up in the checkpoint: those whose holders differ, and those whose holders are
     // alike.
-    std::vector<ExpertSliceId> disputed;
-    std::vector<ExpertSliceId> unverified;
+    std::vector<checkpoint::ExpertSliceId> disputed;
+    std::vector<checkpoint::ExpertSliceId> unverified;
     // Addresses of nodes that hold experts and say no digests: too old. They are believed.
     std::vector<std::string> silent;
   };
@@ -62,7 +62,7 @@ class WeightTrust {
 
   // The checkpoint's digest; none when it cannot be read. True when that changes what the last
   // Judge said.
-  bool Learn(const ExpertSliceId& id, std::optional<uint64_t> digest);
+  bool Learn(const checkpoint::ExpertSliceId& id, std::optional<uint64_t> digest);
 
  private:
   struct Knowledge {
@@ -76,7 +76,7 @@ class WeightTrust {
     const NodeHoldings* holder = nullptr;
     uint64_t digest = 0;
   };
-  using Copies = absl::flat_hash_map<ExpertSliceId, std::vector<Copy>>;
+  using Copies = absl::flat_hash_map<checkpoint::ExpertSliceId, std::vector<Copy>>;
 
   Copies Collect(absl::Span<const NodeHoldings> nodes, std::vector<std::string>* silent) const;
   // Which of the copies that differ is used while the checkpoint does not say.
@@ -85,9 +85,9 @@ class WeightTrust {
                             uint64_t chosen);
 
   const ModelDescription* const model_;
-  absl::flat_hash_map<ExpertSliceId, Knowledge> known_;
+  absl::flat_hash_map<checkpoint::ExpertSliceId, Knowledge> known_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::mesh
 
 #endif  // EXPERTMESH_ROUTER_SERVICE_MESH_WEIGHT_TRUST_H_

@@ -10,7 +10,7 @@
 #include "common/checkpoint/expert_digest.h"
 #include "common/model/expert_slice.h"
 
-namespace expertmesh {
+namespace expertmesh::mesh {
 namespace {
 
 // Findings that change what is used are told together, these many at most: each makes a placement.
@@ -27,7 +27,7 @@ absl::Status CheckSlice(const ExpertWeights& weights, IntermediateSlice slice) {
 
 }  // namespace
 
-WeightVerifier::WeightVerifier(std::shared_ptr<const MoeCheckpoint> checkpoint,
+WeightVerifier::WeightVerifier(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
                                uint64_t bytes_per_second, Clock* clock,
                                std::function<void()> on_change)
     : checkpoint_(std::move(checkpoint)),
@@ -66,13 +66,13 @@ std::vector<DamagedExpert> WeightVerifier::Judge(absl::Span<const NodeHoldings> 
   return std::move(verdict.damaged);
 }
 
-bool WeightVerifier::Next(ExpertSliceId* id, bool* hurried) {
+bool WeightVerifier::Next(checkpoint::ExpertSliceId* id, bool* hurried) {
   absl::MutexLock lock(&mutex_);
   while (!stopping_) {
     const bool may_read = bytes_per_second_ > 0 && !unverified_.empty();
     *hurried = !disputed_.empty();
     if (*hurried || (may_read && clock_->Now() >= not_before_)) {
-      std::deque<ExpertSliceId>& queue = *hurried ? disputed_ : unverified_;
+      std::deque<checkpoint::ExpertSliceId>& queue = *hurried ? disputed_ : unverified_;
       *id = queue.front();
       queue.pop_front();
       return true;
@@ -86,7 +86,8 @@ bool WeightVerifier::Next(ExpertSliceId* id, bool* hurried) {
   return false;
 }
 
-absl::StatusOr<uint64_t> WeightVerifier::Find(const ExpertSliceId& id, uint64_t* bytes) {
+absl::StatusOr<uint64_t> WeightVerifier::Find(const checkpoint::ExpertSliceId& id,
+                                              uint64_t* bytes) {
   *bytes = 0;
   if (const std::optional<uint64_t> known = cache_.Find(id)) {
     return *known;
@@ -94,7 +95,7 @@ absl::StatusOr<uint64_t> WeightVerifier::Find(const ExpertSliceId& id, uint64_t*
   ASSIGN_OR_RETURN(const ExpertWeights whole, checkpoint_->Expert(id.layer, id.expert));
   RETURN_IF_ERROR(CheckSlice(whole, id.slice));
   const ExpertWeights weights = SliceOf(whole, id.slice);
-  const uint64_t digest = DigestOf(weights);
+  const uint64_t digest = checkpoint::DigestOf(weights);
   *bytes = StoredBytes(weights);
   checkpoint_->Release(weights);
   cache_.Add(id, digest);
@@ -117,7 +118,7 @@ void WeightVerifier::Run() {
   }
   saved_ = cache_.size();
   size_t changes = 0;
-  ExpertSliceId id;
+  checkpoint::ExpertSliceId id;
   bool hurried = false;
   while (Next(&id, &hurried)) {
     uint64_t bytes = 0;
@@ -153,4 +154,4 @@ void WeightVerifier::Run() {
   Save();
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::mesh

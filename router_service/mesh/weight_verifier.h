@@ -20,7 +20,7 @@
 #include "common/checkpoint/moe_checkpoint.h"
 #include "router_service/mesh/weight_trust.h"
 
-namespace expertmesh {
+namespace expertmesh::mesh {
 
 // Thread-safe. One thread of its own reads the checkpoint: experts whose holders differ at once and
 // as fast as it can, all others at a bounded rate, each once. What it finds is kept beside the
@@ -30,8 +30,8 @@ class WeightVerifier {
   // `bytes_per_second`: of the checkpoint, for experts that nobody disputes; 0: they are not read.
   // `on_change` is called without locks, from the thread, when Judge would say something else than
   // before. `clock` must outlive the verifier.
-  WeightVerifier(std::shared_ptr<const MoeCheckpoint> checkpoint, uint64_t bytes_per_second,
-                 Clock* clock, std::function<void()> on_change);
+  WeightVerifier(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
+                 uint64_t bytes_per_second, Clock* clock, std::function<void()> on_change);
   // Stops.
   ~WeightVerifier();
   WeightVerifier(const WeightVerifier&) = delete;
@@ -47,13 +47,13 @@ class WeightVerifier {
  private:
   void Run();
   // Waits for the next expert to look at; false when stopping.
-  bool Next(ExpertSliceId* id, bool* hurried);
+  bool Next(checkpoint::ExpertSliceId* id, bool* hurried);
   // What the cache has or else the checkpoint; `bytes`: that were read for it.
-  absl::StatusOr<uint64_t> Find(const ExpertSliceId& id, uint64_t* bytes);
+  absl::StatusOr<uint64_t> Find(const checkpoint::ExpertSliceId& id, uint64_t* bytes);
   // Writes the cache when it has grown.
   void Save();
 
-  const std::shared_ptr<const MoeCheckpoint> checkpoint_;
+  const std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint_;
   const uint64_t bytes_per_second_;
   Clock* const clock_;
   const std::function<void()> on_change_;
@@ -62,20 +62,20 @@ class WeightVerifier {
   absl::CondVar wake_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   WeightTrust trust_ ABSL_GUARDED_BY(mutex_);
-  std::deque<ExpertSliceId> disputed_ ABSL_GUARDED_BY(mutex_);
-  std::deque<ExpertSliceId> unverified_ ABSL_GUARDED_BY(mutex_);
+  std::deque<checkpoint::ExpertSliceId> disputed_ ABSL_GUARDED_BY(mutex_);
+  std::deque<checkpoint::ExpertSliceId> unverified_ ABSL_GUARDED_BY(mutex_);
   // Told the log once that they say no digests.
   std::set<std::string> silent_ ABSL_GUARDED_BY(mutex_);
   // When the rate allows the next expert that nobody disputes.
   absl::Time not_before_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
 
   // Used by the thread alone.
-  DigestCache cache_;
+  checkpoint::DigestCache cache_;
   size_t saved_ = 0;
 
   std::thread thread_;  // Last: starts when all else is there.
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::mesh
 
 #endif  // EXPERTMESH_ROUTER_SERVICE_MESH_WEIGHT_VERIFIER_H_

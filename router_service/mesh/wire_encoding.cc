@@ -7,7 +7,7 @@
 #include "common/base/check.h"
 #include "common/base/status_macros.h"
 
-namespace expertmesh {
+namespace expertmesh::mesh {
 namespace {
 
 constexpr std::pair<const char*, DType> kNames[] = {{"f32", DType::kF32},
@@ -93,4 +93,4 @@ WireEncoding WireEncodings::For(const std::string& address) const {
   return {Choose(hidden_states_, address), Choose(partials_, address), checksums_};
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::mesh

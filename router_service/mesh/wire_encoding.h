@@ -9,7 +9,7 @@
 #include "absl/strings/string_view.h"
 #include "common/tensor/dtype.h"
 
-namespace expertmesh {
+namespace expertmesh::mesh {
 
 // Of one link. Any types of the wire.
 struct WireEncoding {
@@ -54,6 +54,6 @@ class WireEncodings {
   bool checksums_ = false;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::mesh
 
 #endif  // EXPERTMESH_ROUTER_SERVICE_MESH_WIRE_ENCODING_H_

@@ -4,7 +4,7 @@
 
 #include "common/telemetry/metrics.h"
 
-namespace expertmesh {
+namespace expertmesh::metrics {
 namespace {
 
 prometheus::Counter& Counter(prometheus::Registry& registry, const char* name, const char* help) {
@@ -39,13 +39,14 @@ RouterMetrics::RouterMetrics(prometheus::Registry& registry)
           Counter(registry, "expertmesh_router_uniform_token_transfers_total",
                   "Estimate of the same, had every assignment gone to a replica at random")),
       request_seconds(Histogram(registry, "expertmesh_router_request_duration_seconds",
-                                "From arrival to answer", DurationBuckets())),
+                                "From arrival to answer", telemetry::DurationBuckets())),
       queue_seconds(Histogram(registry, "expertmesh_router_queue_duration_seconds",
-                              "From arrival until the batch was closed", DurationBuckets())),
+                              "From arrival until the batch was closed",
+                              telemetry::DurationBuckets())),
       batch_tokens(Histogram(registry, "expertmesh_router_batch_tokens",
-                             "Tokens of one batch of one layer", RowBuckets())),
+                             "Tokens of one batch of one layer", telemetry::RowBuckets())),
       batch_nodes(Histogram(registry, "expertmesh_router_batch_nodes",
-                            "Nodes that one batch was sent to", RowBuckets())),
+                            "Nodes that one batch was sent to", telemetry::RowBuckets())),
       tokens_in_flight(Gauge(registry, "expertmesh_router_tokens_in_flight",
                              "Tokens accepted and not yet answered")),
       epoch(Gauge(registry, "expertmesh_router_placement_epoch",
@@ -58,7 +59,7 @@ RouterMetrics::RouterMetrics(prometheus::Registry& registry)
                 .Register(registry)),
       hidden_states_error(registry, "expertmesh_router_wire_relative_error",
                           "Relative change of a row by its encoding, of one row in each batch",
-                          {{"direction", "hidden_states"}}, RelativeErrorBuckets()),
+                          {{"direction", "hidden_states"}}, telemetry::RelativeErrorBuckets()),
       hidden_states_overflow(registry, "expertmesh_router_wire_overflow_rows_total",
                              "hidden_states"),
       node_faults_(prometheus::BuildCounter()
@@ -121,4 +122,4 @@ void RouterMetrics::CountNonFiniteAnswer(const std::string& verdict) {
   nonfinite_answers_.Add({{"verdict", verdict}}).Increment();
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::metrics

@@ -16,7 +16,7 @@
 #include "common/telemetry/layer_histograms.h"
 #include "common/telemetry/wire_overflow.h"
 
-namespace expertmesh {
+namespace expertmesh::metrics {
 
 class RouterMetrics {
  public:
@@ -49,10 +49,10 @@ class RouterMetrics {
   // expertmesh_router_wire_relative_error{layer,direction="hidden_states"}: EncodingError of one
   // row of each batch to a node, where the link's type is narrower than the rows'. The way back is
   // measured where it is encoded: expertmesh_expert_wire_relative_error.
-  LayerHistograms hidden_states_error;
+  telemetry::LayerHistograms hidden_states_error;
   // expertmesh_router_wire_overflow_rows_total{layer,direction="hidden_states"}: rows beyond the
   // range of the link's type. The way back is counted by the nodes.
-  WireOverflow hidden_states_overflow;
+  telemetry::WireOverflow hidden_states_overflow;
 
   // expertmesh_router_node_faults_total{node,fault}: answers of a node that were not used. `fault`
   // is "nonfinite" (a NaN or an infinity that a replica did not have) or "checksum".
@@ -80,6 +80,6 @@ class RouterMetrics {
   std::array<std::atomic<prometheus::Counter*>, 17> requests_of_code_{};
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::metrics
 
 #endif  // EXPERTMESH_ROUTER_SERVICE_METRICS_ROUTER_METRICS_H_

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <utility>
 
-namespace expertmesh {
+namespace expertmesh::plan {
 namespace {
 
 // A plan for `node` without rows.
-NodePlan EmptyPlan(NodeIndex node, NodePlanPool* pool) {
+NodePlan EmptyPlan(mesh::NodeIndex node, NodePlanPool* pool) {
   std::vector<NodePlan> taken;
   pool->Take(1, &taken);
   NodePlan plan = std::move(taken.back());
@@ -79,4 +79,4 @@ NodePlan TakeRows(absl::Span<const uint32_t> rows, NodePlanPool* pool, NodePlan*
   return taken;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::plan

@@ -9,7 +9,7 @@
 #include "absl/types/span.h"
 #include "router_service/plan/planner.h"
 
-namespace expertmesh {
+namespace expertmesh::plan {
 
 // Appends `plan` to `pieces`, in pieces of at most `limit` assignments each (0: no limit), in
 // order. A row whose assignments are cut is in both pieces. Memory for them is from `pool`.
@@ -20,6 +20,6 @@ void CutToAssignments(NodePlan plan, uint32_t limit, NodePlanPool* pool,
 // is from `pool`.
 NodePlan TakeRows(absl::Span<const uint32_t> rows, NodePlanPool* pool, NodePlan* plan);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::plan
 
 #endif  // EXPERTMESH_ROUTER_SERVICE_PLAN_CUT_PLAN_H_

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-namespace expertmesh {
+namespace expertmesh::plan {
 namespace {
 
 // Rows for each one that a choice is drawn for: enough for a mean over batches, at next to no cost.
@@ -76,7 +76,7 @@ void NodePlanPool::Recycle(NodePlan plan) {
   Keep(plan);
 }
 
-BatchPlan& Planner::Plan(const std::vector<ExpertReplicas>& replicas,
+BatchPlan& Planner::Plan(const std::vector<mesh::ExpertReplicas>& replicas,
                          const Assignments& assignments, LoadOfNode load, NodePlanPool* pool) {
   choice_.Choose(replicas, assignments, load);
   pool->Recycle(&plan_.nodes);
@@ -165,7 +165,7 @@ void Planner::CutToLimits(NodePlanPool* pool) {
   pool->Recycle(&uncut_);
 }
 
-double Planner::UniformTransfers(const std::vector<ExpertReplicas>& replicas,
+double Planner::UniformTransfers(const std::vector<mesh::ExpertReplicas>& replicas,
                                  const Assignments& assignments) {
   const size_t rows = assignments.rows.size();
   size_t transfers = 0;
@@ -173,8 +173,8 @@ double Planner::UniformTransfers(const std::vector<ExpertReplicas>& replicas,
   for (; row < rows; row += kRowsPerSample) {
     drawn_.clear();
     for (uint32_t a = assignments.row_begin[row]; a < assignments.row_begin[row + 1]; ++a) {
-      for (const std::vector<NodeIndex>& slice : replicas[assignments.expert_ids[a]].slices) {
-        const NodeIndex node = slice[Draw(slice.size())];
+      for (const std::vector<mesh::NodeIndex>& slice : replicas[assignments.expert_ids[a]].slices) {
+        const mesh::NodeIndex node = slice[Draw(slice.size())];
         if (std::find(drawn_.begin(), drawn_.end(), node) == drawn_.end()) {
           drawn_.push_back(node);
         }
@@ -193,4 +193,4 @@ uint32_t Planner::Draw(size_t below) {
   return static_cast<uint32_t>(((random_ >> 32) * below) >> 32);
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::plan

@@ -13,11 +13,11 @@
 #include "router_service/mesh/placement.h"
 #include "router_service/plan/replica_choice.h"
 
-namespace expertmesh {
+namespace expertmesh::plan {
 
 // What one node gets: distinct token rows, each with its assignments in slot order.
 struct NodePlan {
-  NodeIndex node = 0;
+  mesh::NodeIndex node = 0;
   // Rows of the batch, ascending, each once.
   std::vector<uint32_t> rows;
   // Assignments of rows[i] are [row_begin[i], row_begin[i + 1]).
@@ -72,7 +72,7 @@ class Planner {
  public:
   // The plan is valid until the next call; node plans may be moved out of it, and go to `pool` when
   // they have served. Every expert id is below replicas.size().
-  BatchPlan& Plan(const std::vector<ExpertReplicas>& replicas, const Assignments& assignments,
+  BatchPlan& Plan(const std::vector<mesh::ExpertReplicas>& replicas, const Assignments& assignments,
                   LoadOfNode load, NodePlanPool* pool);
 
  private:
@@ -91,19 +91,19 @@ class Planner {
   void Write(const Assignments& assignments);
   void Finish();
   void CutToLimits(NodePlanPool* pool);
-  double UniformTransfers(const std::vector<ExpertReplicas>& replicas,
+  double UniformTransfers(const std::vector<mesh::ExpertReplicas>& replicas,
                           const Assignments& assignments);
   uint32_t Draw(size_t below);
 
   ReplicaChoice choice_;
   std::vector<Writer> writers_;
   std::vector<NodePlan> uncut_;
-  std::vector<NodeIndex> drawn_;  // For one row.
-  size_t until_sample_ = 0;       // Rows.
+  std::vector<mesh::NodeIndex> drawn_;  // For one row.
+  size_t until_sample_ = 0;             // Rows.
   uint64_t random_ = 1;
   BatchPlan plan_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::plan
 
 #endif  // EXPERTMESH_ROUTER_SERVICE_PLAN_PLANNER_H_

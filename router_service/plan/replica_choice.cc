@@ -7,7 +7,7 @@
 
 #include "common/base/check.h"
 
-namespace expertmesh {
+namespace expertmesh::plan {
 namespace {
 
 constexpr size_t kWordBits = 64;
@@ -23,7 +23,7 @@ void GrowTo(std::vector<T>* buffer, size_t size, T value = {}) {
 
 }  // namespace
 
-void ReplicaChoice::Choose(const std::vector<ExpertReplicas>& replicas,
+void ReplicaChoice::Choose(const std::vector<mesh::ExpertReplicas>& replicas,
                            const Assignments& assignments, LoadOfNode load) {
   CountHits(replicas.size(), assignments.expert_ids);
   CollectDemands(replicas, load);
@@ -55,7 +55,8 @@ void ReplicaChoice::CountHits(size_t experts, absl::Span<const uint32_t> expert_
 }
 
 // In order of experts, whatever the order in which tokens hit them.
-void ReplicaChoice::CollectDemands(const std::vector<ExpertReplicas>& replicas, LoadOfNode load) {
+void ReplicaChoice::CollectDemands(const std::vector<mesh::ExpertReplicas>& replicas,
+                                   LoadOfNode load) {
   had_a_choice_ = false;
   demands_.clear();
   candidates_.clear();
@@ -68,12 +69,12 @@ void ReplicaChoice::CollectDemands(const std::vector<ExpertReplicas>& replicas, 
       const auto& slices = replicas[expert].slices;
       serves_[expert] = {static_cast<uint32_t>(serving_.size()),
                          static_cast<uint32_t>(slices.size())};
-      for (const std::vector<NodeIndex>& slice : slices) {
+      for (const std::vector<mesh::NodeIndex>& slice : slices) {
         EXPERTMESH_CHECK(!slice.empty());
         demands_.push_back({expert, assignments, static_cast<uint32_t>(serving_.size()), &slice});
         serving_.push_back(kNone);
         had_a_choice_ = had_a_choice_ || slice.size() > 1;
-        for (const NodeIndex node : slice) {
+        for (const mesh::NodeIndex node : slice) {
           AddCandidate(node, load);
         }
       }
@@ -81,7 +82,7 @@ void ReplicaChoice::CollectDemands(const std::vector<ExpertReplicas>& replicas, 
   }
 }
 
-void ReplicaChoice::AddCandidate(NodeIndex node, LoadOfNode load) {
+void ReplicaChoice::AddCandidate(mesh::NodeIndex node, LoadOfNode load) {
   GrowTo(&position_, size_t{node} + 1, kNone);
   if (position_[node] == kNone) {
     position_[node] = static_cast<uint32_t>(candidates_.size());
@@ -116,7 +117,7 @@ void ReplicaChoice::CollectRows(const Assignments& assignments) {
   }
 }
 
-uint64_t ReplicaChoice::NewRows(const Demand& demand, NodeIndex node) {
+uint64_t ReplicaChoice::NewRows(const Demand& demand, mesh::NodeIndex node) {
   const uint64_t* wanted = RowsOfExpert(demand.expert);
   const uint64_t* there = RowsOfNode(node);
   uint64_t rows = 0;
@@ -126,7 +127,7 @@ uint64_t ReplicaChoice::NewRows(const Demand& demand, NodeIndex node) {
   return rows;
 }
 
-void ReplicaChoice::Give(Demand& demand, NodeIndex node) {
+void ReplicaChoice::Give(Demand& demand, mesh::NodeIndex node) {
   Candidate& taker = candidate(node);
   taker.chosen = true;
   taker.node.assignments += demand.assignments;
@@ -147,9 +148,9 @@ void ReplicaChoice::JoinChosen() {
     if (demand.served) {
       continue;
     }
-    NodeIndex best = kNone;
+    mesh::NodeIndex best = kNone;
     std::tuple<uint64_t, uint64_t> least;
-    for (const NodeIndex node : *demand.candidates) {
+    for (const mesh::NodeIndex node : *demand.candidates) {
       if (candidate(node).chosen) {
         const std::tuple<uint64_t, uint64_t> cost(NewRows(demand, node), Work(candidate(node)));
         if (best == kNone || cost < least) {
@@ -170,7 +171,7 @@ void ReplicaChoice::ListUnserved() {
     if (demands_[d].served) {
       continue;
     }
-    for (const NodeIndex node : *demands_[d].candidates) {
+    for (const mesh::NodeIndex node : *demands_[d].candidates) {
       Candidate& taker = candidate(node);
       taker.coverable += demands_[d].assignments;
       entries_.push_back({d, taker.first_entry});
@@ -206,7 +207,7 @@ void ReplicaChoice::CoverTheRest() {
       if (demand.served) {
         continue;
       }
-      for (const NodeIndex node : *demand.candidates) {
+      for (const mesh::NodeIndex node : *demand.candidates) {
         candidate(node).coverable -= demand.assignments;
       }
       Give(demand, chosen->node.node);
@@ -235,4 +236,4 @@ void ReplicaChoice::SortUsed() {
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::plan

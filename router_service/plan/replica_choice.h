@@ -17,7 +17,7 @@
 #include "absl/types/span.h"
 #include "router_service/mesh/placement.h"
 
-namespace expertmesh {
+namespace expertmesh::plan {
 
 // Assignments to plan, row-major: those of rows[i] are [row_begin[i], row_begin[i + 1]).
 struct Assignments {
@@ -35,7 +35,7 @@ struct NodeLoad {
   uint32_t max_batch_rows = 0;
 };
 
-using LoadOfNode = absl::FunctionRef<NodeLoad(NodeIndex)>;
+using LoadOfNode = absl::FunctionRef<NodeLoad(mesh::NodeIndex)>;
 
 // Chooses one node for each slice of every expert hit, for all of its assignments:
 //   1. experts with one replica have no choice;
@@ -49,14 +49,14 @@ using LoadOfNode = absl::FunctionRef<NodeLoad(NodeIndex)>;
 class ReplicaChoice {
  public:
   struct Node {
-    NodeIndex node = 0;
+    mesh::NodeIndex node = 0;
     NodeLoad load;
     // Assignments given to it; those of an expert in slices count once for each that it serves.
     uint32_t assignments = 0;
   };
 
   // `load` is asked once for each node that could serve. Every expert id is below replicas.size().
-  void Choose(const std::vector<ExpertReplicas>& replicas, const Assignments& assignments,
+  void Choose(const std::vector<mesh::ExpertReplicas>& replicas, const Assignments& assignments,
               LoadOfNode load);
 
   // Of the last batch; valid until the next.
@@ -79,7 +79,7 @@ class ReplicaChoice {
     uint32_t expert = 0;
     uint32_t assignments = 0;
     uint32_t serving = 0;  // Where in serving_ the answer goes.
-    const std::vector<NodeIndex>* candidates = nullptr;
+    const std::vector<mesh::NodeIndex>* candidates = nullptr;
     bool served = false;
   };
   struct Candidate {
@@ -99,17 +99,17 @@ class ReplicaChoice {
   };
 
   void CountHits(size_t experts, absl::Span<const uint32_t> expert_ids);
-  void CollectDemands(const std::vector<ExpertReplicas>& replicas, LoadOfNode load);
-  void AddCandidate(NodeIndex node, LoadOfNode load);
-  Candidate& candidate(NodeIndex node) { return candidates_[position_[node]]; }
+  void CollectDemands(const std::vector<mesh::ExpertReplicas>& replicas, LoadOfNode load);
+  void AddCandidate(mesh::NodeIndex node, LoadOfNode load);
+  Candidate& candidate(mesh::NodeIndex node) { return candidates_[position_[node]]; }
   uint64_t* RowsOfExpert(uint32_t expert) { return &expert_rows_[set_of_expert_[expert] * words_]; }
-  uint64_t* RowsOfNode(NodeIndex node) { return &node_rows_[position_[node] * words_]; }
+  uint64_t* RowsOfNode(mesh::NodeIndex node) { return &node_rows_[position_[node] * words_]; }
   void CollectRows(const Assignments& assignments);
-  uint64_t NewRows(const Demand& demand, NodeIndex node);
+  uint64_t NewRows(const Demand& demand, mesh::NodeIndex node);
   static uint64_t Work(const Candidate& candidate) {
     return candidate.node.load.rows_in_flight + candidate.node.assignments;
   }
-  void Give(Demand& demand, NodeIndex node);
+  void Give(Demand& demand, mesh::NodeIndex node);
   void JoinChosen();
   void ListUnserved();
   // Null when nothing is left to cover.
@@ -134,6 +134,6 @@ class ReplicaChoice {
   std::vector<uint64_t> node_rows_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::plan
 
 #endif  // EXPERTMESH_ROUTER_SERVICE_PLAN_REPLICA_CHOICE_H_

@@ -6,13 +6,13 @@
 #include "absl/synchronization/mutex.h"
 #include "expertmesh/v1/control.grpc.pb.h"
 
-namespace expertmesh {
+namespace expertmesh::serve {
 namespace {
 
 // How long a watcher may go on after its caller has left: how often it is looked for.
 constexpr absl::Duration kGoneCheckInterval = absl::Milliseconds(500);
 
-absl::Status WatchTopology(Fleet* fleet, Watcher& watcher) {
+absl::Status WatchTopology(mesh::Fleet* fleet, net::Watcher& watcher) {
   absl::Mutex mutex;
   bool changed = true;
   const uint64_t subscription = fleet->Subscribe([&mutex, &changed] {
@@ -35,7 +35,8 @@ absl::Status WatchTopology(Fleet* fleet, Watcher& watcher) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<v1::DrainNodeResponse> DrainNode(Fleet* fleet, const v1::DrainNodeRequest& request) {
+absl::StatusOr<v1::DrainNodeResponse> DrainNode(mesh::Fleet* fleet,
+                                                const v1::DrainNodeRequest& request) {
   absl::StatusOr<v1::TopologyNode> node = fleet->Drain(request.address(), request.resume());
   if (!node.ok()) {
     return node.status();
@@ -47,22 +48,22 @@ absl::StatusOr<v1::DrainNodeResponse> DrainNode(Fleet* fleet, const v1::DrainNod
 
 }  // namespace
 
-void AddControlMethods(Router* router, GrpcServerSpec* spec) {
-  spec->ordinary.push_back(OrdinaryMethod<v1::GetTopologyRequest, v1::GetTopologyResponse>(
-      MethodOf<v1::Control>("GetTopology"),
+void AddControlMethods(router::Router* router, net::GrpcServerSpec* spec) {
+  spec->ordinary.push_back(net::OrdinaryMethod<v1::GetTopologyRequest, v1::GetTopologyResponse>(
+      net::MethodOf<v1::Control>("GetTopology"),
       [router](const v1::GetTopologyRequest&) { return router->fleet().Topology(); }));
-  spec->ordinary.push_back(OrdinaryMethod<v1::GetLoadRequest, v1::GetLoadResponse>(
-      MethodOf<v1::Control>("GetLoad"),
+  spec->ordinary.push_back(net::OrdinaryMethod<v1::GetLoadRequest, v1::GetLoadResponse>(
+      net::MethodOf<v1::Control>("GetLoad"),
       [router](const v1::GetLoadRequest&) { return router->GetLoad(); }));
-  spec->ordinary.push_back(OrdinaryMethod<v1::DrainNodeRequest, v1::DrainNodeResponse>(
-      MethodOf<v1::Control>("DrainNode"), [router](const v1::DrainNodeRequest& request) {
+  spec->ordinary.push_back(net::OrdinaryMethod<v1::DrainNodeRequest, v1::DrainNodeResponse>(
+      net::MethodOf<v1::Control>("DrainNode"), [router](const v1::DrainNodeRequest& request) {
         return DrainNode(&router->fleet(), request);
       }));
-  spec->watches.push_back(
-      Watch<v1::WatchTopologyRequest>(MethodOf<v1::Control>("WatchTopology"),
-                                      [router](const v1::WatchTopologyRequest&, Watcher& watcher) {
-                                        return WatchTopology(&router->fleet(), watcher);
-                                      }));
+  spec->watches.push_back(net::Watch<v1::WatchTopologyRequest>(
+      net::MethodOf<v1::Control>("WatchTopology"),
+      [router](const v1::WatchTopologyRequest&, net::Watcher& watcher) {
+        return WatchTopology(&router->fleet(), watcher);
+      }));
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::serve

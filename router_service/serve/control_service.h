@@ -5,11 +5,11 @@
 #include "common/net/grpc_server.h"
 #include "router_service/router.h"
 
-namespace expertmesh {
+namespace expertmesh::serve {
 
 // Adds the methods of Control to a server. `router` must outlive it.
-void AddControlMethods(Router* router, GrpcServerSpec* spec);
+void AddControlMethods(router::Router* router, net::GrpcServerSpec* spec);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::serve
 
 #endif  // EXPERTMESH_ROUTER_SERVICE_SERVE_CONTROL_SERVICE_H_

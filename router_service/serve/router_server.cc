@@ -9,10 +9,10 @@
 #include "expertmesh/v1/router.grpc.pb.h"
 #include "router_service/serve/control_service.h"
 
-namespace expertmesh {
+namespace expertmesh::serve {
 namespace {
 
-Frame Encode(Router* router, const v1::ForwardResponse& response,
+Frame Encode(router::Router* router, const v1::ForwardResponse& response,
              const std::optional<TensorFrame>& output) {
   return EncodeTensorMessage(response, output ? &*output : nullptr, &router->buffers());
 }
@@ -21,7 +21,7 @@ Frame Encode(Router* router, const v1::ForwardResponse& response,
 // last.
 class ForwardStreamHandler final : public StreamHandler {
  public:
-  ForwardStreamHandler(Router* router, std::shared_ptr<FrameSink> answers)
+  ForwardStreamHandler(router::Router* router, std::shared_ptr<FrameSink> answers)
       : way_back_(std::make_shared<const WayBack>(router, std::move(answers))) {}
 
   void OnFrame(Frame frame) override {
@@ -37,20 +37,21 @@ class ForwardStreamHandler final : public StreamHandler {
  private:
   // One pointer to both, which a Respond has room for.
   struct WayBack {
-    WayBack(Router* of, std::shared_ptr<FrameSink> sink) : router(of), answers(std::move(sink)) {}
-    Router* const router;
+    WayBack(router::Router* of, std::shared_ptr<FrameSink> sink)
+        : router(of), answers(std::move(sink)) {}
+    router::Router* const router;
     const std::shared_ptr<FrameSink> answers;
   };
 
   const std::shared_ptr<const WayBack> way_back_;
 };
 
-void ServeUnary(Router* router, const Frame& request, const UnaryContext& context,
-                UnaryResponder respond) {
+void ServeUnary(router::Router* router, const Frame& request, const net::UnaryContext& context,
+                net::UnaryResponder respond) {
   router->Forward(request, context.deadline,
                   [router, respond = std::move(respond)](const v1::ForwardResponse& response,
                                                          const std::optional<TensorFrame>& output) {
-                    absl::Status status = FromProto(response.status());
+                    absl::Status status = net::FromProto(response.status());
                     if (status.ok()) {
                       respond(Encode(router, response, output));
                     } else {
@@ -61,30 +62,31 @@ void ServeUnary(Router* router, const Frame& request, const UnaryContext& contex
 
 class RouterServerImpl final : public RouterServer {
  public:
-  explicit RouterServerImpl(Router* router) : router_(router) {}
+  explicit RouterServerImpl(router::Router* router) : router_(router) {}
 
   ~RouterServerImpl() override { Shutdown(absl::ZeroDuration()); }
 
   absl::Status Listen(const RouterServerOptions& options) {
-    GrpcServerSpec spec;
+    net::GrpcServerSpec spec;
     spec.address = options.address;
     spec.options = options.grpc;
     spec.runtime = options.runtime;
-    spec.unary = {
-        {MethodOf<v1::Router>("Forward"),
-         [router = router_](Frame request, const UnaryContext& context, UnaryResponder respond) {
-           ServeUnary(router, request, context, std::move(respond));
-         }}};
-    spec.streams = {{MethodOf<v1::Router>("ForwardStream"),
-                     [router = router_](std::shared_ptr<ServerStreamSink> answers) {
+    spec.unary = {{net::MethodOf<v1::Router>("Forward"),
+                   [router = router_](Frame request, const net::UnaryContext& context,
+                                      net::UnaryResponder respond) {
+                     ServeUnary(router, request, context, std::move(respond));
+                   }}};
+    spec.streams = {{net::MethodOf<v1::Router>("ForwardStream"),
+                     [router = router_](std::shared_ptr<net::ServerStreamSink> answers) {
                        return std::make_unique<ForwardStreamHandler>(router, std::move(answers));
                      }}};
-    spec.ordinary = {OrdinaryMethod<v1::DescribeModelRequest, v1::DescribeModelResponse>(
-        MethodOf<v1::Router>("DescribeModel"),
+    spec.ordinary = {net::OrdinaryMethod<v1::DescribeModelRequest, v1::DescribeModelResponse>(
+        net::MethodOf<v1::Router>("DescribeModel"),
         [router = router_](const v1::DescribeModelRequest&) { return router->DescribeModel(); })};
     AddControlMethods(router_, &spec);
     spec.serving = router_->ready();
-    absl::StatusOr<std::unique_ptr<GrpcServer>> server = GrpcServer::Start(std::move(spec));
+    absl::StatusOr<std::unique_ptr<net::GrpcServer>> server =
+        net::GrpcServer::Start(std::move(spec));
     if (!server.ok()) {
       return server.status();
     }
@@ -113,8 +115,8 @@ class RouterServerImpl final : public RouterServer {
     }
   }
 
-  Router* const router_;
-  std::unique_ptr<GrpcServer> server_;
+  router::Router* const router_;
+  std::unique_ptr<net::GrpcServer> server_;
   uint64_t subscription_ = 0;
   bool stopped_ = false;
 };
@@ -122,7 +124,7 @@ class RouterServerImpl final : public RouterServer {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<RouterServer>> RouterServer::Start(
-    Router* router, const RouterServerOptions& options) {
+    router::Router* router, const RouterServerOptions& options) {
   auto server = std::make_unique<RouterServerImpl>(router);
   if (absl::Status status = server->Listen(options); !status.ok()) {
     return status;
@@ -130,4 +132,4 @@ absl::StatusOr<std::unique_ptr<RouterServer>> RouterServer::Start(
   return server;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::serve

@@ -11,14 +11,14 @@
 #include "common/net/grpc_runtime.h"
 #include "router_service/router.h"
 
-namespace expertmesh {
+namespace expertmesh::serve {
 
 struct RouterServerOptions {
   // host:port; port 0: a free one.
   std::string address;
-  GrpcOptions grpc;
+  net::GrpcOptions grpc;
   // As GrpcServerSpec::runtime: best the one of the transport to the nodes.
-  GrpcRuntime* runtime = nullptr;
+  net::GrpcRuntime* runtime = nullptr;
 };
 
 // Thread-safe.
@@ -27,7 +27,7 @@ class RouterServer {
   // Serves when it returns. Health: "liveness" is SERVING from now on; "", "readiness" and
   // "expertmesh.v1.Router" while every expert has a ready node. `router` must outlive the server.
   //   UNAVAILABLE  the address cannot be bound.
-  static absl::StatusOr<std::unique_ptr<RouterServer>> Start(Router* router,
+  static absl::StatusOr<std::unique_ptr<RouterServer>> Start(router::Router* router,
                                                              const RouterServerOptions& options);
   virtual ~RouterServer() = default;
 
@@ -37,6 +37,6 @@ class RouterServer {
   virtual void Shutdown(absl::Duration grace) = 0;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::serve
 
 #endif  // EXPERTMESH_ROUTER_SERVICE_SERVE_ROUTER_SERVER_H_

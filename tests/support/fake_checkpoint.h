@@ -32,7 +32,7 @@ struct FakeCheckpointOptions {
 };
 
 // Layers 1 and 3. Weights are the same for the same options.
-class FakeCheckpoint final : public MoeCheckpoint {
+class FakeCheckpoint final : public checkpoint::MoeCheckpoint {
  public:
   explicit FakeCheckpoint(const FakeCheckpointOptions& options = {})
       : options_(options), fingerprint_(options.fingerprint) {

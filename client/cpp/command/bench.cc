@@ -21,7 +21,7 @@
 #include "common/checkpoint/safetensors_writer.h"
 #include "nlohmann/json.hpp"
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 absl::StatusOr<std::vector<pid_t>> ReadPids(const Options& options) {
@@ -61,9 +61,8 @@ absl::StatusOr<BenchOptions> ReadBenchOptions(const Options& options) {
 }
 
 // The checkpoint that `kind` needs; null when it needs none.
-absl::StatusOr<std::shared_ptr<const MoeCheckpoint>> OpenForRouting(const Mesh& mesh,
-                                                                    const Options& options,
-                                                                    RoutingKind kind) {
+absl::StatusOr<std::shared_ptr<const checkpoint::MoeCheckpoint>> OpenForRouting(
+    const Mesh& mesh, const Options& options, RoutingKind kind) {
   if (kind == RoutingKind::kRandom) {
     return nullptr;
   }
@@ -76,8 +75,8 @@ absl::StatusOr<std::shared_ptr<const MoeCheckpoint>> OpenForRouting(const Mesh& 
 
 absl::StatusOr<LayerResult> RunLayer(const Mesh& mesh, client::ForwardStream* stream,
                                      const client::LayerInfo& layer, RoutingKind kind,
-                                     const MoeCheckpoint* checkpoint, const BenchOptions& bench,
-                                     Progress* progress) {
+                                     const checkpoint::MoeCheckpoint* checkpoint,
+                                     const BenchOptions& bench, Progress* progress) {
   HiddenMaker maker(mesh.model.activation_dtype, mesh.model.d_model);
   if (checkpoint != nullptr) {
     ASSIGN_OR_RETURN(
@@ -114,7 +113,8 @@ absl::Status WriteJson(const Options& options, const Mesh& mesh, const BenchOpti
                                {"stream", options.Has("stream")},
                                {"caller_peak_bytes", static_cast<uint64_t>(usage.ru_maxrss) * 1024},
                                {"layers", std::move(layers)}};
-  return WriteFileAtomically(options.Text("json"), json.dump(2) + "\n", Durability::kRename);
+  return checkpoint::WriteFileAtomically(options.Text("json"), json.dump(2) + "\n",
+                                         checkpoint::Durability::kRename);
 }
 
 void Print(const Options& options, const BenchOptions& bench,
@@ -145,7 +145,7 @@ absl::Status Run(const Options& options) {
   ASSIGN_OR_RETURN(const BenchOptions bench, ReadBenchOptions(options));
   ASSIGN_OR_RETURN(const Mesh mesh, OpenMesh(options));
   const RoutingKind kind = ParseRoutingKind(options.Text("routing"));
-  ASSIGN_OR_RETURN(const std::shared_ptr<const MoeCheckpoint> checkpoint,
+  ASSIGN_OR_RETURN(const std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
                    OpenForRouting(mesh, options, kind));
   std::unique_ptr<client::ForwardStream> stream;
   if (options.Has("stream")) {
@@ -215,4 +215,4 @@ Command BenchCommand() {
           &Run};
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command

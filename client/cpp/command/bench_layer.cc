@@ -10,7 +10,7 @@
 #include "client/cpp/command/statistics.h"
 #include "common/base/status_macros.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 // Sums over requests of what the router and the nodes said of them.
@@ -169,4 +169,4 @@ nlohmann::json ToJson(const LayerResult& result, size_t tokens, bool raw) {
   return json;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command

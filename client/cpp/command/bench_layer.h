@@ -16,7 +16,7 @@
 #include "client/cpp/command/routed_hidden.h"
 #include "nlohmann/json.hpp"
 
-namespace expertmesh {
+namespace expertmesh::command {
 
 struct BenchOptions {
   LoadOptions load;
@@ -68,6 +68,6 @@ absl::StatusOr<LayerResult> BenchLayer(const Mesh& mesh, client::ForwardStream* 
 // `raw`: all latencies, too, in microseconds.
 nlohmann::json ToJson(const LayerResult& result, size_t tokens, bool raw);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command
 
 #endif  // EXPERTMESH_CLIENT_CPP_COMMAND_BENCH_LAYER_H_

@@ -14,7 +14,7 @@
 #include "common/model/routing_json.h"
 #include "nlohmann/json.hpp"
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 struct Weights {
@@ -48,8 +48,8 @@ absl::StatusOr<std::optional<Weights>> ReadWeights(const std::string& directory)
   if (!found) {
     return std::nullopt;
   }
-  ASSIGN_OR_RETURN(const std::shared_ptr<const MoeCheckpoint> checkpoint,
-                   MoeCheckpoint::Open(directory));
+  ASSIGN_OR_RETURN(const std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
+                   checkpoint::MoeCheckpoint::Open(directory));
   weights.fingerprint = checkpoint->fingerprint();
   weights.dtype = checkpoint->model().dtype;
   weights.warnings = {checkpoint->warnings().begin(), checkpoint->warnings().end()};
@@ -157,7 +157,7 @@ std::string Describe(const ModelDescription& model, const std::optional<Weights>
 
 absl::Status Run(const Options& options) {
   const std::string& path = options.argument();
-  ASSIGN_OR_RETURN(ModelDescription model, ReadModelDescription(path));
+  ASSIGN_OR_RETURN(ModelDescription model, checkpoint::ReadModelDescription(path));
   ASSIGN_OR_RETURN(const std::optional<Weights> weights, ReadWeights(path));
   if (weights.has_value()) {
     model.dtype = weights->dtype;
@@ -178,4 +178,4 @@ Command CheckpointInspectCommand() {
           &Run};
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command

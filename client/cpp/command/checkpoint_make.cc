@@ -11,7 +11,7 @@
 #include "common/checkpoint/families.h"
 #include "common/checkpoint/synthetic.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 absl::Status ReadSize(const Options& options, const std::string& name, uint32_t* size) {
@@ -29,14 +29,14 @@ absl::Status ReadOptionalSize(const Options& options, const std::string& name,
   return options.Has(name) ? ReadSize(options, name, &size->emplace()) : absl::OkStatus();
 }
 
-Quantisation QuantisationNamed(const std::string& name) {
-  return name == "fp8"     ? Quantisation::kFp8
-         : name == "mxfp4" ? Quantisation::kMxfp4
-                           : Quantisation::kNone;
+checkpoint::Quantisation QuantisationNamed(const std::string& name) {
+  return name == "fp8"     ? checkpoint::Quantisation::kFp8
+         : name == "mxfp4" ? checkpoint::Quantisation::kMxfp4
+                           : checkpoint::Quantisation::kNone;
 }
 
 absl::Status Run(const Options& options) {
-  SyntheticOptions made;
+  checkpoint::SyntheticOptions made;
   made.family = options.Text("family");
   made.seed = options.Whole("seed");
   const std::string& dtype = options.Text("dtype");
@@ -58,7 +58,7 @@ absl::Status Run(const Options& options) {
   {
     Progress progress(absl::StrCat("Writing ", output), 0);
     made.progress = [&progress](uint64_t done, uint64_t total) { progress.Set(done, total); };
-    RETURN_IF_ERROR(MakeSyntheticCheckpoint(output, made));
+    RETURN_IF_ERROR(checkpoint::MakeSyntheticCheckpoint(output, made));
   }
   std::printf("%s: a synthetic %s model, seed %llu\n", output.c_str(), made.family.c_str(),
               static_cast<unsigned long long>(made.seed));
@@ -70,9 +70,10 @@ OptionSpec OptionalSize(const std::string& name, const std::string& help, uint64
 }
 
 std::string FamilyNames() {
-  return absl::StrJoin(Families(), ", ", [](std::string* out, const Family* family) {
-    absl::StrAppend(out, family->name);
-  });
+  return absl::StrJoin(checkpoint::Families(), ", ",
+                       [](std::string* out, const checkpoint::Family* family) {
+                         absl::StrAppend(out, family->name);
+                       });
 }
 
 OptionSpec Size(const std::string& name, const std::string& help, uint32_t fallback,
@@ -88,7 +89,7 @@ OptionSpec Size(const std::string& name, const std::string& help, uint32_t fallb
 }  // namespace
 
 Command CheckpointMakeCommand() {
-  const SyntheticOptions defaults;
+  const checkpoint::SyntheticOptions defaults;
   return {
       {"checkpoint make",
        "Makes a checkpoint with seeded random weights in the layout of Hugging Face.",
@@ -137,4 +138,4 @@ Command CheckpointMakeCommand() {
       &Run};
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command

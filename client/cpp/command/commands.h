@@ -5,7 +5,7 @@
 #include "absl/status/status.h"
 #include "client/cpp/command/options.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 
 struct Command {
   CommandSpec spec;
@@ -24,6 +24,6 @@ Command DemoCommand();
 Command GenerateCommand();
 Command EvaluateCommand();
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command
 
 #endif  // EXPERTMESH_CLIENT_CPP_COMMAND_COMMANDS_H_

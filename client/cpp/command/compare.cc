@@ -11,7 +11,7 @@
 #include "common/base/status_macros.h"
 #include "common/model/routing_json.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 // Choices that differ by less are the same: another order of summation moves a float32 score by as
@@ -39,7 +39,7 @@ bool SameExperts(std::vector<uint32_t> left, std::vector<uint32_t> right) {
   return left == right;
 }
 
-float WeightOf(const TokenExperts& token, uint32_t expert) {
+float WeightOf(const reference::TokenExperts& token, uint32_t expert) {
   const auto found = std::find(token.expert_ids.begin(), token.expert_ids.end(), expert);
   return found == token.expert_ids.end()
              ? 0.0f
@@ -48,7 +48,7 @@ float WeightOf(const TokenExperts& token, uint32_t expert) {
 
 // Of two tokens with the same experts. Coarse: what a decision that rounding turns around changes
 // is far more, what rounding itself changes is less.
-bool SimilarWeights(const TokenExperts& left, const TokenExperts& right) {
+bool SimilarWeights(const reference::TokenExperts& left, const reference::TokenExperts& right) {
   return std::all_of(left.expert_ids.begin(), left.expert_ids.end(), [&](uint32_t expert) {
     const float weight = WeightOf(right, expert);
     return std::fabs(WeightOf(left, expert) - weight) <= 0.02f * std::fabs(weight);
@@ -56,7 +56,7 @@ bool SimilarWeights(const TokenExperts& left, const TokenExperts& right) {
 }
 
 // One for each token, empty when the answer brought none.
-std::vector<TokenExperts> TokensOf(const client::Routing& routing, size_t tokens) {
+std::vector<reference::TokenExperts> TokensOf(const client::Routing& routing, size_t tokens) {
   std::vector<uint32_t> counts = routing.assignments_per_token;
   if (counts.empty() && routing.experts_per_token > 0) {
     counts.assign(tokens, static_cast<uint32_t>(routing.experts_per_token));
@@ -66,7 +66,7 @@ std::vector<TokenExperts> TokensOf(const client::Routing& routing, size_t tokens
       routing.expert_weights.size() != total) {
     return {};
   }
-  std::vector<TokenExperts> result(tokens);
+  std::vector<reference::TokenExperts> result(tokens);
   size_t next = 0;
   for (size_t token = 0; token < tokens; ++token) {
     for (uint32_t i = 0; i < counts[token]; ++i, ++next) {
@@ -79,7 +79,7 @@ std::vector<TokenExperts> TokensOf(const client::Routing& routing, size_t tokens
 
 // Why this sample's routing cannot be repeated here; empty when it can.
 std::string WhyNotRepeatable(const RoutingOptions& routing, const Sample& sample) {
-  if (std::string random = RandomPart(routing); !random.empty()) {
+  if (std::string random = reference::RandomPart(routing); !random.empty()) {
     return random;
   }
   if (routing.choice == Choice::kHash && sample.token_ids.empty()) {
@@ -89,14 +89,14 @@ std::string WhyNotRepeatable(const RoutingOptions& routing, const Sample& sample
 }
 
 // A decision that rounding explains is no difference.
-void ForgiveRounding(const RoutingOptions& routing, const ReferenceInput& input,
-                     const Sample& sample, const ReferenceOptions& options,
-                     ReferenceRoutes* routes) {
+void ForgiveRounding(const RoutingOptions& routing, const reference::ReferenceInput& input,
+                     const Sample& sample, const reference::ReferenceOptions& options,
+                     reference::ReferenceRoutes* routes) {
   if (sample.chosen.size() != sample.tokens) {
     return;
   }
   const std::vector<bool> explained =
-      RoundingExplains(routing, input, *routes, sample.chosen, options);
+      reference::RoundingExplains(routing, input, *routes, sample.chosen, options);
   for (size_t token = 0; token < sample.tokens; ++token) {
     if (explained[token] &&
         !SameExperts(routes->tokens[token].expert_ids, sample.chosen[token].expert_ids)) {
@@ -142,7 +142,7 @@ void Sample::Append(const Sample& other) {
   whole = whole && other.whole;
 }
 
-Agreement Compare(const Sample& sample, absl::Span<const ReferenceRouting> routed,
+Agreement Compare(const Sample& sample, absl::Span<const reference::ReferenceRouting> routed,
                   absl::Span<const float> expected) {
   Agreement agreement;
   if (sample.tokens == 0) {
@@ -167,7 +167,7 @@ Agreement Compare(const Sample& sample, absl::Span<const ReferenceRouting> route
   return agreement;
 }
 
-absl::StatusOr<RoutingOptions> RoutingInForce(const MoeCheckpoint& checkpoint,
+absl::StatusOr<RoutingOptions> RoutingInForce(const checkpoint::MoeCheckpoint& checkpoint,
                                               const client::LayerInfo& layer) {
   const MoeLayerDescription* const description = checkpoint.model().FindLayer(layer.layer);
   if (description == nullptr) {
@@ -184,35 +184,36 @@ absl::StatusOr<RoutingOptions> RoutingInForce(const MoeCheckpoint& checkpoint,
   return routing;
 }
 
-absl::StatusOr<Agreement> CompareWithReference(const MoeCheckpoint& checkpoint,
+absl::StatusOr<Agreement> CompareWithReference(const checkpoint::MoeCheckpoint& checkpoint,
                                                const client::LayerInfo& layer,
                                                client::DType activation_dtype,
                                                const Sample& sample) {
   ASSIGN_OR_RETURN(const RoutingOptions routing, RoutingInForce(checkpoint, layer));
-  ReferenceInput input;
+  reference::ReferenceInput input;
   input.hidden = sample.hidden;
   input.tokens = sample.tokens;
   input.token_ids = sample.token_ids;
   input.group_sizes = sample.group_sizes;
-  ReferenceOptions options;
+  reference::ReferenceOptions options;
   options.activation_dtype = client::ToInternal(activation_dtype);
-  ReferenceRoutes routes;
+  reference::ReferenceRoutes routes;
   const std::string why = WhyNotRepeatable(routing, sample);
   if (why.empty()) {
-    ASSIGN_OR_RETURN(routes, RouteWithReference(checkpoint, layer.layer, routing, input, options));
+    ASSIGN_OR_RETURN(
+        routes, reference::RouteWithReference(checkpoint, layer.layer, routing, input, options));
     ForgiveRounding(routing, input, sample, options, &routes);
   } else if (sample.chosen.size() != sample.tokens) {
     return absl::FailedPreconditionError(
         absl::StrCat("the routing of layer ", layer.layer, " cannot be repeated here (", why,
                      ") and the router's answer does not bring it: there is nothing to compare"));
   } else {
-    for (const TokenExperts& token : sample.chosen) {
+    for (const reference::TokenExperts& token : sample.chosen) {
       routes.tokens.push_back({token, {}, std::numeric_limits<float>::infinity(), false});
     }
   }
   ASSIGN_OR_RETURN(const std::vector<float> expected,
-                   ComputeWithReference(checkpoint, layer.layer, routing, input,
-                                        ExpertsOf(routes.tokens), options));
+                   reference::ComputeWithReference(checkpoint, layer.layer, routing, input,
+                                                   reference::ExpertsOf(routes.tokens), options));
   Agreement agreement = Compare(sample, routes.tokens, expected);
   agreement.routing_taken_because = why;
   return agreement;
@@ -234,4 +235,4 @@ double Tolerance(const Options& options, client::DType activation_dtype) {
   return activation_dtype == client::DType::kFloat32 ? 1e-5 : 1e-2;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command

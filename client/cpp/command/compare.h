@@ -15,7 +15,7 @@
 #include "client/cpp/reference/reference_moe.h"
 #include "common/checkpoint/moe_checkpoint.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 
 // Some tokens of one layer, and what the mesh made of them.
 struct Sample {
@@ -23,7 +23,7 @@ struct Sample {
   std::vector<float> hidden;  // [tokens, d_model]
   std::vector<float> output;  // [tokens, d_model]
   // [tokens], as the router reported it; empty when an answer brought no routing.
-  std::vector<TokenExperts> chosen;
+  std::vector<reference::TokenExperts> chosen;
   // [tokens], or empty when the requests had none.
   std::vector<uint32_t> token_ids;
   // Tokens of each request, each of which was one group.
@@ -62,19 +62,19 @@ struct Agreement {
 
 // `sample` against what the reference says of its tokens: `expected` [tokens, d_model], and how it
 // routes each of them.
-Agreement Compare(const Sample& sample, absl::Span<const ReferenceRouting> routed,
+Agreement Compare(const Sample& sample, absl::Span<const reference::ReferenceRouting> routed,
                   absl::Span<const float> expected);
 
 // The routing options in force for a layer of the mesh: the checkpoint's own, with what the router
 // says it changed. INTERNAL when the router's description cannot be read.
-absl::StatusOr<RoutingOptions> RoutingInForce(const MoeCheckpoint& checkpoint,
+absl::StatusOr<RoutingOptions> RoutingInForce(const checkpoint::MoeCheckpoint& checkpoint,
                                               const client::LayerInfo& layer);
 
 // The same with a reference computed here, which rounds where a mesh with activations of
 // `activation_dtype` (DescribeModelResponse) does.
 //   FAILED_PRECONDITION  routing cannot be repeated here (it is random, or the sample is not whole)
 //                        and the answers do not bring it.
-absl::StatusOr<Agreement> CompareWithReference(const MoeCheckpoint& checkpoint,
+absl::StatusOr<Agreement> CompareWithReference(const checkpoint::MoeCheckpoint& checkpoint,
                                                const client::LayerInfo& layer,
                                                client::DType activation_dtype,
                                                const Sample& sample);
@@ -83,6 +83,6 @@ absl::StatusOr<Agreement> CompareWithReference(const MoeCheckpoint& checkpoint,
 OptionSpec ToleranceOption();
 double Tolerance(const Options& options, client::DType activation_dtype);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command
 
 #endif  // EXPERTMESH_CLIENT_CPP_COMMAND_COMPARE_H_

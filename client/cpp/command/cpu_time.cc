@@ -5,7 +5,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 // Finer than /proc/PID/stat, whose unit is 10 ms.
@@ -29,4 +29,4 @@ absl::StatusOr<double> CpuSeconds(const std::vector<pid_t>& others) {
   return seconds;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command

@@ -8,12 +8,12 @@
 
 #include "absl/status/statusor.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 
 // Seconds of user and system time that this process and `others`, all threads, have used so far.
 // NOT_FOUND when one of them does not run.
 absl::StatusOr<double> CpuSeconds(const std::vector<pid_t>& others);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command
 
 #endif  // EXPERTMESH_CLIENT_CPP_COMMAND_CPU_TIME_H_

@@ -20,7 +20,7 @@
 #include "common/base/clock.h"
 #include "common/base/status_macros.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 // Requests that one caller has in flight at most.
@@ -55,7 +55,7 @@ class LayerRecord {
 
   // The layer's line of the table; how well it agrees with the reference goes to `agreement`. When
   // all callers are done.
-  absl::StatusOr<std::vector<std::string>> Row(const MoeCheckpoint& checkpoint,
+  absl::StatusOr<std::vector<std::string>> Row(const checkpoint::MoeCheckpoint& checkpoint,
                                                client::DType activation_dtype,
                                                Agreement* agreement) {
     Sample sample;
@@ -197,7 +197,7 @@ absl::StatusOr<absl::Duration> RunCallers(const Mesh& mesh, const Options& optio
 
 absl::Status Run(const Options& options) {
   ASSIGN_OR_RETURN(const Mesh mesh, OpenMesh(options));
-  ASSIGN_OR_RETURN(const std::shared_ptr<const MoeCheckpoint> checkpoint,
+  ASSIGN_OR_RETURN(const std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
                    OpenSameModel(mesh, options.Text("model")));
   std::deque<LayerRecord> records;
   for (const client::LayerInfo& layer : mesh.layers) {
@@ -262,4 +262,4 @@ Command DemoCommand() {
           &Run};
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command

@@ -20,7 +20,7 @@
 #include "common/checkpoint/safetensors_writer.h"
 #include "nlohmann/json.hpp"
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 constexpr size_t kMaxTextBytes = size_t{256} << 20;
@@ -44,7 +44,7 @@ double Bits(absl::Span<const float> logits, uint32_t token) {
 // Windows overlap by one token, so that all but the text's first are predicted once.
 class Evaluation {
  public:
-  Evaluation(TextModel* model, MoeLayers* experts, GenerationReport* report,
+  Evaluation(TextModel* model, decoder::MoeLayers* experts, GenerationReport* report,
              std::vector<uint32_t> tokens, size_t window, bool keep_logits)
       : model_(model),
         experts_(experts),
@@ -74,10 +74,10 @@ class Evaluation {
   // Predicts tokens (begin, end]. A window that is longer than a batch is read in parts.
   absl::Status ReadWindows(size_t begin, size_t end) {
     const size_t windows = (end - begin + window_ - 1) / window_;
-    std::vector<KvCache> caches(windows, model_->decoder->NewCache());
+    std::vector<decoder::KvCache> caches(windows, model_->decoder->NewCache());
     const size_t part = std::min(window_, kBatchTokens);
     for (size_t offset = 0; offset < window_ && begin + offset < end; offset += part) {
-      std::vector<DecoderInput> inputs;
+      std::vector<decoder::DecoderInput> inputs;
       std::vector<uint32_t> next;
       for (size_t i = 0; i < windows; ++i) {
         const size_t from = begin + i * window_ + offset;
@@ -104,7 +104,7 @@ class Evaluation {
       const size_t count = std::min(kLogitRows, next.size() - begin);
       const std::vector<float> logits =
           model_->decoder->Logits(rows.subspan(begin * d_model, count * d_model));
-      RETURN_IF_ERROR(CheckLogits(logits));
+      RETURN_IF_ERROR(decoder::CheckLogits(logits));
       for (size_t i = 0; i < count; ++i) {
         bits_ +=
             Bits(absl::MakeConstSpan(logits).subspan(i * vocabulary, vocabulary), next[begin + i]);
@@ -117,7 +117,7 @@ class Evaluation {
   }
 
   TextModel* const model_;
-  MoeLayers* const experts_;
+  decoder::MoeLayers* const experts_;
   GenerationReport* const report_;
   const std::vector<uint32_t> tokens_;
   const size_t window_;
@@ -128,12 +128,12 @@ class Evaluation {
 
 absl::Status WriteLogits(const std::string& path, const std::vector<float>& logits,
                          size_t vocabulary) {
-  const std::vector<TensorToWrite> tensors = {
+  const std::vector<checkpoint::TensorToWrite> tensors = {
       {"logits",
        DType::kF32,
        {logits.size() / vocabulary, vocabulary},
        {reinterpret_cast<const uint8_t*>(logits.data()), logits.size() * sizeof(float)}}};
-  return WriteSafetensors(path, tensors, Durability::kRename);
+  return checkpoint::WriteSafetensors(path, tensors, checkpoint::Durability::kRename);
 }
 
 // The tokens of --text or --tokens, and the bytes that all but the first of them stand for.
@@ -146,7 +146,8 @@ absl::StatusOr<std::vector<uint32_t>> ReadTokens(const Options& options, const T
   if (options.Has("tokens")) {
     ASSIGN_OR_RETURN(tokens, ParseNumbers(options.Text("tokens")));
   } else {
-    ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(options.Text("text"), kMaxTextBytes));
+    ASSIGN_OR_RETURN(const std::string text,
+                     checkpoint::ReadSmallFile(options.Text("text"), kMaxTextBytes));
     ASSIGN_OR_RETURN(tokens, model.tokenizer->Encode(text));
     const size_t first = tokens.empty() ? 0
                                         : model.tokenizer
@@ -187,7 +188,8 @@ absl::Status Run(const Options& options) {
                                                    predicted, " tokens; at most ", kMaxLogitBytes,
                                                    " are kept. Give a shorter text"));
   }
-  ASSIGN_OR_RETURN(const std::unique_ptr<MoeLayers> experts, Experts(&model, options, true));
+  ASSIGN_OR_RETURN(const std::unique_ptr<decoder::MoeLayers> experts,
+                   Experts(&model, options, true));
   GenerationReport report(model.checkpoint->model());
   Evaluation evaluation(&model, experts.get(), &report, std::move(tokens), window,
                         options.Has("logits"));
@@ -215,7 +217,8 @@ absl::Status Run(const Options& options) {
   if (bytes > 0) {
     json["bits_per_byte"] = bits / static_cast<double>(bytes);
   }
-  return WriteFileAtomically(options.Text("json"), json.dump(2) + "\n", Durability::kRename);
+  return checkpoint::WriteFileAtomically(options.Text("json"), json.dump(2) + "\n",
+                                         checkpoint::Durability::kRename);
 }
 
 }  // namespace
@@ -242,4 +245,4 @@ Command EvaluateCommand() {
           &Run};
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command

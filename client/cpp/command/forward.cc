@@ -13,20 +13,20 @@
 #include "common/checkpoint/safetensors.h"
 #include "common/checkpoint/safetensors_writer.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 constexpr char kInputTensor[] = "hidden_states";
 
 // The file's bytes, sent as they lie there.
 absl::StatusOr<client::Matrix> ReadHidden(const std::string& path) {
-  ASSIGN_OR_RETURN(std::shared_ptr<const SafetensorsReader> reader,
-                   SafetensorsReader::OpenFile(path));
-  ASSIGN_OR_RETURN(const TensorView* tensor, reader->Find(kInputTensor));
+  ASSIGN_OR_RETURN(std::shared_ptr<const checkpoint::SafetensorsReader> reader,
+                   checkpoint::SafetensorsReader::OpenFile(path));
+  ASSIGN_OR_RETURN(const checkpoint::TensorView* tensor, reader->Find(kInputTensor));
   if (tensor->shape.size() != 2 || !IsActivationDType(tensor->dtype)) {
     return absl::InvalidArgumentError(absl::StrCat(
-        path, ": ", kInputTensor, " is ", NameOf(tensor->dtype), " ", ShapeString(tensor->shape),
-        "; it must be F32, BF16 or F16 [tokens, d_model]"));
+        path, ": ", kInputTensor, " is ", NameOf(tensor->dtype), " ",
+        checkpoint::ShapeString(tensor->shape), "; it must be F32, BF16 or F16 [tokens, d_model]"));
   }
   return client::Matrix::Share(client::FromInternal(tensor->dtype), tensor->shape[0],
                                tensor->shape[1], {tensor->data, tensor->bytes}, std::move(reader));
@@ -40,10 +40,10 @@ absl::Span<const uint8_t> BytesOfVector(const std::vector<T>& values) {
 absl::Status WriteResult(const std::string& path, const client::ForwardResult& result,
                          bool routing) {
   const client::Matrix& output = result.output;
-  std::vector<TensorToWrite> tensors = {{"output",
-                                         client::ToInternal(output.dtype()),
-                                         {output.rows(), output.cols()},
-                                         output.bytes()}};
+  std::vector<checkpoint::TensorToWrite> tensors = {{"output",
+                                                     client::ToInternal(output.dtype()),
+                                                     {output.rows(), output.cols()},
+                                                     output.bytes()}};
   if (routing) {
     // Indices of experts are small; uint32 and int32 are the same bits.
     const std::vector<uint32_t>& counts = result.routing.assignments_per_token;
@@ -57,7 +57,7 @@ absl::Status WriteResult(const std::string& path, const client::ForwardResult& r
     tensors.push_back(
         {"expert_weights", DType::kF32, shape, BytesOfVector(result.routing.expert_weights)});
   }
-  return WriteSafetensors(path, tensors, Durability::kRename);
+  return checkpoint::WriteSafetensors(path, tensors, checkpoint::Durability::kRename);
 }
 
 absl::Status Run(const Options& options) {
@@ -127,4 +127,4 @@ Command ForwardCommand() {
           &Run};
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command

@@ -23,7 +23,7 @@
 #include "common/checkpoint/safetensors_writer.h"
 #include "nlohmann/json.hpp"
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 constexpr size_t kMaxPromptBytes = size_t{64} << 20;
@@ -39,7 +39,7 @@ absl::StatusOr<std::vector<std::string>> ReadPrompts(const Options& options) {
     prompts.push_back(options.Text("prompt"));
   } else {
     const std::string& path = options.Text("prompt-file");
-    ASSIGN_OR_RETURN(std::string text, ReadSmallFile(path, kMaxPromptBytes));
+    ASSIGN_OR_RETURN(std::string text, checkpoint::ReadSmallFile(path, kMaxPromptBytes));
     if (!text.empty() && text.back() == '\n') {
       text.pop_back();
     }
@@ -69,22 +69,22 @@ absl::StatusOr<std::vector<std::string>> ReadPrompts(const Options& options) {
 // Sequences that are ready to grow, one for each prompt.
 struct Texts {
   std::vector<std::string> prompts;
-  std::vector<std::unique_ptr<Sequence>> sequences;
-  std::vector<Sequence*> pointers;
+  std::vector<std::unique_ptr<decoder::Sequence>> sequences;
+  std::vector<decoder::Sequence*> pointers;
   std::vector<std::vector<uint32_t>> written;
 };
 
 absl::StatusOr<Texts> StartTexts(const Options& options, const TextModel& model,
-                                 const SamplingOptions& sampling, TextPrinter* printer) {
+                                 const decoder::SamplingOptions& sampling, TextPrinter* printer) {
   Texts texts;
   ASSIGN_OR_RETURN(texts.prompts, ReadPrompts(options));
   *printer = TextPrinter(*model.tokenizer, texts.prompts.size());
   texts.written.resize(texts.prompts.size());
   std::vector<std::vector<uint32_t>> tokens;
   for (size_t i = 0; i < texts.prompts.size(); ++i) {
-    SamplingOptions own = sampling;
+    decoder::SamplingOptions own = sampling;
     own.seed += i;
-    texts.sequences.push_back(std::make_unique<Sequence>(*model.decoder, own));
+    texts.sequences.push_back(std::make_unique<decoder::Sequence>(*model.decoder, own));
     texts.pointers.push_back(texts.sequences.back().get());
     ASSIGN_OR_RETURN(tokens.emplace_back(), model.tokenizer->Encode(texts.prompts[i]));
     RETURN_IF_ERROR(
@@ -101,7 +101,7 @@ absl::Status WriteJson(const std::string& path, const Texts& texts, const TextPr
                        nlohmann::json json) {
   json["sequences"] = nlohmann::json::array();
   for (size_t i = 0; i < texts.prompts.size(); ++i) {
-    const bool by_token = texts.sequences[i]->ended() == Ended::kEndToken;
+    const bool by_token = texts.sequences[i]->ended() == decoder::Ended::kEndToken;
     json["sequences"].push_back({{"prompt", texts.prompts[i]},
                                  {"text", printer.text(i)},
                                  {"tokens", texts.written[i]},
@@ -110,18 +110,21 @@ absl::Status WriteJson(const std::string& path, const Texts& texts, const TextPr
   // A prompt may be any bytes.
   const std::string text =
       json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-  return WriteFileAtomically(path, text, Durability::kRename);
+  return checkpoint::WriteFileAtomically(path, text, checkpoint::Durability::kRename);
 }
 
 // Everything that was asked for goes on from its prompt, and is printed as it comes.
-absl::Status Write(const Options& options, TextModel* model, const SamplingOptions& sampling,
-                   const GeneratorOptions& generation) {
+absl::Status Write(const Options& options, TextModel* model,
+                   const decoder::SamplingOptions& sampling,
+                   const decoder::GeneratorOptions& generation) {
   TextPrinter printer(*model->tokenizer, 0);
   ASSIGN_OR_RETURN(Texts texts, StartTexts(options, *model, sampling, &printer));
   const bool watched = options.Has("report") || options.Has("json");
-  ASSIGN_OR_RETURN(const std::unique_ptr<MoeLayers> experts, Experts(model, options, watched));
+  ASSIGN_OR_RETURN(const std::unique_ptr<decoder::MoeLayers> experts,
+                   Experts(model, options, watched));
   GenerationReport report(model->checkpoint->model());
-  Generator generator(model->decoder.get(), experts.get(), watched ? &report : nullptr, generation);
+  decoder::Generator generator(model->decoder.get(), experts.get(), watched ? &report : nullptr,
+                               generation);
   uint64_t tokens = 0;
   const absl::Time begin = Clock::Real()->Now();
   absl::Status status = generator.Run(texts.pointers, [&](size_t sequence, uint32_t token) {
@@ -146,7 +149,8 @@ absl::Status Write(const Options& options, TextModel* model, const SamplingOptio
 // A text that its reader and the model write in turns.
 class Conversation {
  public:
-  Conversation(const TextModel& model, const SamplingOptions& sampling, uint64_t max_tokens)
+  Conversation(const TextModel& model, const decoder::SamplingOptions& sampling,
+               uint64_t max_tokens)
       : model_(model), sampling_(sampling), max_tokens_(max_tokens) {
     Forget();
   }
@@ -162,7 +166,7 @@ class Conversation {
     return printer_->Start(0, line, tokens, /*echo=*/false);
   }
 
-  absl::Status Answer(Generator* generator) {
+  absl::Status Answer(decoder::Generator* generator) {
     absl::Status status = generator->Run({sequence_.get()}, [&](size_t sequence, uint32_t token) {
       return printer_->Add(sequence, token);
     });
@@ -171,7 +175,7 @@ class Conversation {
   }
 
   void Forget() {
-    sequence_ = std::make_unique<Sequence>(*model_.decoder, sampling_);
+    sequence_ = std::make_unique<decoder::Sequence>(*model_.decoder, sampling_);
     printer_ = std::make_unique<TextPrinter>(*model_.tokenizer, 1);
     fresh_ = true;
   }
@@ -179,17 +183,19 @@ class Conversation {
 
  private:
   const TextModel& model_;
-  const SamplingOptions sampling_;
+  const decoder::SamplingOptions sampling_;
   const uint64_t max_tokens_;
-  std::unique_ptr<Sequence> sequence_;
+  std::unique_ptr<decoder::Sequence> sequence_;
   std::unique_ptr<TextPrinter> printer_;
   bool fresh_ = true;
 };
 
-absl::Status Chat(const Options& options, TextModel* model, const SamplingOptions& sampling,
-                  const GeneratorOptions& generation) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<MoeLayers> experts, Experts(model, options, false));
-  Generator generator(model->decoder.get(), experts.get(), nullptr, generation);
+absl::Status Chat(const Options& options, TextModel* model,
+                  const decoder::SamplingOptions& sampling,
+                  const decoder::GeneratorOptions& generation) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<decoder::MoeLayers> experts,
+                   Experts(model, options, false));
+  decoder::Generator generator(model->decoder.get(), experts.get(), nullptr, generation);
   Conversation conversation(*model, sampling, options.Whole("max-tokens"));
   const bool asks = isatty(STDIN_FILENO) != 0;
   std::string line;
@@ -236,14 +242,14 @@ absl::Status CheckTogether(const Options& options) {
 }
 
 absl::Status Run(const Options& options) {
-  SamplingOptions sampling;
+  decoder::SamplingOptions sampling;
   sampling.temperature = options.Number("temperature");
   sampling.top_k = static_cast<uint32_t>(std::min<uint64_t>(options.Whole("top-k"), UINT32_MAX));
   sampling.top_p = options.Number("top-p");
   sampling.seed = options.Whole("seed");
-  RETURN_IF_ERROR(CheckSampling(sampling));
+  RETURN_IF_ERROR(decoder::CheckSampling(sampling));
   RETURN_IF_ERROR(CheckTogether(options));
-  GeneratorOptions generation;
+  decoder::GeneratorOptions generation;
   generation.ignore_end = options.Has("ignore-end");
   ASSIGN_OR_RETURN(TextModel model, OpenTextModel(options));
   if (options.Has("bench")) {
@@ -294,4 +300,4 @@ Command GenerateCommand() {
           &Run};
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command

@@ -17,28 +17,28 @@
 #include "common/checkpoint/safetensors_writer.h"
 #include "nlohmann/json.hpp"
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 constexpr size_t kSequences[] = {1, 4, 16};
 
 // Texts that differ, so that their tokens go different ways, and none of which ends early.
 absl::StatusOr<double> TokensPerSecond(const Options& options, const TextModel& model,
-                                       MoeLayers* experts, absl::Span<const uint32_t> prompt,
-                                       size_t count) {
-  std::vector<std::unique_ptr<Sequence>> sequences;
-  std::vector<Sequence*> pointers;
+                                       decoder::MoeLayers* experts,
+                                       absl::Span<const uint32_t> prompt, size_t count) {
+  std::vector<std::unique_ptr<decoder::Sequence>> sequences;
+  std::vector<decoder::Sequence*> pointers;
   for (size_t i = 0; i < count; ++i) {
-    SamplingOptions sampling;
+    decoder::SamplingOptions sampling;
     sampling.temperature = 1.0;
     sampling.seed = options.Whole("seed") + i;
-    sequences.push_back(std::make_unique<Sequence>(*model.decoder, sampling));
+    sequences.push_back(std::make_unique<decoder::Sequence>(*model.decoder, sampling));
     RETURN_IF_ERROR(sequences.back()->Prompt(*model.decoder, prompt, options.Whole("max-tokens")));
     pointers.push_back(sequences.back().get());
   }
-  GeneratorOptions generation;
+  decoder::GeneratorOptions generation;
   generation.ignore_end = true;
-  Generator generator(model.decoder.get(), experts, nullptr, generation);
+  decoder::Generator generator(model.decoder.get(), experts, nullptr, generation);
   uint64_t tokens = 0;
   const absl::Time begin = Clock::Real()->Now();
   RETURN_IF_ERROR(generator.Run(pointers, [&](size_t, uint32_t) {
@@ -53,8 +53,8 @@ absl::StatusOr<double> TokensPerSecond(const Options& options, const TextModel& 
 absl::Status BenchGeneration(const Options& options, TextModel* model) {
   const std::string prompt = options.Has("prompt") ? options.Text("prompt") : "In the beginning";
   ASSIGN_OR_RETURN(const std::vector<uint32_t> tokens, model->tokenizer->Encode(prompt));
-  const std::unique_ptr<MoeLayers> mesh = MeshExperts(*model, options, false);
-  ASSIGN_OR_RETURN(const std::unique_ptr<MoeLayers> local, LocalExperts(model, options));
+  const std::unique_ptr<decoder::MoeLayers> mesh = MeshExperts(*model, options, false);
+  ASSIGN_OR_RETURN(const std::unique_ptr<decoder::MoeLayers> local, LocalExperts(model, options));
   const uint64_t rounds = options.Whole("rounds");
   std::vector<std::vector<std::string>> table = {
       {"sequences", "mesh tokens/s", "in process tokens/s", "ratio"}};
@@ -97,7 +97,8 @@ absl::Status BenchGeneration(const Options& options, TextModel* model) {
                                {"max_tokens", options.Whole("max-tokens")},
                                {"rounds", rounds},
                                {"results", lines}};
-  return WriteFileAtomically(options.Text("json"), json.dump(2) + "\n", Durability::kRename);
+  return checkpoint::WriteFileAtomically(options.Text("json"), json.dump(2) + "\n",
+                                         checkpoint::Durability::kRename);
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command

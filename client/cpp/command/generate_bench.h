@@ -6,11 +6,11 @@
 #include "client/cpp/command/options.h"
 #include "client/cpp/command/text_model.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 
 // Prints a line for 1, 4 and 16 sequences. Options are those of `generate`.
 absl::Status BenchGeneration(const Options& options, TextModel* model);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command
 
 #endif  // EXPERTMESH_CLIENT_CPP_COMMAND_GENERATE_BENCH_H_

@@ -10,7 +10,7 @@
 #include "client/cpp/command/statistics.h"
 #include "nlohmann/json.hpp"
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 constexpr size_t kBarWidth = 64;
@@ -41,7 +41,7 @@ GenerationReport::GenerationReport(const ModelDescription& model) {
 }
 
 void GenerationReport::OnMoe(uint32_t layer, size_t tokens, absl::Duration took,
-                             const MoeResult& result) {
+                             const decoder::MoeResult& result) {
   Layer& seen = layers_[layer];
   seen.ms.push_back(absl::ToDoubleMilliseconds(took));
   seen.tokens += tokens;
@@ -120,4 +120,4 @@ nlohmann::json GenerationReport::Json(uint64_t tokens, absl::Duration took) cons
           {"layers", layers}};
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command

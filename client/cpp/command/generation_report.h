@@ -13,17 +13,18 @@
 #include "common/model/model_description.h"
 #include "nlohmann/json_fwd.hpp"
 
-namespace expertmesh {
+namespace expertmesh::command {
 
 // A line of blocks as high as the loads, the highest full; experts that had nothing are dots. More
 // than `width` of them are taken together in equal runs.
 std::string LoadBars(absl::Span<const uint64_t> load, size_t width);
 
-class GenerationReport final : public DecoderObserver {
+class GenerationReport final : public decoder::DecoderObserver {
  public:
   explicit GenerationReport(const ModelDescription& model);
 
-  void OnMoe(uint32_t layer, size_t tokens, absl::Duration took, const MoeResult& result) override;
+  void OnMoe(uint32_t layer, size_t tokens, absl::Duration took,
+             const decoder::MoeResult& result) override;
   void OnForward(absl::Duration attention, absl::Duration total) override;
 
   // `tokens` is what was generated in `took`, all sequences together.
@@ -48,6 +49,6 @@ class GenerationReport final : public DecoderObserver {
   absl::Duration experts_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command
 
 #endif  // EXPERTMESH_CLIENT_CPP_COMMAND_GENERATION_REPORT_H_

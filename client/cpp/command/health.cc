@@ -8,7 +8,7 @@
 #include "common/base/clock.h"
 #include "common/base/status_macros.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 constexpr absl::Duration kPause = absl::Milliseconds(50);
@@ -64,4 +64,4 @@ Command HealthCommand() {
           &Run};
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command

@@ -10,7 +10,7 @@
 #include "absl/synchronization/notification.h"
 #include "common/base/clock.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 // What all callers have seen.
@@ -120,4 +120,4 @@ LoadReport RunLoad(const LoadOptions& options, const SendRequest& send,
   return record.Take(Clock::Real()->Now() - begin);
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command

@@ -15,7 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 
 struct LoadOptions {
   // Closed loop only.
@@ -45,6 +45,6 @@ using SendRequest =
 LoadReport RunLoad(const LoadOptions& options, const SendRequest& send,
                    const std::function<void()>& answered);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command
 
 #endif  // EXPERTMESH_CLIENT_CPP_COMMAND_LOAD_H_

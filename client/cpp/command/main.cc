@@ -13,7 +13,7 @@
 #include "common/base/process.h"
 #include "common/net/grpc_logging.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 std::vector<Command> Commands() {
@@ -94,11 +94,11 @@ int Run(absl::Span<const std::string> arguments) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::command
 
 int main(int argc, char** argv) {
   expertmesh::TuneProcess();
-  expertmesh::RouteGrpcLogs();
+  expertmesh::net::RouteGrpcLogs();
   const std::vector<std::string> arguments(argv + (argc > 0 ? 1 : 0), argv + argc);
-  return expertmesh::Run(arguments);
+  return expertmesh::command::Run(arguments);
 }

@@ -10,7 +10,7 @@
 #include "common/base/status_macros.h"
 #include "common/tensor/dtype.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 absl::StatusOr<std::vector<client::LayerInfo>> SelectLayers(
@@ -85,9 +85,10 @@ absl::StatusOr<Mesh> OpenMesh(const Options& options) {
   return mesh;
 }
 
-absl::StatusOr<std::shared_ptr<const MoeCheckpoint>> OpenSameModel(const Mesh& mesh,
-                                                                   const std::string& directory) {
-  ASSIGN_OR_RETURN(std::shared_ptr<const MoeCheckpoint> checkpoint, MoeCheckpoint::Open(directory));
+absl::StatusOr<std::shared_ptr<const checkpoint::MoeCheckpoint>> OpenSameModel(
+    const Mesh& mesh, const std::string& directory) {
+  ASSIGN_OR_RETURN(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
+                   checkpoint::MoeCheckpoint::Open(directory));
   if (checkpoint->fingerprint() != mesh.model.fingerprint) {
     return absl::FailedPreconditionError(absl::StrCat(
         directory, " has fingerprint ", checkpoint->fingerprint(), ", but ", mesh.address,
@@ -125,4 +126,4 @@ std::string DescribeMissing(absl::Span<const client::ExpertSet> missing) {
   return text;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command

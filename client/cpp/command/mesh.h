@@ -15,7 +15,7 @@
 #include "client/cpp/expertmesh/client.h"
 #include "common/checkpoint/moe_checkpoint.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 
 // --router, --layers, --timeout.
 OptionSpec RouterOption();
@@ -39,8 +39,8 @@ absl::StatusOr<Mesh> OpenMesh(const Options& options);
 
 // The checkpoint in `directory`, which must be the one that the mesh serves: FAILED_PRECONDITION
 // with both fingerprints.
-absl::StatusOr<std::shared_ptr<const MoeCheckpoint>> OpenSameModel(const Mesh& mesh,
-                                                                   const std::string& directory);
+absl::StatusOr<std::shared_ptr<const checkpoint::MoeCheckpoint>> OpenSameModel(
+    const Mesh& mesh, const std::string& directory);
 
 // `values` [rows, cols] as a matrix of `dtype`.
 client::Matrix ToMatrix(client::DType dtype, size_t rows, size_t cols, std::vector<float> values);
@@ -51,6 +51,6 @@ client::Matrix RandomHidden(client::DType dtype, size_t rows, size_t cols, uint6
 // "layer 1: experts 0-3; layer 2: experts 5"
 std::string DescribeMissing(absl::Span<const client::ExpertSet> missing);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command
 
 #endif  // EXPERTMESH_CLIENT_CPP_COMMAND_MESH_H_

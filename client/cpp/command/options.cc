@@ -14,7 +14,7 @@
 #include "common/base/check.h"
 #include "common/base/status_macros.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 bool ReadDuration(const std::string& text, absl::Duration* duration) {
@@ -200,4 +200,4 @@ std::string Usage(const CommandSpec& spec) {
   return usage;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command

@@ -12,7 +12,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 
 enum class OptionKind {
   kSwitch,    // No value.
@@ -80,6 +80,6 @@ absl::StatusOr<Options> ParseOptions(const CommandSpec& spec,
 // Text for --help.
 std::string Usage(const CommandSpec& spec);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command
 
 #endif  // EXPERTMESH_CLIENT_CPP_COMMAND_OPTIONS_H_

@@ -6,7 +6,7 @@
 #include <cstdio>
 #include <utility>
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 constexpr int kWidth = 30;
@@ -55,4 +55,4 @@ void Progress::Draw() {
   std::fflush(stderr);
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command

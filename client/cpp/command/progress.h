@@ -8,7 +8,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 
 // Thread-safe.
 class Progress {
@@ -34,6 +34,6 @@ class Progress {
   int drawn_percent_ ABSL_GUARDED_BY(mutex_) = -1;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command
 
 #endif  // EXPERTMESH_CLIENT_CPP_COMMAND_PROGRESS_H_

@@ -9,7 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 constexpr size_t kMaxIndices = 65536;
@@ -77,4 +77,4 @@ std::string WithThousands(uint64_t number) {
   return digits;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command

@@ -10,7 +10,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 
 // `indices` must be ascending. Empty: "none".
 std::string FormatRanges(absl::Span<const uint32_t> indices);
@@ -24,6 +24,6 @@ absl::StatusOr<std::vector<uint32_t>> ParseNumbers(absl::string_view text);
 // 1234567 as "1,234,567".
 std::string WithThousands(uint64_t number);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command
 
 #endif  // EXPERTMESH_CLIENT_CPP_COMMAND_RANGES_H_

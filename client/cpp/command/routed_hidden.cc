@@ -10,7 +10,7 @@
 #include "common/base/status_macros.h"
 #include "common/tensor/decode_matrix.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 // What a wanted expert's logit is lifted to, and all others are pushed down to, within a noise that
@@ -43,7 +43,8 @@ RoutingKind ParseRoutingKind(const std::string& name) {
   return static_cast<RoutingKind>(found - names.begin());
 }
 
-absl::StatusOr<HiddenMaker> HiddenMaker::Create(RoutingKind kind, const MoeCheckpoint& checkpoint,
+absl::StatusOr<HiddenMaker> HiddenMaker::Create(RoutingKind kind,
+                                                const checkpoint::MoeCheckpoint& checkpoint,
                                                 uint32_t layer, client::DType dtype) {
   HiddenMaker maker(dtype, checkpoint.model().d_model);
   maker.kind_ = kind;
@@ -128,4 +129,4 @@ client::Matrix HiddenMaker::Make(size_t tokens, uint64_t seed) const {
   return ToMatrix(dtype_, tokens, d_model_, std::move(values));
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command

@@ -16,7 +16,7 @@
 #include "client/cpp/expertmesh/client.h"
 #include "common/checkpoint/moe_checkpoint.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 
 enum class RoutingKind {
   kRandom,   // Noise alone, wherever it goes.
@@ -37,7 +37,8 @@ class HiddenMaker {
   // For a layer of a checkpoint, which is only read during the call.
   //   INVALID_ARGUMENT  the layer's experts are not chosen by its gate's top k.
   //   NOT_FOUND         no such layer.
-  static absl::StatusOr<HiddenMaker> Create(RoutingKind kind, const MoeCheckpoint& checkpoint,
+  static absl::StatusOr<HiddenMaker> Create(RoutingKind kind,
+                                            const checkpoint::MoeCheckpoint& checkpoint,
                                             uint32_t layer, client::DType dtype);
 
   // The same values for the same seed.
@@ -59,6 +60,6 @@ class HiddenMaker {
   std::vector<uint32_t> hot_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command
 
 #endif  // EXPERTMESH_CLIENT_CPP_COMMAND_ROUTED_HIDDEN_H_

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <numeric>
 
-namespace expertmesh {
+namespace expertmesh::command {
 
 double Percentile(std::vector<double> values, double share) {
   if (values.empty()) {
@@ -47,4 +47,4 @@ std::string FormatTable(const std::vector<std::vector<std::string>>& rows) {
   return text;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command

@@ -8,7 +8,7 @@
 
 #include "absl/types/span.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 
 // The smallest value that at least `share` (0 to 1) of all values do not exceed (nearest rank). 0
 // when there are none.
@@ -22,6 +22,6 @@ double MaxViolation(absl::Span<const uint64_t> load);
 // right. The first row is the heading.
 std::string FormatTable(const std::vector<std::vector<std::string>>& rows);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command
 
 #endif  // EXPERTMESH_CLIENT_CPP_COMMAND_STATISTICS_H_

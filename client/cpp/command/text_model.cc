@@ -9,7 +9,7 @@
 #include "common/experts/compute_dtype.h"
 #include "common/experts/cpu_backend.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 constexpr uint64_t kMaxThreads = 1024;
@@ -18,17 +18,18 @@ constexpr uint64_t kMaxThreads = 1024;
 absl::StatusOr<DType> ComputeDType(const Options& options, const TextModel& model) {
   const std::string& flag = options.Text("compute-dtype");
   if (flag == "auto" && model.mesh.has_value()) {
-    return ChooseComputeDType("auto", client::ToInternal(model.mesh->model.activation_dtype));
+    return experts::ChooseComputeDType("auto",
+                                       client::ToInternal(model.mesh->model.activation_dtype));
   }
-  return ChooseComputeDType(flag, model.checkpoint->model().dtype);
+  return experts::ChooseComputeDType(flag, model.checkpoint->model().dtype);
 }
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizerOf(const TextModel& model,
-                                                           const Options& options) {
+absl::StatusOr<std::unique_ptr<tokenizer::Tokenizer>> OpenTokenizerOf(const TextModel& model,
+                                                                      const Options& options) {
   if (options.Text("tokenizer") == "bytes") {
-    return MakeByteTokenizer(model.decoder->config().vocab_size);
+    return tokenizer::MakeByteTokenizer(model.decoder->config().vocab_size);
   }
-  return OpenTokenizer(model.directory);
+  return tokenizer::OpenTokenizer(model.directory);
 }
 
 void PrintWarnings(absl::Span<const std::string> warnings) {
@@ -85,13 +86,13 @@ absl::StatusOr<TextModel> OpenTextModel(const Options& options, bool needs_token
     ASSIGN_OR_RETURN(model.mesh, OpenMesh(options));
     ASSIGN_OR_RETURN(model.checkpoint, OpenSameModel(*model.mesh, model.directory));
   } else {
-    ASSIGN_OR_RETURN(model.checkpoint, MoeCheckpoint::Open(model.directory));
+    ASSIGN_OR_RETURN(model.checkpoint, checkpoint::MoeCheckpoint::Open(model.directory));
   }
   ASSIGN_OR_RETURN(model.compute_dtype, ComputeDType(options, model));
-  DecoderOptions decoder;
+  decoder::DecoderOptions decoder;
   decoder.compute_dtype = model.compute_dtype;
   decoder.threads = static_cast<int>(options.Whole("threads"));
-  ASSIGN_OR_RETURN(model.decoder, Decoder::Open(model.directory, decoder));
+  ASSIGN_OR_RETURN(model.decoder, decoder::Decoder::Open(model.directory, decoder));
   PrintWarnings(model.checkpoint->warnings());
   PrintWarnings(model.decoder->warnings());
   if (needs_tokenizer) {
@@ -100,26 +101,28 @@ absl::StatusOr<TextModel> OpenTextModel(const Options& options, bool needs_token
   return model;
 }
 
-std::unique_ptr<MoeLayers> MeshExperts(const TextModel& model, const Options& options,
-                                       bool return_routing) {
-  return MakeMeshMoeLayers(model.mesh->client.get(), model.mesh->model.activation_dtype,
-                           options.Duration("timeout"), return_routing);
+std::unique_ptr<decoder::MoeLayers> MeshExperts(const TextModel& model, const Options& options,
+                                                bool return_routing) {
+  return decoder::MakeMeshMoeLayers(model.mesh->client.get(), model.mesh->model.activation_dtype,
+                                    options.Duration("timeout"), return_routing);
 }
 
-absl::StatusOr<std::unique_ptr<MoeLayers>> LocalExperts(TextModel* model, const Options& options) {
-  CpuBackendOptions backend;
+absl::StatusOr<std::unique_ptr<decoder::MoeLayers>> LocalExperts(TextModel* model,
+                                                                 const Options& options) {
+  experts::CpuBackendOptions backend;
   backend.compute_dtype = model->compute_dtype;
   backend.threads = static_cast<int>(options.Whole("threads"));
-  ASSIGN_OR_RETURN(model->backend, MakeCpuBackend(backend));
-  return MakeLocalMoeLayers(model->checkpoint, model->backend.get(), backend.threads);
+  ASSIGN_OR_RETURN(model->backend, experts::MakeCpuBackend(backend));
+  return decoder::MakeLocalMoeLayers(model->checkpoint, model->backend.get(), backend.threads);
 }
 
-absl::StatusOr<std::unique_ptr<MoeLayers>> Experts(TextModel* model, const Options& options,
-                                                   bool return_routing) {
+absl::StatusOr<std::unique_ptr<decoder::MoeLayers>> Experts(TextModel* model,
+                                                            const Options& options,
+                                                            bool return_routing) {
   if (model->mesh.has_value()) {
     return MeshExperts(*model, options, return_routing);
   }
   return LocalExperts(model, options);
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command

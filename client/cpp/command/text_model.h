@@ -16,20 +16,20 @@
 #include "client/cpp/tokenizer/tokenizer.h"
 #include "common/experts/backend.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 
 struct TextModel {
   std::string directory;
   // Empty with --local.
   std::optional<Mesh> mesh;
-  std::shared_ptr<const MoeCheckpoint> checkpoint;
-  std::unique_ptr<Decoder> decoder;
-  std::unique_ptr<Tokenizer> tokenizer;  // Null when it was not needed.
+  std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint;
+  std::unique_ptr<decoder::Decoder> decoder;
+  std::unique_ptr<tokenizer::Tokenizer> tokenizer;  // Null when it was not needed.
   // What the decoder multiplies in.
   DType compute_dtype = DType::kF32;
 
   // Experts of its own, once they are asked for.
-  std::unique_ptr<Backend> backend;
+  std::unique_ptr<experts::Backend> backend;
 };
 
 // --router, --local, --model, --tokenizer, --compute-dtype, --threads, --timeout.
@@ -40,14 +40,16 @@ std::vector<OptionSpec> TextModelOptions();
 absl::StatusOr<TextModel> OpenTextModel(const Options& options, bool needs_tokenizer = true);
 
 // Experts behind the router. `model` must outlive them.
-std::unique_ptr<MoeLayers> MeshExperts(const TextModel& model, const Options& options,
-                                       bool return_routing);
+std::unique_ptr<decoder::MoeLayers> MeshExperts(const TextModel& model, const Options& options,
+                                                bool return_routing);
 // Experts in this process; loads them. `model` must outlive them.
-absl::StatusOr<std::unique_ptr<MoeLayers>> LocalExperts(TextModel* model, const Options& options);
+absl::StatusOr<std::unique_ptr<decoder::MoeLayers>> LocalExperts(TextModel* model,
+                                                                 const Options& options);
 // Whichever --router or --local asks for.
-absl::StatusOr<std::unique_ptr<MoeLayers>> Experts(TextModel* model, const Options& options,
-                                                   bool return_routing);
+absl::StatusOr<std::unique_ptr<decoder::MoeLayers>> Experts(TextModel* model,
+                                                            const Options& options,
+                                                            bool return_routing);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command
 
 #endif  // EXPERTMESH_CLIENT_CPP_COMMAND_TEXT_MODEL_H_

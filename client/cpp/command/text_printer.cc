@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 absl::Status Write(absl::string_view text) {
@@ -20,7 +20,7 @@ absl::Status Write(absl::string_view text) {
 
 }  // namespace
 
-TextPrinter::TextPrinter(const Tokenizer& tokenizer, size_t sequences)
+TextPrinter::TextPrinter(const tokenizer::Tokenizer& tokenizer, size_t sequences)
     : texts_(sequences), lines_(sequences) {
   for (size_t i = 0; i < sequences; ++i) {
     streams_.push_back(tokenizer.NewStream());
@@ -78,4 +78,4 @@ absl::Status TextPrinter::Finish() {
   return status;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command

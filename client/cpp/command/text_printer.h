@@ -13,14 +13,14 @@
 #include "absl/types/span.h"
 #include "client/cpp/tokenizer/tokenizer.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 
 // One sequence is printed token by token; several line by line, each with its number in front.
 // UNAVAILABLE when standard output cannot be written any more.
 class TextPrinter {
  public:
   // `tokenizer` must outlive it.
-  TextPrinter(const Tokenizer& tokenizer, size_t sequences);
+  TextPrinter(const tokenizer::Tokenizer& tokenizer, size_t sequences);
 
   // What a sequence goes on from: its tokens decide how the next ones are written. Printed with
   // `echo` only.
@@ -36,12 +36,12 @@ class TextPrinter {
  private:
   absl::Status Print(size_t sequence, absl::string_view text);
 
-  std::vector<std::unique_ptr<TextStream>> streams_;
+  std::vector<std::unique_ptr<tokenizer::TextStream>> streams_;
   std::vector<std::string> texts_;
   // Of several sequences: what has no end of line yet.
   std::vector<std::string> lines_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command
 
 #endif  // EXPERTMESH_CLIENT_CPP_COMMAND_TEXT_PRINTER_H_

@@ -8,7 +8,7 @@
 #include "common/base/status_macros.h"
 #include "nlohmann/json.hpp"
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 const char* LinkName(client::Link link) {
@@ -186,4 +186,4 @@ Command TopologyCommand() {
           &Run};
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command

@@ -12,11 +12,11 @@
 #include "client/cpp/command/statistics.h"
 #include "common/base/status_macros.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 // One layer through the mesh and the reference.
-absl::StatusOr<Agreement> Verify(const Mesh& mesh, const MoeCheckpoint& checkpoint,
+absl::StatusOr<Agreement> Verify(const Mesh& mesh, const checkpoint::MoeCheckpoint& checkpoint,
                                  const Options& options, const client::LayerInfo& layer) {
   const client::Matrix hidden =
       RandomHidden(mesh.model.activation_dtype, options.Whole("tokens"), mesh.model.d_model,
@@ -50,7 +50,7 @@ std::string RoutingColumn(const Agreement& agreement) {
 
 absl::Status Run(const Options& options) {
   ASSIGN_OR_RETURN(const Mesh mesh, OpenMesh(options));
-  ASSIGN_OR_RETURN(const std::shared_ptr<const MoeCheckpoint> checkpoint,
+  ASSIGN_OR_RETURN(const std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
                    OpenSameModel(mesh, options.Text("model")));
   const double tolerance = Tolerance(options, mesh.model.activation_dtype);
   std::vector<std::vector<std::string>> table = {
@@ -120,4 +120,4 @@ Command VerifyCommand() {
           &Run};
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::command

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace expertmesh {
+namespace expertmesh::decoder {
 
 std::vector<AttentionPiece> CutIntoPieces(const AttentionBatch& batch, size_t most) {
   std::vector<AttentionPiece> pieces;
@@ -22,4 +22,4 @@ size_t AttendedPairs(const AttentionBatch& batch) {
   return pairs;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::decoder

@@ -17,7 +17,7 @@
 #include "client/cpp/decoder/model_tensors.h"
 #include "common/experts/linear.h"
 
-namespace expertmesh {
+namespace expertmesh::decoder {
 
 // Consecutive tokens of one sequence in a batch: rows [row, row + count), positions from
 // cache->tokens() on.
@@ -39,8 +39,8 @@ class Attention {
  public:
   virtual ~Attention() = default;
   // y [rows, d_model] from x [rows, d_model]; a row's bits do not depend on other sequences.
-  virtual void Attend(size_t layer, const AttentionBatch& batch, const float* x, LinearTeam* team,
-                      float* y) const = 0;
+  virtual void Attend(size_t layer, const AttentionBatch& batch, const float* x,
+                      experts::LinearTeam* team, float* y) const = 0;
 };
 
 // Rows [first, first + count) of a segment: what is worked on as one task.
@@ -65,6 +65,6 @@ absl::StatusOr<std::unique_ptr<const Attention>> MakeLatentAttention(const Decod
                                                                      uint32_t layer,
                                                                      DType compute_dtype);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::decoder
 
 #endif  // EXPERTMESH_CLIENT_CPP_DECODER_ATTENTION_H_

@@ -12,7 +12,7 @@
 // One body for all instruction sets: each variant inlines it into a function of its own target.
 #define EXPERTMESH_INLINE inline __attribute__((always_inline))
 
-namespace expertmesh {
+namespace expertmesh::decoder {
 namespace {
 
 // Keys that are looked at together, and columns of a tile.
@@ -344,4 +344,4 @@ const AttentionKernels& GetAttentionKernels() {
   return *kWidest;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::decoder

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <vector>
 
-namespace expertmesh {
+namespace expertmesh::decoder {
 
 // Rows of the keys and values of one sequence that some queries look at: row t of the keys is at
 // keys + t * key_stride, and so for values, which may be a part of the keys.
@@ -54,6 +54,6 @@ const AttentionKernels& GetAttentionKernels();
 // All that this machine can run, the widest last.
 std::vector<const AttentionKernels*> AllAttentionKernels();
 
-}  // namespace expertmesh
+}  // namespace expertmesh::decoder
 
 #endif  // EXPERTMESH_CLIENT_CPP_DECODER_ATTENTION_KERNELS_H_

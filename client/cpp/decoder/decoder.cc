@@ -12,7 +12,7 @@
 #include "common/tensor/decode_matrix.h"
 #include "common/tensor/dtype.h"
 
-namespace expertmesh {
+namespace expertmesh::decoder {
 namespace {
 
 void Add(const std::vector<float>& y, std::vector<float>* x) {
@@ -50,10 +50,10 @@ absl::Status Decoder::Load(const std::string& directory, DType compute_dtype) {
   ASSIGN_OR_RETURN(tensors_, ModelTensors::Open(directory));
   ASSIGN_OR_RETURN(config_, ReadDecoderConfig(directory, tensors_->layout()));
   if (config_.dense_width > 0) {
-    CpuBackendOptions options;
+    experts::CpuBackendOptions options;
     options.compute_dtype = compute_dtype;
     options.threads = threads_;
-    ASSIGN_OR_RETURN(backend_, MakeCpuBackend(options));
+    ASSIGN_OR_RETURN(backend_, experts::MakeCpuBackend(options));
   }
   ASSIGN_OR_RETURN(embeddings_, tensors_->Embeddings());
   for (uint32_t layer = 0; layer < config_.num_layers; ++layer) {
@@ -62,7 +62,7 @@ absl::Status Decoder::Load(const std::string& directory, DType compute_dtype) {
   }
   ASSIGN_OR_RETURN(last_norm_, tensors_->LastNorm());
   ASSIGN_OR_RETURN(const MatrixView head, tensors_->Head());
-  ASSIGN_OR_RETURN(head_, Linear::Pack(compute_dtype, {{head}}));
+  ASSIGN_OR_RETURN(head_, experts::Linear::Pack(compute_dtype, {{head}}));
   return absl::OkStatus();
 }
 
@@ -129,11 +129,12 @@ void Decoder::Normalise(const std::vector<float>& weight, absl::Span<const float
   }
 }
 
-absl::Status Decoder::Dense(const PackedExpert& dense, absl::Span<const float> x, float* y) {
+absl::Status Decoder::Dense(const experts::PackedExpert& dense, absl::Span<const float> x,
+                            float* y) {
   const DType dtype = backend_->compute_dtype();
   AlignedBuffer hidden(x.size() * BytesOf(dtype));
   ConvertElements(DType::kF32, x.data(), dtype, hidden.data(), x.size());
-  GroupedBatch batch;
+  experts::GroupedBatch batch;
   batch.hidden_states = hidden.data();
   batch.rows = x.size() / config_.d_model;
   batch.d_model = config_.d_model;
@@ -141,7 +142,7 @@ absl::Status Decoder::Dense(const PackedExpert& dense, absl::Span<const float> x
   for (uint32_t row = 0; row <= batch.rows; ++row) {
     row_begin[row] = row;
   }
-  const std::vector<const PackedExpert*> experts(batch.rows, &dense);
+  const std::vector<const experts::PackedExpert*> experts(batch.rows, &dense);
   const std::vector<float> weights(batch.rows, 1.0f);
   batch.row_begin = row_begin;
   batch.experts = experts;
@@ -218,4 +219,4 @@ std::vector<float> Decoder::Logits(absl::Span<const float> rows) {
   return logits;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::decoder

@@ -31,7 +31,7 @@
 #include "common/experts/backend.h"
 #include "common/experts/linear.h"
 
-namespace expertmesh {
+namespace expertmesh::decoder {
 
 // Learns of every MoE call. Same thread as Forward.
 class DecoderObserver {
@@ -90,7 +90,7 @@ class Decoder {
     std::unique_ptr<const Attention> attention;
     std::vector<float> feed_forward_norm;
     // Null where the layer has experts.
-    std::shared_ptr<const PackedExpert> dense;
+    std::shared_ptr<const experts::PackedExpert> dense;
   };
   struct Batch;
 
@@ -102,7 +102,7 @@ class Decoder {
   void Normalise(const std::vector<float>& weight, absl::Span<const float> x, float* out) const;
   absl::Status FeedForward(uint32_t layer, const Batch& batch, absl::Span<const float> x,
                            MoeLayers* moe, DecoderObserver* observer, std::vector<float>* y);
-  absl::Status Dense(const PackedExpert& dense, absl::Span<const float> x, float* y);
+  absl::Status Dense(const experts::PackedExpert& dense, absl::Span<const float> x, float* y);
 
   Clock* const clock_;
   DecoderConfig config_;
@@ -110,12 +110,12 @@ class Decoder {
   MatrixView embeddings_;
   std::vector<Layer> layers_;
   std::vector<float> last_norm_;
-  std::unique_ptr<const Linear> head_;
-  LinearTeam team_;
-  std::unique_ptr<Backend> backend_;  // For dense layers.
+  std::unique_ptr<const experts::Linear> head_;
+  experts::LinearTeam team_;
+  std::unique_ptr<experts::Backend> backend_;  // For dense layers.
   int threads_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::decoder
 
 #endif  // EXPERTMESH_CLIENT_CPP_DECODER_DECODER_H_

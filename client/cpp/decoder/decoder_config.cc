@@ -12,7 +12,7 @@
 #include "common/checkpoint/config_reader.h"
 #include "common/checkpoint/families.h"
 
-namespace expertmesh {
+namespace expertmesh::decoder {
 namespace {
 
 constexpr uint32_t kMaxHeads = 1u << 16;
@@ -21,7 +21,7 @@ constexpr uint32_t kMaxHeadDim = 1u << 14;
 // What a family's config.json means when it does not say.
 struct DecodedFamily {
   absl::string_view name;
-  absl::Status (*read)(const ConfigReader&, const DecodedFamily&, DecoderConfig*);
+  absl::Status (*read)(const checkpoint::ConfigReader&, const DecodedFamily&, DecoderConfig*);
   float norm_epsilon;
   float rope_theta;
   // Of grouped attention.
@@ -31,7 +31,7 @@ struct DecodedFamily {
 
 float InverseRoot(uint32_t width) { return 1.0f / std::sqrt(static_cast<float>(width)); }
 
-absl::Status ReadHeads(const ConfigReader& config, uint32_t d_model,
+absl::Status ReadHeads(const checkpoint::ConfigReader& config, uint32_t d_model,
                        GroupedAttentionOptions* attention) {
   ASSIGN_OR_RETURN(attention->heads, config.Positive({"num_attention_heads"}, kMaxHeads));
   ASSIGN_OR_RETURN(attention->kv_heads,
@@ -49,7 +49,7 @@ absl::Status ReadHeads(const ConfigReader& config, uint32_t d_model,
 }
 
 // Mixtral's window holds when it is there, Qwen's when it is switched on.
-absl::Status ReadWindow(const ConfigReader& config, absl::string_view family,
+absl::Status ReadWindow(const checkpoint::ConfigReader& config, absl::string_view family,
                         GroupedAttentionOptions* attention) {
   if (family == "mixtral") {
     ASSIGN_OR_RETURN(attention->window, config.WholeOr({"sliding_window"}, 0));
@@ -69,7 +69,7 @@ absl::Status ReadWindow(const ConfigReader& config, absl::string_view family,
   return absl::OkStatus();
 }
 
-absl::Status ReadGrouped(const ConfigReader& config, const DecodedFamily& family,
+absl::Status ReadGrouped(const checkpoint::ConfigReader& config, const DecodedFamily& family,
                          DecoderConfig* decoder) {
   GroupedAttentionOptions attention;
   RETURN_IF_ERROR(ReadHeads(config, decoder->d_model, &attention));
@@ -94,7 +94,7 @@ absl::Status ReadGrouped(const ConfigReader& config, const DecodedFamily& family
   return absl::OkStatus();
 }
 
-absl::Status ReadLatent(const ConfigReader& config, const DecodedFamily& family,
+absl::Status ReadLatent(const checkpoint::ConfigReader& config, const DecodedFamily& family,
                         DecoderConfig* decoder) {
   LatentAttentionOptions attention;
   ASSIGN_OR_RETURN(attention.heads, config.Positive({"num_attention_heads"}, kMaxHeads));
@@ -124,7 +124,7 @@ constexpr DecodedFamily kFamilies[] = {
     {"deepseek_v3", &ReadLatent, 1e-6f, 1e4f},
 };
 
-absl::StatusOr<const DecodedFamily*> FindDecodedFamily(const ConfigReader& config,
+absl::StatusOr<const DecodedFamily*> FindDecodedFamily(const checkpoint::ConfigReader& config,
                                                        absl::string_view name) {
   const auto* const found =
       std::find_if(std::begin(kFamilies), std::end(kFamilies),
@@ -142,13 +142,14 @@ absl::StatusOr<const DecodedFamily*> FindDecodedFamily(const ConfigReader& confi
 
 // Those of generation_config.json where it has any, as transformers does; else the model's own.
 absl::StatusOr<std::vector<uint32_t>> ReadEndTokens(const std::string& directory,
-                                                    const ConfigReader& config,
+                                                    const checkpoint::ConfigReader& config,
                                                     uint32_t vocab_size) {
   std::vector<uint32_t> tokens;
   const std::string path = absl::StrCat(directory, "/generation_config.json");
   std::error_code ignored;
   if (std::filesystem::exists(path, ignored)) {
-    ASSIGN_OR_RETURN(const ConfigReader generation, ConfigReader::FromFile(path));
+    ASSIGN_OR_RETURN(const checkpoint::ConfigReader generation,
+                     checkpoint::ConfigReader::FromFile(path));
     ASSIGN_OR_RETURN(tokens, generation.OneOrMore("eos_token_id"));
   }
   if (tokens.empty()) {
@@ -165,10 +166,10 @@ absl::StatusOr<std::vector<uint32_t>> ReadEndTokens(const std::string& directory
 }  // namespace
 
 absl::StatusOr<DecoderConfig> ReadDecoderConfig(const std::string& directory,
-                                                const ModelLayout& layout) {
-  ASSIGN_OR_RETURN(const ConfigReader outer,
-                   ConfigReader::FromFile(absl::StrCat(directory, "/config.json")));
-  ASSIGN_OR_RETURN(const ConfigReader config, LanguageConfig(outer));
+                                                const checkpoint::ModelLayout& layout) {
+  ASSIGN_OR_RETURN(const checkpoint::ConfigReader outer,
+                   checkpoint::ConfigReader::FromFile(absl::StrCat(directory, "/config.json")));
+  ASSIGN_OR_RETURN(const checkpoint::ConfigReader config, checkpoint::LanguageConfig(outer));
   DecoderConfig decoder;
   decoder.family = layout.model.family;
   ASSIGN_OR_RETURN(const DecodedFamily* family, FindDecodedFamily(config, decoder.family));
@@ -185,4 +186,4 @@ absl::StatusOr<DecoderConfig> ReadDecoderConfig(const std::string& directory,
   return decoder;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::decoder

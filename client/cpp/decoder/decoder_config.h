@@ -11,7 +11,7 @@
 #include "client/cpp/decoder/rope.h"
 #include "common/checkpoint/model_layout.h"
 
-namespace expertmesh {
+namespace expertmesh::decoder {
 
 // Normalisation of queries and keys before RoPE: none, each head by itself (Qwen3), or all heads of
 // a token as one vector (OLMoE).
@@ -67,8 +67,8 @@ struct DecoderConfig {
 //                     lists those that can), or attention of a kind that is not known here.
 //   INVALID_ARGUMENT  a contradictory or wrongly typed value; the message names file and key.
 absl::StatusOr<DecoderConfig> ReadDecoderConfig(const std::string& directory,
-                                                const ModelLayout& layout);
+                                                const checkpoint::ModelLayout& layout);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::decoder
 
 #endif  // EXPERTMESH_CLIENT_CPP_DECODER_DECODER_CONFIG_H_

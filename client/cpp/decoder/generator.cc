@@ -5,7 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 
-namespace expertmesh {
+namespace expertmesh::decoder {
 
 absl::Status Sequence::Prompt(const Decoder& decoder, absl::Span<const uint32_t> tokens,
                               uint64_t max_tokens) {
@@ -93,4 +93,4 @@ absl::Status Generator::Step(absl::Span<Sequence* const> sequences, const TokenS
   return absl::OkStatus();
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::decoder

@@ -15,7 +15,7 @@
 #include "client/cpp/decoder/moe_layers.h"
 #include "client/cpp/decoder/sampler.h"
 
-namespace expertmesh {
+namespace expertmesh::decoder {
 
 // Why a sequence goes no further.
 enum class Ended { kNot, kEndToken, kMaxTokens };
@@ -78,6 +78,6 @@ class Generator {
   const GeneratorOptions options_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::decoder
 
 #endif  // EXPERTMESH_CLIENT_CPP_DECODER_GENERATOR_H_

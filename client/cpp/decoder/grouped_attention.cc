@@ -6,7 +6,7 @@
 #include "client/cpp/decoder/attention_kernels.h"
 #include "common/base/status_macros.h"
 
-namespace expertmesh {
+namespace expertmesh::decoder {
 namespace {
 
 // Tokens whose queries look at a block of keys together.
@@ -20,7 +20,7 @@ class GroupedAttention final : public Attention {
       : options_(options), d_model_(d_model), norm_epsilon_(norm_epsilon) {}
 
   absl::Status Load(const ModelTensors& tensors, uint32_t layer, DType compute_dtype);
-  void Attend(size_t layer, const AttentionBatch& batch, const float* x, LinearTeam* team,
+  void Attend(size_t layer, const AttentionBatch& batch, const float* x, experts::LinearTeam* team,
               float* y) const override;
 
  private:
@@ -40,23 +40,24 @@ class GroupedAttention final : public Attention {
   const float norm_epsilon_;
   std::vector<float> q_norm_;
   std::vector<float> k_norm_;
-  std::unique_ptr<const Linear> qkv_;
-  std::unique_ptr<const Linear> o_;
+  std::unique_ptr<const experts::Linear> qkv_;
+  std::unique_ptr<const experts::Linear> o_;
 };
 
 absl::Status GroupedAttention::Load(const ModelTensors& tensors, uint32_t layer,
                                     DType compute_dtype) {
-  std::vector<Linear::Part> parts(3);
+  std::vector<experts::Linear::Part> parts(3);
   ASSIGN_OR_RETURN(parts[0], tensors.Projection(layer, "self_attn.q_proj", q_width(), d_model_,
                                                 options_.qkv_bias));
   ASSIGN_OR_RETURN(parts[1], tensors.Projection(layer, "self_attn.k_proj", kv_width(), d_model_,
                                                 options_.qkv_bias));
   ASSIGN_OR_RETURN(parts[2], tensors.Projection(layer, "self_attn.v_proj", kv_width(), d_model_,
                                                 options_.qkv_bias));
-  ASSIGN_OR_RETURN(qkv_, Linear::Pack(compute_dtype, parts));
-  ASSIGN_OR_RETURN(const Linear::Part o, tensors.Projection(layer, "self_attn.o_proj", d_model_,
-                                                            q_width(), options_.o_bias));
-  ASSIGN_OR_RETURN(o_, Linear::Pack(compute_dtype, {o}));
+  ASSIGN_OR_RETURN(qkv_, experts::Linear::Pack(compute_dtype, parts));
+  ASSIGN_OR_RETURN(
+      const experts::Linear::Part o,
+      tensors.Projection(layer, "self_attn.o_proj", d_model_, q_width(), options_.o_bias));
+  ASSIGN_OR_RETURN(o_, experts::Linear::Pack(compute_dtype, {o}));
   if (options_.norm == QueryKeyNorm::kNone) {
     return absl::OkStatus();
   }
@@ -116,7 +117,7 @@ void GroupedAttention::AttendPiece(const AttentionPiece& piece, size_t kv_head, 
 }
 
 void GroupedAttention::Attend(size_t layer, const AttentionBatch& batch, const float* x,
-                              LinearTeam* team, float* y) const {
+                              experts::LinearTeam* team, float* y) const {
   std::vector<float> qkv(batch.rows * width());
   team->Multiply(*qkv_, batch.rows, x, qkv.data());
   for (const AttentionSegment& segment : batch.segments) {
@@ -156,4 +157,4 @@ absl::StatusOr<std::unique_ptr<const Attention>> MakeGroupedAttention(const Deco
   return attention;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::decoder

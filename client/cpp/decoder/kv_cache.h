@@ -6,7 +6,7 @@
 #include <cstddef>
 #include <vector>
 
-namespace expertmesh {
+namespace expertmesh::decoder {
 
 // Of one layer, row by row, float32. Grouped attention: [tokens, kv_heads * head_dim] each. Latent
 // attention: keys are [tokens, kv_rank + rope], and values their first kv_rank columns.
@@ -46,6 +46,6 @@ class KvCache {
   std::vector<LayerCache> layers_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::decoder
 
 #endif  // EXPERTMESH_CLIENT_CPP_DECODER_KV_CACHE_H_

@@ -10,7 +10,7 @@
 #include "common/base/status_macros.h"
 #include "common/tensor/decode_matrix.h"
 
-namespace expertmesh {
+namespace expertmesh::decoder {
 namespace {
 
 // Of the norms of compressed queries and latents; config.json's does not apply to them.
@@ -25,7 +25,7 @@ class LatentAttention final : public Attention {
       : options_(options), d_model_(d_model) {}
 
   absl::Status Load(const ModelTensors& tensors, uint32_t layer, DType compute_dtype);
-  void Attend(size_t layer, const AttentionBatch& batch, const float* x, LinearTeam* team,
+  void Attend(size_t layer, const AttentionBatch& batch, const float* x, experts::LinearTeam* team,
               float* y) const override;
 
  private:
@@ -37,7 +37,7 @@ class LatentAttention final : public Attention {
 
   // Queries [rows, q_width] not turned yet, and appends to the caches.
   std::vector<float> Project(size_t layer, const AttentionBatch& batch, const float* x,
-                             LinearTeam* team) const;
+                             experts::LinearTeam* team) const;
   // Queries of one head that look at latent vectors: [rows, heads, kept_width], zeros before.
   void Absorb(const AttentionBatch& batch, size_t head, float* queries, float* absorbed) const;
   // Results of up to kPieceHeads heads, [rows, out_width].
@@ -49,17 +49,17 @@ class LatentAttention final : public Attention {
   std::vector<float> q_norm_;   // [q_rank] or empty.
   std::vector<float> kv_norm_;  // [kv_rank]
   // Queries (compressed, if they are), latents and rotated keys.
-  std::unique_ptr<const Linear> down_;
+  std::unique_ptr<const experts::Linear> down_;
   // Of compressed queries, else null.
-  std::unique_ptr<const Linear> q_up_;
+  std::unique_ptr<const experts::Linear> q_up_;
   // [heads, nope + value, kv_rank]: what makes keys and values of a latent vector.
   std::vector<float> kv_up_;
-  std::unique_ptr<const Linear> o_;
+  std::unique_ptr<const experts::Linear> o_;
 };
 
 absl::Status LatentAttention::Load(const ModelTensors& tensors, uint32_t layer,
                                    DType compute_dtype) {
-  std::vector<Linear::Part> parts(2);
+  std::vector<experts::Linear::Part> parts(2);
   const uint32_t rank = options_.q_rank;
   if (rank == 0) {
     ASSIGN_OR_RETURN(parts[0], tensors.Projection(layer, "self_attn.q_proj", q_width(), d_model_));
@@ -67,27 +67,28 @@ absl::Status LatentAttention::Load(const ModelTensors& tensors, uint32_t layer,
     ASSIGN_OR_RETURN(
         parts[0], tensors.Projection(layer, "self_attn.q_a_proj", rank, d_model_, options_.bias));
     ASSIGN_OR_RETURN(q_norm_, tensors.Norm(layer, "self_attn.q_a_layernorm", rank));
-    ASSIGN_OR_RETURN(const Linear::Part up,
+    ASSIGN_OR_RETURN(const experts::Linear::Part up,
                      tensors.Projection(layer, "self_attn.q_b_proj", q_width(), rank));
-    ASSIGN_OR_RETURN(q_up_, Linear::Pack(compute_dtype, {up}));
+    ASSIGN_OR_RETURN(q_up_, experts::Linear::Pack(compute_dtype, {up}));
   }
   ASSIGN_OR_RETURN(parts[1], tensors.Projection(layer, "self_attn.kv_a_proj_with_mqa", kept_width(),
                                                 d_model_, options_.bias));
-  ASSIGN_OR_RETURN(down_, Linear::Pack(compute_dtype, parts));
+  ASSIGN_OR_RETURN(down_, experts::Linear::Pack(compute_dtype, parts));
   ASSIGN_OR_RETURN(kv_norm_, tensors.Norm(layer, "self_attn.kv_a_layernorm", options_.kv_rank));
-  ASSIGN_OR_RETURN(const Linear::Part kv_up,
+  ASSIGN_OR_RETURN(const experts::Linear::Part kv_up,
                    tensors.Projection(layer, "self_attn.kv_b_proj",
                                       size_t{options_.heads} * (options_.nope + options_.value),
                                       options_.kv_rank));
   kv_up_ = DecodeMatrix(kv_up.weight);
-  ASSIGN_OR_RETURN(const Linear::Part o, tensors.Projection(layer, "self_attn.o_proj", d_model_,
-                                                            out_width(), options_.bias));
-  ASSIGN_OR_RETURN(o_, Linear::Pack(compute_dtype, {o}));
+  ASSIGN_OR_RETURN(
+      const experts::Linear::Part o,
+      tensors.Projection(layer, "self_attn.o_proj", d_model_, out_width(), options_.bias));
+  ASSIGN_OR_RETURN(o_, experts::Linear::Pack(compute_dtype, {o}));
   return absl::OkStatus();
 }
 
 std::vector<float> LatentAttention::Project(size_t layer, const AttentionBatch& batch,
-                                            const float* x, LinearTeam* team) const {
+                                            const float* x, experts::LinearTeam* team) const {
   const AttentionKernels& kernels = GetAttentionKernels();
   const size_t first = options_.q_rank == 0 ? q_width() : options_.q_rank;
   const size_t width = first + kept_width();
@@ -169,7 +170,7 @@ void LatentAttention::AttendPiece(const AttentionPiece& piece, size_t first_head
 }
 
 void LatentAttention::Attend(size_t layer, const AttentionBatch& batch, const float* x,
-                             LinearTeam* team, float* y) const {
+                             experts::LinearTeam* team, float* y) const {
   std::vector<float> queries = Project(layer, batch, x, team);
   const size_t ups = batch.rows * options_.heads * options_.kv_rank;
   std::vector<float> absorbed(batch.rows * options_.heads * kept_width());
@@ -199,4 +200,4 @@ absl::StatusOr<std::unique_ptr<const Attention>> MakeLatentAttention(const Decod
   return attention;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::decoder

@@ -14,24 +14,25 @@
 #include "common/tensor/decode_matrix.h"
 #include "common/tensor/dtype.h"
 
-namespace expertmesh {
+namespace expertmesh::decoder {
 namespace {
 
 // One MoE layer, loaded.
 struct LocalLayer {
   MoeLayerDescription description;
-  std::unique_ptr<const Linear> gate;  // Logits, and the shared gate's product behind them.
-  std::vector<float> select_bias;      // [num_experts] or empty.
+  std::unique_ptr<const experts::Linear>
+      gate;                        // Logits, and the shared gate's product behind them.
+  std::vector<float> select_bias;  // [num_experts] or empty.
   bool shared_gate = false;
-  std::vector<std::shared_ptr<const PackedExpert>> experts;
-  std::shared_ptr<const PackedExpert> shared;  // Null when the layer has none.
+  std::vector<std::shared_ptr<const experts::PackedExpert>> experts;
+  std::shared_ptr<const experts::PackedExpert> shared;  // Null when the layer has none.
 };
 
 // A matrix as a model has it that computes in another type.
 struct RoundedMatrix {
   RoundedMatrix(const MatrixView& from, DType dtype) : values(DecodeMatrix(from)) {
     for (float& value : values) {
-      value = RoundReference(dtype, value);
+      value = reference::RoundReference(dtype, value);
     }
     view = MatrixView::RowMajor(values.data(), DType::kF32, from.rows, from.cols);
   }
@@ -42,7 +43,8 @@ struct RoundedMatrix {
 
 class LocalMoeLayers final : public MoeLayers {
  public:
-  LocalMoeLayers(std::shared_ptr<const MoeCheckpoint> checkpoint, Backend* backend, int threads)
+  LocalMoeLayers(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
+                 experts::Backend* backend, int threads)
       : checkpoint_(std::move(checkpoint)), backend_(backend), team_(threads) {}
 
   absl::Status Load();
@@ -50,29 +52,30 @@ class LocalMoeLayers final : public MoeLayers {
 
  private:
   absl::StatusOr<LocalLayer> LoadLayer(const MoeLayerDescription& description) const;
-  std::vector<ReferenceRouting> Route(const LocalLayer& layer, const MoeCall& call,
-                                      absl::Span<const float> logits) const;
+  std::vector<reference::ReferenceRouting> Route(const LocalLayer& layer, const MoeCall& call,
+                                                 absl::Span<const float> logits) const;
   absl::Status RunExperts(const LocalLayer& layer, const MoeCall& call,
-                          absl::Span<const ReferenceRouting> routings, MoeResult* result);
+                          absl::Span<const reference::ReferenceRouting> routings,
+                          MoeResult* result);
   absl::Status AddShared(const LocalLayer& layer, const MoeCall& call,
                          absl::Span<const float> logits, MoeResult* result);
-  GroupedBatch BatchOf(const MoeCall& call) const;
+  experts::GroupedBatch BatchOf(const MoeCall& call) const;
 
-  const std::shared_ptr<const MoeCheckpoint> checkpoint_;
-  Backend* const backend_;
-  LinearTeam team_;
+  const std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint_;
+  experts::Backend* const backend_;
+  experts::LinearTeam team_;
   absl::flat_hash_map<uint32_t, LocalLayer> layers_;
   // Of one call: hidden states in the backend's type, and a batch's lists.
   AlignedBuffer hidden_;
   AlignedBuffer partials_;
   std::vector<uint32_t> row_begin_;
-  std::vector<const PackedExpert*> experts_;
+  std::vector<const experts::PackedExpert*> experts_;
   std::vector<float> weights_;
 };
 
 absl::Status LocalMoeLayers::Load() {
   for (const MoeLayerDescription& description : checkpoint_->model().layers) {
-    if (const std::string random = RandomPart(description.routing); !random.empty()) {
+    if (const std::string random = reference::RandomPart(description.routing); !random.empty()) {
       return absl::FailedPreconditionError(absl::StrCat(
           "layer ", description.layer, " is routed at random (", random, ") and needs a router"));
     }
@@ -90,19 +93,19 @@ absl::StatusOr<LocalLayer> LocalMoeLayers::LoadLayer(const MoeLayerDescription& 
   const RoundedMatrix weight(gate.weight, logits);
   const RoundedMatrix bias(gate.logit_bias, logits);
   const RoundedMatrix shared_gate(gate.shared_gate, dtype);
-  std::vector<Linear::Part> parts = {{weight.view, bias.view}};
+  std::vector<experts::Linear::Part> parts = {{weight.view, bias.view}};
   if (!gate.shared_gate.empty()) {
     layer.shared_gate = true;
     parts.push_back({shared_gate.view});
   }
   // Scores decide between experts: float32, as in the router.
-  ASSIGN_OR_RETURN(layer.gate, Linear::Pack(DType::kF32, parts));
+  ASSIGN_OR_RETURN(layer.gate, experts::Linear::Pack(DType::kF32, parts));
   if (!gate.select_bias.empty()) {
     layer.select_bias = DecodeMatrix(gate.select_bias);
   }
   for (uint32_t expert = 0; expert < description.routing.num_experts; ++expert) {
     ASSIGN_OR_RETURN(const ExpertWeights weights, checkpoint_->Expert(description.layer, expert));
-    ASSIGN_OR_RETURN(std::shared_ptr<const PackedExpert> packed,
+    ASSIGN_OR_RETURN(std::shared_ptr<const experts::PackedExpert> packed,
                      backend_->Pack(description.expert, weights, {}));
     layer.experts.push_back(std::move(packed));
   }
@@ -116,18 +119,19 @@ absl::StatusOr<LocalLayer> LocalMoeLayers::LoadLayer(const MoeLayerDescription& 
   return layer;
 }
 
-std::vector<ReferenceRouting> LocalMoeLayers::Route(const LocalLayer& layer, const MoeCall& call,
-                                                    absl::Span<const float> logits) const {
+std::vector<reference::ReferenceRouting> LocalMoeLayers::Route(
+    const LocalLayer& layer, const MoeCall& call, absl::Span<const float> logits) const {
   const size_t experts = layer.description.routing.num_experts;
-  std::vector<ReferenceRouting> routings;
+  std::vector<reference::ReferenceRouting> routings;
   size_t begin = 0;
   for (const uint32_t count : call.group_sizes) {
-    ReferenceGroup group;
+    reference::ReferenceGroup group;
     group.logits = logits.subspan(begin * experts, count * experts);
     group.select_bias = layer.select_bias;
     group.token_ids = call.token_ids.subspan(begin, count);
     group.activation_dtype = backend_->compute_dtype();
-    for (ReferenceRouting& token : RouteReference(layer.description.routing, group)) {
+    for (reference::ReferenceRouting& token :
+         reference::RouteReference(layer.description.routing, group)) {
       routings.push_back(std::move(token));
     }
     begin += count;
@@ -135,8 +139,8 @@ std::vector<ReferenceRouting> LocalMoeLayers::Route(const LocalLayer& layer, con
   return routings;
 }
 
-GroupedBatch LocalMoeLayers::BatchOf(const MoeCall& call) const {
-  GroupedBatch batch;
+experts::GroupedBatch LocalMoeLayers::BatchOf(const MoeCall& call) const {
+  experts::GroupedBatch batch;
   batch.hidden_states = hidden_.data();
   batch.rows = call.tokens;
   batch.d_model = call.hidden.size() / call.tokens;
@@ -147,12 +151,12 @@ GroupedBatch LocalMoeLayers::BatchOf(const MoeCall& call) const {
 }
 
 absl::Status LocalMoeLayers::RunExperts(const LocalLayer& layer, const MoeCall& call,
-                                        absl::Span<const ReferenceRouting> routings,
+                                        absl::Span<const reference::ReferenceRouting> routings,
                                         MoeResult* result) {
   row_begin_.assign(1, 0);
   experts_.clear();
   weights_.clear();
-  for (const ReferenceRouting& token : routings) {
+  for (const reference::ReferenceRouting& token : routings) {
     for (const uint32_t expert : token.expert_ids) {
       experts_.push_back(layer.experts[expert].get());
       result->expert_ids.push_back(expert);
@@ -160,7 +164,7 @@ absl::Status LocalMoeLayers::RunExperts(const LocalLayer& layer, const MoeCall& 
     weights_.insert(weights_.end(), token.weights.begin(), token.weights.end());
     row_begin_.push_back(static_cast<uint32_t>(experts_.size()));
   }
-  GroupedBatch batch = BatchOf(call);
+  experts::GroupedBatch batch = BatchOf(call);
   batch.apply = layer.description.routing.apply;
   batch.partials = result->output.data();
   return backend_->Compute(batch);
@@ -175,11 +179,12 @@ absl::Status LocalMoeLayers::AddShared(const LocalLayer& layer, const MoeCall& c
   experts_.assign(call.tokens, layer.shared.get());
   weights_.assign(call.tokens, 1.0f);
   for (size_t row = 0; row < gates.size(); ++row) {
-    const float product = RoundReference(backend_->compute_dtype(), gates[row]);
-    weights_[row] = RoundReference(backend_->compute_dtype(), 1.0f / (1.0f + std::exp(-product)));
+    const float product = reference::RoundReference(backend_->compute_dtype(), gates[row]);
+    weights_[row] =
+        reference::RoundReference(backend_->compute_dtype(), 1.0f / (1.0f + std::exp(-product)));
   }
   partials_.Resize(call.hidden.size() * sizeof(float));
-  GroupedBatch batch = BatchOf(call);
+  experts::GroupedBatch batch = BatchOf(call);
   batch.partials = partials_.as<float>();
   RETURN_IF_ERROR(backend_->Compute(batch));
   for (size_t i = 0; i < call.hidden.size(); ++i) {
@@ -225,10 +230,11 @@ absl::StatusOr<MoeResult> LocalMoeLayers::Compute(const MoeCall& call) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<MoeLayers>> MakeLocalMoeLayers(
-    std::shared_ptr<const MoeCheckpoint> checkpoint, Backend* backend, int threads) {
+    std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint, experts::Backend* backend,
+    int threads) {
   auto layers = std::make_unique<LocalMoeLayers>(std::move(checkpoint), backend, threads);
   RETURN_IF_ERROR(layers->Load());
   return layers;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::decoder

@@ -8,7 +8,7 @@
 #include "common/base/status_macros.h"
 #include "common/tensor/dtype.h"
 
-namespace expertmesh {
+namespace expertmesh::decoder {
 namespace {
 
 class MeshMoeLayers final : public MoeLayers {
@@ -79,4 +79,4 @@ std::unique_ptr<MoeLayers> MakeMeshMoeLayers(client::Client* client, client::DTy
   return std::make_unique<MeshMoeLayers>(client, dtype, timeout, return_routing);
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::decoder

@@ -9,19 +9,20 @@
 #include "common/checkpoint/model_config.h"
 #include "common/tensor/decode_matrix.h"
 
-namespace expertmesh {
+namespace expertmesh::decoder {
 
-ModelTensors::ModelTensors(ModelLayout layout, std::unique_ptr<SafetensorsReader> tensors)
+ModelTensors::ModelTensors(checkpoint::ModelLayout layout,
+                           std::unique_ptr<checkpoint::SafetensorsReader> tensors)
     : layout_(std::move(layout)),
       tensors_(std::move(tensors)),
       finder_(layout_, *tensors_),
-      prefix_(ChooseStorage(layout_, *tensors_).prefix),
+      prefix_(checkpoint::ChooseStorage(layout_, *tensors_).prefix),
       own_head_(HasHeadOfItsOwn()) {}
 
 absl::StatusOr<std::unique_ptr<ModelTensors>> ModelTensors::Open(const std::string& directory) {
-  ASSIGN_OR_RETURN(ModelLayout layout, ReadModelLayoutFrom(directory));
-  ASSIGN_OR_RETURN(std::unique_ptr<SafetensorsReader> tensors,
-                   SafetensorsReader::OpenFolder(directory));
+  ASSIGN_OR_RETURN(checkpoint::ModelLayout layout, checkpoint::ReadModelLayoutFrom(directory));
+  ASSIGN_OR_RETURN(std::unique_ptr<checkpoint::SafetensorsReader> tensors,
+                   checkpoint::SafetensorsReader::OpenFolder(directory));
   std::unique_ptr<ModelTensors> model(new ModelTensors(std::move(layout), std::move(tensors)));
   if (model->own_head_) {
     model->warnings_.push_back(absl::StrCat(
@@ -44,20 +45,21 @@ bool ModelTensors::HasHeadOfItsOwn() const {
   if (!layout_.tied_embeddings || head == tensors.end() || embeddings == tensors.end()) {
     return false;
   }
-  const TensorView& one = head->second;
-  const TensorView& other = embeddings->second;
+  const checkpoint::TensorView& one = head->second;
+  const checkpoint::TensorView& other = embeddings->second;
   return one.dtype != other.dtype || one.shape != other.shape ||
          std::memcmp(one.data, other.data, one.bytes) != 0;
 }
 
 std::string ModelTensors::LayerName(uint32_t layer, absl::string_view name) const {
-  return absl::StrCat(LayerPrefix(layout_, layout_.layers[layer], prefix_), name);
+  return absl::StrCat(checkpoint::LayerPrefix(layout_, layout_.layers[layer], prefix_), name);
 }
 
-absl::StatusOr<Linear::Part> ModelTensors::Projection(uint32_t layer, absl::string_view name,
-                                                      uint64_t outputs, uint64_t inputs,
-                                                      bool bias) const {
-  Linear::Part part;
+absl::StatusOr<experts::Linear::Part> ModelTensors::Projection(uint32_t layer,
+                                                               absl::string_view name,
+                                                               uint64_t outputs, uint64_t inputs,
+                                                               bool bias) const {
+  experts::Linear::Part part;
   ASSIGN_OR_RETURN(part.weight, finder_.Linear(LayerName(layer, absl::StrCat(name, ".weight")),
                                                outputs, inputs));
   if (bias) {
@@ -106,4 +108,4 @@ absl::StatusOr<std::vector<float>> ModelTensors::LastNorm() const {
   return DecodeMatrix(view);
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::decoder

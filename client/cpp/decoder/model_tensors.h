@@ -15,7 +15,7 @@
 #include "common/experts/linear.h"
 #include "common/model/expert_weights.h"
 
-namespace expertmesh {
+namespace expertmesh::decoder {
 
 // Immutable and thread-safe. Views are valid while it lives. Errors name file and tensor:
 // NOT_FOUND, or INVALID_ARGUMENT for a wrong shape or type.
@@ -24,11 +24,12 @@ class ModelTensors {
   // Errors of ReadModelLayoutFrom and SafetensorsReader::OpenFolder.
   static absl::StatusOr<std::unique_ptr<ModelTensors>> Open(const std::string& directory);
 
-  const ModelLayout& layout() const { return layout_; }
+  const checkpoint::ModelLayout& layout() const { return layout_; }
 
   // NAME.weight and, when `bias`, NAME.bias of a layer.
-  absl::StatusOr<Linear::Part> Projection(uint32_t layer, absl::string_view name, uint64_t outputs,
-                                          uint64_t inputs, bool bias = false) const;
+  absl::StatusOr<experts::Linear::Part> Projection(uint32_t layer, absl::string_view name,
+                                                   uint64_t outputs, uint64_t inputs,
+                                                   bool bias = false) const;
   // NAME.weight of a layer, [count].
   absl::StatusOr<std::vector<float>> Norm(uint32_t layer, absl::string_view name,
                                           uint64_t count) const;
@@ -46,21 +47,22 @@ class ModelTensors {
   const std::vector<std::string>& warnings() const { return warnings_; }
 
  private:
-  ModelTensors(ModelLayout layout, std::unique_ptr<SafetensorsReader> tensors);
+  ModelTensors(checkpoint::ModelLayout layout,
+               std::unique_ptr<checkpoint::SafetensorsReader> tensors);
 
   std::string LayerName(uint32_t layer, absl::string_view name) const;
   std::string HeadName() const;
   // Tied by config.json, but there are two tensors, and they are not the same.
   bool HasHeadOfItsOwn() const;
 
-  const ModelLayout layout_;
-  const std::unique_ptr<SafetensorsReader> tensors_;
-  const TensorFinder finder_;
+  const checkpoint::ModelLayout layout_;
+  const std::unique_ptr<checkpoint::SafetensorsReader> tensors_;
+  const checkpoint::TensorFinder finder_;
   const std::string prefix_;  // One of kModelPrefixes.
   const bool own_head_;
   std::vector<std::string> warnings_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::decoder
 
 #endif  // EXPERTMESH_CLIENT_CPP_DECODER_MODEL_TENSORS_H_

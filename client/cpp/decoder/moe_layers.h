@@ -14,7 +14,7 @@
 #include "common/checkpoint/moe_checkpoint.h"
 #include "common/experts/backend.h"
 
-namespace expertmesh {
+namespace expertmesh::decoder {
 
 struct MoeCall {
   uint32_t layer = 0;
@@ -49,8 +49,9 @@ std::unique_ptr<MoeLayers> MakeMeshMoeLayers(client::Client* client, client::DTy
 // `backend`, which must outlive it. Gates run on `threads` (0: one per core); routes are chosen by
 // the reference, which takes about two microseconds a token.
 absl::StatusOr<std::unique_ptr<MoeLayers>> MakeLocalMoeLayers(
-    std::shared_ptr<const MoeCheckpoint> checkpoint, Backend* backend, int threads);
+    std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint, experts::Backend* backend,
+    int threads);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::decoder
 
 #endif  // EXPERTMESH_CLIENT_CPP_DECODER_MOE_LAYERS_H_

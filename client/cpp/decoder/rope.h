@@ -9,7 +9,7 @@
 #include "absl/status/statusor.h"
 #include "common/checkpoint/config_reader.h"
 
-namespace expertmesh {
+namespace expertmesh::decoder {
 
 struct Rope {
   // [dimensions / 2]: pair i of a token at position p turns by p * inverse_frequencies[i].
@@ -34,7 +34,7 @@ struct RopeDefaults {
 // `head_dim`. Known kinds are default, linear, yarn and llama3.
 //   UNIMPLEMENTED     another kind.
 //   INVALID_ARGUMENT  a missing, contradictory or wrongly typed value.
-absl::StatusOr<Rope> ReadRope(const ConfigReader& config, uint32_t head_dim,
+absl::StatusOr<Rope> ReadRope(const checkpoint::ConfigReader& config, uint32_t head_dim,
                               const RopeDefaults& defaults = {});
 
 // Sines and cosines of one position.
@@ -52,6 +52,6 @@ class RopeAngles {
   std::vector<float> sines_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::decoder
 
 #endif  // EXPERTMESH_CLIENT_CPP_DECODER_ROPE_H_

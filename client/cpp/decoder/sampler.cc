@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 
-namespace expertmesh {
+namespace expertmesh::decoder {
 absl::Status CheckSampling(const SamplingOptions& options) {
   if (!(options.temperature >= 0.0) || std::isinf(options.temperature)) {
     return absl::InvalidArgumentError(
@@ -111,4 +111,4 @@ absl::StatusOr<uint32_t> Sampler::Next(absl::Span<const float> logits) {
   return candidates_.back().token;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::decoder

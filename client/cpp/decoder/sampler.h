@@ -10,7 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 
-namespace expertmesh {
+namespace expertmesh::decoder {
 
 struct SamplingOptions {
   // 0: always the likeliest token (the lower one of equals). Otherwise logits are divided by it.
@@ -54,6 +54,6 @@ class Sampler {
   std::mt19937_64 random_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::decoder
 
 #endif  // EXPERTMESH_CLIENT_CPP_DECODER_SAMPLER_H_

@@ -11,11 +11,11 @@
 #include "client/cpp/library/describe_codec.h"
 #include "client/cpp/library/forward_codec.h"
 #include "client/cpp/library/forward_stream.h"
+#include "common/base/address.h"
 #include "common/base/clock.h"
 #include "common/base/timer_queue.h"
 #include "common/net/grpc_client.h"
 #include "common/net/grpc_runtime.h"
-#include "common/base/address.h"
 
 namespace expertmesh::client {
 namespace {
@@ -26,8 +26,8 @@ constexpr char kGetTopology[] = "/expertmesh.v1.Control/GetTopology";
 constexpr char kWatchTopology[] = "/expertmesh.v1.Control/WatchTopology";
 constexpr char kHealthCheck[] = "/grpc.health.v1.Health/Check";
 
-GrpcOptions ToGrpcOptions(const ClientOptions& options) {
-  GrpcOptions grpc;
+net::GrpcOptions ToGrpcOptions(const ClientOptions& options) {
+  net::GrpcOptions grpc;
   grpc.max_message_bytes = options.max_message_bytes;
   return grpc;
 }
@@ -75,7 +75,7 @@ struct Client::Impl {
 
   // Waits for the answer of a call that describes.
   absl::StatusOr<Frame> Ask(const char* method, const Frame& request) {
-    CallOptions call;
+    net::CallOptions call;
     call.deadline = Clock::Real()->Now() + options.describe_timeout;
     absl::Notification answered;
     absl::StatusOr<Frame> answer = absl::UnknownError("");
@@ -91,10 +91,10 @@ struct Client::Impl {
   const ClientOptions options;
   // Gone after `runtime`, whose end answers the requests that have timers.
   TimerQueue timers{Clock::Real()};
-  GrpcRuntime runtime;
+  net::GrpcRuntime runtime;
   // Two connections, so that tensors do not hold up small messages.
-  GrpcClient data;
-  GrpcClient control;
+  net::GrpcClient data;
+  net::GrpcClient control;
 };
 
 Client::Client(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -115,7 +115,7 @@ void Client::ForwardAsync(uint32_t layer, const Matrix& hidden, const ForwardOpt
     done(request.status());
     return;
   }
-  CallOptions call;
+  net::CallOptions call;
   if (options.timeout != absl::InfiniteDuration()) {
     call.deadline = Clock::Real()->Now() + options.timeout;
   }
@@ -169,10 +169,10 @@ absl::StatusOr<client::Topology> Client::Topology() {
 
 absl::Status Client::WatchTopology(const std::function<bool(const client::Topology&)>& on_change) {
   const auto inbox = std::make_shared<Inbox>();
-  StreamCallbacks callbacks;
+  net::StreamCallbacks callbacks;
   callbacks.on_frame = [inbox](Frame frame) { inbox->Put(std::move(frame)); };
   callbacks.on_closed = [inbox](const absl::Status& why) { inbox->Close(why); };
-  const std::shared_ptr<ClientStream> stream =
+  const std::shared_ptr<net::ClientStream> stream =
       impl_->control.OpenStream(kWatchTopology, {}, std::move(callbacks));
   absl::Status status = stream->Send(Frame());
   stream->CloseSend();

@@ -86,7 +86,7 @@ Routing ReadRouting(const v1::Routing& proto) {
 
 absl::StatusOr<ForwardResult> ReadResult(const TensorMessage<v1::ForwardResponse>& answer) {
   if (answer.message.status().code() != 0) {
-    return FromProto(answer.message.status());
+    return net::FromProto(answer.message.status());
   }
   if (!answer.tensor_status.ok()) {
     return absl::InternalError(

@@ -145,12 +145,12 @@ class PendingRequests : public std::enable_shared_from_this<PendingRequests> {
 
 class GrpcForwardStream final : public ForwardStream {
  public:
-  GrpcForwardStream(GrpcClient* client, TimerQueue* timers, const std::string& address,
+  GrpcForwardStream(net::GrpcClient* client, TimerQueue* timers, const std::string& address,
                     size_t window_bytes)
       : requests_(std::make_shared<PendingRequests>(timers, address)) {
-    CallOptions options;
+    net::CallOptions options;
     options.send_queue_bytes = window_bytes;
-    StreamCallbacks callbacks;
+    net::StreamCallbacks callbacks;
     callbacks.on_frame = [requests = requests_](Frame frame) { requests->OnFrame(frame); };
     callbacks.on_closed = [requests = requests_](const absl::Status& why) {
       requests->OnClosed(why);
@@ -184,14 +184,14 @@ class GrpcForwardStream final : public ForwardStream {
 
  private:
   const std::shared_ptr<PendingRequests> requests_;
-  std::shared_ptr<ClientStream> stream_;
+  std::shared_ptr<net::ClientStream> stream_;
 };
 
 }  // namespace
 
 ForwardStream::~ForwardStream() = default;
 
-std::unique_ptr<ForwardStream> OpenForwardStream(GrpcClient* client, TimerQueue* timers,
+std::unique_ptr<ForwardStream> OpenForwardStream(net::GrpcClient* client, TimerQueue* timers,
                                                  const std::string& address, size_t window_bytes) {
   return std::make_unique<GrpcForwardStream>(client, timers, address, window_bytes);
 }

@@ -12,7 +12,7 @@
 namespace expertmesh::client {
 
 // `client` and `timers` (on Clock::Real()) must outlive the stream; `address` is for messages.
-std::unique_ptr<ForwardStream> OpenForwardStream(GrpcClient* client, TimerQueue* timers,
+std::unique_ptr<ForwardStream> OpenForwardStream(net::GrpcClient* client, TimerQueue* timers,
                                                  const std::string& address, size_t window_bytes);
 
 }  // namespace expertmesh::client

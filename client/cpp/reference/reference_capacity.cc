@@ -10,7 +10,7 @@
 #include "client/cpp/reference/reference_choice.h"
 #include "client/cpp/reference/reference_routing.h"
 
-namespace expertmesh {
+namespace expertmesh::reference {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -206,4 +206,4 @@ float DropBeyondCapacity(const RoutingOptions& routing, absl::Span<TokenState> t
   return Grant(claims, capacity, routing.num_experts, tokens) ? margin : kInfinity;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::reference

@@ -9,7 +9,7 @@
 #include "absl/types/span.h"
 #include "common/model/routing_options.h"
 
-namespace expertmesh {
+namespace expertmesh::reference {
 
 // One token on its way through the steps.
 struct TokenState {
@@ -41,6 +41,6 @@ float LetExpertsChoose(const RoutingOptions& routing, absl::Span<TokenState> tok
 // decision between tokens.
 float DropBeyondCapacity(const RoutingOptions& routing, absl::Span<TokenState> tokens);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::reference
 
 #endif  // EXPERTMESH_CLIENT_CPP_REFERENCE_REFERENCE_CAPACITY_H_

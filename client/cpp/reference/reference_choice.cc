@@ -5,7 +5,7 @@
 
 #include "client/cpp/reference/reference_scores.h"
 
-namespace expertmesh {
+namespace expertmesh::reference {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -99,4 +99,4 @@ SparseMix MixSparsely(const RoutingOptions& routing, DType rounding,
   return mix;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::reference

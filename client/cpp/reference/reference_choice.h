@@ -11,7 +11,7 @@
 #include "common/model/routing_options.h"
 #include "common/tensor/dtype.h"
 
-namespace expertmesh {
+namespace expertmesh::reference {
 
 // The largest of some values, largest first; the lower index first among equals.
 struct Largest {
@@ -36,6 +36,6 @@ struct SparseMix {
 SparseMix MixSparsely(const RoutingOptions& routing, DType rounding,
                       absl::Span<const float> logits);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::reference
 
 #endif  // EXPERTMESH_CLIENT_CPP_REFERENCE_REFERENCE_CHOICE_H_

@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 
-namespace expertmesh {
+namespace expertmesh::reference {
 namespace {
 
 absl::StatusOr<FloatMatrix> DecodeShaped(const char* name, const MatrixView& view, size_t rows,
@@ -88,4 +88,4 @@ void ApplyReferenceExpert(const FloatExpert& expert, const float* x, float* outp
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::reference

@@ -7,7 +7,7 @@
 #include "common/model/expert_weights.h"
 #include "common/model/model_description.h"
 
-namespace expertmesh {
+namespace expertmesh::reference {
 
 // An expert's weights as float32; what it does not have is empty.
 struct FloatExpert {
@@ -32,6 +32,6 @@ void ApplyReferenceExpert(const FloatExpert& expert, const float* x, float* outp
 
 double ReferenceSigmoid(double value);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::reference
 
 #endif  // EXPERTMESH_CLIENT_CPP_REFERENCE_REFERENCE_EXPERT_H_

@@ -9,7 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 
-namespace expertmesh {
+namespace expertmesh::reference {
 namespace {
 
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
@@ -136,4 +136,4 @@ float ReferenceDot(const float* a, const float* b, size_t count) {
   return static_cast<float>(sum);
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::reference

@@ -9,7 +9,7 @@
 #include "absl/status/statusor.h"
 #include "common/tensor/matrix_view.h"
 
-namespace expertmesh {
+namespace expertmesh::reference {
 
 // Row-major.
 struct FloatMatrix {
@@ -29,6 +29,6 @@ absl::StatusOr<FloatMatrix> DecodeReference(const MatrixView& view);
 // matrix multiplication, at its speed.
 float ReferenceDot(const float* a, const float* b, size_t count);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::reference
 
 #endif  // EXPERTMESH_CLIENT_CPP_REFERENCE_REFERENCE_MATRIX_H_

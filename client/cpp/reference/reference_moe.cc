@@ -16,7 +16,7 @@
 #include "common/base/process.h"
 #include "common/base/status_macros.h"
 
-namespace expertmesh {
+namespace expertmesh::reference {
 namespace {
 
 // Calls work(0) .. work(count - 1), each once, from several threads.
@@ -43,7 +43,7 @@ absl::Status Wrong(absl::string_view what, uint64_t is, uint64_t expected) {
       absl::StrCat(what, " holds ", is, " values; ", expected, " are expected"));
 }
 
-absl::StatusOr<const MoeLayerDescription*> FindLayer(const MoeCheckpoint& checkpoint,
+absl::StatusOr<const MoeLayerDescription*> FindLayer(const checkpoint::MoeCheckpoint& checkpoint,
                                                      uint32_t layer, const ReferenceInput& input) {
   const MoeLayerDescription* const description = checkpoint.model().FindLayer(layer);
   if (description == nullptr) {
@@ -141,7 +141,7 @@ absl::Status ComputeLogits(const GateWeights& weights, const RoutingOptions& rou
 // One layer and one batch, on the way to its output.
 class Computation {
  public:
-  Computation(const MoeCheckpoint& checkpoint, const MoeLayerDescription& layer,
+  Computation(const checkpoint::MoeCheckpoint& checkpoint, const MoeLayerDescription& layer,
               const RoutingOptions& routing, const ReferenceInput& input,
               absl::Span<const TokenExperts> chosen, const ReferenceOptions& options)
       : checkpoint_(checkpoint),
@@ -254,7 +254,7 @@ class Computation {
     }
   }
 
-  const MoeCheckpoint& checkpoint_;
+  const checkpoint::MoeCheckpoint& checkpoint_;
   const MoeLayerDescription& layer_;
   const RoutingOptions& routing_;
   const ReferenceInput& input_;
@@ -275,8 +275,8 @@ std::vector<TokenExperts> ExpertsOf(absl::Span<const ReferenceRouting> routings)
   return {routings.begin(), routings.end()};
 }
 
-absl::StatusOr<ReferenceRoutes> RouteWithReference(const MoeCheckpoint& checkpoint, uint32_t layer,
-                                                   const RoutingOptions& routing,
+absl::StatusOr<ReferenceRoutes> RouteWithReference(const checkpoint::MoeCheckpoint& checkpoint,
+                                                   uint32_t layer, const RoutingOptions& routing,
                                                    const ReferenceInput& input,
                                                    const ReferenceOptions& options) {
   RETURN_IF_ERROR(FindLayer(checkpoint, layer, input).status());
@@ -321,7 +321,7 @@ std::vector<bool> RoundingExplains(const RoutingOptions& routing, const Referenc
   return explained;
 }
 
-absl::StatusOr<std::vector<float>> ComputeWithReference(const MoeCheckpoint& checkpoint,
+absl::StatusOr<std::vector<float>> ComputeWithReference(const checkpoint::MoeCheckpoint& checkpoint,
                                                         uint32_t layer,
                                                         const RoutingOptions& routing,
                                                         const ReferenceInput& input,
@@ -342,4 +342,4 @@ absl::StatusOr<std::vector<float>> ComputeWithReference(const MoeCheckpoint& che
   return computation.Combine();
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::reference

@@ -14,7 +14,7 @@
 #include "common/checkpoint/moe_checkpoint.h"
 #include "common/model/model_description.h"
 
-namespace expertmesh {
+namespace expertmesh::reference {
 
 // Tokens of one layer.
 struct ReferenceInput {
@@ -50,8 +50,8 @@ struct ReferenceRoutes {
 //   NOT_FOUND            `layer` is not a MoE layer.
 //   INVALID_ARGUMENT     sizes that do not fit.
 //   FAILED_PRECONDITION  the routing is random; the message says what makes it so.
-absl::StatusOr<ReferenceRoutes> RouteWithReference(const MoeCheckpoint& checkpoint, uint32_t layer,
-                                                   const RoutingOptions& routing,
+absl::StatusOr<ReferenceRoutes> RouteWithReference(const checkpoint::MoeCheckpoint& checkpoint,
+                                                   uint32_t layer, const RoutingOptions& routing,
                                                    const ReferenceInput& input,
                                                    const ReferenceOptions& options = {});
 
@@ -67,7 +67,7 @@ std::vector<bool> RoundingExplains(const RoutingOptions& routing, const Referenc
 // one row of output per assignment. The result does not depend on `threads`.
 //   NOT_FOUND         `layer` is not a MoE layer, or has no such expert.
 //   INVALID_ARGUMENT  sizes that do not fit.
-absl::StatusOr<std::vector<float>> ComputeWithReference(const MoeCheckpoint& checkpoint,
+absl::StatusOr<std::vector<float>> ComputeWithReference(const checkpoint::MoeCheckpoint& checkpoint,
                                                         uint32_t layer,
                                                         const RoutingOptions& routing,
                                                         const ReferenceInput& input,
@@ -77,6 +77,6 @@ absl::StatusOr<std::vector<float>> ComputeWithReference(const MoeCheckpoint& che
 // The experts of each token alone.
 std::vector<TokenExperts> ExpertsOf(absl::Span<const ReferenceRouting> routings);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::reference
 
 #endif  // EXPERTMESH_CLIENT_CPP_REFERENCE_REFERENCE_MOE_H_

@@ -11,7 +11,7 @@
 #include "client/cpp/reference/reference_scores.h"
 #include "common/base/check.h"
 
-namespace expertmesh {
+namespace expertmesh::reference {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -244,4 +244,4 @@ bool RoundingExplains(const RoutingOptions& routing, const ReferenceGroup& group
   return true;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::reference

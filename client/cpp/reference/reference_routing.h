@@ -12,7 +12,7 @@
 #include "common/model/routing_options.h"
 #include "common/tensor/dtype.h"
 
-namespace expertmesh {
+namespace expertmesh::reference {
 
 // The experts of one token, and what their outputs (or inputs) are multiplied with.
 struct TokenExperts {
@@ -59,6 +59,6 @@ bool RoundingExplains(const RoutingOptions& routing, const ReferenceGroup& group
                       absl::Span<const ReferenceRouting> routed,
                       absl::Span<const TokenExperts> reported);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::reference
 
 #endif  // EXPERTMESH_CLIENT_CPP_REFERENCE_REFERENCE_ROUTING_H_

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstddef>
 
-namespace expertmesh {
+namespace expertmesh::reference {
 namespace {
 
 void Softmax(std::vector<float>* values) {
@@ -88,4 +88,4 @@ double RenormaliseDivisor(const RoutingOptions& routing, DType activation_dtype,
   return 1.0;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::reference

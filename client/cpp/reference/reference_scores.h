@@ -7,7 +7,7 @@
 #include "common/model/routing_options.h"
 #include "common/tensor/dtype.h"
 
-namespace expertmesh {
+namespace expertmesh::reference {
 
 // `value` as a number of `dtype`, an activation type.
 float RoundReference(DType dtype, float value);
@@ -19,6 +19,6 @@ std::vector<float> ReferenceScores(ScoreFunction function, std::vector<float> lo
 double RenormaliseDivisor(const RoutingOptions& routing, DType activation_dtype,
                           const std::vector<float>& weights);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::reference
 
 #endif  // EXPERTMESH_CLIENT_CPP_REFERENCE_REFERENCE_SCORES_H_

@@ -7,7 +7,7 @@
 #include "common/base/status_macros.h"
 #include "common/checkpoint/json_text.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 namespace {
 
 // Letters, marks, digits and what joins them.
@@ -60,8 +60,8 @@ size_t WhiteSpaceEnd(absl::string_view text, size_t begin) {
 
 absl::Status TokenFinder::Add(const AddedToken& token, absl::string_view written) {
   if (written.empty()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the added token ", Quoted(token.content), " is empty once normalized"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the added token ", checkpoint::Quoted(token.content), " is empty once normalized"));
   }
   uint32_t node = 0;
   for (const char c : written) {
@@ -154,4 +154,4 @@ absl::StatusOr<AddedTokens> AddedTokens::Create(const std::vector<AddedToken>& t
   return added;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer

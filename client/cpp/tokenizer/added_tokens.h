@@ -15,7 +15,7 @@
 #include "client/cpp/tokenizer/normalizer.h"
 #include "client/cpp/tokenizer/regex.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 
 struct AddedToken {
   uint32_t id = 0;
@@ -75,6 +75,6 @@ class AddedTokens {
   TokenFinder in_normalized_text_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer
 
 #endif  // EXPERTMESH_CLIENT_CPP_TOKENIZER_ADDED_TOKENS_H_

@@ -11,7 +11,7 @@
 #include "common/base/status_macros.h"
 #include "common/checkpoint/json_text.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 namespace {
 
 uint64_t PairKey(uint32_t left, uint32_t right) {
@@ -31,8 +31,8 @@ absl::StatusOr<Bpe> Bpe::Create(Vocabulary vocabulary,
     const auto id_of = [&bpe, rank](const std::string& token) -> absl::StatusOr<uint32_t> {
       const auto found = bpe.vocabulary_.find(token);
       if (found == bpe.vocabulary_.end()) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("merge ", rank, " needs ", Quoted(token), ", which is not in the vocab"));
+        return absl::InvalidArgumentError(absl::StrCat(
+            "merge ", rank, " needs ", checkpoint::Quoted(token), ", which is not in the vocab"));
       }
       return found->second;
     };
@@ -227,4 +227,4 @@ std::optional<absl::string_view> Bpe::Encode(absl::string_view piece,
   return std::nullopt;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer

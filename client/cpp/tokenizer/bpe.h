@@ -14,7 +14,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 
 struct BpeOptions {
   // Stands for characters without a token.
@@ -71,6 +71,6 @@ class Bpe {
   std::array<std::optional<uint32_t>, 256> bytes_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer
 
 #endif  // EXPERTMESH_CLIENT_CPP_TOKENIZER_BPE_H_

@@ -10,7 +10,7 @@
 #include "common/base/status_macros.h"
 #include "common/checkpoint/json_text.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 namespace {
 
 // Positions are 32 bits wide, and the byte-level alphabet makes a text at most twice as long.
@@ -30,7 +30,7 @@ absl::Status CheckAddedIds(const std::vector<AddedToken>& tokens, const Bpe& bpe
     if (tokens[i].id != expected) {
       return absl::InvalidArgumentError(absl::StrCat(
           file.Place("added_tokens"), "[", i, "].id is ", tokens[i].id, "; supported: ", expected,
-          ", the id that ", Quoted(tokens[i].content),
+          ", the id that ", checkpoint::Quoted(tokens[i].content),
           found != bpe.vocabulary().end() ? " has in the vocab" : " gets by its place"));
     }
     largest = std::max(largest.value_or(0), expected);
@@ -168,7 +168,7 @@ absl::Status BpeTokenizer::NoToken(absl::string_view text, size_t from,
                                 : absl::StrCat("at offset ", at, " of the text");
   return absl::InvalidArgumentError(absl::StrFormat(
       "byte 0x%02X%s %s has no token in the vocabulary", static_cast<uint8_t>(bytes[0]),
-      bytes.size() > 1 ? absl::StrCat(" (of ", Quoted(bytes), ")") : "", where));
+      bytes.size() > 1 ? absl::StrCat(" (of ", checkpoint::Quoted(bytes), ")") : "", where));
 }
 
 std::string BpeTokenizer::Decode(absl::Span<const uint32_t> ids,
@@ -195,4 +195,4 @@ std::optional<uint32_t> BpeTokenizer::TokenId(absl::string_view token) const {
   return std::nullopt;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer

@@ -16,7 +16,7 @@
 #include "client/cpp/tokenizer/tokenizer.h"
 #include "client/cpp/tokenizer/tokenizer_json.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 
 class BpeTokenizer : public Tokenizer {
  public:
@@ -49,6 +49,6 @@ class BpeTokenizer : public Tokenizer {
   absl::flat_hash_map<std::string, uint32_t> added_ids_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer
 
 #endif  // EXPERTMESH_CLIENT_CPP_TOKENIZER_BPE_TOKENIZER_H_

@@ -4,7 +4,7 @@
 
 #include "client/cpp/tokenizer/utf8.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 namespace {
 
 constexpr char32_t kFirstStandIn = 0x100;
@@ -70,4 +70,4 @@ std::string BytesOfToken(absl::string_view token) {
   return bytes;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer

@@ -9,7 +9,7 @@
 
 #include "absl/strings/string_view.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 
 void AppendByteCharacter(uint8_t byte, std::string* text);
 
@@ -20,6 +20,6 @@ std::optional<uint8_t> ByteOfCharacter(char32_t code_point);
 // stands for itself.
 std::string BytesOfToken(absl::string_view token);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer
 
 #endif  // EXPERTMESH_CLIENT_CPP_TOKENIZER_BYTE_LEVEL_H_

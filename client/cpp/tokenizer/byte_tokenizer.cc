@@ -5,7 +5,7 @@
 #include "client/cpp/tokenizer/tokenizer.h"
 #include "client/cpp/tokenizer/utf8.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 namespace {
 
 constexpr uint32_t kBytes = 256;
@@ -74,4 +74,4 @@ std::unique_ptr<Tokenizer> MakeByteTokenizer(uint32_t vocab_size) {
   return std::make_unique<ByteTokenizer>(vocab_size);
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer

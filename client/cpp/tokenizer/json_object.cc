@@ -7,7 +7,7 @@
 #include "client/cpp/tokenizer/utf8.h"
 #include "common/base/status_macros.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 namespace {
 
 using nlohmann::json;
@@ -130,4 +130,4 @@ absl::Status JsonObject::Done() const {
   return absl::OkStatus();
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer

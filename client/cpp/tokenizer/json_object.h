@@ -13,7 +13,7 @@
 #include "absl/strings/string_view.h"
 #include "nlohmann/json.hpp"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 
 // Every getter marks its key as understood; Done refuses an object that has others. All errors are
 // INVALID_ARGUMENT and name the file, the key and its value. The JSON must outlive this.
@@ -62,6 +62,6 @@ class JsonObject {
   std::set<std::string, std::less<>> known_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer
 
 #endif  // EXPERTMESH_CLIENT_CPP_TOKENIZER_JSON_OBJECT_H_

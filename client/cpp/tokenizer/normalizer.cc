@@ -9,7 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 namespace {
 
 absl::Status ToNfc(std::string* text) {
@@ -66,4 +66,4 @@ absl::Status Normalizer::Apply(std::string* text) const {
   return absl::OkStatus();
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer

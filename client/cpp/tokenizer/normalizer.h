@@ -11,7 +11,7 @@
 #include "absl/strings/string_view.h"
 #include "client/cpp/tokenizer/regex.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 
 // Every match of `pattern` becomes `content`. What an empty pattern matches is an insertion.
 struct Replacement {
@@ -41,6 +41,6 @@ class Normalizer {
   std::vector<Step> steps_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer
 
 #endif  // EXPERTMESH_CLIENT_CPP_TOKENIZER_NORMALIZER_H_

@@ -11,7 +11,7 @@
 #include "common/base/status_macros.h"
 #include "common/checkpoint/json_text.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 namespace {
 
 constexpr size_t kMaxFileBytes = size_t{64} << 20;
@@ -76,7 +76,7 @@ absl::Status ReplaceTemplate(const nlohmann::json& config, const std::string& pa
     const std::optional<uint64_t> id = IdOf(*tokenizer, token);
     if (!id.has_value()) {
       return absl::InvalidArgumentError(absl::StrCat(
-          path, ": ", key, " is ", Quoted(token), ", which ", name,
+          path, ": ", key, " is ", checkpoint::Quoted(token), ", which ", name,
           " puts around a text, and tokenizer.json has no such token; correct it or set ", flag,
           " to false"));
     }
@@ -106,13 +106,13 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Create(const nlohmann::json& parsed,
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> ParseTokenizer(absl::string_view json,
                                                           absl::string_view source) {
-  ASSIGN_OR_RETURN(const nlohmann::json parsed, ParseJson(json, source));
+  ASSIGN_OR_RETURN(const nlohmann::json parsed, checkpoint::ParseJson(json, source));
   return Create(parsed, source);
 }
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(const std::string& folder) {
   const std::string path = (std::filesystem::path(folder) / "tokenizer.json").string();
-  absl::StatusOr<std::string> text = ReadSmallFile(path, kMaxFileBytes);
+  absl::StatusOr<std::string> text = checkpoint::ReadSmallFile(path, kMaxFileBytes);
   if (absl::IsNotFound(text.status())) {
     return absl::NotFoundError(absl::StrCat(
         text.status().message(),
@@ -120,13 +120,14 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(const std::string& fold
         "transformers: AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)"));
   }
   RETURN_IF_ERROR(text.status());
-  ASSIGN_OR_RETURN(nlohmann::json parsed, ParseJson(*text, path));
+  ASSIGN_OR_RETURN(nlohmann::json parsed, checkpoint::ParseJson(*text, path));
   const std::string config_path =
       (std::filesystem::path(folder) / "tokenizer_config.json").string();
   std::error_code ignored;
   if (parsed.is_object() && std::filesystem::exists(config_path, ignored)) {
-    ASSIGN_OR_RETURN(const std::string config_text, ReadSmallFile(config_path, kMaxFileBytes));
-    ASSIGN_OR_RETURN(const nlohmann::json config, ParseJson(config_text, config_path));
+    ASSIGN_OR_RETURN(const std::string config_text,
+                     checkpoint::ReadSmallFile(config_path, kMaxFileBytes));
+    ASSIGN_OR_RETURN(const nlohmann::json config, checkpoint::ParseJson(config_text, config_path));
     if (!config.is_object()) {
       return absl::InvalidArgumentError(absl::StrCat(config_path, ": must be an object"));
     }
@@ -135,4 +136,4 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(const std::string& fold
   return Create(parsed, path);
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer

@@ -7,7 +7,7 @@
 #include "client/cpp/tokenizer/byte_level.h"
 #include "common/base/status_macros.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 namespace {
 
 // A part of a piece, and whether the pattern matched it.
@@ -167,4 +167,4 @@ Regex Gpt2Pattern() {
       .value();
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer

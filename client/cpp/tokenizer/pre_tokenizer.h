@@ -11,7 +11,7 @@
 #include "absl/status/status.h"
 #include "client/cpp/tokenizer/regex.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 
 // A text and where it is cut. No range is empty; what lies in none is left out.
 struct Pieces {
@@ -67,6 +67,6 @@ class PreTokenizer {
 // The pattern of ByteLevel's use_regex.
 Regex Gpt2Pattern();
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer
 
 #endif  // EXPERTMESH_CLIENT_CPP_TOKENIZER_PRE_TOKENIZER_H_

@@ -7,7 +7,7 @@
 #include "client/cpp/tokenizer/tokenizer_json.h"
 #include "common/base/status_macros.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 namespace {
 
 constexpr absl::string_view kOrder =
@@ -129,4 +129,4 @@ absl::StatusOr<DecoderPlan> ReadDecoder(JsonObject* file) {
   return reader.Take();
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer

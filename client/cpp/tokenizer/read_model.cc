@@ -10,7 +10,7 @@
 #include "common/base/status_macros.h"
 #include "common/checkpoint/json_text.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 namespace {
 
 using nlohmann::json;
@@ -26,16 +26,16 @@ absl::StatusOr<Bpe::Vocabulary> ReadVocabulary(JsonObject* model) {
     const json& id = item.value();
     if (!id.is_number_unsigned() || id.get<uint64_t>() > kMaxTokenId) {
       return absl::InvalidArgumentError(absl::StrCat(object.Place(), ": the id of ",
-                                                     Quoted(item.key()), " is ",
+                                                     checkpoint::Quoted(item.key()), " is ",
                                                      id.dump(-1, ' ', true).substr(0, 100),
                                                      "; supported: whole numbers from 0 "
                                                      "to ",
                                                      kMaxTokenId));
     }
     if (!ids.insert(id.get<uint32_t>()).second) {
-      return absl::InvalidArgumentError(absl::StrCat(object.Place(), ": ", Quoted(item.key()),
-                                                     " has the id of another token, ",
-                                                     id.get<uint32_t>()));
+      return absl::InvalidArgumentError(
+          absl::StrCat(object.Place(), ": ", checkpoint::Quoted(item.key()),
+                       " has the id of another token, ", id.get<uint32_t>()));
     }
     vocabulary.emplace(item.key(), id.get<uint32_t>());
   }
@@ -145,4 +145,4 @@ absl::StatusOr<std::vector<AddedToken>> ReadAddedTokens(JsonObject* file) {
   return tokens;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer

@@ -7,7 +7,7 @@
 #include "client/cpp/tokenizer/tokenizer_json.h"
 #include "common/base/status_macros.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 namespace {
 
 absl::Status AddNormalizer(JsonObject object, Normalizer* normalizer) {
@@ -66,4 +66,4 @@ absl::StatusOr<Normalizer> ReadNormalizer(JsonObject* file) {
   return normalizer;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer

@@ -7,7 +7,7 @@
 #include "client/cpp/tokenizer/tokenizer_json.h"
 #include "common/base/status_macros.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 namespace {
 
 using nlohmann::json;
@@ -190,4 +190,4 @@ absl::StatusOr<TextTemplate> ReadPostProcessor(JsonObject* file) {
   return around;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer

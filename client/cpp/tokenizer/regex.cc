@@ -14,7 +14,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 namespace {
 
 // A step is about one attempt to match a part. Repeats of one character take one per character when
@@ -159,4 +159,4 @@ absl::Status Regex::FindAll(absl::string_view text, std::vector<ByteRange>* matc
   return absl::OkStatus();
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer

@@ -15,7 +15,7 @@
 
 struct pcre2_real_code_8;
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 
 // Bytes [begin, end) of a text.
 struct ByteRange {
@@ -53,6 +53,6 @@ class Regex {
   Code code_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer
 
 #endif  // EXPERTMESH_CLIENT_CPP_TOKENIZER_REGEX_H_

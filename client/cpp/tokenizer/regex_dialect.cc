@@ -13,7 +13,7 @@
 #include "client/cpp/tokenizer/utf8.h"
 #include "common/base/status_macros.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 namespace {
 
 constexpr size_t kNone = absl::string_view::npos;
@@ -329,4 +329,4 @@ absl::StatusOr<std::string> Pcre2Pattern(absl::string_view oniguruma) {
   return Translator(oniguruma).Run();
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer

@@ -11,7 +11,7 @@
 #include "common/base/status_macros.h"
 #include "common/checkpoint/json_text.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 namespace {
 
 constexpr absl::string_view kCategories[] = {
@@ -125,7 +125,7 @@ absl::StatusOr<RegexEscape> ReadRegexEscape(absl::string_view pattern, size_t* a
     default:
       if (!absl::ascii_ispunct(static_cast<unsigned char>(c)) && c != ' ') {
         return RefuseRegex(
-            begin, absl::StrCat("the escape ", Quoted(same),
+            begin, absl::StrCat("the escape ", checkpoint::Quoted(same),
                                 " is not supported; supported: \\s \\S \\d \\D \\p{} \\P{} \\n "
                                 "\\r \\t \\f \\v \\a \\e \\A \\z \\xHH \\x{} \\uHHHH"));
       }
@@ -133,4 +133,4 @@ absl::StatusOr<RegexEscape> ReadRegexEscape(absl::string_view pattern, size_t* a
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer

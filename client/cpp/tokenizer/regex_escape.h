@@ -9,7 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 
 // As PCRE2 writes it.
 struct RegexEscape {
@@ -26,6 +26,6 @@ absl::StatusOr<RegexEscape> ReadRegexEscape(absl::string_view pattern, size_t* a
 // INVALID_ARGUMENT: `why`, and where in the pattern.
 absl::Status RefuseRegex(size_t at, absl::string_view why);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer
 
 #endif  // EXPERTMESH_CLIENT_CPP_TOKENIZER_REGEX_ESCAPE_H_

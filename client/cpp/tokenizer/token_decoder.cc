@@ -9,7 +9,7 @@
 #include "client/cpp/tokenizer/utf8.h"
 #include "common/base/status_macros.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 namespace {
 
 // A text, in parts, whose beginning and end are stripped.
@@ -221,4 +221,4 @@ std::unique_ptr<TextStream> TokenDecoder::NewStream(const DecodeOptions& options
   return std::make_unique<Stream>(*this, options, exact);
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer

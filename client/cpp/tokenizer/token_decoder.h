@@ -16,7 +16,7 @@
 #include "client/cpp/tokenizer/normalizer.h"
 #include "client/cpp/tokenizer/tokenizer.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 
 // Takes up to `start` times `character` from the beginning of a text, and up to `stop` times from
 // its end.
@@ -89,6 +89,6 @@ class TokenDecoder {
   absl::flat_hash_map<uint32_t, std::string> first_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer
 
 #endif  // EXPERTMESH_CLIENT_CPP_TOKENIZER_TOKEN_DECODER_H_

@@ -19,7 +19,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 
 struct EncodeOptions {
   // Add what the model's post-processor puts around a text, such as <s>. Special tokens written in
@@ -88,6 +88,6 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> ParseTokenizer(absl::string_view json
 // bytes can be encoded that are below `vocab_size`.
 std::unique_ptr<Tokenizer> MakeByteTokenizer(uint32_t vocab_size);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer
 
 #endif  // EXPERTMESH_CLIENT_CPP_TOKENIZER_TOKENIZER_H_

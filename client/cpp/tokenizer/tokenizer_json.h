@@ -15,7 +15,7 @@
 #include "client/cpp/tokenizer/pre_tokenizer.h"
 #include "client/cpp/tokenizer/token_decoder.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 
 // Ids are rows of a model's embedding: this many are more than any has, and fit into memory.
 inline constexpr uint32_t kMaxTokenId = (1u << 24) - 1;
@@ -42,6 +42,6 @@ absl::StatusOr<Replacement> ReadReplacement(JsonObject* object);
 // {"String": "x"} or {"Regex": "x+"}, in the key "pattern".
 absl::StatusOr<Regex> ReadPattern(JsonObject* object);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer
 
 #endif  // EXPERTMESH_CLIENT_CPP_TOKENIZER_TOKENIZER_JSON_H_

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <utility>
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 namespace {
 
 uint8_t ByteAt(absl::string_view text, size_t at) { return static_cast<uint8_t>(text[at]); }
@@ -154,4 +154,4 @@ std::string Utf8Stream::Push(absl::string_view bytes) {
 
 std::string Utf8Stream::Finish() { return std::exchange(pending_, {}).empty() ? "" : kReplacement; }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer

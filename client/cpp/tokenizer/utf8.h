@@ -7,7 +7,7 @@
 
 #include "absl/strings/string_view.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 
 // What is shown for bytes that form no character: U+FFFD.
 inline constexpr char kReplacement[] = "\xEF\xBF\xBD";
@@ -47,6 +47,6 @@ class Utf8Stream {
   std::string pending_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer
 
 #endif  // EXPERTMESH_CLIENT_CPP_TOKENIZER_UTF8_H_

@@ -47,18 +47,18 @@ class EchoHandler final : public StreamHandler {
 class Forwarder {
  public:
   explicit Forwarder(const std::string& next) : client_(&runtime_, next, {}) {
-    CallOptions options;
+    net::CallOptions options;
     options.wait_for_ready = true;
-    StreamCallbacks callbacks;
+    net::StreamCallbacks callbacks;
     callbacks.on_frame = [this](const Frame& frame) { OnReply(frame); };
     callbacks.on_closed = [](const absl::Status&) {};
     stream_ = client_.OpenStream(kStream, options, std::move(callbacks));
   }
 
   // For the server that forwards, so that both hops are one thread's work.
-  GrpcRuntime* runtime() { return &runtime_; }
+  net::GrpcRuntime* runtime() { return &runtime_; }
 
-  void Forward(const Frame& request, UnaryResponder respond) {
+  void Forward(const Frame& request, net::UnaryResponder respond) {
     const auto sizes = ReadHeader<HopSizes>(request);
     const uint32_t frames = std::max({1u, (sizes.up2 + kFrameBytes - 1) / kFrameBytes,
                                       (sizes.down2 + kFrameBytes - 1) / kFrameBytes});
@@ -78,7 +78,7 @@ class Forwarder {
   struct Call {
     uint32_t replies_missing = 0;
     uint32_t answer_bytes = 0;
-    UnaryResponder respond;
+    net::UnaryResponder respond;
   };
 
   void OnReply(const Frame& frame) {
@@ -99,9 +99,9 @@ class Forwarder {
   absl::Mutex mutex_;
   uint64_t next_call_ ABSL_GUARDED_BY(mutex_) = 1;
   absl::flat_hash_map<uint64_t, Call> calls_ ABSL_GUARDED_BY(mutex_);
-  GrpcRuntime runtime_;
-  GrpcClient client_;
-  std::shared_ptr<ClientStream> stream_;
+  net::GrpcRuntime runtime_;
+  net::GrpcClient client_;
+  std::shared_ptr<net::ClientStream> stream_;
 };
 
 class TwoBareHops final : public Target {
@@ -113,7 +113,7 @@ class TwoBareHops final : public Target {
   absl::Status Call(size_t, const client::Matrix&) override {
     absl::Notification answered;
     absl::Status status;
-    CallOptions options;
+    net::CallOptions options;
     options.wait_for_ready = true;
     client_.UnaryCall(kUnary, BlankFrame(sizes_, sizes_.up1), options,
                       [&](const absl::StatusOr<Frame>& answer) {
@@ -125,14 +125,15 @@ class TwoBareHops final : public Target {
   }
 
  private:
-  GrpcRuntime runtime_;
-  GrpcClient client_;
+  net::GrpcRuntime runtime_;
+  net::GrpcClient client_;
   HopSizes sizes_;
 };
 
-absl::Status Serve(GrpcServerSpec spec, const ServeOptions& options) {
+absl::Status Serve(net::GrpcServerSpec spec, const ServeOptions& options) {
   spec.address = options.listen;
-  ASSIGN_OR_RETURN(const std::unique_ptr<GrpcServer> server, GrpcServer::Start(std::move(spec)));
+  ASSIGN_OR_RETURN(const std::unique_ptr<net::GrpcServer> server,
+                   net::GrpcServer::Start(std::move(spec)));
   RETURN_IF_ERROR(WritePortFile(options.port_file, server->port(), 0));
   WaitForStopSignal();
   server->Shutdown(absl::Seconds(1));
@@ -146,7 +147,7 @@ absl::StatusOr<std::unique_ptr<Target>> MakeTwoBareHops(const TargetOptions& opt
 }
 
 absl::Status ServeGrpcEcho(const ServeOptions& options) {
-  GrpcServerSpec spec;
+  net::GrpcServerSpec spec;
   spec.streams.push_back({kStream, [](std::shared_ptr<FrameSink> replies) {
                             return std::make_unique<EchoHandler>(std::move(replies));
                           }});
@@ -155,11 +156,11 @@ absl::Status ServeGrpcEcho(const ServeOptions& options) {
 
 absl::Status ServeGrpcForward(const ServeOptions& options) {
   Forwarder forwarder(options.next);
-  GrpcServerSpec spec;
-  spec.unary.push_back(
-      {kUnary, [&forwarder](const Frame& request, const UnaryContext&, UnaryResponder respond) {
-         forwarder.Forward(request, std::move(respond));
-       }});
+  net::GrpcServerSpec spec;
+  spec.unary.push_back({kUnary, [&forwarder](const Frame& request, const net::UnaryContext&,
+                                             net::UnaryResponder respond) {
+                          forwarder.Forward(request, std::move(respond));
+                        }});
   spec.runtime = forwarder.runtime();
   return Serve(std::move(spec), options);
 }

@@ -57,12 +57,12 @@ class OurProduct {
   }
 
  private:
-  const MatmulShape shape_;
+  const experts::MatmulShape shape_;
   const size_t rows_;
   AlignedBuffer x_;
   AlignedBuffer weights_;
   AlignedBuffer y_;
-  MatmulRunner runner_;
+  experts::MatmulRunner runner_;
 };
 
 // Rounds per second of products that `make` makes, one for each thread; 0 when it makes none.
@@ -85,7 +85,8 @@ double ProductsPerSecond(int threads, absl::Duration duration, const Make& make)
 absl::StatusOr<double> ReadBandwidth(int threads, absl::Duration duration) {
   constexpr size_t kBytes = size_t{1} << 30;
   constexpr size_t kLine = 64;
-  ASSIGN_OR_RETURN(PackedMemory memory, PackedMemory::Allocate(kBytes, /*huge_pages=*/true));
+  ASSIGN_OR_RETURN(experts::PackedMemory memory,
+                   experts::PackedMemory::Allocate(kBytes, /*huge_pages=*/true));
   std::fill_n(memory.data(), kBytes, uint8_t{1});
   const size_t lines = kBytes / kLine / static_cast<size_t>(threads);
   std::atomic<uint64_t> used{0};  // So that nothing is optimised away.

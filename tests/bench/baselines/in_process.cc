@@ -59,8 +59,8 @@ class InProcess final : public Target {
 
   absl::Mutex mutex_;
   const LocalLayer layer_;
-  RoutedTokens routed_ ABSL_GUARDED_BY(mutex_);
-  std::vector<const PackedExpert*> experts_ ABSL_GUARDED_BY(mutex_);
+  gate::RoutedTokens routed_ ABSL_GUARDED_BY(mutex_);
+  std::vector<const experts::PackedExpert*> experts_ ABSL_GUARDED_BY(mutex_);
   std::vector<bool> hit_ ABSL_GUARDED_BY(mutex_);
   AlignedBuffer rows_ ABSL_GUARDED_BY(mutex_);
   AlignedBuffer sums_ ABSL_GUARDED_BY(mutex_);

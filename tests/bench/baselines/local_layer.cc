@@ -12,7 +12,7 @@ namespace expertmesh::bench {
 
 absl::StatusOr<LocalLayer> LocalLayer::Load(const TargetOptions& options,
                                             absl::FunctionRef<bool(uint32_t expert)> holds) {
-  const MoeCheckpoint& checkpoint = *options.checkpoint;
+  const checkpoint::MoeCheckpoint& checkpoint = *options.checkpoint;
   const MoeLayerDescription* description = checkpoint.model().FindLayer(options.layer);
   if (description == nullptr) {
     return absl::NotFoundError(absl::StrCat("layer ", options.layer, " is no MoE layer"));
@@ -23,13 +23,13 @@ absl::StatusOr<LocalLayer> LocalLayer::Load(const TargetOptions& options,
   LocalLayer layer;
   layer.description = *description;
   layer.d_model = checkpoint.model().d_model;
-  ASSIGN_OR_RETURN(layer.dtype, ChooseComputeDType("auto", checkpoint.model().dtype));
-  CpuBackendOptions backend;
+  ASSIGN_OR_RETURN(layer.dtype, experts::ChooseComputeDType("auto", checkpoint.model().dtype));
+  experts::CpuBackendOptions backend;
   backend.compute_dtype = layer.dtype;
   backend.threads = options.threads;
-  ASSIGN_OR_RETURN(layer.backend, MakeCpuBackend(backend));
+  ASSIGN_OR_RETURN(layer.backend, experts::MakeCpuBackend(backend));
   ASSIGN_OR_RETURN(const GateWeights gate, checkpoint.Gate(options.layer));
-  ASSIGN_OR_RETURN(layer.gate, Gate::Create(gate, description->routing, layer.dtype));
+  ASSIGN_OR_RETURN(layer.gate, gate::Gate::Create(gate, description->routing, layer.dtype));
   layer.experts.resize(description->routing.num_experts);
   for (uint32_t expert = 0; expert < layer.experts.size(); ++expert) {
     if (holds(expert)) {
@@ -46,9 +46,9 @@ absl::StatusOr<LocalLayer> LocalLayer::Load(const TargetOptions& options,
   return layer;
 }
 
-absl::Status LocalLayer::Route(const client::Matrix& hidden, RoutedTokens* routed) const {
-  thread_local GateScratch scratch;
-  const RequestTokens request = {hidden.rows(), {}, {}, 0};
+absl::Status LocalLayer::Route(const client::Matrix& hidden, gate::RoutedTokens* routed) const {
+  thread_local gate::GateScratch scratch;
+  const gate::RequestTokens request = {hidden.rows(), {}, {}, 0};
   return gate->Route(hidden.bytes().data(), dtype, {&request, 1}, &scratch, routed);
 }
 
@@ -58,7 +58,7 @@ absl::Status LocalLayer::AddShared(const void* hidden, size_t rows, float* outpu
   }
   std::vector<uint32_t> row_begin(rows + 1);
   std::iota(row_begin.begin(), row_begin.end(), 0);
-  const std::vector<const PackedExpert*> experts(rows, shared.get());
+  const std::vector<const experts::PackedExpert*> experts(rows, shared.get());
   const std::vector<float> weights(rows, 1.0f);
   AlignedBuffer sums(rows * d_model * sizeof(float));
   RETURN_IF_ERROR(backend->Compute({hidden, rows, d_model, row_begin, experts, weights,

@@ -53,7 +53,8 @@ absl::StatusOr<TargetOptions> OptionsFromFlags() {
   options.threads = absl::GetFlag(FLAGS_threads);
   options.addresses = absl::StrSplit(absl::GetFlag(FLAGS_addresses), ',', absl::SkipEmpty());
   if (!absl::GetFlag(FLAGS_model).empty()) {
-    ASSIGN_OR_RETURN(options.checkpoint, MoeCheckpoint::Open(absl::GetFlag(FLAGS_model)));
+    ASSIGN_OR_RETURN(options.checkpoint,
+                     checkpoint::MoeCheckpoint::Open(absl::GetFlag(FLAGS_model)));
   }
   return options;
 }
@@ -112,11 +113,12 @@ class Caller {
     std::vector<client::Matrix>& requests = requests_[{routing, tokens}];
     if (requests.empty()) {
       ASSIGN_OR_RETURN(const DType dtype,
-                       ChooseComputeDType("auto", options_.checkpoint->model().dtype));
-      ASSIGN_OR_RETURN(const HiddenMaker maker,
-                       HiddenMaker::Create(ParseRoutingKind(routing), *options_.checkpoint,
-                                           options_.layer, client::FromInternal(dtype)));
-      requests = MakeRequests(maker, tokens);
+                       experts::ChooseComputeDType("auto", options_.checkpoint->model().dtype));
+      ASSIGN_OR_RETURN(
+          const command::HiddenMaker maker,
+          command::HiddenMaker::Create(command::ParseRoutingKind(routing), *options_.checkpoint,
+                                       options_.layer, client::FromInternal(dtype)));
+      requests = command::MakeRequests(maker, tokens);
     }
     return &requests;
   }
@@ -139,7 +141,7 @@ absl::Status PrintCeilings() {
   const int threads = absl::GetFlag(FLAGS_threads);
   ASSIGN_OR_RETURN(const TargetOptions options, OptionsFromFlags());
   ASSIGN_OR_RETURN(const DType dtype,
-                   ChooseComputeDType("auto", options.checkpoint->model().dtype));
+                   experts::ChooseComputeDType("auto", options.checkpoint->model().dtype));
   ASSIGN_OR_RETURN(const double bytes, ReadBandwidth(threads, duration));
   ASSIGN_OR_RETURN(const double flops, ProductRate(dtype, threads, duration));
   std::cout << json{{"read_bytes_per_second", bytes},
@@ -191,7 +193,7 @@ absl::Status Run() {
 int main(int argc, char** argv) {
   expertmesh::TuneProcess();
   expertmesh::BlockStopSignals();
-  expertmesh::RouteGrpcLogs();
+  expertmesh::net::RouteGrpcLogs();
   expertmesh::AcceptHyphens(argc, argv);
   absl::ParseCommandLine(argc, argv);
   const absl::Status status = expertmesh::bench::Run();

@@ -30,20 +30,20 @@ absl::StatusOr<json> MeasureLoad(
     const std::function<absl::Status(size_t caller, size_t request)>& call,
     const std::function<void()>& begin) {
   const std::vector<pid_t> pids = command.at("pids").get<std::vector<pid_t>>();
-  const SendRequest send = [&](size_t caller, uint64_t index,
-                               const std::function<void(absl::Status)>& done) {
+  const command::SendRequest send = [&](size_t caller, uint64_t index,
+                                        const std::function<void(absl::Status)>& done) {
     done(call(caller, (caller * 7 + index) % requests));
   };
-  LoadOptions load;
+  command::LoadOptions load;
   load.callers = command.at("callers");
   // Every request once, as for the mesh, which is asked for their routing first.
   load.requests = (requests + load.callers - 1) / load.callers;
-  RETURN_IF_ERROR(RunLoad(load, send, nullptr).status);
+  RETURN_IF_ERROR(command::RunLoad(load, send, nullptr).status);
   load.duration = absl::Seconds(command.at("seconds").get<double>());
   begin();
-  ASSIGN_OR_RETURN(const double cpu_before, CpuSeconds(pids));
-  const LoadReport report = RunLoad(load, send, nullptr);
-  ASSIGN_OR_RETURN(const double cpu_after, CpuSeconds(pids));
+  ASSIGN_OR_RETURN(const double cpu_before, command::CpuSeconds(pids));
+  const command::LoadReport report = command::RunLoad(load, send, nullptr);
+  ASSIGN_OR_RETURN(const double cpu_after, command::CpuSeconds(pids));
   RETURN_IF_ERROR(report.status);
   rusage usage = {};
   getrusage(RUSAGE_SELF, &usage);

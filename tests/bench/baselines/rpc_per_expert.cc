@@ -44,8 +44,8 @@ class ExpertServer {
     AlignedBuffer sums(elements * sizeof(float));
     std::vector<uint32_t> row_begin(header.rows + 1);
     std::iota(row_begin.begin(), row_begin.end(), 0);
-    const std::vector<const PackedExpert*> experts(header.rows,
-                                                   layer_.experts[header.expert].get());
+    const std::vector<const experts::PackedExpert*> experts(header.rows,
+                                                            layer_.experts[header.expert].get());
     const std::vector<float> weights(header.rows, 1.0f);
     RETURN_IF_ERROR(
         layer_.backend->Compute({rows.data(), header.rows, layer_.d_model, row_begin, experts,
@@ -72,12 +72,12 @@ class RpcPerExpert final : public Target {
   RpcPerExpert(LocalLayer layer, const std::vector<std::string>& addresses, bool grouped)
       : layer_(std::move(layer)), grouped_(grouped) {
     for (const std::string& address : addresses) {
-      clients_.push_back(std::make_unique<GrpcClient>(&runtime_, address, GrpcOptions()));
+      clients_.push_back(std::make_unique<net::GrpcClient>(&runtime_, address, net::GrpcOptions()));
     }
   }
 
   absl::Status Call(size_t, const client::Matrix& hidden) override {
-    RoutedTokens routed;
+    gate::RoutedTokens routed;
     RETURN_IF_ERROR(layer_.Route(hidden, &routed));
     std::vector<ExpertCall> calls = grouped_ ? OneForEachExpert(routed) : OneForEach(routed);
     SendAll(hidden, &calls);
@@ -85,7 +85,7 @@ class RpcPerExpert final : public Target {
   }
 
  private:
-  static std::vector<ExpertCall> OneForEach(const RoutedTokens& routed) {
+  static std::vector<ExpertCall> OneForEach(const gate::RoutedTokens& routed) {
     std::vector<ExpertCall> calls;
     for (uint32_t token = 0; token < routed.tokens(); ++token) {
       for (uint32_t a = routed.token_begin[token]; a < routed.token_begin[token + 1]; ++a) {
@@ -95,7 +95,7 @@ class RpcPerExpert final : public Target {
     return calls;
   }
 
-  std::vector<ExpertCall> OneForEachExpert(const RoutedTokens& routed) const {
+  std::vector<ExpertCall> OneForEachExpert(const gate::RoutedTokens& routed) const {
     std::vector<ExpertCall> calls(layer_.experts.size());
     for (ExpertCall& each : OneForEach(routed)) {
       ExpertCall& call = calls[each.expert];
@@ -122,7 +122,7 @@ class RpcPerExpert final : public Target {
 
   void SendAll(const client::Matrix& hidden, std::vector<ExpertCall>* calls) {
     absl::BlockingCounter missing(static_cast<int>(calls->size()));
-    CallOptions options;
+    net::CallOptions options;
     options.wait_for_ready = true;
     const auto experts = static_cast<uint32_t>(layer_.experts.size());
     const auto shards = static_cast<uint32_t>(clients_.size());
@@ -162,8 +162,8 @@ class RpcPerExpert final : public Target {
 
   const LocalLayer layer_;
   const bool grouped_;
-  GrpcRuntime runtime_;
-  std::vector<std::unique_ptr<GrpcClient>> clients_;
+  net::GrpcRuntime runtime_;
+  std::vector<std::unique_ptr<net::GrpcClient>> clients_;
 };
 
 }  // namespace
@@ -183,15 +183,16 @@ absl::Status ServeExperts(const ServeOptions& options, const TargetOptions& expe
                    }));
   ExpertServer experts_served(std::move(layer));
   ThreadPool pool(1);
-  GrpcServerSpec spec;
+  net::GrpcServerSpec spec;
   spec.address = options.listen;
   spec.unary.push_back(
-      {kMethod, [&](Frame request, const UnaryContext&, UnaryResponder respond) {
+      {kMethod, [&](Frame request, const net::UnaryContext&, net::UnaryResponder respond) {
          pool.Run([&experts_served, request = std::move(request), respond = std::move(respond)] {
            respond(experts_served.Compute(request));
          });
        }});
-  ASSIGN_OR_RETURN(const std::unique_ptr<GrpcServer> server, GrpcServer::Start(std::move(spec)));
+  ASSIGN_OR_RETURN(const std::unique_ptr<net::GrpcServer> server,
+                   net::GrpcServer::Start(std::move(spec)));
   RETURN_IF_ERROR(WritePortFile(options.port_file, server->port(), 0));
   WaitForStopSignal();
   server->Shutdown(absl::Seconds(1));

@@ -44,7 +44,7 @@ class Target {
 };
 
 struct TargetOptions {
-  std::shared_ptr<const MoeCheckpoint> checkpoint;
+  std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint;
   uint32_t layer = 0;
   // Threads that compute.
   int threads = 1;

@@ -11,7 +11,7 @@
 namespace expertmesh {
 
 // Two experts of width 1 over d_model 2, and a shared one, small enough to compute by hand.
-class TinyCheckpoint final : public MoeCheckpoint {
+class TinyCheckpoint final : public checkpoint::MoeCheckpoint {
  public:
   TinyCheckpoint() {
     model_.family = "tiny";

@@ -8,10 +8,10 @@
 
 #include "common/wire/frame_checksum.h"
 #include "common/wire/tensor_copy.h"
-#include "tests/unit/expert_service/fakes.h"
 #include "tests/support/compare_rows.h"
+#include "tests/unit/expert_service/fakes.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 namespace {
 
 using ::testing::HasSubstr;
@@ -381,4 +381,4 @@ TEST_F(BatchAssemblyTest, LargeFramesAndManyUnfinishedBatchesAreRefused) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::node

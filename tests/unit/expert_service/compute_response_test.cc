@@ -12,7 +12,7 @@
 #include "expertmesh/v1/expert.pb.h"
 #include "tests/support/compare_rows.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 namespace {
 
 TEST(ComputeResponseTest, ResultsAreCutAndNotCopied) {
@@ -149,4 +149,4 @@ TEST(ComputeResponseTest, ErrorsNameBatchCodeAndMessage) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::node

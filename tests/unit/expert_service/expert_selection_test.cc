@@ -7,7 +7,7 @@
 
 #include "tests/unit/expert_service/fakes.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 namespace {
 
 using ::testing::ElementsAre;
@@ -130,4 +130,4 @@ TEST(ExpertSelectionTest, BadSpecsAreRefusedByName) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::node

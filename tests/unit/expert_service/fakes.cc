@@ -12,10 +12,10 @@
 #include "common/wire/tensor_copy.h"
 #include "common/wire/tensor_encode.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 namespace {
 
-class FakePacked final : public PackedExpert {
+class FakePacked final : public experts::PackedExpert {
  public:
   FakePacked(float code, IntermediateSlice slice, size_t bytes,
              std::shared_ptr<std::atomic<int>> alive)
@@ -98,9 +98,8 @@ float FakeExpert(float code, IntermediateSlice slice, float x, uint32_t column) 
   return code * x + 64 * code + static_cast<float>(column + 16 * slice.index + 32 * slice.count);
 }
 
-absl::StatusOr<std::shared_ptr<const PackedExpert>> FakeBackend::Pack(const ExpertOptions& options,
-                                                                      const ExpertWeights& weights,
-                                                                      IntermediateSlice slice) {
+absl::StatusOr<std::shared_ptr<const experts::PackedExpert>> FakeBackend::Pack(
+    const ExpertOptions& options, const ExpertWeights& weights, IntermediateSlice slice) {
   std::function<void()> on_pack;
   {
     const absl::MutexLock lock(&mutex_);
@@ -122,7 +121,7 @@ absl::StatusOr<uint64_t> FakeBackend::PackedBytes(const ExpertOptions& options,
   return options.parameters() / slice.count * BytesOf(compute_dtype_);
 }
 
-absl::Status FakeBackend::Compute(const GroupedBatch& batch) {
+absl::Status FakeBackend::Compute(const experts::GroupedBatch& batch) {
   {
     absl::MutexLock lock(&mutex_);
     calls_.push_back(batch.rows);
@@ -367,4 +366,4 @@ std::string MetricValue(const prometheus::Registry& registry, const std::string&
   return text.substr(begin, text.find('\n', begin) - begin);
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::node

@@ -26,7 +26,7 @@
 #include "common/transport/transport.h"
 #include "expertmesh/v1/expert.pb.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 
 inline constexpr uint32_t kDModel = 6;
 inline constexpr uint32_t kIntermediate = 8;
@@ -38,7 +38,7 @@ ModelDescription FakeModel();
 // Every weight of an expert is its code, which names layer and expert.
 float ExpertCode(uint32_t layer, uint32_t expert);
 
-class FakeCheckpoint final : public MoeCheckpoint {
+class FakeCheckpoint final : public checkpoint::MoeCheckpoint {
  public:
   FakeCheckpoint();
 
@@ -63,18 +63,17 @@ class FakeCheckpoint final : public MoeCheckpoint {
 float FakeExpert(float code, IntermediateSlice slice, float x, uint32_t column);
 
 // Thread-safe.
-class FakeBackend final : public Backend {
+class FakeBackend final : public experts::Backend {
  public:
   explicit FakeBackend(DType compute_dtype = DType::kF32) : compute_dtype_(compute_dtype) {}
 
   absl::string_view name() const override { return "fake"; }
   DType compute_dtype() const override { return compute_dtype_; }
-  absl::StatusOr<std::shared_ptr<const PackedExpert>> Pack(const ExpertOptions& options,
-                                                           const ExpertWeights& weights,
-                                                           IntermediateSlice slice) override;
+  absl::StatusOr<std::shared_ptr<const experts::PackedExpert>> Pack(
+      const ExpertOptions& options, const ExpertWeights& weights, IntermediateSlice slice) override;
   absl::StatusOr<uint64_t> PackedBytes(const ExpertOptions& options, const ExpertWeights& weights,
                                        IntermediateSlice slice) override;
-  absl::Status Compute(const GroupedBatch& batch) override;
+  absl::Status Compute(const experts::GroupedBatch& batch) override;
 
   // Compute calls wait from Hold() until Release(); AwaitHeld() returns when one waits.
   void Hold();
@@ -175,6 +174,6 @@ class FakeSink final : public FrameSink {
 // alphabetical order). "absent" when there is none.
 std::string MetricValue(const prometheus::Registry& registry, const std::string& series);
 
-}  // namespace expertmesh
+}  // namespace expertmesh::node
 
 #endif  // EXPERTMESH_TESTS_UNIT_EXPERT_SERVICE_FAKES_H_

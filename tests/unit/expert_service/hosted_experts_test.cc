@@ -10,7 +10,7 @@
 #include "common/model/expert_slice.h"
 #include "tests/unit/expert_service/fakes.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 namespace {
 
 using ::testing::ElementsAre;
@@ -58,7 +58,7 @@ TEST_F(HostedExpertsTest, LoadsDescribesAndAccounts) {
   EXPECT_EQ(described[1].slice_count(), 1u);
   // Of what is held, and no more.
   const auto digest = [this](uint32_t at, uint32_t expert, IntermediateSlice slice) {
-    return DigestOf(SliceOf(*checkpoint_->Expert(at, expert), slice));
+    return checkpoint::DigestOf(SliceOf(*checkpoint_->Expert(at, expert), slice));
   };
   EXPECT_THAT(described[0].digests(),
               ElementsAre(digest(1, 0, {1, 2}), digest(1, 1, {1, 2}), digest(1, 2, {1, 2})));
@@ -213,4 +213,4 @@ TEST_F(HostedExpertsTest, LoadsInParallel) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::node

@@ -7,10 +7,10 @@
 #include <thread>
 
 #include "expert_service/node.h"
-#include "tests/unit/expert_service/fakes.h"
 #include "tests/support/compare_rows.h"
+#include "tests/unit/expert_service/fakes.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 namespace {
 
 constexpr int kRouters = 6;
@@ -194,4 +194,4 @@ TEST(NodeHistoryTest, EveryAnswerIsTheRightOneAndThereIsOne) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::node

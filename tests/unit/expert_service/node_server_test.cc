@@ -14,7 +14,7 @@
 #include "tests/unit/common/net/call_recorders.h"
 #include "tests/unit/common/transport/fake_node.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 namespace {
 
 class NodeServerTest : public testing::Test {
@@ -36,8 +36,8 @@ class NodeServerTest : public testing::Test {
 
   // Answer of grpc.health.v1.Health/Check, as bytes.
   std::string Health() {
-    UnaryRecorder recorder;
-    GrpcClient(&runtime_, address(), {})
+    net::UnaryRecorder recorder;
+    net::GrpcClient(&runtime_, address(), {})
         .UnaryCall("/grpc.health.v1.Health/Check", Frame(), {}, recorder.done());
     const absl::StatusOr<Frame> answer = recorder.Await();
     return answer.ok() ? answer->Flatten() : answer.status().ToString();
@@ -51,7 +51,7 @@ class NodeServerTest : public testing::Test {
 
   FakeClock clock_;
   FakeNode node_;
-  GrpcRuntime runtime_;
+  net::GrpcRuntime runtime_;
   std::unique_ptr<NodeServer> server_;
   std::unique_ptr<v1::Expert::Stub> stub_;
   grpc::ClientContext context_;
@@ -170,4 +170,4 @@ TEST_F(NodeServerTest, PortInUseIsNamed) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::node

@@ -9,11 +9,11 @@
 #include <thread>
 
 #include "absl/synchronization/notification.h"
+#include "tests/support/compare_rows.h"
 #include "tests/support/in_process_transport.h"
 #include "tests/unit/expert_service/fakes.h"
-#include "tests/support/compare_rows.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 namespace {
 
 using ::testing::ElementsAre;
@@ -527,4 +527,4 @@ TEST_F(NodeTest, ServesThroughATransport) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::node

@@ -7,10 +7,10 @@
 #include <thread>
 
 #include "expert_service/batch_assembly.h"
-#include "tests/unit/expert_service/fakes.h"
 #include "tests/support/compare_rows.h"
+#include "tests/unit/expert_service/fakes.h"
 
-namespace expertmesh {
+namespace expertmesh::node {
 namespace {
 
 using ::testing::ElementsAre;
@@ -403,4 +403,4 @@ TEST_F(SchedulerTest, StopAnswersWhatWaits) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::node

@@ -22,7 +22,7 @@
 #include "common/wire/tensor_copy.h"
 #include "common/wire/tensor_encode.h"
 
-namespace expertmesh {
+namespace expertmesh::router {
 
 inline float FakeExpert(uint32_t layer, uint32_t expert, float x, uint32_t slices = 1) {
   return (x * static_cast<float>(expert + 1) + static_cast<float>(layer)) /
@@ -370,6 +370,6 @@ class FakeNode final : public NodeEndpoint {
   DType hidden_states_dtype_ ABSL_GUARDED_BY(mutex_) = DType::kF32;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::router
 
 #endif  // EXPERTMESH_TESTS_UNIT_ROUTER_SERVICE_FAKE_NODE_H_

@@ -81,7 +81,7 @@ int posix_memalign(void** memory, size_t alignment, size_t size) {
 }
 }
 
-namespace expertmesh {
+namespace expertmesh::router {
 namespace {
 
 constexpr size_t kTogether = 3;
@@ -92,28 +92,17 @@ using Counts = std::map<std::string, size_t>;
 // counts. Those in brackets are not the router's.
 const std::vector<std::pair<std::string, std::string>>& Stages() {
   static const auto* const stages = new std::vector<std::pair<std::string, std::string>>{
-      {"FakeNode::", "(node)"},
-      {"RouterAllocationsTest", "(test)"},
-      {"InProcess", "(transport)"},
-      {"GatherRows", "gather"},
-      {"BatchRun::Route", "route"},
-      {"BatchRun::Plan", "plan"},
-      {"EncodeFrames", "encode"},
-      {"NodeLink::Send", "send"},
-      {"BatchRun::Send", "send"},
-      {"BatchRun::Dispatch", "dispatch"},
-      {"NodeLink::OnFrame", "receive"},
-      {"OnPartDone", "receive"},
-      {"Combine(", "combine"},
-      {"SumRows", "combine"},
-      {"CombineAndAnswer", "answer"},
-      {"ComputeShared", "shared"},
-      {"LayerBatcher", "batcher"},
-      {"Router::RunBatch", "batcher"},
-      {"Router::Forward", "accept"},
-      {"BatchRun::", "run, rest"},
-      {"ThreadPool", "run, rest"},
-      {"TimerQueue", "timers"},
+      {"FakeNode::", "(node)"},         {"RouterAllocationsTest", "(test)"},
+      {"InProcess", "(transport)"},     {"GatherRows", "gather"},
+      {"BatchRun::Route", "route"},     {"BatchRun::Plan", "plan"},
+      {"EncodeFrames", "encode"},       {"NodeLink::Send", "send"},
+      {"BatchRun::Send", "send"},       {"BatchRun::Dispatch", "dispatch"},
+      {"NodeLink::OnFrame", "receive"}, {"OnPartDone", "receive"},
+      {"Combine(", "combine"},          {"SumRows", "combine"},
+      {"CombineAndAnswer", "answer"},   {"ComputeShared", "shared"},
+      {"LayerBatcher", "batcher"},      {"Router::RunBatch", "batcher"},
+      {"Router::Forward", "accept"},    {"BatchRun::", "run, rest"},
+      {"ThreadPool", "run, rest"},      {"TimerQueue", "timers"},
   };
   return *stages;
 }
@@ -289,7 +278,7 @@ TEST_F(RouterAllocationsTest, WithTraceAndRouting) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::router
 
 int main(int argc, char** argv) {
   absl::InitializeSymbolizer(argv[0]);

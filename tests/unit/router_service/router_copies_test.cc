@@ -11,7 +11,7 @@
 #include "common/base/message_bytes.h"
 #include "tests/unit/router_service/router_fixture.h"
 
-namespace expertmesh {
+namespace expertmesh::router {
 namespace {
 
 class RouterCopiesTest : public RouterTest {
@@ -95,4 +95,4 @@ TEST_F(RouterCopiesTest, ShortRowsAreCopiedTogetherOnceOnTheirWayOut) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::router

@@ -15,30 +15,30 @@
 #include <vector>
 
 #include "absl/synchronization/notification.h"
-#include "tests/support/faulty_transport.h"
-#include "tests/support/in_process_transport.h"
 #include "router_service/router.h"
-#include "tests/unit/router_service/fake_node.h"
 #include "tests/support/compare_rows.h"
 #include "tests/support/fake_checkpoint.h"
+#include "tests/support/faulty_transport.h"
+#include "tests/support/in_process_transport.h"
+#include "tests/unit/router_service/fake_node.h"
 
-namespace expertmesh {
+namespace expertmesh::router {
 
 inline constexpr uint32_t kModel = 8;
 
 // What the shared expert of these tests does to a row.
 inline float FakeShared(float x) { return 1000.0f * x; }
 
-class FakeBackend final : public Backend {
+class FakeBackend final : public experts::Backend {
  public:
-  struct Packed final : PackedExpert {
+  struct Packed final : experts::PackedExpert {
     size_t bytes() const override { return 1; }
   };
   absl::string_view name() const override { return "fake"; }
   DType compute_dtype() const override { return DType::kF32; }
-  absl::StatusOr<std::shared_ptr<const PackedExpert>> Pack(const ExpertOptions& options,
-                                                           const ExpertWeights&,
-                                                           IntermediateSlice) override {
+  absl::StatusOr<std::shared_ptr<const experts::PackedExpert>> Pack(const ExpertOptions& options,
+                                                                    const ExpertWeights&,
+                                                                    IntermediateSlice) override {
     packed_as = options;
     return std::make_shared<const Packed>();
   }
@@ -46,7 +46,7 @@ class FakeBackend final : public Backend {
                                        IntermediateSlice) override {
     return 1;
   }
-  absl::Status Compute(const GroupedBatch& batch) override {
+  absl::Status Compute(const experts::GroupedBatch& batch) override {
     const float* rows = static_cast<const float*>(batch.hidden_states);
     for (size_t i = 0; i < batch.rows * batch.d_model; ++i) {
       batch.partials[i] = batch.weights[i / batch.d_model] * FakeShared(rows[i]);
@@ -132,16 +132,18 @@ class RouterTest : public testing::Test {
   void Connect() {
     router_->fleet().SetAddresses(addresses_);
     AwaitTopology([this](const v1::GetTopologyResponse& topology) {
-      const std::shared_ptr<const Placement> placement = router_->fleet().placement();
+      const std::shared_ptr<const mesh::Placement> placement = router_->fleet().placement();
       bool placed = topology.ready();
       for (int node = 0; node < topology.nodes_size(); ++node) {
-        placed = placed && IsPlaced(topology.nodes(node), static_cast<NodeIndex>(node), *placement);
+        placed = placed &&
+                 IsPlaced(topology.nodes(node), static_cast<mesh::NodeIndex>(node), *placement);
       }
       return placed;
     });
   }
 
-  static bool IsPlaced(const v1::TopologyNode& node, NodeIndex index, const Placement& placement) {
+  static bool IsPlaced(const v1::TopologyNode& node, mesh::NodeIndex index,
+                       const mesh::Placement& placement) {
     const auto is_damaged = [&node](uint32_t layer, uint32_t expert) {
       return std::any_of(
           node.damaged().begin(), node.damaged().end(), [&](const v1::DamagedExperts& damaged) {
@@ -245,6 +247,6 @@ class RouterTest : public testing::Test {
   std::unique_ptr<Router> router_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::router
 
 #endif  // EXPERTMESH_TESTS_UNIT_ROUTER_SERVICE_ROUTER_FIXTURE_H_

@@ -10,10 +10,10 @@
 #include <vector>
 
 #include "common/model/routing_json.h"
-#include "tests/unit/router_service/router_fixture.h"
 #include "tests/support/compare_rows.h"
+#include "tests/unit/router_service/router_fixture.h"
 
-namespace expertmesh {
+namespace expertmesh::router {
 namespace {
 
 using testing::Each;
@@ -374,4 +374,4 @@ TEST_F(RouterRoutingTest, RoutingThatCannotWorkRefusesTheStart) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::router

@@ -7,10 +7,10 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "tests/unit/router_service/router_fixture.h"
 #include "tests/support/compare_rows.h"
+#include "tests/unit/router_service/router_fixture.h"
 
-namespace expertmesh {
+namespace expertmesh::router {
 namespace {
 
 const std::vector<uint32_t> kAll = {0, 1, 2, 3, 4, 5};
@@ -151,4 +151,4 @@ TEST_F(RouterStrictTest, SlicesOfASlotAreSummedBeforeTheNextSlot) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::router

@@ -13,10 +13,10 @@
 #include <thread>
 #include <vector>
 
-#include "tests/unit/router_service/router_fixture.h"
 #include "tests/support/compare_rows.h"
+#include "tests/unit/router_service/router_fixture.h"
 
-namespace expertmesh {
+namespace expertmesh::router {
 namespace {
 
 using testing::AllOf;
@@ -602,4 +602,4 @@ TEST(RouterOptionsTest, ContradictionsAreRefused) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::router

@@ -13,7 +13,7 @@
 #include "router_service/router.h"
 #include "tests/unit/router_service/router_fixture.h"
 
-namespace expertmesh {
+namespace expertmesh::router {
 namespace {
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
@@ -210,7 +210,7 @@ TEST_F(RouterTrustTest, AWrongChecksumIsNoReasonToGiveUpANode) {
 class DamagedWeightsTest : public RouterTrustTest {
  protected:
   static uint64_t Right(uint32_t layer, uint32_t expert) {
-    return DigestOf(*FakeCheckpoint().Expert(layer, expert));
+    return checkpoint::DigestOf(*FakeCheckpoint().Expert(layer, expert));
   }
   // A node with all experts, `damaged` of which are not the model's in any layer.
   FakeNode& AddHonestNode(const std::string& address, const std::vector<uint32_t>& damaged) {
@@ -277,4 +277,4 @@ TEST_F(DamagedWeightsTest, OfTheOnlyHolderAreMissing) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::router

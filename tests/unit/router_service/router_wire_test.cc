@@ -10,10 +10,10 @@
 #include <vector>
 
 #include "router_service/router.h"
-#include "tests/unit/router_service/router_fixture.h"
 #include "tests/support/compare_rows.h"
+#include "tests/unit/router_service/router_fixture.h"
 
-namespace expertmesh {
+namespace expertmesh::router {
 namespace {
 
 using testing::HasSubstr;
@@ -309,4 +309,4 @@ TEST_F(RouterWireTest, OptionsThatCannotBeReadAreRefused) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::router

@@ -12,16 +12,16 @@
 #include "common/model/routing_json.h"
 #include "tests/unit/client/tiny_checkpoint.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 // What the reference says of two tokens of width 2 with two experts each.
 struct Reference {
   std::vector<float> output = {3, 4, 0, 10};
-  std::vector<ReferenceRouting> routed = {Routed({0, 1}), Routed({2, 3})};
+  std::vector<reference::ReferenceRouting> routed = {Routed({0, 1}), Routed({2, 3})};
 
-  static ReferenceRouting Routed(std::vector<uint32_t> ids) {
-    ReferenceRouting routing;
+  static reference::ReferenceRouting Routed(std::vector<uint32_t> ids) {
+    reference::ReferenceRouting routing;
     routing.expert_ids = std::move(ids);
     routing.weights = {0.5f, 0.25f};
     routing.margin = 0.5f;
@@ -157,17 +157,18 @@ TEST(CompareTest, TokensMayHaveDifferentNumbersOfExperts) {
 }
 
 // What a correct mesh says of tokens (2, 1) and (-1, 3) of the tiny model.
-Sample FromTheMesh(const TinyCheckpoint& checkpoint, const std::vector<TokenExperts>& chosen) {
+Sample FromTheMesh(const TinyCheckpoint& checkpoint,
+                   const std::vector<reference::TokenExperts>& chosen) {
   Sample sample;
   sample.tokens = 2;
   sample.hidden = {2, 1, -1, 3};
   sample.chosen = chosen;
-  ReferenceInput input;
+  reference::ReferenceInput input;
   input.hidden = sample.hidden;
   input.tokens = 2;
-  sample.output =
-      ComputeWithReference(checkpoint, 1, checkpoint.model().layers[0].routing, input, chosen)
-          .value();
+  sample.output = reference::ComputeWithReference(
+                      checkpoint, 1, checkpoint.model().layers[0].routing, input, chosen)
+                      .value();
   return sample;
 }
 
@@ -268,4 +269,4 @@ TEST(CompareWithReferenceTest, LastBitsOfLogitsAreForgiven) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::command

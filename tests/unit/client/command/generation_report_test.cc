@@ -7,7 +7,7 @@
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 TEST(MaxViolationTest, IsTheExcessOfTheBusiestOverTheMean) {
@@ -42,7 +42,7 @@ ModelDescription OneLayer() {
 
 TEST(GenerationReportTest, SharesAddUpAndLoadsAreCounted) {
   GenerationReport report(OneLayer());
-  MoeResult result;
+  decoder::MoeResult result;
   result.expert_ids = {0, 1, 1, 3};
   result.timing.queue_us = 100;
   result.timing.route_us = 200;
@@ -78,7 +78,7 @@ TEST(GenerationReportTest, SharesAddUpAndLoadsAreCounted) {
 
 TEST(GenerationReportTest, WithoutAMeshAllOfTheExpertsIsComputing) {
   GenerationReport report(OneLayer());
-  report.OnMoe(3, 1, absl::Milliseconds(5), MoeResult());
+  report.OnMoe(3, 1, absl::Milliseconds(5), decoder::MoeResult());
   report.OnForward(absl::ZeroDuration(), absl::Milliseconds(10));
   const nlohmann::json json = report.Json(1, absl::Milliseconds(10));
   EXPECT_NEAR(json["time_shares"]["experts"].get<double>(), 0.5, 1e-9);
@@ -86,4 +86,4 @@ TEST(GenerationReportTest, WithoutAMeshAllOfTheExpertsIsComputing) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::command

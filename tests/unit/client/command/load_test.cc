@@ -11,7 +11,7 @@
 
 #include "absl/time/clock.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 using Done = std::function<void(absl::Status)>;
@@ -108,4 +108,4 @@ TEST(LoadTest, AnOpenLoopGoesOnAfterErrorsAndWaitsForAllAnswers) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::command

@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 using testing::ElementsAre;
@@ -117,4 +117,4 @@ TEST(OptionsTest, UsageListsEveryOptionWithItsDefault) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::command

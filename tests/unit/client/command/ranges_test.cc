@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 using testing::ElementsAre;
@@ -50,4 +50,4 @@ TEST(ParseNumbersTest, KeepsTheOrder) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::command

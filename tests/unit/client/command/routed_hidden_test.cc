@@ -9,16 +9,16 @@
 #include "absl/strings/str_replace.h"
 #include "client/cpp/command/statistics.h"
 #include "client/cpp/reference/reference_moe.h"
-#include "tests/unit/common/checkpoint/made_checkpoint.h"
 #include "tests/support/compare_rows.h"
+#include "tests/unit/common/checkpoint/made_checkpoint.h"
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 constexpr size_t kTokens = 256;
 
-SyntheticOptions Shape(const std::string& family) {
-  SyntheticOptions options = Small(family);
+checkpoint::SyntheticOptions Shape(const std::string& family) {
+  checkpoint::SyntheticOptions options = checkpoint::Small(family);
   options.d_model = 256;
   options.num_layers = 1;
   options.num_experts = 32;
@@ -33,14 +33,14 @@ std::string FreshFolder(const std::string& name) {
 }
 
 // Who the experts of each token are, sorted, by the reference.
-std::vector<std::vector<uint32_t>> Routed(const MoeCheckpoint& checkpoint,
+std::vector<std::vector<uint32_t>> Routed(const checkpoint::MoeCheckpoint& checkpoint,
                                           const client::Matrix& hidden) {
   const std::vector<float> values = hidden.ToFloats();
-  const auto routes = RouteWithReference(checkpoint, 0, checkpoint.model().layers[0].routing,
-                                         {values, hidden.rows()});
+  const auto routes = reference::RouteWithReference(
+      checkpoint, 0, checkpoint.model().layers[0].routing, {values, hidden.rows()});
   EXPECT_TRUE(routes.ok()) << routes.status();
   std::vector<std::vector<uint32_t>> experts;
-  for (const ReferenceRouting& token : routes->tokens) {
+  for (const reference::ReferenceRouting& token : routes->tokens) {
     experts.push_back(token.expert_ids);
     std::sort(experts.back().begin(), experts.back().end());
   }
@@ -60,22 +60,22 @@ double Violation(const std::vector<std::vector<uint32_t>>& routed) {
 class RoutedHiddenTest : public testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
-    SyntheticOptions options = Shape(GetParam());
+    checkpoint::SyntheticOptions options = Shape(GetParam());
     if (GetParam() == "deepseek_v3") {
       options.n_group = 4;
       options.topk_group = 2;
     }
     const std::string test = testing::UnitTest::GetInstance()->current_test_info()->name();
-    checkpoint_ = Make(FreshFolder(absl::StrReplaceAll(test, {{"/", "_"}})), options);
+    checkpoint_ = checkpoint::Make(FreshFolder(absl::StrReplaceAll(test, {{"/", "_"}})), options);
   }
 
   std::vector<std::vector<uint32_t>> Of(RoutingKind kind, uint64_t seed = 1) {
     const auto maker = HiddenMaker::Create(kind, *checkpoint_, 0, client::DType::kBFloat16);
     EXPECT_TRUE(maker.ok()) << maker.status();
-    return Routed(*checkpoint_, maker->Make(kTokens, seed));
+    return Routed(*checkpoint_, maker->checkpoint::Make(kTokens, seed));
   }
 
-  std::shared_ptr<const MoeCheckpoint> checkpoint_;
+  std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint_;
 };
 
 TEST_P(RoutedHiddenTest, KHotIsTheSameExpertsForAllTokensOfAllRequests) {
@@ -100,12 +100,14 @@ INSTANTIATE_TEST_SUITE_P(Families, RoutedHiddenTest, testing::Values("qwen3_moe"
 
 TEST(HiddenMakerTest, SameSeedSameValues) {
   const HiddenMaker maker(client::DType::kFloat32, 8);
-  EXPECT_TRUE(SameBits(maker.Make(3, 5).ToFloats(), maker.Make(3, 5).ToFloats(), 8));
-  EXPECT_FALSE(SameRows(maker.Make(3, 5).ToFloats(), maker.Make(3, 6).ToFloats(), 8));
+  EXPECT_TRUE(SameBits(maker.checkpoint::Make(3, 5).ToFloats(),
+                       maker.checkpoint::Make(3, 5).ToFloats(), 8));
+  EXPECT_FALSE(SameRows(maker.checkpoint::Make(3, 5).ToFloats(),
+                        maker.checkpoint::Make(3, 6).ToFloats(), 8));
 }
 
 TEST(HiddenMakerTest, RefusesLayersThatAreNotThere) {
-  const auto checkpoint = Make(FreshFolder("other"), Small("mixtral"));
+  const auto checkpoint = checkpoint::Make(FreshFolder("other"), checkpoint::Small("mixtral"));
   EXPECT_TRUE(
       HiddenMaker::Create(RoutingKind::kUniform, *checkpoint, 0, client::DType::kFloat32).ok());
   EXPECT_EQ(HiddenMaker::Create(RoutingKind::kUniform, *checkpoint, 9, client::DType::kFloat32)
@@ -122,4 +124,4 @@ TEST(HiddenMakerTest, MaxViolation) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::command

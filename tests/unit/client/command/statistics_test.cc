@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace expertmesh {
+namespace expertmesh::command {
 namespace {
 
 TEST(StatisticsTest, PercentileIsTheNearestRank) {
@@ -32,4 +32,4 @@ TEST(StatisticsTest, TableAlignsColumns) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::command

@@ -8,7 +8,7 @@
 #include "gtest/gtest.h"
 #include "tests/support/compare_rows.h"
 
-namespace expertmesh {
+namespace expertmesh::decoder {
 namespace {
 
 std::vector<float> Random(size_t count, uint32_t seed, float deviation = 1.0f) {
@@ -144,4 +144,4 @@ INSTANTIATE_TEST_SUITE_P(Variants, AttentionKernelsTest,
                          testing::Range(size_t{0}, AllAttentionKernels().size()));
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::decoder

@@ -21,7 +21,7 @@
 #include "nlohmann/json.hpp"
 #include "tests/support/compare_rows.h"
 
-namespace expertmesh {
+namespace expertmesh::decoder {
 namespace {
 
 using Tokens = std::vector<uint32_t>;
@@ -34,7 +34,7 @@ class Model {
                                 testing::UnitTest::GetInstance()->current_test_info()->name(), "_",
                                 family)) {
     std::filesystem::remove_all(directory_);
-    SyntheticOptions options;
+    checkpoint::SyntheticOptions options;
     options.family = family;
     options.dtype = DType::kF32;
     options.d_model = 64;
@@ -45,7 +45,7 @@ class Model {
     if (family.starts_with("deepseek")) {
       options.dense_layers = 1;
     }
-    EXPECT_TRUE(MakeSyntheticCheckpoint(directory_, options).ok());
+    EXPECT_TRUE(checkpoint::MakeSyntheticCheckpoint(directory_, options).ok());
     Change(changes);
   }
   ~Model() { std::filesystem::remove_all(directory_); }
@@ -64,12 +64,13 @@ class Model {
     ASSERT_TRUE(opened.ok()) << opened.status();
     decoder = *std::move(opened);
     experts.reset();
-    CpuBackendOptions options;
+    experts::CpuBackendOptions options;
     options.compute_dtype = DType::kF32;
     options.threads = 1;
-    backend_ = MakeCpuBackend(options).value();
+    backend_ = experts::MakeCpuBackend(options).value();
     experts =
-        MakeLocalMoeLayers(MoeCheckpoint::Open(directory_).value(), backend_.get(), 1).value();
+        MakeLocalMoeLayers(checkpoint::MoeCheckpoint::Open(directory_).value(), backend_.get(), 1)
+            .value();
   }
 
   // Logits of every token, in one piece.
@@ -86,7 +87,7 @@ class Model {
  private:
   const std::string directory_;
   // Outlives the experts.
-  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<experts::Backend> backend_;
 
  public:
   std::unique_ptr<Decoder> decoder;
@@ -152,28 +153,29 @@ class LocalMoeLayersTest : public testing::TestWithParam<std::string> {
     const std::string folder =
         absl::StrCat(testing::TempDir(), "/local_moe_layers_test_", GetParam());
     std::filesystem::remove_all(folder);
-    SyntheticOptions made;
+    checkpoint::SyntheticOptions made;
     made.family = GetParam();
     made.dtype = stored;
     made.d_model = kWidth;
-    EXPECT_TRUE(MakeSyntheticCheckpoint(folder, made).ok());
-    const std::shared_ptr<const MoeCheckpoint> checkpoint = MoeCheckpoint::Open(folder).value();
-    CpuBackendOptions options;
+    EXPECT_TRUE(checkpoint::MakeSyntheticCheckpoint(folder, made).ok());
+    const std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint =
+        checkpoint::MoeCheckpoint::Open(folder).value();
+    experts::CpuBackendOptions options;
     options.compute_dtype = compute;
-    const std::unique_ptr<Backend> backend = MakeCpuBackend(options).value();
+    const std::unique_ptr<experts::Backend> backend = experts::MakeCpuBackend(options).value();
     const auto layers = MakeLocalMoeLayers(checkpoint, backend.get(), 1).value();
     const std::vector<float> hidden = Hidden();
     const std::vector<uint32_t> ids(kTokens);
     const std::vector<uint32_t> groups = {kTokens};
     const MoeLayerDescription& layer = checkpoint->model().layers[0];
     const MoeResult result = layers->Compute({layer.layer, hidden, kTokens, ids, groups}).value();
-    const ReferenceInput input = {hidden, kTokens};
-    const ReferenceOptions as{.activation_dtype = compute};
-    const ReferenceRoutes routes =
-        RouteWithReference(*checkpoint, layer.layer, layer.routing, input, as).value();
+    const reference::ReferenceInput input = {hidden, kTokens};
+    const reference::ReferenceOptions as{.activation_dtype = compute};
+    const reference::ReferenceRoutes routes =
+        reference::RouteWithReference(*checkpoint, layer.layer, layer.routing, input, as).value();
     const std::vector<float> expected =
-        ComputeWithReference(*checkpoint, layer.layer, layer.routing, input,
-                             ExpertsOf(routes.tokens), as)
+        reference::ComputeWithReference(*checkpoint, layer.layer, layer.routing, input,
+                                        reference::ExpertsOf(routes.tokens), as)
             .value();
     std::filesystem::remove_all(folder);
     double worst = 0;
@@ -279,18 +281,19 @@ TEST(DecoderTest, ATiedModelUsesTheHeadThatItHas) {
 TEST(DecoderTest, ATiedModelUsesItsEmbeddings) {
   Model model("mixtral", {{"tie_word_embeddings", true}});
   const auto rewrite = [&](bool keep) {
-    const auto reader = SafetensorsReader::OpenFolder(model.directory()).value();
-    std::vector<TensorToWrite> tensors;
+    const auto reader = checkpoint::SafetensorsReader::OpenFolder(model.directory()).value();
+    std::vector<checkpoint::TensorToWrite> tensors;
     for (const auto& [name, view] : reader->tensors()) {
       const bool head = name == "lm_head.weight";
-      const TensorView* from = head ? reader->Find("model.embed_tokens.weight").value() : &view;
+      const checkpoint::TensorView* from =
+          head ? reader->Find("model.embed_tokens.weight").value() : &view;
       if (keep || !head) {
         tensors.push_back({name, view.dtype, view.shape, {from->data, from->bytes}});
       }
     }
     // Not into the file that the reader has mapped.
     const std::string path = model.directory() + "/model.safetensors";
-    ASSERT_TRUE(WriteSafetensors(path + ".new", tensors).ok());
+    ASSERT_TRUE(checkpoint::WriteSafetensors(path + ".new", tensors).ok());
     std::filesystem::rename(path + ".new", path);
   };
   std::vector<std::vector<float>> logits;
@@ -490,4 +493,4 @@ TEST(GeneratorTest, StopsAtTheFirstErrorOfTheExperts) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::decoder

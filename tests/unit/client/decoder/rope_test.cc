@@ -8,11 +8,12 @@
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 
-namespace expertmesh {
+namespace expertmesh::decoder {
 namespace {
 
 absl::StatusOr<Rope> Read(const std::string& json, uint32_t dimensions) {
-  const absl::StatusOr<ConfigReader> config = ConfigReader::FromText(json, "config.json");
+  const absl::StatusOr<checkpoint::ConfigReader> config =
+      checkpoint::ConfigReader::FromText(json, "config.json");
   EXPECT_TRUE(config.ok()) << config.status();
   return ReadRope(*config, dimensions);
 }
@@ -113,4 +114,4 @@ TEST(RopeTest, TurnsNeighboursOrHalves) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::decoder

@@ -7,7 +7,7 @@
 
 #include "gtest/gtest.h"
 
-namespace expertmesh {
+namespace expertmesh::decoder {
 namespace {
 
 // Probabilities 0.5, 0.25, 0.15, 0.1 of tokens 2, 0, 3, 1.
@@ -93,4 +93,4 @@ TEST(SamplerTest, OptionsAreChecked) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::decoder

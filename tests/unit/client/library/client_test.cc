@@ -71,7 +71,7 @@ v1::GetTopologyResponse TopologyOf(uint64_t epoch) {
   return response;
 }
 
-absl::Status WatchThreeEpochs(Watcher& watcher) {
+absl::Status WatchThreeEpochs(net::Watcher& watcher) {
   for (uint64_t epoch = 1; epoch <= 3; ++epoch) {
     EXPECT_TRUE(watcher.Write(TopologyOf(epoch)));
   }
@@ -168,35 +168,36 @@ class ClientTest : public testing::Test {
  protected:
   // `unary` answers unary calls; streams are recorded in `received_`.
   void Serve(std::function<absl::StatusOr<Frame>(const v1::ForwardRequest&)> unary = nullptr) {
-    GrpcServerSpec spec;
+    net::GrpcServerSpec spec;
     spec.address = "127.0.0.1:0";
-    spec.unary = {{"/expertmesh.v1.Router/Forward",
-                   [unary](const Frame& frame, const UnaryContext&, UnaryResponder respond) {
-                     v1::ForwardRequest request;
-                     ASSERT_TRUE(request.ParseFromString(frame.Flatten()));
-                     if (unary) {
-                       respond(unary(request));
-                     } else {
-                       respond(Frame(Echo(request).SerializeAsString()));
-                     }
-                   }}};
+    spec.unary = {
+        {"/expertmesh.v1.Router/Forward",
+         [unary](const Frame& frame, const net::UnaryContext&, net::UnaryResponder respond) {
+           v1::ForwardRequest request;
+           ASSERT_TRUE(request.ParseFromString(frame.Flatten()));
+           if (unary) {
+             respond(unary(request));
+           } else {
+             respond(Frame(Echo(request).SerializeAsString()));
+           }
+         }}};
     spec.streams = {
         {"/expertmesh.v1.Router/ForwardStream", [this](std::shared_ptr<FrameSink> sink) {
            received_.Open(std::move(sink));
            return std::make_unique<Recorder>(&received_);
          }}};
-    spec.ordinary = {OrdinaryMethod<v1::DescribeModelRequest, v1::DescribeModelResponse>(
+    spec.ordinary = {net::OrdinaryMethod<v1::DescribeModelRequest, v1::DescribeModelResponse>(
                          "/expertmesh.v1.Router/DescribeModel",
                          [](const v1::DescribeModelRequest&) { return Description(); }),
-                     OrdinaryMethod<v1::GetTopologyRequest, v1::GetTopologyResponse>(
+                     net::OrdinaryMethod<v1::GetTopologyRequest, v1::GetTopologyResponse>(
                          "/expertmesh.v1.Control/GetTopology",
                          [](const v1::GetTopologyRequest&) { return TopologyOf(7); })};
-    spec.watches = {
-        Watch<v1::WatchTopologyRequest>("/expertmesh.v1.Control/WatchTopology",
-                                        [](const v1::WatchTopologyRequest&, Watcher& watcher) {
-                                          return WatchThreeEpochs(watcher);
-                                        })};
-    auto server = GrpcServer::Start(std::move(spec));
+    spec.watches = {net::Watch<v1::WatchTopologyRequest>(
+        "/expertmesh.v1.Control/WatchTopology",
+        [](const v1::WatchTopologyRequest&, net::Watcher& watcher) {
+          return WatchThreeEpochs(watcher);
+        })};
+    auto server = net::GrpcServer::Start(std::move(spec));
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
     auto client = Client::Connect("127.0.0.1:" + std::to_string(server_->port()));
@@ -206,7 +207,7 @@ class ClientTest : public testing::Test {
   ~ClientTest() override { received_.Drop(); }
 
   Received received_;
-  std::unique_ptr<GrpcServer> server_;
+  std::unique_ptr<net::GrpcServer> server_;
   std::unique_ptr<Client> client_;
 };
 
@@ -423,7 +424,7 @@ TEST_F(ClientTest, AnErrorOfOneRequestLeavesTheOthersAlone) {
   const auto requests = received_.Await(2);
   v1::ForwardResponse error;
   error.set_request_id(requests[0].request_id());
-  *error.mutable_status() = ToProto(absl::InvalidArgumentError("layer: 9"));
+  *error.mutable_status() = net::ToProto(absl::InvalidArgumentError("layer: 9"));
   received_.Send(error);
   // An answer that nobody waits for does no harm.
   received_.Send(error);

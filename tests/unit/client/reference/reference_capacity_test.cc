@@ -10,7 +10,7 @@
 
 #include "client/cpp/reference/reference_routing.h"
 
-namespace expertmesh {
+namespace expertmesh::reference {
 namespace {
 
 using testing::ElementsAre;
@@ -140,4 +140,4 @@ TEST(ReferenceCapacityTest, ADecisionForOneTokenCountsForAll) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::reference

@@ -10,7 +10,7 @@
 
 #include "client/cpp/reference/reference_matrix.h"
 
-namespace expertmesh {
+namespace expertmesh::reference {
 namespace {
 
 using testing::ElementsAre;
@@ -188,4 +188,4 @@ TEST_F(ReferenceExpertTest, RefusesOtherShapes) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::reference

@@ -7,7 +7,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
-namespace expertmesh {
+namespace expertmesh::reference {
 namespace {
 
 using testing::ElementsAre;
@@ -329,4 +329,4 @@ TEST(ReferenceRoutingTest, RoundingExplainsAStepOfTheModelsType) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::reference

@@ -10,10 +10,10 @@
 #include "common/checkpoint/synthetic.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "tests/unit/client/tiny_checkpoint.h"
 #include "tests/support/compare_rows.h"
+#include "tests/unit/client/tiny_checkpoint.h"
 
-namespace expertmesh {
+namespace expertmesh::reference {
 namespace {
 
 using testing::ElementsAre;
@@ -25,7 +25,7 @@ struct Result {
 };
 
 // Routing and output by the checkpoint's own options.
-absl::StatusOr<Result> ReferenceForward(const MoeCheckpoint& checkpoint, uint32_t layer,
+absl::StatusOr<Result> ReferenceForward(const checkpoint::MoeCheckpoint& checkpoint, uint32_t layer,
                                         const std::vector<float>& hidden, size_t tokens,
                                         const ReferenceOptions& options = {}) {
   const MoeLayerDescription* const description = checkpoint.model().FindLayer(layer);
@@ -203,15 +203,15 @@ std::vector<double> PlainExpert(const ExpertWeights& expert, const float* x) {
 TEST(ReferenceForward, AgreesWithPlainDoubleArithmetic) {
   std::string folder = testing::TempDir() + "expertmesh_XXXXXX";
   ASSERT_NE(mkdtemp(folder.data()), nullptr);
-  SyntheticOptions options;
+  checkpoint::SyntheticOptions options;
   options.family = "deepseek_v3";
   options.d_model = 83;
   options.intermediate_size = 37;
   options.num_layers = 1;
   options.vocab_size = 8;
-  const absl::Status made = MakeSyntheticCheckpoint(folder + "/m", options);
+  const absl::Status made = checkpoint::MakeSyntheticCheckpoint(folder + "/m", options);
   ASSERT_TRUE(made.ok()) << made;
-  const auto checkpoint = MoeCheckpoint::Open(folder + "/m");
+  const auto checkpoint = checkpoint::MoeCheckpoint::Open(folder + "/m");
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
   std::vector<float> hidden(83);
   for (size_t i = 0; i < hidden.size(); ++i) {
@@ -272,4 +272,4 @@ TEST(ReferenceForward, HashNeedsTokenIds) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::reference

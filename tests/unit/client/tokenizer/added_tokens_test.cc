@@ -5,7 +5,7 @@
 
 #include "gtest/gtest.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 namespace {
 
 AddedToken Token(const std::string& content, uint32_t id) {
@@ -106,4 +106,4 @@ TEST(AddedTokens, SpecialOnesFirst) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer

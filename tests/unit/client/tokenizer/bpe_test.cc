@@ -9,7 +9,7 @@
 #include "tests/support/compare_rows.h"
 #include "tests/support/growth.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 namespace {
 
 using ::testing::HasSubstr;
@@ -111,4 +111,4 @@ TEST(Bpe, LongPieces) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer

@@ -6,7 +6,7 @@
 #include "client/cpp/tokenizer/utf8.h"
 #include "gtest/gtest.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 namespace {
 
 std::string CharacterOf(int byte) {
@@ -57,4 +57,4 @@ TEST(ByteLevel, BytesOfToken) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer

@@ -7,7 +7,7 @@
 #include "gtest/gtest.h"
 #include "tests/unit/client/tokenizer/small_tokenizer.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 namespace {
 
 using nlohmann::json;
@@ -190,4 +190,4 @@ TEST(TokenizerJson, TokenDecoder) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer

@@ -10,7 +10,7 @@
 #include "gtest/gtest.h"
 #include "tests/unit/client/tokenizer/small_tokenizer.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 namespace {
 
 using ::testing::AllOf;
@@ -82,4 +82,4 @@ TEST_F(OpenTest, ClassesThatTemplateTextsThemselves) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer

@@ -8,7 +8,7 @@
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 namespace {
 
 using nlohmann::json;
@@ -65,4 +65,4 @@ TEST(PreTokenizer, NoneCutsNothing) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer

@@ -11,7 +11,7 @@
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 
 // Characters "a", "b", "c", "▁", "é", merged to "ab" and "abc", and the special token "<s>".
 inline nlohmann::json SmallTokenizer() {
@@ -44,6 +44,6 @@ inline std::unique_ptr<Tokenizer> Parsed(const nlohmann::json& file) {
   return tokenizer.ok() ? *std::move(tokenizer) : nullptr;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer
 
 #endif  // EXPERTMESH_TESTS_UNIT_CLIENT_TOKENIZER_SMALL_TOKENIZER_H_

@@ -7,7 +7,7 @@
 #include "gtest/gtest.h"
 #include "tests/unit/client/tokenizer/small_tokenizer.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 namespace {
 
 using nlohmann::json;
@@ -136,4 +136,4 @@ TEST(TokenDecoder, RefusesOtherOrders) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer

@@ -10,7 +10,7 @@
 #include "nlohmann/json.hpp"
 #include "tests/support/compare_rows.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 namespace {
 
 using nlohmann::json;
@@ -123,4 +123,4 @@ TEST(TokenizerGolden, EveryFolderIsTested) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer

@@ -7,11 +7,11 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "tests/unit/client/tokenizer/small_tokenizer.h"
 #include "tests/support/compare_rows.h"
 #include "tests/support/growth.h"
+#include "tests/unit/client/tokenizer/small_tokenizer.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 namespace {
 
 using nlohmann::json;
@@ -159,4 +159,4 @@ TEST(ByteTokenizer, RefusesBytesWithoutToken) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer

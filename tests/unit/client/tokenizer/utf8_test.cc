@@ -6,7 +6,7 @@
 
 #include "gtest/gtest.h"
 
-namespace expertmesh {
+namespace expertmesh::tokenizer {
 namespace {
 
 TEST(Utf8, FindsTheFirstInvalidByte) {
@@ -95,4 +95,4 @@ TEST(Utf8Stream, FinishBeginsAnew) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::tokenizer

@@ -16,7 +16,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 // A new folder, removed with everything in it.
 class TemporaryFolder {
@@ -73,6 +73,6 @@ void ExpectError(const absl::Status& status, absl::StatusCode code, const Parts&
   }
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint
 
 #endif  // EXPERTMESH_TESTS_UNIT_COMMON_CHECKPOINT_CHECKPOINT_TEST_UTIL_H_

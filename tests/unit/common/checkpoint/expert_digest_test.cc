@@ -14,7 +14,7 @@
 #include "tests/unit/common/checkpoint/checkpoint_test_util.h"
 #include "tests/unit/common/checkpoint/made_checkpoint.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 using testing::HasSubstr;
@@ -216,4 +216,4 @@ TEST(DigestCacheTest, AnotherFileIsAnotherIdentity) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

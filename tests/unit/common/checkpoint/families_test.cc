@@ -9,7 +9,7 @@
 #include "nlohmann/json.hpp"
 #include "tests/unit/common/checkpoint/checkpoint_test_util.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 using absl::StatusCode;
@@ -288,4 +288,4 @@ TEST(ReadModelDescription, NamesTheFile) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

@@ -10,7 +10,7 @@
 #include "nlohmann/json.hpp"
 #include "tests/unit/common/checkpoint/checkpoint_test_util.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 using absl::StatusCode;
@@ -470,4 +470,4 @@ TEST(FamilyOptions, KimiK2IsADeepseekV3) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

@@ -18,7 +18,7 @@
 #include "common/tensor/dtype.h"
 #include "gtest/gtest.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 inline SyntheticOptions Small(const std::string& family) {
   SyntheticOptions options;
@@ -84,6 +84,6 @@ inline void Rewrite(const std::string& directory,
   ASSERT_TRUE(WriteSafetensors(directory + "/model.safetensors", list).ok());
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint
 
 #endif  // EXPERTMESH_TESTS_UNIT_COMMON_CHECKPOINT_MADE_CHECKPOINT_H_

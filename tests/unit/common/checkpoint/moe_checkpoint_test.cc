@@ -11,11 +11,11 @@
 #include "common/checkpoint/safetensors_writer.h"
 #include "common/checkpoint/synthetic.h"
 #include "nlohmann/json.hpp"
+#include "tests/support/compare_rows.h"
 #include "tests/unit/common/checkpoint/checkpoint_test_util.h"
 #include "tests/unit/common/checkpoint/made_checkpoint.h"
-#include "tests/support/compare_rows.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 using absl::StatusCode;
@@ -339,4 +339,4 @@ TEST_F(BadTensorTest, TruncatedFile) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

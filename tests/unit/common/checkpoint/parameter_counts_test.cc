@@ -8,7 +8,7 @@
 #include "common/checkpoint/model_config.h"
 #include "tests/unit/common/checkpoint/checkpoint_test_util.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 struct Counts {
@@ -80,4 +80,4 @@ INSTANTIATE_TEST_SUITE_P(Models, ParameterCountsTest, testing::ValuesIn(kCounts)
                          });
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

@@ -8,11 +8,11 @@
 
 #include "common/tensor/decode_matrix.h"
 #include "nlohmann/json.hpp"
+#include "tests/support/compare_rows.h"
 #include "tests/unit/common/checkpoint/checkpoint_test_util.h"
 #include "tests/unit/common/checkpoint/made_checkpoint.h"
-#include "tests/support/compare_rows.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 using absl::StatusCode;
@@ -395,4 +395,4 @@ TEST(Synthetic, RefusesQuantisationWithoutAPlace) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

@@ -5,7 +5,7 @@
 
 #include "tests/unit/common/checkpoint/checkpoint_test_util.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 using absl::StatusCode;
@@ -193,4 +193,4 @@ TEST(TensorBytes, CountsBits) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

@@ -4,10 +4,10 @@
 #include <vector>
 
 #include "common/checkpoint/safetensors_writer.h"
-#include "tests/unit/common/checkpoint/checkpoint_test_util.h"
 #include "tests/support/compare_rows.h"
+#include "tests/unit/common/checkpoint/checkpoint_test_util.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 using absl::StatusCode;
@@ -198,4 +198,4 @@ TEST(SafetensorsWriter, RefusesBadSpecs) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

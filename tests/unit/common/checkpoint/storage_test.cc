@@ -10,11 +10,11 @@
 #include "absl/strings/str_replace.h"
 #include "common/tensor/decode_matrix.h"
 #include "nlohmann/json.hpp"
+#include "tests/support/compare_rows.h"
 #include "tests/unit/common/checkpoint/checkpoint_test_util.h"
 #include "tests/unit/common/checkpoint/made_checkpoint.h"
-#include "tests/support/compare_rows.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 using absl::StatusCode;
@@ -472,4 +472,4 @@ TEST(Storage, NamesWhatIsMissingOrWrongInFusedTensors) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

@@ -10,7 +10,7 @@
 #include "common/checkpoint/random_tensor.h"
 #include "common/checkpoint/synthetic.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 namespace {
 
 void BM_NormalSequence(benchmark::State& state) {
@@ -59,4 +59,4 @@ void BM_MakeCheckpoint(benchmark::State& state) {
 BENCHMARK(BM_MakeCheckpoint)->Arg(5)->Unit(benchmark::kMillisecond);
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

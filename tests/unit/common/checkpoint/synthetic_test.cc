@@ -12,10 +12,10 @@
 #include "common/checkpoint/moe_checkpoint.h"
 #include "common/checkpoint/random_tensor.h"
 #include "common/checkpoint/safetensors.h"
-#include "tests/unit/common/checkpoint/checkpoint_test_util.h"
 #include "tests/support/compare_rows.h"
+#include "tests/unit/common/checkpoint/checkpoint_test_util.h"
 
-namespace expertmesh {
+namespace expertmesh::checkpoint {
 
 void PrintTo(const Family* family, std::ostream* out) { *out << family->name; }
 
@@ -293,4 +293,4 @@ TEST(NormalSequence, NeverChanges) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::checkpoint

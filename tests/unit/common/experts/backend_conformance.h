@@ -19,10 +19,10 @@
 #include "common/experts/backend.h"
 #include "common/tensor/aligned_buffer.h"
 #include "gtest/gtest.h"
-#include "tests/unit/common/experts/expert_oracle.h"
 #include "tests/support/compare_rows.h"
+#include "tests/unit/common/experts/expert_oracle.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 
 struct BackendCase {
   std::string name;
@@ -192,7 +192,7 @@ class BackendConformance : public testing::TestWithParam<BackendCase> {
   std::unique_ptr<Backend> backend_;
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::experts
 
 #include "tests/unit/common/experts/backend_conformance_experts.inc"
 #include "tests/unit/common/experts/backend_conformance_tests.inc"

@@ -18,7 +18,7 @@
 #include "common/tensor/dtype.h"
 #include "tests/unit/common/experts/expert_oracle.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 namespace {
 
 constexpr size_t kModel = 2048;
@@ -183,7 +183,7 @@ void BM_ReadMemory(benchmark::State& state) {
 
 // One product per core, of packed weights that stay in its cache.
 void BM_BestProduct(benchmark::State& state, DType dtype, bool tiles) {
-  if (tiles && !TilesAvailable()) {
+  if (tiles && !matmul::TilesAvailable()) {
     state.SkipWithError("this CPU has no AMX");
     return;
   }
@@ -266,4 +266,4 @@ BENCHMARK_CAPTURE(BM_Layer, f4_compressed, kF4Compressed)->Apply(Tokens);
 BENCHMARK_CAPTURE(BM_Layer, f32, kF32)->Apply(Tokens);
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::experts

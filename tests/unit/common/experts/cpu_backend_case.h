@@ -8,7 +8,7 @@
 #include "common/experts/cpu_backend.h"
 #include "tests/unit/common/experts/backend_conformance.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 
 inline BackendCase CpuCase(std::string name, DType dtype, double tolerance,
                            WeightStorage storage = WeightStorage::kExpanded) {
@@ -22,6 +22,6 @@ inline BackendCase CpuCase(std::string name, DType dtype, double tolerance,
   return backend_case;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::experts
 
 #endif  // EXPERTMESH_TESTS_UNIT_COMMON_EXPERTS_CPU_BACKEND_CASE_H_

@@ -5,10 +5,10 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "tests/unit/common/experts/cpu_backend_case.h"
 #include "tests/support/compare_rows.h"
+#include "tests/unit/common/experts/cpu_backend_case.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 namespace {
 
 INSTANTIATE_TEST_SUITE_P(
@@ -217,4 +217,4 @@ TEST(CpuBackendTest, PackedExpertOutlivesItsBackend) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::experts

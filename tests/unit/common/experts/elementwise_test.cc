@@ -10,7 +10,7 @@
 #include "gtest/gtest.h"
 #include "tests/support/compare_rows.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 namespace {
 
 // silu(gate) of many values, with up = 1.
@@ -220,4 +220,4 @@ TEST(ElementwiseTest, ScalesAndAccumulatesAnyCount) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::experts

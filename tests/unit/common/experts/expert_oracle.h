@@ -16,7 +16,7 @@
 #include "common/tensor/matrix_view.h"
 #include "tests/unit/common/tensor/stored_matrix.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 
 // One expert: values as float, and the same as a checkpoint would hold them.
 class TestExpert {
@@ -118,6 +118,6 @@ inline double RelativeError(const float* actual, const std::vector<double>& expe
   return norm > 0.0 ? std::sqrt(difference / norm) : std::sqrt(difference);
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::experts
 
 #endif  // EXPERTMESH_TESTS_UNIT_COMMON_EXPERTS_EXPERT_ORACLE_H_

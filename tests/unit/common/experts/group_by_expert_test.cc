@@ -6,7 +6,7 @@
 #include "common/experts/backend.h"
 #include "gtest/gtest.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 namespace {
 
 class NoExpert final : public PackedExpert {
@@ -62,4 +62,4 @@ TEST(GroupByExpertTest, ForgetsEarlierBatches) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::experts

@@ -8,7 +8,7 @@
 #include "gtest/gtest.h"
 #include "tests/support/compare_rows.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 namespace {
 
 std::vector<float> Random(size_t count, uint32_t seed) {
@@ -132,4 +132,4 @@ TEST(LinearTeamTest, RunsEveryTaskOnce) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::experts

@@ -14,7 +14,7 @@
 #include "common/tensor/aligned_buffer.h"
 #include "tests/support/compare_rows.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 namespace {
 
 struct Way {
@@ -25,7 +25,7 @@ struct Way {
 
 std::vector<Way> Ways() {
   std::vector<Way> ways = {{"f32", DType::kF32, false}, {"bf16", DType::kBF16, false}};
-  if (TilesAvailable()) {
+  if (matmul::TilesAvailable()) {
     ways.push_back({"bf16_tiles", DType::kBF16, true});
   }
   return ways;
@@ -117,4 +117,4 @@ INSTANTIATE_TEST_SUITE_P(Ways, MatmulTest, testing::ValuesIn(Ways()),
                          [](const auto& info) { return info.param.name; });
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::experts

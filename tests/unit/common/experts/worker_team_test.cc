@@ -7,7 +7,7 @@
 #include "common/experts/packed_memory.h"
 #include "gtest/gtest.h"
 
-namespace expertmesh {
+namespace expertmesh::experts {
 namespace {
 
 TEST(WorkerTeamTest, PhasesRunEveryTaskOnceAndInOrder) {
@@ -89,4 +89,4 @@ TEST(PackedMemoryTest, SaysWhenThereIsNone) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::experts

@@ -7,7 +7,7 @@
 #include <random>
 #include <vector>
 
-namespace expertmesh {
+namespace expertmesh::gate {
 namespace {
 
 using ::testing::ElementsAre;
@@ -182,4 +182,4 @@ TEST(LimitCapacity, AssignmentsAreKeptOrDroppedAndNothingElse) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::gate

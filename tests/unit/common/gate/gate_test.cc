@@ -15,7 +15,7 @@
 #include "common/gate/weights.h"
 #include "tests/support/compare_rows.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 namespace {
 
 using ::testing::HasSubstr;
@@ -456,4 +456,4 @@ TEST(Gate, RefusesWrongSpansAndTypes) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::gate

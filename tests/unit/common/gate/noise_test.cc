@@ -9,7 +9,7 @@
 #include <tuple>
 #include <vector>
 
-namespace expertmesh {
+namespace expertmesh::gate {
 namespace {
 
 using ::testing::ElementsAre;
@@ -121,4 +121,4 @@ TEST(Noise, JitterStaysInItsBounds) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::gate

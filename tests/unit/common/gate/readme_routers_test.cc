@@ -9,10 +9,10 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "common/model/routing_json.h"
 #include "common/gate/routing.h"
+#include "common/model/routing_json.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 namespace {
 
 // Name and JSON of the table in section "Routers".
@@ -124,4 +124,4 @@ TEST(ReadmeRouters, EveryLineWorksOnEveryCheckpoint) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::gate

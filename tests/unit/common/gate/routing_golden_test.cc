@@ -10,10 +10,10 @@
 #include <utility>
 #include <vector>
 
-#include "common/model/routing_json.h"
 #include "common/gate/routing.h"
+#include "common/model/routing_json.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 namespace {
 
 using nlohmann::json;
@@ -149,4 +149,4 @@ TEST(RecordedTest, RoutersOfTheTransformersLibrary) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::gate

@@ -14,7 +14,7 @@
 
 #include "tests/support/compare_rows.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 namespace {
 
 using ::testing::ElementsAre;
@@ -604,4 +604,4 @@ TEST(Routing, ScratchAndAnswerAreReused) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::gate

@@ -13,7 +13,7 @@
 
 #include "tests/support/compare_rows.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -217,4 +217,4 @@ TEST(RowKernels, EveryVariantGivesTheSameBits) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::gate

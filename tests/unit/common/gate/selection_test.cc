@@ -15,7 +15,7 @@
 
 #include "tests/support/compare_rows.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 namespace {
 
 using ::testing::ElementsAre;
@@ -132,4 +132,4 @@ TEST(SelectTopKDeathTest, RefusesAnImpossibleK) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::gate

@@ -10,7 +10,7 @@
 
 #include "tests/support/compare_rows.h"
 
-namespace expertmesh {
+namespace expertmesh::gate {
 namespace {
 
 using ::testing::HasSubstr;
@@ -86,4 +86,4 @@ TEST(SharedGate, RefusesWhatDoesNotFit) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::gate

@@ -6,7 +6,7 @@
 #include <limits>
 #include <string>
 
-namespace expertmesh {
+namespace expertmesh::gate {
 namespace {
 
 using ::testing::HasSubstr;
@@ -154,4 +154,4 @@ TEST(ValidateRouting, RefusesNumbersOutOfRange) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::gate

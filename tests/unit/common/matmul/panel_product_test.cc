@@ -15,7 +15,7 @@
 #include "hwy/targets.h"
 #include "tests/support/compare_rows.h"
 
-namespace expertmesh {
+namespace expertmesh::matmul {
 namespace {
 
 constexpr float kUntouched = -12345.0f;
@@ -256,4 +256,4 @@ std::vector<int64_t> Targets() {
 INSTANTIATE_TEST_SUITE_P(Targets, PanelProductTest, testing::ValuesIn(Targets()), TargetName);
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::matmul

@@ -12,7 +12,7 @@
 #include "gtest/gtest.h"
 #include "tests/support/compare_rows.h"
 
-namespace expertmesh {
+namespace expertmesh::matmul {
 namespace {
 
 constexpr float kUntouched = -12345.0f;
@@ -150,4 +150,4 @@ INSTANTIATE_TEST_SUITE_P(Rows, TileProductTest,
                          [](const auto& info) { return std::to_string(info.param); });
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::matmul

@@ -9,7 +9,7 @@
 
 #include "tests/support/compare_rows.h"
 
-namespace expertmesh {
+namespace expertmesh::net {
 namespace {
 
 TEST(ByteBufferTest, LargeSlicesAreSharedUntilTheBufferIsGone) {
@@ -97,4 +97,4 @@ TEST(ByteBufferTest, ReceivedBytesOutliveTheBuffer) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::net

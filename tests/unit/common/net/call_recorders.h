@@ -19,7 +19,7 @@
 #include "common/transport/transport.h"
 #include "tests/unit/common/transport/fake_node.h"
 
-namespace expertmesh {
+namespace expertmesh::net {
 
 class EchoHandler final : public StreamHandler {
  public:
@@ -122,6 +122,6 @@ class StreamRecorder {
   const std::shared_ptr<State> state_ = std::make_shared<State>();
 };
 
-}  // namespace expertmesh
+}  // namespace expertmesh::net
 
 #endif  // EXPERTMESH_TESTS_UNIT_COMMON_NET_CALL_RECORDERS_H_

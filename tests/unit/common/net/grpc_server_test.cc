@@ -17,10 +17,10 @@
 #include "common/net/grpc_client.h"
 #include "expertmesh/v1/control.grpc.pb.h"
 #include "expertmesh/v1/router.grpc.pb.h"
-#include "tests/unit/common/net/call_recorders.h"
 #include "tests/support/compare_rows.h"
+#include "tests/unit/common/net/call_recorders.h"
 
-namespace expertmesh {
+namespace expertmesh::net {
 namespace {
 
 using testing::HasSubstr;
@@ -42,13 +42,13 @@ class GrpcServerTest : public testing::Test {
     spec.options.max_message_bytes = kMessageLimit;
     spec.unary = {{kForward, std::move(unary)}};
     spec.streams = {{kForwardStream, std::move(streams)}};
-    spec.ordinary = {OrdinaryMethod<v1::DescribeModelRequest, v1::DescribeModelResponse>(
+    spec.ordinary = {net::OrdinaryMethod<v1::DescribeModelRequest, v1::DescribeModelResponse>(
         kDescribeModel, [](const v1::DescribeModelRequest&) {
           v1::DescribeModelResponse response;
           response.set_family("described");
           return response;
         })};
-    spec.watches = {Watch<v1::WatchTopologyRequest>(
+    spec.watches = {net::Watch<v1::WatchTopologyRequest>(
         kWatchTopology, [this](const v1::WatchTopologyRequest& request, Watcher& watcher) {
           return watch_(request, watcher);
         })};
@@ -668,4 +668,4 @@ TEST_F(GrpcServerTest, RuntimeEndsCallsUnderWayAndTheirCallbacksRunOnce) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::net

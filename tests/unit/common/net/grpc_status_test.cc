@@ -4,7 +4,7 @@
 
 #include <string>
 
-namespace expertmesh {
+namespace expertmesh::net {
 namespace {
 
 TEST(GrpcStatusTest, EveryCodeSurvivesBothWays) {
@@ -35,4 +35,4 @@ TEST(GrpcStatusTest, TrailerMessageIsCutAndMessageOnStreamIsNot) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::net

@@ -14,11 +14,11 @@
 #include "absl/synchronization/notification.h"
 #include "common/base/process.h"
 #include "common/net/grpc_transport.h"
-#include "expert_service/node_server.h"
 #include "common/tensor/aligned_buffer.h"
+#include "expert_service/node_server.h"
 #include "tests/unit/common/transport/fake_node.h"
 
-namespace expertmesh {
+namespace expertmesh::net {
 namespace {
 
 // Counts what arrives.
@@ -54,9 +54,9 @@ class CountingObserver final : public NodeObserver {
 // Served until the process ends.
 struct Rig {
   Rig() {
-    NodeServerOptions options;
+    node::NodeServerOptions options;
     options.address = "127.0.0.1:0";
-    server = *NodeServer::Start(&node, options);
+    server = *node::NodeServer::Start(&node, options);
     connection = transport.Connect("127.0.0.1:" + std::to_string(server->port()), &observer);
     observer.AwaitUp();
   }
@@ -66,7 +66,7 @@ struct Rig {
   }
 
   FakeNode node;
-  std::unique_ptr<NodeServer> server;
+  std::unique_ptr<node::NodeServer> server;
   GrpcRuntime runtime;
   GrpcTransport transport{&runtime, Clock::Real(), {}};
   CountingObserver observer;
@@ -163,7 +163,7 @@ BENCHMARK(AfterSilence)
     ->Unit(benchmark::kMicrosecond);
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::net
 
 int main(int argc, char** argv) {
   expertmesh::TuneProcess();

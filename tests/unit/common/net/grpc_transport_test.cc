@@ -14,7 +14,7 @@
 #include "expert_service/node_server.h"
 #include "tests/unit/common/transport/transport_conformance.h"
 
-namespace expertmesh {
+namespace expertmesh::net {
 namespace {
 
 // A port of loopback that is taken, with nobody listening on it.
@@ -43,10 +43,10 @@ class GrpcSetup final : public TransportSetup {
  public:
   Transport* transport() override { return &transport_; }
   std::string StartNode(NodeEndpoint* endpoint, const std::string& address) override {
-    NodeServerOptions options;
+    node::NodeServerOptions options;
     options.address = address.empty() ? "127.0.0.1:0" : address;
     options.max_frame_bytes = kFrameLimit;
-    auto server = NodeServer::Start(endpoint, options);
+    auto server = node::NodeServer::Start(endpoint, options);
     EXPECT_TRUE(server.ok()) << server.status();
     const std::string at = "127.0.0.1:" + std::to_string((*server)->port());
     servers_[at] = *std::move(server);
@@ -60,7 +60,7 @@ class GrpcSetup final : public TransportSetup {
   GrpcRuntime runtime_;
   GrpcTransport transport_{
       &runtime_, Clock::Real(), {.frame_limit_bytes = kFrameLimit, .window_bytes = kWindow}};
-  std::map<std::string, std::unique_ptr<NodeServer>> servers_;
+  std::map<std::string, std::unique_ptr<node::NodeServer>> servers_;
 };
 
 std::unique_ptr<TransportSetup> MakeGrpcSetup() { return std::make_unique<GrpcSetup>(); }
@@ -70,11 +70,11 @@ INSTANTIATE_TEST_SUITE_P(Grpc, TransportConformance, testing::Values(&MakeGrpcSe
 // Clocks that stand still on both sides, so silence is a matter of the test.
 class GrpcTransportTimeTest : public testing::Test {
  protected:
-  std::unique_ptr<NodeServer> Serve() {
-    NodeServerOptions options;
+  std::unique_ptr<node::NodeServer> Serve() {
+    node::NodeServerOptions options;
     options.address = "127.0.0.1:0";
     options.clock = &node_clock_;
-    auto server = NodeServer::Start(&node_, options);
+    auto server = node::NodeServer::Start(&node_, options);
     EXPECT_TRUE(server.ok()) << server.status();
     return *std::move(server);
   }
@@ -188,4 +188,4 @@ TEST_F(GrpcTransportTimeTest, PeerThatIsNoNodeIsReported) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::net

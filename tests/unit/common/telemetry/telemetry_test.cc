@@ -10,7 +10,7 @@
 #include "common/telemetry/logging.h"
 #include "common/telemetry/metrics.h"
 
-namespace expertmesh {
+namespace expertmesh::telemetry {
 namespace {
 
 using testing::HasSubstr;
@@ -80,4 +80,4 @@ TEST(BucketsTest, AreAscending) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::telemetry

@@ -10,8 +10,8 @@
 #include "common/tensor/decode_kernels.h"
 #include "common/tensor/decode_matrix.h"
 #include "common/tensor/matrix_slice.h"
-#include "tests/unit/common/tensor/stored_matrix.h"
 #include "tests/support/compare_rows.h"
+#include "tests/unit/common/tensor/stored_matrix.h"
 
 namespace expertmesh {
 namespace {

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <vector>
 
-namespace expertmesh {
+namespace expertmesh::batch {
 namespace {
 
 using testing::ElementsAre;
@@ -17,8 +17,9 @@ constexpr float kBig = 1e8f;
 
 // Two tokens, experts 2, 0, 1 and 1, 2 in slot order; every expert whole on nodes 0 and 1.
 struct Batch {
-  RoutedTokens routed{{0, 3, 5}, {2, 0, 1, 1, 2}, {1, 1, 1, 1, 1}, {}};
-  std::vector<ExpertReplicas> replicas = std::vector<ExpertReplicas>(3, ExpertReplicas{{{0, 1}}});
+  gate::RoutedTokens routed{{0, 3, 5}, {2, 0, 1, 1, 2}, {1, 1, 1, 1, 1}, {}};
+  std::vector<mesh::ExpertReplicas> replicas =
+      std::vector<mesh::ExpertReplicas>(3, mesh::ExpertReplicas{{{0, 1}}});
 };
 
 std::vector<float> CombineAll(const Batch& batch,
@@ -73,13 +74,13 @@ TEST(CombineInSlotOrderTest, SumsInSlotOrderWhateverCameFromWhereAndWhen) {
   const float shared[] = {kBig, 0.5f};
   // Token 0: 1e8, -1e8, 3 and the shared 1e8; token 1: -1e8, 1e8 and 0.5.
   const std::vector<float> expected = {3.0f + kBig, 0.5f};
-  const NodePlan all = {0, {0, 1}, {0, 3, 5}, {2, 0, 1, 1, 2}, {}};
+  const plan::NodePlan all = {0, {0, 1}, {0, 3, 5}, {2, 0, 1, 1, 2}, {}};
   const float all_partials[] = {kBig, -kBig, 3.0f, -kBig, kBig};
   EXPECT_EQ(CombineAll(batch, {{&all, &batch.replicas, {all_partials}}}, shared), expected);
 
-  const NodePlan first = {0, {0, 1}, {0, 2, 3}, {0, 1, 1}, {}};
+  const plan::NodePlan first = {0, {0, 1}, {0, 2, 3}, {0, 1, 1}, {}};
   const float first_partials[] = {-kBig, 3.0f, -kBig};
-  const NodePlan second = {1, {0, 1}, {0, 1, 2}, {2, 2}, {}};
+  const plan::NodePlan second = {1, {0, 1}, {0, 1, 2}, {2, 2}, {}};
   const float second_partials[] = {kBig, kBig};
   std::vector<AssignmentContribution> parts = {{&first, &batch.replicas, {first_partials}},
                                                {&second, &batch.replicas, {second_partials}}};
@@ -90,9 +91,9 @@ TEST(CombineInSlotOrderTest, SumsInSlotOrderWhateverCameFromWhereAndWhen) {
 
 TEST(CombineInSlotOrderTest, PiecesOfARowAreOneRow) {
   const Batch batch;
-  const NodePlan later = {0, {0, 1}, {0, 1, 3}, {1, 1, 2}, {}};
+  const plan::NodePlan later = {0, {0, 1}, {0, 1, 3}, {1, 1, 2}, {}};
   const float later_partials[] = {3.0f, 1.0f, 2.0f};
-  const NodePlan earlier = {0, {0}, {0, 2}, {2, 0}, {}};
+  const plan::NodePlan earlier = {0, {0}, {0, 2}, {2, 0}, {}};
   const float earlier_partials[] = {kBig, -kBig};
   EXPECT_THAT(CombineAll(batch, {{&later, &batch.replicas, {later_partials}},
                                  {&earlier, &batch.replicas, {earlier_partials}}}),
@@ -102,18 +103,18 @@ TEST(CombineInSlotOrderTest, PiecesOfARowAreOneRow) {
 TEST(CombineInSlotOrderTest, SlicesOfASlotInOrderOfSlices) {
   Batch batch;
   // Expert 0 lies in three slices, in an order that is not that of the nodes.
-  batch.replicas[0] = ExpertReplicas{{{2}, {0}, {1}}};
-  const NodePlan whole = {3, {0}, {0, 1}, {2}, {}};
-  batch.replicas[2] = ExpertReplicas{{{3}}};
+  batch.replicas[0] = mesh::ExpertReplicas{{{2}, {0}, {1}}};
+  const plan::NodePlan whole = {3, {0}, {0, 1}, {2}, {}};
+  batch.replicas[2] = mesh::ExpertReplicas{{{3}}};
   const float one[] = {1.0f};
-  std::vector<NodePlan> plans;
-  for (NodeIndex node = 0; node < 3; ++node) {
+  std::vector<plan::NodePlan> plans;
+  for (mesh::NodeIndex node = 0; node < 3; ++node) {
     plans.push_back({node, {0}, {0, 1}, {0}, {}});
   }
   // Slice after slice ((1 + 1e8) - 1e8) + 3 is 3; node after node ((1 - 1e8) + 3) + 1e8 is 0.
   const float of_node[] = {-kBig, 3.0f, kBig};
   std::vector<AssignmentContribution> parts = {{&whole, &batch.replicas, {one}}};
-  for (NodeIndex node = 0; node < 3; ++node) {
+  for (mesh::NodeIndex node = 0; node < 3; ++node) {
     parts.push_back({&plans[node], &batch.replicas, {&of_node[node]}});
   }
   EXPECT_THAT(CombineAll(batch, parts), ElementsAre(3.0f, 0.0f));
@@ -121,7 +122,7 @@ TEST(CombineInSlotOrderTest, SlicesOfASlotInOrderOfSlices) {
 
 TEST(CombineInSlotOrderTest, WhatNobodyContributedIsLeftOut) {
   const Batch batch;
-  const NodePlan plan = {1, {1}, {0, 1}, {2}, {}};
+  const plan::NodePlan plan = {1, {1}, {0, 1}, {2}, {}};
   const float partials[] = {7.0f};
   EXPECT_THAT(CombineAll(batch, {{&plan, &batch.replicas, {partials}}}), ElementsAre(0.0f, 7.0f));
   const float shared[] = {1.0f, 2.0f};
@@ -129,4 +130,4 @@ TEST(CombineInSlotOrderTest, WhatNobodyContributedIsLeftOut) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::batch

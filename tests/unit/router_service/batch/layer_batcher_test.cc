@@ -7,7 +7,7 @@
 
 #include "absl/synchronization/mutex.h"
 
-namespace expertmesh {
+namespace expertmesh::batch {
 namespace {
 
 using testing::ElementsAre;
@@ -245,4 +245,4 @@ TEST_F(LayerBatcherTest, StoppingFailsWhatWaitsAndWhatComes) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::batch

@@ -6,7 +6,7 @@
 #include <deque>
 #include <vector>
 
-namespace expertmesh {
+namespace expertmesh::mesh {
 namespace {
 
 using testing::ElementsAre;
@@ -109,4 +109,4 @@ TEST(PlacementTest, NothingIsPlacedToBeginWith) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::mesh

@@ -8,7 +8,7 @@
 
 #include "tests/support/too_long.h"
 
-namespace expertmesh {
+namespace expertmesh::mesh {
 namespace {
 
 using testing::ElementsAre;
@@ -143,4 +143,4 @@ TEST(NodeDirectoryTest, NonsenseIsRefusedAtOnce) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::mesh

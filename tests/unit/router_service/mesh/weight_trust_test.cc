@@ -14,7 +14,7 @@
 #include "router_service/mesh/weight_verifier.h"
 #include "tests/support/fake_checkpoint.h"
 
-namespace expertmesh {
+namespace expertmesh::mesh {
 namespace {
 
 using testing::ElementsAre;
@@ -71,7 +71,7 @@ std::vector<std::string> Names(const std::vector<DamagedExpert>& damaged) {
 
 class WeightTrustTest : public testing::Test {
  protected:
-  static ExpertSliceId Expert(uint32_t expert) { return {1, expert, {0, 1}}; }
+  static checkpoint::ExpertSliceId Expert(uint32_t expert) { return {1, expert, {0, 1}}; }
 
   const FakeCheckpoint checkpoint_;
   WeightTrust trust_{&checkpoint_.model()};
@@ -135,8 +135,8 @@ TEST_F(WeightTrustTest, SlicesAreComparedWithTheSameSlice) {
   holders.Node(0, {{0, 10}}, {0, 2}).Node(1, {{0, 11}}, {1, 2}).Node(2, {{0, 12}}, {1, 2});
   const WeightTrust::Verdict verdict = holders.Judge(&trust_);
   EXPECT_THAT(Names(verdict.damaged), ElementsAre("2/0"));
-  EXPECT_THAT(verdict.disputed, ElementsAre(ExpertSliceId{1, 0, {1, 2}}));
-  EXPECT_THAT(verdict.unverified, ElementsAre(ExpertSliceId{1, 0, {0, 2}}));
+  EXPECT_THAT(verdict.disputed, ElementsAre(checkpoint::ExpertSliceId{1, 0, {1, 2}}));
+  EXPECT_THAT(verdict.unverified, ElementsAre(checkpoint::ExpertSliceId{1, 0, {0, 2}}));
 }
 
 TEST_F(WeightTrustTest, SlicesThatTheModelCannotHaveAreLeftOut) {
@@ -164,7 +164,7 @@ TEST_F(WeightTrustTest, WhoSaysNoDigestsIsBelievedAndNamed) {
 class WeightVerifierTest : public testing::Test {
  protected:
   uint64_t Right(uint32_t expert, IntermediateSlice slice = {}) const {
-    return DigestOf(SliceOf(*checkpoint_->Expert(1, expert), slice));
+    return checkpoint::DigestOf(SliceOf(*checkpoint_->Expert(1, expert), slice));
   }
   static std::vector<std::string> Judge(WeightVerifier* verifier, const Holders& holders) {
     return Names(holders.AskedBy([verifier](const auto& nodes) { return verifier->Judge(nodes); }));
@@ -213,4 +213,4 @@ TEST_F(WeightVerifierTest, ReadsTheOthersAtABoundedRate) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::mesh

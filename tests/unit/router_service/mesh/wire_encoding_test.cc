@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-namespace expertmesh {
+namespace expertmesh::mesh {
 namespace {
 
 using testing::AllOf;
@@ -70,4 +70,4 @@ TEST(WireEncodingTest, NonsenseIsRefusedByFlagAndEntry) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::mesh

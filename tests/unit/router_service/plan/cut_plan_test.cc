@@ -7,7 +7,7 @@
 #include <tuple>
 #include <vector>
 
-namespace expertmesh {
+namespace expertmesh::plan {
 namespace {
 
 using testing::ElementsAre;
@@ -80,4 +80,4 @@ TEST(CutPlanTest, PiecesHaveEveryAssignmentOnceInOrderAndNoneTooMany) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::plan

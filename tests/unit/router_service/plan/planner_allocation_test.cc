@@ -7,10 +7,10 @@
 #include <vector>
 
 #include "router_service/plan/planner.h"
-#include "tests/unit/router_service/plan/random_batches.h"
 #include "tests/support/allocation_counter.h"
+#include "tests/unit/router_service/plan/random_batches.h"
 
-namespace expertmesh {
+namespace expertmesh::plan {
 namespace {
 
 struct Case {
@@ -25,7 +25,8 @@ class PlannerAllocationTest : public testing::TestWithParam<Case> {};
 TEST_P(PlannerAllocationTest, NoneAfterWarmUp) {
   const Case& c = GetParam();
   std::mt19937 random(11);
-  const std::vector<ExpertReplicas> replicas = RandomReplicas(128, c.nodes, c.replicas, &random);
+  const std::vector<mesh::ExpertReplicas> replicas =
+      RandomReplicas(128, c.nodes, c.replicas, &random);
   std::vector<RandomBatch> batches;
   for (int i = 0; i < 20; ++i) {
     batches.emplace_back(c.tokens, 128, 8, &random);
@@ -33,7 +34,7 @@ TEST_P(PlannerAllocationTest, NoneAfterWarmUp) {
   NodePlanPool pool;
   Planner planner;
   std::vector<NodePlan> in_flight;
-  const auto load = [&](NodeIndex node) { return NodeLoad{node % 3, c.max_batch_rows}; };
+  const auto load = [&](mesh::NodeIndex node) { return NodeLoad{node % 3, c.max_batch_rows}; };
   // A plan leaves as one that is sent does, and comes back before the next.
   const auto plan = [&](const RandomBatch& batch) {
     in_flight.swap(planner.Plan(replicas, batch.assignments(), load, &pool).nodes);
@@ -81,4 +82,4 @@ INSTANTIATE_TEST_SUITE_P(All, PlannerAllocationTest, testing::ValuesIn(AllCases(
                          });
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::plan

@@ -13,7 +13,7 @@
 #include "router_service/plan/planner.h"
 #include "tests/unit/router_service/plan/random_batches.h"
 
-namespace expertmesh {
+namespace expertmesh::plan {
 namespace {
 
 constexpr uint32_t kExperts = 128;
@@ -29,7 +29,7 @@ void Plan(benchmark::State& state) {
   const auto tokens = static_cast<uint32_t>(state.range(0));
   const auto nodes = static_cast<uint32_t>(state.range(1));
   std::mt19937 random(3);
-  const std::vector<ExpertReplicas> replicas =
+  const std::vector<mesh::ExpertReplicas> replicas =
       RandomReplicas(kExperts, nodes, static_cast<uint32_t>(state.range(2)), &random);
   std::vector<RandomBatch> batches;
   for (int i = 0; i < 16; ++i) {
@@ -44,7 +44,7 @@ void Plan(benchmark::State& state) {
   for (auto _ : state) {
     BatchPlan& plan = planner.Plan(
         replicas, batches[next++ % batches.size()].assignments(),
-        [](NodeIndex node) {
+        [](mesh::NodeIndex node) {
           return NodeLoad{node % 3, 0};
         },
         &pool);
@@ -65,7 +65,7 @@ BENCHMARK(Plan)
 void RouteAndPlan(benchmark::State& state) {
   const auto tokens = static_cast<uint32_t>(state.range(0));
   std::mt19937 random(3);
-  const std::vector<ExpertReplicas> replicas =
+  const std::vector<mesh::ExpertReplicas> replicas =
       RandomReplicas(kExperts, static_cast<uint32_t>(state.range(1)),
                      static_cast<uint32_t>(state.range(2)), &random);
   std::normal_distribution<float> normal;
@@ -73,26 +73,26 @@ void RouteAndPlan(benchmark::State& state) {
   for (float& logit : logits) {
     logit = normal(random);
   }
-  RoutingRules rules;
+  gate::RoutingRules rules;
   rules.options.num_experts = kExperts;
   rules.options.top_k = kTopK;
   rules.options.renormalise = Renormalise::kSum;
   rules.options.weight_dtype = WeightDType::kModel;
   rules.activation_dtype = DType::kBF16;
-  const RequestTokens request{tokens};
-  const RoutingInput input{{&request, 1}, logits};
-  RoutingScratch scratch;
-  RoutedTokens routed;
+  const gate::RequestTokens request{tokens};
+  const gate::RoutingInput input{{&request, 1}, logits};
+  gate::RoutingScratch scratch;
+  gate::RoutedTokens routed;
   std::vector<uint32_t> rows(tokens);
   std::iota(rows.begin(), rows.end(), 0);
   NodePlanPool pool;
   Planner planner;
   std::vector<NodePlan> in_flight;
   for (auto _ : state) {
-    RouteTokens(rules, input, &scratch, &routed);
+    gate::RouteTokens(rules, input, &scratch, &routed);
     BatchPlan& plan = planner.Plan(
         replicas, {rows, routed.token_begin, routed.expert_ids, routed.weights},
-        [](NodeIndex) { return NodeLoad{}; }, &pool);
+        [](mesh::NodeIndex) { return NodeLoad{}; }, &pool);
     in_flight.swap(plan.nodes);
     pool.Recycle(&in_flight);
   }
@@ -103,4 +103,4 @@ BENCHMARK(RouteAndPlan)
     ->ArgsProduct({{1, 512}, {4, 32}, {1, 2}});
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::plan

@@ -12,7 +12,7 @@
 
 #include "tests/support/compare_rows.h"
 
-namespace expertmesh {
+namespace expertmesh::plan {
 namespace {
 
 using testing::ElementsAre;
@@ -36,24 +36,25 @@ struct TestBatch {
   std::vector<float> weights;
 };
 
-std::vector<ExpertReplicas> Whole(const std::vector<std::vector<NodeIndex>>& nodes_of_expert) {
-  std::vector<ExpertReplicas> replicas;
-  for (const std::vector<NodeIndex>& nodes : nodes_of_expert) {
-    replicas.push_back(nodes.empty() ? ExpertReplicas{} : ExpertReplicas{{nodes}});
+std::vector<mesh::ExpertReplicas> Whole(
+    const std::vector<std::vector<mesh::NodeIndex>>& nodes_of_expert) {
+  std::vector<mesh::ExpertReplicas> replicas;
+  for (const std::vector<mesh::NodeIndex>& nodes : nodes_of_expert) {
+    replicas.push_back(nodes.empty() ? mesh::ExpertReplicas{} : mesh::ExpertReplicas{{nodes}});
   }
   return replicas;
 }
 
-BatchPlan Plan(const std::vector<ExpertReplicas>& replicas, const TestBatch& batch,
-               std::map<NodeIndex, NodeLoad> loads = {}) {
+BatchPlan Plan(const std::vector<mesh::ExpertReplicas>& replicas, const TestBatch& batch,
+               std::map<mesh::NodeIndex, NodeLoad> loads = {}) {
   NodePlanPool pool;
   Planner planner;
   return planner.Plan(
-      replicas, batch.assignments(), [&](NodeIndex node) { return loads[node]; }, &pool);
+      replicas, batch.assignments(), [&](mesh::NodeIndex node) { return loads[node]; }, &pool);
 }
 
-std::vector<NodeIndex> NodesOf(const BatchPlan& plan) {
-  std::vector<NodeIndex> nodes;
+std::vector<mesh::NodeIndex> NodesOf(const BatchPlan& plan) {
+  std::vector<mesh::NodeIndex> nodes;
   for (const NodePlan& node : plan.nodes) {
     nodes.push_back(node.node);
   }
@@ -97,7 +98,7 @@ TEST(PlannerTest, MissingExpertsAreReportedPerRow) {
 }
 
 TEST(PlannerTest, EverySliceOfAnExpertIsSentItsRows) {
-  const std::vector<ExpertReplicas> replicas = {ExpertReplicas{{{0}, {1, 2}}}};
+  const std::vector<mesh::ExpertReplicas> replicas = {mesh::ExpertReplicas{{{0}, {1, 2}}}};
   const BatchPlan plan = Plan(replicas, TestBatch({{0}, {0}}));
   ASSERT_THAT(NodesOf(plan), ElementsAre(0, 1));
   EXPECT_THAT(plan.nodes[0].rows, ElementsAre(0, 1));
@@ -119,7 +120,7 @@ TEST(PlannerTest, PlansAreCutToTheBatchLimitOfTheNode) {
 // Two experts per token, each on both of two nodes: all tokens fit on one node, and two nodes drawn
 // at random differ half of the time.
 TEST(PlannerTest, TransfersAreToldNextToThoseOfAUniformChoice) {
-  const std::vector<ExpertReplicas> replicas = Whole({{0, 1}, {0, 1}});
+  const std::vector<mesh::ExpertReplicas> replicas = Whole({{0, 1}, {0, 1}});
   for (const uint32_t tokens : {1, 7, 64}) {
     const TestBatch batch(std::vector<std::vector<uint32_t>>(tokens, {0, 1}));
     NodePlanPool pool;
@@ -129,7 +130,7 @@ TEST(PlannerTest, TransfersAreToldNextToThoseOfAUniformChoice) {
     constexpr uint32_t kBatches = 64'000;
     for (uint32_t i = 0; i < kBatches / tokens; ++i) {
       const BatchPlan& plan = planner.Plan(
-          replicas, batch.assignments(), [](NodeIndex) { return NodeLoad{}; }, &pool);
+          replicas, batch.assignments(), [](mesh::NodeIndex) { return NodeLoad{}; }, &pool);
       transfers += static_cast<double>(plan.transfers);
       uniform += plan.uniform_transfers;
     }
@@ -146,12 +147,12 @@ TEST(PlannerTest, WithoutReplicasAUniformChoiceIsThePlan) {
 }
 
 TEST(PlannerTest, PlansOfOneBatchLeaveNothingInThoseOfTheNext) {
-  const std::vector<ExpertReplicas> replicas = Whole({{0, 1}, {1, 2}, {2}, {}});
+  const std::vector<mesh::ExpertReplicas> replicas = Whole({{0, 1}, {1, 2}, {2}, {}});
   const TestBatch large({{0, 1, 2}, {2, 3, 0}, {1, 0}, {2}});
   const TestBatch small({{1}, {0}});
   NodePlanPool pool;
   Planner planner;
-  const auto load = [](NodeIndex) { return NodeLoad{0, 3}; };
+  const auto load = [](mesh::NodeIndex) { return NodeLoad{0, 3}; };
   for (int round = 0; round < 3; ++round) {
     for (const TestBatch* batch : {&large, &small}) {
       BatchPlan& plan = planner.Plan(replicas, batch->assignments(), load, &pool);
@@ -175,12 +176,12 @@ TEST(PlannerTest, PlansOfOneBatchLeaveNothingInThoseOfTheNext) {
 
 TEST(PlannerTest, HitsOfOneBatchCountForNothingInTheNext) {
   // Expert 2 goes with whichever of the others has more hits.
-  const std::vector<ExpertReplicas> replicas = Whole({{0, 2}, {1, 3}, {0, 1}});
+  const std::vector<mesh::ExpertReplicas> replicas = Whole({{0, 2}, {1, 3}, {0, 1}});
   const TestBatch only_expert_0({{0}, {0}, {0}, {0}});
   const TestBatch more_of_expert_1({{1, 2}, {1}, {0}});
   NodePlanPool pool;
   Planner planner;
-  const auto load = [](NodeIndex) { return NodeLoad{}; };
+  const auto load = [](mesh::NodeIndex) { return NodeLoad{}; };
   planner.Plan(replicas, only_expert_0.assignments(), load, &pool);
   const BatchPlan& plan = planner.Plan(replicas, more_of_expert_1.assignments(), load, &pool);
   ASSERT_THAT(NodesOf(plan), ElementsAre(0, 1));
@@ -192,9 +193,9 @@ TEST(PlannerTest, EveryAssignmentIsPlacedExactlyOnceOnANodeThatHoldsIt) {
   for (int trial = 0; trial < 200; ++trial) {
     const uint32_t experts = 4 + random() % 60;
     const uint32_t nodes = 1 + random() % 9;
-    std::vector<std::vector<NodeIndex>> holders(experts);
-    for (std::vector<NodeIndex>& holder : holders) {
-      std::set<NodeIndex> chosen;
+    std::vector<std::vector<mesh::NodeIndex>> holders(experts);
+    for (std::vector<mesh::NodeIndex>& holder : holders) {
+      std::set<mesh::NodeIndex> chosen;
       for (uint32_t i = 0; i <= random() % 3; ++i) {
         chosen.insert(random() % nodes);
       }
@@ -232,4 +233,4 @@ TEST(PlannerTest, EveryAssignmentIsPlacedExactlyOnceOnANodeThatHoldsIt) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::plan

@@ -10,7 +10,7 @@
 
 #include "router_service/plan/replica_choice.h"
 
-namespace expertmesh {
+namespace expertmesh::plan {
 
 // Weights say which assignment it is.
 struct RandomBatch {
@@ -35,12 +35,12 @@ struct RandomBatch {
 };
 
 // Every expert whole on `replicas` different nodes.
-inline std::vector<ExpertReplicas> RandomReplicas(uint32_t experts, uint32_t nodes,
-                                                  uint32_t replicas, std::mt19937* random) {
+inline std::vector<mesh::ExpertReplicas> RandomReplicas(uint32_t experts, uint32_t nodes,
+                                                        uint32_t replicas, std::mt19937* random) {
   std::vector<uint32_t> all(nodes);
   std::iota(all.begin(), all.end(), 0);
-  std::vector<ExpertReplicas> placed(experts);
-  for (ExpertReplicas& expert : placed) {
+  std::vector<mesh::ExpertReplicas> placed(experts);
+  for (mesh::ExpertReplicas& expert : placed) {
     const uint32_t count = std::min(replicas, nodes);
     for (uint32_t i = 0; i < count; ++i) {
       std::swap(all[i], all[i + (*random)() % (nodes - i)]);
@@ -51,6 +51,6 @@ inline std::vector<ExpertReplicas> RandomReplicas(uint32_t experts, uint32_t nod
   return placed;
 }
 
-}  // namespace expertmesh
+}  // namespace expertmesh::plan
 
 #endif  // EXPERTMESH_TESTS_UNIT_ROUTER_SERVICE_PLAN_RANDOM_BATCHES_H_

@@ -13,15 +13,15 @@
 
 #include "tests/unit/router_service/plan/random_batches.h"
 
-namespace expertmesh {
+namespace expertmesh::plan {
 namespace {
 
-NodeLoad Idle(NodeIndex) { return {}; }
+NodeLoad Idle(mesh::NodeIndex) { return {}; }
 
 // Node of each expert (one slice each), by what was chosen.
-std::vector<NodeIndex> NodeOfExpert(const ReplicaChoice& choice, const RandomBatch& batch,
-                                    size_t experts) {
-  std::vector<NodeIndex> node_of(experts, 0);
+std::vector<mesh::NodeIndex> NodeOfExpert(const ReplicaChoice& choice, const RandomBatch& batch,
+                                          size_t experts) {
+  std::vector<mesh::NodeIndex> node_of(experts, 0);
   for (const uint32_t expert : batch.expert_ids) {
     EXPECT_EQ(choice.Serving(expert).size(), 1u);
     node_of[expert] = choice.nodes()[choice.Serving(expert)[0]].node;
@@ -30,10 +30,10 @@ std::vector<NodeIndex> NodeOfExpert(const ReplicaChoice& choice, const RandomBat
 }
 
 // Distinct (row, node) pairs.
-size_t Transfers(const RandomBatch& batch, const std::vector<NodeIndex>& node_of) {
+size_t Transfers(const RandomBatch& batch, const std::vector<mesh::NodeIndex>& node_of) {
   size_t transfers = 0;
   for (size_t row = 0; row < batch.rows.size(); ++row) {
-    std::set<NodeIndex> nodes;
+    std::set<mesh::NodeIndex> nodes;
     for (uint32_t a = batch.row_begin[row]; a < batch.row_begin[row + 1]; ++a) {
       nodes.insert(node_of[batch.expert_ids[a]]);
     }
@@ -48,14 +48,14 @@ struct Least {
 };
 
 // The least of each over every way to give the experts hit to one of their nodes.
-Least Exhaustive(const std::vector<ExpertReplicas>& replicas, const RandomBatch& batch) {
+Least Exhaustive(const std::vector<mesh::ExpertReplicas>& replicas, const RandomBatch& batch) {
   const std::set<uint32_t> hit(batch.expert_ids.begin(), batch.expert_ids.end());
   const std::vector<uint32_t> experts(hit.begin(), hit.end());
   std::vector<size_t> pick(experts.size(), 0);
-  std::vector<NodeIndex> node_of(replicas.size(), 0);
+  std::vector<mesh::NodeIndex> node_of(replicas.size(), 0);
   Least least;
   while (true) {
-    std::set<NodeIndex> nodes;
+    std::set<mesh::NodeIndex> nodes;
     for (size_t i = 0; i < experts.size(); ++i) {
       node_of[experts[i]] = replicas[experts[i]].slices[0][pick[i]];
       nodes.insert(node_of[experts[i]]);
@@ -80,7 +80,7 @@ TEST(ReplicaChoiceTest, JoinsTheNodeWhereFewestRowsAreNew) {
   batch.row_begin = {0, 1, 3, 5};
   batch.expert_ids = {0, 1, 2, 1, 2};
   batch.weights.assign(5, 1.0f);
-  const std::vector<ExpertReplicas> replicas = {{{{0}}}, {{{1}}}, {{{0, 1}}}};
+  const std::vector<mesh::ExpertReplicas> replicas = {{{{0}}}, {{{1}}}, {{{0, 1}}}};
   ReplicaChoice choice;
   choice.Choose(replicas, batch.assignments(), Idle);
   EXPECT_EQ(NodeOfExpert(choice, batch, 3)[2], 1u);
@@ -98,7 +98,7 @@ TEST(ReplicaChoiceTest, TransfersAreAtOrNearTheLeastThereIs) {
     const uint32_t experts = 6 + random() % 4;
     const uint32_t tokens = 1 + random() % 12;
     const RandomBatch batch(tokens, experts, 1 + random() % 4, &random);
-    std::vector<ExpertReplicas> replicas = RandomReplicas(experts, nodes, 2, &random);
+    std::vector<mesh::ExpertReplicas> replicas = RandomReplicas(experts, nodes, 2, &random);
     for (size_t expert = 0; expert < experts; expert += 1 + random() % 4) {
       replicas[expert].slices[0].resize(1);
     }
@@ -115,9 +115,9 @@ TEST(ReplicaChoiceTest, TransfersAreAtOrNearTheLeastThereIs) {
     optimal += transfers == best.transfers ? 1 : 0;
     chosen += transfers;
     least += best.transfers;
-    std::vector<NodeIndex> node_of(experts);
+    std::vector<mesh::NodeIndex> node_of(experts);
     for (uint32_t expert = 0; expert < experts; ++expert) {
-      const std::vector<NodeIndex>& candidates = replicas[expert].slices[0];
+      const std::vector<mesh::NodeIndex>& candidates = replicas[expert].slices[0];
       node_of[expert] = candidates[random() % candidates.size()];
     }
     drawn += static_cast<double>(Transfers(batch, node_of));
@@ -132,4 +132,4 @@ TEST(ReplicaChoiceTest, TransfersAreAtOrNearTheLeastThereIs) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::plan

@@ -1,16 +1,15 @@
 // Two nodes that compute the same row, beside the requests.
 
-#include "router_service/mesh/cross_check.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <string>
 #include <vector>
 
+#include "router_service/mesh/cross_check.h"
 #include "tests/unit/router_service/router_fixture.h"
 
-namespace expertmesh {
+namespace expertmesh::router {
 namespace {
 
 const std::vector<uint32_t> kAll = {0, 1, 2, 3, 4, 5};
@@ -18,7 +17,7 @@ const std::vector<uint32_t> kAll = {0, 1, 2, 3, 4, 5};
 class CrossCheckTest : public RouterTest {
  protected:
   void Start() {
-    RouterOptions options;
+    router::RouterOptions options;
     options.cross_check_interval = absl::Seconds(10);
     // The clock moves while a batch ends, which would count as the time that it took.
     options.batcher.max_linger_share = 0;
@@ -115,4 +114,4 @@ TEST_F(CrossCheckTest, ANodeThatGoesCostsNoRequest) {
 }
 
 }  // namespace
-}  // namespace expertmesh
+}  // namespace expertmesh::router
