@@ -31,15 +31,15 @@ from typing import List, Optional
 import numpy as np
 
 ROOT = pathlib.Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "integration"))
 
-from matrix import LAYOUTS, MODELS, SIZES  # pylint: disable=wrong-import-order
-
-# After `matrix`, which says where they are.
-from answers import difference, flip_bit  # pylint: disable=wrong-import-order
-from checkpoint import make_checkpoint  # pylint: disable=wrong-import-order
-from expertmesh.v1 import router_pb2
+# pylint: disable=wrong-import-position
 import recording
 import replay
+from answers import difference, flip_bit
+from checkpoint import make_checkpoint
+from expertmesh.v1 import router_pb2
+from matrix import LAYOUTS, MODELS, SIZES
 
 SEED = 14
 
@@ -153,8 +153,9 @@ def run_model(model, layouts, builds, folder, self_check):
                 )
                 for name, build in zip(("old", "new"), builds)
             ]
-        except RuntimeError as error:
-            cells.append(failed(model, layout, error))
+        except Exception as error:  # pylint: disable=broad-except
+            # The other cells are worth comparing all the same.
+            cells.append(failed(model, layout, f"{type(error).__name__}: {error}"))
             continue
         (old, old_lost), (new, new_lost) = found
         lost_work = None if old_lost is None else (old_lost, new_lost)
@@ -191,16 +192,19 @@ def table(cells):
         row = rows[cell.label, cell.layout, cell.kind]
         for mode, count in cell.counts.items():
             row[mode].add(count)
-    width = max([len("model")] + [len(label) for label, _, _ in rows])
+    width = max(len(label) for label, _, _ in rows)
     columns = (*replay.MODES, "requests", "equal", "different")
     yield f"{'model':{width}}  {'layout':12}  {'mode':6}" + "".join(f"{name:>15}" for name in columns)
-    for label, layout, kind in sorted(rows):
+    labels = list(dict.fromkeys(model.label for model in MODELS))
+    for label, layout, kind in sorted(
+        rows, key=lambda row: (labels.index(row[0]), list(LAYOUTS).index(row[1]), row[2])
+    ):
         counts, total = rows[label, layout, kind], Count()
         line = f"{label:{width}}  {layout:12}  {kind:6}"
         for mode in replay.MODES:
-            total.add(counts[mode])
-            shown = f"{counts[mode].equal}/{counts[mode].requests}" if mode in counts else "-"
-            line += f"{shown:>15}"
+            count = counts[mode]
+            total.add(count)
+            line += f"{f'{count.equal}/{count.requests}' if count.requests else '-':>15}"
         yield line + f"{total.requests:15}{total.equal:15}{total.requests - total.equal:15}"
 
 
@@ -248,8 +252,14 @@ def parse(arguments):
     args.models = [model for model in args.models if set(model.layouts) & set(args.layouts)]
     if not args.models:
         parser.error("--models and --layouts take none; --list shows all")
-    if not args.list and args.old is None:
-        parser.error("--old is missing: a checkout with build/release, or a build folder")
+    if not args.list:
+        if args.old is None:
+            parser.error("--old is missing: a checkout with build/release, or a build folder")
+        args.builds = [replay.Build(path.resolve()) for path in (args.old, args.new)]
+        try:
+            args.described = [build.describe() for build in args.builds]
+        except FileNotFoundError as error:
+            parser.error(str(error))
     return args
 
 
@@ -258,16 +268,15 @@ def main(arguments=None):
     if args.list:
         print("\n".join(["layouts:", *args.layouts, "", "models:", *(m.name for m in args.models)]))
         return 0
-    builds = [replay.Build(path.resolve()) for path in (args.old, args.new)]
-    described = [build.describe() for build in builds]
-    print(f"old: {args.old}: {described[0]}\nnew: {args.new}: {described[1]}")
+    for name, path, described in zip(("old", "new"), (args.old, args.new), args.described):
+        print(f"{name}: {path}: {described}")
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or pathlib.Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         keep = args.folder is not None
         cells = run(
-            args.models, args.layouts, builds, folder, args.jobs, args.self_check, keep
+            args.models, args.layouts, args.builds, folder, args.jobs, args.self_check, keep
         )
     print("\n".join(table(cells)))
     lines, well = summary(cells, time.monotonic() - began)

@@ -2,14 +2,10 @@
 
 import dataclasses
 import json
-import pathlib
-import sys
 from typing import Optional, Tuple
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "integration"))
-
-from families import FAMILIES  # pylint: disable=wrong-import-position
-from mesh import shards  # pylint: disable=wrong-import-position
+from families import FAMILIES
+from mesh import shards
 
 # Sums of more than one run of a kernel, and sizes that are no multiples of what kernels like.
 SIZES = dict(d_model=320, experts=16, top_k=4, intermediate=288, layers=2)

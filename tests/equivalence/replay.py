@@ -15,8 +15,8 @@ import grpc
 
 from answers import Answer, answer_of
 from expertmesh import codec
-from expertmesh.v1 import control_pb2, control_pb2_grpc, router_pb2
-from mesh import HOST, PATIENCE, Program
+from expertmesh.v1 import control_pb2, control_pb2_grpc, expert_pb2, router_pb2
+from mesh import PATIENCE, Program, wait_until
 
 PLAIN, STRICT = "plain", "strict"
 KINDS = (PLAIN, STRICT)
@@ -29,6 +29,7 @@ MODES = (UNARY, STREAMED, KILLED, UNARY_AFTER, STREAMED_AFTER)
 WINDOW = 8
 # The same requests come again and again until a node has died among them.
 ROUNDS = 3
+ATTEMPTS = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,17 +112,19 @@ class _Router:
         return found.batches_in_flight
 
     def _wait_idle(self):
-        while any(node.rows_in_flight for node in self.topology().nodes):
-            pass
+        wait_until(
+            lambda: not any(node.rows_in_flight for node in self.topology().nodes), "nodes are idle"
+        )
 
     def _with_one_placement(self, replay):
         """What replay(epoch) returns when nodes neither came nor went meanwhile; else it is asked again. A link
         can be up a moment before what its node holds is placed."""
-        while True:
+        for _ in range(ATTEMPTS):
             epoch = self.topology().epoch
             found = replay(epoch)
             if self.topology().epoch == epoch:
                 return found
+        raise RuntimeError(f"nodes came or went in each of {ATTEMPTS} attempts")
 
     def unary(self, requests, idle):
         """One after the other. idle: each when all nodes are: whose turn it is among replicas depends on their
@@ -149,7 +152,7 @@ class _Router:
 
     def _on_stream(self, requests, window, epoch, idle):
         if self._stream is None:
-            self._stream = self._open_stream(iter(self._to_send.get, None))
+            self._stream = self._open_stream(iter(self._to_send.get, None), timeout=PATIENCE)
         answers, under_way = [None] * len(requests), {}
 
         def receive():
@@ -170,7 +173,12 @@ class _Router:
 
 
 def _ready(topology):
-    return topology.ready and all(node.link == control_pb2.NODE_LINK_UP for node in topology.nodes)
+    """Every node has loaded all of its experts: some of them are enough for readiness."""
+    return topology.ready and all(
+        node.link == control_pb2.NODE_LINK_UP
+        and node.description.state == expert_pb2.NODE_STATE_READY
+        for node in topology.nodes
+    )
 
 
 class _Mesh:
@@ -194,11 +202,11 @@ class _Mesh:
             started = {
                 kind: self._spawn(Program(kind, [*router, *extra[kind]], folder)) for kind in KINDS
             }
-            self.routers = {
-                kind: _Router(program.wait_bound().address) for kind, program in started.items()
-            }
+            self.routers = {}
+            for kind, program in started.items():
+                self.routers[kind] = _Router(program.wait_bound().address)
+                self._stack.callback(self.routers[kind].close)
             for one in self.routers.values():
-                self._stack.callback(one.close)
                 one.watch(_ready)
         except BaseException:
             self.close()
