@@ -4,10 +4,10 @@
 
 OTHER is a checkout with build/release, or a build folder. Requests are recorded once for each checkpoint (every family
 in float32 and bf16; quantised ones, other types on the wire and other routings on fewer layouts) and sent by one client
-to meshes of either build's programs: each layout of nodes, with and without --strict, unary and streamed, all nodes up
-and after one of them is killed with -9; with --strict also while it has work. Equal means the code and the message of
-the call and all of the answer, output and routing bit for bit, but for its timing; the epoch counts from the
-topology's, and is left out while a node dies.
+to meshes of either build's programs: each layout of nodes, with and without --strict, unary and streamed, all nodes up,
+after one of them is killed with -9, and when it is back; with --strict also while it has work. Equal means the code and
+the message of the call and all of the answer, output and routing bit for bit, but for its timing; the epoch counts from
+the topology's, and is left out while a node dies.
 
 Prints a table and the first difference of each cell; ends with 1 when there is one. --self-check flips a bit in an
 answer of each cell afterwards, which must be found in its place. --models and --layouts take some (regular expressions

@@ -24,7 +24,9 @@ UNARY, STREAMED = "unary", "streamed"
 # A node is killed while it has work of requests on a stream.
 KILLED = "in flight"
 UNARY_AFTER, STREAMED_AFTER = "unary after", "streamed after"
-MODES = (UNARY, STREAMED, KILLED, UNARY_AFTER, STREAMED_AFTER)
+# The node has come back.
+BACK = "back"
+MODES = (UNARY, STREAMED, KILLED, UNARY_AFTER, STREAMED_AFTER, BACK)
 # Requests of a stream that are under way together.
 WINDOW = 8
 # The same requests come again and again until a node has died among them.
@@ -76,6 +78,10 @@ class _Node(Program):
     @property
     def address(self):
         return f"{self._host}:{self.grpc_port}"
+
+    def restart(self):
+        self.listen = self.address
+        return self.start()
 
 
 class _Router:
@@ -206,8 +212,7 @@ class _Mesh:
             for kind, program in started.items():
                 self.routers[kind] = _Router(program.wait_bound().address)
                 self._stack.callback(self.routers[kind].close)
-            for one in self.routers.values():
-                one.watch(_ready)
+            self.wait_ready()
         except BaseException:
             self.close()
             raise
@@ -220,6 +225,10 @@ class _Mesh:
 
     def close(self):
         self._stack.close()
+
+    def wait_ready(self):
+        for router in self.routers.values():
+            router.watch(_ready)
 
     def wait_missed(self, node):
         """Until both routers have placed everything without a node that died."""
@@ -261,9 +270,15 @@ class _Kill:
         self._watcher.join()
 
 
-def _all_up(mesh, requests, layout):
+def _has_choice(layout, kind):
+    """Bits depend on which replica serves."""
+    return layout.replicated and kind == PLAIN
+
+
+def _calm(mesh, requests, layout):
+    """Unary and streamed, while nodes neither come nor go."""
     for kind, router in mesh.routers.items():
-        choice = layout.replicated and kind == PLAIN
+        choice = _has_choice(layout, kind)
         yield (kind, UNARY), router.unary(requests, choice)
         yield (kind, STREAMED), router.streamed(requests, 1 if choice else WINDOW, choice)
 
@@ -275,7 +290,7 @@ def replay(build, model, layout, checkpoint, requests, folder):
     and none is under way when a node dies."""
     mesh = _Mesh(build, model, layout, checkpoint, folder)
     try:
-        answers = dict(_all_up(mesh, requests, layout))
+        answers = dict(_calm(mesh, requests, layout))
         victim, lost_work = mesh.nodes[layout.victim], None
         if layout.survives:
             router = mesh.routers[STRICT]
@@ -286,8 +301,12 @@ def replay(build, model, layout, checkpoint, requests, folder):
             victim.kill()
         mesh.wait_missed(victim)
         after = {UNARY: UNARY_AFTER, STREAMED: STREAMED_AFTER}
-        for (kind, mode), found in _all_up(mesh, requests, layout):
+        for (kind, mode), found in _calm(mesh, requests, layout):
             answers[kind, after[mode]] = found
+        victim.restart()
+        mesh.wait_ready()
+        for kind, router in mesh.routers.items():
+            answers[kind, BACK] = router.unary(requests, _has_choice(layout, kind))
         return answers, lost_work
     except Exception as error:
         raise RuntimeError(f"{type(error).__name__}: {error}\n{mesh.logs()}") from error
