@@ -14,13 +14,13 @@ from recording import ELEMENTS
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    # Of the RPC; that of a stream is in the response.
+    # Status of a unary call; a stream's answers have theirs in the response.
     code: int = 0
     message: str = ""
-    # Without timing, which is never the same twice, and without the epoch.
+    # Without epoch and timing, which is never the same twice.
     response: Optional[router_pb2.ForwardResponse] = None
-    # The answer's epoch less that of the topology when the request was sent: how many times nodes came and went
-    # before is no part of the answer. None where nothing is promised: a node dies while it is computed.
+    # The answer's epoch less the topology's when the request was sent: how often nodes came and went before is up to
+    # chance. None: not compared, since a node dies meanwhile.
     epoch: Optional[int] = 0
 
     @property

@@ -50,7 +50,7 @@ class Count:
 
     requests: int = 0
     equal: int = 0
-    # With status OK, of the old build.
+    # Those of the old build with status OK.
     ok: int = 0
 
     def add(self, other):
@@ -68,7 +68,7 @@ class Cell:
     kind: str
     counts: dict = dataclasses.field(default_factory=dict)
     differences: List[str] = dataclasses.field(default_factory=list)
-    # Of each build, whether the node had work when it was killed; None without such a kill.
+    # Whether the node had work when it was killed, for each build; None without such a kill.
     lost_work: Optional[tuple] = None
     flips: int = 0
     flips_found: int = 0
@@ -255,6 +255,8 @@ def parse(arguments):
     if not args.list:
         if args.old is None:
             parser.error("--old is missing: a checkout with build/release, or a build folder")
+        if args.folder and args.folder.exists() and any(args.folder.iterdir()):
+            parser.error(f"--folder: {args.folder} is not empty; name another, or empty it")
         args.builds = [replay.Build(path.resolve()) for path in (args.old, args.new)]
         try:
             args.described = [build.describe() for build in args.builds]

@@ -204,7 +204,7 @@ def test_a_comparison_that_misses_a_flip_is_told(monkeypatch):
 
 def test_nothing_compared_is_not_well():
     assert not compare_builds.summary([], seconds=1)[1]
-    failed = Answer(14, "nobody is there")
+    failed = Answer(14, "no node is there")
     old = {(kind, replay.UNARY): [failed] for kind in replay.KINDS}
     found = compare_builds.compare(
         MODELS[0], LAYOUTS["two nodes"], old, old, None, REQUESTS[:1], self_check=False
