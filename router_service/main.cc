@@ -44,7 +44,7 @@ ABSL_FLAG(std::string, tie_order, "lowest-index",
           "Which of several equal scores wins: lowest-index or torch-cpu");
 ABSL_FLAG(std::string, routing, "",
           "Routing options that replace the checkpoint's in every layer, one JSON object, such as "
-          "'{\"capacity_factor\": 1.25}'; see README.md, Routers");
+          "'{\"capacity_factor\": 1.25}'; see router_service/README.md, Routers");
 ABSL_FLAG(std::string, wire_hidden_states, "auto",
           "Type of hidden states on the way to nodes: auto (as --compute-dtype), f32, bf16, f16 or "
           "int8; exceptions by address, such as auto,10.0.0.7:50061=int8");
@@ -66,7 +66,7 @@ ABSL_FLAG(uint64_t, max_frame_bytes, 1 << 20, "Size that batches to nodes are cu
 ABSL_FLAG(uint32_t, max_attempts, 3, "Nodes tried for one assignment, the first included");
 ABSL_FLAG(bool, strict, false,
           "Output bits independent of which nodes serve a token, for top-k times the bytes of "
-          "answers; see README.md, Guarantees");
+          "answers; see router_service/README.md, Strict");
 ABSL_FLAG(bool, frame_checksums, false,
           "A checksum in every frame to a node and in every answer: what a flipped bit touches is "
           "asked for again");

@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+import re
 
 import pytest
 import safetensors.torch
@@ -179,6 +180,19 @@ def test_same_text_by_attach(serve, said, nodes):
     with hf.attach(model, serve(DEMO, nodes), timeout=PATIENCE):
         text = model.generate(prompt, max_new_tokens=NEW_TOKENS, do_sample=False)
     assert_same(text[0, prompt.shape[1] :], said)
+
+
+def test_readme(serve, monkeypatch, capsys, demo):
+    """The example of the demo model, as it stands there."""
+    root = pathlib.Path(__file__).parents[2]
+    monkeypatch.chdir(root)
+    readme = (root / "deploy/README.md").read_text()
+    (code,) = re.findall(r"```python\n(from transformers import .*?)```", readme, re.DOTALL)
+    assert "127.0.0.1:50050" in code
+    exec(code.replace("127.0.0.1:50050", serve(DEMO)), {})
+    (prompt,) = re.findall(r'tokenizer\("(.*?)"', code)
+    expected = demo.generate(torch.tensor([list(prompt.encode())]), max_new_tokens=80)[0]
+    assert capsys.readouterr().out.rstrip("\n") == bytes(expected.tolist()).decode().rstrip("\n")
 
 
 def test_the_tokenizer_is_that_of_transformers():

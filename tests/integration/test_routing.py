@@ -1,4 +1,4 @@
-"""--routing on the real programs: every router of README.md, and what a caller sees of it."""
+"""--routing on the real programs: every router of router_service/README.md, and what a caller sees of it."""
 
 import pathlib
 import re
@@ -13,7 +13,7 @@ from arrays import assert_rows_close, assert_same, assert_same_bits
 from checkpoint import make_checkpoint, read_safetensors, write_safetensors
 from mesh import HOST, PATIENCE, Mesh, hidden_states, program, shards
 
-README = pathlib.Path(__file__).parents[2] / "README.md"
+README = pathlib.Path(__file__).parents[2] / "router_service/README.md"
 
 
 def readme_routers():

@@ -1,7 +1,7 @@
 """Types of rows on the links between router and nodes: what each costs the demo model in bits per byte.
 
-The figures are printed with `pytest -s`; README.md quotes those of all that was held out, which
-EXPERTMESH_WIRE_BYTES=0 measures.
+The figures are printed with `pytest -s`; router_service/README.md, Types on the wire, quotes those of all that was
+held out, which EXPERTMESH_WIRE_BYTES=0 measures.
 """
 
 import json
@@ -24,7 +24,7 @@ BYTES = int(os.environ.get("EXPERTMESH_WIRE_BYTES", "16384"))
 F32 = "--compute-dtype=f32"
 MESSAGE_BYTES = "expertmesh_process_message_bytes_total"
 # Most that both directions together may change bits per byte. Measured: 0.00006, 0.00001 and 0.0005
-# on this sample; README.md has those over all that was held out.
+# on this sample; router_service/README.md has those over all that was held out.
 BOUNDS = {"bf16": 0.001, "f16": 0.0005, "int8": 0.003}
 
 

@@ -94,8 +94,8 @@ struct ForwardOptions {
   // Type of the output; unset: that of the hidden states. Not together with int8_output.
   std::optional<DType> output_dtype;
   // Let rows travel as int8, in blocks of 128 values with a float32 scale each: about half the
-  // bytes of the 16-bit types, and lossy (README "Types on the wire"). Their encoding and decoding
-  // is this library's; an output that came so is kFloat32.
+  // bytes of the 16-bit types, and lossy (router_service/README.md, Types on the wire). Their
+  // encoding and decoding is this library's; an output that came so is kFloat32.
   bool int8_hidden_states = false;
   bool int8_output = false;
   // Bytes for models that need more than hidden states, by name.

@@ -210,6 +210,8 @@ def tokenizer():
         tokenizer_object=byte_level,
         bos_token="<|endoftext|>",
         eos_token="<|endoftext|>",
+        # The model takes nothing else of what a tokenizer may return, and generate() refuses the rest.
+        model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
     )
 

@@ -1,7 +1,7 @@
 """The training of the demo model, in steps of seconds.
 
-README runs it as `deploy/packages.sh install --training`, `deploy/venv.sh` and python with train_demo.py; here its
-main() runs on another text, so that no package is needed.
+deploy/README.md, The demo model, runs it as `deploy/packages.sh install --training`, `deploy/venv.sh` and python
+with train_demo.py; here its main() runs on another text, so that no package is needed.
 """
 
 import argparse

@@ -92,7 +92,7 @@ class Client:
             int8_output.
         int8_hidden_states, int8_output: let rows travel as int8, in blocks of 128 values with a float32 scale each: about
             half the bytes of the 16-bit types, and lossy. An output that came so is float32.
-        traceparent: W3C trace context that the mesh's spans become children of.
+        traceparent: W3C trace context that goes along to the nodes; the mesh makes no spans of it.
         group_sizes: tokens of each group (a sequence, say), in order; they add up to the tokens. Routing
             that looks at more than one token (capacity, expert choice) looks at one group. None: all
             tokens are one group.

@@ -72,7 +72,7 @@ class RoutedHiddenTest : public testing::TestWithParam<std::string> {
   std::vector<std::vector<uint32_t>> Of(RoutingKind kind, uint64_t seed = 1) {
     const auto maker = HiddenMaker::Create(kind, *checkpoint_, 0, client::DType::kBFloat16);
     EXPECT_TRUE(maker.ok()) << maker.status();
-    return Routed(*checkpoint_, maker->checkpoint::Make(kTokens, seed));
+    return Routed(*checkpoint_, maker->Make(kTokens, seed));
   }
 
   std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint_;
@@ -100,10 +100,10 @@ INSTANTIATE_TEST_SUITE_P(Families, RoutedHiddenTest, testing::Values("qwen3_moe"
 
 TEST(HiddenMakerTest, SameSeedSameValues) {
   const HiddenMaker maker(client::DType::kFloat32, 8);
-  EXPECT_TRUE(SameBits(maker.checkpoint::Make(3, 5).ToFloats(),
-                       maker.checkpoint::Make(3, 5).ToFloats(), 8));
-  EXPECT_FALSE(SameRows(maker.checkpoint::Make(3, 5).ToFloats(),
-                        maker.checkpoint::Make(3, 6).ToFloats(), 8));
+  EXPECT_TRUE(SameBits(maker.Make(3, 5).ToFloats(),
+                       maker.Make(3, 5).ToFloats(), 8));
+  EXPECT_FALSE(SameRows(maker.Make(3, 5).ToFloats(),
+                        maker.Make(3, 6).ToFloats(), 8));
 }
 
 TEST(HiddenMakerTest, RefusesLayersThatAreNotThere) {

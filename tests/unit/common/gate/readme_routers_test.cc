@@ -1,4 +1,4 @@
-// Every line of README.md's table of routers works on every kind of checkpoint.
+// Every line of the table in router_service/README.md, Routers, works on every kind of checkpoint.
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -17,7 +17,7 @@ namespace {
 
 // Name and JSON of the table in section "Routers".
 std::vector<std::pair<std::string, std::string>> ReadmeRouters() {
-  std::ifstream file(EXPERTMESH_SOURCE_DIR "/README.md");
+  std::ifstream file(EXPERTMESH_SOURCE_DIR "/router_service/README.md");
   std::vector<std::pair<std::string, std::string>> routers;
   bool in_section = false;
   for (std::string line; std::getline(file, line);) {

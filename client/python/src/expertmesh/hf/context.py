@@ -44,7 +44,7 @@ def deadline(seconds: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def trace(traceparent: str) -> Iterator[None]:
-    """The mesh's spans inside the `with` become children of this W3C trace context.
+    """Calls into the mesh inside the `with` carry this W3C trace context; the mesh makes no spans of it.
 
     It goes before the current span of OpenTelemetry, which is used when there is no `trace`.
     """
