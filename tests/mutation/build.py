@@ -1,6 +1,7 @@
 """Programs of tests with one changed file in them; the tree and its build stay as they are."""
 
 import json
+import os
 import pathlib
 import re
 import shlex
@@ -21,7 +22,7 @@ class Build:
         self.sources = {}
         for entry in json.loads((self.folder / "compile_commands.json").read_text()):
             words = shlex.split(entry["command"])
-            compiled = self._absolute(words[words.index("-o") + 1])
+            compiled = pathlib.Path(self._absolute(words[words.index("-o") + 1]))
             self.commands[compiled] = words
             self.sources[compiled] = pathlib.Path(entry["directory"], entry["file"]).resolve()
         self.lock = threading.Lock()
@@ -107,24 +108,26 @@ class Build:
         """The objects in the test's program and in its libraries."""
         output = str(self.program(test).relative_to(self.folder))
         listed = self._ninja("commands", output)
-        return [self._absolute(name) for name in re.findall(r" -o (\S+\.o) -c ", listed)]
+        objects = re.findall(r" -o (\S+\.o) -c ", listed)
+        return [pathlib.Path(self._absolute(name)) for name in objects]
 
     def _dependencies(self):
-        """The files that each object was compiled from."""
+        """The tree's files that each object was compiled from."""
         with self.lock:
             if self.dependencies is None:
-                self.dependencies = {}
+                self.dependencies, files = {}, set()
                 for line in self._ninja("deps").splitlines():
                     if line.startswith(" "):
-                        of_object.add(self._absolute(line.strip()))
+                        path = self._absolute(line.strip())
+                        if path.startswith(f"{self.root}{os.sep}"):
+                            files.add(pathlib.Path(path))
                     elif line:
-                        of_object = self.dependencies.setdefault(
-                            self._absolute(line.split(":")[0]), set()
-                        )
+                        compiled = pathlib.Path(self._absolute(line.split(":")[0]))
+                        files = self.dependencies.setdefault(compiled, set())
             return self.dependencies
 
     def _absolute(self, name):
-        return pathlib.Path(self.folder, name).resolve()
+        return os.path.normpath(os.path.join(self.folder, name))
 
     def _ninja(self, *arguments):
         return subprocess.run(

@@ -1,4 +1,7 @@
-"""The mutations, by the room of the code that they make wrong."""
+"""The mutations, by the room of the code that they make wrong.
+
+`tests/mutation/run.py build/release --only NAME --show` prints what one changes.
+"""
 
 from rooms import (
     base,
