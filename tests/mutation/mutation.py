@@ -27,7 +27,7 @@ class Mutation:
     # Test program, and those of its tests that are to notice (a filter of GoogleTest).
     test: str
     tests: str = "*"
-    # The instruction set that the code is for; on a CPU without it nobody can notice.
+    # The instruction set that the code is for; on a CPU without it no test can notice.
     isa: str = ""
     # Code for narrower sets than the machine's is tested with EXPERTMESH_MAX_CPU_ISA at that.
     isa_at_most: str = ""

@@ -123,7 +123,7 @@ def _belongs_to(node):
     if node.type == "init_declarator":
         return (_last_name(node.child_by_field_name("declarator")),)
     if node.type in ("declaration", "field_declaration"):
-        # Of `const T x(value)`, which may read as a function.
+        # `const T x(value)` may be parsed as a function.
         declarator = node.child_by_field_name("declarator")
         return (_last_name(declarator),) if declarator is not None else ()
     if node.type == "case_statement" and (value := node.child_by_field_name("value")) is not None:
@@ -366,7 +366,7 @@ def replace_return(new, **where):
 
 
 def swap_loops(outer, inner):
-    """Of two loops, the second right inside the first, the inner becomes the outer one."""
+    """Two loops, the second right inside the first, trade places."""
 
     def head(loop):
         return loop.start_byte, loop.child_by_field_name("body").start_byte
@@ -450,7 +450,7 @@ def operator_to_call(operator, function, **where):
 
 
 def replace_argument(function, number, new, **where):
-    """Of `f(a, b)`, the argument of that number, from 1, becomes something else."""
+    """The argument of that number, from 1, becomes something else: `f(a, new)`."""
 
     def edits(node, _):
         return _replacing(_arguments(node)[number - 1], new)

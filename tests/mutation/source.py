@@ -56,7 +56,7 @@ def _blank(text, begin, end):
 
 
 def _arguments(code, begin):
-    """Of the parenthesis at `begin`: (place of the first comma of its own, place of its end)."""
+    """Where the parenthesis at `begin` has its first own comma, if any, and where it ends."""
     depth, comma = 0, None
     for match in _BRACKETS.finditer(code, begin):
         bracket = match.group()

@@ -87,7 +87,7 @@ MUTATIONS = (
         "decoder_test",
     ),
     Mutation(
-        "decoding: positions begin anew with each piece",
+        "decoding: each piece begins at position 0",
         "Decoder::Assemble",
         keep_right("+", touches="before", within="position"),
         "decoder_test",

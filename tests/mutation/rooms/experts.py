@@ -15,7 +15,7 @@ from operators import (
 )
 
 CPU = "cpu_backend_test"
-# Of the conformance suite of all backends, what is about expert math.
+# The tests of expert math in the conformance suite of all backends.
 EXPERT_MATH = "*EveryKindOfExpert*:*ClampedSwiglu*:*TheBiasOfDown*:*ApplyWeight*:*SlicesAddUp*"
 
 MUTATIONS = (
