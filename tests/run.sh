@@ -9,7 +9,7 @@
 #   --with-transformers   also the tests against real models of the transformers library, which always
 #                         use the release build
 #   --mutation            also the check that the unit tests notice deliberately wrong variants of the code
-#                         (tests/mutation/mutations.py lists them), in the release build
+#                         (tests/mutation/rooms lists them), in the release build
 #
 # What depends on the CPU's instruction set runs once for each that this CPU has: everything with the
 # widest, then, in the release build, the unit tests and those labelled isa with each narrower one

@@ -1,99 +1,34 @@
 #!/usr/bin/env python3
-"""Checks that the tests notice wrong code: for every routing and expert option, deliberately wrong variants
-(mutations.py), each of which must make at least one named test fail.
+"""Checks that the tests notice wrong code: deliberately wrong variants of the code that computes
+(rooms/), each of which must make at least one named test fail.
 
-A variant is a copy of one source file with one piece of text replaced. It is compiled with that file's own
-command and linked before the libraries into the test that is to notice it; the tree and its build stay as
+A variant is one change that an operator (operators.py) makes to one definition, wherever in the
+tree that is. The changed file, or for a header what includes it, is compiled with its own commands
+and linked before the libraries into the test that is to notice it; the tree and its build stay as
 they are. The build must be up to date.
 
-  tests/mutation/run.py build/release [--only TEXT] [--jobs N] [--list] [--texts]
+  tests/mutation/run.py build/release [--only TEXT] [--jobs N] [--list] [--places] [--show]
 """
 
 import argparse
+import collections
 import concurrent.futures
-import json
+import difflib
 import os
 import pathlib
 import re
-import shlex
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 
-from mutations import MUTATIONS
+from build import Build
+from mutation import ROOT, Broken, mutated, tree_here
+from rooms import MUTATIONS
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 # A wrong loop may not end. A right test does, also on a busy machine.
 PATIENCE = 600
-
-
-class Broken(Exception):
-    """The check itself cannot be made: the text is not there, or the variant does not compile."""
-
-
-class Build:
-    def __init__(self, folder, ninja):
-        self.folder = pathlib.Path(folder).resolve()
-        self.ninja = ninja
-        entries = json.loads((self.folder / "compile_commands.json").read_text())
-        self.compile_commands = {
-            str(pathlib.Path(entry["directory"], entry["file"]).resolve()): entry
-            for entry in entries
-        }
-        self.link_commands = {}
-        # Tests that pass without any mutation.
-        self.checked_as_is = set()
-        self.lock = threading.Lock()
-
-    def run(self, command):
-        done = subprocess.run(
-            command, shell=True, cwd=self.folder, capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            raise Broken(f"{command}\n{done.stdout}{done.stderr}"[-4000:])
-
-    def compile(self, source, mutated, target):
-        entry = self.compile_commands.get(str(ROOT / source))
-        if entry is None:
-            raise Broken(f"{source} is not compiled in {self.folder}")
-        words = shlex.split(entry["command"])
-        words[words.index("-o") + 1] = str(target)
-        words[words.index("-c") + 1] = str(mutated)
-        # Tests compare bits with each other and not with the optimiser; what matters here is speed.
-        words = [re.sub(r"^-O[23]$", "-O1", word) for word in words if word != "-Werror"]
-        self.run(shlex.join(words))
-
-    def link(self, test, mutated_object, target):
-        with self.lock:
-            if test not in self.link_commands:
-                self.link_commands[test] = self._link_command(test)
-            command, output = self.link_commands[test]
-        # Before the libraries: what the variant defines is then not looked for in them.
-        first = re.search(r"\S+\.o\b", command)
-        command = f"{command[: first.start()]}{mutated_object} {command[first.start() :]}"
-        self.run(command.replace(f"-o {output}", f"-o {target}"))
-
-    def _link_command(self, test):
-        path = self.path(test)
-        output = str(path.relative_to(self.folder))
-        listed = subprocess.run(
-            [self.ninja, "-t", "commands", "-s", output],
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-        (command,) = [part for part in listed.splitlines() if f"-o {output}" in part]
-        # CMake wraps the command: ": && command && :".
-        return command.removeprefix(": && ").removesuffix(" && :"), output
-
-    def path(self, test):
-        found = [path for path in self.folder.glob(f"tests/unit/**/{test}") if path.is_file()]
-        if len(found) != 1:
-            raise Broken(f"test {test} is not built in {self.folder}")
-        return found[0]
 
 
 def failing_tests(program, mutation):
@@ -121,41 +56,47 @@ def failing_tests(program, mutation):
     return failed
 
 
-def mutated_text(mutation):
-    text = (ROOT / mutation.file).read_text()
-    count = text.count(mutation.search)
-    if count != 1:
-        raise Broken(f"{mutation.file} has {count} times, not once: {mutation.search!r}")
-    return text.replace(mutation.search, mutation.replace)
+class Check:
+    def __init__(self, build, tree):
+        self.build = build
+        self.tree = tree
+        self.lock = threading.Lock()
+        # By tests: a lock to run them once without any mutation, and those that passed so.
+        self.locks = collections.defaultdict(threading.Lock)
+        self.passed_as_is = set()
 
+    def as_is(self, mutation):
+        key = (mutation.test, mutation.tests, mutation.isa_at_most)
+        with self.lock:
+            lock = self.locks[key]
+        with lock:
+            if key in self.passed_as_is:
+                return
+            failed = failing_tests(self.build.program(mutation.test), mutation)
+            if failed:
+                raise Broken(f"fails without any mutation: {', '.join(failed)}")
+            self.passed_as_is.add(key)
 
-def apply(mutation, folder):
-    mutated = folder / pathlib.Path(mutation.file).name
-    mutated.write_text(mutated_text(mutation))
-    return mutated
+    def noticing(self, mutation):
+        """The tests that noticed."""
+        # The parser serves one thread at a time.
+        with self.lock:
+            path, text = mutated(self.tree, mutation)
+        self.as_is(mutation)
+        with tempfile.TemporaryDirectory(prefix="mutation_") as folder:
+            program = self.build.make(mutation.test, path, text, pathlib.Path(folder))
+            return failing_tests(program, mutation)
 
-
-def check_as_is(build, mutation):
-    key = (mutation.test, mutation.tests, mutation.isa_at_most)
-    with build.lock:
-        if key in build.checked_as_is:
-            return
-        failed = failing_tests(build.path(mutation.test), mutation)
-        if failed:
-            raise Broken(f"fails without any mutation: {', '.join(failed)}")
-        build.checked_as_is.add(key)
-
-
-def check(build, mutation):
-    """The tests that noticed."""
-    check_as_is(build, mutation)
-    with tempfile.TemporaryDirectory(prefix="mutation_") as name:
-        folder = pathlib.Path(name)
-        mutated_object = folder / "mutated.o"
-        build.compile(mutation.file, apply(mutation, folder), mutated_object)
-        program = folder / mutation.test
-        build.link(mutation.test, mutated_object, program)
-        return failing_tests(program, mutation)
+    def report(self, mutation):
+        """Whether it was noticed."""
+        begin = time.monotonic()
+        try:
+            failed = self.noticing(mutation)
+            verdict = f"noticed by {failed[0]}" if failed else "NOT NOTICED"
+        except Broken as error:
+            failed, verdict = [], f"BROKEN: {error}"
+        print(f"{mutation.name}: {verdict} ({time.monotonic() - begin:.1f} s)", flush=True)
+        return bool(failed)
 
 
 def absent_sets(folder):
@@ -166,27 +107,47 @@ def absent_sets(folder):
     return {name for name, state in (line.split(" ", 1) for line in lines) if state != "used"}
 
 
-def report(build, mutation):
-    """Whether it was noticed."""
-    begin = time.monotonic()
-    try:
-        failed = check(build, mutation)
-        verdict = f"noticed by {failed[0]}" if failed else "NOT NOTICED"
-    except Broken as error:
-        failed, verdict = [], f"BROKEN: {error}"
-    print(f"{mutation.name}: {verdict} ({time.monotonic() - begin:.1f} s)", flush=True)
-    return bool(failed)
-
-
-def check_texts(mutations):
+def check_places(mutations, build, tree):
+    """That every mutation is exactly one change, and names a test program that there is."""
     wrong = 0
     for mutation in mutations:
         try:
-            mutated_text(mutation)
+            mutated(tree, mutation)
+            if not build.knows_test(mutation.test):
+                raise Broken(
+                    f"no test program is called {mutation.test!r}. Name the one to notice it."
+                )
         except Broken as error:
             print(f"{mutation.name}: {error}")
             wrong += 1
     print(f"{len(mutations) - wrong} of {len(mutations)} mutations can be made")
+    return 1 if wrong else 0
+
+
+def show(mutations, tree):
+    for mutation in mutations:
+        path, after = mutated(tree, mutation)
+        name = str(path.relative_to(ROOT))
+        before = tree.source(path).text.decode().splitlines()
+        difference = difflib.unified_diff(
+            before, after.decode().splitlines(), name, name, n=1, lineterm=""
+        )
+        print(mutation.name, *difference, "", sep="\n")
+
+
+def check(mutations, build, tree, jobs):
+    absent = absent_sets(build.folder)
+    for mutation in mutations:
+        if mutation.isa in absent:
+            print(f"{mutation.name}: not run, since it needs {mutation.isa}")
+    chosen = [mutation for mutation in mutations if mutation.isa not in absent]
+    made = Check(build, tree)
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        noticed = list(pool.map(made.report, chosen))
+    wrong = [mutation.name for mutation, good in zip(chosen, noticed, strict=True) if not good]
+    print(f"{len(chosen) - len(wrong)} of {len(chosen)} mutations noticed")
+    if wrong:
+        print("not noticed or broken: " + ", ".join(wrong))
     return 1 if wrong else 0
 
 
@@ -196,8 +157,9 @@ def main():
     parser.add_argument("--only", default="", help="mutations whose name holds this text")
     parser.add_argument("--list", action="store_true", help="names only")
     parser.add_argument(
-        "--texts", action="store_true", help="only whether every text is in its file exactly once"
+        "--places", action="store_true", help="only whether each is exactly one change to the tree"
     )
+    parser.add_argument("--show", action="store_true", help="only what each changes")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="at once")
     parser.add_argument("--ninja", default=os.environ.get("NINJA", "ninja"))
     arguments = parser.parse_args()
@@ -207,21 +169,13 @@ def main():
         return 0
     if not chosen:
         parser.error(f"no mutation's name holds {arguments.only!r}")
-    if arguments.texts:
-        return check_texts(chosen)
+    if arguments.show:
+        show(chosen, tree_here())
+        return 0
     build = Build(arguments.build, arguments.ninja)
-    absent = absent_sets(build.folder)
-    for mutation in chosen:
-        if mutation.isa in absent:
-            print(f"{mutation.name}: not run, since it needs {mutation.isa}")
-    chosen = [mutation for mutation in chosen if mutation.isa not in absent]
-    with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
-        noticed = list(pool.map(lambda mutation: report(build, mutation), chosen))
-    wrong = [mutation.name for mutation, good in zip(chosen, noticed, strict=True) if not good]
-    print(f"{len(chosen) - len(wrong)} of {len(chosen)} mutations noticed")
-    if wrong:
-        print("not noticed or broken: " + ", ".join(wrong))
-    return 1 if wrong else 0
+    if arguments.places:
+        return check_places(chosen, build, tree_here())
+    return check(chosen, build, tree_here(), arguments.jobs)
 
 
 if __name__ == "__main__":

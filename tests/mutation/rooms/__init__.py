@@ -1,0 +1,34 @@
+"""The mutations, by the room of the code that they make wrong.
+
+`tests/mutation/run.py build/release --only NAME --show` prints what one changes.
+"""
+
+from rooms import (
+    base,
+    batch,
+    checkpoint,
+    decoder,
+    experts,
+    gate,
+    matmul,
+    mesh,
+    node,
+    plan,
+    tensor,
+    wire,
+)
+
+MUTATIONS = (
+    base.MUTATIONS
+    + gate.MUTATIONS
+    + experts.MUTATIONS
+    + matmul.MUTATIONS
+    + tensor.MUTATIONS
+    + checkpoint.MUTATIONS
+    + wire.MUTATIONS
+    + plan.MUTATIONS
+    + mesh.MUTATIONS
+    + batch.MUTATIONS
+    + node.MUTATIONS
+    + decoder.MUTATIONS
+)

@@ -1,0 +1,126 @@
+"""A batch on its way through the router: its layers, its stages, its retries and its answer."""
+
+from mutation import Mutation
+from operators import (
+    delete_statement,
+    force,
+    keep_left,
+    replace_argument,
+    replace_statement,
+    set_value,
+)
+
+LAYERS = (
+    Mutation(
+        "gates round to what the checkpoint is stored as",
+        "LoadLayers",
+        replace_argument("Create", 3, "checkpoint_->model().dtype", touches="Gate"),
+        "router_routing_test",
+    ),
+    Mutation(
+        "shared gates round to what the checkpoint is stored as",
+        "LoadShared",
+        replace_argument("Create", 3, "checkpoint_->model().dtype", touches="SharedGate"),
+        "router_routing_test",
+    ),
+    Mutation(
+        "shared gate ignored",
+        "ComputeShared",
+        force(False, touches="shared_gate"),
+        "router_routing_test",
+    ),
+    Mutation(
+        "nothing passes by",
+        "SumRows",
+        force(False, touches="kComplement"),
+        "router_routing_test",
+    ),
+)
+
+DISPATCH = (
+    Mutation(
+        "the wrong rows are converted on their way to a node",
+        "Convert",
+        replace_argument("EncodeRows", 3, "plan.rows.size()"),
+        "router_wire_test",
+    ),
+    Mutation(
+        "strict: answers of more rows than the node takes",
+        "CutForAnswers",
+        replace_argument("CutToAssignments", 2, "0"),
+        "router_strict_test",
+    ),
+    Mutation(
+        "f16: hidden states beyond it are sent all the same",
+        "SendAsItFits",
+        force(False, touches="IsActivationDType"),
+        "router_wire_test",
+    ),
+    Mutation(
+        "f16: a batch with a row beyond it is wide as a whole",
+        "SendAsItFits",
+        set_value("beyond", "RowsBeyond(plan, narrow).empty() ? beyond : plan.rows"),
+        "router_wire_test",
+    ),
+)
+
+RETRY = (
+    Mutation(
+        "NaN of a node is passed on",
+        "AskElsewhere",
+        force(True, touches="nonfinite_rows"),
+        "router_trust_test",
+    ),
+    Mutation(
+        "NaN of a row that came so is the node's fault",
+        "DoubtfulRows",
+        keep_left("&&", touches="HasNonFinite"),
+        "router_trust_test",
+    ),
+    Mutation(
+        "a node is blamed for what its replicas say, too",
+        "JudgeDoubtful",
+        force(False, touches=("contributes", "doubtful")),
+        "router_trust_test",
+    ),
+)
+
+COMBINE = (
+    Mutation(
+        "strict: every assignment is taken for slice 0",
+        "FindSlotPartials",
+        set_value("slice", "0"),
+        "combine_test",
+    ),
+    Mutation(
+        "a range of rows is summed from the first row that a node has",
+        "Combine",
+        replace_argument("lower_bound", 3, "size_t{0}"),
+        "combine_test",
+    ),
+    Mutation(
+        "partials are read as if all links had the first one's type",
+        "Combine",
+        replace_argument(
+            "AddElements", 1, "contributions.front().partials.dtype", touches="contribution"
+        ),
+        "combine_test",
+    ),
+    Mutation(
+        "strict: shared experts come first",
+        "CombineInSlotOrder",
+        replace_statement(
+            "std::copy_n(shared == nullptr ? sum : shared + token * d_model, d_model, sum);",
+            touches="fill_n",
+        ),
+        "combine_test",
+    ),
+    Mutation(
+        "an output beyond its type is infinite",
+        "Output",
+        delete_statement(touches="ToStatus"),
+        "router_wire_test",
+    ),
+)
+
+MUTATIONS = LAYERS + DISPATCH + RETRY + COMBINE

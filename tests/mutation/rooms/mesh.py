@@ -1,0 +1,93 @@
+"""The router's nodes: what they hold, how it speaks to them, whether it believes them."""
+
+from mutation import Mutation
+from operators import (
+    choose,
+    force,
+    keep_left,
+    replace_name,
+    replace_operator,
+    replace_statement,
+    set_value,
+)
+
+LINKS = (
+    Mutation(
+        "hidden states have the type of partials",
+        "WireEncodings::For",
+        replace_name("hidden_states_", "partials_"),
+        "wire_encoding_test",
+    ),
+    Mutation(
+        "exceptions for a node's address have no effect",
+        "WireEncodings::Choose",
+        choose(True, touches="exception"),
+        "wire_encoding_test",
+    ),
+    Mutation(
+        "rows that came narrow are lost when a wide one comes",
+        "Receive",
+        replace_statement(
+            "std::memset(wider->data(), 0, received_elements * sizeof(float));",
+            touches=("ConvertElements", "wider"),
+        ),
+        "router_wire_test",
+    ),
+    Mutation(
+        "the router does not look at checksums",
+        "NodeLink::CheckChecksum",
+        force(False, touches="has_checksum"),
+        "router_trust_test",
+        "*Flipped*",
+    ),
+    Mutation(
+        "damaged experts are used",
+        "Collect",
+        force(False, touches=("binary_search", "excluded")),
+        "router_trust_test",
+    ),
+)
+
+TRUST = (
+    Mutation(
+        "of replicas that differ the newest is used",
+        "WeightTrust::Choose",
+        force(False, touches=("in_use", "CountOf")),
+        "weight_trust_test",
+    ),
+    Mutation(
+        "one of two is a majority",
+        "WeightTrust::Choose",
+        replace_operator(">", ">=", touches="size"),
+        "weight_trust_test",
+    ),
+    Mutation(
+        "the checkpoint is not believed",
+        "WeightTrust::Judge",
+        choose(False, touches="checkpoint"),
+        "weight_trust_test",
+    ),
+    Mutation(
+        "weights are verified as fast as the disk can",
+        "WeightVerifier::Run",
+        force(False, touches=("hurried", "bytes"), nth=1),
+        "weight_trust_test",
+        "*BoundedRate*",
+    ),
+    Mutation(
+        "cross-checks always agree",
+        "CrossChecker::Compare",
+        set_value("agree", "true"),
+        "cross_check_test",
+        "*WhoComputesSomethingElse*",
+    ),
+    Mutation(
+        "cross-checks are due at every batch",
+        "CrossChecker::Begin",
+        keep_left("||", touches="next"),
+        "cross_check_test",
+        "*AsOftenAsIsAsked",
+    ),
+)
+
+MUTATIONS = LINKS + TRUST

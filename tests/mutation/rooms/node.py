@@ -1,0 +1,43 @@
+"""The expert service: batches as they come in, wait and are answered."""
+
+from mutation import Mutation
+from operators import delete_statement, force, replace_name
+
+MUTATIONS = (
+    Mutation(
+        "frames may disagree about the type of partials",
+        "BatchAssembler::CheckContinues",
+        force(False, touches="partials_dtype"),
+        "batch_assembly_test",
+    ),
+    Mutation(
+        "partials come as float32 whatever was asked for",
+        "SendResult",
+        delete_statement(within="dtype"),
+        "node_test",
+    ),
+    Mutation(
+        "strict: every assignment reads its token's neighbour",
+        "BatchComputer::GatherRows",
+        replace_name("row", "(row + 1) % batch.total_rows", touches="first_row"),
+        "scheduler_test",
+    ),
+    Mutation(
+        "strict: the node's limit counts tokens",
+        "BatchAssembler::CheckContinues",
+        replace_name("assignments", "batch.total_rows", touches="max_batch_rows", nth=1),
+        "batch_assembly_test",
+    ),
+    Mutation(
+        "f16: partials beyond it are sent all the same",
+        "Converted",
+        force(False, evaluated=True, touches="Encode"),
+        "compute_response_test",
+    ),
+    Mutation(
+        "the node does not look at checksums",
+        "CheckChecksum",
+        force(True, touches=("request", "has_tensor", "ChecksumOf")),
+        "batch_assembly_test",
+    ),
+)

@@ -1,0 +1,70 @@
+"""Which node serves what, and how plans are cut."""
+
+from mutation import Mutation
+from operators import (
+    choose,
+    delete_statement,
+    keep_left,
+    off_by_one,
+    replace_argument,
+    replace_call,
+    replace_operator,
+    unwrap,
+)
+
+MUTATIONS = (
+    Mutation(
+        "planning: any node in use will do for a replica",
+        "ReplicaChoice::NewRows",
+        delete_statement(touches="popcount"),
+        "replica_choice_test",
+    ),
+    Mutation(
+        "planning: a replica joins where most rows are new",
+        "ReplicaChoice::JoinChosen",
+        replace_operator("<", ">", touches="cost"),
+        "replica_choice_test",
+    ),
+    Mutation(
+        "planning: the node that covers least is chosen",
+        "ReplicaChoice::MostCovering",
+        replace_operator(">", "<", touches=("a", "b", "coverable")),
+        "planner_test",
+    ),
+    Mutation(
+        "planning: work in flight is ignored",
+        "ReplicaChoice::MostCovering",
+        choose(False, touches="Work"),
+        "planner_test",
+    ),
+    Mutation(
+        "planning: hits of one batch stay for the next",
+        "ReplicaChoice::CollectDemands",
+        unwrap("exchange", touches="hits_"),
+        "planner_test",
+    ),
+    Mutation(
+        "planning: pieces of a cut plan count from the first row",
+        "CopyRows",
+        keep_left("-", touches="row_begin"),
+        "planner_test",
+    ),
+    Mutation(
+        "planning: node plans do not come back",
+        "NodePlanPool::Keep",
+        replace_call("push_back", "NodePlan"),
+        "planner_allocation_test",
+    ),
+    Mutation(
+        "planning: a uniform choice is the first replica",
+        "UniformTransfers",
+        replace_argument("Draw", 1, "1"),
+        "planner_test",
+    ),
+    Mutation(
+        "strict: the second piece of a row is lost",
+        "CutToAssignments",
+        off_by_one("at", within="row"),
+        "cut_plan_test",
+    ),
+)
