@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Makes (or brings up to date) build/venv: Python with the expertmesh package, numpy, pytest and
-# hdrhistogram, for tests, benchmarks and examples. Prints nothing when there is nothing to do.
+# Makes (or brings up to date) build/venv: Python with the expertmesh package, numpy, pytest,
+# hdrhistogram and tree-sitter, for tests, benchmarks and examples. Prints nothing when there is nothing
+# to do.
 #
 #   deploy/venv.sh [--with-transformers]
 #
@@ -9,7 +10,7 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/build/venv
-base=(numpy pytest hdrhistogram)
+base=(numpy pytest hdrhistogram tree-sitter==0.26.1 tree-sitter-cpp==0.23.4)
 transformers=(torch==2.13.0 transformers==4.57.6 safetensors)
 
 with_transformers=0
@@ -18,7 +19,7 @@ for flag in "$@"; do
     --with-transformers) with_transformers=1 ;;
     *)
       echo "$0: unknown flag $flag" >&2
-      sed -n '5s/^# *//p' "$0" >&2
+      sed -n '6s/^# *//p' "$0" >&2
       exit 2
       ;;
   esac
