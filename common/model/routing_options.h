@@ -94,7 +94,7 @@ enum class ApplyWeight { kOutput, kInput };
 // 1 - (sum of its weights) (BASE layers).
 enum class PassThrough { kNone, kComplement };
 
-// Plain data. What holds between fields is checked by ValidateRouting (router_service/gate).
+// Plain data. What holds between fields is checked by ValidateRouting (common/gate).
 struct RoutingOptions {
   uint32_t num_experts = 0;
   // Experts per token; the most, when a token may get fewer. Not used by kExpertChoice.

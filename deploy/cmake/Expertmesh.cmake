@@ -77,10 +77,11 @@ function(expertmesh_precompile target deps)
   endif()
 endfunction()
 
-# expertmesh_library(NAME SOURCES a.cc ... DEPS x ...): static library expertmesh_NAME, alias
-# expertmesh::NAME. Includes are written from the top of the tree: "common/base/clock.h".
+# expertmesh_library(NAME SOURCES a.cc ... PUBLIC a.h ... DEPS x ...): static library expertmesh_NAME,
+# alias expertmesh::NAME. Includes are written from the top of the tree: "common/base/clock.h". PUBLIC:
+# the headers that other rooms may include (tests/lint/rooms.py).
 function(expertmesh_library name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "SOURCES;PUBLIC;DEPS" ${ARGN})
   if(ARG_SOURCES)
     add_library(expertmesh_${name} STATIC ${ARG_SOURCES})
     target_link_libraries(expertmesh_${name} PUBLIC ${ARG_DEPS} PRIVATE expertmesh::options)

@@ -7,12 +7,23 @@
 namespace expertmesh::metrics {
 namespace {
 
+// With labels: each combination of their values is a series.
+prometheus::Family<prometheus::Counter>& Counters(prometheus::Registry& registry, const char* name,
+                                                  const char* help) {
+  return prometheus::BuildCounter().Name(name).Help(help).Register(registry);
+}
+
+prometheus::Family<prometheus::Gauge>& Gauges(prometheus::Registry& registry, const char* name,
+                                              const char* help) {
+  return prometheus::BuildGauge().Name(name).Help(help).Register(registry);
+}
+
 prometheus::Counter& Counter(prometheus::Registry& registry, const char* name, const char* help) {
-  return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
+  return Counters(registry, name, help).Add({});
 }
 
 prometheus::Gauge& Gauge(prometheus::Registry& registry, const char* name, const char* help) {
-  return prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add({});
+  return Gauges(registry, name, help).Add({});
 }
 
 prometheus::Histogram& Histogram(prometheus::Registry& registry, const char* name, const char* help,
@@ -53,39 +64,24 @@ RouterMetrics::RouterMetrics(prometheus::Registry& registry)
                   "Version of bias and placement in use")),
       missing_experts(
           Gauge(registry, "expertmesh_router_missing_experts", "Experts without a ready node")),
-      nodes(prometheus::BuildGauge()
-                .Name("expertmesh_router_nodes")
-                .Help("Nodes by state of their link")
-                .Register(registry)),
+      nodes(Gauges(registry, "expertmesh_router_nodes", "Nodes by state of their link")),
       hidden_states_error(registry, "expertmesh_router_wire_relative_error",
                           "Relative change of a row by its encoding, of one row in each batch",
                           {{"direction", "hidden_states"}}, telemetry::RelativeErrorBuckets()),
       hidden_states_overflow(registry, "expertmesh_router_wire_overflow_rows_total",
                              "hidden_states"),
-      node_faults_(prometheus::BuildCounter()
-                       .Name("expertmesh_router_node_faults_total")
-                       .Help("Answers of a node that were not used since they were wrong")
-                       .Register(registry)),
-      nonfinite_answers_(prometheus::BuildCounter()
-                             .Name("expertmesh_router_nonfinite_answers_total")
-                             .Help("Answers with a NaN or an infinity for finite rows")
-                             .Register(registry)),
-      cross_checks_(prometheus::BuildCounter()
-                        .Name("expertmesh_router_cross_checks_total")
-                        .Help("Rows computed by two nodes to compare what they make of them")
-                        .Register(registry)),
-      disagreements_(prometheus::BuildCounter()
-                         .Name("expertmesh_router_cross_check_disagreements_total")
-                         .Help("Cross-checks in which the two nodes computed different values")
-                         .Register(registry)),
-      damaged_experts_(prometheus::BuildGauge()
-                           .Name("expertmesh_router_damaged_experts")
-                           .Help("Experts not used on the node since their weights are wrong")
-                           .Register(registry)),
-      requests_(prometheus::BuildCounter()
-                    .Name("expertmesh_router_requests_total")
-                    .Help("Requests answered, by status code")
-                    .Register(registry)) {}
+      node_faults_(Counters(registry, "expertmesh_router_node_faults_total",
+                            "Answers of a node that were not used since they were wrong")),
+      nonfinite_answers_(Counters(registry, "expertmesh_router_nonfinite_answers_total",
+                                  "Answers with a NaN or an infinity for finite rows")),
+      cross_checks_(Counters(registry, "expertmesh_router_cross_checks_total",
+                             "Rows computed by two nodes to compare what they make of them")),
+      disagreements_(Counters(registry, "expertmesh_router_cross_check_disagreements_total",
+                              "Cross-checks in which the two nodes computed different values")),
+      damaged_experts_(Gauges(registry, "expertmesh_router_damaged_experts",
+                              "Experts not used on the node since their weights are wrong")),
+      requests_(Counters(registry, "expertmesh_router_requests_total",
+                         "Requests answered, by status code")) {}
 
 void RouterMetrics::CountRequest(absl::StatusCode code) {
   // Codes of other senders count as unknown.

@@ -26,7 +26,8 @@ class RouterMetrics {
   // expertmesh_router_requests_total{code}.
   void CountRequest(absl::StatusCode code);
 
-  // expertmesh_router_retries_total: assignments sent to another node after one was lost.
+  // expertmesh_router_retried_assignments_total: assignments sent to another node after one was
+  // lost.
   prometheus::Counter& retried_assignments;
   // expertmesh_router_dropped_assignments_total: of tokens whose expert had no room left
   // (capacity).

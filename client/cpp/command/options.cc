@@ -71,6 +71,18 @@ std::string Heading(const OptionSpec& option) {
                                             : absl::StrCat("--", option.name, " ", option.value);
 }
 
+bool AsksForHelp(absl::Span<const std::string> arguments) {
+  for (const std::string& argument : arguments) {
+    if (argument == "--") {
+      return false;
+    }
+    if (argument == "--help" || argument == "-h") {
+      return true;
+    }
+  }
+  return false;
+}
+
 }  // namespace
 
 OptionSpec CountOption(const std::string& name, const std::string& help,
@@ -108,14 +120,9 @@ std::vector<uint32_t> Options::Layers(const std::string& name) const {
 absl::StatusOr<Options> ParseOptions(const CommandSpec& spec,
                                      absl::Span<const std::string> arguments) {
   Options parsed;
-  for (const std::string& argument : arguments) {
-    if (argument == "--") {
-      break;
-    }
-    if (argument == "--help" || argument == "-h") {
-      parsed.help_ = true;
-      return parsed;
-    }
+  if (AsksForHelp(arguments)) {
+    parsed.help_ = true;
+    return parsed;
   }
   bool options_over = false;
   for (size_t i = 0; i < arguments.size(); ++i) {

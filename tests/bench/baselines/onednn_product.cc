@@ -5,7 +5,7 @@
 
 #include "common/base/cpu_features.h"
 
-// From libgomp, the OpenMP that Debian's oneDNN is built with. Not through omp.h, which comes with
+// From libgomp, the OpenMP that Debian's oneDNN is built with. Not through <omp.h>, which comes with
 // a compiler.
 extern "C" void omp_set_num_threads(int threads);
 

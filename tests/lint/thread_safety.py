@@ -1,6 +1,6 @@
 """Compiles every source of the tree that has locks with clang++ -fsyntax-only -Wthread-safety -Werror.
 
-Usage: lint_thread_safety.py BUILD_DIR CLANG++ NINJA
+Usage: thread_safety.py BUILD_DIR CLANG++ NINJA
 
 Reads BUILD_DIR/compile_commands.json and writes BUILD_DIR/lint/build.ninja, so that ninja runs the
 compilers side by side and, next time, only for files that changed (or whose headers did).
