@@ -1,6 +1,7 @@
 """deploy/local.sh's second half: `python3 deploy/supervisor ACTION ...`. It has checked the flags."""
 
 import argparse
+import os
 import pathlib
 import signal
 import sys
@@ -8,7 +9,9 @@ import sys
 # Instead of this folder, whose modules are those of a package.
 sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
 
-from supervisor import local_mesh  # pylint: disable=wrong-import-position
+# pylint: disable=wrong-import-position
+from supervisor import local_mesh
+from supervisor.process import ProcessError
 
 
 def arguments():
@@ -53,7 +56,11 @@ def main():
         stream.reconfigure(line_buffering=True, errors="surrogateescape")
     try:
         return run(arguments())
-    except (local_mesh.Failure, OSError) as error:
+    except BrokenPipeError:
+        # As of a program that SIGPIPE ends; Python's own last flush has nowhere to go either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except (local_mesh.Failure, ProcessError, OSError) as error:
         print(f"local.sh: {error}", file=sys.stderr)
         return 1
 

@@ -10,6 +10,8 @@ import subprocess
 import time
 
 HOST = "127.0.0.1"
+# For SIGKILL. The kernel ends a process at once, unless that waits for a disk or a network file system.
+KILL_SECONDS = 60
 # Put before a command, it has the kernel kill the program when the thread that started it ends. Not by preexec_fn:
 # with it Python forks, and gRPC, where the process uses it, starts its poller in the fork while descriptors are
 # being closed, which aborts the process now and then.
@@ -37,8 +39,9 @@ def poll_until(condition, seconds, clock=Clock, interval=0.01):
 
 def stop_all(processes, grace, clock=Clock):
     """Asks each to end, in this order, and kills what runs after `grace` seconds. Returns those that it killed.
+    Raises ProcessError when one runs all the same.
 
-    `processes` have `running()` and `signal(number)`; they need not be children of this process.
+    `processes` have `name`, `running()` and `signal(number)`; they need not be children of this process.
     """
 
     def still_running():
@@ -52,9 +55,10 @@ def stop_all(processes, grace, clock=Clock):
     killed = still_running()
     for process in killed:
         process.signal(signal.SIGKILL)
-    # No deadline: the kernel does not let a process refuse this one.
-    while still_running():
-        clock.sleep(0.01)
+    # The kernel's time, whatever the clock is.
+    if not poll_until(lambda: not still_running(), KILL_SECONDS):
+        names = ", ".join(process.name for process in still_running())
+        raise ProcessError(f"still running {KILL_SECONDS} s after SIGKILL: {names}")
     return killed
 
 
