@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -65,15 +66,19 @@ class Command:
             stderr=subprocess.STDOUT,
             text=True,
         ) as process:
-            said = ""
-            for line in process.stdout:
-                said += line
-                if line.startswith(after):
-                    break
-            assert after in said, said
+            # The end of what it prints is waited for, too.
+            watchdog = threading.Timer(PATIENCE, process.kill)
+            watchdog.start()
             try:
+                said = ""
+                for line in process.stdout:
+                    said += line
+                    if line.startswith(after):
+                        break
+                assert after in said, said
                 yield process, said
             finally:
+                watchdog.cancel()
                 process.kill()
 
     def recorded(self, name):
@@ -87,6 +92,16 @@ def command_and_nothing_left(tmp_path):
     yield command
     left = stop_all(command.state.running(), 0)
     assert left == []
+
+
+@pytest.fixture(autouse=True)
+def signals_are_not_ignored():
+    """A shell starts what runs in the background, and so its tests, with SIGINT ignored."""
+    numbers = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in numbers.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def nothing_is_left(command, started):
@@ -151,6 +166,17 @@ def test_a_signal_breaks_off_a_start(command, number, code):
         up.send_signal(number)
         assert up.wait(PATIENCE) == code
     assert nothing_is_left(command, started)
+
+
+def test_a_signal_that_is_ignored_stays_so(command):
+    # As nohup has it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with command.serving(after="Starting", FAKE_HEALTH="hang") as (up, _):
+        assert poll_until((command.state.logs / "health.log").exists, PATIENCE)
+        up.send_signal(signal.SIGHUP)
+        up.send_signal(signal.SIGINT)
+        # 143 when the first counted.
+        assert up.wait(PATIENCE) == 130
 
 
 def test_a_signal_breaks_off_the_main_job(command):

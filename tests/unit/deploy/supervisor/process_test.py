@@ -157,11 +157,15 @@ def test_poll_until():
 
 
 def test_nothing_outlives_a_parent_that_is_killed():
+    # A kill that comes before setpriv has done its work goes unnoticed, so it waits until that is `sleep`.
     parent = f"""
-import os, signal, sys
+import os, pathlib, signal, sys
 sys.path.insert(0, {str(SUPERVISOR.parent)!r})
-from supervisor.process import Process
-print(Process("child", ["sleep", "1000"], die_with_parent=True).spawn().pid, flush=True)
+from supervisor.process import Process, poll_until
+child = Process("child", ["sleep", "1000"], die_with_parent=True).spawn(stdout=2)
+name = pathlib.Path(f"/proc/{{child.pid}}/comm")
+assert poll_until(lambda: name.read_text() == "sleep\\n", {PATIENCE})
+print(child.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     done = subprocess.run(
