@@ -80,7 +80,7 @@ if ! [[ $base =~ ^[1-9][0-9]{0,4}$ ]] || ((base < 1024 || base + 100 + nodes > 6
   bad_usage "--port is $base; use 1024 to $((65535 - 100 - nodes))"
 fi
 [[ -n $prompt ]] || bad_usage "--prompt is empty; give some text to go on from"
-# Of the demo model float32 is as fast, and gives the text that transformers gives.
+# For the demo model float32 is as fast, and gives the text that transformers gives.
 compute_dtype=auto
 if [[ -z $model ]]; then
   model=$root/deploy/demo_model compute_dtype=f32

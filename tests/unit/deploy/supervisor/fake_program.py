@@ -37,7 +37,7 @@ def serve(args):
         sys.exit(args.exit)
     if args.unbound:
         hang()
-    # Of a mesh the ports are given, and nothing is to be called there.
+    # A mesh's ports are given, and no test calls them, so they stay free for others.
     bound = [bind(each) for each in (args.listen, args.metrics_listen) if each.endswith(":0")]
     ports = [each.getsockname()[1] for each in bound] or [1, 2]
     partial = pathlib.Path(args.port_file + ".tmp")

@@ -37,7 +37,8 @@ class Command:
         if action in ("up", "claim"):
             argv += ["--port", PORT, "--nodes", 2]
         if action == "up":
-            argv += ["--model", self.model, "--compute-dtype", "f32", "--prompt=-x", "--replicas", 2]
+            argv += ["--model", self.model, "--compute-dtype", "f32"]
+            argv += ["--prompt=-x", "--replicas", 2]
         return list(map(str, argv))
 
     def _environment(self, changes):
@@ -144,7 +145,8 @@ def test_a_node_that_ended_is_reported(command):
     victim = command.recorded("node1")
     victim.signal(signal.SIGKILL)
     assert poll_until(lambda: not victim.running(), PATIENCE)
-    assert f"node1  ended; see {command.state.logs}/node1.log" in command.run("status", code=1).stdout
+    said = command.run("status", code=1).stdout
+    assert f"node1  ended; see {command.state.logs}/node1.log" in said
     command.run("down")
 
 
@@ -231,7 +233,8 @@ def test_one_that_dies_while_starting(command):
     failed = command.run("up", code=1, FAKE_HEALTH="hang", FAKE_EXPERT=flags)
     assert failed.stderr.startswith("the weights are damaged\n")
     # Whichever was first.
-    assert re.search(r"^local.sh: node[01] ended with exit status 7 while starting", failed.stderr, re.M)
+    said = r"^local.sh: node[01] ended with exit status 7 while starting"
+    assert re.search(said, failed.stderr, re.MULTILINE)
     assert not command.state.running() and command.state.mesh() is None
 
 

@@ -19,8 +19,8 @@ def make_service(tmp_path):
     made = []
 
     def make(*flags, patience=PATIENCE, **options):
-        name = f"node{len(made)}"
-        made.append(Service(name, [*FAKE, "expert", *flags], tmp_path, patience=patience, **options))
+        argv = [*FAKE, "expert", *flags]
+        made.append(Service(f"node{len(made)}", argv, tmp_path, patience=patience, **options))
         return made[-1]
 
     yield make
@@ -72,7 +72,8 @@ def test_the_log_goes_on_over_a_restart(service):
 
 def test_one_that_ends_while_starting_says_why(service):
     node = service("--say", "the weights are damaged", "--exit", "7")
-    with pytest.raises(ProcessError, match="node0 ended with exit status 7:\nthe weights are damaged"):
+    said = "node0 ended with exit status 7:\nthe weights are damaged"
+    with pytest.raises(ProcessError, match=said):
         node.start()
 
 
