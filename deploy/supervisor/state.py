@@ -109,7 +109,9 @@ class State:
 
     def clear(self):
         """Removes what says that a mesh runs; the logs stay."""
-        for path in (self._pids, self._mesh, *self.folder.glob("*.port")):
+        # A process that is killed while it writes its ports leaves NAME.port.new.
+        ports = [*self.folder.glob("*.port"), *self.folder.glob("*.port.new")]
+        for path in (self._pids, self._mesh, *ports):
             path.unlink(missing_ok=True)
 
 

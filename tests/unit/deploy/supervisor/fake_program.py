@@ -40,7 +40,7 @@ def serve(args):
     # A mesh's ports are given, and no test calls them, so they stay free for others.
     bound = [bind(each) for each in (args.listen, args.metrics_listen) if each.endswith(":0")]
     ports = [each.getsockname()[1] for each in bound] or [1, 2]
-    partial = pathlib.Path(args.port_file + ".tmp")
+    partial = pathlib.Path(args.port_file + ".new")
     partial.write_text(" ".join(map(str, ports)) + "\n")
     partial.rename(args.port_file)
     hang()

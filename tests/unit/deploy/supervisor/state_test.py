@@ -58,7 +58,7 @@ def test_damaged_lines_are_passed_over(state, sleeper):
 
 def test_prepare_takes_away_what_an_earlier_mesh_left(state):
     (state.logs / "node0.log").write_text("why it ended")
-    for name in ("pids", "mesh.json", "stopping", "node0.port"):
+    for name in ("pids", "mesh.json", "stopping", "node0.port", "node1.port.new"):
         (state.folder / name).write_text("node0 1 1\n")
     State(state.folder).prepare()
     assert sorted(path.name for path in state.folder.iterdir()) == ["logs"]
