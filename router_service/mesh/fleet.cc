@@ -347,7 +347,8 @@ void Fleet::Reap() {
   }
   for (const std::shared_ptr<NodeLink>& node : gone) {
     node->Close();
-    metrics_->SetDamagedExperts(node->address(), 0);
+    absl::MutexLock rebuild(&rebuild_mutex_);  // A Rebuild that still knows the node is over then.
+    metrics_->ForgetNode(node->address());
   }
   if (!gone.empty()) {
     Rebuild();

@@ -57,11 +57,12 @@ std::vector<DamagedExpert> WeightVerifier::Judge(absl::Span<const NodeHoldings> 
   disputed_.assign(verdict.disputed.begin(), verdict.disputed.end());
   unverified_.assign(verdict.unverified.begin(), verdict.unverified.end());
   for (const std::string& address : verdict.silent) {
-    if (silent_.insert(address).second) {
+    if (!silent_.contains(address)) {
       spdlog::info("node {} says no digests of its weights: they are used without being verified",
                    address);
     }
   }
+  silent_ = {verdict.silent.begin(), verdict.silent.end()};
   wake_.SignalAll();
   return std::move(verdict.damaged);
 }

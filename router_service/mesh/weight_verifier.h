@@ -64,7 +64,7 @@ class WeightVerifier {
   WeightTrust trust_ ABSL_GUARDED_BY(mutex_);
   std::deque<checkpoint::ExpertSliceId> disputed_ ABSL_GUARDED_BY(mutex_);
   std::deque<checkpoint::ExpertSliceId> unverified_ ABSL_GUARDED_BY(mutex_);
-  // Told the log once that they say no digests.
+  // Nodes that say no digests, by address: each is named in the log once.
   std::set<std::string> silent_ ABSL_GUARDED_BY(mutex_);
   // When the rate allows the next expert that nobody disputes.
   absl::Time not_before_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();

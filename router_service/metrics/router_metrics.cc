@@ -114,6 +114,10 @@ void RouterMetrics::SetDamagedExperts(const std::string& address, uint64_t count
   damaged_experts_.Add({{"node", address}}).Set(static_cast<double>(count));
 }
 
+void RouterMetrics::ForgetNode(const std::string& address) {
+  damaged_experts_.Remove(&damaged_experts_.Add({{"node", address}}));
+}
+
 void RouterMetrics::CountNonFiniteAnswer(const std::string& verdict) {
   nonfinite_answers_.Add({{"verdict", verdict}}).Increment();
 }

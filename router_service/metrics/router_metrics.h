@@ -69,6 +69,8 @@ class RouterMetrics {
   // expertmesh_router_damaged_experts{node}: experts that the node holds and that are not used
   // there, since their weights are not the model's.
   void SetDamagedExperts(const std::string& address, uint64_t count);
+  // The node is gone: takes its gauge away. Not while SetDamagedExperts runs.
+  void ForgetNode(const std::string& address);
 
  private:
   prometheus::Family<prometheus::Counter>& node_faults_;

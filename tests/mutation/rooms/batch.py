@@ -13,25 +13,25 @@ from operators import (
 LAYERS = (
     Mutation(
         "gates round to what the checkpoint is stored as",
-        "LoadLayers",
-        replace_argument("Create", 3, "checkpoint_->model().dtype", touches="Gate"),
+        "LoadLayer",
+        replace_argument("Create", 3, "checkpoint.model().dtype", touches="Gate"),
         "router_routing_test",
     ),
     Mutation(
         "shared gates round to what the checkpoint is stored as",
         "LoadShared",
-        replace_argument("Create", 3, "checkpoint_->model().dtype", touches="SharedGate"),
+        replace_argument("Create", 3, "checkpoint.model().dtype", touches="SharedGate"),
         "router_routing_test",
     ),
     Mutation(
         "shared gate ignored",
-        "ComputeShared",
+        "SharedStage::Run",
         force(False, touches="shared_gate"),
         "router_routing_test",
     ),
     Mutation(
         "nothing passes by",
-        "SumRows",
+        "CombineStage::Sum",
         force(False, touches="kComplement"),
         "router_routing_test",
     ),
@@ -46,7 +46,7 @@ DISPATCH = (
     ),
     Mutation(
         "strict: answers of more rows than the node takes",
-        "CutForAnswers",
+        "AssignmentPartials::Cut",
         replace_argument("CutToAssignments", 2, "0"),
         "router_strict_test",
     ),
@@ -66,8 +66,20 @@ DISPATCH = (
 
 RETRY = (
     Mutation(
+        "a node that lost a batch is asked again",
+        "LeaveOutNodesThatFailed",
+        delete_statement(touches="lost_by"),
+        "router_test",
+    ),
+    Mutation(
+        "a lost part is retried without end",
+        "AsksAgain",
+        force(False, touches="max_attempts"),
+        "router_test",
+    ),
+    Mutation(
         "NaN of a node is passed on",
-        "AskElsewhere",
+        "DoubtsAnswer",
         force(True, touches="nonfinite_rows"),
         "router_trust_test",
     ),
@@ -79,7 +91,7 @@ RETRY = (
     ),
     Mutation(
         "a node is blamed for what its replicas say, too",
-        "JudgeDoubtful",
+        "IsFinite",
         force(False, touches=("contributes", "doubtful")),
         "router_trust_test",
     ),
@@ -88,36 +100,42 @@ RETRY = (
 COMBINE = (
     Mutation(
         "strict: every assignment is taken for slice 0",
-        "FindSlotPartials",
+        "AssignmentSum::FindSlots",
         set_value("slice", "0"),
-        "combine_test",
+        "partials_layout_test",
     ),
     Mutation(
         "a range of rows is summed from the first row that a node has",
-        "Combine",
+        "RowSum::Sum",
         replace_argument("lower_bound", 3, "size_t{0}"),
-        "combine_test",
+        "partials_layout_test",
     ),
     Mutation(
         "partials are read as if all links had the first one's type",
-        "Combine",
+        "RowSum::Sum",
         replace_argument(
-            "AddElements", 1, "contributions.front().partials.dtype", touches="contribution"
+            "AddElements", 1, "contributions_.front().partials.dtype", touches="contribution"
         ),
-        "combine_test",
+        "partials_layout_test",
     ),
     Mutation(
         "strict: shared experts come first",
-        "CombineInSlotOrder",
+        "AssignmentSum::Sum",
         replace_statement(
-            "std::copy_n(shared == nullptr ? sum : shared + token * d_model, d_model, sum);",
+            "std::copy_n(shared == nullptr ? sum : shared + token * d_model_, d_model_, sum);",
             touches="fill_n",
         ),
-        "combine_test",
+        "partials_layout_test",
+    ),
+    Mutation(
+        "the answer's epoch is another view's",
+        "AnswerStage::WriteResponse",
+        replace_argument("set_epoch", 1, "batch.view->epoch() + 1"),
+        "router_test",
     ),
     Mutation(
         "an output beyond its type is infinite",
-        "Output",
+        "AnswerStage::Output",
         delete_statement(touches="ToStatus"),
         "router_wire_test",
     ),

@@ -3,6 +3,7 @@
 from mutation import Mutation
 from operators import (
     choose,
+    delete_statement,
     force,
     keep_left,
     replace_name,
@@ -48,6 +49,33 @@ LINKS = (
     ),
 )
 
+NODES = (
+    Mutation(
+        "a node that moved is another node",
+        "Fleet::RecogniseNodes",
+        delete_statement(touches=("swap", "nodes_")),
+        "fleet_test",
+    ),
+    Mutation(
+        "a node that moved is no longer drained",
+        "Fleet::RecogniseNodes",
+        delete_statement(touches="ContinueFrom"),
+        "fleet_test",
+    ),
+    Mutation(
+        "two nodes of one name are one node",
+        "Fleet::RecogniseNodes",
+        force(True, touches="kDown"),
+        "fleet_test",
+    ),
+    Mutation(
+        "places of nodes that are gone are not used again",
+        "Fleet::Reap",
+        delete_statement(touches=("erase", "index_of_address_")),
+        "fleet_test",
+    ),
+)
+
 TRUST = (
     Mutation(
         "of replicas that differ the newest is used",
@@ -78,16 +106,16 @@ TRUST = (
         "cross-checks always agree",
         "CrossChecker::Compare",
         set_value("agree", "true"),
-        "cross_check_test",
+        "router_cross_check_test",
         "*WhoComputesSomethingElse*",
     ),
     Mutation(
         "cross-checks are due at every batch",
         "CrossChecker::Begin",
         keep_left("||", touches="next"),
-        "cross_check_test",
+        "router_cross_check_test",
         "*AsOftenAsIsAsked",
     ),
 )
 
-MUTATIONS = LINKS + TRUST
+MUTATIONS = LINKS + NODES + TRUST

@@ -47,7 +47,7 @@ MUTATIONS = (
         "planning: pieces of a cut plan count from the first row",
         "CopyRows",
         keep_left("-", touches="row_begin"),
-        "planner_test",
+        "node_plan_test",
     ),
     Mutation(
         "planning: node plans do not come back",
@@ -65,6 +65,6 @@ MUTATIONS = (
         "strict: the second piece of a row is lost",
         "CutToAssignments",
         off_by_one("at", within="row"),
-        "cut_plan_test",
+        "node_plan_test",
     ),
 )

@@ -1,0 +1,186 @@
+#include "router_service/mesh/fleet.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tests/support/fake_checkpoint.h"
+
+namespace expertmesh::mesh {
+namespace {
+
+using testing::ElementsAre;
+
+// Connections that the test speaks through.
+class ScriptedTransport final : public Transport {
+ public:
+  std::unique_ptr<NodeConnection> Connect(std::string address, NodeObserver* observer) override {
+    absl::MutexLock lock(&mutex_);
+    observers_[address] = observer;
+    return std::make_unique<Connection>();
+  }
+
+  // The node at `address` says that it is `node_id` and holds these experts of layer 1.
+  void Up(const std::string& address, const std::string& node_id,
+          const std::vector<uint32_t>& experts) {
+    v1::WatchStatusResponse status;
+    status.set_state(v1::NODE_STATE_READY);
+    v1::DescribeResponse& description = *status.mutable_description();
+    description.set_node_id(node_id);
+    description.set_fingerprint(FakeCheckpoint(FakeCheckpointOptions()).fingerprint());
+    v1::HostedExperts& hosted = *description.add_hosted();
+    hosted.set_layer(1);
+    hosted.mutable_experts()->Add(experts.begin(), experts.end());
+    hosted.set_slice_count(1);
+    observer(address)->OnStatus(status);
+  }
+  void Down(const std::string& address) {
+    observer(address)->OnDisconnected(absl::UnavailableError("the test says so"));
+  }
+
+ private:
+  struct Connection final : NodeConnection {
+    absl::Status Send(Frame) override { return absl::OkStatus(); }
+    size_t QueuedBytes() const override { return 0; }
+  };
+
+  NodeObserver* observer(const std::string& address) {
+    absl::MutexLock lock(&mutex_);
+    return observers_.at(address);
+  }
+
+  absl::Mutex mutex_;
+  std::map<std::string, NodeObserver*> observers_ ABSL_GUARDED_BY(mutex_);
+};
+
+class FleetTest : public testing::Test {
+ protected:
+  static constexpr uint32_t kLayer = 1;
+
+  FleetTest() {
+    auto biases = std::make_shared<SelectBiases>();
+    (*biases)[kLayer] = {1, 2, 3, 4, 5, 6};
+    FleetOptions options;
+    options.encodings = *WireEncodings::Parse("auto", "auto", DType::kF32);
+    options.biases = std::move(biases);
+    fleet_ = std::make_unique<Fleet>(std::make_shared<FakeCheckpoint>(FakeCheckpointOptions()),
+                                     std::move(options), &metrics_, &transport_, &timers_, &clock_);
+  }
+
+  std::vector<std::string> Addresses() const {
+    std::vector<std::string> addresses;
+    const v1::GetTopologyResponse topology = fleet_->Topology();
+    for (const v1::TopologyNode& node : topology.nodes()) {
+      addresses.push_back(node.address());
+    }
+    return addresses;
+  }
+  // Nodes that may serve an expert of the layer.
+  std::vector<NodeIndex> Serving(uint32_t expert) const {
+    const ExpertReplicas& replicas = (*fleet_->view()->placement().Layer(kLayer))[expert];
+    return replicas.missing() ? std::vector<NodeIndex>() : replicas.slices[0];
+  }
+  // Until the nodes that left are let go.
+  void AwaitReaped(const std::vector<std::string>& addresses) {
+    absl::Mutex mutex;
+    bool reaped = false;
+    const uint64_t id = fleet_->Subscribe([&] {
+      const bool now = Addresses() == addresses;
+      absl::MutexLock lock(&mutex);
+      reaped = reaped || now;
+    });
+    clock_.AwaitWaiters(1);
+    clock_.Advance(absl::Seconds(1));
+    {
+      absl::MutexLock lock(&mutex);
+      mutex.Await(absl::Condition(&reaped));
+    }
+    fleet_->Unsubscribe(id);
+  }
+
+  FakeClock clock_;
+  TimerQueue timers_{&clock_};
+  prometheus::Registry registry_;
+  metrics::RouterMetrics metrics_{registry_};
+  ScriptedTransport transport_;
+  std::unique_ptr<Fleet> fleet_;
+};
+
+TEST_F(FleetTest, EachChangeMakesAViewOfTheNextEpochAndLeavesOlderOnesAlone) {
+  const std::shared_ptr<const MeshView> before = fleet_->view();
+  fleet_->SetAddresses({"a:1"});
+  transport_.Up("a:1", "one", {0, 1});
+  const std::shared_ptr<const MeshView> after = fleet_->view();
+  EXPECT_GT(after->epoch(), before->epoch());
+  EXPECT_TRUE((*before->placement().Layer(kLayer))[0].missing());
+  EXPECT_THAT(Serving(0), ElementsAre(0));
+  EXPECT_NE(after->node(0).link, nullptr);
+  for (const auto& view : {before, after}) {
+    EXPECT_THAT(view->SelectBias(kLayer), ElementsAre(1, 2, 3, 4, 5, 6));
+    EXPECT_TRUE(view->SelectBias(3).empty());
+  }
+}
+
+TEST_F(FleetTest, SummaryCountsNodesByState) {
+  fleet_->SetAddresses({"a:1", "b:1", "c:1"});
+  transport_.Up("a:1", "one", {0, 1, 2, 3, 4, 5});
+  transport_.Up("b:1", "two", {0});
+  ASSERT_TRUE(fleet_->Drain("b:1", false).ok());
+  MeshSummary summary = fleet_->Summary();
+  EXPECT_EQ(summary.epoch, fleet_->view()->epoch());
+  EXPECT_EQ(summary.nodes[LinkState::kUp], 1u);
+  EXPECT_EQ(summary.nodes[LinkState::kDraining], 1u);
+  EXPECT_EQ(summary.nodes[LinkState::kDown], 1u);
+  EXPECT_EQ(summary.nodes[LinkState::kRefused], 0u);
+}
+
+TEST_F(FleetTest, ANodeThatComesBackUnderAnotherAddressKeepsItsPlaceAndIsStillDrained) {
+  fleet_->SetAddresses({"a:1", "b:1"});
+  transport_.Up("a:1", "one", {0});
+  transport_.Up("b:1", "two", {1});
+  ASSERT_TRUE(fleet_->Drain("a:1", false).ok());
+  transport_.Down("a:1");
+  fleet_->SetAddresses({"b:1", "c:1"});
+  transport_.Up("c:1", "one", {0});
+  EXPECT_THAT(Serving(0), ElementsAre(0));
+  EXPECT_THAT(Serving(1), ElementsAre(1));
+  AwaitReaped({"c:1", "b:1"});
+  const v1::TopologyNode moved = fleet_->Topology().nodes(0);
+  EXPECT_EQ(moved.link(), v1::NODE_LINK_DRAINING);
+  EXPECT_EQ(moved.disconnects(), 1u);
+  EXPECT_EQ(fleet_->Drain("a:1", true).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(fleet_->Drain("c:1", true)->link(), v1::NODE_LINK_UP);
+}
+
+TEST_F(FleetTest, TwoNodesOfOneNameThatAreBothUpAreTwoNodes) {
+  fleet_->SetAddresses({"a:1", "b:1"});
+  transport_.Up("a:1", "one", {0});
+  transport_.Up("b:1", "one", {0});
+  EXPECT_THAT(Addresses(), ElementsAre("a:1", "b:1"));
+  EXPECT_THAT(Serving(0), ElementsAre(0, 1));
+}
+
+TEST_F(FleetTest, PlacesOfNodesThatAreGoneAreUsedAgain) {
+  fleet_->SetAddresses({"a:1", "b:1"});
+  transport_.Up("a:1", "one", {0});
+  transport_.Up("b:1", "two", {1});
+  for (int i = 0; i < 20; ++i) {
+    const std::string left = "a:" + std::to_string(i + 1);
+    const std::string came = "a:" + std::to_string(i + 2);
+    transport_.Down(left);
+    fleet_->SetAddresses({"b:1"});
+    AwaitReaped({"b:1"});
+    fleet_->SetAddresses({"b:1", came});
+    transport_.Up(came, "node" + std::to_string(i), {0});
+    EXPECT_THAT(Serving(0), ElementsAre(0)) << came;
+    EXPECT_THAT(Addresses(), ElementsAre(came, "b:1"));
+  }
+}
+
+}  // namespace
+}  // namespace expertmesh::mesh
