@@ -13,7 +13,7 @@ namespace {
 // Letters, marks, digits and what joins them.
 absl::StatusOr<bool> IsWordCharacter(absl::string_view character) {
   static const Regex* const word =
-      new Regex(Regex::Pcre2("[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200C}\\x{200D}]"));
+      new Regex(Regex::Compile("[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200C}\\x{200D}]").value());
   std::vector<ByteRange> matches;
   RETURN_IF_ERROR(word->FindAll(character, &matches));
   return !matches.empty();

@@ -45,7 +45,7 @@ absl::StatusOr<Regex> ReadPattern(JsonObject* object) {
   absl::StatusOr<Regex> regex = is_regex ? Regex::Compile(text) : Regex::Literal(text);
   if (!regex.ok()) {
     return object->Refuse("pattern",
-                          absl::StrCat("most of what Oniguruma and PCRE2 read alike, but here: ",
+                          absl::StrCat("regular expressions that Oniguruma can read, but here: ",
                                        regex.status().message()));
   }
   return regex;
