@@ -17,8 +17,8 @@ namespace {
 
 // Steps back in one attempt to match.
 constexpr unsigned long kMaxRetries = 10'000'000;  // NOLINT(google-runtime-int): Oniguruma's type.
-// Places that one attempt may come back to; each takes 32 bytes. A repeat keeps one for every round,
-// so this is also the longest run of white space, say, in a text.
+// Places that one attempt may come back to; each takes 32 bytes. A repeat keeps one for every
+// round, so this is also the longest run of white space, say, in a text.
 constexpr unsigned kMaxPlaces = 6'000'000;
 // For one text. Patterns whose every attempt reads the rest of the text take few steps back each,
 // but take them at every character.
