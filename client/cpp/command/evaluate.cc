@@ -10,7 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "client/cpp/command/commands.h"
 #include "client/cpp/command/generation_report.h"
-#include "client/cpp/command/ranges.h"
+#include "client/cpp/command/numbers.h"
 #include "client/cpp/command/progress.h"
 #include "client/cpp/command/text_model.h"
 #include "client/cpp/decoder/sampler.h"
