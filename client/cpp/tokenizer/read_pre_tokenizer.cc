@@ -98,7 +98,7 @@ absl::Status AddPreTokenizer(const JsonReader& object, PreTokenizer* pre_tokeniz
           ? ReadMetaspace(object)
           : object.Refuse("type", "ByteLevel, Split, Digits, Metaspace, Sequence");
   RETURN_IF_ERROR(step.status());
-  // Whether a piece is the first is known before anything is cut or written anew.
+  // Only before anything is cut or rewritten is it known whether a piece is the first.
   const auto* metaspace = std::get_if<PreTokenizer::Metaspace>(&*step);
   if (metaspace != nullptr && metaspace->prepend == PreTokenizer::Metaspace::Prepend::kFirst &&
       !pre_tokenizer->empty()) {
