@@ -19,7 +19,7 @@ build_packages() {
     build-essential pkg-config cmake ninja-build ccache lld git \
     libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev \
     libhwy-dev libdnnl-dev nlohmann-json3-dev libspdlog-dev prometheus-cpp-dev libssl-dev \
-    libpcre2-dev libutf8proc-dev libxxhash-dev \
+    libonig-dev libutf8proc-dev libxxhash-dev \
     libgtest-dev libgmock-dev libbenchmark-dev \
     python3 python3-venv
 }

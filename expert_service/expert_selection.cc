@@ -7,8 +7,8 @@
 #include "absl/status/status.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "common/base/ranges.h"
 #include "common/base/status_macros.h"
 
 namespace expertmesh::node {
@@ -19,19 +19,18 @@ absl::Status Bad(absl::string_view flag, absl::string_view value, absl::string_v
 }
 
 std::string MoeLayerList(const ModelDescription& model) {
-  std::vector<std::string> runs;
-  for (size_t i = 0; i < model.layers.size();) {
-    size_t end = i + 1;
-    while (end < model.layers.size() &&
-           model.layers[end].layer == model.layers[end - 1].layer + 1) {
-      ++end;
-    }
-    const uint32_t first = model.layers[i].layer;
-    const uint32_t last = model.layers[end - 1].layer;
-    runs.push_back(first == last ? absl::StrCat(first) : absl::StrCat(first, "-", last));
-    i = end;
+  std::vector<uint32_t> layers;
+  for (const MoeLayerDescription& layer : model.layers) {
+    layers.push_back(layer.layer);
   }
-  return absl::StrJoin(runs, ",");
+  return FormatRanges(layers);
+}
+
+// ParseRanges with an error that names the flag.
+absl::StatusOr<std::vector<uint32_t>> ParseFlag(absl::string_view flag, absl::string_view value,
+                                                uint32_t limit) {
+  absl::StatusOr<std::vector<uint32_t>> numbers = ParseRanges(value, limit);
+  return numbers.ok() ? std::move(numbers) : Bad(flag, value, numbers.status().message());
 }
 
 absl::StatusOr<std::vector<const MoeLayerDescription*>> SelectLayers(
@@ -44,7 +43,7 @@ absl::StatusOr<std::vector<const MoeLayerDescription*>> SelectLayers(
     return layers;
   }
   ASSIGN_OR_RETURN(const std::vector<uint32_t> numbers,
-                   ParseRanges("--layers", flags.layers, model.num_layers));
+                   ParseFlag("--layers", flags.layers, model.num_layers));
   for (const uint32_t number : numbers) {
     const MoeLayerDescription* layer = model.FindLayer(number);
     if (layer == nullptr) {
@@ -77,7 +76,7 @@ absl::StatusOr<std::vector<uint32_t>> ExpertsOfLayer(const SelectionFlags& flags
                                                      const MoeLayerDescription& layer) {
   const uint32_t num_experts = layer.routing.num_experts;
   if (!flags.experts.empty()) {
-    return ParseRanges("--experts", flags.experts, num_experts);
+    return ParseFlag("--experts", flags.experts, num_experts);
   }
   if (!flags.shard.empty()) {
     if (shard.count > num_experts) {
@@ -120,39 +119,6 @@ absl::StatusOr<Fraction> ParseFraction(absl::string_view flag, absl::string_view
     return Bad(flag, value, "give i/n with 0 <= i < n, for example 0/4");
   }
   return fraction;
-}
-
-absl::StatusOr<std::vector<uint32_t>> ParseRanges(absl::string_view flag, absl::string_view value,
-                                                  uint32_t limit) {
-  std::vector<bool> chosen(limit, false);
-  for (const absl::string_view part : absl::StrSplit(value, ',')) {
-    const std::pair<absl::string_view, absl::string_view> ends =
-        absl::StrSplit(part, absl::MaxSplits('-', 1));
-    uint32_t first = 0;
-    uint32_t last = 0;
-    const bool single = part.find('-') == absl::string_view::npos;
-    if (!absl::SimpleAtoi(ends.first, &first) ||
-        !absl::SimpleAtoi(single ? ends.first : ends.second, &last)) {
-      return Bad(flag, value,
-                 absl::StrCat("'", part, "' is no number or range; give for example 0-31,40"));
-    }
-    if (last < first) {
-      return Bad(flag, value, absl::StrCat("range '", part, "' ends before it begins"));
-    }
-    if (last >= limit) {
-      return Bad(flag, value,
-                 absl::StrCat(last, " does not exist; numbers go from 0 to ",
-                              static_cast<int64_t>(limit) - 1));
-    }
-    std::fill(chosen.begin() + first, chosen.begin() + last + 1, true);
-  }
-  std::vector<uint32_t> numbers;
-  for (uint32_t number = 0; number < limit; ++number) {
-    if (chosen[number]) {
-      numbers.push_back(number);
-    }
-  }
-  return numbers;
 }
 
 absl::StatusOr<std::vector<LayerExperts>> SelectExperts(const SelectionFlags& flags,

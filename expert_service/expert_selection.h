@@ -50,11 +50,6 @@ struct Fraction {
 };
 absl::StatusOr<Fraction> ParseFraction(absl::string_view flag, absl::string_view value);
 
-// "0-31,40" to ascending numbers, each once. `limit` bounds them (numbers are below it), so that
-// a mistyped range costs no memory.
-absl::StatusOr<std::vector<uint32_t>> ParseRanges(absl::string_view flag, absl::string_view value,
-                                                  uint32_t limit);
-
 }  // namespace expertmesh::node
 
 #endif  // EXPERTMESH_EXPERT_SERVICE_EXPERT_SELECTION_H_

@@ -11,7 +11,7 @@
 #include "common/base/status_macros.h"
 #include "common/checkpoint/family_entries.h"
 #include "common/checkpoint/family_helpers.h"
-#include "common/checkpoint/json_text.h"
+#include "common/json/json_text.h"
 
 namespace expertmesh::checkpoint {
 namespace {
@@ -35,7 +35,7 @@ bool Contains(absl::Span<const absl::string_view> names, absl::string_view name)
 
 // model_type decides; architectures help when it is absent or a variant's own name. Null: neither
 // is known.
-absl::StatusOr<const Family*> Recognise(const ConfigReader& config) {
+absl::StatusOr<const Family*> Recognise(const JsonReader& config) {
   ASSIGN_OR_RETURN(const std::string model_type, config.StringOr({"model_type"}, ""));
   ASSIGN_OR_RETURN(const std::vector<std::string> architectures, config.Strings("architectures"));
   for (const Family* family : Families()) {
@@ -53,7 +53,7 @@ absl::StatusOr<const Family*> Recognise(const ConfigReader& config) {
   return nullptr;
 }
 
-absl::Status Unknown(const ConfigReader& config) {
+absl::Status Unknown(const JsonReader& config) {
   ASSIGN_OR_RETURN(const std::string model_type, config.StringOr({"model_type"}, ""));
   ASSIGN_OR_RETURN(const std::vector<std::string> architectures, config.Strings("architectures"));
   return config.Error(absl::StrCat("model_type ", Quoted(model_type), " (architectures ",
@@ -61,7 +61,7 @@ absl::Status Unknown(const ConfigReader& config) {
                                    ") is no known family; known: ", KnownFamilies()));
 }
 
-absl::Status ReadDType(const ConfigReader& config, ModelLayout* layout) {
+absl::Status ReadDType(const JsonReader& config, ModelLayout* layout) {
   ASSIGN_OR_RETURN(const std::string text, config.StringOr({"dtype", "torch_dtype"}, ""));
   const absl::string_view name = absl::StripPrefix(text, "torch.");
   layout->dtype_known = !text.empty();
@@ -78,8 +78,8 @@ absl::Status ReadDType(const ConfigReader& config, ModelLayout* layout) {
   return absl::OkStatus();
 }
 
-absl::Status ReadQuantisation(const ConfigReader& config, ModelLayout* layout) {
-  ASSIGN_OR_RETURN(const ConfigReader quantisation, config.Object("quantization_config"));
+absl::Status ReadQuantisation(const JsonReader& config, ModelLayout* layout) {
+  ASSIGN_OR_RETURN(const JsonReader quantisation, config.ObjectOrEmpty("quantization_config"));
   ASSIGN_OR_RETURN(layout->quantisation, quantisation.StringOr({"quant_method"}, ""));
   ASSIGN_OR_RETURN(const std::vector<uint32_t> block,
                    quantisation.WholeNumbers("weight_block_size"));
@@ -94,7 +94,7 @@ absl::Status ReadQuantisation(const ConfigReader& config, ModelLayout* layout) {
   return absl::OkStatus();
 }
 
-absl::Status ReadCommon(const ConfigReader& config, ModelLayout* layout) {
+absl::Status ReadCommon(const JsonReader& config, ModelLayout* layout) {
   ASSIGN_OR_RETURN(layout->model.d_model, config.Positive({"hidden_size", "d_model"}, kMaxWidth));
   ASSIGN_OR_RETURN(layout->vocab_size, config.Positive({"vocab_size"}));
   ASSIGN_OR_RETURN(layout->tied_embeddings,
@@ -102,7 +102,7 @@ absl::Status ReadCommon(const ConfigReader& config, ModelLayout* layout) {
   return ReadQuantisation(config, layout);
 }
 
-absl::Status CheckExperts(const ConfigReader& config, const ModelDescription& model) {
+absl::Status CheckExperts(const JsonReader& config, const ModelDescription& model) {
   if (model.layers.empty()) {
     return config.Error(
         absl::StrCat("none of the ", model.num_layers, " layers (num_hidden_layers) has experts"));
@@ -141,18 +141,18 @@ absl::StatusOr<const Family*> FindFamily(absl::string_view name) {
       absl::StrCat("family ", Quoted(name), " is not known; known: ", KnownFamilies()));
 }
 
-absl::StatusOr<ConfigReader> LanguageConfig(const ConfigReader& config) {
+absl::StatusOr<JsonReader> LanguageConfig(const JsonReader& config) {
   ASSIGN_OR_RETURN(const Family* family, Recognise(config));
   if (family != nullptr || !config.Has(kTextConfig)) {
-    return family != nullptr ? absl::StatusOr<ConfigReader>(config) : Unknown(config);
+    return family != nullptr ? absl::StatusOr<JsonReader>(config) : Unknown(config);
   }
-  ASSIGN_OR_RETURN(ConfigReader text, config.Object(kTextConfig, kInherited));
+  ASSIGN_OR_RETURN(JsonReader text, config.ObjectOrEmpty(kTextConfig, kInherited));
   ASSIGN_OR_RETURN(family, Recognise(text));
-  return family != nullptr ? absl::StatusOr<ConfigReader>(std::move(text)) : Unknown(text);
+  return family != nullptr ? absl::StatusOr<JsonReader>(std::move(text)) : Unknown(text);
 }
 
-absl::StatusOr<ModelLayout> ReadModelLayout(const ConfigReader& outer) {
-  ASSIGN_OR_RETURN(const ConfigReader config, LanguageConfig(outer));
+absl::StatusOr<ModelLayout> ReadModelLayout(const JsonReader& outer) {
+  ASSIGN_OR_RETURN(const JsonReader config, LanguageConfig(outer));
   ModelLayout layout;
   ASSIGN_OR_RETURN(layout.family, Recognise(config));
   layout.model.family = std::string(layout.family->name);

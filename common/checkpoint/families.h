@@ -15,10 +15,10 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
-#include "common/checkpoint/config_reader.h"
 #include "common/checkpoint/model_layout.h"
 #include "common/checkpoint/synthetic_options.h"
 #include "common/checkpoint/tensor_places.h"
+#include "common/json/json_reader.h"
 #include "nlohmann/json_fwd.hpp"
 
 namespace expertmesh::checkpoint {
@@ -57,7 +57,7 @@ struct Family {
   // Options of a synthetic checkpoint that it has a place for, beside those of every family.
   absl::Span<const SyntheticOption> synthetic_options = {};
   // Fills in `layout`, of which dtype, vocab_size, tied_embeddings and d_model are there already.
-  absl::Status (*read)(const ConfigReader& config, ModelLayout* layout);
+  absl::Status (*read)(const JsonReader& config, ModelLayout* layout);
   // What config.json of a small model of this family holds, but for model_type, architectures and
   // dtype. `options` has only values that the family has a place for.
   nlohmann::ordered_json (*synthetic_config)(const SyntheticOptions& options);
@@ -71,12 +71,12 @@ absl::StatusOr<const Family*> FindFamily(absl::string_view name);
 
 // The part of config.json that describes the language model: the whole, or text_config when that is
 // what a known family is found in. INVALID_ARGUMENT lists the known families.
-absl::StatusOr<ConfigReader> LanguageConfig(const ConfigReader& config);
+absl::StatusOr<JsonReader> LanguageConfig(const JsonReader& config);
 
 // Recognises the family (in text_config, when the model is a part of a larger one), reads and
 // checks everything, and counts the parameters. INVALID_ARGUMENT names the key and the value, or
 // lists the known families.
-absl::StatusOr<ModelLayout> ReadModelLayout(const ConfigReader& config);
+absl::StatusOr<ModelLayout> ReadModelLayout(const JsonReader& config);
 
 }  // namespace expertmesh::checkpoint
 

@@ -19,7 +19,7 @@ constexpr Storage kStorages[] = {
 };
 constexpr SyntheticOption kOptions[] = {SyntheticOption::kTopK};
 
-absl::Status ReadFfn(const ConfigReader& ffn, const ModelLayout& layout, MoeLayerDescription* moe) {
+absl::Status ReadFfn(const JsonReader& ffn, const ModelLayout& layout, MoeLayerDescription* moe) {
   moe->routing = SoftmaxRouting();
   RETURN_IF_ERROR(ReadExpertCounts(ffn, &moe->routing));
   if (!ffn.IsNull("moe_normalize_expert_weights")) {
@@ -31,18 +31,18 @@ absl::Status ReadFfn(const ConfigReader& ffn, const ModelLayout& layout, MoeLaye
                                     " must be a number above 0, or null"));
     }
   }
-  ASSIGN_OR_RETURN(const ConfigReader activation, ffn.Object("ffn_act_fn"));
+  ASSIGN_OR_RETURN(const JsonReader activation, ffn.ObjectOrEmpty("ffn_act_fn"));
   RETURN_IF_ERROR(ReadSilu(activation, "name"));
   return ReadExpert(ffn, "ffn_hidden_size", layout, &moe->expert);
 }
 
-absl::Status Read(const ConfigReader& config, ModelLayout* layout) {
+absl::Status Read(const JsonReader& config, ModelLayout* layout) {
   MoeLayerDescription moe;
-  ASSIGN_OR_RETURN(const ConfigReader ffn, config.Object("ffn_config"));
+  ASSIGN_OR_RETURN(const JsonReader ffn, config.ObjectOrEmpty("ffn_config"));
   RETURN_IF_ERROR(ReadFfn(ffn, *layout, &moe));
   ASSIGN_OR_RETURN(const uint32_t layers, config.Positive({"n_layers"}, kMaxLayers));
   ASSIGN_OR_RETURN(const uint32_t heads, config.Positive({"n_heads"}, kMaxWidth));
-  ASSIGN_OR_RETURN(const ConfigReader attention, config.Object("attn_config"));
+  ASSIGN_OR_RETURN(const JsonReader attention, config.ObjectOrEmpty("attn_config"));
   ASSIGN_OR_RETURN(const uint32_t kv_heads, attention.PositiveOr({"kv_n_heads"}, 1, kMaxWidth));
   const uint64_t d_model = layout->model.d_model;
   if (d_model % heads != 0) {

@@ -7,8 +7,8 @@
 #include "common/base/status_macros.h"
 #include "common/checkpoint/family_entries.h"
 #include "common/checkpoint/family_helpers.h"
-#include "common/checkpoint/json_text.h"
 #include "common/checkpoint/synthetic_config.h"
+#include "common/json/json_text.h"
 
 namespace expertmesh::checkpoint {
 namespace {
@@ -53,7 +53,7 @@ RoutingOptions DeepseekRouting() {
 }
 
 // The choice of DeepSeek-V3: a bias for selection, groups ranked by their two best.
-absl::Status ReadBiasedChoice(const ConfigReader& config, RoutingOptions* routing) {
+absl::Status ReadBiasedChoice(const JsonReader& config, RoutingOptions* routing) {
   routing->select_bias = true;
   routing->group_score = GroupScore::kTopTwoSum;
   routing->masked_choice = -std::numeric_limits<float>::infinity();
@@ -61,7 +61,7 @@ absl::Status ReadBiasedChoice(const ConfigReader& config, RoutingOptions* routin
 }
 
 // DeepSeekMoE and DeepSeek-V2: renormalised or scaled, never both.
-absl::Status ReadExclusiveScale(const ConfigReader& config, RoutingOptions* routing) {
+absl::Status ReadExclusiveScale(const JsonReader& config, RoutingOptions* routing) {
   RETURN_IF_ERROR(ReadRenormalise(config, /*fallback=*/false, kEpsilon, routing));
   if (routing->top_k == 1) {
     routing->renormalise = Renormalise::kNone;
@@ -72,12 +72,12 @@ absl::Status ReadExclusiveScale(const ConfigReader& config, RoutingOptions* rout
   return absl::OkStatus();
 }
 
-absl::Status ReadMoeRouting(const ConfigReader& config, RoutingOptions* routing) {
+absl::Status ReadMoeRouting(const JsonReader& config, RoutingOptions* routing) {
   RETURN_IF_ERROR(Expect(config, "scoring_func", "softmax"));
   return ReadExclusiveScale(config, routing);
 }
 
-absl::Status ReadV3Routing(const ConfigReader& config, float scale, RoutingOptions* routing) {
+absl::Status ReadV3Routing(const JsonReader& config, float scale, RoutingOptions* routing) {
   RETURN_IF_ERROR(Expect(config, "scoring_func", "sigmoid"));
   RETURN_IF_ERROR(Expect(config, "topk_method", "noaux_tc"));
   routing->score = ScoreFunction::kSigmoid;
@@ -87,15 +87,15 @@ absl::Status ReadV3Routing(const ConfigReader& config, float scale, RoutingOptio
   return absl::OkStatus();
 }
 
-absl::Status ReadV3Routing(const ConfigReader& config, RoutingOptions* routing) {
+absl::Status ReadV3Routing(const JsonReader& config, RoutingOptions* routing) {
   return ReadV3Routing(config, 2.5f, routing);
 }
 
-absl::Status ReadGlmRouting(const ConfigReader& config, RoutingOptions* routing) {
+absl::Status ReadGlmRouting(const JsonReader& config, RoutingOptions* routing) {
   return ReadV3Routing(config, 1.0f, routing);
 }
 
-absl::Status ReadV2Routing(const ConfigReader& config, RoutingOptions* routing) {
+absl::Status ReadV2Routing(const JsonReader& config, RoutingOptions* routing) {
   ASSIGN_OR_RETURN(const std::string method, config.StringOr({"topk_method"}, "greedy"));
   ASSIGN_OR_RETURN(const std::string score, config.StringOr({"scoring_func"}, "softmax"));
   if (score != "softmax" && score != "sigmoid") {
@@ -121,9 +121,9 @@ absl::Status ReadV2Routing(const ConfigReader& config, RoutingOptions* routing) 
 }
 
 using AddAttention = absl::FunctionRef<void(TensorList*)>;
-using ReadRouting = absl::Status (*)(const ConfigReader&, RoutingOptions*);
+using ReadRouting = absl::Status (*)(const JsonReader&, RoutingOptions*);
 
-absl::Status ReadDecoder(const ConfigReader& config, ReadRouting read_routing,
+absl::Status ReadDecoder(const JsonReader& config, ReadRouting read_routing,
                          uint32_t dense_by_default, AddAttention attend, ModelLayout* layout) {
   MoeLayerDescription moe;
   moe.routing = DeepseekRouting();
@@ -172,7 +172,7 @@ struct LatentAttention {
   }
 };
 
-absl::StatusOr<LatentAttention> ReadLatentAttention(const ConfigReader& config) {
+absl::StatusOr<LatentAttention> ReadLatentAttention(const JsonReader& config) {
   LatentAttention attention;
   ASSIGN_OR_RETURN(attention.heads, config.Positive({"num_attention_heads"}, kMaxWidth));
   ASSIGN_OR_RETURN(attention.kv_rank, config.PositiveOr({"kv_lora_rank"}, 512, kMaxWidth));
@@ -186,7 +186,7 @@ absl::StatusOr<LatentAttention> ReadLatentAttention(const ConfigReader& config) 
   return attention;
 }
 
-absl::Status ReadLatent(const ConfigReader& config, ReadRouting routing, uint32_t dense_by_default,
+absl::Status ReadLatent(const JsonReader& config, ReadRouting routing, uint32_t dense_by_default,
                         ModelLayout* layout) {
   ASSIGN_OR_RETURN(const LatentAttention attention, ReadLatentAttention(config));
   const uint64_t d_model = layout->model.d_model;
@@ -195,30 +195,30 @@ absl::Status ReadLatent(const ConfigReader& config, ReadRouting routing, uint32_
 }
 
 // What DeepSeek's own code makes of norm_topk_prob is not what transformers does.
-void WarnOfNormalisedV2(const ConfigReader& config, ModelLayout* layout) {
+void WarnOfNormalisedV2(const JsonReader& config, ModelLayout* layout) {
   const MoeLayerDescription* const moe =
       layout->model.layers.empty() ? nullptr : &layout->model.layers.front();
   if (moe != nullptr && moe->routing.renormalise != Renormalise::kNone &&
       !moe->routing.select_bias) {
     layout->warnings.push_back(absl::StrCat(
-        config.source(),
+        config.Source(),
         ": norm_topk_prob = true: a token's weights are divided by their sum and not multiplied by "
         "routed_scaling_factor, as in DeepSeek's own code; transformers ignores the key and always "
         "multiplies. Set it to false for what transformers computes"));
   }
 }
 
-absl::Status ReadV2(const ConfigReader& config, ModelLayout* layout) {
+absl::Status ReadV2(const JsonReader& config, ModelLayout* layout) {
   RETURN_IF_ERROR(ReadLatent(config, &ReadV2Routing, 0, layout));
   WarnOfNormalisedV2(config, layout);
   return absl::OkStatus();
 }
 
-absl::Status ReadV3(const ConfigReader& config, ModelLayout* layout) {
+absl::Status ReadV3(const JsonReader& config, ModelLayout* layout) {
   return ReadLatent(config, &ReadV3Routing, 3, layout);
 }
 
-absl::Status ReadMoe(const ConfigReader& config, ModelLayout* layout) {
+absl::Status ReadMoe(const JsonReader& config, ModelLayout* layout) {
   const uint64_t d_model = layout->model.d_model;
   ASSIGN_OR_RETURN(const GroupedAttention attention, ReadGroupedAttention(config, d_model));
   ASSIGN_OR_RETURN(const bool bias, config.BoolOr({"attention_bias"}, false));
@@ -228,7 +228,7 @@ absl::Status ReadMoe(const ConfigReader& config, ModelLayout* layout) {
   return ReadDecoder(config, &ReadMoeRouting, 0, attend, layout);
 }
 
-absl::Status ReadGlm(const ConfigReader& config, ModelLayout* layout) {
+absl::Status ReadGlm(const JsonReader& config, ModelLayout* layout) {
   const uint64_t d_model = layout->model.d_model;
   ASSIGN_OR_RETURN(const GroupedAttention attention, ReadGroupedAttention(config, d_model));
   ASSIGN_OR_RETURN(const bool bias, config.BoolOr({"attention_bias"}, false));

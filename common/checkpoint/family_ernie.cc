@@ -31,7 +31,7 @@ constexpr SyntheticOption kOptions[] = {SyntheticOption::kTopK, SyntheticOption:
                                         SyntheticOption::kSharedExperts};
 
 // Every moe_layer_interval-th from moe_layer_start_index to moe_layer_end_index (-1: the last).
-absl::StatusOr<Pattern> ReadPattern(const ConfigReader& config) {
+absl::StatusOr<Pattern> ReadPattern(const JsonReader& config) {
   ASSIGN_OR_RETURN(Pattern sparse, EveryLayer(config));
   ASSIGN_OR_RETURN(const uint32_t start, config.WholeOr({"moe_layer_start_index"}, 1));
   ASSIGN_OR_RETURN(const uint32_t interval, config.PositiveOr({"moe_layer_interval"}, 1));
@@ -46,7 +46,7 @@ absl::StatusOr<Pattern> ReadPattern(const ConfigReader& config) {
   return sparse;
 }
 
-absl::Status Read(const ConfigReader& config, ModelLayout* layout) {
+absl::Status Read(const JsonReader& config, ModelLayout* layout) {
   MoeLayerDescription moe;
   moe.routing = SoftmaxRouting();
   moe.routing.logit_dtype = LogitDType::kF32;

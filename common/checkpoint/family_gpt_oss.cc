@@ -37,7 +37,7 @@ constexpr Storage kStorages[] = {
 
 constexpr SyntheticOption kTopK[] = {SyntheticOption::kTopK};
 
-absl::Status Read(const ConfigReader& config, ModelLayout* layout) {
+absl::Status Read(const JsonReader& config, ModelLayout* layout) {
   MoeLayerDescription moe;
   moe.routing = SoftmaxRouting();
   moe.routing.logit_bias = true;

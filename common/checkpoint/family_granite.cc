@@ -19,7 +19,7 @@ constexpr SyntheticOption kTopK[] = {SyntheticOption::kTopK};
 constexpr SyntheticOption kTopKAndShared[] = {SyntheticOption::kTopK,
                                               SyntheticOption::kSharedExperts};
 
-absl::Status ReadGranite(const ConfigReader& config, bool shared, ModelLayout* layout) {
+absl::Status ReadGranite(const JsonReader& config, bool shared, ModelLayout* layout) {
   MoeLayerDescription moe;
   moe.routing = SoftmaxRouting();
   moe.routing.scope = ScoreScope::kSelected;
@@ -43,11 +43,11 @@ absl::Status ReadGranite(const ConfigReader& config, bool shared, ModelLayout* l
   return absl::OkStatus();
 }
 
-absl::Status ReadPlain(const ConfigReader& config, ModelLayout* layout) {
+absl::Status ReadPlain(const JsonReader& config, ModelLayout* layout) {
   return ReadGranite(config, /*shared=*/false, layout);
 }
 
-absl::Status ReadShared(const ConfigReader& config, ModelLayout* layout) {
+absl::Status ReadShared(const JsonReader& config, ModelLayout* layout) {
   return ReadGranite(config, /*shared=*/true, layout);
 }
 

@@ -5,7 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
-#include "common/checkpoint/json_text.h"
+#include "common/json/json_text.h"
 
 namespace expertmesh::checkpoint {
 namespace {
@@ -21,7 +21,7 @@ std::string KeyValue(absl::string_view key, uint64_t value) {
   return absl::StrCat(key, " = ", value);
 }
 
-absl::Status CheckTopK(const ConfigReader& config, const RoutingOptions& routing) {
+absl::Status CheckTopK(const JsonReader& config, const RoutingOptions& routing) {
   if (routing.top_k > routing.num_experts) {
     return config.Error(absl::StrCat(KeyValue(config.NameOf(kTopKKeys), routing.top_k),
                                      " must not exceed ",
@@ -40,13 +40,13 @@ RoutingOptions SoftmaxRouting() {
   return routing;
 }
 
-absl::Status ReadExpertCounts(const ConfigReader& config, RoutingOptions* routing) {
+absl::Status ReadExpertCounts(const JsonReader& config, RoutingOptions* routing) {
   ASSIGN_OR_RETURN(routing->num_experts, config.Positive(kExpertKeys, kMaxExperts));
   ASSIGN_OR_RETURN(routing->top_k, config.Positive(kTopKKeys, kMaxExperts));
   return CheckTopK(config, *routing);
 }
 
-absl::Status ReadNumExperts(const ConfigReader& config, uint32_t top_k, RoutingOptions* routing) {
+absl::Status ReadNumExperts(const JsonReader& config, uint32_t top_k, RoutingOptions* routing) {
   ASSIGN_OR_RETURN(routing->num_experts, config.Positive(kExpertKeys, kMaxExperts));
   routing->top_k = top_k;
   if (routing->num_experts < top_k) {
@@ -57,7 +57,7 @@ absl::Status ReadNumExperts(const ConfigReader& config, uint32_t top_k, RoutingO
   return absl::OkStatus();
 }
 
-absl::Status ReadGroupLimit(const ConfigReader& config, RoutingOptions* routing) {
+absl::Status ReadGroupLimit(const JsonReader& config, RoutingOptions* routing) {
   ASSIGN_OR_RETURN(routing->n_group, config.PositiveOr({"n_group"}, 1, kMaxExperts));
   ASSIGN_OR_RETURN(routing->topk_group, config.PositiveOr({"topk_group"}, 1, kMaxExperts));
   const std::string groups = KeyValue("n_group", routing->n_group);
@@ -82,7 +82,7 @@ absl::Status ReadGroupLimit(const ConfigReader& config, RoutingOptions* routing)
   return absl::OkStatus();
 }
 
-absl::Status ReadRenormalise(const ConfigReader& config, bool fallback, float epsilon,
+absl::Status ReadRenormalise(const JsonReader& config, bool fallback, float epsilon,
                              RoutingOptions* routing) {
   ASSIGN_OR_RETURN(const bool renormalise, config.BoolOr({"norm_topk_prob"}, fallback));
   routing->renormalise = renormalise ? Renormalise::kSum : Renormalise::kNone;
@@ -90,7 +90,7 @@ absl::Status ReadRenormalise(const ConfigReader& config, bool fallback, float ep
   return absl::OkStatus();
 }
 
-absl::Status Expect(const ConfigReader& config, absl::string_view key, absl::string_view only) {
+absl::Status Expect(const JsonReader& config, absl::string_view key, absl::string_view only) {
   ASSIGN_OR_RETURN(const std::string value, config.StringOr({key}, only));
   if (value != only) {
     return config.Error(
@@ -99,19 +99,19 @@ absl::Status Expect(const ConfigReader& config, absl::string_view key, absl::str
   return absl::OkStatus();
 }
 
-absl::Status ReadSilu(const ConfigReader& config, absl::string_view key) {
+absl::Status ReadSilu(const JsonReader& config, absl::string_view key) {
   // Two names of one function.
   return config.Holds(key, "swish") ? absl::OkStatus() : Expect(config, key, "silu");
 }
 
-absl::Status ReadExpert(const ConfigReader& config, absl::string_view width_key,
+absl::Status ReadExpert(const JsonReader& config, absl::string_view width_key,
                         const ModelLayout& layout, ExpertOptions* expert) {
   expert->d_model = layout.model.d_model;
   ASSIGN_OR_RETURN(expert->intermediate_size, config.Positive({width_key}, kMaxWidth));
   return absl::OkStatus();
 }
 
-absl::Status ReadSharedExperts(const ConfigReader& config, absl::string_view count_key,
+absl::Status ReadSharedExperts(const JsonReader& config, absl::string_view count_key,
                                MoeLayerDescription* layer) {
   ASSIGN_OR_RETURN(const uint32_t shared, config.WholeOr({count_key}, 0));
   const uint64_t width = uint64_t{shared} * layer->expert.intermediate_size;
@@ -125,12 +125,12 @@ absl::Status ReadSharedExperts(const ConfigReader& config, absl::string_view cou
   return absl::OkStatus();
 }
 
-absl::StatusOr<Pattern> EveryLayer(const ConfigReader& config) {
+absl::StatusOr<Pattern> EveryLayer(const JsonReader& config) {
   ASSIGN_OR_RETURN(const uint32_t layers, config.Positive({"num_hidden_layers"}, kMaxLayers));
   return Pattern(layers, true);
 }
 
-absl::StatusOr<Pattern> AfterDenseLayers(const ConfigReader& config, uint32_t dense_by_default) {
+absl::StatusOr<Pattern> AfterDenseLayers(const JsonReader& config, uint32_t dense_by_default) {
   ASSIGN_OR_RETURN(Pattern sparse, EveryLayer(config));
   ASSIGN_OR_RETURN(const uint32_t dense,
                    config.WholeOr({"first_k_dense_replace"}, dense_by_default));
@@ -141,7 +141,7 @@ absl::StatusOr<Pattern> AfterDenseLayers(const ConfigReader& config, uint32_t de
   return sparse;
 }
 
-absl::StatusOr<Pattern> EverySparseStep(const ConfigReader& config) {
+absl::StatusOr<Pattern> EverySparseStep(const JsonReader& config) {
   ASSIGN_OR_RETURN(Pattern sparse, EveryLayer(config));
   ASSIGN_OR_RETURN(const uint32_t step, config.PositiveOr({"decoder_sparse_step"}, 1));
   ASSIGN_OR_RETURN(const std::vector<uint32_t> dense, config.WholeNumbers("mlp_only_layers"));
@@ -215,7 +215,7 @@ void AddDecoderEnds(const DecoderEnds& ends, ModelLayout* layout) {
   }
 }
 
-absl::StatusOr<uint32_t> ReadDenseWidth(const ConfigReader& config, const Pattern& sparse,
+absl::StatusOr<uint32_t> ReadDenseWidth(const JsonReader& config, const Pattern& sparse,
                                         absl::string_view key) {
   if (std::find(sparse.begin(), sparse.end(), false) == sparse.end()) {
     return 0;
@@ -223,8 +223,7 @@ absl::StatusOr<uint32_t> ReadDenseWidth(const ConfigReader& config, const Patter
   return config.Positive({key}, kMaxWidth);
 }
 
-absl::StatusOr<GroupedAttention> ReadGroupedAttention(const ConfigReader& config,
-                                                      uint32_t d_model) {
+absl::StatusOr<GroupedAttention> ReadGroupedAttention(const JsonReader& config, uint32_t d_model) {
   ASSIGN_OR_RETURN(const uint32_t heads, config.Positive({"num_attention_heads"}, kMaxWidth));
   ASSIGN_OR_RETURN(const uint32_t kv_heads,
                    config.PositiveOr({"num_key_value_heads"}, heads, kMaxWidth));

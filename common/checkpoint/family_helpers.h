@@ -11,8 +11,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "common/checkpoint/config_reader.h"
 #include "common/checkpoint/families.h"
+#include "common/json/json_reader.h"
 #include "common/model/model_description.h"
 
 namespace expertmesh::checkpoint {
@@ -32,27 +32,27 @@ inline constexpr Stack kDecoder[] = {{.layer = "{model}layers.{layer}."}};
 RoutingOptions SoftmaxRouting();
 
 // num_experts and top_k under any of their names.
-absl::Status ReadExpertCounts(const ConfigReader& config, RoutingOptions* routing);
+absl::Status ReadExpertCounts(const JsonReader& config, RoutingOptions* routing);
 // num_experts only, for a family whose top_k is fixed.
-absl::Status ReadNumExperts(const ConfigReader& config, uint32_t top_k, RoutingOptions* routing);
+absl::Status ReadNumExperts(const JsonReader& config, uint32_t top_k, RoutingOptions* routing);
 
 // n_group and topk_group; 1 each when absent. Call after ReadExpertCounts.
-absl::Status ReadGroupLimit(const ConfigReader& config, RoutingOptions* routing);
+absl::Status ReadGroupLimit(const JsonReader& config, RoutingOptions* routing);
 
 // norm_topk_prob: w / (sum + epsilon), or nothing.
-absl::Status ReadRenormalise(const ConfigReader& config, bool fallback, float epsilon,
+absl::Status ReadRenormalise(const JsonReader& config, bool fallback, float epsilon,
                              RoutingOptions* routing);
 
 // A string under `key` must be `only` when it is there.
-absl::Status Expect(const ConfigReader& config, absl::string_view key, absl::string_view only);
+absl::Status Expect(const JsonReader& config, absl::string_view key, absl::string_view only);
 // hidden_act, or what the family calls it, must be silu.
-absl::Status ReadSilu(const ConfigReader& config, absl::string_view key = "hidden_act");
+absl::Status ReadSilu(const JsonReader& config, absl::string_view key = "hidden_act");
 
 // d_model and the width of an expert, under `width_key`.
-absl::Status ReadExpert(const ConfigReader& config, absl::string_view width_key,
+absl::Status ReadExpert(const JsonReader& config, absl::string_view width_key,
                         const ModelLayout& layout, ExpertOptions* expert);
 // `count_key` shared experts as wide as a routed one; none when it is absent.
-absl::Status ReadSharedExperts(const ConfigReader& config, absl::string_view count_key,
+absl::Status ReadSharedExperts(const JsonReader& config, absl::string_view count_key,
                                MoeLayerDescription* layer);
 
 // --- Which layers have experts ---
@@ -61,11 +61,11 @@ absl::Status ReadSharedExperts(const ConfigReader& config, absl::string_view cou
 using Pattern = std::vector<bool>;
 
 // num_hidden_layers, all with experts.
-absl::StatusOr<Pattern> EveryLayer(const ConfigReader& config);
+absl::StatusOr<Pattern> EveryLayer(const JsonReader& config);
 // From first_k_dense_replace on, those whose index moe_layer_freq divides.
-absl::StatusOr<Pattern> AfterDenseLayers(const ConfigReader& config, uint32_t dense_by_default);
+absl::StatusOr<Pattern> AfterDenseLayers(const JsonReader& config, uint32_t dense_by_default);
 // Every decoder_sparse_step-th, but not those in mlp_only_layers.
-absl::StatusOr<Pattern> EverySparseStep(const ConfigReader& config);
+absl::StatusOr<Pattern> EverySparseStep(const JsonReader& config);
 
 // --- Tensors ---
 
@@ -105,7 +105,7 @@ struct DecoderEnds {
 void AddDecoderEnds(const DecoderEnds& ends, ModelLayout* layout);
 
 // Width of layers without experts; 0 when there are none.
-absl::StatusOr<uint32_t> ReadDenseWidth(const ConfigReader& config, const Pattern& sparse,
+absl::StatusOr<uint32_t> ReadDenseWidth(const JsonReader& config, const Pattern& sparse,
                                         absl::string_view key = "intermediate_size");
 
 struct GroupedAttention {
@@ -116,7 +116,7 @@ struct GroupedAttention {
   uint64_t q_width() const { return heads * head_dim; }
   uint64_t kv_width() const { return kv_heads * head_dim; }
 };
-absl::StatusOr<GroupedAttention> ReadGroupedAttention(const ConfigReader& config, uint32_t d_model);
+absl::StatusOr<GroupedAttention> ReadGroupedAttention(const JsonReader& config, uint32_t d_model);
 
 // self_attn's four projections, as o_name calls the last.
 void AddGroupedAttention(const GroupedAttention& attention, uint64_t d_model, bool qkv_bias,

@@ -19,7 +19,7 @@ constexpr Storage kStorages[] = {
 constexpr SyntheticOption kOptions[] = {SyntheticOption::kTopK, SyntheticOption::kMoeEvery};
 
 // Layers whose index leaves `offset` when divided by `period`.
-absl::StatusOr<Pattern> ReadPeriod(const ConfigReader& config, absl::string_view kind,
+absl::StatusOr<Pattern> ReadPeriod(const JsonReader& config, absl::string_view kind,
                                    uint32_t period_by_default, uint32_t offset_by_default) {
   const std::string period_key = absl::StrCat(kind, "_layer_period");
   const std::string offset_key = absl::StrCat(kind, "_layer_offset");
@@ -61,7 +61,7 @@ struct Mamba {
   }
 };
 
-absl::StatusOr<Mamba> ReadMamba(const ConfigReader& config, uint64_t d_model) {
+absl::StatusOr<Mamba> ReadMamba(const JsonReader& config, uint64_t d_model) {
   Mamba mamba;
   ASSIGN_OR_RETURN(const uint64_t expand, config.PositiveOr({"mamba_expand"}, 2, 64));
   mamba.width = expand * d_model;
@@ -78,7 +78,7 @@ absl::StatusOr<Mamba> ReadMamba(const ConfigReader& config, uint64_t d_model) {
   return mamba;
 }
 
-absl::Status Read(const ConfigReader& config, ModelLayout* layout) {
+absl::Status Read(const JsonReader& config, ModelLayout* layout) {
   MoeLayerDescription moe;
   moe.routing = SoftmaxRouting();
   RETURN_IF_ERROR(ReadExpertCounts(config, &moe.routing));

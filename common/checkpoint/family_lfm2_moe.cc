@@ -7,8 +7,8 @@
 #include "common/base/status_macros.h"
 #include "common/checkpoint/family_entries.h"
 #include "common/checkpoint/family_helpers.h"
-#include "common/checkpoint/json_text.h"
 #include "common/checkpoint/synthetic_config.h"
+#include "common/json/json_text.h"
 
 namespace expertmesh::checkpoint {
 namespace {
@@ -28,7 +28,7 @@ constexpr Storage kStorages[] = {
 constexpr SyntheticOption kOptions[] = {SyntheticOption::kTopK, SyntheticOption::kDenseLayers,
                                         SyntheticOption::kDenseWidth};
 
-absl::Status ReadRouting(const ConfigReader& config, RoutingOptions* routing) {
+absl::Status ReadRouting(const JsonReader& config, RoutingOptions* routing) {
   *routing = SoftmaxRouting();
   routing->score = ScoreFunction::kSigmoid;
   routing->score_dtype = ScoreDType::kModel;
@@ -40,7 +40,7 @@ absl::Status ReadRouting(const ConfigReader& config, RoutingOptions* routing) {
 }
 
 // Which layers attend; the others convolve.
-absl::StatusOr<Pattern> ReadLayerTypes(const ConfigReader& config, size_t layers) {
+absl::StatusOr<Pattern> ReadLayerTypes(const JsonReader& config, size_t layers) {
   ASSIGN_OR_RETURN(const std::vector<std::string> types, config.Strings("layer_types"));
   if (types.size() != layers) {
     return config.Error(absl::StrCat("layer_types names ", types.size(),
@@ -57,7 +57,7 @@ absl::StatusOr<Pattern> ReadLayerTypes(const ConfigReader& config, size_t layers
   return attends;
 }
 
-absl::Status Read(const ConfigReader& config, ModelLayout* layout) {
+absl::Status Read(const JsonReader& config, ModelLayout* layout) {
   MoeLayerDescription moe;
   RETURN_IF_ERROR(ReadRouting(config, &moe.routing));
   RETURN_IF_ERROR(ReadExpert(config, "moe_intermediate_size", *layout, &moe.expert));

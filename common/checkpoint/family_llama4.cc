@@ -30,7 +30,7 @@ constexpr SyntheticOption kOptions[] = {SyntheticOption::kTopK, SyntheticOption:
                                         SyntheticOption::kMoeEvery, SyntheticOption::kDenseWidth};
 
 // moe_layers lists them, or every interleave_moe_layer_step-th.
-absl::StatusOr<Pattern> ReadPattern(const ConfigReader& config) {
+absl::StatusOr<Pattern> ReadPattern(const JsonReader& config) {
   ASSIGN_OR_RETURN(Pattern sparse, EveryLayer(config));
   ASSIGN_OR_RETURN(const uint32_t step, config.PositiveOr({"interleave_moe_layer_step"}, 1));
   ASSIGN_OR_RETURN(const std::vector<uint32_t> listed, config.WholeNumbers("moe_layers"));
@@ -47,7 +47,7 @@ absl::StatusOr<Pattern> ReadPattern(const ConfigReader& config) {
   return sparse;
 }
 
-absl::Status Read(const ConfigReader& config, ModelLayout* layout) {
+absl::Status Read(const JsonReader& config, ModelLayout* layout) {
   MoeLayerDescription moe;
   moe.routing = SoftmaxRouting();
   moe.routing.score = ScoreFunction::kSigmoid;

@@ -32,7 +32,7 @@ constexpr Storage kMinimaxStorages[] = {
 
 constexpr SyntheticOption kTopK[] = {SyntheticOption::kTopK};
 
-absl::Status ReadMixtral(const ConfigReader& config, ModelLayout* layout) {
+absl::Status ReadMixtral(const JsonReader& config, ModelLayout* layout) {
   MoeLayerDescription moe;
   moe.routing = SoftmaxRouting();
   moe.routing.renormalise = Renormalise::kSum;
@@ -51,7 +51,7 @@ absl::Status ReadMixtral(const ConfigReader& config, ModelLayout* layout) {
   return absl::OkStatus();
 }
 
-absl::Status ReadPhimoe(const ConfigReader& config, ModelLayout* layout) {
+absl::Status ReadPhimoe(const JsonReader& config, ModelLayout* layout) {
   MoeLayerDescription moe;
   moe.routing = SoftmaxRouting();
   moe.routing.choice = Choice::kSparseMixer;
@@ -79,7 +79,7 @@ absl::Status ReadPhimoe(const ConfigReader& config, ModelLayout* layout) {
   return absl::OkStatus();
 }
 
-absl::Status ReadMinimax(const ConfigReader& config, ModelLayout* layout) {
+absl::Status ReadMinimax(const JsonReader& config, ModelLayout* layout) {
   MoeLayerDescription moe;
   moe.routing = SoftmaxRouting();
   RETURN_IF_ERROR(Expect(config, "scoring_func", "sigmoid"));

@@ -5,8 +5,8 @@
 #include "common/base/status_macros.h"
 #include "common/checkpoint/family_entries.h"
 #include "common/checkpoint/family_helpers.h"
-#include "common/checkpoint/json_text.h"
 #include "common/checkpoint/synthetic_config.h"
+#include "common/json/json_text.h"
 
 namespace expertmesh::checkpoint {
 namespace {
@@ -23,7 +23,7 @@ constexpr Storage kStorages[] = {
 };
 constexpr SyntheticOption kOptions[] = {SyntheticOption::kMoeEvery};
 
-absl::Status ReadSecondExpert(const ConfigReader& config, RoutingOptions* routing) {
+absl::Status ReadSecondExpert(const JsonReader& config, RoutingOptions* routing) {
   ASSIGN_OR_RETURN(const std::string policy, config.StringOr({"second_expert_policy"}, "all"));
   if (policy == "sampling") {
     routing->second_expert = SecondExpert::kSampled;
@@ -39,7 +39,7 @@ absl::Status ReadSecondExpert(const ConfigReader& config, RoutingOptions* routin
 
 // When not training, an expert takes a fraction of a batch's tokens. It is asked for each at most
 // once, so that 1 is no limit.
-absl::Status ReadCapacity(const ConfigReader& config, RoutingOptions* routing) {
+absl::Status ReadCapacity(const JsonReader& config, RoutingOptions* routing) {
   ASSIGN_OR_RETURN(const float fraction,
                    config.FloatOr({"moe_eval_capacity_token_fraction"}, 1.0f));
   ASSIGN_OR_RETURN(const bool prioritised, config.BoolOr({"batch_prioritized_routing"}, false));
@@ -53,7 +53,7 @@ absl::Status ReadCapacity(const ConfigReader& config, RoutingOptions* routing) {
   return absl::OkStatus();
 }
 
-absl::Status ReadRouting(const ConfigReader& config, MoeLayerDescription* moe) {
+absl::Status ReadRouting(const JsonReader& config, MoeLayerDescription* moe) {
   RoutingOptions& routing = moe->routing;
   RETURN_IF_ERROR(ReadNumExperts(config, 2, &routing));
   RETURN_IF_ERROR(Expect(config, "router_dtype", "float32"));
@@ -85,7 +85,7 @@ void AddAttention(absl::string_view name, absl::string_view norm, uint64_t d_mod
   list->Norm(norm, d_model, /*bias=*/true);
 }
 
-absl::Status ReadStack(const ConfigReader& config, uint32_t stack, MoeLayerDescription moe,
+absl::Status ReadStack(const JsonReader& config, uint32_t stack, MoeLayerDescription moe,
                        ModelLayout* layout) {
   const std::string kind = stack == 0 ? "encoder" : "decoder";
   const std::string step_key = absl::StrCat(kind, "_sparse_step");
@@ -113,7 +113,7 @@ absl::Status ReadStack(const ConfigReader& config, uint32_t stack, MoeLayerDescr
   return absl::OkStatus();
 }
 
-absl::Status Read(const ConfigReader& config, ModelLayout* layout) {
+absl::Status Read(const JsonReader& config, ModelLayout* layout) {
   MoeLayerDescription moe;
   RETURN_IF_ERROR(ReadRouting(config, &moe));
   RETURN_IF_ERROR(Expect(config, "activation_function", "relu"));

@@ -38,14 +38,14 @@ constexpr SyntheticOption kTopKDenseAndShared[] = {
     SyntheticOption::kTopK, SyntheticOption::kDenseLayers, SyntheticOption::kMoeEvery,
     SyntheticOption::kDenseWidth, SyntheticOption::kSharedExperts};
 
-absl::Status ReadRouting(const ConfigReader& config, RoutingOptions* routing) {
+absl::Status ReadRouting(const JsonReader& config, RoutingOptions* routing) {
   *routing = SoftmaxRouting();
   RETURN_IF_ERROR(ReadExpertCounts(config, routing));
   return ReadRenormalise(config, /*fallback=*/false, 0.0f, routing);
 }
 
 // Both Qwen families; they differ in shared experts and in attention.
-absl::Status ReadQwen(const ConfigReader& config, bool shared,
+absl::Status ReadQwen(const JsonReader& config, bool shared,
                       absl::FunctionRef<void(const GroupedAttention&, TensorList*)> attend,
                       ModelLayout* layout) {
   MoeLayerDescription moe;
@@ -73,7 +73,7 @@ absl::Status ReadQwen(const ConfigReader& config, bool shared,
   return absl::OkStatus();
 }
 
-absl::Status ReadQwen2(const ConfigReader& config, ModelLayout* layout) {
+absl::Status ReadQwen2(const JsonReader& config, ModelLayout* layout) {
   ASSIGN_OR_RETURN(const bool bias, config.BoolOr({"qkv_bias"}, true));
   const uint64_t d_model = layout->model.d_model;
   const auto attend = [&](const GroupedAttention& attention, TensorList* list) {
@@ -82,7 +82,7 @@ absl::Status ReadQwen2(const ConfigReader& config, ModelLayout* layout) {
   return ReadQwen(config, /*shared=*/true, attend, layout);
 }
 
-absl::Status ReadQwen3(const ConfigReader& config, ModelLayout* layout) {
+absl::Status ReadQwen3(const JsonReader& config, ModelLayout* layout) {
   ASSIGN_OR_RETURN(const bool bias, config.BoolOr({"attention_bias"}, false));
   const uint64_t d_model = layout->model.d_model;
   const auto attend = [&](const GroupedAttention& attention, TensorList* list) {
@@ -93,7 +93,7 @@ absl::Status ReadQwen3(const ConfigReader& config, ModelLayout* layout) {
   return ReadQwen(config, /*shared=*/false, attend, layout);
 }
 
-absl::Status ReadOlmoe(const ConfigReader& config, ModelLayout* layout) {
+absl::Status ReadOlmoe(const JsonReader& config, ModelLayout* layout) {
   MoeLayerDescription moe;
   RETURN_IF_ERROR(ReadRouting(config, &moe.routing));
   RETURN_IF_ERROR(ReadSilu(config));

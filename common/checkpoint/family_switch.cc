@@ -21,7 +21,7 @@ constexpr Storage kStorages[] = {
 };
 constexpr SyntheticOption kOptions[] = {SyntheticOption::kMoeEvery};
 
-absl::Status ReadRouting(const ConfigReader& config, RoutingOptions* routing) {
+absl::Status ReadRouting(const JsonReader& config, RoutingOptions* routing) {
   RETURN_IF_ERROR(ReadNumExperts(config, 1, routing));
   // As the original, whatever the activations' dtype.
   RETURN_IF_ERROR(Expect(config, "router_dtype", "float32"));
@@ -62,7 +62,7 @@ struct Attention {
   }
 };
 
-absl::StatusOr<Attention> ReadAttention(const ConfigReader& config) {
+absl::StatusOr<Attention> ReadAttention(const JsonReader& config) {
   Attention attention;
   ASSIGN_OR_RETURN(attention.heads, config.Positive({"num_heads"}, kMaxWidth));
   ASSIGN_OR_RETURN(const uint64_t head_dim, config.PositiveOr({"d_kv"}, 64, kMaxWidth));
@@ -96,7 +96,7 @@ void AddBlocks(uint32_t stack, const MoeLayerDescription& moe, const Pattern& sp
   AddStack(stack, moe, sparse, tensors, layout);
 }
 
-absl::Status Read(const ConfigReader& config, ModelLayout* layout) {
+absl::Status Read(const JsonReader& config, ModelLayout* layout) {
   MoeLayerDescription moe;
   RETURN_IF_ERROR(ReadRouting(config, &moe.routing));
   RETURN_IF_ERROR(Expect(config, "dense_act_fn", "relu"));

@@ -4,7 +4,7 @@
 #include "absl/strings/string_view.h"
 #include "common/base/status_macros.h"
 #include "common/checkpoint/families.h"
-#include "common/checkpoint/json_text.h"
+#include "common/json/json_text.h"
 
 namespace expertmesh::checkpoint {
 

@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "common/base/status_macros.h"
-#include "common/checkpoint/config_reader.h"
+#include "common/json/json_reader.h"
 
 namespace expertmesh::checkpoint {
 
@@ -15,9 +15,9 @@ absl::StatusOr<ModelLayout> ReadModelLayoutFrom(const std::string& path) {
   std::error_code ignored;
   const bool is_folder = std::filesystem::is_directory(path, ignored);
   ASSIGN_OR_RETURN(
-      const ConfigReader config,
-      ConfigReader::FromFile(is_folder ? absl::StrCat(absl::StripSuffix(path, "/"), "/config.json")
-                                       : path));
+      const JsonReader config,
+      JsonReader::FromFile(is_folder ? absl::StrCat(absl::StripSuffix(path, "/"), "/config.json")
+                                     : path));
   return ReadModelLayout(config);
 }
 

@@ -11,11 +11,11 @@
 #include "common/checkpoint/families.h"
 #include "common/checkpoint/fingerprint.h"
 #include "common/checkpoint/ignored_weights.h"
-#include "common/checkpoint/json_text.h"
 #include "common/checkpoint/model_config.h"
 #include "common/checkpoint/safetensors.h"
 #include "common/checkpoint/stored_dtype.h"
 #include "common/checkpoint/tensor_finder.h"
+#include "common/json/json_text.h"
 #include "common/model/expert_slice.h"
 
 namespace expertmesh::checkpoint {

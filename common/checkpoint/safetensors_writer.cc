@@ -13,8 +13,8 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
-#include "common/checkpoint/json_text.h"
 #include "common/checkpoint/safetensors_header.h"
+#include "common/json/json_text.h"
 #include "nlohmann/json.hpp"
 
 namespace expertmesh::checkpoint {

@@ -11,11 +11,11 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
 #include "common/base/status_macros.h"
-#include "common/checkpoint/config_reader.h"
 #include "common/checkpoint/families.h"
-#include "common/checkpoint/json_text.h"
 #include "common/checkpoint/safetensors_writer.h"
 #include "common/checkpoint/synthetic_tensor.h"
+#include "common/json/json_reader.h"
+#include "common/json/json_text.h"
 #include "common/tensor/aligned_buffer.h"
 
 namespace expertmesh::checkpoint {
@@ -221,8 +221,8 @@ absl::Status MakeSyntheticCheckpoint(const std::string& directory,
   ASSIGN_OR_RETURN(const Family* family, FindFamily(options.family));
   RETURN_IF_ERROR(CheckOptions(*family, options));
   const std::string config = ConfigText(*family, options);
-  ASSIGN_OR_RETURN(const ConfigReader reader,
-                   ConfigReader::FromText(config, "sizes of the synthetic checkpoint"));
+  ASSIGN_OR_RETURN(const JsonReader reader,
+                   JsonReader::FromText(config, "sizes of the synthetic checkpoint"));
   ASSIGN_OR_RETURN(const ModelLayout layout, ReadModelLayout(reader));
 
   const std::string folder(absl::StripSuffix(directory, "/"));

@@ -7,7 +7,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/cpp/command/commands.h"
-#include "client/cpp/command/ranges.h"
+#include "client/cpp/command/numbers.h"
+#include "common/base/ranges.h"
 #include "common/base/status_macros.h"
 #include "common/checkpoint/model_config.h"
 #include "common/checkpoint/moe_checkpoint.h"

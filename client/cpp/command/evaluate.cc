@@ -10,14 +10,14 @@
 #include "absl/strings/str_format.h"
 #include "client/cpp/command/commands.h"
 #include "client/cpp/command/generation_report.h"
+#include "client/cpp/command/numbers.h"
 #include "client/cpp/command/progress.h"
-#include "client/cpp/command/ranges.h"
 #include "client/cpp/command/text_model.h"
 #include "client/cpp/decoder/sampler.h"
 #include "common/base/clock.h"
 #include "common/base/status_macros.h"
-#include "common/checkpoint/json_text.h"
 #include "common/checkpoint/safetensors_writer.h"
+#include "common/json/json_text.h"
 #include "nlohmann/json.hpp"
 
 namespace expertmesh::command {
@@ -146,8 +146,7 @@ absl::StatusOr<std::vector<uint32_t>> ReadTokens(const Options& options, const T
   if (options.Has("tokens")) {
     ASSIGN_OR_RETURN(tokens, ParseNumbers(options.Text("tokens")));
   } else {
-    ASSIGN_OR_RETURN(const std::string text,
-                     checkpoint::ReadSmallFile(options.Text("text"), kMaxTextBytes));
+    ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(options.Text("text"), kMaxTextBytes));
     ASSIGN_OR_RETURN(tokens, model.tokenizer->Encode(text));
     const size_t first = tokens.empty() ? 0
                                         : model.tokenizer

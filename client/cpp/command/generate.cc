@@ -19,8 +19,8 @@
 #include "client/cpp/decoder/sampler.h"
 #include "common/base/clock.h"
 #include "common/base/status_macros.h"
-#include "common/checkpoint/json_text.h"
 #include "common/checkpoint/safetensors_writer.h"
+#include "common/json/json_text.h"
 #include "nlohmann/json.hpp"
 
 namespace expertmesh::command {
@@ -39,7 +39,7 @@ absl::StatusOr<std::vector<std::string>> ReadPrompts(const Options& options) {
     prompts.push_back(options.Text("prompt"));
   } else {
     const std::string& path = options.Text("prompt-file");
-    ASSIGN_OR_RETURN(std::string text, checkpoint::ReadSmallFile(path, kMaxPromptBytes));
+    ASSIGN_OR_RETURN(std::string text, ReadSmallFile(path, kMaxPromptBytes));
     if (!text.empty() && text.back() == '\n') {
       text.pop_back();
     }

@@ -5,8 +5,8 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "client/cpp/command/ranges.h"
 #include "client/cpp/library/forward_codec.h"
+#include "common/base/ranges.h"
 #include "common/base/status_macros.h"
 #include "common/tensor/dtype.h"
 

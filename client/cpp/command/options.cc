@@ -10,12 +10,15 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
-#include "client/cpp/command/ranges.h"
 #include "common/base/check.h"
+#include "common/base/ranges.h"
 #include "common/base/status_macros.h"
 
 namespace expertmesh::command {
 namespace {
+
+// More than any model has.
+constexpr uint32_t kMaxLayers = 65536;
 
 bool ReadDuration(const std::string& text, absl::Duration* duration) {
   double seconds = 0;
@@ -47,7 +50,9 @@ std::string Expected(const OptionSpec& option, const std::string& value) {
     case OptionKind::kDuration:
       return ReadDuration(value, &duration) ? "" : "a time such as 1.5 (seconds) or 200ms";
     case OptionKind::kLayers:
-      return ParseRanges(value).ok() ? "" : "a list such as 0-3,7";
+      return ParseRanges(value, kMaxLayers).ok()
+                 ? ""
+                 : absl::StrCat("a list such as 0-3,7 of numbers below ", kMaxLayers);
     case OptionKind::kChoice:
       return std::find(option.choices.begin(), option.choices.end(), value) != option.choices.end()
                  ? ""
@@ -114,7 +119,7 @@ absl::Duration Options::Duration(const std::string& name) const {
 }
 
 std::vector<uint32_t> Options::Layers(const std::string& name) const {
-  return Has(name) ? ParseRanges(Text(name)).value() : std::vector<uint32_t>();
+  return Has(name) ? ParseRanges(Text(name), kMaxLayers).value() : std::vector<uint32_t>();
 }
 
 absl::StatusOr<Options> ParseOptions(const CommandSpec& spec,

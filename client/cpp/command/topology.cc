@@ -4,7 +4,8 @@
 #include "absl/strings/str_cat.h"
 #include "client/cpp/command/commands.h"
 #include "client/cpp/command/mesh.h"
-#include "client/cpp/command/ranges.h"
+#include "client/cpp/command/numbers.h"
+#include "common/base/ranges.h"
 #include "common/base/status_macros.h"
 #include "nlohmann/json.hpp"
 

@@ -8,8 +8,8 @@
 #include "client/cpp/command/compare.h"
 #include "client/cpp/command/mesh.h"
 #include "client/cpp/command/progress.h"
-#include "client/cpp/command/ranges.h"
 #include "client/cpp/command/statistics.h"
+#include "common/base/ranges.h"
 #include "common/base/status_macros.h"
 
 namespace expertmesh::command {

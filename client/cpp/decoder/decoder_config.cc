@@ -9,8 +9,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/status_macros.h"
-#include "common/checkpoint/config_reader.h"
 #include "common/checkpoint/families.h"
+#include "common/json/json_reader.h"
 
 namespace expertmesh::decoder {
 namespace {
@@ -21,7 +21,7 @@ constexpr uint32_t kMaxHeadDim = 1u << 14;
 // What a family's config.json means when it does not say.
 struct DecodedFamily {
   absl::string_view name;
-  absl::Status (*read)(const checkpoint::ConfigReader&, const DecodedFamily&, DecoderConfig*);
+  absl::Status (*read)(const JsonReader&, const DecodedFamily&, DecoderConfig*);
   float norm_epsilon;
   float rope_theta;
   // Of grouped attention.
@@ -31,7 +31,7 @@ struct DecodedFamily {
 
 float InverseRoot(uint32_t width) { return 1.0f / std::sqrt(static_cast<float>(width)); }
 
-absl::Status ReadHeads(const checkpoint::ConfigReader& config, uint32_t d_model,
+absl::Status ReadHeads(const JsonReader& config, uint32_t d_model,
                        GroupedAttentionOptions* attention) {
   ASSIGN_OR_RETURN(attention->heads, config.Positive({"num_attention_heads"}, kMaxHeads));
   ASSIGN_OR_RETURN(attention->kv_heads,
@@ -49,7 +49,7 @@ absl::Status ReadHeads(const checkpoint::ConfigReader& config, uint32_t d_model,
 }
 
 // Mixtral's window holds when it is there, Qwen's when it is switched on.
-absl::Status ReadWindow(const checkpoint::ConfigReader& config, absl::string_view family,
+absl::Status ReadWindow(const JsonReader& config, absl::string_view family,
                         GroupedAttentionOptions* attention) {
   if (family == "mixtral") {
     ASSIGN_OR_RETURN(attention->window, config.WholeOr({"sliding_window"}, 0));
@@ -61,7 +61,7 @@ absl::Status ReadWindow(const checkpoint::ConfigReader& config, absl::string_vie
   }
   if (family == "qwen2_moe") {
     return absl::UnimplementedError(absl::StrCat(
-        config.source(), ": use_sliding_window = true cannot be decoded here for qwen2_moe"));
+        config.Source(), ": use_sliding_window = true cannot be decoded here for qwen2_moe"));
   }
   if (family == "qwen3_moe" && !config.IsNull("sliding_window")) {
     ASSIGN_OR_RETURN(attention->window, config.WholeOr({"sliding_window"}, 4096));
@@ -69,7 +69,7 @@ absl::Status ReadWindow(const checkpoint::ConfigReader& config, absl::string_vie
   return absl::OkStatus();
 }
 
-absl::Status ReadGrouped(const checkpoint::ConfigReader& config, const DecodedFamily& family,
+absl::Status ReadGrouped(const JsonReader& config, const DecodedFamily& family,
                          DecoderConfig* decoder) {
   GroupedAttentionOptions attention;
   RETURN_IF_ERROR(ReadHeads(config, decoder->d_model, &attention));
@@ -94,7 +94,7 @@ absl::Status ReadGrouped(const checkpoint::ConfigReader& config, const DecodedFa
   return absl::OkStatus();
 }
 
-absl::Status ReadLatent(const checkpoint::ConfigReader& config, const DecodedFamily& family,
+absl::Status ReadLatent(const JsonReader& config, const DecodedFamily& family,
                         DecoderConfig* decoder) {
   LatentAttentionOptions attention;
   ASSIGN_OR_RETURN(attention.heads, config.Positive({"num_attention_heads"}, kMaxHeads));
@@ -124,7 +124,7 @@ constexpr DecodedFamily kFamilies[] = {
     {"deepseek_v3", &ReadLatent, 1e-6f, 1e4f},
 };
 
-absl::StatusOr<const DecodedFamily*> FindDecodedFamily(const checkpoint::ConfigReader& config,
+absl::StatusOr<const DecodedFamily*> FindDecodedFamily(const JsonReader& config,
                                                        absl::string_view name) {
   const auto* const found =
       std::find_if(std::begin(kFamilies), std::end(kFamilies),
@@ -136,20 +136,18 @@ absl::StatusOr<const DecodedFamily*> FindDecodedFamily(const checkpoint::ConfigR
       kFamilies, ", ",
       [](std::string* out, const DecodedFamily& family) { absl::StrAppend(out, family.name); });
   return absl::UnimplementedError(absl::StrCat(
-      config.source(), ": models of family ", name, " cannot be decoded here; known are ", known,
+      config.Source(), ": models of family ", name, " cannot be decoded here; known are ", known,
       ". Decode with transformers and expertmesh.hf.attach instead"));
 }
 
 // Those of generation_config.json where it has any, as transformers does; else the model's own.
 absl::StatusOr<std::vector<uint32_t>> ReadEndTokens(const std::string& directory,
-                                                    const checkpoint::ConfigReader& config,
-                                                    uint32_t vocab_size) {
+                                                    const JsonReader& config, uint32_t vocab_size) {
   std::vector<uint32_t> tokens;
   const std::string path = absl::StrCat(directory, "/generation_config.json");
   std::error_code ignored;
   if (std::filesystem::exists(path, ignored)) {
-    ASSIGN_OR_RETURN(const checkpoint::ConfigReader generation,
-                     checkpoint::ConfigReader::FromFile(path));
+    ASSIGN_OR_RETURN(const JsonReader generation, JsonReader::FromFile(path));
     ASSIGN_OR_RETURN(tokens, generation.OneOrMore("eos_token_id"));
   }
   if (tokens.empty()) {
@@ -167,9 +165,9 @@ absl::StatusOr<std::vector<uint32_t>> ReadEndTokens(const std::string& directory
 
 absl::StatusOr<DecoderConfig> ReadDecoderConfig(const std::string& directory,
                                                 const checkpoint::ModelLayout& layout) {
-  ASSIGN_OR_RETURN(const checkpoint::ConfigReader outer,
-                   checkpoint::ConfigReader::FromFile(absl::StrCat(directory, "/config.json")));
-  ASSIGN_OR_RETURN(const checkpoint::ConfigReader config, checkpoint::LanguageConfig(outer));
+  ASSIGN_OR_RETURN(const JsonReader outer,
+                   JsonReader::FromFile(absl::StrCat(directory, "/config.json")));
+  ASSIGN_OR_RETURN(const JsonReader config, checkpoint::LanguageConfig(outer));
   DecoderConfig decoder;
   decoder.family = layout.model.family;
   ASSIGN_OR_RETURN(const DecodedFamily* family, FindDecodedFamily(config, decoder.family));

@@ -26,7 +26,7 @@ float YarnMagnitude(float factor, float mscale) {
   return factor <= 1.0f ? 1.0f : 0.1f * mscale * std::log(factor) + 1.0f;
 }
 
-absl::StatusOr<float> PositiveFloat(const checkpoint::ConfigReader& config, absl::string_view key,
+absl::StatusOr<float> PositiveFloat(const JsonReader& config, absl::string_view key,
                                     float fallback) {
   ASSIGN_OR_RETURN(const float value, config.FloatOr({key}, fallback));
   if (!(value > 0.0f)) {
@@ -43,7 +43,7 @@ double TurningPoint(double rotations, double context, uint32_t dimensions, doubl
 
 // Peng et al., 2023: low frequencies are stretched by `factor`, high ones are not, and a ramp lies
 // between.
-absl::Status ApplyYarn(const checkpoint::ConfigReader& scaling, float theta, uint32_t dimensions,
+absl::Status ApplyYarn(const JsonReader& scaling, float theta, uint32_t dimensions,
                        uint32_t context, Rope* rope) {
   ASSIGN_OR_RETURN(const float factor, PositiveFloat(scaling, "factor", 0.0f));
   ASSIGN_OR_RETURN(const float beta_fast, PositiveFloat(scaling, "beta_fast", 32.0f));
@@ -84,7 +84,7 @@ absl::Status ApplyYarn(const checkpoint::ConfigReader& scaling, float theta, uin
 }
 
 // Llama 3.1: long waves are stretched, short ones are not, in between the two are mixed.
-absl::Status ApplyLlama3(const checkpoint::ConfigReader& scaling, Rope* rope) {
+absl::Status ApplyLlama3(const JsonReader& scaling, Rope* rope) {
   ASSIGN_OR_RETURN(const float factor, PositiveFloat(scaling, "factor", 0.0f));
   ASSIGN_OR_RETURN(const float low, PositiveFloat(scaling, "low_freq_factor", 0.0f));
   ASSIGN_OR_RETURN(const float high, PositiveFloat(scaling, "high_freq_factor", 0.0f));
@@ -108,13 +108,13 @@ absl::Status ApplyLlama3(const checkpoint::ConfigReader& scaling, Rope* rope) {
 
 }  // namespace
 
-absl::StatusOr<Rope> ReadRope(const checkpoint::ConfigReader& config, uint32_t head_dim,
+absl::StatusOr<Rope> ReadRope(const JsonReader& config, uint32_t head_dim,
                               const RopeDefaults& defaults) {
   // Version 5 of transformers writes everything into rope_parameters.
   const bool together = config.Has("rope_parameters");
-  ASSIGN_OR_RETURN(const checkpoint::ConfigReader scaling,
-                   config.Object(together ? "rope_parameters" : "rope_scaling"));
-  const auto where = [&](absl::string_view key) -> const checkpoint::ConfigReader& {
+  ASSIGN_OR_RETURN(const JsonReader scaling,
+                   config.ObjectOrEmpty(together ? "rope_parameters" : "rope_scaling"));
+  const auto where = [&](absl::string_view key) -> const JsonReader& {
     return together && scaling.Has(key) ? scaling : config;
   };
   ASSIGN_OR_RETURN(const float theta,
@@ -150,7 +150,7 @@ absl::StatusOr<Rope> ReadRope(const checkpoint::ConfigReader& config, uint32_t h
     return rope;
   }
   return absl::UnimplementedError(
-      absl::StrCat(scaling.source(), ": rope_type = '", kind,
+      absl::StrCat(scaling.Source(), ": rope_type = '", kind,
                    "' cannot be decoded here; known are default, linear, yarn and llama3"));
 }
 

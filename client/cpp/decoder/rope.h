@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "common/checkpoint/config_reader.h"
+#include "common/json/json_reader.h"
 
 namespace expertmesh::decoder {
 
@@ -34,7 +34,7 @@ struct RopeDefaults {
 // `head_dim`. Known kinds are default, linear, yarn and llama3.
 //   UNIMPLEMENTED     another kind.
 //   INVALID_ARGUMENT  a missing, contradictory or wrongly typed value.
-absl::StatusOr<Rope> ReadRope(const checkpoint::ConfigReader& config, uint32_t head_dim,
+absl::StatusOr<Rope> ReadRope(const JsonReader& config, uint32_t head_dim,
                               const RopeDefaults& defaults = {});
 
 // Sines and cosines of one position.

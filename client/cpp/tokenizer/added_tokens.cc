@@ -5,7 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/cpp/tokenizer/utf8.h"
 #include "common/base/status_macros.h"
-#include "common/checkpoint/json_text.h"
+#include "common/json/json_text.h"
 
 namespace expertmesh::tokenizer {
 namespace {
@@ -13,7 +13,7 @@ namespace {
 // Letters, marks, digits and what joins them.
 absl::StatusOr<bool> IsWordCharacter(absl::string_view character) {
   static const Regex* const word =
-      new Regex(Regex::Pcre2("[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200C}\\x{200D}]"));
+      new Regex(Regex::Compile("[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200C}\\x{200D}]").value());
   std::vector<ByteRange> matches;
   RETURN_IF_ERROR(word->FindAll(character, &matches));
   return !matches.empty();
@@ -60,8 +60,8 @@ size_t WhiteSpaceEnd(absl::string_view text, size_t begin) {
 
 absl::Status TokenFinder::Add(const AddedToken& token, absl::string_view written) {
   if (written.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "the added token ", checkpoint::Quoted(token.content), " is empty once normalized"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("the added token ", Quoted(token.content), " is empty once normalized"));
   }
   uint32_t node = 0;
   for (const char c : written) {

@@ -9,7 +9,7 @@
 #include "absl/strings/str_format.h"
 #include "client/cpp/tokenizer/utf8.h"
 #include "common/base/status_macros.h"
-#include "common/checkpoint/json_text.h"
+#include "common/json/json_text.h"
 
 namespace expertmesh::tokenizer {
 namespace {
@@ -31,8 +31,8 @@ absl::StatusOr<Bpe> Bpe::Create(Vocabulary vocabulary,
     const auto id_of = [&bpe, rank](const std::string& token) -> absl::StatusOr<uint32_t> {
       const auto found = bpe.vocabulary_.find(token);
       if (found == bpe.vocabulary_.end()) {
-        return absl::InvalidArgumentError(absl::StrCat(
-            "merge ", rank, " needs ", checkpoint::Quoted(token), ", which is not in the vocab"));
+        return absl::InvalidArgumentError(
+            absl::StrCat("merge ", rank, " needs ", Quoted(token), ", which is not in the vocab"));
       }
       return found->second;
     };

@@ -8,7 +8,7 @@
 #include "client/cpp/tokenizer/byte_level.h"
 #include "client/cpp/tokenizer/utf8.h"
 #include "common/base/status_macros.h"
-#include "common/checkpoint/json_text.h"
+#include "common/json/json_text.h"
 
 namespace expertmesh::tokenizer {
 namespace {
@@ -19,7 +19,7 @@ constexpr size_t kMaxTextBytes = size_t{1} << 28;
 // The reference numbers added tokens itself, and a file that says otherwise would mean one thing
 // here and another there.
 absl::Status CheckAddedIds(const std::vector<AddedToken>& tokens, const Bpe& bpe,
-                           const JsonObject& file) {
+                           const JsonReader& file) {
   const uint32_t count = static_cast<uint32_t>(bpe.vocabulary().size());
   std::optional<uint32_t> largest;
   for (size_t i = 0; i < tokens.size(); ++i) {
@@ -30,7 +30,7 @@ absl::Status CheckAddedIds(const std::vector<AddedToken>& tokens, const Bpe& bpe
     if (tokens[i].id != expected) {
       return absl::InvalidArgumentError(absl::StrCat(
           file.Place("added_tokens"), "[", i, "].id is ", tokens[i].id, "; supported: ", expected,
-          ", the id that ", checkpoint::Quoted(tokens[i].content),
+          ", the id that ", Quoted(tokens[i].content),
           found != bpe.vocabulary().end() ? " has in the vocab" : " gets by its place"));
     }
     largest = std::max(largest.value_or(0), expected);
@@ -60,7 +60,7 @@ BpeTokenizer::BpeTokenizer(Normalizer normalizer, PreTokenizer pre_tokenizer, Te
       added_(std::move(added)),
       decoder_(std::move(decoder)) {}
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> BpeTokenizer::Create(JsonObject file) {
+absl::StatusOr<std::unique_ptr<Tokenizer>> BpeTokenizer::Create(const JsonReader& file) {
   if (file.Has("version")) {
     ASSIGN_OR_RETURN(const std::string version, file.String("version"));
     if (version != "1.0") {
@@ -70,12 +70,12 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> BpeTokenizer::Create(JsonObject file)
   // Of calls that ask for them; transformers' plain call does not.
   file.Ignore("truncation");
   file.Ignore("padding");
-  ASSIGN_OR_RETURN(Normalizer normalizer, ReadNormalizer(&file));
-  ASSIGN_OR_RETURN(PreTokenizer pre_tokenizer, ReadPreTokenizer(&file));
-  ASSIGN_OR_RETURN(TextTemplate around, ReadPostProcessor(&file));
-  ASSIGN_OR_RETURN(const DecoderPlan plan, ReadDecoder(&file));
-  ASSIGN_OR_RETURN(Bpe bpe, ReadModel(&file));
-  ASSIGN_OR_RETURN(const std::vector<AddedToken> added, ReadAddedTokens(&file));
+  ASSIGN_OR_RETURN(Normalizer normalizer, ReadNormalizer(file));
+  ASSIGN_OR_RETURN(PreTokenizer pre_tokenizer, ReadPreTokenizer(file));
+  ASSIGN_OR_RETURN(TextTemplate around, ReadPostProcessor(file));
+  ASSIGN_OR_RETURN(const DecoderPlan plan, ReadDecoder(file));
+  ASSIGN_OR_RETURN(Bpe bpe, ReadModel(file));
+  ASSIGN_OR_RETURN(const std::vector<AddedToken> added, ReadAddedTokens(file));
   RETURN_IF_ERROR(file.Done());
   RETURN_IF_ERROR(CheckAddedIds(added, bpe, file));
   ASSIGN_OR_RETURN(AddedTokens finders, AddedTokens::Create(added, normalizer));
@@ -168,7 +168,7 @@ absl::Status BpeTokenizer::NoToken(absl::string_view text, size_t from,
                                 : absl::StrCat("at offset ", at, " of the text");
   return absl::InvalidArgumentError(absl::StrFormat(
       "byte 0x%02X%s %s has no token in the vocabulary", static_cast<uint8_t>(bytes[0]),
-      bytes.size() > 1 ? absl::StrCat(" (of ", checkpoint::Quoted(bytes), ")") : "", where));
+      bytes.size() > 1 ? absl::StrCat(" (of ", Quoted(bytes), ")") : "", where));
 }
 
 std::string BpeTokenizer::Decode(absl::Span<const uint32_t> ids,

@@ -21,7 +21,7 @@ namespace expertmesh::tokenizer {
 class BpeTokenizer : public Tokenizer {
  public:
   // `file` is the whole of a tokenizer.json.
-  static absl::StatusOr<std::unique_ptr<Tokenizer>> Create(JsonObject file);
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> Create(const JsonReader& file);
 
   absl::StatusOr<std::vector<uint32_t>> Encode(absl::string_view text,
                                                const EncodeOptions& options) const override;

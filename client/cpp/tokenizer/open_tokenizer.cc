@@ -6,10 +6,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/cpp/tokenizer/bpe_tokenizer.h"
-#include "client/cpp/tokenizer/json_object.h"
 #include "client/cpp/tokenizer/tokenizer.h"
 #include "common/base/status_macros.h"
-#include "common/checkpoint/json_text.h"
+#include "common/json/json_reader.h"
+#include "common/json/json_text.h"
 
 namespace expertmesh::tokenizer {
 namespace {
@@ -76,7 +76,7 @@ absl::Status ReplaceTemplate(const nlohmann::json& config, const std::string& pa
     const std::optional<uint64_t> id = IdOf(*tokenizer, token);
     if (!id.has_value()) {
       return absl::InvalidArgumentError(absl::StrCat(
-          path, ": ", key, " is ", checkpoint::Quoted(token), ", which ", name,
+          path, ": ", key, " is ", Quoted(token), ", which ", name,
           " puts around a text, and tokenizer.json has no such token; correct it or set ", flag,
           " to false"));
     }
@@ -96,23 +96,23 @@ absl::Status ReplaceTemplate(const nlohmann::json& config, const std::string& pa
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> Create(const nlohmann::json& parsed,
-                                                  absl::string_view source) {
-  ASSIGN_OR_RETURN(JsonObject file, JsonObject::Of(parsed, source, ""));
-  return BpeTokenizer::Create(std::move(file));
+absl::StatusOr<std::unique_ptr<Tokenizer>> Create(nlohmann::json parsed, std::string source) {
+  ASSIGN_OR_RETURN(const JsonReader file,
+                   JsonReader::FromJson(std::move(parsed), std::move(source)));
+  return BpeTokenizer::Create(file);
 }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> ParseTokenizer(absl::string_view json,
                                                           absl::string_view source) {
-  ASSIGN_OR_RETURN(const nlohmann::json parsed, checkpoint::ParseJson(json, source));
-  return Create(parsed, source);
+  ASSIGN_OR_RETURN(nlohmann::json parsed, ParseJson(json, source));
+  return Create(std::move(parsed), std::string(source));
 }
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(const std::string& folder) {
   const std::string path = (std::filesystem::path(folder) / "tokenizer.json").string();
-  absl::StatusOr<std::string> text = checkpoint::ReadSmallFile(path, kMaxFileBytes);
+  absl::StatusOr<std::string> text = ReadSmallFile(path, kMaxFileBytes);
   if (absl::IsNotFound(text.status())) {
     return absl::NotFoundError(absl::StrCat(
         text.status().message(),
@@ -120,20 +120,19 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(const std::string& fold
         "transformers: AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)"));
   }
   RETURN_IF_ERROR(text.status());
-  ASSIGN_OR_RETURN(nlohmann::json parsed, checkpoint::ParseJson(*text, path));
+  ASSIGN_OR_RETURN(nlohmann::json parsed, ParseJson(*text, path));
   const std::string config_path =
       (std::filesystem::path(folder) / "tokenizer_config.json").string();
   std::error_code ignored;
   if (parsed.is_object() && std::filesystem::exists(config_path, ignored)) {
-    ASSIGN_OR_RETURN(const std::string config_text,
-                     checkpoint::ReadSmallFile(config_path, kMaxFileBytes));
-    ASSIGN_OR_RETURN(const nlohmann::json config, checkpoint::ParseJson(config_text, config_path));
+    ASSIGN_OR_RETURN(const std::string config_text, ReadSmallFile(config_path, kMaxFileBytes));
+    ASSIGN_OR_RETURN(const nlohmann::json config, ParseJson(config_text, config_path));
     if (!config.is_object()) {
       return absl::InvalidArgumentError(absl::StrCat(config_path, ": must be an object"));
     }
     RETURN_IF_ERROR(ReplaceTemplate(config, config_path, &parsed));
   }
-  return Create(parsed, path);
+  return Create(std::move(parsed), path);
 }
 
 }  // namespace expertmesh::tokenizer

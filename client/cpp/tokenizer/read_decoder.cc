@@ -20,16 +20,16 @@ constexpr uint32_t kMaxStrip = 1u << 20;
 // is done to each token, then bytes, then what is done to the text.
 class PlanReader {
  public:
-  absl::Status Add(JsonObject object) {
+  absl::Status Add(const JsonReader& object) {
     const absl::StatusOr<std::string> type = object.String("type");
     RETURN_IF_ERROR(type.status());
     if (plan_.join == DecoderPlan::Join::kSpaces) {
       plan_.join = DecoderPlan::Join::kConcatenate;
     }
     if (*type == "Sequence") {
-      RETURN_IF_ERROR(AddAll(&object));
+      RETURN_IF_ERROR(AddAll(object));
     } else {
-      RETURN_IF_ERROR(AddOne(*type, &object));
+      RETURN_IF_ERROR(AddOne(*type, object));
     }
     return object.Done();
   }
@@ -37,16 +37,15 @@ class PlanReader {
   DecoderPlan Take() { return std::move(plan_); }
 
  private:
-  absl::Status AddAll(JsonObject* object) {
-    ASSIGN_OR_RETURN(const nlohmann::json* const steps, object->Array("decoders"));
-    for (size_t i = 0; i < steps->size(); ++i) {
-      ASSIGN_OR_RETURN(JsonObject step, object->Object("decoders", i));
-      RETURN_IF_ERROR(Add(std::move(step)));
+  absl::Status AddAll(const JsonReader& object) {
+    ASSIGN_OR_RETURN(const std::vector<JsonReader> steps, object.Objects("decoders"));
+    for (const JsonReader& step : steps) {
+      RETURN_IF_ERROR(Add(step));
     }
     return absl::OkStatus();
   }
 
-  absl::Status AddOne(absl::string_view type, JsonObject* object) {
+  absl::Status AddOne(absl::string_view type, const JsonReader& object) {
     if (type == "Replace" || type == "Metaspace") {
       return AddTokenStep(type, object);
     }
@@ -59,19 +58,19 @@ class PlanReader {
       plan_.byte_fallback = true;
     } else if (type == "ByteLevel" && !plan_.byte_fallback && !fused_) {
       for (const absl::string_view key : {"add_prefix_space", "trim_offsets", "use_regex"}) {
-        object->Ignore(key);  // Of the way to tokens.
+        object.Ignore(key);  // Of the way to tokens.
       }
       plan_.join = DecoderPlan::Join::kByteLevel;
       fused_ = true;
     } else {
-      return object->Refuse("type", kOrder);
+      return object.Refuse("type", kOrder);
     }
     return absl::OkStatus();
   }
 
-  absl::Status AddTokenStep(absl::string_view type, JsonObject* object) {
+  absl::Status AddTokenStep(absl::string_view type, const JsonReader& object) {
     if (plan_.byte_fallback || fused_) {
-      return object->Refuse("type", kOrder);
+      return object.Refuse("type", kOrder);
     }
     if (type == "Replace") {
       ASSIGN_OR_RETURN(Replacement replacement, ReadReplacement(object));
@@ -79,34 +78,31 @@ class PlanReader {
       return absl::OkStatus();
     }
     MetaspaceDecoder metaspace;
-    ASSIGN_OR_RETURN(metaspace.replacement, object->Character("replacement"));
-    std::string scheme = "always";
-    if (object->Has("prepend_scheme")) {
-      ASSIGN_OR_RETURN(scheme, object->String("prepend_scheme"));
-    }
+    ASSIGN_OR_RETURN(metaspace.replacement, ReadCharacter(object, "replacement"));
+    ASSIGN_OR_RETURN(const std::string scheme, object.StringOr({"prepend_scheme"}, "always"));
     if (scheme != "always" && scheme != "first" && scheme != "never") {
-      return object->Refuse("prepend_scheme", "always, first, never");
+      return object.Refuse("prepend_scheme", "always, first, never");
     }
-    ASSIGN_OR_RETURN(const bool add_prefix_space, object->Bool("add_prefix_space", true));
+    ASSIGN_OR_RETURN(const bool add_prefix_space, object.BoolOr({"add_prefix_space"}, true));
     if (!add_prefix_space && scheme != "never") {
-      return object->Refuse("add_prefix_space", "true, or false with the prepend_scheme never");
+      return object.Refuse("add_prefix_space", "true, or false with the prepend_scheme never");
     }
     metaspace.prepended = scheme != "never";
-    object->Ignore("str_rep");
-    object->Ignore("split");  // Of the way to tokens.
+    object.Ignore("str_rep");
+    object.Ignore("split");  // Of the way to tokens.
     plan_.token_steps.push_back(std::move(metaspace));
     return absl::OkStatus();
   }
 
-  absl::Status AddStrip(JsonObject* object) {
+  absl::Status AddStrip(const JsonReader& object) {
     StripDecoder strip;
-    ASSIGN_OR_RETURN(strip.character, object->Character("content"));
-    ASSIGN_OR_RETURN(strip.start, object->Number("start", kMaxStrip));
-    ASSIGN_OR_RETURN(strip.stop, object->Number("stop", kMaxStrip));
+    ASSIGN_OR_RETURN(strip.character, ReadCharacter(object, "content"));
+    ASSIGN_OR_RETURN(strip.start, object.Whole("start", kMaxStrip));
+    ASSIGN_OR_RETURN(strip.stop, object.Whole("stop", kMaxStrip));
     if (fused_) {
       plan_.text_steps.push_back(std::move(strip));
     } else if (plan_.byte_fallback) {
-      return object->Refuse("type", kOrder);
+      return object.Refuse("type", kOrder);
     } else {
       plan_.token_steps.push_back(std::move(strip));
     }
@@ -120,11 +116,11 @@ class PlanReader {
 
 }  // namespace
 
-absl::StatusOr<DecoderPlan> ReadDecoder(JsonObject* file) {
+absl::StatusOr<DecoderPlan> ReadDecoder(const JsonReader& file) {
   PlanReader reader;
-  if (file->Has("decoder")) {
-    ASSIGN_OR_RETURN(JsonObject object, file->Object("decoder"));
-    RETURN_IF_ERROR(reader.Add(std::move(object)));
+  if (file.Has("decoder")) {
+    ASSIGN_OR_RETURN(const JsonReader object, file.Object("decoder"));
+    RETURN_IF_ERROR(reader.Add(object));
   }
   return reader.Take();
 }

@@ -8,7 +8,8 @@
 #include "absl/strings/str_cat.h"
 #include "client/cpp/tokenizer/tokenizer_json.h"
 #include "common/base/status_macros.h"
-#include "common/checkpoint/json_text.h"
+#include "common/json/json_text.h"
+#include "nlohmann/json.hpp"
 
 namespace expertmesh::tokenizer {
 namespace {
@@ -16,9 +17,9 @@ namespace {
 using nlohmann::json;
 using Merges = std::vector<std::pair<std::string, std::string>>;
 
-absl::StatusOr<Bpe::Vocabulary> ReadVocabulary(JsonObject* model) {
-  ASSIGN_OR_RETURN(JsonObject object, model->Object("vocab"));
-  const json& vocab = *model->Find("vocab");
+absl::StatusOr<Bpe::Vocabulary> ReadVocabulary(const JsonReader& model) {
+  ASSIGN_OR_RETURN(const JsonReader object, model.Object("vocab"));
+  const json& vocab = *model.Find("vocab");
   Bpe::Vocabulary vocabulary;
   vocabulary.reserve(vocab.size());
   absl::flat_hash_set<uint32_t> ids;
@@ -26,16 +27,16 @@ absl::StatusOr<Bpe::Vocabulary> ReadVocabulary(JsonObject* model) {
     const json& id = item.value();
     if (!id.is_number_unsigned() || id.get<uint64_t>() > kMaxTokenId) {
       return absl::InvalidArgumentError(absl::StrCat(object.Place(), ": the id of ",
-                                                     checkpoint::Quoted(item.key()), " is ",
+                                                     Quoted(item.key()), " is ",
                                                      id.dump(-1, ' ', true).substr(0, 100),
                                                      "; supported: whole numbers from 0 "
                                                      "to ",
                                                      kMaxTokenId));
     }
     if (!ids.insert(id.get<uint32_t>()).second) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(object.Place(), ": ", checkpoint::Quoted(item.key()),
-                       " has the id of another token, ", id.get<uint32_t>()));
+      return absl::InvalidArgumentError(absl::StrCat(object.Place(), ": ", Quoted(item.key()),
+                                                     " has the id of another token, ",
+                                                     id.get<uint32_t>()));
     }
     vocabulary.emplace(item.key(), id.get<uint32_t>());
   }
@@ -60,8 +61,8 @@ absl::StatusOr<std::pair<std::string, std::string>> ReadMerge(const json& value,
                    "; supported: \"a b\" with one space, and [\"a\", \"b\"]"));
 }
 
-absl::StatusOr<Merges> ReadMerges(JsonObject* model) {
-  ASSIGN_OR_RETURN(const json* const array, model->Array("merges"));
+absl::StatusOr<Merges> ReadMerges(const JsonReader& model) {
+  ASSIGN_OR_RETURN(const json* const array, model.Array("merges"));
   Merges merges;
   merges.reserve(array->size());
   for (size_t i = 0; i < array->size(); ++i) {
@@ -71,35 +72,35 @@ absl::StatusOr<Merges> ReadMerges(JsonObject* model) {
       continue;
     }
     ASSIGN_OR_RETURN(auto merge,
-                     ReadMerge(value, absl::StrCat(model->Place("merges"), "[", i, "]")));
+                     ReadMerge(value, absl::StrCat(model.Place("merges"), "[", i, "]")));
     merges.push_back(std::move(merge));
   }
   return merges;
 }
 
-absl::StatusOr<BpeOptions> ReadBpeOptions(JsonObject* model) {
-  if (const json* dropout = model->Find("dropout"); dropout != nullptr && *dropout != 0.0) {
-    return model->Refuse("dropout", "null and 0");
+absl::StatusOr<BpeOptions> ReadBpeOptions(const JsonReader& model) {
+  if (const json* dropout = model.Find("dropout"); dropout != nullptr && *dropout != 0.0) {
+    return model.Refuse("dropout", "null and 0");
   }
   for (const absl::string_view key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
-    if (const json* affix = model->Find(key); affix != nullptr && *affix != "") {
-      return model->Refuse(key, "null and \"\"");
+    if (const json* affix = model.Find(key); affix != nullptr && *affix != "") {
+      return model.Refuse(key, "null and \"\"");
     }
   }
   BpeOptions options;
-  if (model->Has("unk_token")) {
-    ASSIGN_OR_RETURN(options.unk_token, model->String("unk_token"));
+  if (model.Has("unk_token")) {
+    ASSIGN_OR_RETURN(options.unk_token, model.String("unk_token"));
   }
-  ASSIGN_OR_RETURN(options.fuse_unk, model->Bool("fuse_unk", false));
-  ASSIGN_OR_RETURN(options.byte_fallback, model->Bool("byte_fallback", false));
-  ASSIGN_OR_RETURN(options.ignore_merges, model->Bool("ignore_merges", false));
+  ASSIGN_OR_RETURN(options.fuse_unk, model.BoolOr({"fuse_unk"}, false));
+  ASSIGN_OR_RETURN(options.byte_fallback, model.BoolOr({"byte_fallback"}, false));
+  ASSIGN_OR_RETURN(options.ignore_merges, model.BoolOr({"ignore_merges"}, false));
   return options;
 }
 
 }  // namespace
 
-absl::StatusOr<Bpe> ReadModel(JsonObject* file) {
-  ASSIGN_OR_RETURN(JsonObject model, file->Object("model"));
+absl::StatusOr<Bpe> ReadModel(const JsonReader& file) {
+  ASSIGN_OR_RETURN(const JsonReader model, file.Object("model"));
   // Old files of this kind have no type, but merges they have.
   if (model.Has("type") || !model.Has("merges")) {
     ASSIGN_OR_RETURN(const std::string type, model.String("type"));
@@ -107,9 +108,9 @@ absl::StatusOr<Bpe> ReadModel(JsonObject* file) {
       return model.Refuse("type", "BPE");
     }
   }
-  ASSIGN_OR_RETURN(const BpeOptions options, ReadBpeOptions(&model));
-  ASSIGN_OR_RETURN(Bpe::Vocabulary vocabulary, ReadVocabulary(&model));
-  ASSIGN_OR_RETURN(const Merges merges, ReadMerges(&model));
+  ASSIGN_OR_RETURN(const BpeOptions options, ReadBpeOptions(model));
+  ASSIGN_OR_RETURN(Bpe::Vocabulary vocabulary, ReadVocabulary(model));
+  ASSIGN_OR_RETURN(const Merges merges, ReadMerges(model));
   RETURN_IF_ERROR(model.Done());
   absl::StatusOr<Bpe> bpe = Bpe::Create(std::move(vocabulary), merges, options);
   if (!bpe.ok()) {
@@ -119,17 +120,16 @@ absl::StatusOr<Bpe> ReadModel(JsonObject* file) {
   return bpe;
 }
 
-absl::StatusOr<std::vector<AddedToken>> ReadAddedTokens(JsonObject* file) {
+absl::StatusOr<std::vector<AddedToken>> ReadAddedTokens(const JsonReader& file) {
   std::vector<AddedToken> tokens;
-  if (!file->Has("added_tokens")) {
+  if (!file.Has("added_tokens")) {
     return tokens;
   }
-  ASSIGN_OR_RETURN(const json* const array, file->Array("added_tokens"));
+  ASSIGN_OR_RETURN(const std::vector<JsonReader> objects, file.Objects("added_tokens"));
   absl::flat_hash_set<std::string> contents;
-  for (size_t i = 0; i < array->size(); ++i) {
-    ASSIGN_OR_RETURN(JsonObject object, file->Object("added_tokens", i));
+  for (const JsonReader& object : objects) {
     AddedToken token;
-    ASSIGN_OR_RETURN(token.id, object.Number("id", kMaxTokenId));
+    ASSIGN_OR_RETURN(token.id, object.Whole("id", kMaxTokenId));
     ASSIGN_OR_RETURN(token.content, object.String("content"));
     ASSIGN_OR_RETURN(token.single_word, object.Bool("single_word"));
     ASSIGN_OR_RETURN(token.lstrip, object.Bool("lstrip"));

@@ -6,13 +6,14 @@
 #include "absl/strings/str_cat.h"
 #include "client/cpp/tokenizer/tokenizer_json.h"
 #include "common/base/status_macros.h"
+#include "nlohmann/json.hpp"
 
 namespace expertmesh::tokenizer {
 namespace {
 
 using nlohmann::json;
 
-absl::StatusOr<SplitBehavior> ReadBehavior(JsonObject* object) {
+absl::StatusOr<SplitBehavior> ReadBehavior(const JsonReader& object) {
   constexpr std::pair<absl::string_view, SplitBehavior> kNames[] = {
       {"Removed", SplitBehavior::kRemoved},
       {"Isolated", SplitBehavior::kIsolated},
@@ -20,61 +21,59 @@ absl::StatusOr<SplitBehavior> ReadBehavior(JsonObject* object) {
       {"MergedWithNext", SplitBehavior::kMergedWithNext},
       {"Contiguous", SplitBehavior::kContiguous},
   };
-  ASSIGN_OR_RETURN(const std::string text, object->String("behavior"));
+  ASSIGN_OR_RETURN(const std::string text, object.String("behavior"));
   for (const auto& [name, behavior] : kNames) {
     if (name == text) {
       return behavior;
     }
   }
-  return object->Refuse("behavior",
-                        "Removed, Isolated, MergedWithPrevious, MergedWithNext, Contiguous");
+  return object.Refuse("behavior",
+                       "Removed, Isolated, MergedWithPrevious, MergedWithNext, Contiguous");
 }
 
-absl::StatusOr<PreTokenizer::Step> ReadSplit(JsonObject* object) {
+absl::StatusOr<PreTokenizer::Step> ReadSplit(const JsonReader& object) {
   ASSIGN_OR_RETURN(Regex pattern, ReadPattern(object));
   ASSIGN_OR_RETURN(const SplitBehavior behavior, ReadBehavior(object));
-  ASSIGN_OR_RETURN(const bool invert, object->Bool("invert"));
+  ASSIGN_OR_RETURN(const bool invert, object.Bool("invert"));
   return PreTokenizer::Split{std::move(pattern), behavior, invert};
 }
 
-absl::StatusOr<PreTokenizer::Step> ReadDigits(JsonObject* object) {
-  ASSIGN_OR_RETURN(const bool individual, object->Bool("individual_digits"));
+absl::StatusOr<PreTokenizer::Step> ReadDigits(const JsonReader& object) {
+  ASSIGN_OR_RETURN(const bool individual, object.Bool("individual_digits"));
   ASSIGN_OR_RETURN(Regex digit, Regex::Compile("\\p{N}"));
   return PreTokenizer::Split{std::move(digit),
                              individual ? SplitBehavior::kIsolated : SplitBehavior::kContiguous};
 }
 
-absl::StatusOr<PreTokenizer::Step> ReadByteLevel(JsonObject* object) {
+absl::StatusOr<PreTokenizer::Step> ReadByteLevel(const JsonReader& object) {
   PreTokenizer::ByteLevel step;
-  ASSIGN_OR_RETURN(step.add_prefix_space, object->Bool("add_prefix_space"));
-  ASSIGN_OR_RETURN(const bool use_regex, object->Bool("use_regex", true));
-  object->Ignore("trim_offsets");  // Of where tokens lie in the text.
+  ASSIGN_OR_RETURN(step.add_prefix_space, object.Bool("add_prefix_space"));
+  ASSIGN_OR_RETURN(const bool use_regex, object.BoolOr({"use_regex"}, true));
+  object.Ignore("trim_offsets");  // Of where tokens lie in the text.
   if (use_regex) {
     step.split.push_back({Gpt2Pattern(), SplitBehavior::kIsolated});
   }
   return step;
 }
 
-absl::StatusOr<PreTokenizer::Step> ReadMetaspace(JsonObject* object) {
+absl::StatusOr<PreTokenizer::Step> ReadMetaspace(const JsonReader& object) {
   PreTokenizer::Metaspace step;
   using Prepend = PreTokenizer::Metaspace::Prepend;
-  ASSIGN_OR_RETURN(step.replacement, object->Character("replacement"));
-  object->Ignore("str_rep");  // The same again, in old files.
-  if (object->Has("prepend_scheme")) {
-    ASSIGN_OR_RETURN(const std::string scheme, object->String("prepend_scheme"));
-    if (scheme == "first") {
-      step.prepend = Prepend::kFirst;
-    } else if (scheme == "never") {
-      step.prepend = Prepend::kNever;
-    } else if (scheme != "always") {
-      return object->Refuse("prepend_scheme", "always, first, never");
-    }
+  ASSIGN_OR_RETURN(step.replacement, ReadCharacter(object, "replacement"));
+  object.Ignore("str_rep");  // The same again, in old files.
+  ASSIGN_OR_RETURN(const std::string scheme, object.StringOr({"prepend_scheme"}, "always"));
+  if (scheme == "first") {
+    step.prepend = Prepend::kFirst;
+  } else if (scheme == "never") {
+    step.prepend = Prepend::kNever;
+  } else if (scheme != "always") {
+    return object.Refuse("prepend_scheme", "always, first, never");
   }
-  ASSIGN_OR_RETURN(const bool add_prefix_space, object->Bool("add_prefix_space", true));
+  ASSIGN_OR_RETURN(const bool add_prefix_space, object.BoolOr({"add_prefix_space"}, true));
   if (!add_prefix_space && step.prepend != Prepend::kNever) {
-    return object->Refuse("add_prefix_space", "true, or false with the prepend_scheme never");
+    return object.Refuse("add_prefix_space", "true, or false with the prepend_scheme never");
   }
-  ASSIGN_OR_RETURN(const bool split, object->Bool("split", true));
+  ASSIGN_OR_RETURN(const bool split, object.BoolOr({"split"}, true));
   if (split) {
     ASSIGN_OR_RETURN(Regex pattern, Regex::Literal(step.replacement));
     step.split.push_back({std::move(pattern), SplitBehavior::kMergedWithNext});
@@ -82,25 +81,24 @@ absl::StatusOr<PreTokenizer::Step> ReadMetaspace(JsonObject* object) {
   return step;
 }
 
-absl::Status AddPreTokenizer(JsonObject object, PreTokenizer* pre_tokenizer) {
+absl::Status AddPreTokenizer(const JsonReader& object, PreTokenizer* pre_tokenizer) {
   ASSIGN_OR_RETURN(const std::string type, object.String("type"));
   if (type == "Sequence") {
-    ASSIGN_OR_RETURN(const json* const steps, object.Array("pretokenizers"));
-    for (size_t i = 0; i < steps->size(); ++i) {
-      ASSIGN_OR_RETURN(JsonObject step, object.Object("pretokenizers", i));
-      RETURN_IF_ERROR(AddPreTokenizer(std::move(step), pre_tokenizer));
+    ASSIGN_OR_RETURN(const std::vector<JsonReader> steps, object.Objects("pretokenizers"));
+    for (const JsonReader& step : steps) {
+      RETURN_IF_ERROR(AddPreTokenizer(step, pre_tokenizer));
     }
     return object.Done();
   }
   absl::StatusOr<PreTokenizer::Step> step =
-      type == "Split"       ? ReadSplit(&object)
-      : type == "Digits"    ? ReadDigits(&object)
-      : type == "ByteLevel" ? ReadByteLevel(&object)
+      type == "Split"       ? ReadSplit(object)
+      : type == "Digits"    ? ReadDigits(object)
+      : type == "ByteLevel" ? ReadByteLevel(object)
       : type == "Metaspace"
-          ? ReadMetaspace(&object)
+          ? ReadMetaspace(object)
           : object.Refuse("type", "ByteLevel, Split, Digits, Metaspace, Sequence");
   RETURN_IF_ERROR(step.status());
-  // Whether a piece is the first is known before anything is cut or written anew.
+  // Only before anything is cut or rewritten is it known whether a piece is the first.
   const auto* metaspace = std::get_if<PreTokenizer::Metaspace>(&*step);
   if (metaspace != nullptr && metaspace->prepend == PreTokenizer::Metaspace::Prepend::kFirst &&
       !pre_tokenizer->empty()) {
@@ -110,14 +108,15 @@ absl::Status AddPreTokenizer(JsonObject object, PreTokenizer* pre_tokenizer) {
   return object.Done();
 }
 
-absl::StatusOr<TextTemplate::Part> ReadPart(JsonObject* post_processor, size_t index) {
-  ASSIGN_OR_RETURN(JsonObject item, post_processor->Object("single", index));
+absl::StatusOr<TextTemplate::Part> ReadPart(const JsonReader& post_processor,
+                                            const JsonReader& item) {
   TextTemplate::Part part;
   part.is_text = item.Has("Sequence");
   if (part.is_text == item.Has("SpecialToken")) {
-    return post_processor->Refuse("single", "a list of SpecialToken and of Sequence A");
+    return post_processor.Refuse("single", "a list of SpecialToken and of Sequence A");
   }
-  ASSIGN_OR_RETURN(JsonObject content, item.Object(part.is_text ? "Sequence" : "SpecialToken"));
+  ASSIGN_OR_RETURN(const JsonReader content,
+                   item.Object(part.is_text ? "Sequence" : "SpecialToken"));
   ASSIGN_OR_RETURN(const std::string id, content.String("id"));
   content.Ignore("type_id");  // Models of one sequence do not use it.
   RETURN_IF_ERROR(content.Done());
@@ -128,8 +127,8 @@ absl::StatusOr<TextTemplate::Part> ReadPart(JsonObject* post_processor, size_t i
     }
     return part;
   }
-  ASSIGN_OR_RETURN(JsonObject tokens, post_processor->Object("special_tokens"));
-  ASSIGN_OR_RETURN(JsonObject token, tokens.Object(id));
+  ASSIGN_OR_RETURN(const JsonReader tokens, post_processor.Object("special_tokens"));
+  ASSIGN_OR_RETURN(const JsonReader token, tokens.Object(id));
   ASSIGN_OR_RETURN(const json* const ids, token.Array("ids"));
   for (const json& value : *ids) {
     if (!value.is_number_unsigned() || value.get<uint64_t>() > kMaxTokenId) {
@@ -140,13 +139,12 @@ absl::StatusOr<TextTemplate::Part> ReadPart(JsonObject* post_processor, size_t i
   return part;
 }
 
-absl::Status AddPostProcessor(JsonObject object, bool* has_template, TextTemplate* around) {
+absl::Status AddPostProcessor(const JsonReader& object, bool* has_template, TextTemplate* around) {
   ASSIGN_OR_RETURN(const std::string type, object.String("type"));
   if (type == "Sequence") {
-    ASSIGN_OR_RETURN(const json* const steps, object.Array("processors"));
-    for (size_t i = 0; i < steps->size(); ++i) {
-      ASSIGN_OR_RETURN(JsonObject step, object.Object("processors", i));
-      RETURN_IF_ERROR(AddPostProcessor(std::move(step), has_template, around));
+    ASSIGN_OR_RETURN(const std::vector<JsonReader> steps, object.Objects("processors"));
+    for (const JsonReader& step : steps) {
+      RETURN_IF_ERROR(AddPostProcessor(step, has_template, around));
     }
   } else if (type == "ByteLevel") {
     // All that it does is about where tokens lie in the text.
@@ -156,9 +154,9 @@ absl::Status AddPostProcessor(JsonObject object, bool* has_template, TextTemplat
   } else if (type == "TemplateProcessing" && !*has_template) {
     *has_template = true;
     around->parts.clear();
-    ASSIGN_OR_RETURN(const json* const parts, object.Array("single"));
-    for (size_t i = 0; i < parts->size(); ++i) {
-      ASSIGN_OR_RETURN(TextTemplate::Part part, ReadPart(&object, i));
+    ASSIGN_OR_RETURN(const std::vector<JsonReader> items, object.Objects("single"));
+    for (const JsonReader& item : items) {
+      ASSIGN_OR_RETURN(TextTemplate::Part part, ReadPart(object, item));
       around->parts.push_back(std::move(part));
     }
     object.Ignore("special_tokens");
@@ -171,21 +169,21 @@ absl::Status AddPostProcessor(JsonObject object, bool* has_template, TextTemplat
 
 }  // namespace
 
-absl::StatusOr<PreTokenizer> ReadPreTokenizer(JsonObject* file) {
+absl::StatusOr<PreTokenizer> ReadPreTokenizer(const JsonReader& file) {
   PreTokenizer pre_tokenizer;
-  if (file->Has("pre_tokenizer")) {
-    ASSIGN_OR_RETURN(JsonObject object, file->Object("pre_tokenizer"));
-    RETURN_IF_ERROR(AddPreTokenizer(std::move(object), &pre_tokenizer));
+  if (file.Has("pre_tokenizer")) {
+    ASSIGN_OR_RETURN(const JsonReader object, file.Object("pre_tokenizer"));
+    RETURN_IF_ERROR(AddPreTokenizer(object, &pre_tokenizer));
   }
   return pre_tokenizer;
 }
 
-absl::StatusOr<TextTemplate> ReadPostProcessor(JsonObject* file) {
+absl::StatusOr<TextTemplate> ReadPostProcessor(const JsonReader& file) {
   TextTemplate around;
-  if (file->Has("post_processor")) {
-    ASSIGN_OR_RETURN(JsonObject object, file->Object("post_processor"));
+  if (file.Has("post_processor")) {
+    ASSIGN_OR_RETURN(const JsonReader object, file.Object("post_processor"));
     bool has_template = false;
-    RETURN_IF_ERROR(AddPostProcessor(std::move(object), &has_template, &around));
+    RETURN_IF_ERROR(AddPostProcessor(object, &has_template, &around));
   }
   return around;
 }

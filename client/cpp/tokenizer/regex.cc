@@ -1,156 +1,155 @@
 #include "client/cpp/tokenizer/regex.h"
 
-#include <algorithm>
+#include <oniguruma.h>
+
 #include <chrono>
-#include <cstdint>
+#include <limits>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "client/cpp/tokenizer/regex_dialect.h"
 #include "client/cpp/tokenizer/utf8.h"
+#include "common/base/check.h"
 #include "common/base/status_macros.h"
-
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
 
 namespace expertmesh::tokenizer {
 namespace {
 
-// A step is about one attempt to match a part. Repeats of one character take one per character when
-// they fail, so this is also the longest run of white space, say, in a text.
-constexpr uint32_t kMaxSteps = 10'000'000;
-// Of one text. Patterns whose every attempt reads the rest of the text take few steps each, but
-// take them at every byte.
+// Steps back in one attempt to match.
+constexpr unsigned long kMaxRetries = 10'000'000;  // NOLINT(google-runtime-int): Oniguruma's type.
+// Places that one attempt may come back to; each takes 32 bytes. A repeat keeps one for every
+// round, so this is also the longest run of white space, say, in a text.
+constexpr unsigned kMaxPlaces = 6'000'000;
+// For one text. Patterns whose every attempt reads the rest of the text take few steps back each,
+// but take them at every character.
 constexpr std::chrono::seconds kMaxTime(10);
-// Bytes of a text between two looks at the clock.
-constexpr size_t kWindow = 256;
-// For the matcher that is not compiled, which keeps what it may come back to on the heap.
-constexpr uint32_t kMaxHeapKiB = 256 * 1024;
+// Attempts between two looks at the clock.
+constexpr int kAttemptsPerLook = 16;
+// Oniguruma counts bytes in an int.
+constexpr size_t kMaxBytes = std::numeric_limits<int>::max();
 
-PCRE2_SPTR Bytes(absl::string_view text) { return reinterpret_cast<PCRE2_SPTR>(text.data()); }
+const OnigUChar* Begin(absl::string_view text) {
+  return reinterpret_cast<const OnigUChar*>(text.data());
+}
+const OnigUChar* End(absl::string_view text) { return Begin(text) + text.size(); }
 
-std::string ErrorText(int code) {
-  char text[256] = {};
-  pcre2_get_error_message(code, reinterpret_cast<PCRE2_UCHAR*>(text), sizeof(text));
-  return text;
+std::string ErrorText(int code, OnigErrorInfo* info = nullptr) {
+  OnigUChar text[ONIG_MAX_ERROR_MESSAGE_LEN] = {};
+  const int size = onig_error_code_to_str(text, code, info);
+  return std::string(reinterpret_cast<const char*>(text), static_cast<size_t>(size));
 }
 
-// What one search works with.
+// Once this is done, any number of threads may compile patterns and search.
+void InitializeOnce() {
+  static const int result = [] {
+    OnigEncoding encodings[] = {ONIG_ENCODING_UTF8};
+    return onig_initialize(encodings, 1);
+  }();
+  EXPERTMESH_CHECK(result == ONIG_NORMAL);
+}
+
+absl::StatusOr<OnigRegex> CompileAs(OnigSyntaxType* syntax, absl::string_view pattern) {
+  InitializeOnce();
+  if (pattern.size() > kMaxBytes) {
+    return absl::InvalidArgumentError("a pattern may have 2 GiB at most");
+  }
+  OnigRegex code = nullptr;
+  OnigErrorInfo info = {};
+  const int result = onig_new(&code, Begin(pattern), End(pattern), ONIG_OPTION_NONE,
+                              ONIG_ENCODING_UTF8, syntax, &info);
+  if (result != ONIG_NORMAL) {
+    return absl::InvalidArgumentError(ErrorText(result, &info));
+  }
+  return code;
+}
+
+// What one search of one text works with. It goes from place to place by itself, since Oniguruma's
+// own search looks at no clock.
 class Search {
  public:
-  explicit Search(const pcre2_code* code)
-      : code_(code),
-        data_(pcre2_match_data_create(1, nullptr)),
-        context_(pcre2_match_context_create(nullptr)) {
-    pcre2_set_match_limit(context_, kMaxSteps);
-    pcre2_set_heap_limit(context_, kMaxHeapKiB);
+  Search(OnigRegex code, absl::string_view text)
+      : code_(code), text_(text), region_(onig_region_new()), bounds_(onig_new_match_param()) {
+    onig_set_retry_limit_in_match_of_match_param(bounds_, kMaxRetries);
+    onig_set_match_stack_limit_size_of_match_param(bounds_, kMaxPlaces);
   }
   Search(const Search&) = delete;
   Search& operator=(const Search&) = delete;
   ~Search() {
-    pcre2_match_context_free(context_);
-    pcre2_match_data_free(data_);
+    onig_free_match_param(bounds_);
+    onig_region_free(region_, /*free_self=*/1);
   }
 
   // False when there is no match from `from` on, which is where a character begins.
-  absl::StatusOr<bool> Next(absl::string_view text, size_t from, ByteRange* match) {
-    while (from <= text.size()) {
-      if (std::chrono::steady_clock::now() - start_ > kMaxTime) {
-        return GaveUp(text, from, "it takes too long");
+  absl::StatusOr<bool> Next(size_t from, ByteRange* match) {
+    for (size_t at = from; at <= text_.size(); at = Behind(at)) {
+      if (++attempts_ % kAttemptsPerLook == 0 &&
+          std::chrono::steady_clock::now() - start_ > kMaxTime) {
+        return GaveUp(at, "it takes too long");
       }
-      // No match may begin behind the window.
-      const size_t last = std::min(from + kWindow, text.size());
-      pcre2_set_offset_limit(context_, last);
-      const int result = Match(text, from);
+      // \G is where the search began.
+      const OnigOptionType options = at == from ? ONIG_OPTION_NONE : ONIG_OPTION_NOT_BEGIN_POSITION;
+      const int result = onig_match_with_param(code_, Begin(text_), End(text_), Begin(text_) + at,
+                                               region_, options, bounds_);
       if (result >= 0) {
-        const PCRE2_SIZE* const ends = pcre2_get_ovector_pointer(data_);
-        *match = {ends[0], ends[1]};
+        *match = {static_cast<size_t>(region_->beg[0]), static_cast<size_t>(region_->end[0])};
         return true;
       }
-      if (result != PCRE2_ERROR_NOMATCH) {
-        return GaveUp(text, from, ErrorText(result));
-      }
-      from = last + 1;
-      while (from < text.size() && (static_cast<uint8_t>(text[from]) & 0xC0) == 0x80) {
-        ++from;
+      if (result != ONIG_MISMATCH) {
+        return GaveUp(at, ErrorText(result));
       }
     }
     return false;
   }
 
+  // Where the character ends that begins at `at`; behind the text when none does.
+  size_t Behind(size_t at) const {
+    return at < text_.size() ? at + FirstCharacter(text_.substr(at)).size() : text_.size() + 1;
+  }
+
  private:
-  static absl::Status GaveUp(absl::string_view text, size_t from, absl::string_view why) {
+  absl::Status GaveUp(size_t at, absl::string_view why) const {
     return absl::ResourceExhaustedError(absl::StrCat("a pattern of the tokenizer gave up at byte ",
-                                                     from, " of ", text.size(), ": ", why));
+                                                     at, " of ", text_.size(), ": ", why));
   }
 
-  int Match(absl::string_view text, size_t from) {
-    // Its own check of UTF-8 would read the whole rest of the text once for every match.
-    uint32_t options = PCRE2_NO_UTF_CHECK;
-    int result = 0;
-    do {
-      result = pcre2_match(code_, Bytes(text), text.size(), from, options, data_, context_);
-      options |= PCRE2_NO_JIT;
-    } while (result == PCRE2_ERROR_JIT_STACKLIMIT);
-    return result;
-  }
-
-  const pcre2_code* code_;
-  pcre2_match_data* data_;
-  pcre2_match_context* context_;
+  OnigRegex code_;
+  absl::string_view text_;
+  OnigRegion* region_;
+  OnigMatchParam* bounds_;
+  int attempts_ = 0;
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
 }  // namespace
 
-void Regex::Free::operator()(pcre2_real_code_8* code) const { pcre2_code_free(code); }
-
-absl::StatusOr<Regex> Regex::CompilePcre2(absl::string_view pattern) {
-  int error = 0;
-  PCRE2_SIZE offset = 0;
-  Code code(pcre2_compile(
-      Bytes(pattern), pattern.size(),
-      PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_USE_OFFSET_LIMIT | PCRE2_NEVER_BACKSLASH_C,
-      &error, &offset, nullptr));
-  if (code == nullptr) {
-    return absl::InvalidArgumentError(ErrorText(error));
-  }
-  // Only faster: without it the pattern is interpreted.
-  pcre2_jit_compile(code.get(), PCRE2_JIT_COMPLETE);
-  return Regex(std::move(code));
-}
+void Regex::Free::operator()(re_pattern_buffer* code) const { onig_free(code); }
 
 absl::StatusOr<Regex> Regex::Compile(absl::string_view pattern) {
-  ASSIGN_OR_RETURN(const std::string translated, Pcre2Pattern(pattern));
-  return CompilePcre2(translated);
+  ASSIGN_OR_RETURN(const OnigRegex code, CompileAs(ONIG_SYNTAX_ONIGURUMA, pattern));
+  return Regex(Code(code));
 }
 
 absl::StatusOr<Regex> Regex::Literal(absl::string_view text) {
-  std::string pattern;
-  for (const char c : text) {
-    const bool special =
-        c != '\0' && absl::string_view("\\^$.[|()?*+{}]-#").find(c) != absl::string_view::npos;
-    absl::StrAppend(&pattern, special ? "\\" : "", absl::string_view(&c, 1));
-  }
-  return CompilePcre2(pattern);
+  ASSIGN_OR_RETURN(const OnigRegex code, CompileAs(ONIG_SYNTAX_ASIS, text));
+  return Regex(Code(code));
 }
-
-Regex Regex::Pcre2(absl::string_view pattern) { return CompilePcre2(pattern).value(); }
 
 absl::Status Regex::FindAll(absl::string_view text, std::vector<ByteRange>* matches) const {
   matches->clear();
-  Search search(code_.get());
+  if (text.size() > kMaxBytes) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "a text of ", text.size(), " bytes is too long for a pattern of the tokenizer; cut it"));
+  }
+  Search search(code_.get(), text);
   size_t from = 0;
   while (from <= text.size()) {
     ByteRange match;
-    ASSIGN_OR_RETURN(const bool found, search.Next(text, from, &match));
+    ASSIGN_OR_RETURN(const bool found, search.Next(from, &match));
     if (!found) {
       break;
     }
     if (match.size() == 0 && !matches->empty() && matches->back().end == match.end) {
-      from = match.end < text.size() ? match.end + FirstCharacter(text.substr(match.end)).size()
-                                     : text.size() + 1;
+      from = search.Behind(match.end);
       continue;
     }
     matches->push_back(match);

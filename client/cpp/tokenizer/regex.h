@@ -1,6 +1,5 @@
-// The patterns of a tokenizer.json. They are written for Oniguruma (Ruby's syntax), run by PCRE2,
-// and mean the same in both: what does not is translated or refused. Characters that Unicode got
-// after the version that PCRE2 knows count as unassigned.
+// The patterns of a tokenizer.json. They are written for Oniguruma, in its own syntax, and run by
+// it. Characters that Unicode got after the version that Oniguruma knows count as unassigned.
 #ifndef EXPERTMESH_CLIENT_CPP_TOKENIZER_REGEX_H_
 #define EXPERTMESH_CLIENT_CPP_TOKENIZER_REGEX_H_
 
@@ -13,7 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
-struct pcre2_real_code_8;
+struct re_pattern_buffer;
 
 namespace expertmesh::tokenizer {
 
@@ -26,29 +25,26 @@ struct ByteRange {
   absl::string_view Of(absl::string_view text) const { return text.substr(begin, size()); }
 };
 
-// Immutable, hence thread-safe.
+// Immutable, hence thread-safe: every search keeps its state to itself.
 class Regex {
  public:
-  // INVALID_ARGUMENT says what is malformed or unsupported, and where in `pattern`.
+  // `pattern` is UTF-8. INVALID_ARGUMENT says what Oniguruma finds wrong with it.
   static absl::StatusOr<Regex> Compile(absl::string_view pattern);
-  // Matches just `text`.
+  // Matches just `text`, which is UTF-8.
   static absl::StatusOr<Regex> Literal(absl::string_view text);
-  // `pattern` is PCRE2's own, and correct.
-  static Regex Pcre2(absl::string_view pattern);
 
   // All matches in `text`, which is UTF-8, one after the other. An empty match counts, except right
-  // behind another match. RESOURCE_EXHAUSTED when it takes too many steps, or longer than ten
-  // seconds.
+  // behind another match. RESOURCE_EXHAUSTED when it takes too many steps or too much memory, or
+  // longer than ten seconds.
   absl::Status FindAll(absl::string_view text, std::vector<ByteRange>* matches) const;
 
  private:
   struct Free {
-    void operator()(pcre2_real_code_8* code) const;
+    void operator()(re_pattern_buffer* code) const;
   };
-  using Code = std::unique_ptr<pcre2_real_code_8, Free>;
+  using Code = std::unique_ptr<re_pattern_buffer, Free>;
 
   explicit Regex(Code code) : code_(std::move(code)) {}
-  static absl::StatusOr<Regex> CompilePcre2(absl::string_view pattern);
 
   Code code_;
 };

@@ -5,15 +5,17 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "client/cpp/tokenizer/added_tokens.h"
 #include "client/cpp/tokenizer/bpe.h"
-#include "client/cpp/tokenizer/json_object.h"
 #include "client/cpp/tokenizer/normalizer.h"
 #include "client/cpp/tokenizer/pre_tokenizer.h"
 #include "client/cpp/tokenizer/token_decoder.h"
+#include "common/json/json_reader.h"
 
 namespace expertmesh::tokenizer {
 
@@ -30,17 +32,19 @@ struct TextTemplate {
 };
 
 // `file` is the whole of the file.
-absl::StatusOr<std::vector<AddedToken>> ReadAddedTokens(JsonObject* file);
-absl::StatusOr<Normalizer> ReadNormalizer(JsonObject* file);
-absl::StatusOr<PreTokenizer> ReadPreTokenizer(JsonObject* file);
-absl::StatusOr<TextTemplate> ReadPostProcessor(JsonObject* file);
-absl::StatusOr<DecoderPlan> ReadDecoder(JsonObject* file);
-absl::StatusOr<Bpe> ReadModel(JsonObject* file);
+absl::StatusOr<std::vector<AddedToken>> ReadAddedTokens(const JsonReader& file);
+absl::StatusOr<Normalizer> ReadNormalizer(const JsonReader& file);
+absl::StatusOr<PreTokenizer> ReadPreTokenizer(const JsonReader& file);
+absl::StatusOr<TextTemplate> ReadPostProcessor(const JsonReader& file);
+absl::StatusOr<DecoderPlan> ReadDecoder(const JsonReader& file);
+absl::StatusOr<Bpe> ReadModel(const JsonReader& file);
 
 // Normalizer and decoder have it alike: {"type": "Replace", "pattern": ..., "content": ...}.
-absl::StatusOr<Replacement> ReadReplacement(JsonObject* object);
+absl::StatusOr<Replacement> ReadReplacement(const JsonReader& object);
+// A string of one character.
+absl::StatusOr<std::string> ReadCharacter(const JsonReader& object, absl::string_view key);
 // {"String": "x"} or {"Regex": "x+"}, in the key "pattern".
-absl::StatusOr<Regex> ReadPattern(JsonObject* object);
+absl::StatusOr<Regex> ReadPattern(const JsonReader& object);
 
 }  // namespace expertmesh::tokenizer
 

@@ -15,6 +15,7 @@ from rooms import (
     node,
     plan,
     tensor,
+    tokenizer,
     wire,
 )
 
@@ -24,6 +25,7 @@ MUTATIONS = (
     + experts.MUTATIONS
     + matmul.MUTATIONS
     + tensor.MUTATIONS
+    + tokenizer.MUTATIONS
     + checkpoint.MUTATIONS
     + wire.MUTATIONS
     + plan.MUTATIONS

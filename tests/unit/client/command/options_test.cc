@@ -97,6 +97,7 @@ TEST(OptionsTest, RefusesValuesOfTheWrongKind) {
   EXPECT_THAT(ErrorOf({"--wait=-1"}), HasSubstr("'-1'"));
   EXPECT_THAT(ErrorOf({"--wait=soon"}), HasSubstr("such as 1.5"));
   EXPECT_THAT(ErrorOf({"--layers=3-1"}), HasSubstr("0-3,7"));
+  EXPECT_THAT(ErrorOf({"--layers=65536"}), HasSubstr("numbers below 65536"));
   EXPECT_THAT(ErrorOf({"--dtype=f64"}), HasSubstr("one of f32, bf16"));
 }
 

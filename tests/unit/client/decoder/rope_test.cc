@@ -12,8 +12,7 @@ namespace expertmesh::decoder {
 namespace {
 
 absl::StatusOr<Rope> Read(const std::string& json, uint32_t dimensions) {
-  const absl::StatusOr<checkpoint::ConfigReader> config =
-      checkpoint::ConfigReader::FromText(json, "config.json");
+  const absl::StatusOr<JsonReader> config = JsonReader::FromText(json, "config.json");
   EXPECT_TRUE(config.ok()) << config.status();
   return ReadRope(*config, dimensions);
 }

@@ -43,8 +43,9 @@ TEST_F(OpenTest, BrokenFileIsNamed) {
   Write("tokenizer.json", "{\"model\": 1}");
   const auto tokenizer = OpenTokenizer(folder_.string());
   EXPECT_EQ(tokenizer.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(tokenizer.status().message()),
-              HasSubstr((folder_ / "tokenizer.json").string() + ": model must be"));
+  EXPECT_THAT(
+      std::string(tokenizer.status().message()),
+      HasSubstr((folder_ / "tokenizer.json").string() + ": model is 1; supported: an object"));
 }
 
 // Begin and end where transformers 4.57.6 puts them for such folders.

@@ -16,8 +16,8 @@ using Strings = std::vector<std::string>;
 
 PreTokenizer Read(const json& pre_tokenizer) {
   const json content = {{"pre_tokenizer", pre_tokenizer}};
-  JsonObject file = JsonObject::Of(content, "t.json", "").value();
-  absl::StatusOr<PreTokenizer> read = ReadPreTokenizer(&file);
+  const JsonReader file = JsonReader::FromJson(content, "t.json").value();
+  absl::StatusOr<PreTokenizer> read = ReadPreTokenizer(file);
   EXPECT_TRUE(read.ok()) << read.status();
   return *std::move(read);
 }

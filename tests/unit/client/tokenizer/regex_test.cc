@@ -1,9 +1,9 @@
 #include "client/cpp/tokenizer/regex.h"
 
 #include <string>
+#include <thread>
 #include <vector>
 
-#include "client/cpp/tokenizer/regex_dialect.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -45,9 +45,10 @@ TEST(Regex, EmptyMatches) {
   }
   // At 0, the xx, and at the end; not right behind the xx.
   EXPECT_EQ(found, (std::vector<std::pair<size_t, size_t>>{{0, 0}, {2, 4}, {7, 7}}));
+  EXPECT_EQ(Matches("\\w\\K", "ab1"), (Strings{"", "", ""}));
 }
 
-// A match far behind the place where the search begins, across many windows of it.
+// A match far behind the place where the search begins, between many looks at the clock.
 TEST(Regex, FindsFarAway) {
   for (const size_t away : {255u, 256u, 257u, 1000u, 5000u}) {
     std::string text;
@@ -68,7 +69,7 @@ TEST(Regex, LiteralsAreLiteral) {
   EXPECT_EQ(ranges[0].begin, 4u);
 }
 
-// Where PCRE2 by itself reads something else.
+// Where engines differ, and where the syntax of Oniguruma differs from Ruby's.
 TEST(Regex, MeansWhatOnigurumaMeans) {
   EXPECT_EQ(Matches("\\s", "a\u180e\u00a0b"), (Strings{"\u00a0"}));
   EXPECT_EQ(Matches("[^\\s]", "\u180e "), (Strings{"\u180e"}));
@@ -84,56 +85,33 @@ TEST(Regex, MeansWhatOnigurumaMeans) {
   EXPECT_EQ(Matches("\\u4e2d", "中国"), (Strings{"中"}));
   EXPECT_EQ(Matches("\\x{4e2d}|\\x41", "A中"), (Strings{"A", "中"}));
   EXPECT_EQ(Matches("\\p{^L}|\\P{L}", "a1"), (Strings{"1"}));
+  EXPECT_EQ(Matches("\\h+", "0aFg"), (Strings{"0aF"}));
+  EXPECT_EQ(Matches("[a-z&&[^c]]+", "abcd"), (Strings{"ab", "d"}));
+  EXPECT_EQ(Matches("[[:alpha:]]\\w*", "1é_2"), (Strings{"é_2"}));
+  EXPECT_EQ(Matches("a{2}?", "aaa"), (Strings{"aa", ""}));
+  EXPECT_EQ(Matches("a\\Kb", "xab"), (Strings{"b"}));
+  EXPECT_EQ(Matches("\\Gb", "bxb"), (Strings{"b"}));
+  EXPECT_EQ(Matches(".+", "a\nb"), (Strings{"a", "b"}));
 }
 
 TEST(Regex, CaselessGroups) {
   EXPECT_EQ(Matches("(?i:'s|'ll)x|S", "'Sx 'lLx 'sX S s"), (Strings{"'Sx", "'lLx", "S"}));
   EXPECT_EQ(Matches("(?i:[sdmt])", "Sſx"), (Strings{"S", "ſ"}));
+  EXPECT_EQ(Matches("(?i:ss)", "ßSs"), (Strings{"ß", "Ss"}));
 }
 
-TEST(Regex, RefusesWhatItMightMisread) {
+TEST(Regex, RefusesWhatOnigurumaCannotRead) {
   const std::vector<std::pair<std::string, std::string>> cases = {
-      {"a\\w", "'\\\\w' is not supported; supported: \\s"},
-      {"\\b", "not supported"},
-      {"\\h", "not supported"},
-      {"\\R", "not supported"},
-      {"\\1", "not supported"},
-      {"\\pL", "a name in braces"},
-      {"\\p{Alpha9}", "neither a general category"},
-      {"\\p{Lx}", "neither a general category"},
-      {"\\x80", "above 7F"},
-      {"\\x{110000}", ""},
-      {"\\x4", "two digits"},
-      {"\\u12", "four"},
-      {"[a[b]]", "sets in sets"},
-      {"[a&&b]", "sets in sets"},
-      {"[[:alpha:]]", "sets in sets"},
-      {"[]a]", "begins with ']'"},
-      {"[\\s-a]", "between a class and a character"},
-      {"[a-\\s]", "between a character and a class"},
-      {"[\\A]", "an anchor in a set"},
-      {"[ab", "a ']' is missing, at byte 3"},
-      {"(ab", "a ')' is missing"},
-      {"ab)", "closes nothing, at byte 2"},
-      {"(?i)ab", "of groups only"},
-      {"(?<name>a)", "of groups only"},
-      {"(?#x)", "of groups only"},
-      {"(?~a)", "of groups only"},
-      {"a**", "repeats nothing"},
-      {"*a", "repeats nothing"},
-      {"(?=a)*", "repeats nothing"},
-      {"a|{2}", "nothing"},
-      {"a{3,2}", "cannot be"},
-      {"a{2}?", "different things"},
-      {"a\\", "ends the pattern"},
-      {"(?i:ss)", "none of ss"},
-      {"(?i:sT)", "none of ss"},
-      {"(?i:é)", "ASCII only"},
-      {"(?i:[é])", "ASCII only"},
-      {"(?i:[^a])", "no negated set"},
-      {"(?i:\\s)", "no escape"},
-      {"(?i:a+)", "by ? only"},
-      {"(?i:a{2})", "caseless"},
+      {"[ab", "premature end of char-class"},
+      {"(ab", "end pattern with unmatched parenthesis"},
+      {"ab)", "unmatched close parenthesis"},
+      {"*a", "target of repeat operator is not specified"},
+      {"a{100001}", "too big number for repeat range"},
+      {"a\\", "end pattern at escape"},
+      {"\\p{Alpha9}", "invalid character property name {Alpha9}"},
+      {"\\k<b>(?<a>x)", "undefined name <b> reference"},
+      {"(?<a>\\g<a>)", "never ending recursion"},
+      {std::string(5000, '(') + std::string(5000, ')'), "depth"},
   };
   for (const auto& [pattern, message] : cases) {
     const absl::StatusOr<Regex> regex = Regex::Compile(pattern);
@@ -143,23 +121,49 @@ TEST(Regex, RefusesWhatItMightMisread) {
 }
 
 TEST(Regex, GivesUpOnTooManySteps) {
-  const Regex regex = *Regex::Compile("(?:a+)+[bc]");
+  const Regex regex = *Regex::Compile("(?:a|aa)+[bc]");
   std::vector<ByteRange> ranges;
   const absl::Status status = regex.FindAll(std::string(5000, 'a'), &ranges);
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
-  EXPECT_THAT(std::string(status.message()), HasSubstr("gave up at byte 0 of 5000"));
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("gave up at byte 0 of 5000: retry-limit-in-match over"));
 }
 
-// What comes back to every round of a loop outgrows the stack of the compiled matcher.
+// A place to come back to for every round.
+TEST(Regex, GivesUpOnTooMuchMemory) {
+  const Regex regex = *Regex::Compile("(?:a|b)+");
+  std::vector<ByteRange> ranges;
+  const absl::Status status = regex.FindAll(std::string(7'000'000, 'a'), &ranges);
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("match-stack limit over"));
+}
+
 TEST(Regex, LongLoops) {
   const std::string text(200'000, 'a');
   EXPECT_EQ(Matches("(?:a|b)+", text), (Strings{text}));
 }
 
-TEST(RegexDialect, LeavesTheRestAlone) {
-  const std::string same =
-      "'s|[^\r\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[!-/:-~\\-\\]]+[a-z_-]*|(?>x)(?!y)";
-  EXPECT_EQ(*Pcre2Pattern(same), same);
+TEST(Regex, ThreadsShareOne) {
+  const Regex regex = *Regex::Compile("\\p{L}+|\\s+(?!\\S)");
+  std::vector<std::thread> threads;
+  for (size_t length = 1; length <= 4; ++length) {
+    threads.emplace_back([&regex, length] {
+      std::string text;
+      for (int i = 0; i < 1000; ++i) {
+        text += std::string(length, 'a') + "1";
+      }
+      std::vector<ByteRange> ranges;
+      ASSERT_TRUE(regex.FindAll(text, &ranges).ok());
+      ASSERT_EQ(ranges.size(), 1000u);
+      for (size_t i = 0; i < ranges.size(); ++i) {
+        ASSERT_EQ(ranges[i].begin, i * (length + 1));
+        ASSERT_EQ(ranges[i].size(), length);
+      }
+    });
+  }
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
 }
 
 }  // namespace

@@ -86,7 +86,7 @@ TEST(Tokenizer, RefusesWhatIsNotUtf8) {
 // Whatever a pattern does, it ends.
 TEST(Tokenizer, GivesUpOnRunawayPatterns) {
   const auto tokenizer = Parsed(With(SmallTokenizer(), "/normalizer", json::parse(R"(
-      {"type": "Replace", "pattern": {"Regex": "(?:a+)+[bc]"}, "content": ""})")));
+      {"type": "Replace", "pattern": {"Regex": "(?:a|aa)+[bc]"}, "content": ""})")));
   EXPECT_EQ(tokenizer->Encode(std::string(1000, 'a')).status().code(),
             absl::StatusCode::kResourceExhausted);
 }

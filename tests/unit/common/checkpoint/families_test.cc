@@ -25,7 +25,7 @@ json Golden(const std::string& name) {
 }
 
 absl::StatusOr<ModelLayout> Read(const json& config) {
-  const auto reader = ConfigReader::FromText(config.dump(), "config.json");
+  const auto reader = JsonReader::FromText(config.dump(), "config.json");
   return reader.ok() ? ReadModelLayout(*reader) : reader.status();
 }
 
@@ -281,7 +281,7 @@ TEST(ReadModelDescription, NamesTheFile) {
               folder / "config.json", "not valid JSON");
   WriteFile(folder / "config.json", "[]");
   ExpectError(ReadModelDescription(folder / "config.json").status(), StatusCode::kInvalidArgument,
-              "JSON object");
+              "the content is []; supported: an object");
   WriteFile(folder / "config.json", R"({"model_type": "mixtral", "model_type": "qwen3_moe"})");
   ExpectError(ReadModelDescription(folder.path()).status(), StatusCode::kInvalidArgument,
               "'model_type'", "twice");

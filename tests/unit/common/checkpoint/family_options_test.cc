@@ -24,7 +24,7 @@ json Golden(const std::string& name) {
 }
 
 absl::StatusOr<ModelLayout> Read(const json& config) {
-  const auto reader = ConfigReader::FromText(config.dump(), "config.json");
+  const auto reader = JsonReader::FromText(config.dump(), "config.json");
   return reader.ok() ? ReadModelLayout(*reader) : reader.status();
 }
 
@@ -332,7 +332,7 @@ TEST(FamilyOptions, DbrxNorms) {
   config["ffn_config"]["ffn_act_fn"] = {{"name", "gelu"}};
   ExpectError(Read(config).status(), StatusCode::kInvalidArgument, "ffn_act_fn", "name", "'gelu'");
   config["ffn_config"] = 3;
-  ExpectError(Read(config).status(), StatusCode::kInvalidArgument, "ffn_config = 3", "an object");
+  ExpectError(Read(config).status(), StatusCode::kInvalidArgument, "ffn_config is 3; supported: an object");
   config.erase("ffn_config");
   ExpectError(Read(config).status(), StatusCode::kInvalidArgument, "ffn_config", "moe_num_experts");
 }

@@ -242,7 +242,7 @@ TEST(Synthetic, RefusesContradictorySizes) {
   ExpectError(make([](auto* o) { o->top_k = 9; }, "mixtral"), StatusCode::kInvalidArgument,
               "num_experts_per_tok = 9");
   ExpectError(make([](auto* o) { o->d_model = 0; }, "qwen3_moe"), StatusCode::kInvalidArgument,
-              "hidden_size = 0");
+              "hidden_size is 0");
   ExpectError(make([](auto* o) { o->n_group = 3; }, "deepseek_v3"), StatusCode::kInvalidArgument,
               "n_group = 3");
   ExpectError(make([](auto* o) { o->moe_every = 0; }, "qwen3_moe"), StatusCode::kInvalidArgument,

@@ -1,4 +1,4 @@
-#include "common/checkpoint/json_text.h"
+#include "common/json/json_text.h"
 
 #include <cerrno>
 #include <cstring>
@@ -11,7 +11,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 
-namespace expertmesh::checkpoint {
+namespace expertmesh {
 
 std::string Quoted(absl::string_view name) {
   constexpr size_t kMaxLength = 200;
@@ -75,4 +75,4 @@ absl::StatusOr<std::string> ReadSmallFile(const std::string& path, size_t max_by
   return bytes;
 }
 
-}  // namespace expertmesh::checkpoint
+}  // namespace expertmesh

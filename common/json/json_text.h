@@ -1,6 +1,6 @@
 // Parsing of JSON that comes from outside: no exceptions, no silently dropped duplicate keys.
-#ifndef EXPERTMESH_COMMON_CHECKPOINT_JSON_TEXT_H_
-#define EXPERTMESH_COMMON_CHECKPOINT_JSON_TEXT_H_
+#ifndef EXPERTMESH_COMMON_JSON_JSON_TEXT_H_
+#define EXPERTMESH_COMMON_JSON_JSON_TEXT_H_
 
 #include <string>
 
@@ -8,7 +8,7 @@
 #include "absl/strings/string_view.h"
 #include "nlohmann/json.hpp"
 
-namespace expertmesh::checkpoint {
+namespace expertmesh {
 
 // Parses `text`. INVALID_ARGUMENT names `source`, and the byte where the text is no JSON or the key
 // that an object holds twice.
@@ -21,6 +21,6 @@ absl::StatusOr<std::string> ReadSmallFile(const std::string& path, size_t max_by
 // Any bytes as a short, printable, quoted name for an error message.
 std::string Quoted(absl::string_view name);
 
-}  // namespace expertmesh::checkpoint
+}  // namespace expertmesh
 
-#endif  // EXPERTMESH_COMMON_CHECKPOINT_JSON_TEXT_H_
+#endif  // EXPERTMESH_COMMON_JSON_JSON_TEXT_H_
