@@ -11,6 +11,7 @@
 #include "common/base/process.h"
 #include "common/base/status_macros.h"
 #include "common/model/routing_json.h"
+#include "common/wire/status.h"
 
 namespace expertmesh::router {
 
@@ -173,8 +174,7 @@ void Router::Forward(const Frame& request, absl::Time rpc_deadline, batch::Respo
     metrics_.CountRequest(accepted.code());
     v1::ForwardResponse response;
     response.set_request_id(job->request().request_id());
-    response.mutable_status()->set_code(static_cast<int>(accepted.code()));
-    response.mutable_status()->set_message(std::string(accepted.message()));
+    *response.mutable_status() = ToWire(accepted);
     respond(response, std::nullopt);
     return;
   }

@@ -17,6 +17,7 @@
 #include "common/gate/routed_tokens.h"
 #include "common/tensor/dtype.h"
 #include "common/wire/message_codec.h"
+#include "common/wire/status.h"
 #include "expertmesh/v1/router.pb.h"
 
 namespace expertmesh::batch {
@@ -88,8 +89,7 @@ class ForwardJob {
 
   void Fail(const absl::Status& status) {
     v1::ForwardResponse response;
-    response.mutable_status()->set_code(static_cast<int>(status.code()));
-    response.mutable_status()->set_message(std::string(status.message()));
+    *response.mutable_status() = ToWire(status);
     Answer(&response, std::nullopt);
   }
 
@@ -101,7 +101,7 @@ class ForwardJob {
     timers_->Cancel(timer_);
     response->set_request_id(request().request_id());
     if (observer_ != nullptr) {
-      observer_->OnAnswer(*this, static_cast<absl::StatusCode>(response->status().code()));
+      observer_->OnAnswer(*this, FromWire(response->status()).code());
     }
     respond_(*response, std::move(output));
     respond_ = nullptr;

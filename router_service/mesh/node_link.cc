@@ -9,6 +9,7 @@
 #include "common/base/check.h"
 #include "common/base/message_bytes.h"
 #include "common/wire/frame_checksum.h"
+#include "common/wire/status.h"
 #include "common/wire/tensor_copy.h"
 
 namespace expertmesh::mesh {
@@ -306,7 +307,7 @@ void NodeLink::OnFrame(Frame frame) {
 
 absl::Status NodeLink::CheckChecksum() const {
   const v1::ComputeResponse& message = answer_.message;
-  const auto code = static_cast<absl::StatusCode>(message.status().code());
+  const absl::StatusCode code = FromWire(message.status()).code();
   // What this router sends is valid when it is sent.
   if (code == absl::StatusCode::kDataLoss ||
       (encoding_.checksums && code == absl::StatusCode::kInvalidArgument)) {
@@ -331,8 +332,7 @@ void NodeLink::OnAnswer() {
     }
     batch = it->second;
   }
-  absl::Status status(static_cast<absl::StatusCode>(message.status().code()),
-                      message.status().message());
+  absl::Status status = FromWire(message.status());
   if (status.ok()) {
     status = CheckPartials(*batch, answer_);
   }

@@ -5,7 +5,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "common/net/grpc_server.h"
-#include "common/net/grpc_status.h"
+#include "common/wire/status.h"
 #include "expertmesh/v1/router.grpc.pb.h"
 #include "router_service/serve/control_service.h"
 
@@ -51,7 +51,7 @@ void ServeUnary(router::Router* router, const Frame& request, const net::UnaryCo
   router->Forward(request, context.deadline,
                   [router, respond = std::move(respond)](const v1::ForwardResponse& response,
                                                          const std::optional<TensorFrame>& output) {
-                    absl::Status status = net::FromProto(response.status());
+                    absl::Status status = FromWire(response.status());
                     if (status.ok()) {
                       respond(Encode(router, response, output));
                     } else {

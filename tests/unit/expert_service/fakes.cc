@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/wire/message_codec.h"
+#include "common/wire/status.h"
 #include "common/wire/tensor_copy.h"
 #include "common/wire/tensor_encode.h"
 
@@ -303,8 +304,7 @@ absl::Status FakeSink::Send(Frame frame) {
   ++answer.frames;
   if (message.status().code() != 0) {
     answer.malformed |= answer.frames > 1 || decoded->has_tensor;
-    answer.status = absl::Status(static_cast<absl::StatusCode>(message.status().code()),
-                                 message.status().message());
+    answer.status = FromWire(message.status());
     return absl::OkStatus();
   }
   answer.malformed |= !answer.status.ok() || !decoded->has_tensor ||

@@ -19,6 +19,7 @@
 #include "common/transport/transport.h"
 #include "common/wire/frame_checksum.h"
 #include "common/wire/message_codec.h"
+#include "common/wire/status.h"
 #include "common/wire/tensor_copy.h"
 #include "common/wire/tensor_encode.h"
 
@@ -291,8 +292,7 @@ class FakeNode final : public NodeEndpoint {
     {
       absl::MutexLock lock(&mutex_);
       ++batches_;
-      response.mutable_status()->set_code(static_cast<int>(failure_.code()));
-      response.mutable_status()->set_message(std::string(failure_.message()));
+      *response.mutable_status() = ToWire(failure_);
       if (!times_.empty()) {
         response.set_queue_us(times_.front().queue_us);
         response.set_compute_us(times_.front().compute_us);
@@ -349,7 +349,7 @@ class FakeNode final : public NodeEndpoint {
     EXPERTMESH_CHECK(options_.accepts_damage);
     v1::ComputeResponse response;
     response.set_batch_id(batch_id);
-    response.mutable_status()->set_code(static_cast<int>(code));
+    *response.mutable_status() = ToWire(absl::Status(code, "a damaged frame"));
     replies.Send(EncodeTensorMessage(response, nullptr)).IgnoreError();
   }
 

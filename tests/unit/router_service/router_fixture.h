@@ -175,8 +175,7 @@ class RouterTest : public testing::Test {
     router_->Forward(
         frame, deadline,
         [answer, done](v1::ForwardResponse response, std::optional<TensorFrame> output) {
-          answer->status = absl::Status(static_cast<absl::StatusCode>(response.status().code()),
-                                        response.status().message());
+          answer->status = FromWire(response.status());
           answer->response = std::move(response);
           if (output) {
             answer->output.resize(output->rows * output->cols);

@@ -14,7 +14,7 @@
 #include "absl/synchronization/mutex.h"
 #include "client/cpp/library/forward_codec.h"
 #include "common/net/grpc_server.h"
-#include "common/net/grpc_status.h"
+#include "common/wire/status.h"
 #include "expertmesh/v1/control.grpc.pb.h"
 #include "expertmesh/v1/router.grpc.pb.h"
 #include "tests/support/compare_rows.h"
@@ -424,7 +424,7 @@ TEST_F(ClientTest, AnErrorOfOneRequestLeavesTheOthersAlone) {
   const auto requests = received_.Await(2);
   v1::ForwardResponse error;
   error.set_request_id(requests[0].request_id());
-  *error.mutable_status() = net::ToProto(absl::InvalidArgumentError("layer: 9"));
+  *error.mutable_status() = ToWire(absl::InvalidArgumentError("layer: 9"));
   received_.Send(error);
   // An answer that nobody waits for does no harm.
   received_.Send(error);
