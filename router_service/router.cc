@@ -166,10 +166,10 @@ bool Router::Drain(absl::Duration timeout) {
   return true;
 }
 
-void Router::Forward(const Frame& request, absl::Time rpc_deadline, batch::Respond respond) {
+void Router::Forward(const Frame& request, const CallContextPtr& context, batch::Respond respond) {
   const absl::Time arrival = clock_->Now();
   const batch::ForwardJobPtr job = jobs_.Take();
-  const absl::Status accepted = Accept(request, arrival, rpc_deadline, job.get(), &respond);
+  const absl::Status accepted = Accept(request, arrival, context, job.get(), &respond);
   if (!accepted.ok()) {
     metrics_.CountRequest(accepted.code());
     v1::ForwardResponse response;
@@ -229,7 +229,7 @@ absl::Status Router::Validate(const TensorMessage<v1::ForwardRequest>& request) 
       routing, batch::TokensOf(request.message, request.tensor.rows, routing.seed));
 }
 
-absl::Status Router::Accept(const Frame& frame, absl::Time arrival, absl::Time rpc_deadline,
+absl::Status Router::Accept(const Frame& frame, absl::Time arrival, const CallContextPtr& context,
                             batch::ForwardJob* job, batch::Respond* respond) {
   TensorMessage<v1::ForwardRequest>& request = *job->received();
   if (absl::Status malformed = DecodeTensorMessage(frame, &request); !malformed.ok()) {
@@ -242,7 +242,7 @@ absl::Status Router::Accept(const Frame& frame, absl::Time arrival, absl::Time r
   if (request.message.output_dtype() != v1::DTYPE_UNSPECIFIED) {
     ASSIGN_OR_RETURN(output_dtype, FromWire(request.message.output_dtype(), "output_dtype"));
   }
-  absl::Time deadline = std::min(rpc_deadline, arrival + options_.max_request_time);
+  absl::Time deadline = std::min(context->deadline(), arrival + options_.max_request_time);
   if (request.message.has_timeout_us()) {
     deadline = std::min(deadline, arrival + absl::Microseconds(request.message.timeout_us()));
   }
@@ -250,7 +250,7 @@ absl::Status Router::Accept(const Frame& frame, absl::Time arrival, absl::Time r
     return absl::DeadlineExceededError("the deadline had passed when the request arrived");
   }
   RETURN_IF_ERROR(Admit(request.tensor.rows));
-  job->Accept(output_dtype, arrival, deadline, timers_.get(), this, std::move(*respond));
+  job->Accept(output_dtype, arrival, deadline, context, timers_.get(), this, std::move(*respond));
   return absl::OkStatus();
 }
 

@@ -26,6 +26,7 @@
 #include "common/experts/backend.h"
 #include "common/gate/selection.h"
 #include "common/tensor/buffer_pool.h"
+#include "common/transport/call_context.h"
 #include "common/transport/transport.h"
 #include "expertmesh/v1/control.pb.h"
 #include "expertmesh/v1/router.pb.h"
@@ -89,10 +90,10 @@ class Router final : private batch::JobObserver {
   // Answers what is in flight (with UNAVAILABLE where it must) and stops.
   ~Router() override;
 
-  // Serves one encoded ForwardRequest. `rpc_deadline`: of the call that brought it, on `clock`; the
-  // request may have an earlier one of its own. Errors are in the response's status: respond is
-  // always called, once, perhaps before Forward returns.
-  void Forward(const Frame& request, absl::Time rpc_deadline, batch::Respond respond);
+  // Serves one encoded ForwardRequest. `context`: of the call that brought it, its deadline on
+  // `clock`; the request may have an earlier one of its own. Errors are in the response's status:
+  // respond is always called, once, perhaps before Forward returns.
+  void Forward(const Frame& request, const CallContextPtr& context, batch::Respond respond);
 
   v1::DescribeModelResponse DescribeModel() const;
   v1::GetLoadResponse GetLoad() const;
@@ -122,7 +123,7 @@ class Router final : private batch::JobObserver {
   void StartFleet(Transport* transport, mesh::WireEncodings encodings);
   // Decodes `request` into `job`, and accepts it unless there is an error. Takes `respond` only
   // then.
-  absl::Status Accept(const Frame& request, absl::Time arrival, absl::Time rpc_deadline,
+  absl::Status Accept(const Frame& request, absl::Time arrival, const CallContextPtr& context,
                       batch::ForwardJob* job, batch::Respond* respond);
   // A request of no tokens.
   void AnswerNothing(batch::ForwardJob* job);

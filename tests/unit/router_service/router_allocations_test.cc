@@ -209,7 +209,7 @@ class RouterAllocationsTest : public RouterTest {
 
   void Run(const Frame& frame) {
     absl::Notification done;
-    router_->Forward(frame, absl::InfiniteFuture(),
+    router_->Forward(frame, context_,
                      [&done](const v1::ForwardResponse& response, std::optional<TensorFrame>) {
                        EXPECT_EQ(response.status().code(), 0) << response.status().message();
                        done.Notify();
@@ -217,6 +217,7 @@ class RouterAllocationsTest : public RouterTest {
     done.WaitForNotification();
   }
 
+  const CallContextPtr context_ = Call();
   uint32_t d_model_ = kModel;
 };
 

@@ -169,11 +169,15 @@ class RouterTest : public testing::Test {
     return EncodeTensorMessage(request, &tensor);
   }
 
+  static std::shared_ptr<CallContext> Call(absl::Time deadline = absl::InfiniteFuture()) {
+    return std::make_shared<CallContext>(CallContext::Caller{.deadline = deadline});
+  }
+
   // The answer will be in `answer` when `done` is notified.
   void Send(const Frame& frame, Answer* answer, absl::Notification* done,
-            absl::Time deadline = absl::InfiniteFuture()) {
+            const CallContextPtr& context = Call()) {
     router_->Forward(
-        frame, deadline,
+        frame, context,
         [answer, done](v1::ForwardResponse response, std::optional<TensorFrame> output) {
           answer->status = FromWire(response.status());
           answer->response = std::move(response);
@@ -199,7 +203,7 @@ class RouterTest : public testing::Test {
     request.set_return_routing(true);
     Answer answer;
     absl::Notification done;
-    Send(Encode(request, rows), &answer, &done, deadline);
+    Send(Encode(request, rows), &answer, &done, Call(deadline));
     done.WaitForNotification();
     return answer;
   }

@@ -170,22 +170,21 @@ class ClientTest : public testing::Test {
   void Serve(std::function<absl::StatusOr<Frame>(const v1::ForwardRequest&)> unary = nullptr) {
     net::GrpcServerSpec spec;
     spec.address = "127.0.0.1:0";
-    spec.unary = {
-        {"/expertmesh.v1.Router/Forward",
-         [unary](const Frame& frame, const net::UnaryContext&, net::UnaryResponder respond) {
-           v1::ForwardRequest request;
-           ASSERT_TRUE(request.ParseFromString(frame.Flatten()));
-           if (unary) {
-             respond(unary(request));
-           } else {
-             respond(Frame(Echo(request).SerializeAsString()));
-           }
-         }}};
-    spec.streams = {
-        {"/expertmesh.v1.Router/ForwardStream", [this](std::shared_ptr<FrameSink> sink) {
-           received_.Open(std::move(sink));
-           return std::make_unique<Recorder>(&received_);
-         }}};
+    spec.unary = {{"/expertmesh.v1.Router/Forward",
+                   [unary](const Frame& frame, const CallContextPtr&, net::UnaryResponder respond) {
+                     v1::ForwardRequest request;
+                     ASSERT_TRUE(request.ParseFromString(frame.Flatten()));
+                     if (unary) {
+                       respond(unary(request));
+                     } else {
+                       respond(Frame(Echo(request).SerializeAsString()));
+                     }
+                   }}};
+    spec.streams = {{"/expertmesh.v1.Router/ForwardStream",
+                     [this](std::shared_ptr<FrameSink> sink, const CallContextPtr&) {
+                       received_.Open(std::move(sink));
+                       return std::make_unique<Recorder>(&received_);
+                     }}};
     spec.ordinary = {net::OrdinaryMethod<v1::DescribeModelRequest, v1::DescribeModelResponse>(
                          "/expertmesh.v1.Router/DescribeModel",
                          [](const v1::DescribeModelRequest&) { return Description(); }),
