@@ -41,58 +41,20 @@ TensorFrame MakeTensor(DType dtype, uint64_t rows, uint64_t cols,
 
 }  // namespace
 
-ModelDescription FakeModel() {
-  ModelDescription model;
-  model.family = "fake";
-  model.d_model = kDModel;
-  model.num_layers = 6;
-  for (const uint32_t layer : {1u, 2u, 4u}) {
-    MoeLayerDescription description;
-    description.layer = layer;
-    description.routing.num_experts = kNumExperts;
-    description.routing.top_k = 2;
-    description.expert.d_model = kDModel;
-    description.expert.intermediate_size = kIntermediate;
-    model.layers.push_back(description);
-  }
-  return model;
-}
-
 float ExpertCode(uint32_t layer, uint32_t expert) {
   return static_cast<float>(layer * kNumExperts + expert + 1);
 }
 
-FakeCheckpoint::FakeCheckpoint() : model_(FakeModel()) {
-  for (const MoeLayerDescription& layer : model_.layers) {
-    for (uint32_t expert = 0; expert < kNumExperts; ++expert) {
-      weights_[{layer.layer, expert}].assign(kDModel * kIntermediate,
-                                             ExpertCode(layer.layer, expert));
-    }
-  }
-}
-
-absl::StatusOr<GateWeights> FakeCheckpoint::Gate(uint32_t) const {
-  return absl::NotFoundError("no gates here");
-}
-
-absl::StatusOr<ExpertWeights> FakeCheckpoint::Expert(uint32_t layer, uint32_t expert) const {
-  const auto found = weights_.find({layer, expert});
-  if (found == weights_.end()) {
-    return absl::NotFoundError("no such expert");
-  }
-  if (layer == broken_layer_) {
-    return absl::DataLossError("model.safetensors is truncated");
-  }
-  const float* data = found->second.data();
-  ExpertWeights weights;
-  weights.gate = MatrixView::RowMajor(data, DType::kF32, kIntermediate, kDModel);
-  weights.up = weights.gate;
-  weights.down = MatrixView::RowMajor(data, DType::kF32, kDModel, kIntermediate);
-  return weights;
-}
-
-absl::StatusOr<ExpertWeights> FakeCheckpoint::Shared(uint32_t) const {
-  return absl::NotFoundError("no shared experts here");
+std::shared_ptr<FakeCheckpoint> MakeCheckpoint() {
+  FakeCheckpointOptions options;
+  options.num_layers = 6;
+  options.moe_layers = {1, 2, 4};
+  options.d_model = kDModel;
+  options.num_experts = kNumExperts;
+  options.intermediate_size = kIntermediate;
+  options.expert_weight = ExpertCode;
+  options.fingerprint = std::string(64, 'f');
+  return std::make_shared<FakeCheckpoint>(options);
 }
 
 float FakeExpert(float code, IntermediateSlice slice, float x, uint32_t column) {

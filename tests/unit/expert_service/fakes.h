@@ -1,4 +1,4 @@
-// Stand-ins for what a node stands on: a checkpoint in memory, a backend whose arithmetic is exact
+// Stand-ins for what a node stands on: a checkpoint, a backend whose arithmetic is exact
 // and gives away every mistake in routing, and a router's end of a stream.
 #ifndef EXPERTMESH_TESTS_UNIT_EXPERT_SERVICE_FAKES_H_
 #define EXPERTMESH_TESTS_UNIT_EXPERT_SERVICE_FAKES_H_
@@ -21,10 +21,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "common/checkpoint/moe_checkpoint.h"
 #include "common/experts/backend.h"
 #include "common/transport/transport.h"
 #include "expertmesh/v1/expert.pb.h"
+#include "tests/support/fake_checkpoint.h"
 
 namespace expertmesh::node {
 
@@ -32,31 +32,11 @@ inline constexpr uint32_t kDModel = 6;
 inline constexpr uint32_t kIntermediate = 8;
 inline constexpr uint32_t kNumExperts = 10;
 
-// MoE layers 1, 2 and 4 of 6; kNumExperts experts each.
-ModelDescription FakeModel();
-
 // Every weight of an expert is its code, which names layer and expert.
 float ExpertCode(uint32_t layer, uint32_t expert);
 
-class FakeCheckpoint final : public checkpoint::MoeCheckpoint {
- public:
-  FakeCheckpoint();
-
-  const ModelDescription& model() const override { return model_; }
-  const std::string& fingerprint() const override { return fingerprint_; }
-  absl::StatusOr<GateWeights> Gate(uint32_t layer) const override;
-  absl::StatusOr<ExpertWeights> Expert(uint32_t layer, uint32_t expert) const override;
-  absl::StatusOr<ExpertWeights> Shared(uint32_t layer) const override;
-
-  // Experts of this layer cannot be read (DATA_LOSS). Set before use.
-  void BreakLayer(uint32_t layer) { broken_layer_ = layer; }
-
- private:
-  ModelDescription model_;
-  std::string fingerprint_ = std::string(64, 'f');
-  std::map<std::pair<uint32_t, uint32_t>, std::vector<float>> weights_;
-  int64_t broken_layer_ = -1;
-};
+// MoE layers 1, 2 and 4 of 6; kNumExperts experts each, whose weights are their codes.
+std::shared_ptr<FakeCheckpoint> MakeCheckpoint();
 
 // What the fake expert computes for one element: exact in float32 for the small integers that tests
 // use, and different for every expert, slice, column and input.

@@ -18,9 +18,9 @@
 #include "router_service/router.h"
 #include "tests/support/compare_rows.h"
 #include "tests/support/fake_checkpoint.h"
+#include "tests/support/fake_node.h"
 #include "tests/support/faulty_transport.h"
 #include "tests/support/in_process_transport.h"
-#include "tests/unit/router_service/fake_node.h"
 
 namespace expertmesh::router {
 

@@ -17,8 +17,8 @@
 #include "common/net/grpc_client.h"
 #include "expertmesh/v1/control.grpc.pb.h"
 #include "expertmesh/v1/router.grpc.pb.h"
+#include "tests/support/call_recorders.h"
 #include "tests/support/compare_rows.h"
-#include "tests/unit/common/net/call_recorders.h"
 
 namespace expertmesh::net {
 namespace {
