@@ -92,7 +92,7 @@ using Counts = std::map<std::string, size_t>;
 // counts. Those in brackets are not the router's.
 const std::vector<std::pair<std::string, std::string>>& Stages() {
   static const auto* const stages = new std::vector<std::pair<std::string, std::string>>{
-      {"FakeNode::", "(node)"},         {"RouterAllocationsTest", "(test)"},
+      {"::Fake", "(double)"},           {"RouterAllocationsTest", "(test)"},
       {"InProcess", "(transport)"},     {"GatherRows", "gather"},
       {"BatchRun::Route", "route"},     {"BatchRun::Plan", "plan"},
       {"EncodeFrames", "encode"},       {"NodeLink::Send", "send"},

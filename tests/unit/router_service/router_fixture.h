@@ -17,6 +17,7 @@
 #include "absl/synchronization/notification.h"
 #include "router_service/router.h"
 #include "tests/support/compare_rows.h"
+#include "tests/support/fake_backend.h"
 #include "tests/support/fake_checkpoint.h"
 #include "tests/support/fake_node.h"
 #include "tests/support/faulty_transport.h"
@@ -29,34 +30,11 @@ inline constexpr uint32_t kModel = 8;
 // What the shared expert of these tests does to a row.
 inline float FakeShared(float x) { return 1000.0f * x; }
 
-class FakeBackend final : public experts::Backend {
- public:
-  struct Packed final : experts::PackedExpert {
-    size_t bytes() const override { return 1; }
-  };
-  absl::string_view name() const override { return "fake"; }
-  DType compute_dtype() const override { return DType::kF32; }
-  absl::StatusOr<std::shared_ptr<const experts::PackedExpert>> Pack(const ExpertOptions& options,
-                                                                    const ExpertWeights&,
-                                                                    IntermediateSlice) override {
-    packed_as = options;
-    return std::make_shared<const Packed>();
-  }
-  absl::StatusOr<uint64_t> PackedBytes(const ExpertOptions&, const ExpertWeights&,
-                                       IntermediateSlice) override {
-    return 1;
-  }
-  absl::Status Compute(const experts::GroupedBatch& batch) override {
-    const float* rows = static_cast<const float*>(batch.hidden_states);
-    for (size_t i = 0; i < batch.rows * batch.d_model; ++i) {
-      batch.partials[i] = batch.weights[i / batch.d_model] * FakeShared(rows[i]);
-    }
-    return absl::OkStatus();
-  }
-
-  // Of the last expert packed.
-  ExpertOptions packed_as;
-};
+// Computes shared experts.
+inline std::unique_ptr<FakeBackend> MakeBackend() {
+  return std::make_unique<FakeBackend>(
+      DType::kF32, [](float, IntermediateSlice, float x, uint32_t) { return FakeShared(x); });
+}
 
 inline std::vector<float> RandomRows(uint32_t seed, size_t rows) {
   std::mt19937 random(seed);
@@ -82,7 +60,7 @@ class RouterTest : public testing::Test {
     StartRouter(options, checkpoint);
   }
   void StartRouter(const RouterOptions& options, const FakeCheckpointOptions& checkpoint) {
-    auto backend = std::make_unique<FakeBackend>();
+    std::unique_ptr<FakeBackend> backend = MakeBackend();
     backend_ = backend.get();
     absl::StatusOr<std::unique_ptr<Router>> router =
         Router::Create(options, std::make_shared<FakeCheckpoint>(checkpoint), std::move(backend),

@@ -621,8 +621,8 @@ TEST(RouterOptionsTest, ContradictionsAreRefused) {
   prometheus::Registry registry;
   RouterOptions options;
   options.batcher.max_queue_tokens = options.batcher.max_batch_tokens - 1;
-  EXPECT_EQ(Router::Create(options, std::make_shared<FakeCheckpoint>(),
-                           std::make_unique<FakeBackend>(), &network, &clock, &registry)
+  EXPECT_EQ(Router::Create(options, std::make_shared<FakeCheckpoint>(), MakeBackend(), &network,
+                           &clock, &registry)
                 .status()
                 .code(),
             absl::StatusCode::kInvalidArgument);
