@@ -24,11 +24,11 @@ struct FakeCheckpointOptions {
   uint32_t intermediate_size = 4;
   bool shared_expert = false;
   bool shared_gate = false;
-  // Of the weights, as config.json would say.
+  // The type of the weights, as config.json would say.
   DType dtype = DType::kF32;
   // Logits, scores and weights are rounded to the type of activations.
   bool rounded_routing = false;
-  // Of the routed experts.
+  // The routed experts have it.
   Activation activation = Activation::kSilu;
   bool expert_bias = false;
   // What every weight of an expert is; null: they are random.

@@ -127,7 +127,7 @@ class FakeNode final : public FakeEndpoint {
     absl::MutexLock lock(&mutex_);
     return rows_;
   }
-  // Of the last frame.
+  // As the last frame had it.
   DType hidden_states_dtype() const {
     absl::MutexLock lock(&mutex_);
     return hidden_states_dtype_;
