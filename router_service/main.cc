@@ -24,7 +24,7 @@
 #include "common/net/grpc_transport.h"
 #include "common/telemetry/logging.h"
 #include "common/telemetry/metrics.h"
-#include "router_service/mesh/resolver.h"
+#include "router_service/mesh/node_source.h"
 #include "router_service/router.h"
 #include "router_service/serve/router_server.h"
 
@@ -129,8 +129,8 @@ absl::StatusOr<gate::TieOrder> TieOrderFlag() {
 
 absl::StatusOr<RouterOptions> OptionsFromFlags() {
   RouterOptions options;
-  ASSIGN_OR_RETURN(options.tie_order, TieOrderFlag());
-  options.routing = absl::GetFlag(FLAGS_routing);
+  ASSIGN_OR_RETURN(options.layer.tie_order, TieOrderFlag());
+  options.layer.routing = absl::GetFlag(FLAGS_routing);
   options.batcher.max_batch_tokens = absl::GetFlag(FLAGS_max_batch_tokens);
   options.batcher.max_queue_delay = absl::Microseconds(absl::GetFlag(FLAGS_max_queue_delay_us));
   options.batcher.max_linger_share = absl::GetFlag(FLAGS_max_linger_percent) / 100;
@@ -175,21 +175,20 @@ absl::Status Run(const std::vector<char*>& rest) {
   ASSIGN_OR_RETURN(std::unique_ptr<Router> router,
                    Router::Create(options, checkpoint, std::move(backend), &transport,
                                   Clock::Real(), registry.get()));
-  absl::StatusOr<std::unique_ptr<mesh::NodeDirectory>> directory =
-      mesh::NodeDirectory::Start(absl::GetFlag(FLAGS_nodes), mesh::NodeDirectoryOptions(),
-                                 [&router](const std::vector<std::string>& addresses) {
-                                   router->fleet().SetAddresses(addresses);
-                                 });
-  if (!directory.ok()) {
-    return absl::Status(directory.status().code(),
-                        absl::StrCat("--nodes: ", directory.status().message()));
+  const absl::StatusOr<std::unique_ptr<mesh::NodeSource>> nodes =
+      mesh::MakeNodeSource(absl::GetFlag(FLAGS_nodes), mesh::NodeSourceOptions(),
+                           [&router](const std::vector<std::string>& addresses) {
+                             router->fleet().SetAddresses(addresses);
+                           });
+  if (!nodes.ok()) {
+    return absl::Status(nodes.status().code(), absl::StrCat("--nodes: ", nodes.status().message()));
   }
   serve::RouterServerOptions server_options;
   server_options.address = absl::GetFlag(FLAGS_listen);
   server_options.grpc.max_message_bytes = options.max_message_bytes;
   server_options.runtime = &runtime;
   ASSIGN_OR_RETURN(std::unique_ptr<serve::RouterServer> server,
-                   serve::RouterServer::Start(router.get(), server_options));
+                   serve::RouterServer::Start(router->served(), server_options));
   std::unique_ptr<telemetry::MetricsServer> metrics;
   if (const std::string address = absl::GetFlag(FLAGS_metrics_listen); !address.empty()) {
     ASSIGN_OR_RETURN(metrics, telemetry::MetricsServer::Start(address, registry));

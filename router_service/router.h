@@ -1,20 +1,18 @@
-// The router, free of gRPC types: accepts requests, batches them per layer, and owns everything a
-// batch needs (gates, shared experts, the fleet of nodes).
+// Puts a router together, free of gRPC types:
 //
-//   Forward -> LayerBatcher -> BatchRun (gate, plan, dispatch, combine) -> respond
-//                                  |
-//                                Fleet -> NodeLink (one per node) -> Transport
+//   ForwardService -> LayerBatcher -> BatchRun (gather, route, plan, dispatch, combine, answer)
+//     serve             batch            |
+//                                      Fleet -> NodeLink (one per node) -> Transport
+//                                      mesh
 #ifndef EXPERTMESH_ROUTER_SERVICE_ROUTER_H_
 #define EXPERTMESH_ROUTER_SERVICE_ROUTER_H_
 
 #include <prometheus/registry.h>
 
-#include <atomic>
 #include <cstdint>
-#include <functional>
-#include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -24,27 +22,26 @@
 #include "common/base/timer_queue.h"
 #include "common/checkpoint/moe_checkpoint.h"
 #include "common/experts/backend.h"
-#include "common/gate/selection.h"
 #include "common/tensor/buffer_pool.h"
 #include "common/transport/call_context.h"
 #include "common/transport/transport.h"
 #include "expertmesh/v1/control.pb.h"
 #include "expertmesh/v1/router.pb.h"
 #include "router_service/batch/batch_run.h"
-#include "router_service/batch/forward_job.h"
 #include "router_service/batch/layer_batcher.h"
+#include "router_service/mesh/cross_check.h"
 #include "router_service/mesh/fleet.h"
 #include "router_service/metrics/router_metrics.h"
+#include "router_service/serve/admission.h"
+#include "router_service/serve/forward_service.h"
+#include "router_service/serve/router_server.h"
 
 namespace expertmesh::router {
 
 struct RouterOptions {
   batch::BatcherOptions batcher;
-  // Which of several equal scores is chosen.
-  gate::TieOrder tie_order = gate::TieOrder::kLowestIndex;
-  // Changes the checkpoint's routing options of every layer, see WithRoutingJson. Empty: as they
-  // are.
-  std::string routing;
+  // The same for every layer.
+  batch::LayerOptions layer;
   // Tokens accepted and not yet answered, all layers together; more are refused with
   // RESOURCE_EXHAUSTED.
   uint64_t max_tokens_in_flight = 262144;
@@ -78,7 +75,7 @@ struct RouterOptions {
 
 // Thread-safe. What a batch needs memory for is kept and used again, so that after a while nothing
 // is allocated for one; the pools are bounded, and give back what is left when the router goes.
-class Router final : private batch::JobObserver {
+class Router {
  public:
   // Reads the gates and shared experts of every layer. `backend` computes shared experts and fixes
   // the type of activations. `clock`, `transport` and `registry` must outlive the router.
@@ -88,80 +85,57 @@ class Router final : private batch::JobObserver {
       prometheus::Registry* registry);
 
   // Answers what is in flight (with UNAVAILABLE where it must) and stops.
-  ~Router() override;
+  ~Router();
 
-  // Serves one encoded ForwardRequest. `context`: of the call that brought it, its deadline on
-  // `clock`; the request may have an earlier one of its own. Errors are in the response's status:
-  // respond is always called, once, perhaps before Forward returns.
-  void Forward(const Frame& request, const CallContextPtr& context, batch::Respond respond);
-
+  // See ForwardService.
+  void Forward(const Frame& request, const CallContextPtr& context, batch::Respond respond) {
+    forward_->Forward(request, context, std::move(respond));
+  }
   v1::DescribeModelResponse DescribeModel() const;
   v1::GetLoadResponse GetLoad() const;
-
   mesh::Fleet& fleet() { return *fleet_; }
-  // For who encodes what the router answers.
-  BufferPool& buffers() { return buffers_; }
-  bool ready() const { return fleet_->placement()->complete(); }
+  bool ready() const { return fleet_->view()->placement().complete(); }
 
   // Refuses new requests with UNAVAILABLE, and waits until what was accepted is answered or the
   // time is over. True when everything was answered.
-  bool Drain(absl::Duration timeout);
+  bool Drain(absl::Duration timeout) { return admission_.Drain(timeout); }
+
+  // For a server; valid for as long as the router.
+  serve::ServedRouter served();
 
  private:
-  struct Layer {
-    batch::LayerRuntime runtime;
-    std::unique_ptr<batch::LayerBatcher> batcher;
-  };
-
   Router(const RouterOptions& options, std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
          std::unique_ptr<experts::Backend> backend, Clock* clock, prometheus::Registry* registry);
 
+  // The layers, and with them the selection biases of the first view.
   absl::Status LoadLayers();
-  // The routing options in force for a layer of the checkpoint.
-  absl::StatusOr<RoutingOptions> RoutingOf(const MoeLayerDescription& layer) const;
-  absl::Status LoadShared(const GateWeights& gate, batch::LayerRuntime* layer) const;
-  void StartFleet(Transport* transport, mesh::WireEncodings encodings);
-  // Decodes `request` into `job`, and accepts it unless there is an error. Takes `respond` only
-  // then.
-  absl::Status Accept(const Frame& request, absl::Time arrival, const CallContextPtr& context,
-                      batch::ForwardJob* job, batch::Respond* respond);
-  // A request of no tokens.
-  void AnswerNothing(batch::ForwardJob* job);
-  absl::Status Validate(const TensorMessage<v1::ForwardRequest>& request) const;
-  absl::Status Admit(uint64_t rows);
-  void OnAnswer(const batch::ForwardJob& job, absl::StatusCode code) override;
-  void OnAnswered() override;
-  void RunBatch(Layer* layer, std::vector<batch::ForwardJobPtr>* jobs);
+  void Start(Transport* transport, mesh::WireEncodings encodings);
+  void RunBatch(const serve::ServedLayer* layer, std::vector<batch::ForwardJobPtr>* jobs);
   void OnBatchFinished(const batch::LayerRuntime* layer, uint64_t tokens, absl::Time closed_at);
-  void UpdateFleetMetrics();
 
   const RouterOptions options_;
   const std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint_;
   const std::unique_ptr<experts::Backend> backend_;
+  const std::unique_ptr<const batch::PartialsLayout> layout_;
   Clock* const clock_;
   metrics::RouterMetrics metrics_;
-  std::map<uint32_t, Layer> layers_;  // Constant after Create.
+  serve::Admission admission_;
+  serve::ServedLayers layers_;                        // Constant after Create.
+  std::shared_ptr<const mesh::SelectBiases> biases_;  // Likewise.
   plan::NodePlanPool node_plans_;
   BufferPool buffers_;
   SharedPool<batch::BatchPart> parts_{{.objects = 256, .bytes = 1 << 20}};
-  SharedPool<batch::BatchRun> runs_{{.objects = 32, .bytes = 16 << 20}};
-  SharedPool<batch::ForwardJob> jobs_{{.objects = 256, .bytes = 32 << 20}};
-  batch::RunEnvironment environment_;  // Constant after Create.
-
-  absl::Mutex mutex_;
-  uint64_t tokens_in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint64_t runs_in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint64_t jobs_in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
-  bool draining_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::CondVar idle_;
+  SharedPool<batch::BatchRun> runs_{{.objects = 32, .bytes = 64 << 20}};
+  batch::BatchEnvironment environment_;  // Constant after Create.
 
   // Destroyed in reverse order: first the fleet (gives up what is in flight), then timers, then the
   // pool.
   std::unique_ptr<ThreadPool> pool_;
   std::unique_ptr<TimerQueue> timers_;
-  std::unique_ptr<mesh::CrossChecker>
-      cross_checker_;  // Hears of what is in flight until the fleet goes.
+  // Hears of what is in flight until the fleet goes.
+  std::unique_ptr<mesh::CrossChecker> cross_checker_;
   std::unique_ptr<mesh::Fleet> fleet_;
+  std::unique_ptr<serve::ForwardService> forward_;
   uint64_t fleet_subscription_ = 0;
 };
 

@@ -5,8 +5,8 @@
 
 namespace expertmesh {
 
-ThreadPool::ThreadPool(int threads) {
-  for (int i = 0; i < threads || i == 0; ++i) {
+ThreadPool::ThreadPool(int threads) : slots_(1 + static_cast<size_t>(std::max(1, threads))) {
+  for (size_t i = 1; i < slots_; ++i) {
     threads_.emplace_back([this] { Work(); });
   }
 }
@@ -26,7 +26,7 @@ void ThreadPool::Run(Task task) {
   tasks_.push_back(std::move(task));
 }
 
-void ThreadPool::ParallelFor(size_t count, absl::FunctionRef<void(size_t)> body) {
+void ThreadPool::ParallelFor(size_t count, Body body) {
   Loop loop{body, count};
   if (count < 2) {
     return RunLoop(loop);
@@ -43,8 +43,10 @@ void ThreadPool::ParallelFor(size_t count, absl::FunctionRef<void(size_t)> body)
 }
 
 void ThreadPool::RunLoop(Loop& loop) {
+  // A thread takes part in a loop once at most, so there are enough.
+  const size_t slot = loop.next_slot.fetch_add(1, std::memory_order_relaxed);
   for (size_t i = loop.next++; i < loop.count; i = loop.next++) {
-    loop.body(i);
+    loop.body(i, slot);
   }
 }
 

@@ -30,17 +30,21 @@ class ThreadPool {
 
   void Run(Task task);
 
-  // Calls body(0) ... body(count - 1), in no order, on this thread and on those of the pool that
-  // have nothing else to do. Returns when all have returned. Allocates nothing once as many loops
-  // were under way before.
-  void ParallelFor(size_t count, absl::FunctionRef<void(size_t)> body);
+  // Calls body(0, slot) ... body(count - 1, slot), in no order, on this thread and on those of the
+  // pool that have nothing else to do. Calls that run at the same time have different slots, below
+  // slots(): a place for working memory. Returns when all have returned. Allocates nothing once as
+  // many loops were under way before.
+  using Body = absl::FunctionRef<void(size_t index, size_t slot)>;
+  void ParallelFor(size_t count, Body body);
+  size_t slots() const { return slots_; }
 
  private:
   // On its caller's stack.
   struct Loop {
-    const absl::FunctionRef<void(size_t)> body;
+    const Body body;
     const size_t count;
     std::atomic<size_t> next{0};
+    std::atomic<size_t> next_slot{0};
     int helpers = 0;  // Under mutex_.
   };
 
@@ -50,6 +54,7 @@ class ThreadPool {
   // Nothing of it is left to begin.
   void Close(const Loop& loop) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  const size_t slots_;
   absl::Mutex mutex_;
   RingQueue<Task> tasks_ ABSL_GUARDED_BY(mutex_);
   std::vector<Loop*> loops_ ABSL_GUARDED_BY(mutex_);  // That may have something left to begin.

@@ -62,10 +62,6 @@ absl::Status CheckWeights(const GateWeights& weights, const RoutingOptions& opti
     RETURN_IF_ERROR(CheckShape("the gate's logit bias", weights.logit_bias, 1, options.num_experts,
                                "[1, num_experts]", "logit_bias"));
   }
-  if (options.select_bias) {
-    RETURN_IF_ERROR(CheckShape("the gate's selection bias", weights.select_bias, 1,
-                               options.num_experts, "[1, num_experts]", "select_bias"));
-  }
   if (options.noise == Noise::kLearnedNormal) {
     RETURN_IF_ERROR(CheckShape("the gate's noise weight", weights.noise, options.num_experts,
                                weight.cols, "[num_experts, d_model]", "noise = learned_normal"));
@@ -106,7 +102,36 @@ void Jitter(const RoutingRules& rules, absl::Span<const RequestTokens> requests,
   }
 }
 
+template <typename T>
+size_t BytesOfVector(const std::vector<T>& values) {
+  return values.capacity() * sizeof(T);
+}
+
 }  // namespace
+
+size_t GateScratch::MemoryBytes() const {
+  size_t bytes = BytesOfVector(logits) + BytesOfVector(noise_width) +
+                 BytesOfVector(routing.best_scores) + BytesOfVector(routing.all_scores) +
+                 BytesOfVector(routing.all_choices);
+  for (const Block& block : blocks) {
+    bytes += block.widened.capacity() + block.product.padded.capacity() +
+             block.product.narrowed.capacity() + block.product.tiles.x.capacity() +
+             block.product.tiles.y.capacity();
+  }
+  return bytes;
+}
+
+absl::StatusOr<std::vector<float>> ReadSelectBias(const GateWeights& weights,
+                                                  const RoutingOptions& options) {
+  if (!options.select_bias) {
+    return std::vector<float>();
+  }
+  RETURN_IF_ERROR(CheckShape("the gate's selection bias", weights.select_bias, 1,
+                             options.num_experts, "[1, num_experts]", "select_bias"));
+  std::vector<float> bias = DecodeMatrix(weights.select_bias);
+  RETURN_IF_ERROR(CheckNoNan(bias));
+  return bias;
+}
 
 Gate::Gate(const RoutingRules& rules, size_t d_model, Parameters parameters)
     : rules_(rules), d_model_(d_model), parameters_(std::move(parameters)) {}
@@ -136,49 +161,50 @@ absl::StatusOr<std::unique_ptr<const Gate>> Gate::Create(const GateWeights& weig
   if (options.logit_bias) {
     parameters.logit_bias = decode(weights.logit_bias);
   }
-  if (options.select_bias) {
-    parameters.select_bias = DecodeMatrix(weights.select_bias);
-    RETURN_IF_ERROR(CheckNoNan(parameters.select_bias));
-  }
   return std::unique_ptr<const Gate>(
       new Gate({options, ties, activation_dtype, &random}, d_model, std::move(parameters)));
 }
 
 void Gate::Multiply(const GateMatmul& product, absl::Span<const float> bias, const Rows& rows,
-                    ThreadPool* pool, absl::Span<float> outputs) const {
-  const size_t blocks = (rows.count + kRowsPerBlock - 1) / kRowsPerBlock;
-  const auto multiply = [&](size_t block) {
+                    std::vector<GateScratch::Block>* blocks, ThreadPool* pool,
+                    absl::Span<float> outputs) const {
+  const size_t count = (rows.count + kRowsPerBlock - 1) / kRowsPerBlock;
+  const size_t slots = pool == nullptr ? 1 : pool->slots();
+  if (blocks->size() < slots) {
+    blocks->resize(slots);
+  }
+  const auto multiply = [&](size_t block, size_t slot) {
     const size_t first = block * kRowsPerBlock;
-    MultiplyBlock(product, bias, rows, first, std::min(kRowsPerBlock, rows.count - first), outputs);
+    MultiplyBlock(product, bias, rows, first, std::min(kRowsPerBlock, rows.count - first),
+                  &(*blocks)[slot], outputs);
   };
   if (pool != nullptr) {
-    pool->ParallelFor(blocks, multiply);
+    pool->ParallelFor(count, multiply);
   } else {
-    for (size_t block = 0; block < blocks; ++block) {
-      multiply(block);
+    for (size_t block = 0; block < count; ++block) {
+      multiply(block, 0);
     }
   }
 }
 
 void Gate::MultiplyBlock(const GateMatmul& product, absl::Span<const float> bias, const Rows& rows,
-                         size_t first, size_t count, absl::Span<float> outputs) const {
-  // Of each thread that helps, too; as large as a block.
-  thread_local GateMatmulScratch scratch;
-  thread_local AlignedBuffer widened;
+                         size_t first, size_t count, GateScratch::Block* scratch,
+                         absl::Span<float> outputs) const {
   const size_t experts = rules_.options.num_experts;
   const auto* const source =
       static_cast<const uint8_t*>(rows.values) + first * d_model_ * BytesOf(rows.dtype);
   outputs = outputs.subspan(first * experts, count * experts);
   if (rows.dtype == DType::kBF16 && rows.jittered.empty() && product.TakesBF16()) {
-    product.RunBF16(source, count, outputs.data(), &scratch);
+    product.RunBF16(source, count, outputs.data(), &scratch->product);
   } else if (rows.dtype == DType::kF32 &&
              reinterpret_cast<uintptr_t>(source) % alignof(float) == 0 && rows.jittered.empty()) {
-    product.Run(reinterpret_cast<const float*>(source), count, outputs.data(), &scratch);
+    product.Run(reinterpret_cast<const float*>(source), count, outputs.data(), &scratch->product);
   } else {
+    AlignedBuffer& widened = scratch->widened;
     widened.Resize(count * d_model_ * sizeof(float));
     ConvertElements(rows.dtype, source, DType::kF32, widened.data(), count * d_model_);
     Jitter(rules_, rows.jittered, first, count, d_model_, widened.as<float>());
-    product.Run(widened.as<float>(), count, outputs.data(), &scratch);
+    product.Run(widened.as<float>(), count, outputs.data(), &scratch->product);
   }
   for (size_t row = 0; row < count && !bias.empty(); ++row) {
     for (size_t expert = 0; expert < experts; ++expert) {
@@ -194,17 +220,22 @@ absl::Status Gate::Logits(const void* hidden_states, DType dtype, size_t tokens,
                           absl::Span<float> logits, ThreadPool* pool) const {
   RETURN_IF_ERROR(CheckActivation("hidden_states", dtype));
   RETURN_IF_ERROR(CheckSize("logits", logits.size(), tokens * rules_.options.num_experts));
-  Multiply(*parameters_.product, parameters_.logit_bias, {hidden_states, dtype, tokens}, pool,
-           logits);
+  std::vector<GateScratch::Block> blocks;
+  Multiply(*parameters_.product, parameters_.logit_bias, {hidden_states, dtype, tokens}, &blocks,
+           pool, logits);
   return absl::OkStatus();
 }
 
 absl::Status Gate::Route(const void* hidden_states, DType dtype,
-                         absl::Span<const RequestTokens> requests, GateScratch* scratch,
+                         absl::Span<const RequestTokens> requests,
+                         absl::Span<const float> select_bias, GateScratch* scratch,
                          RoutedTokens* routed, ThreadPool* pool) const {
   RETURN_IF_ERROR(CheckActivation("hidden_states", dtype));
   for (const RequestTokens& request : requests) {
     RETURN_IF_ERROR(CheckRequestTokens(rules_.options, request));
+  }
+  if (rules_.options.select_bias) {
+    RETURN_IF_ERROR(CheckSize("select_bias", select_bias.size(), rules_.options.num_experts));
   }
   const size_t tokens = TokensOf(requests);
   const size_t size = tokens * rules_.options.num_experts;
@@ -214,18 +245,18 @@ absl::Status Gate::Route(const void* hidden_states, DType dtype,
   };
   RoutingInput input;
   input.requests = requests;
-  input.select_bias = parameters_.select_bias;
+  input.select_bias = select_bias;
   if (rules_.options.choice != Choice::kHash) {
     const absl::Span<float> logits = room(&scratch->logits);
     const bool jitter = rules_.options.noise == Noise::kJitter;
     const Rows rows{hidden_states, dtype, tokens,
                     jitter ? requests : absl::Span<const RequestTokens>()};
-    Multiply(*parameters_.product, parameters_.logit_bias, rows, pool, logits);
+    Multiply(*parameters_.product, parameters_.logit_bias, rows, &scratch->blocks, pool, logits);
     input.logits = logits;
   }
   if (parameters_.noise != nullptr) {
     const absl::Span<float> width = room(&scratch->noise_width);
-    Multiply(*parameters_.noise, {}, {hidden_states, dtype, tokens}, pool, width);
+    Multiply(*parameters_.noise, {}, {hidden_states, dtype, tokens}, &scratch->blocks, pool, width);
     input.noise_width = width;
   }
   RouteTokens(rules_, input, &scratch->routing, routed);
@@ -234,8 +265,7 @@ absl::Status Gate::Route(const void* hidden_states, DType dtype,
 
 size_t Gate::bytes() const {
   const size_t noise = parameters_.noise == nullptr ? 0 : parameters_.noise->bytes();
-  const size_t biases = parameters_.logit_bias.size() + parameters_.select_bias.size();
-  return parameters_.product->bytes() + noise + biases * sizeof(float);
+  return parameters_.product->bytes() + noise + parameters_.logit_bias.size() * sizeof(float);
 }
 
 }  // namespace expertmesh::gate

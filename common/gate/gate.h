@@ -20,13 +20,26 @@
 
 namespace expertmesh::gate {
 
-// Working memory of one thread, for any number of gates one after the other. Grows to the largest
-// batch seen; after that a call allocates no memory of its own.
+// Working memory of one call at a time, for any number of gates one after the other. Grows to the
+// largest batch seen; after that a call allocates no memory of its own.
 struct GateScratch {
+  // What each thread that multiplies needs.
+  struct Block {
+    GateMatmulScratch product;
+    AlignedBuffer widened;
+  };
+  std::vector<Block> blocks;
   std::vector<float> logits;
   std::vector<float> noise_width;
   RoutingScratch routing;
+
+  size_t MemoryBytes() const;
 };
+
+// The checkpoint's selection bias, [num_experts]; empty when `options` have none.
+//   INVALID_ARGUMENT  it is missing or has another shape, or a value is NaN.
+absl::StatusOr<std::vector<float>> ReadSelectBias(const GateWeights& weights,
+                                                  const RoutingOptions& options);
 
 // Immutable and thread-safe: any number of threads may call at once, each with its own scratch. A
 // call runs on its caller's thread, and the product of many rows on idle threads of a pool as well
@@ -37,11 +50,11 @@ struct GateScratch {
 // depend on its own hidden state alone, where options.looks_at_groups() does not say otherwise.
 class Gate {
  public:
-  // Reads `weights` (all but shared_gate, see SharedGate) during the call only and keeps them as
-  // float32. `activation_dtype` is what the model is computed in, which need not be what its
-  // weights are stored as: kModel of LogitDType, ScoreDType and WeightDType rounds to it, and with
-  // LogitDType::kModel so are the gate's own weights.
-  // `random` must outlive the gate.
+  // Reads `weights` (all but shared_gate, see SharedGate, and the selection bias, which is an
+  // argument of Route) during the call only and keeps them as float32. `activation_dtype` is what
+  // the model is computed in, which need not be what its weights are stored as: kModel of
+  // LogitDType, ScoreDType and WeightDType rounds to it, and with LogitDType::kModel so are the
+  // gate's own weights. `random` must outlive the gate.
   //   INVALID_ARGUMENT  options that cannot route, or weights that do not fit them.
   static absl::StatusOr<std::unique_ptr<const Gate>> Create(
       const GateWeights& weights, const RoutingOptions& options, DType activation_dtype,
@@ -49,12 +62,14 @@ class Gate {
 
   // Routes the rows of `hidden_states`, [tokens, d_model] row-major of `dtype` (an activation
   // type), of any alignment; `tokens` is the sum over `requests`, whose rows follow each other.
-  // Overwrites `routed`. NaN and Inf in a row reach that row's weights, and no other request.
-  //   INVALID_ARGUMENT  dtype is not an activation type, or a request does not fit, see
-  //                     CheckRequestTokens.
+  // `select_bias`: [num_experts], added to scores for selection only, without NaN; read only when
+  // options.select_bias. Overwrites `routed`. NaN and Inf in a row reach that row's weights, and no
+  // other request.
+  //   INVALID_ARGUMENT  dtype is not an activation type, select_bias has another size, or a request
+  //                     does not fit, see CheckRequestTokens.
   absl::Status Route(const void* hidden_states, DType dtype,
-                     absl::Span<const RequestTokens> requests, GateScratch* scratch,
-                     RoutedTokens* routed, ThreadPool* pool = nullptr) const;
+                     absl::Span<const RequestTokens> requests, absl::Span<const float> select_bias,
+                     GateScratch* scratch, RoutedTokens* routed, ThreadPool* pool = nullptr) const;
 
   // The logits alone, [tokens, num_experts], rounded as LogitDType says, before temperature and
   // noise. Errors as Route.
@@ -63,8 +78,6 @@ class Gate {
 
   const RoutingOptions& options() const { return rules_.options; }
   size_t d_model() const { return d_model_; }
-  // [num_experts], or empty.
-  absl::Span<const float> select_bias() const { return parameters_.select_bias; }
   // Memory it holds, in bytes.
   size_t bytes() const;
 
@@ -74,7 +87,6 @@ class Gate {
     std::unique_ptr<const GateMatmul> product;
     std::unique_ptr<const GateMatmul> noise;  // Noise::kLearnedNormal only.
     std::vector<float> logit_bias;
-    std::vector<float> select_bias;
   };
 
   Gate(const RoutingRules& rules, size_t d_model, Parameters parameters);
@@ -90,10 +102,12 @@ class Gate {
 
   // outputs = rows * weights^T + bias, rounded as LogitDType says.
   void Multiply(const GateMatmul& product, absl::Span<const float> bias, const Rows& rows,
-                ThreadPool* pool, absl::Span<float> outputs) const;
+                std::vector<GateScratch::Block>* blocks, ThreadPool* pool,
+                absl::Span<float> outputs) const;
   // The same of the rows [first, first + count) only.
   void MultiplyBlock(const GateMatmul& product, absl::Span<const float> bias, const Rows& rows,
-                     size_t first, size_t count, absl::Span<float> outputs) const;
+                     size_t first, size_t count, GateScratch::Block* scratch,
+                     absl::Span<float> outputs) const;
 
   const RoutingRules rules_;
   const size_t d_model_;

@@ -24,8 +24,7 @@ constexpr double kTolerance16 = 2e-2;
 constexpr absl::Duration kPatience = absl::Seconds(10);
 
 double ToleranceOf(const NodeLink& link) {
-  bool last_resort = false;
-  const auto description = link.Offer(&last_resort);
+  const auto description = link.Offer().description;
   return description != nullptr && description->compute_dtype() == v1::DTYPE_F32 ? kTolerance
                                                                                  : kTolerance16;
 }
@@ -71,9 +70,8 @@ struct CrossChecker::Probe final : NodeBatch {
   size_t which = 0;
 };
 
-CrossChecker::CrossChecker(absl::Duration interval, Fleet* fleet, metrics::RouterMetrics* metrics,
-                           Clock* clock)
-    : interval_(interval), fleet_(fleet), metrics_(metrics), clock_(clock) {}
+CrossChecker::CrossChecker(absl::Duration interval, metrics::RouterMetrics* metrics, Clock* clock)
+    : interval_(interval), metrics_(metrics), clock_(clock) {}
 
 std::optional<uint64_t> CrossChecker::Begin(uint32_t layer) {
   if (interval_ <= absl::ZeroDuration()) {
@@ -96,14 +94,13 @@ void CrossChecker::End(uint32_t layer) {
   schedules_[layer].under_way = false;
 }
 
-void CrossChecker::Offer(uint32_t layer, const Placement& placement,
-                         const gate::RoutedTokens& routed, const uint8_t* hidden_states,
-                         DType dtype, size_t d_model) {
+void CrossChecker::Offer(uint32_t layer, const MeshView& view, const gate::RoutedTokens& routed,
+                         const uint8_t* hidden_states, DType dtype, size_t d_model) {
   const std::optional<uint64_t> turn = Begin(layer);
   if (!turn) {
     return;
   }
-  const std::vector<ExpertReplicas>& replicas = *placement.Layer(layer);
+  const std::vector<ExpertReplicas>& replicas = *view.placement().Layer(layer);
   // From a place that moves on, the first assignment that two nodes could serve.
   const size_t count = routed.expert_ids.size();
   for (size_t i = 0; i < count; ++i) {
@@ -128,13 +125,10 @@ void CrossChecker::Offer(uint32_t layer, const Placement& placement,
     check->weight = routed.weights[at];
     check->d_model = d_model;
     for (size_t which = 0; which < check->links.size(); ++which) {
-      check->links[which] = fleet_->node(nodes[(*turn + which) % nodes.size()]);
+      check->links[which] = view.node(nodes[(*turn + which) % nodes.size()]).link;
     }
-    if (check->links[0] == nullptr || check->links[1] == nullptr) {
-      break;
-    }
-    Send(check, 0, sent, dtype, placement.epoch());
-    Send(check, 1, sent, dtype, placement.epoch());
+    Send(check, 0, sent, dtype, view.epoch());
+    Send(check, 1, sent, dtype, view.epoch());
     return;
   }
   End(layer);
@@ -146,9 +140,9 @@ void CrossChecker::Send(const std::shared_ptr<Check>& check, size_t which, const
   probe->owner = this;
   probe->check = check;
   probe->which = which;
-  probe->layer = check->layer;
   probe->d_model = static_cast<uint32_t>(check->d_model);
-  probe->plan = {check->links[which]->index(), {0}, {0, 1}, {check->expert}, {check->weight}};
+  probe->rows = 1;
+  probe->answer_rows = 1;
   probe->partials = std::make_shared<AlignedBuffer>(check->d_model * sizeof(float));
 
   NodeLink& link = *check->links[which];

@@ -15,8 +15,7 @@
 #include "common/base/clock.h"
 #include "common/gate/routed_tokens.h"
 #include "common/tensor/dtype.h"
-#include "router_service/mesh/fleet.h"
-#include "router_service/mesh/placement.h"
+#include "router_service/mesh/mesh_view.h"
 #include "router_service/metrics/router_metrics.h"
 
 namespace expertmesh::mesh {
@@ -29,12 +28,11 @@ class CrossChecker {
  public:
   // `interval`: between two checks of a layer; zero: there are none. The pointers must outlive the
   // checks, which are over when the fleet is closed.
-  CrossChecker(absl::Duration interval, Fleet* fleet, metrics::RouterMetrics* metrics,
-               Clock* clock);
+  CrossChecker(absl::Duration interval, metrics::RouterMetrics* metrics, Clock* clock);
 
   // Rows of a batch that is being served, [rows, d_model] of `dtype`, and where they went. Copies
   // one of them when it is time for a check of the layer.
-  void Offer(uint32_t layer, const Placement& placement, const gate::RoutedTokens& routed,
+  void Offer(uint32_t layer, const MeshView& view, const gate::RoutedTokens& routed,
              const uint8_t* hidden_states, DType dtype, size_t d_model);
 
  private:
@@ -53,7 +51,6 @@ class CrossChecker {
   void Compare(const Check& check);
 
   const absl::Duration interval_;
-  Fleet* const fleet_;
   metrics::RouterMetrics* const metrics_;
   Clock* const clock_;
 

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
+#include "router_service/mesh/damaged_experts.h"
 
 namespace expertmesh::mesh {
 namespace {
@@ -14,62 +14,72 @@ namespace {
 // How often nodes that left are looked at, until they are idle.
 constexpr absl::Duration kReapInterval = absl::Seconds(1);
 
-// How many experts `missing` names in all.
-size_t CountMissing(const Placement& placement) {
-  size_t count = 0;
-  for (const v1::MissingExperts& layer : placement.missing()) {
-    count += static_cast<size_t>(layer.experts_size());
+// How many experts are missing in all.
+uint64_t CountMissing(const Placement& placement) {
+  uint64_t count = 0;
+  for (const MissingExperts& layer : placement.missing()) {
+    count += layer.experts.size();
   }
   return count;
 }
 
-// What of `damaged` is `node`'s, layer by layer.
-void AddDamaged(absl::Span<const DamagedExpert> damaged, NodeIndex node, v1::TopologyNode* told) {
-  for (const DamagedExpert& copy : damaged) {
-    if (copy.node != node) {
-      continue;
-    }
-    v1::DamagedExperts* group = nullptr;
-    for (v1::DamagedExperts& known : *told->mutable_damaged()) {
-      if (known.layer() == copy.layer && known.reason() == copy.reason) {
-        group = &known;
-      }
-    }
-    if (group == nullptr) {
-      group = told->add_damaged();
-      group->set_layer(copy.layer);
-      group->set_reason(copy.reason);
-    }
-    group->add_experts(copy.expert);
+// What the nodes of a fleet offer, kept for as long as a placement is made from it.
+struct Offers {
+  std::vector<std::shared_ptr<const v1::DescribeResponse>> descriptions;
+  std::vector<std::vector<const v1::HostedExperts*>> hosted;
+  std::vector<NodeOffer> offers;
+};
+
+// Adds what `link`, of index `node`, offers; what of it goes into a view.
+NodeView AddOffer(NodeIndex node, const std::shared_ptr<NodeLink>& link, Offers* offers) {
+  LinkOffer offered = link->Offer();
+  if (offered.description == nullptr) {
+    return {};
   }
+  const v1::DescribeResponse& description = *offered.description;
+  NodeOffer offer;
+  offer.node = node;
+  offer.last_resort = offered.last_resort;
+  std::vector<const v1::HostedExperts*>& entries = offers->hosted.emplace_back();
+  for (const v1::HostedExperts& entry : description.hosted()) {
+    entries.push_back(&entry);
+  }
+  offer.hosted = entries;  // What the vector points to stays where it is when it moves.
+  offers->offers.push_back(std::move(offer));
+  NodeView view{link, link->encoding(), description.max_batch_rows(),
+                description.max_frame_bytes()};
+  offers->descriptions.push_back(std::move(offered.description));
+  return view;
 }
 
 }  // namespace
 
-Fleet::Fleet(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint, WireEncodings encodings,
-             uint64_t verify_bytes_per_second, metrics::RouterMetrics* metrics,
-             Transport* transport, TimerQueue* timers, Clock* clock)
+Fleet::Fleet(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint, FleetOptions options,
+             metrics::RouterMetrics* metrics, Transport* transport, TimerQueue* timers,
+             Clock* clock)
     : checkpoint_(std::move(checkpoint)),
-      encodings_(std::move(encodings)),
+      options_(std::move(options)),
       metrics_(metrics),
       transport_(transport),
       timers_(timers),
       clock_(clock),
-      placement_(std::make_shared<const Placement>(checkpoint_->model(), 1,
-                                                   absl::Span<const NodeOffer>())),
-      verifier_(std::make_unique<WeightVerifier>(checkpoint_, verify_bytes_per_second, clock,
-                                                 [this] { Rebuild(); })) {}
+      view_(std::make_shared<const MeshView>(
+          1, Placement(checkpoint_->model(), absl::Span<const NodeOffer>()), options_.biases,
+          std::vector<NodeView>())),
+      verifier_(std::make_unique<WeightVerifier>(checkpoint_, options_.verify_bytes_per_second,
+                                                 clock, [this] { Rebuild(); })) {}
 
 Fleet::~Fleet() { Close(); }
 
 void Fleet::Close() {
-  std::vector<std::shared_ptr<NodeLink>> nodes;
+  Links nodes;
   TimerQueue::Id timer = 0;
   {
     absl::MutexLock lock(&mutex_);
     stopping_ = true;
     timer = std::exchange(reap_timer_, 0);
     nodes.swap(nodes_);
+    index_of_address_.clear();
   }
   timers_->CancelAndWait(timer);
   verifier_->Stop();
@@ -89,18 +99,15 @@ void Fleet::SetAddresses(const std::vector<std::string>& addresses) {
       return;
     }
     for (const std::string& address : addresses) {
-      const auto [it, added] =
-          index_of_address_.try_emplace(address, static_cast<NodeIndex>(nodes_.size()));
-      if (added) {
-        nodes_.emplace_back();
+      if (index_of_address_.contains(address)) {
+        continue;
       }
-      std::shared_ptr<NodeLink>& node = nodes_[it->second];
-      if (node == nullptr) {
-        const WireEncoding encoding = encodings_.For(address);
-        node = std::make_shared<NodeLink>(it->second, address, checkpoint_->fingerprint(), encoding,
-                                          metrics_, [this] { Rebuild(); });
-        to_connect.push_back(node);
-      }
+      const NodeIndex index = FreePlace();
+      index_of_address_[address] = index;
+      nodes_[index] = std::make_shared<NodeLink>(address, checkpoint_->fingerprint(),
+                                                 options_.encodings.For(address), metrics_,
+                                                 [this] { Rebuild(); });
+      to_connect.push_back(nodes_[index]);
     }
     for (const std::shared_ptr<NodeLink>& node : nodes_) {
       if (node != nullptr) {
@@ -126,14 +133,41 @@ void Fleet::SetAddresses(const std::vector<std::string>& addresses) {
   }
 }
 
-std::shared_ptr<const Placement> Fleet::placement() const {
-  absl::MutexLock lock(&mutex_);
-  return placement_;
+NodeIndex Fleet::FreePlace() {
+  const auto free = std::find(nodes_.begin(), nodes_.end(), nullptr);
+  const auto index = static_cast<NodeIndex>(free - nodes_.begin());
+  if (free == nodes_.end()) {
+    nodes_.emplace_back();
+  }
+  return index;
 }
 
-std::shared_ptr<NodeLink> Fleet::node(NodeIndex index) const {
+void Fleet::RecogniseNodes() {
+  for (NodeIndex index = 0; index < nodes_.size(); ++index) {
+    const std::shared_ptr<NodeLink> link = nodes_[index];
+    const std::string node_id = link == nullptr ? std::string() : link->node_id();
+    if (node_id.empty() || !recognised_.insert(link.get()).second) {
+      continue;
+    }
+    // Two that are up are two nodes, even if somebody gave them one name.
+    const auto before =
+        std::find_if(nodes_.begin(), nodes_.end(), [&](const std::shared_ptr<NodeLink>& other) {
+          return other != nullptr && other != link && other->state() == LinkState::kDown &&
+                 other->node_id() == node_id;
+        });
+    if (before == nodes_.end()) {
+      continue;
+    }
+    spdlog::info("node {} has moved from {} to {}", node_id, (*before)->address(), link->address());
+    link->ContinueFrom(**before);
+    std::swap(index_of_address_[link->address()], index_of_address_[(*before)->address()]);
+    std::swap(nodes_[index], *before);
+  }
+}
+
+std::shared_ptr<const MeshView> Fleet::view() const {
   absl::MutexLock lock(&mutex_);
-  return index < nodes_.size() ? nodes_[index] : nullptr;
+  return view_;
 }
 
 absl::StatusOr<v1::TopologyNode> Fleet::Drain(const std::string& address, bool resume) {
@@ -154,28 +188,53 @@ absl::StatusOr<v1::TopologyNode> Fleet::Drain(const std::string& address, bool r
 }
 
 v1::GetTopologyResponse Fleet::Topology() const {
-  std::vector<std::shared_ptr<NodeLink>> nodes;
+  Links nodes;
   std::vector<DamagedExpert> damaged;
-  v1::GetTopologyResponse topology;
+  std::shared_ptr<const MeshView> view;
   {
     absl::MutexLock lock(&mutex_);
     nodes = nodes_;
     damaged = damaged_;
-    topology.set_epoch(placement_->epoch());
-    topology.set_ready(placement_->complete());
-    for (const v1::MissingExperts& missing : placement_->missing()) {
-      *topology.add_missing() = missing;
-    }
+    view = view_;
   }
+  v1::GetTopologyResponse topology;
+  topology.set_epoch(view->epoch());
+  topology.set_ready(view->placement().complete());
   topology.set_fingerprint(checkpoint_->fingerprint());
-  for (const std::shared_ptr<NodeLink>& node : nodes) {
-    if (node != nullptr) {
-      v1::TopologyNode& told = *topology.add_nodes();
-      told = node->ToProto();
-      AddDamaged(damaged, node->index(), &told);
+  for (const MissingExperts& missing : view->placement().missing()) {
+    v1::MissingExperts& layer = *topology.add_missing();
+    layer.set_layer(missing.layer);
+    layer.mutable_experts()->Add(missing.experts.begin(), missing.experts.end());
+  }
+  for (NodeIndex index = 0; index < nodes.size(); ++index) {
+    if (nodes[index] != nullptr) {
+      v1::TopologyNode& node = *topology.add_nodes();
+      node = nodes[index]->ToProto();
+      AddDamaged(damaged, index, &node);
     }
   }
   return topology;
+}
+
+MeshSummary Fleet::Summary() const {
+  Links nodes;
+  MeshSummary summary;
+  summary.nodes = {{LinkState::kDown, 0},
+                   {LinkState::kUp, 0},
+                   {LinkState::kRefused, 0},
+                   {LinkState::kDraining, 0}};
+  {
+    absl::MutexLock lock(&mutex_);
+    nodes = nodes_;
+    summary.epoch = view_->epoch();
+    summary.missing_experts = CountMissing(view_->placement());
+  }
+  for (const std::shared_ptr<NodeLink>& node : nodes) {
+    if (node != nullptr) {
+      ++summary.nodes[node->state()];
+    }
+  }
+  return summary;
 }
 
 uint64_t Fleet::Subscribe(std::function<void()> callback) {
@@ -193,50 +252,32 @@ void Fleet::Unsubscribe(uint64_t id) {
 void Fleet::Rebuild() {
   {
     absl::MutexLock rebuild(&rebuild_mutex_);
-    std::vector<std::shared_ptr<NodeLink>> nodes;
+    Links nodes;
     uint64_t epoch = 0;
     {
       absl::MutexLock lock(&mutex_);
       if (stopping_) {
         return;
       }
+      RecogniseNodes();
       nodes = nodes_;
-      epoch = placement_->epoch() + 1;
+      epoch = view_->epoch() + 1;
     }
-    std::vector<std::shared_ptr<const v1::DescribeResponse>> descriptions;
-    std::vector<std::vector<const v1::HostedExperts*>> hosted;
-    std::vector<NodeOffer> offers;
-    for (const std::shared_ptr<NodeLink>& node : nodes) {
-      NodeOffer offer;
-      std::shared_ptr<const v1::DescribeResponse> description =
-          node == nullptr ? nullptr : node->Offer(&offer.last_resort);
-      if (description == nullptr) {
-        continue;
-      }
-      offer.node = node->index();
-      std::vector<const v1::HostedExperts*> entries;
-      for (const v1::HostedExperts& entry : description->hosted()) {
-        entries.push_back(&entry);
-      }
-      descriptions.push_back(std::move(description));
-      hosted.push_back(std::move(entries));
-      offers.push_back(offer);
-    }
-    for (size_t i = 0; i < offers.size(); ++i) {
-      offers[i].hosted = hosted[i];
-    }
-    const std::vector<DamagedExpert> damaged = ExcludeDamaged(nodes, &offers);
-    auto placement = std::make_shared<const Placement>(checkpoint_->model(), epoch, offers);
-    spdlog::info("epoch {}: {} of {} nodes usable, {} experts missing", epoch, offers.size(),
-                 nodes.size(), CountMissing(*placement));
+    std::vector<DamagedExpert> damaged;
+    std::shared_ptr<const MeshView> view = MakeView(epoch, nodes, &damaged);
     std::vector<DamagedExpert> before = damaged;
     {
-      // Together: who is told that a copy is not used may count on it.
+      // Together: an operator who is told that a copy is not used may count on it.
       absl::MutexLock lock(&mutex_);
-      placement_ = std::move(placement);
+      view_ = std::move(view);
       before.swap(damaged_);
     }
-    TellDamaged(before, damaged, nodes);
+    for (NodeIndex index = 0; index < nodes.size(); ++index) {
+      if (nodes[index] != nullptr) {
+        const std::string& address = nodes[index]->address();
+        metrics_->SetDamagedExperts(address, LogNewlyDamaged(before, damaged, index, address));
+      }
+    }
   }
   absl::MutexLock lock(&subscribers_mutex_);
   for (const auto& [id, callback] : subscribers_) {
@@ -244,48 +285,34 @@ void Fleet::Rebuild() {
   }
 }
 
-std::vector<DamagedExpert> Fleet::ExcludeDamaged(absl::Span<const std::shared_ptr<NodeLink>> nodes,
-                                                 std::vector<NodeOffer>* offers) {
+std::shared_ptr<const MeshView> Fleet::MakeView(uint64_t epoch, const Links& links,
+                                                std::vector<DamagedExpert>* damaged) {
+  Offers offers;
+  std::vector<NodeView> views(links.size());
   std::vector<NodeHoldings> holdings;
-  for (const NodeOffer& offer : *offers) {
-    holdings.push_back({offer.node, nodes[offer.node]->address(), offer.hosted});
+  for (NodeIndex index = 0; index < links.size(); ++index) {
+    if (links[index] == nullptr) {
+      continue;
+    }
+    views[index] = AddOffer(index, links[index], &offers);
+    if (views[index].link != nullptr) {
+      holdings.push_back({index, links[index]->address(), offers.offers.back().hosted});
+    }
   }
-  std::vector<DamagedExpert> damaged = verifier_->Judge(holdings);
-  for (NodeOffer& offer : *offers) {
-    for (const DamagedExpert& copy : damaged) {
+  *damaged = verifier_->Judge(holdings);
+  for (NodeOffer& offer : offers.offers) {
+    for (const DamagedExpert& copy : *damaged) {
       if (copy.node == offer.node) {
         offer.excluded.emplace_back(copy.layer, copy.expert);
       }
     }
   }
-  return damaged;
-}
-
-void Fleet::TellDamaged(absl::Span<const DamagedExpert> before, absl::Span<const DamagedExpert> now,
-                        absl::Span<const std::shared_ptr<NodeLink>> nodes) {
-  for (const std::shared_ptr<NodeLink>& node : nodes) {
-    if (node == nullptr) {
-      continue;
-    }
-    v1::TopologyNode old;
-    v1::TopologyNode told;
-    AddDamaged(before, node->index(), &old);
-    AddDamaged(now, node->index(), &told);
-    uint64_t count = 0;
-    for (const v1::DamagedExperts& layer : told.damaged()) {
-      count += static_cast<uint64_t>(layer.experts_size());
-      const bool known = std::any_of(
-          old.damaged().begin(), old.damaged().end(), [&layer](const v1::DamagedExperts& other) {
-            return other.SerializeAsString() == layer.SerializeAsString();
-          });
-      if (!known) {
-        spdlog::error("node {}: layer {} expert{} {}: {}; not used there", node->address(),
-                      layer.layer(), layer.experts_size() == 1 ? "" : "s",
-                      absl::StrJoin(layer.experts(), ","), layer.reason());
-      }
-    }
-    metrics_->SetDamagedExperts(node->address(), count);
-  }
+  Placement placement(checkpoint_->model(), offers.offers);
+  spdlog::info("epoch {}: {} of {} nodes usable, {} experts missing", epoch, offers.offers.size(),
+               links.size() - std::count(links.begin(), links.end(), nullptr),
+               CountMissing(placement));
+  return std::make_shared<const MeshView>(epoch, std::move(placement), options_.biases,
+                                          std::move(views));
 }
 
 void Fleet::ScheduleReap() {
@@ -306,6 +333,8 @@ void Fleet::Reap() {
         continue;
       }
       if (node->Idle()) {
+        index_of_address_.erase(node->address());
+        recognised_.erase(node.get());
         gone.push_back(std::move(node));
         node = nullptr;
       } else {

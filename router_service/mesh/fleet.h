@@ -4,19 +4,21 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "common/base/clock.h"
 #include "common/base/timer_queue.h"
 #include "common/checkpoint/moe_checkpoint.h"
 #include "common/transport/transport.h"
+#include "router_service/mesh/mesh_view.h"
 #include "router_service/mesh/node_link.h"
 #include "router_service/mesh/placement.h"
 #include "router_service/mesh/weight_verifier.h"
@@ -24,22 +26,41 @@
 
 namespace expertmesh::mesh {
 
-// Thread-safe. A new placement, with the next epoch, is made whenever a node comes, goes, is
-// refused, drained, or changes what it holds.
+struct FleetOptions {
+  WireEncodings encodings;
+  // See WeightVerifier.
+  uint64_t verify_bytes_per_second = 0;
+  // Of the first view: the checkpoint's. Not null.
+  std::shared_ptr<const SelectBiases> biases;
+};
+
+// The mesh in numbers.
+struct MeshSummary {
+  uint64_t epoch = 0;
+  uint64_t missing_experts = 0;
+  // Nodes by LinkState.
+  std::map<LinkState, uint64_t> nodes;
+};
+
+// Thread-safe. A new view, with the next epoch, is made whenever a node comes, goes, is refused,
+// drained, or changes what it holds.
+//
+// A node is its node_id: one that comes back under another address keeps its place in placement
+// order, its counters and an operator's wish to drain it. The places of nodes that are gone are
+// used again, so that the fleet is as large as the largest number of nodes that there were at a
+// time.
 class Fleet {
  public:
   // All pointers must outlive the fleet.
-  // `verify_bytes_per_second`: see WeightVerifier.
-  Fleet(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint, WireEncodings encodings,
-        uint64_t verify_bytes_per_second, metrics::RouterMetrics* metrics, Transport* transport,
-        TimerQueue* timers, Clock* clock);
+  Fleet(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint, FleetOptions options,
+        metrics::RouterMetrics* metrics, Transport* transport, TimerQueue* timers, Clock* clock);
   // Closes.
   ~Fleet();
   Fleet(const Fleet&) = delete;
   Fleet& operator=(const Fleet&) = delete;
 
-  // Closes every connection for good; batches in flight are lost (their `done` is called). Every
-  // later placement is as it was.
+  // Closes every connection for good; batches in flight are lost (their Done is called). The view
+  // stays as it is.
   void Close();
 
   // The nodes to use, in placement order for those not seen before. A node that is no longer listed
@@ -47,38 +68,39 @@ class Fleet {
   void SetAddresses(const std::vector<std::string>& addresses);
 
   // Never null.
-  std::shared_ptr<const Placement> placement() const;
-
-  // Null when the node has been let go.
-  std::shared_ptr<NodeLink> node(NodeIndex index) const;
+  std::shared_ptr<const MeshView> view() const;
 
   // NOT_FOUND when no node has this address.
   absl::StatusOr<v1::TopologyNode> Drain(const std::string& address, bool resume);
 
   v1::GetTopologyResponse Topology() const;
+  MeshSummary Summary() const;
 
   // Calls `callback` after every change, until unsubscribed; from any thread, one at a time, no
-  // lock of the fleet held that Topology() or placement() need. Must not block. Unsubscribe waits
+  // lock of the fleet held that Topology() or view() need. Must not block. Unsubscribe waits
   // for a running call and so must not be called from one.
   uint64_t Subscribe(std::function<void()> callback);
   void Unsubscribe(uint64_t id);
 
  private:
-  // Makes a new placement from what the nodes say now, and tells subscribers.
+  using Links = std::vector<std::shared_ptr<NodeLink>>;
+
+  // Makes a new view from what the nodes say now, and tells subscribers.
   void Rebuild();
-  // Leaves out of `offers` what the weights' digests speak against; returns that.
-  std::vector<DamagedExpert> ExcludeDamaged(absl::Span<const std::shared_ptr<NodeLink>> nodes,
-                                            std::vector<NodeOffer>* offers)
+  // The place of a new node: one that is free.
+  NodeIndex FreePlace() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Gives nodes that came back under another address the places that they had.
+  void RecogniseNodes() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // `links` as they are now, without what the weights' digests speak against; `damaged`: that.
+  std::shared_ptr<const MeshView> MakeView(uint64_t epoch, const Links& links,
+                                           std::vector<DamagedExpert>* damaged)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(rebuild_mutex_);
-  // Names in the log what is damaged `now` and was not `before`, and sets the metric.
-  void TellDamaged(absl::Span<const DamagedExpert> before, absl::Span<const DamagedExpert> now,
-                   absl::Span<const std::shared_ptr<NodeLink>> nodes);
   // Destroys links that are no longer listed and idle.
   void Reap();
   void ScheduleReap() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint_;
-  const WireEncodings encodings_;
+  const FleetOptions options_;
   metrics::RouterMetrics* const metrics_;
   Transport* const transport_;
   TimerQueue* const timers_;
@@ -88,10 +110,12 @@ class Fleet {
   absl::Mutex rebuild_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
   mutable absl::Mutex mutex_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  // Position is the NodeIndex; null once let go.
-  std::vector<std::shared_ptr<NodeLink>> nodes_ ABSL_GUARDED_BY(mutex_);
+  // Position is the NodeIndex; null where a node was let go.
+  Links nodes_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<std::string, NodeIndex> index_of_address_ ABSL_GUARDED_BY(mutex_);
-  std::shared_ptr<const Placement> placement_ ABSL_GUARDED_BY(mutex_);
+  // Links whose node has said its node_id.
+  absl::flat_hash_set<const NodeLink*> recognised_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<const MeshView> view_ ABSL_GUARDED_BY(mutex_);
   // By node, layer and expert.
   std::vector<DamagedExpert> damaged_ ABSL_GUARDED_BY(mutex_);
   TimerQueue::Id reap_timer_ ABSL_GUARDED_BY(mutex_) = 0;

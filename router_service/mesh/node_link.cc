@@ -7,29 +7,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
-#include "common/base/message_bytes.h"
 #include "common/wire/frame_checksum.h"
 #include "common/wire/status.h"
-#include "common/wire/tensor_copy.h"
 
 namespace expertmesh::mesh {
 namespace {
-
-// Why a frame does not continue `batch`; OK when it does.
-absl::Status CheckPartials(const NodeBatch& batch,
-                           const TensorMessage<v1::ComputeResponse>& answer) {
-  const uint64_t rows = answer.tensor.rows;
-  const bool fits =
-      answer.tensor.dtype == batch.partials_dtype || answer.tensor.dtype == DType::kF32;
-  if (!answer.has_tensor || !fits || answer.tensor.cols != batch.d_model || rows == 0 ||
-      answer.message.first_row() != batch.received || rows > batch.answer_rows() - batch.received) {
-    return absl::InternalError(absl::StrCat(
-        "partials are rows ", answer.message.first_row(), " + ", rows, " of ", answer.tensor.cols,
-        ", ", NameOf(answer.tensor.dtype), "; expected ", NameOf(batch.partials_dtype),
-        " rows from ", batch.received, " of ", batch.answer_rows(), ", d_model ", batch.d_model));
-  }
-  return absl::OkStatus();
-}
 
 // Whether another node might do better.
 bool RetryElsewhere(absl::StatusCode code) {
@@ -41,8 +23,23 @@ bool RetryElsewhere(absl::StatusCode code) {
 // Batches in flight that there is room for from the start.
 constexpr size_t kUsualInFlight = 64;
 
-// Clear() would free the status inside; one that is not set means OK, as an empty one does.
-void Empty(v1::ComputeResponse* message) {
+v1::NodeLink ToWire(LinkState state) {
+  switch (state) {
+    case LinkState::kDown:
+      return v1::NODE_LINK_DOWN;
+    case LinkState::kUp:
+      return v1::NODE_LINK_UP;
+    case LinkState::kRefused:
+      return v1::NODE_LINK_REFUSED;
+    case LinkState::kDraining:
+      return v1::NODE_LINK_DRAINING;
+  }
+  EXPERTMESH_CHECK(false);
+}
+
+// As Clear(), which would free the status inside: one that is not set means OK, as an empty one
+// does.
+void ClearAndKeepStatus(v1::ComputeResponse* message) {
   std::unique_ptr<v1::Status> status(message->release_status());
   message->Clear();
   if (status != nullptr && status->message().empty()) {
@@ -53,31 +50,9 @@ void Empty(v1::ComputeResponse* message) {
 
 }  // namespace
 
-void NodeBatch::Receive(const TensorFrame& rows) {
-  if (rows.dtype == DType::kF32 && kept_dtype != DType::kF32) {
-    const size_t received_elements = size_t{received} * d_model;
-    auto wider = std::make_shared<AlignedBuffer>(answer_rows() * d_model * sizeof(float));
-    ConvertElements(kept_dtype, partials->data(), DType::kF32, wider->data(), received_elements);
-    partials = std::move(wider);
-    kept_dtype = DType::kF32;
-  }
-  const size_t row_bytes = d_model * BytesOf(kept_dtype);
-  uint8_t* const target = partials->data() + received * row_bytes;
-  const bool finite = DecodeRows(rows, kept_dtype, target);
-  CountCopiedTensorBytes(rows.data.size());
-  for (uint32_t row = 0; !finite && row < rows.rows; ++row) {
-    if (HasNonFinite(kept_dtype, target + row * row_bytes, d_model)) {
-      nonfinite_rows.push_back(received + row);
-    }
-  }
-  received += static_cast<uint32_t>(rows.rows);
-}
-
-NodeLink::NodeLink(NodeIndex index, std::string address, std::string fingerprint,
-                   WireEncoding encoding, metrics::RouterMetrics* metrics,
-                   std::function<void()> on_change)
-    : index_(index),
-      address_(std::move(address)),
+NodeLink::NodeLink(std::string address, std::string fingerprint, WireEncoding encoding,
+                   metrics::RouterMetrics* metrics, std::function<void()> on_change)
+    : address_(std::move(address)),
       fingerprint_(std::move(fingerprint)),
       encoding_(encoding),
       metrics_(metrics),
@@ -107,16 +82,11 @@ void NodeLink::Close() {
   LoseAll(absl::UnavailableError(absl::StrCat("the connection to node ", address_, " was closed")));
 }
 
-uint64_t NodeLink::NextBatchId() {
-  absl::MutexLock lock(&mutex_);
-  return next_batch_id_++;
-}
-
 void NodeLink::Send(uint64_t batch_id, std::shared_ptr<NodeBatch> batch, absl::Span<Frame> frames) {
   {
     absl::MutexLock lock(&mutex_);
-    rows_in_flight_ += batch->plan.rows.size();
-    in_flight_.emplace(batch_id, batch);
+    rows_in_flight_.fetch_add(batch->rows, std::memory_order_relaxed);
+    in_flight_.emplace(batch_id, std::move(batch));
   }
   absl::Status status;
   {
@@ -147,7 +117,7 @@ std::shared_ptr<NodeBatch> NodeLink::Take(uint64_t batch_id) {
   }
   std::shared_ptr<NodeBatch> batch = std::move(it->second);
   in_flight_.erase(it);
-  rows_in_flight_ -= batch->plan.rows.size();
+  rows_in_flight_.fetch_sub(batch->rows, std::memory_order_relaxed);
   return batch;
 }
 
@@ -156,33 +126,51 @@ void NodeLink::LoseAll(const absl::Status& why) {
   {
     absl::MutexLock lock(&mutex_);
     lost.swap(in_flight_);
-    rows_in_flight_ = 0;
+    for (const auto& [id, batch] : lost) {
+      rows_in_flight_.fetch_sub(batch->rows, std::memory_order_relaxed);
+    }
   }
   for (const auto& [id, batch] : lost) {
     batch->Done(why, true);
   }
 }
 
-std::shared_ptr<const v1::DescribeResponse> NodeLink::Offer(bool* last_resort) const {
+LinkOffer NodeLink::Offer() const {
   absl::MutexLock lock(&mutex_);
-  if (!up_ || refused_ || description_ == nullptr) {
-    return nullptr;
+  const LinkState state = StateLocked();
+  if (state == LinkState::kDown || state == LinkState::kRefused) {
+    return {};
   }
-  *last_resort = draining_ || !listed_ || node_state_ == v1::NODE_STATE_DRAINING;
-  return description_;
+  return {description_, state == LinkState::kDraining};
 }
 
-plan::NodeLoad NodeLink::Load() const {
+LinkState NodeLink::state() const {
   absl::MutexLock lock(&mutex_);
-  plan::NodeLoad load;
-  load.rows_in_flight = rows_in_flight_;
-  load.max_batch_rows = description_ == nullptr ? 0 : description_->max_batch_rows();
-  return load;
+  return StateLocked();
 }
 
-uint64_t NodeLink::MaxFrameBytes() const {
+std::string NodeLink::node_id() const {
   absl::MutexLock lock(&mutex_);
-  return description_ == nullptr ? 0 : description_->max_frame_bytes();
+  return description_ == nullptr ? std::string() : description_->node_id();
+}
+
+void NodeLink::ContinueFrom(const NodeLink& before) {
+  bool draining = false;
+  uint64_t disconnects = 0;
+  uint64_t disagreements = 0;
+  uint64_t faulty_answers = 0;
+  {
+    absl::MutexLock lock(&before.mutex_);
+    draining = before.draining_;
+    disconnects = before.disconnects_;
+    disagreements = before.disagreements_;
+    faulty_answers = before.faulty_answers_;
+  }
+  absl::MutexLock lock(&mutex_);
+  draining_ = draining_ || draining;
+  disconnects_ += disconnects;
+  disagreements_ += disagreements;
+  faulty_answers_ += faulty_answers;
 }
 
 void NodeLink::SetDraining(bool draining) {
@@ -208,17 +196,17 @@ bool NodeLink::Idle() const {
   return !listed_ && in_flight_.empty();
 }
 
-v1::NodeLink NodeLink::State() const {
+LinkState NodeLink::StateLocked() const {
   if (!up_) {
-    return v1::NODE_LINK_DOWN;
+    return LinkState::kDown;
   }
   if (refused_) {
-    return v1::NODE_LINK_REFUSED;
+    return LinkState::kRefused;
   }
   if (draining_ || !listed_ || node_state_ == v1::NODE_STATE_DRAINING) {
-    return v1::NODE_LINK_DRAINING;
+    return LinkState::kDraining;
   }
-  return v1::NODE_LINK_UP;
+  return LinkState::kUp;
 }
 
 void NodeLink::CountFault(NodeFault fault) {
@@ -246,13 +234,13 @@ v1::TopologyNode NodeLink::ToProto() const {
   absl::MutexLock lock(&mutex_);
   v1::TopologyNode node;
   node.set_address(address_);
-  node.set_link(State());
+  node.set_link(ToWire(StateLocked()));
   node.set_reason(reason_);
   if (description_ != nullptr) {
     *node.mutable_description() = *description_;
   }
   node.set_batches_in_flight(static_cast<uint32_t>(in_flight_.size()));
-  node.set_rows_in_flight(rows_in_flight_);
+  node.set_rows_in_flight(rows_in_flight());
   node.set_disconnects(disconnects_);
   node.set_faulty_answers(faulty_answers_);
   node.set_disagreements(disagreements_);
@@ -287,11 +275,11 @@ void NodeLink::OnStatus(const v1::WatchStatusResponse& status) {
 }
 
 void NodeLink::OnFrame(Frame frame) {
-  Empty(&answer_.message);
+  ClearAndKeepStatus(&answer_.message);
   if (const absl::Status status = DecodeTensorMessage(frame, &answer_); !status.ok()) {
     // Whose answer it was cannot be told, so nothing in flight can be trusted to end.
     const std::string what =
-        absl::StrCat("node ", address_, " answered nonsense: ", status.message());
+        absl::StrCat("node ", address_, " sent an answer that cannot be read: ", status.message());
     LoseAll(encoding_.checksums ? absl::DataLossError(what) : absl::UnavailableError(what));
     return;
   }
@@ -334,12 +322,12 @@ void NodeLink::OnAnswer() {
   }
   absl::Status status = FromWire(message.status());
   if (status.ok()) {
-    status = CheckPartials(*batch, answer_);
+    status = batch->CheckContinues(answer_);
   }
   if (status.ok()) {
     batch->Receive(answer_.tensor);
     answer_.tensor = {};
-    if (batch->received < batch->answer_rows()) {
+    if (!batch->complete()) {
       return;
     }
     batch->queue_us = message.queue_us();

@@ -70,9 +70,7 @@ std::optional<size_t> ExpertReplicas::SliceOn(NodeIndex node) const {
   return std::nullopt;
 }
 
-Placement::Placement(const ModelDescription& model, uint64_t epoch,
-                     absl::Span<const NodeOffer> offers)
-    : epoch_(epoch) {
+Placement::Placement(const ModelDescription& model, absl::Span<const NodeOffer> offers) {
   OfferedLayers preferred = EmptyLayers(model);
   OfferedLayers everyone = EmptyLayers(model);
   for (const NodeOffer& offer : offers) {
@@ -83,19 +81,18 @@ Placement::Placement(const ModelDescription& model, uint64_t epoch,
   }
   for (const MoeLayerDescription& layer : model.layers) {
     std::vector<ExpertReplicas>& placed = layers_[layer.layer];
-    v1::MissingExperts missing;
-    missing.set_layer(layer.layer);
+    MissingExperts missing{layer.layer, {}};
     for (uint32_t expert = 0; expert < layer.routing.num_experts; ++expert) {
       ExpertReplicas replicas = Choose(&preferred[layer.layer][expert]);
       if (replicas.missing()) {
         replicas = Choose(&everyone[layer.layer][expert]);
       }
       if (replicas.missing()) {
-        missing.add_experts(expert);
+        missing.experts.push_back(expert);
       }
       placed.push_back(std::move(replicas));
     }
-    if (missing.experts_size() > 0) {
+    if (!missing.experts.empty()) {
       missing_.push_back(std::move(missing));
     }
   }

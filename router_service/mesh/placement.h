@@ -1,5 +1,4 @@
-// Which node holds which (layer, expert): an immutable snapshot with an epoch. A batch is planned
-// against one snapshot; changes make a new one.
+// Which node holds which (layer, expert): an immutable snapshot. Changes make a new one.
 #ifndef EXPERTMESH_ROUTER_SERVICE_MESH_PLACEMENT_H_
 #define EXPERTMESH_ROUTER_SERVICE_MESH_PLACEMENT_H_
 
@@ -12,13 +11,12 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/types/span.h"
 #include "common/model/model_description.h"
-#include "expertmesh/v1/control.pb.h"
 #include "expertmesh/v1/expert.pb.h"
 
 namespace expertmesh::mesh {
 
-// Position of a node in placement order, the order in which partials are summed. Stable for as long
-// as the router lives.
+// Position of a node in placement order, the order in which partials are summed. A node keeps its
+// place until it is let go; the place may then go to another one.
 using NodeIndex = uint32_t;
 
 // What one node offers to a placement.
@@ -44,31 +42,34 @@ struct ExpertReplicas {
   std::optional<size_t> SliceOn(NodeIndex node) const;
 };
 
+// Experts of one layer that no node can serve; ascending.
+struct MissingExperts {
+  uint32_t layer = 0;
+  std::vector<uint32_t> experts;
+};
+
 // Immutable, thread-safe.
 class Placement {
  public:
-  // Nothing placed, epoch 0.
+  // Nothing placed.
   Placement() = default;
 
   // Experts that `model` does not have are left out. When an expert is offered both whole and in
   // slices (or in different numbers of slices), the complete offer with the fewest slices is used.
-  Placement(const ModelDescription& model, uint64_t epoch, absl::Span<const NodeOffer> offers);
-
-  uint64_t epoch() const { return epoch_; }
+  Placement(const ModelDescription& model, absl::Span<const NodeOffer> offers);
 
   // [num_experts] Null when `layer` is not a MoE layer.
   const std::vector<ExpertReplicas>* Layer(uint32_t layer) const;
 
   // Every expert of every layer has a node.
-  bool complete() const { return missing_.empty() && epoch_ > 0; }
+  bool complete() const { return missing_.empty() && !layers_.empty(); }
 
-  // By layer, ascending.
-  const std::vector<v1::MissingExperts>& missing() const { return missing_; }
+  // By layer, ascending; layers that miss none are left out.
+  const std::vector<MissingExperts>& missing() const { return missing_; }
 
  private:
-  uint64_t epoch_ = 0;
   absl::flat_hash_map<uint32_t, std::vector<ExpertReplicas>> layers_;
-  std::vector<v1::MissingExperts> missing_;
+  std::vector<MissingExperts> missing_;
 };
 
 }  // namespace expertmesh::mesh

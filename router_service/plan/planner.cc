@@ -9,82 +9,16 @@ namespace {
 // Rows for each one that a choice is drawn for: enough for a mean over batches, at next to no cost.
 constexpr size_t kRowsPerSample = 16;
 
-size_t BytesOf(const NodePlan& plan) {
-  return (plan.rows.capacity() + plan.row_begin.capacity() + plan.expert_ids.capacity()) *
-             sizeof(uint32_t) +
-         plan.expert_weights.capacity() * sizeof(float);
-}
-
-void Resize(size_t rows, size_t assignments, NodePlan* plan) {
-  plan->rows.resize(rows);
-  plan->row_begin.resize(rows + 1);
-  plan->expert_ids.resize(assignments);
-  plan->expert_weights.resize(assignments);
-}
-
-// Rows [begin, end) of `whole`.
-void CopyRows(const NodePlan& whole, size_t begin, size_t end, NodePlan* piece) {
-  const uint32_t first = whole.row_begin[begin];
-  const uint32_t last = whole.row_begin[end];
-  piece->node = whole.node;
-  Resize(end - begin, last - first, piece);
-  std::copy(whole.rows.begin() + begin, whole.rows.begin() + end, piece->rows.begin());
-  for (size_t row = begin; row <= end; ++row) {
-    piece->row_begin[row - begin] = whole.row_begin[row] - first;
-  }
-  std::copy(whole.expert_ids.begin() + first, whole.expert_ids.begin() + last,
-            piece->expert_ids.begin());
-  std::copy(whole.expert_weights.begin() + first, whole.expert_weights.begin() + last,
-            piece->expert_weights.begin());
-}
-
 }  // namespace
 
-void NodePlanPool::Take(size_t count, std::vector<NodePlan>* plans) {
-  const size_t wanted = plans->size() + count;
-  {
-    absl::MutexLock lock(&mutex_);
-    while (plans->size() < wanted && !free_.empty()) {
-      bytes_ -= BytesOf(free_.back());
-      plans->push_back(std::move(free_.back()));
-      free_.pop_back();
-    }
-  }
-  plans->resize(wanted);
-}
-
-void NodePlanPool::Keep(NodePlan& plan) {
-  const size_t bytes = BytesOf(plan);
-  if (bytes > 0 && bytes_ + bytes <= kMaxBytes) {
-    bytes_ += bytes;
-    free_.push_back(std::move(plan));
-  }
-}
-
-void NodePlanPool::Recycle(std::vector<NodePlan>* plans) {
-  {
-    absl::MutexLock lock(&mutex_);
-    for (NodePlan& plan : *plans) {
-      Keep(plan);
-    }
-  }
-  plans->clear();
-}
-
-void NodePlanPool::Recycle(NodePlan plan) {
-  absl::MutexLock lock(&mutex_);
-  Keep(plan);
-}
-
 BatchPlan& Planner::Plan(const std::vector<mesh::ExpertReplicas>& replicas,
-                         const Assignments& assignments, LoadOfNode load, NodePlanPool* pool) {
-  choice_.Choose(replicas, assignments, load);
+                         const Assignments& assignments, WorkOfNode work, NodePlanPool* pool) {
+  choice_.Choose(replicas, assignments, work);
   pool->Recycle(&plan_.nodes);
   plan_.unplaced.clear();
   MakeRoom(assignments.rows.size(), pool);
   Write(assignments);
   Finish();
-  CutToLimits(pool);
   plan_.uniform_transfers = choice_.had_a_choice() ? UniformTransfers(replicas, assignments)
                                                    : static_cast<double>(plan_.transfers);
   return plan_;
@@ -97,7 +31,7 @@ void Planner::MakeRoom(size_t rows, NodePlanPool* pool) {
   for (size_t i = 0; i < nodes.size(); ++i) {
     NodePlan& plan = plan_.nodes[i];
     plan.node = nodes[i].node;
-    Resize(std::min<size_t>(rows, nodes[i].assignments), nodes[i].assignments, &plan);
+    plan.Resize(std::min<size_t>(rows, nodes[i].assignments), nodes[i].assignments);
     writers_[i] = Writer{plan.rows.data(), plan.row_begin.data(), plan.expert_ids.data(),
                          plan.expert_weights.data()};
   }
@@ -132,37 +66,9 @@ void Planner::Finish() {
   for (size_t i = 0; i < writers_.size(); ++i) {
     const Writer& written = writers_[i];
     written.row_begin[written.row_count] = written.assignment_count;
-    Resize(written.row_count, written.assignment_count, &plan_.nodes[i]);
+    plan_.nodes[i].Resize(written.row_count, written.assignment_count);
     plan_.transfers += written.row_count;
   }
-}
-
-void Planner::CutToLimits(NodePlanPool* pool) {
-  const absl::Span<const ReplicaChoice::Node> nodes = choice_.nodes();
-  const auto fits = [](const NodePlan& plan, uint32_t limit) {
-    return limit == 0 || plan.rows.size() <= limit;
-  };
-  bool all_fit = true;
-  for (size_t i = 0; i < nodes.size(); ++i) {
-    all_fit = all_fit && fits(plan_.nodes[i], nodes[i].load.max_batch_rows);
-  }
-  if (all_fit) {
-    return;
-  }
-  uncut_.swap(plan_.nodes);
-  for (size_t i = 0; i < nodes.size(); ++i) {
-    const uint32_t limit = nodes[i].load.max_batch_rows;
-    if (fits(uncut_[i], limit)) {
-      plan_.nodes.push_back(std::move(uncut_[i]));
-      continue;
-    }
-    for (size_t begin = 0; begin < uncut_[i].rows.size(); begin += limit) {
-      pool->Take(1, &plan_.nodes);
-      CopyRows(uncut_[i], begin, std::min(uncut_[i].rows.size(), begin + limit),
-               &plan_.nodes.back());
-    }
-  }
-  pool->Recycle(&uncut_);
 }
 
 double Planner::UniformTransfers(const std::vector<mesh::ExpertReplicas>& replicas,
@@ -184,6 +90,12 @@ double Planner::UniformTransfers(const std::vector<mesh::ExpertReplicas>& replic
   }
   until_sample_ = row - rows;
   return static_cast<double>(transfers * kRowsPerSample);
+}
+
+size_t Planner::MemoryBytes() const {
+  return choice_.MemoryBytes() + writers_.capacity() * sizeof(Writer) +
+         drawn_.capacity() * sizeof(mesh::NodeIndex) + plan_.nodes.capacity() * sizeof(NodePlan) +
+         plan_.unplaced.capacity() * sizeof(Unplaced);
 }
 
 // Evenly distributed in [0, below): a multiplicative generator, whose upper bits are good enough to

@@ -24,15 +24,15 @@ void GrowTo(std::vector<T>* buffer, size_t size, T value = {}) {
 }  // namespace
 
 void ReplicaChoice::Choose(const std::vector<mesh::ExpertReplicas>& replicas,
-                           const Assignments& assignments, LoadOfNode load) {
+                           const Assignments& assignments, WorkOfNode work) {
   CountHits(replicas.size(), assignments.expert_ids);
-  CollectDemands(replicas, load);
+  CollectDemands(replicas, work);
   if (had_a_choice_) {
     CollectRows(assignments);
   }
   for (Demand& demand : demands_) {
     if (demand.candidates->size() == 1) {
-      Give(demand, demand.candidates->front());
+      ServeBy(demand, demand.candidates->front());
     }
   }
   if (had_a_choice_) {
@@ -56,7 +56,7 @@ void ReplicaChoice::CountHits(size_t experts, absl::Span<const uint32_t> expert_
 
 // In order of experts, whatever the order in which tokens hit them.
 void ReplicaChoice::CollectDemands(const std::vector<mesh::ExpertReplicas>& replicas,
-                                   LoadOfNode load) {
+                                   WorkOfNode work) {
   had_a_choice_ = false;
   demands_.clear();
   candidates_.clear();
@@ -75,20 +75,20 @@ void ReplicaChoice::CollectDemands(const std::vector<mesh::ExpertReplicas>& repl
         serving_.push_back(kNone);
         had_a_choice_ = had_a_choice_ || slice.size() > 1;
         for (const mesh::NodeIndex node : slice) {
-          AddCandidate(node, load);
+          AddCandidate(node, work);
         }
       }
     }
   }
 }
 
-void ReplicaChoice::AddCandidate(mesh::NodeIndex node, LoadOfNode load) {
+void ReplicaChoice::AddCandidate(mesh::NodeIndex node, WorkOfNode work) {
   GrowTo(&position_, size_t{node} + 1, kNone);
   if (position_[node] == kNone) {
     position_[node] = static_cast<uint32_t>(candidates_.size());
     Candidate& added = candidates_.emplace_back();
     added.node.node = node;
-    added.node.load = load(node);
+    added.node.rows_in_flight = work(node);
   }
 }
 
@@ -127,7 +127,7 @@ uint64_t ReplicaChoice::NewRows(const Demand& demand, mesh::NodeIndex node) {
   return rows;
 }
 
-void ReplicaChoice::Give(Demand& demand, mesh::NodeIndex node) {
+void ReplicaChoice::ServeBy(Demand& demand, mesh::NodeIndex node) {
   Candidate& taker = candidate(node);
   taker.chosen = true;
   taker.node.assignments += demand.assignments;
@@ -160,7 +160,7 @@ void ReplicaChoice::JoinChosen() {
       }
     }
     if (best != kNone) {
-      Give(demand, best);
+      ServeBy(demand, best);
     }
   }
 }
@@ -210,7 +210,7 @@ void ReplicaChoice::CoverTheRest() {
       for (const mesh::NodeIndex node : *demand.candidates) {
         candidate(node).coverable -= demand.assignments;
       }
-      Give(demand, chosen->node.node);
+      ServeBy(demand, chosen->node.node);
     }
   }
 }
@@ -234,6 +234,12 @@ void ReplicaChoice::SortUsed() {
   for (const Candidate& one : candidates_) {
     position_[one.node.node] = kNone;
   }
+}
+
+size_t ReplicaChoice::MemoryBytes() const {
+  const auto bytes = [](const auto&... of) { return ((of.capacity() * sizeof(of[0])) + ...); };
+  return bytes(hits_, hit_bits_, demands_, candidates_, position_, entries_, serves_, serving_,
+               used_, set_of_expert_, expert_rows_, node_rows_);
 }
 
 }  // namespace expertmesh::plan

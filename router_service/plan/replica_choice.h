@@ -28,14 +28,8 @@ struct Assignments {
   absl::Span<const float> expert_weights;
 };
 
-// How busy and how large a node is, at the time of planning.
-struct NodeLoad {
-  uint64_t rows_in_flight = 0;
-  // Rows in one batch at most; larger plans are cut.
-  uint32_t max_batch_rows = 0;
-};
-
-using LoadOfNode = absl::FunctionRef<NodeLoad(mesh::NodeIndex)>;
+// Token rows in flight to a node, at the time of planning.
+using WorkOfNode = absl::FunctionRef<uint64_t(mesh::NodeIndex)>;
 
 // Chooses one node for each slice of every expert hit, for all of its assignments:
 //   1. experts with one replica have no choice;
@@ -50,14 +44,14 @@ class ReplicaChoice {
  public:
   struct Node {
     mesh::NodeIndex node = 0;
-    NodeLoad load;
+    uint64_t rows_in_flight = 0;
     // Assignments given to it; those of an expert in slices count once for each that it serves.
     uint32_t assignments = 0;
   };
 
-  // `load` is asked once for each node that could serve. Every expert id is below replicas.size().
+  // `work` is asked once for each node that could serve. Every expert id is below replicas.size().
   void Choose(const std::vector<mesh::ExpertReplicas>& replicas, const Assignments& assignments,
-              LoadOfNode load);
+              WorkOfNode work);
 
   // Of the last batch; valid until the next.
   //
@@ -70,6 +64,9 @@ class ReplicaChoice {
   }
   // Some expert hit had more than one replica.
   bool had_a_choice() const { return had_a_choice_; }
+
+  // Memory it keeps.
+  size_t MemoryBytes() const;
 
  private:
   static constexpr uint32_t kNone = ~uint32_t{0};
@@ -99,17 +96,17 @@ class ReplicaChoice {
   };
 
   void CountHits(size_t experts, absl::Span<const uint32_t> expert_ids);
-  void CollectDemands(const std::vector<mesh::ExpertReplicas>& replicas, LoadOfNode load);
-  void AddCandidate(mesh::NodeIndex node, LoadOfNode load);
+  void CollectDemands(const std::vector<mesh::ExpertReplicas>& replicas, WorkOfNode work);
+  void AddCandidate(mesh::NodeIndex node, WorkOfNode work);
   Candidate& candidate(mesh::NodeIndex node) { return candidates_[position_[node]]; }
   uint64_t* RowsOfExpert(uint32_t expert) { return &expert_rows_[set_of_expert_[expert] * words_]; }
   uint64_t* RowsOfNode(mesh::NodeIndex node) { return &node_rows_[position_[node] * words_]; }
   void CollectRows(const Assignments& assignments);
   uint64_t NewRows(const Demand& demand, mesh::NodeIndex node);
   static uint64_t Work(const Candidate& candidate) {
-    return candidate.node.load.rows_in_flight + candidate.node.assignments;
+    return candidate.node.rows_in_flight + candidate.node.assignments;
   }
-  void Give(Demand& demand, mesh::NodeIndex node);
+  void ServeBy(Demand& demand, mesh::NodeIndex node);
   void JoinChosen();
   void ListUnserved();
   // Null when nothing is left to cover.

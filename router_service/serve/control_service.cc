@@ -48,21 +48,20 @@ absl::StatusOr<v1::DrainNodeResponse> DrainNode(mesh::Fleet* fleet,
 
 }  // namespace
 
-void AddControlMethods(router::Router* router, net::GrpcServerSpec* spec) {
+void AddControlMethods(const ServedRouter* router, net::GrpcServerSpec* spec) {
   spec->ordinary.push_back(net::OrdinaryMethod<v1::GetTopologyRequest, v1::GetTopologyResponse>(
       net::MethodOf<v1::Control>("GetTopology"),
-      [router](const v1::GetTopologyRequest&) { return router->fleet().Topology(); }));
+      [router](const v1::GetTopologyRequest&) { return router->fleet->Topology(); }));
   spec->ordinary.push_back(net::OrdinaryMethod<v1::GetLoadRequest, v1::GetLoadResponse>(
       net::MethodOf<v1::Control>("GetLoad"),
-      [router](const v1::GetLoadRequest&) { return router->GetLoad(); }));
+      [router](const v1::GetLoadRequest&) { return router->get_load(); }));
   spec->ordinary.push_back(net::OrdinaryMethod<v1::DrainNodeRequest, v1::DrainNodeResponse>(
-      net::MethodOf<v1::Control>("DrainNode"), [router](const v1::DrainNodeRequest& request) {
-        return DrainNode(&router->fleet(), request);
-      }));
+      net::MethodOf<v1::Control>("DrainNode"),
+      [router](const v1::DrainNodeRequest& request) { return DrainNode(router->fleet, request); }));
   spec->watches.push_back(net::Watch<v1::WatchTopologyRequest>(
       net::MethodOf<v1::Control>("WatchTopology"),
       [router](const v1::WatchTopologyRequest&, net::Watcher& watcher) {
-        return WatchTopology(&router->fleet(), watcher);
+        return WatchTopology(router->fleet, watcher);
       }));
 }
 

@@ -3,12 +3,12 @@
 #define EXPERTMESH_ROUTER_SERVICE_SERVE_CONTROL_SERVICE_H_
 
 #include "common/net/grpc_server.h"
-#include "router_service/router.h"
+#include "router_service/serve/router_server.h"
 
 namespace expertmesh::serve {
 
-// Adds the methods of Control to a server. `router` must outlive it.
-void AddControlMethods(router::Router* router, net::GrpcServerSpec* spec);
+// Adds the methods of Control to a server. `router`, and what it points to, must outlive it.
+void AddControlMethods(const ServedRouter* router, net::GrpcServerSpec* spec);
 
 }  // namespace expertmesh::serve
 

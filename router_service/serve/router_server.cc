@@ -12,36 +12,36 @@
 namespace expertmesh::serve {
 namespace {
 
-Frame Encode(router::Router* router, const v1::ForwardResponse& response,
+Frame Encode(const ServedRouter& router, const v1::ForwardResponse& response,
              const std::optional<TensorFrame>& output) {
-  return EncodeTensorMessage(response, output ? &*output : nullptr, &router->buffers());
+  return EncodeTensorMessage(response, output ? &*output : nullptr, router.buffers);
 }
 
 // One ForwardStream of one caller. Each request in flight holds the sink; the stream ends with the
 // last.
 class ForwardStreamHandler final : public StreamHandler {
  public:
-  ForwardStreamHandler(router::Router* router, std::shared_ptr<FrameSink> answers,
+  ForwardStreamHandler(const ServedRouter* router, std::shared_ptr<FrameSink> answers,
                        CallContextPtr context)
       : way_back_(std::make_shared<const WayBack>(router, std::move(answers))),
         context_(std::move(context)) {}
 
   void OnFrame(Frame frame) override {
-    way_back_->router->Forward(
+    way_back_->router->forward->Forward(
         frame, context_,
         [way_back = way_back_](const v1::ForwardResponse& response,
                                const std::optional<TensorFrame>& output) {
-          // A caller that is gone wants no answer, and there is nobody else to tell.
-          way_back->answers->Send(Encode(way_back->router, response, output)).IgnoreError();
+          // A caller that is gone wants no answer, and no other is there to tell.
+          way_back->answers->Send(Encode(*way_back->router, response, output)).IgnoreError();
         });
   }
 
  private:
   // One pointer to both, which a Respond has room for.
   struct WayBack {
-    WayBack(router::Router* of, std::shared_ptr<FrameSink> sink)
+    WayBack(const ServedRouter* of, std::shared_ptr<FrameSink> sink)
         : router(of), answers(std::move(sink)) {}
-    router::Router* const router;
+    const ServedRouter* const router;
     const std::shared_ptr<FrameSink> answers;
   };
 
@@ -49,23 +49,24 @@ class ForwardStreamHandler final : public StreamHandler {
   const CallContextPtr context_;  // All requests of the stream share it.
 };
 
-void ServeUnary(router::Router* router, const Frame& request, const CallContextPtr& context,
+void ServeUnary(const ServedRouter* router, const Frame& request, const CallContextPtr& context,
                 net::UnaryResponder respond) {
-  router->Forward(request, context,
-                  [router, respond = std::move(respond)](const v1::ForwardResponse& response,
-                                                         const std::optional<TensorFrame>& output) {
-                    absl::Status status = FromWire(response.status());
-                    if (status.ok()) {
-                      respond(Encode(router, response, output));
-                    } else {
-                      respond(std::move(status));
-                    }
-                  });
+  router->forward->Forward(
+      request, context,
+      [router, respond = std::move(respond)](const v1::ForwardResponse& response,
+                                             const std::optional<TensorFrame>& output) {
+        absl::Status status = FromWire(response.status());
+        if (status.ok()) {
+          respond(Encode(*router, response, output));
+        } else {
+          respond(std::move(status));
+        }
+      });
 }
 
 class RouterServerImpl final : public RouterServer {
  public:
-  explicit RouterServerImpl(router::Router* router) : router_(router) {}
+  explicit RouterServerImpl(const ServedRouter& router) : router_(router) {}
 
   ~RouterServerImpl() override { Shutdown(absl::ZeroDuration()); }
 
@@ -75,21 +76,21 @@ class RouterServerImpl final : public RouterServer {
     spec.options = options.grpc;
     spec.runtime = options.runtime;
     spec.unary = {{net::MethodOf<v1::Router>("Forward"),
-                   [router = router_](Frame request, const CallContextPtr& context,
-                                      net::UnaryResponder respond) {
+                   [router = &router_](Frame request, const CallContextPtr& context,
+                                       net::UnaryResponder respond) {
                      ServeUnary(router, request, context, std::move(respond));
                    }}};
     spec.streams = {{net::MethodOf<v1::Router>("ForwardStream"),
-                     [router = router_](std::shared_ptr<net::ServerStreamSink> answers,
-                                        const CallContextPtr& context) {
+                     [router = &router_](std::shared_ptr<net::ServerStreamSink> answers,
+                                         const CallContextPtr& context) {
                        return std::make_unique<ForwardStreamHandler>(router, std::move(answers),
                                                                      context);
                      }}};
     spec.ordinary = {net::OrdinaryMethod<v1::DescribeModelRequest, v1::DescribeModelResponse>(
         net::MethodOf<v1::Router>("DescribeModel"),
-        [router = router_](const v1::DescribeModelRequest&) { return router->DescribeModel(); })};
-    AddControlMethods(router_, &spec);
-    spec.serving = router_->ready();
+        [router = &router_](const v1::DescribeModelRequest&) { return router->describe_model(); })};
+    AddControlMethods(&router_, &spec);
+    spec.serving = Ready();
     absl::StatusOr<std::unique_ptr<net::GrpcServer>> server =
         net::GrpcServer::Start(std::move(spec));
     if (!server.ok()) {
@@ -98,7 +99,7 @@ class RouterServerImpl final : public RouterServer {
     server_ = *std::move(server);
     server_->SetServing("liveness", true);
     UpdateHealth();
-    subscription_ = router_->fleet().Subscribe([this] { UpdateHealth(); });
+    subscription_ = router_.fleet->Subscribe([this] { UpdateHealth(); });
     return absl::OkStatus();
   }
 
@@ -108,19 +109,21 @@ class RouterServerImpl final : public RouterServer {
     if (server_ == nullptr || std::exchange(stopped_, true)) {
       return;
     }
-    router_->fleet().Unsubscribe(subscription_);
+    router_.fleet->Unsubscribe(subscription_);
     server_->Shutdown(grace);
   }
 
  private:
+  bool Ready() const { return router_.fleet->view()->placement().complete(); }
+
   void UpdateHealth() {
-    const bool ready = router_->ready();
+    const bool ready = Ready();
     for (const char* service : {"", "readiness", v1::Router::service_full_name()}) {
       server_->SetServing(service, ready);
     }
   }
 
-  router::Router* const router_;
+  const ServedRouter router_;
   std::unique_ptr<net::GrpcServer> server_;
   uint64_t subscription_ = 0;
   bool stopped_ = false;
@@ -129,7 +132,7 @@ class RouterServerImpl final : public RouterServer {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<RouterServer>> RouterServer::Start(
-    router::Router* router, const RouterServerOptions& options) {
+    const ServedRouter& router, const RouterServerOptions& options) {
   auto server = std::make_unique<RouterServerImpl>(router);
   if (absl::Status status = server->Listen(options); !status.ok()) {
     return status;

@@ -2,6 +2,7 @@
 #ifndef EXPERTMESH_ROUTER_SERVICE_SERVE_ROUTER_SERVER_H_
 #define EXPERTMESH_ROUTER_SERVICE_SERVE_ROUTER_SERVER_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -9,9 +10,23 @@
 #include "absl/time/time.h"
 #include "common/net/grpc_options.h"
 #include "common/net/grpc_runtime.h"
-#include "router_service/router.h"
+#include "common/tensor/buffer_pool.h"
+#include "expertmesh/v1/control.pb.h"
+#include "expertmesh/v1/router.pb.h"
+#include "router_service/mesh/fleet.h"
+#include "router_service/serve/forward_service.h"
 
 namespace expertmesh::serve {
+
+// What a server offers to callers.
+struct ServedRouter {
+  ForwardService* forward = nullptr;
+  mesh::Fleet* fleet = nullptr;
+  // For what is encoded as an answer.
+  BufferPool* buffers = nullptr;
+  std::function<v1::DescribeModelResponse()> describe_model;
+  std::function<v1::GetLoadResponse()> get_load;
+};
 
 struct RouterServerOptions {
   // host:port; port 0: a free one.
@@ -25,9 +40,10 @@ struct RouterServerOptions {
 class RouterServer {
  public:
   // Serves when it returns. Health: "liveness" is SERVING from now on; "", "readiness" and
-  // "expertmesh.v1.Router" while every expert has a ready node. `router` must outlive the server.
+  // "expertmesh.v1.Router" while every expert has a ready node. What `router` points to must
+  // outlive the server.
   //   UNAVAILABLE  the address cannot be bound.
-  static absl::StatusOr<std::unique_ptr<RouterServer>> Start(router::Router* router,
+  static absl::StatusOr<std::unique_ptr<RouterServer>> Start(const ServedRouter& router,
                                                              const RouterServerOptions& options);
   virtual ~RouterServer() = default;
 

@@ -10,10 +10,10 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "integration"))
 
 from expertmesh.v1.tensor_pb2 import DType  # pylint: disable=wrong-import-position
-from mesh import PATIENCE, Mesh, Program, program, shards  # pylint: disable=wrong-import-position
+from mesh import OPTIONS, Mesh, Program, program, shards  # pylint: disable=wrong-import-position
+from supervisor.process import Process, ProcessError  # pylint: disable=wrong-import-position
 
 LAYER = 0
-HOST = "127.0.0.1"
 
 
 def cores():
@@ -121,15 +121,9 @@ class Baseline:
         self.model = model
         self.servers = []
         self.caller_peak = 0
-        caller = self._caller_command(self._start_servers())
-        self.log = open(folder / f"{name}.log", "wb")  # pylint: disable=consider-using-with
-        self.caller = subprocess.Popen(
-            caller,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            text=True,
-        )
+        command = self._caller_command(self._start_servers())
+        self.caller = Process(name, command, folder / f"{name}.log", **OPTIONS)
+        self.caller.spawn(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._read()
 
     def _command(self, role, *flags):
@@ -160,10 +154,10 @@ class Baseline:
         return [self._serve(f"{kind}_forward", "--addresses", echo)]
 
     def _read(self):
-        line = self.caller.stdout.readline()
+        line = self.caller.process.stdout.readline()
         if not line:
-            log = (self.folder / f"{self.name}.log").read_text(errors="replace")
-            raise RuntimeError(f"the caller of {self.name} ended:\n{log}")
+            self.caller.wait()
+            raise ProcessError(f"the caller of {self.name} {self.caller.ending()}:\n{self.caller.log()}")
         return line
 
     def measure(self, cell, seconds, _rate, sizes):
@@ -177,8 +171,8 @@ class Baseline:
         moves_bytes = self.name in ("two_bare_hops", "raw_tcp")
         if moves_bytes:
             command["sizes"] = [round(size * cell.tokens) for size in sizes]
-        self.caller.stdin.write(json.dumps(command) + "\n")
-        self.caller.stdin.flush()
+        self.caller.process.stdin.write(json.dumps(command) + "\n")
+        self.caller.process.stdin.flush()
         result = json.loads(self._read())
         self.caller_peak = max(self.caller_peak, result["caller_peak_bytes"])
         tokens = result["requests"] * cell.tokens
@@ -192,9 +186,9 @@ class Baseline:
         return {**peaks, "caller": self.caller_peak}
 
     def close(self):
-        self.caller.stdin.close()
-        self.caller.wait(PATIENCE)
-        self.log.close()
+        self.caller.process.stdin.close()
+        self.caller.wait()
+        self.caller.process.stdout.close()
         # Forwarders before what they forward to.
         for server in reversed(self.servers):
             server.stop()

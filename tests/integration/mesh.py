@@ -4,9 +4,8 @@ killed, restarted, and always cleaned up."""
 import os
 import pathlib
 import re
-import signal
 import subprocess
-import time
+import sys
 import urllib.request
 
 import grpc
@@ -15,11 +14,18 @@ import numpy as np
 import expertmesh
 from expertmesh.v1 import control_pb2, control_pb2_grpc
 
+# The supervisor of deploy/local.sh, whose process handling the suites share.
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "deploy"))
+
+# pylint: disable-next=wrong-import-position
+from supervisor.process import HOST, ProcessError, Service, poll_until
+
 SCALE = float(os.environ.get("EXPERTMESH_TIMEOUT_SCALE", "1"))
 # A bound on waiting, never a duration that a test needs to pass: on a slow machine whose cores others keep busy,
 # what takes a second here may take a minute.
 PATIENCE = 300 * SCALE
-HOST = "127.0.0.1"
+# Nothing outlives a test run that was itself killed.
+OPTIONS = {"patience": PATIENCE, "die_with_parent": True}
 
 
 def program(name):
@@ -31,18 +37,10 @@ def program(name):
     return path
 
 
-# Nothing outlives a test run that was itself killed. Not by preexec_fn: with it Python forks, and the gRPC of
-# this process starts its poller in the fork while descriptors are being closed, which aborts it now and then.
-_DIE_WITH_PARENT = ["setpriv", "--pdeathsig", "KILL", "--"]
-
-
 def wait_until(condition, what, timeout=None):
     """Polls for what no event reports (files, processes). Returns the condition's truthy value."""
-    deadline = time.monotonic() + (timeout or PATIENCE)
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout or PATIENCE:g} s: {what}")
-        time.sleep(0.01)
+    value = poll_until(condition, timeout or PATIENCE)
+    assert value, f"not within {timeout or PATIENCE:g} s: {what}"
     return value
 
 
@@ -61,81 +59,11 @@ def cli(*arguments, code=0, text=None):
     return done
 
 
-class Program:
-    """One process. `grpc_port` and `metrics_port` are known once it is bound; a restart keeps them."""
+class Program(Service):
+    """A router or a node of a test."""
 
     def __init__(self, name, argv, folder):
-        self.name = name
-        self.argv = [str(argument) for argument in argv]
-        self.port_file = folder / f"{name}.port"
-        self.log_file = folder / f"{name}.log"
-        self.listen = f"{HOST}:0"
-        self.metrics_listen = f"{HOST}:0"
-        self.process = None
-        self.grpc_port = self.metrics_port = None
-
-    @property
-    def address(self):
-        return f"{HOST}:{self.grpc_port}"
-
-    def spawn(self):
-        self.port_file.unlink(missing_ok=True)
-        with open(self.log_file, "ab") as log:
-            self.process = subprocess.Popen(
-                _DIE_WITH_PARENT
-                + self.argv
-                + ["--listen", self.listen, "--metrics-listen", self.metrics_listen]
-                + ["--port-file", str(self.port_file)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        return self
-
-    def start(self):
-        """Starts it and waits until it is bound."""
-        return self.spawn().wait_bound()
-
-    def wait_bound(self):
-        def bound():
-            code = self.process.poll()
-            if code is not None:
-                raise AssertionError(f"{self.name} ended with {code}:\n{self.log()}")
-            return self.port_file.exists() and self.port_file.read_text().split()
-
-        ports = wait_until(bound, f"{self.name} bound its ports")
-        self.grpc_port, self.metrics_port = int(ports[0]), int(ports[1])
-        self.listen = f"{HOST}:{self.grpc_port}"
-        self.metrics_listen = f"{HOST}:{self.metrics_port}"
-        return self
-
-    def log(self):
-        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
-
-    def signal(self, number):
-        self.process.send_signal(number)
-
-    def kill(self):
-        """kill -9."""
-        self.process.kill()
-        self.process.wait()
-
-    def wait(self):
-        return self.process.wait(PATIENCE)
-
-    def stop(self):
-        """Asks it to end, and checks that it does so cleanly."""
-        if self.process is None or self.process.poll() is not None:
-            return
-        self.process.send_signal(signal.SIGCONT)
-        self.process.terminate()
-        try:
-            code = self.process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise AssertionError(f"{self.name} did not end on SIGTERM:\n{self.log()}") from None
-        assert code == 0, f"{self.name} ended with {code}:\n{self.log()}"
+        super().__init__(name, argv, folder, **OPTIONS)
 
     def check_log(self):
         found = re.search(r"\w+Sanitizer|runtime error:|check failed", self.log(), re.IGNORECASE)
@@ -242,10 +170,10 @@ class Mesh:
             try:
                 running.stop()
                 running.check_log()
-            except AssertionError as error:
+            except (AssertionError, ProcessError) as error:
                 problems.append(str(error))
             finally:
-                if running.process is not None and running.process.poll() is None:
+                if running.running():
                     running.kill()
         if kind is not None:
             for running in self.programs:

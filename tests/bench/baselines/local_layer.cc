@@ -30,6 +30,7 @@ absl::StatusOr<LocalLayer> LocalLayer::Load(const TargetOptions& options,
   ASSIGN_OR_RETURN(layer.backend, experts::MakeCpuBackend(backend));
   ASSIGN_OR_RETURN(const GateWeights gate, checkpoint.Gate(options.layer));
   ASSIGN_OR_RETURN(layer.gate, gate::Gate::Create(gate, description->routing, layer.dtype));
+  ASSIGN_OR_RETURN(layer.select_bias, gate::ReadSelectBias(gate, description->routing));
   layer.experts.resize(description->routing.num_experts);
   for (uint32_t expert = 0; expert < layer.experts.size(); ++expert) {
     if (holds(expert)) {
@@ -49,7 +50,7 @@ absl::StatusOr<LocalLayer> LocalLayer::Load(const TargetOptions& options,
 absl::Status LocalLayer::Route(const client::Matrix& hidden, gate::RoutedTokens* routed) const {
   thread_local gate::GateScratch scratch;
   const gate::RequestTokens request = {hidden.rows(), {}, {}, 0};
-  return gate->Route(hidden.bytes().data(), dtype, {&request, 1}, &scratch, routed);
+  return gate->Route(hidden.bytes().data(), dtype, {&request, 1}, select_bias, &scratch, routed);
 }
 
 absl::Status LocalLayer::AddShared(const void* hidden, size_t rows, float* output) const {

@@ -21,6 +21,7 @@ struct LocalLayer {
   uint32_t d_model = 0;
   DType dtype = DType::kF32;
   std::unique_ptr<const gate::Gate> gate;
+  std::vector<float> select_bias;
   std::unique_ptr<experts::Backend> backend;
   // [num_experts]; null where not held.
   std::vector<std::shared_ptr<const experts::PackedExpert>> experts;

@@ -110,11 +110,11 @@ class RouterTest : public testing::Test {
   void Connect() {
     router_->fleet().SetAddresses(addresses_);
     AwaitTopology([this](const v1::GetTopologyResponse& topology) {
-      const std::shared_ptr<const mesh::Placement> placement = router_->fleet().placement();
+      const std::shared_ptr<const mesh::MeshView> view = router_->fleet().view();
       bool placed = topology.ready();
       for (int node = 0; node < topology.nodes_size(); ++node) {
-        placed = placed &&
-                 IsPlaced(topology.nodes(node), static_cast<mesh::NodeIndex>(node), *placement);
+        placed = placed && IsPlaced(topology.nodes(node), static_cast<mesh::NodeIndex>(node),
+                                    view->placement());
       }
       return placed;
     });

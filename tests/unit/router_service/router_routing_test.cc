@@ -29,7 +29,7 @@ class RouterRoutingTest : public RouterTest {
   // Two nodes with three experts each, and this --routing.
   void Start(const std::string& routing, const FakeCheckpointOptions& checkpoint = {}) {
     RouterOptions options;
-    options.routing = routing;
+    options.layer.routing = routing;
     StartRouter(options, checkpoint);
     first_node_ = &AddNode("a:1", {0, 1, 2});
     AddNode("b:1", {3, 4, 5});
@@ -358,7 +358,7 @@ TEST_F(RouterRoutingTest, DescribeModelShowsTheOptionsInForce) {
 TEST_F(RouterRoutingTest, RoutingThatCannotWorkRefusesTheStart) {
   const auto refusal = [this](const std::string& routing) {
     RouterOptions options;
-    options.routing = routing;
+    options.layer.routing = routing;
     const auto router = Router::Create(options, std::make_shared<FakeCheckpoint>(), MakeBackend(),
                                        &network_, &clock_, &registry_);
     EXPECT_EQ(router.status().code(), absl::StatusCode::kInvalidArgument);

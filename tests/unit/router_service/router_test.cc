@@ -32,7 +32,7 @@ TEST_F(RouterTest, OneNodeComputesWhatTheRoutingSays) {
   ExpectRight(3, rows, answer);
   EXPECT_EQ(answer.response.request_id(), 5u);
   EXPECT_EQ(answer.response.routing().expert_ids_size(), 10);
-  EXPECT_EQ(answer.response.epoch(), router_->fleet().placement()->epoch());
+  EXPECT_EQ(answer.response.epoch(), router_->fleet().view()->epoch());
   EXPECT_EQ(answer.response.timing().batch_tokens(), 5u);
 }
 

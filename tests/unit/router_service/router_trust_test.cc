@@ -139,7 +139,7 @@ TEST_P(NonFiniteTest, WhatOnlyThatNodeHoldsIsAskedOfItAgain) {
 TEST_P(NonFiniteTest, OfARowThatCameSoIsNobodysFault) {
   RouterOptions options;
   options.strict = GetParam();
-  options.routing = R"({"score": "sigmoid"})";  // Of an infinity, weights are finite.
+  options.layer.routing = R"({"score": "sigmoid"})";  // Of an infinity, weights are finite.
   StartRouter(options);
   FakeNode& a = AddNode("a:1", kAll);
   FakeNode& b = AddNode("b:1", kAll);

@@ -46,7 +46,7 @@ TEST(ThreadPoolTest, ALoopCallsEachIndexOnceFromAnyThread) {
     callers.emplace_back([&pool] {
       for (size_t count = 0; count < 200; ++count) {
         std::vector<int> called(count);
-        pool.ParallelFor(count, [&called](size_t i) { ++called[i]; });
+        pool.ParallelFor(count, [&called](size_t i, size_t) { ++called[i]; });
         ASSERT_EQ(called, std::vector<int>(count, 1));
       }
     });
@@ -56,10 +56,28 @@ TEST(ThreadPoolTest, ALoopCallsEachIndexOnceFromAnyThread) {
   }
 }
 
+TEST(ThreadPoolTest, CallsAtTheSameTimeHaveDifferentSlots) {
+  ThreadPool pool(3);
+  EXPECT_EQ(pool.slots(), 4u);
+  std::vector<std::atomic<int>> users(pool.slots());
+  std::atomic<bool> shared{false};
+  for (int loop = 0; loop < 50; ++loop) {
+    pool.ParallelFor(100, [&](size_t, size_t slot) {
+      ASSERT_LT(slot, users.size());
+      if (users[slot].fetch_add(1) != 0) {
+        shared = true;
+      }
+      std::this_thread::yield();
+      users[slot].fetch_sub(1);
+    });
+  }
+  EXPECT_FALSE(shared);
+}
+
 TEST(ThreadPoolTest, IdleThreadsTakeAShareOfALoop) {
   ThreadPool pool(1);
   absl::Barrier* const both = new absl::Barrier(2);  // Hangs when one thread has both.
-  pool.ParallelFor(2, [both](size_t) {
+  pool.ParallelFor(2, [both](size_t, size_t) {
     if (both->Block()) {
       delete both;
     }
@@ -71,7 +89,7 @@ TEST(ThreadPoolTest, ALoopReturnsAfterItsHelpers) {
   const std::thread::id caller = std::this_thread::get_id();
   absl::Barrier* const both = new absl::Barrier(2);
   std::atomic<bool> helped{false};
-  pool.ParallelFor(2, [&](size_t) {
+  pool.ParallelFor(2, [&](size_t, size_t) {
     if (both->Block()) {
       delete both;
     }
@@ -95,7 +113,7 @@ TEST(ThreadPoolTest, ALoopWaitsForNoThreadThatIsBusy) {
   });
   busy.WaitForNotification();
   std::vector<int> called(10);
-  pool.ParallelFor(called.size(), [&called](size_t i) { ++called[i]; });
+  pool.ParallelFor(called.size(), [&called](size_t i, size_t) { ++called[i]; });
   EXPECT_EQ(called, std::vector<int>(10, 1));
   go_on.Notify();
 }
@@ -105,7 +123,7 @@ TEST(ThreadPoolTest, ATaskMayLoopOnItsOwnPool) {
   {
     ThreadPool pool(2);
     for (int i = 0; i < 10; ++i) {
-      pool.Run([&] { pool.ParallelFor(10, [&calls](size_t) { ++calls; }); });
+      pool.Run([&] { pool.ParallelFor(10, [&calls](size_t, size_t) { ++calls; }); });
     }
   }
   EXPECT_EQ(calls, 100);

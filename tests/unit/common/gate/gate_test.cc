@@ -215,12 +215,14 @@ TEST(Gate, RoutesWithTheCheckpointsBias) {
   options.score = ScoreFunction::kIdentity;
   options.select_bias = true;
   const auto gate = Make(weights, options);
-  EXPECT_EQ(gate->select_bias().size(), 4u);
+  const absl::StatusOr<std::vector<float>> select_bias = ReadSelectBias(weights, options);
+  ASSERT_TRUE(select_bias.ok()) << select_bias.status();
+  EXPECT_THAT(*select_bias, ::testing::ElementsAre(0, 0, 0, 4));
   GateScratch scratch;
   const float x[] = {1, 3, 2, 0};
   RoutedTokens routed;
   const RequestTokens request{1};
-  ASSERT_TRUE(gate->Route(x, DType::kF32, {&request, 1}, &scratch, &routed).ok());
+  ASSERT_TRUE(gate->Route(x, DType::kF32, {&request, 1}, *select_bias, &scratch, &routed).ok());
   EXPECT_THAT(routed.token_begin, ::testing::ElementsAre(0, 2));
   EXPECT_THAT(routed.expert_ids, ::testing::ElementsAre(3, 1));
   EXPECT_THAT(routed.weights, ::testing::ElementsAre(0, 3));
@@ -251,7 +253,8 @@ TEST(Gate, TheLogitBiasIsAddedBeforeTheOneRounding) {
 RoutedTokens RouteOne(const Gate& gate, const std::vector<float>& x, const RequestTokens& request) {
   GateScratch scratch;
   RoutedTokens routed;
-  const absl::Status status = gate.Route(x.data(), DType::kF32, {&request, 1}, &scratch, &routed);
+  const absl::Status status =
+      gate.Route(x.data(), DType::kF32, {&request, 1}, {}, &scratch, &routed);
   EXPECT_TRUE(status.ok()) << status;
   return routed;
 }
@@ -338,7 +341,8 @@ TEST(Gate, ThreadsShareIt) {
       GateScratch scratch;
       const RequestTokens request{kTokens};
       for (int round = 0; round < 5; ++round) {
-        EXPECT_TRUE(gate->Route(x.data(), DType::kF32, {&request, 1}, &scratch, &routed[t]).ok());
+        EXPECT_TRUE(
+            gate->Route(x.data(), DType::kF32, {&request, 1}, {}, &scratch, &routed[t]).ok());
       }
     });
   }
@@ -372,8 +376,8 @@ TEST(Gate, IdleThreadsThatHelpChangeNoBits) {
       GateScratch scratch;
       RoutedTokens alone;
       RoutedTokens shared;
-      ASSERT_TRUE(gate->Route(x.data(), DType::kF32, requests, &scratch, &alone).ok());
-      ASSERT_TRUE(gate->Route(x.data(), DType::kF32, requests, &scratch, &shared, &pool).ok());
+      ASSERT_TRUE(gate->Route(x.data(), DType::kF32, requests, {}, &scratch, &alone).ok());
+      ASSERT_TRUE(gate->Route(x.data(), DType::kF32, requests, {}, &scratch, &shared, &pool).ok());
       EXPECT_TRUE(SameRows(shared.expert_ids, alone.expert_ids, 4)) << tokens;
       EXPECT_TRUE(SameBits(shared.weights, alone.weights, 4)) << tokens;
     }
@@ -385,10 +389,10 @@ TEST(Gate, NoTokensIsNoWork) {
   const auto gate = Make(Weights(w, 8), Options(8, 2));
   GateScratch scratch;
   RoutedTokens routed;
-  EXPECT_TRUE(gate->Route(nullptr, DType::kBF16, {}, &scratch, &routed).ok());
+  EXPECT_TRUE(gate->Route(nullptr, DType::kBF16, {}, {}, &scratch, &routed).ok());
   EXPECT_EQ(routed.tokens(), 0u);
   const RequestTokens empty;
-  EXPECT_TRUE(gate->Route(nullptr, DType::kBF16, {&empty, 1}, &scratch, &routed).ok());
+  EXPECT_TRUE(gate->Route(nullptr, DType::kBF16, {&empty, 1}, {}, &scratch, &routed).ok());
   EXPECT_EQ(routed.tokens(), 0u);
 }
 
@@ -409,7 +413,7 @@ TEST(Gate, RefusesWhatDoesNotFit) {
   EXPECT_THAT(message(weights, Options(8, 2)), HasSubstr("F8_E4M3"));
   RoutingOptions biased = Options(8, 2);
   biased.select_bias = true;
-  EXPECT_THAT(message(Weights(w, 8), biased),
+  EXPECT_THAT(std::string(ReadSelectBias(Weights(w, 8), biased).status().message()),
               HasSubstr("selection bias is missing, which select_bias needs"));
   RoutingOptions noisy = Options(8, 2);
   noisy.noise = Noise::kLearnedNormal;
@@ -424,7 +428,8 @@ TEST(Gate, RefusesWhatDoesNotFit) {
   bias[5] = kNan;
   weights = Weights(w, 8);
   weights.select_bias = MatrixView::RowMajor(bias.data(), DType::kF32, 1, 8);
-  EXPECT_THAT(message(weights, biased), HasSubstr("expert 5 is NaN"));
+  EXPECT_THAT(std::string(ReadSelectBias(weights, biased).status().message()),
+              HasSubstr("expert 5 is NaN"));
 }
 
 TEST(Gate, RefusesWrongSpansAndTypes) {
@@ -434,15 +439,23 @@ TEST(Gate, RefusesWrongSpansAndTypes) {
   GateScratch scratch;
   RoutedTokens routed;
   RequestTokens request{2};
-  EXPECT_EQ(gate->Route(x.data(), DType::kF64, {&request, 1}, &scratch, &routed).code(),
+  EXPECT_EQ(gate->Route(x.data(), DType::kF64, {&request, 1}, {}, &scratch, &routed).code(),
             absl::StatusCode::kInvalidArgument);
   std::vector<float> logits(15);
   EXPECT_THAT(gate->Logits(x.data(), DType::kF32, 2, absl::MakeSpan(logits)).message(),
               HasSubstr("logits has room for 15"));
   const uint32_t sizes[] = {1, 2};
   request.group_sizes = sizes;
-  EXPECT_THAT(gate->Route(x.data(), DType::kF32, {&request, 1}, &scratch, &routed).message(),
+  EXPECT_THAT(gate->Route(x.data(), DType::kF32, {&request, 1}, {}, &scratch, &routed).message(),
               HasSubstr("group_sizes add up to 3; they must add up to the 2 tokens"));
+  RoutingOptions biased = Options(8, 2);
+  biased.select_bias = true;
+  const RequestTokens two{2};
+  const float bias[] = {1, 2, 3};
+  EXPECT_THAT(Make(Weights(w, 8), biased)
+                  ->Route(x.data(), DType::kF32, {&two, 1}, bias, &scratch, &routed)
+                  .message(),
+              HasSubstr("select_bias has room for 3 values; it must be exactly 8"));
 }
 
 }  // namespace

@@ -39,7 +39,7 @@ class Offers {
     offers_.push_back({node, last_resort, pointers_.back()});
     return *this;
   }
-  Placement Build(const ModelDescription& model) const { return Placement(model, 1, offers_); }
+  Placement Build(const ModelDescription& model) const { return Placement(model, offers_); }
 
  private:
   std::deque<v1::HostedExperts> hosted_;
@@ -62,8 +62,8 @@ TEST(PlacementTest, NamesMissingExpertsByLayer) {
   const Placement placement = Offers().Add(0, 2, {1}).Add(0, 5, {0, 1, 2}).Build(model);
   EXPECT_FALSE(placement.complete());
   ASSERT_EQ(placement.missing().size(), 1u);
-  EXPECT_EQ(placement.missing()[0].layer(), 2u);
-  EXPECT_THAT(placement.missing()[0].experts(), ElementsAre(0, 2));
+  EXPECT_EQ(placement.missing()[0].layer, 2u);
+  EXPECT_THAT(placement.missing()[0].experts, ElementsAre(0, 2));
 }
 
 TEST(PlacementTest, AnExpertIsThereOnlyWithAllItsSlices) {

@@ -34,11 +34,16 @@ TEST_P(PlannerAllocationTest, NoneAfterWarmUp) {
   NodePlanPool pool;
   Planner planner;
   std::vector<NodePlan> in_flight;
-  const auto load = [&](mesh::NodeIndex node) { return NodeLoad{node % 3, c.max_batch_rows}; };
+  std::vector<NodePlan> pieces;
+  const auto work = [](mesh::NodeIndex node) { return uint64_t{node % 3}; };
   // A plan leaves as one that is sent does, and comes back before the next.
   const auto plan = [&](const RandomBatch& batch) {
-    in_flight.swap(planner.Plan(replicas, batch.assignments(), load, &pool).nodes);
+    in_flight.swap(planner.Plan(replicas, batch.assignments(), work, &pool).nodes);
+    for (NodePlan& whole : in_flight) {
+      CutToRows(std::move(whole), c.max_batch_rows, &pool, &pieces);
+    }
     pool.Recycle(&in_flight);
+    pool.Recycle(&pieces);
   };
   // Memory goes round among the nodes' plans until each has had the largest.
   for (int round = 0; round < 50; ++round) {

@@ -44,10 +44,7 @@ void Plan(benchmark::State& state) {
   for (auto _ : state) {
     BatchPlan& plan = planner.Plan(
         replicas, batches[next++ % batches.size()].assignments(),
-        [](mesh::NodeIndex node) {
-          return NodeLoad{node % 3, 0};
-        },
-        &pool);
+        [](mesh::NodeIndex node) { return uint64_t{node % 3}; }, &pool);
     transfers += plan.transfers;
     uniform += plan.uniform_transfers;
     in_flight.swap(plan.nodes);
@@ -92,7 +89,7 @@ void RouteAndPlan(benchmark::State& state) {
     gate::RouteTokens(rules, input, &scratch, &routed);
     BatchPlan& plan = planner.Plan(
         replicas, {rows, routed.token_begin, routed.expert_ids, routed.weights},
-        [](mesh::NodeIndex) { return NodeLoad{}; }, &pool);
+        [](mesh::NodeIndex) { return uint64_t{0}; }, &pool);
     in_flight.swap(plan.nodes);
     pool.Recycle(&in_flight);
   }

@@ -46,11 +46,12 @@ std::vector<mesh::ExpertReplicas> Whole(
 }
 
 BatchPlan Plan(const std::vector<mesh::ExpertReplicas>& replicas, const TestBatch& batch,
-               std::map<mesh::NodeIndex, NodeLoad> loads = {}) {
+               std::map<mesh::NodeIndex, uint64_t> rows_in_flight = {}) {
   NodePlanPool pool;
   Planner planner;
   return planner.Plan(
-      replicas, batch.assignments(), [&](mesh::NodeIndex node) { return loads[node]; }, &pool);
+      replicas, batch.assignments(), [&](mesh::NodeIndex node) { return rows_in_flight[node]; },
+      &pool);
 }
 
 std::vector<mesh::NodeIndex> NodesOf(const BatchPlan& plan) {
@@ -87,7 +88,7 @@ TEST(PlannerTest, PicksTheNodeThatCoversMost) {
 TEST(PlannerTest, TiesGoToTheNodeWithLeastWorkThenToPlacementOrder) {
   const TestBatch batch({{0}, {0}});
   EXPECT_THAT(NodesOf(Plan(Whole({{0, 1}}), batch)), ElementsAre(0));
-  EXPECT_THAT(NodesOf(Plan(Whole({{0, 1}}), batch, {{0, {.rows_in_flight = 5}}})), ElementsAre(1));
+  EXPECT_THAT(NodesOf(Plan(Whole({{0, 1}}), batch, {{0, 5}})), ElementsAre(1));
 }
 
 TEST(PlannerTest, MissingExpertsAreReportedPerRow) {
@@ -105,18 +106,6 @@ TEST(PlannerTest, EverySliceOfAnExpertIsSentItsRows) {
   EXPECT_THAT(plan.nodes[1].rows, ElementsAre(0, 1));
 }
 
-TEST(PlannerTest, PlansAreCutToTheBatchLimitOfTheNode) {
-  const BatchPlan plan = Plan(Whole({{0}, {0}}), TestBatch({{0}, {0, 1}, {1}, {1, 0}, {0}}),
-                              {{0, {.max_batch_rows = 2}}});
-  ASSERT_EQ(plan.nodes.size(), 3u);
-  EXPECT_THAT(plan.nodes[0].rows, ElementsAre(0, 1));
-  EXPECT_THAT(plan.nodes[1].rows, ElementsAre(2, 3));
-  EXPECT_THAT(plan.nodes[1].row_begin, ElementsAre(0, 1, 3));
-  EXPECT_THAT(plan.nodes[1].expert_ids, ElementsAre(1, 1, 0));
-  EXPECT_THAT(plan.nodes[2].rows, ElementsAre(4));
-  EXPECT_THAT(plan.nodes[2].row_begin, ElementsAre(0, 1));
-}
-
 // Two experts per token, each on both of two nodes: all tokens fit on one node, and two nodes drawn
 // at random differ half of the time.
 TEST(PlannerTest, TransfersAreToldNextToThoseOfAUniformChoice) {
@@ -130,7 +119,7 @@ TEST(PlannerTest, TransfersAreToldNextToThoseOfAUniformChoice) {
     constexpr uint32_t kBatches = 64'000;
     for (uint32_t i = 0; i < kBatches / tokens; ++i) {
       const BatchPlan& plan = planner.Plan(
-          replicas, batch.assignments(), [](mesh::NodeIndex) { return NodeLoad{}; }, &pool);
+          replicas, batch.assignments(), [](mesh::NodeIndex) { return uint64_t{0}; }, &pool);
       transfers += static_cast<double>(plan.transfers);
       uniform += plan.uniform_transfers;
     }
@@ -152,11 +141,11 @@ TEST(PlannerTest, PlansOfOneBatchLeaveNothingInThoseOfTheNext) {
   const TestBatch small({{1}, {0}});
   NodePlanPool pool;
   Planner planner;
-  const auto load = [](mesh::NodeIndex) { return NodeLoad{0, 3}; };
+  const auto work = [](mesh::NodeIndex) { return uint64_t{0}; };
   for (int round = 0; round < 3; ++round) {
     for (const TestBatch* batch : {&large, &small}) {
-      BatchPlan& plan = planner.Plan(replicas, batch->assignments(), load, &pool);
-      const BatchPlan fresh = Plan(replicas, *batch, {{0, {0, 3}}, {1, {0, 3}}, {2, {0, 3}}});
+      BatchPlan& plan = planner.Plan(replicas, batch->assignments(), work, &pool);
+      const BatchPlan fresh = Plan(replicas, *batch);
       ASSERT_EQ(NodesOf(plan), NodesOf(fresh));
       EXPECT_EQ(plan.unplaced.size(), fresh.unplaced.size());
       EXPECT_EQ(plan.transfers, fresh.transfers);
@@ -181,9 +170,9 @@ TEST(PlannerTest, HitsOfOneBatchCountForNothingInTheNext) {
   const TestBatch more_of_expert_1({{1, 2}, {1}, {0}});
   NodePlanPool pool;
   Planner planner;
-  const auto load = [](mesh::NodeIndex) { return NodeLoad{}; };
-  planner.Plan(replicas, only_expert_0.assignments(), load, &pool);
-  const BatchPlan& plan = planner.Plan(replicas, more_of_expert_1.assignments(), load, &pool);
+  const auto work = [](mesh::NodeIndex) { return uint64_t{0}; };
+  planner.Plan(replicas, only_expert_0.assignments(), work, &pool);
+  const BatchPlan& plan = planner.Plan(replicas, more_of_expert_1.assignments(), work, &pool);
   ASSERT_THAT(NodesOf(plan), ElementsAre(0, 1));
   EXPECT_THAT(plan.nodes[1].expert_ids, ElementsAre(1, 2, 1));
 }

@@ -16,7 +16,7 @@
 namespace expertmesh::plan {
 namespace {
 
-NodeLoad Idle(mesh::NodeIndex) { return {}; }
+uint64_t Idle(mesh::NodeIndex) { return 0; }
 
 // Node of each expert (one slice each), by what was chosen.
 std::vector<mesh::NodeIndex> NodeOfExpert(const ReplicaChoice& choice, const RandomBatch& batch,

@@ -1,4 +1,4 @@
-#include "router_service/mesh/resolver.h"
+#include "router_service/mesh/dns_nodes.h"
 
 #include <netdb.h>
 #include <sys/socket.h>
@@ -65,22 +65,15 @@ absl::StatusOr<std::vector<std::string>> ResolveAddresses(absl::string_view spec
   return addresses;
 }
 
-absl::StatusOr<std::unique_ptr<NodeDirectory>> NodeDirectory::Start(std::string spec,
-                                                                    NodeDirectoryOptions options,
-                                                                    OnChange on_change) {
-  const HostLookup nowhere = [](const std::string&) { return std::vector<std::string>(); };
-  RETURN_IF_ERROR(ResolveAddresses(spec, nowhere).status());
-  return std::unique_ptr<NodeDirectory>(
-      new NodeDirectory(std::move(spec), std::move(options), std::move(on_change)));
-}
+bool HasNames(absl::string_view spec) { return absl::StrContains(spec, kDnsScheme); }
 
-NodeDirectory::NodeDirectory(std::string spec, NodeDirectoryOptions options, OnChange on_change)
+DnsNodes::DnsNodes(std::string spec, NodeSourceOptions options, OnChange on_change)
     : spec_(std::move(spec)),
       options_(std::move(options)),
       on_change_(std::move(on_change)),
       thread_([this] { Run(); }) {}
 
-NodeDirectory::~NodeDirectory() {
+DnsNodes::~DnsNodes() {
   {
     absl::MutexLock lock(&mutex_);
     stopping_ = true;
@@ -89,13 +82,12 @@ NodeDirectory::~NodeDirectory() {
   thread_.join();
 }
 
-absl::Status NodeDirectory::last_status() const {
+absl::Status DnsNodes::last_status() const {
   absl::MutexLock lock(&mutex_);
   return last_status_;
 }
 
-void NodeDirectory::Run() {
-  const bool changes = absl::StrContains(spec_, kDnsScheme);
+void DnsNodes::Run() {
   std::optional<std::vector<std::string>> current;
   for (;;) {
     absl::StatusOr<std::vector<std::string>> found = ResolveAddresses(spec_, options_.lookup);
@@ -108,8 +100,7 @@ void NodeDirectory::Run() {
       on_change_(*current);
     }
     absl::MutexLock lock(&mutex_);
-    const absl::Time next =
-        changes ? options_.clock->Now() + options_.interval : absl::InfiniteFuture();
+    const absl::Time next = options_.clock->Now() + options_.interval;
     while (!stopping_ && !options_.clock->WaitUntil(&mutex_, &changed_, next)) {
     }
     if (stopping_) {

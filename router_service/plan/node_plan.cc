@@ -1,10 +1,32 @@
-#include "router_service/plan/cut_plan.h"
+#include "router_service/plan/node_plan.h"
 
 #include <algorithm>
 #include <utility>
 
 namespace expertmesh::plan {
 namespace {
+
+size_t BytesOf(const NodePlan& plan) {
+  return (plan.rows.capacity() + plan.row_begin.capacity() + plan.expert_ids.capacity()) *
+             sizeof(uint32_t) +
+         plan.expert_weights.capacity() * sizeof(float);
+}
+
+// Rows [begin, end) of `whole`.
+void CopyRows(const NodePlan& whole, size_t begin, size_t end, NodePlan* piece) {
+  const uint32_t first = whole.row_begin[begin];
+  const uint32_t last = whole.row_begin[end];
+  piece->node = whole.node;
+  piece->Resize(end - begin, last - first);
+  std::copy(whole.rows.begin() + begin, whole.rows.begin() + end, piece->rows.begin());
+  for (size_t row = begin; row <= end; ++row) {
+    piece->row_begin[row - begin] = whole.row_begin[row] - first;
+  }
+  std::copy(whole.expert_ids.begin() + first, whole.expert_ids.begin() + last,
+            piece->expert_ids.begin());
+  std::copy(whole.expert_weights.begin() + first, whole.expert_weights.begin() + last,
+            piece->expert_weights.begin());
+}
 
 // A plan for `node` without rows.
 NodePlan EmptyPlan(mesh::NodeIndex node, NodePlanPool* pool) {
@@ -32,6 +54,61 @@ void AppendRow(const NodePlan& from, size_t i, NodePlan* to) {
 }
 
 }  // namespace
+
+void NodePlan::Resize(size_t row_count, size_t assignments) {
+  rows.resize(row_count);
+  row_begin.resize(row_count + 1);
+  expert_ids.resize(assignments);
+  expert_weights.resize(assignments);
+}
+
+void NodePlanPool::Take(size_t count, std::vector<NodePlan>* plans) {
+  const size_t wanted = plans->size() + count;
+  {
+    absl::MutexLock lock(&mutex_);
+    while (plans->size() < wanted && !free_.empty()) {
+      bytes_ -= BytesOf(free_.back());
+      plans->push_back(std::move(free_.back()));
+      free_.pop_back();
+    }
+  }
+  plans->resize(wanted);
+}
+
+void NodePlanPool::Keep(NodePlan& plan) {
+  const size_t bytes = BytesOf(plan);
+  if (bytes > 0 && bytes_ + bytes <= kMaxBytes) {
+    bytes_ += bytes;
+    free_.push_back(std::move(plan));
+  }
+}
+
+void NodePlanPool::Recycle(std::vector<NodePlan>* plans) {
+  {
+    absl::MutexLock lock(&mutex_);
+    for (NodePlan& plan : *plans) {
+      Keep(plan);
+    }
+  }
+  plans->clear();
+}
+
+void NodePlanPool::Recycle(NodePlan plan) {
+  absl::MutexLock lock(&mutex_);
+  Keep(plan);
+}
+
+void CutToRows(NodePlan plan, uint32_t limit, NodePlanPool* pool, std::vector<NodePlan>* pieces) {
+  if (limit == 0 || plan.rows.size() <= limit) {
+    pieces->push_back(std::move(plan));
+    return;
+  }
+  for (size_t begin = 0; begin < plan.rows.size(); begin += limit) {
+    pool->Take(1, pieces);
+    CopyRows(plan, begin, std::min(plan.rows.size(), begin + limit), &pieces->back());
+  }
+  pool->Recycle(std::move(plan));
+}
 
 void CutToAssignments(NodePlan plan, uint32_t limit, NodePlanPool* pool,
                       std::vector<NodePlan>* pieces) {

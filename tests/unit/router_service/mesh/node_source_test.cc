@@ -1,4 +1,4 @@
-#include "router_service/mesh/resolver.h"
+#include "router_service/mesh/node_source.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "router_service/mesh/dns_nodes.h"
 #include "tests/support/too_long.h"
 
 namespace expertmesh::mesh {
@@ -82,24 +83,24 @@ class FakeDns {
   absl::StatusOr<Addresses> answer_ ABSL_GUARDED_BY(mutex_) = Addresses{};
 };
 
-TEST(NodeDirectoryTest, TellsChangesAndKeepsTheListWhenDnsFails) {
+TEST(NodeSourceTest, TellsChangesAndKeepsTheListWhenDnsFails) {
   FakeClock clock;
   FakeDns dns;
   dns.Set(Addresses{"10.0.0.1"});
   absl::Mutex mutex;
   std::vector<Addresses> told;
-  auto directory = NodeDirectory::Start(
+  auto source = MakeNodeSource(
       "dns:///nodes:1", {.interval = absl::Seconds(5), .clock = &clock, .lookup = dns.lookup()},
       [&](const Addresses& addresses) {
         absl::MutexLock lock(&mutex);
         told.push_back(addresses);
       });
-  ASSERT_TRUE(directory.ok());
+  ASSERT_TRUE(source.ok());
   const auto times_told = [&] {
     absl::MutexLock lock(&mutex);
     return told.size();
   };
-  // The directory waits on the clock between look-ups, so look-ups are done when it waits again.
+  // The source waits on the clock between look-ups, so look-ups are done when it waits again.
   const auto look_up_again = [&](int lookups) {
     clock.AwaitWaiters(1);
     clock.Advance(absl::Seconds(5));
@@ -110,7 +111,7 @@ TEST(NodeDirectoryTest, TellsChangesAndKeepsTheListWhenDnsFails) {
   dns.Set(absl::UnavailableError("no name server"));
   look_up_again(3);
   look_up_again(4);
-  EXPECT_EQ((*directory)->last_status().message(), "no name server");
+  EXPECT_EQ((*source)->last_status().message(), "no name server");
   EXPECT_EQ(times_told(), 1u);
   dns.Set(Addresses{"10.0.0.2", "10.0.0.1"});
   look_up_again(5);
@@ -121,24 +122,24 @@ TEST(NodeDirectoryTest, TellsChangesAndKeepsTheListWhenDnsFails) {
   EXPECT_THAT(told[1], ElementsAre("10.0.0.1:1", "10.0.0.2:1"));
 }
 
-TEST(NodeDirectoryTest, ListIsToldOnce) {
+TEST(NodeSourceTest, ListIsToldOnce) {
   FakeClock clock;
   int told = 0;
   {
-    auto directory = NodeDirectory::Start("b:2,a:1", {.clock = &clock, .lookup = NeverCalled},
-                                          [&](const Addresses& addresses) {
-                                            ++told;
-                                            EXPECT_THAT(addresses, ElementsAre("a:1", "b:2"));
-                                          });
-    ASSERT_TRUE(directory.ok());
-    clock.AwaitWaiters(1);
+    auto source = MakeNodeSource("b:2,a:1", {.clock = &clock, .lookup = NeverCalled},
+                                 [&](const Addresses& addresses) {
+                                   ++told;
+                                   EXPECT_THAT(addresses, ElementsAre("a:1", "b:2"));
+                                 });
+    ASSERT_TRUE(source.ok());
+    EXPECT_EQ(told, 1);  // Before it returns.
     clock.Advance(absl::Hours(1));
   }
   EXPECT_EQ(told, 1);
 }
 
-TEST(NodeDirectoryTest, NonsenseIsRefusedAtOnce) {
-  EXPECT_EQ(NodeDirectory::Start("nonsense", {.lookup = NeverCalled}, nullptr).status().code(),
+TEST(NodeSourceTest, NonsenseIsRefusedAtOnce) {
+  EXPECT_EQ(MakeNodeSource("nonsense", {.lookup = NeverCalled}, nullptr).status().code(),
             absl::StatusCode::kInvalidArgument);
 }
 

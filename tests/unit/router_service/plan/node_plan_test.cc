@@ -1,4 +1,4 @@
-#include "router_service/plan/cut_plan.h"
+#include "router_service/plan/node_plan.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -76,6 +76,36 @@ TEST(CutPlanTest, PiecesHaveEveryAssignmentOnceInOrderAndNoneTooMany) {
       joined.insert(joined.end(), flat.begin(), flat.end());
     }
     EXPECT_EQ(joined, Flatten(plan));
+  }
+}
+
+TEST(CutToRowsTest, PiecesHaveTheRowsInOrderAndNotMoreThanTheLimit) {
+  const NodePlan plan = {
+      7, {0, 1, 2, 3, 9}, {0, 1, 3, 4, 6, 7}, {0, 0, 1, 1, 1, 0, 0}, {1, 2, 3, 4, 5, 6, 7}};
+  NodePlanPool pool;
+  std::vector<NodePlan> pieces;
+  CutToRows(plan, 2, &pool, &pieces);
+  ASSERT_EQ(pieces.size(), 3u);
+  EXPECT_THAT(pieces[0].rows, testing::ElementsAre(0, 1));
+  EXPECT_THAT(pieces[1].rows, testing::ElementsAre(2, 3));
+  EXPECT_THAT(pieces[1].row_begin, testing::ElementsAre(0, 1, 3));
+  EXPECT_THAT(pieces[1].expert_ids, testing::ElementsAre(1, 1, 0));
+  EXPECT_THAT(pieces[1].expert_weights, testing::ElementsAre(4, 5, 6));
+  EXPECT_THAT(pieces[2].rows, testing::ElementsAre(9));
+  EXPECT_THAT(pieces[2].row_begin, testing::ElementsAre(0, 1));
+  for (const NodePlan& piece : pieces) {
+    EXPECT_EQ(piece.node, 7u);
+  }
+}
+
+TEST(CutToRowsTest, WithoutALimitOrBelowItNothingIsCut) {
+  const NodePlan plan = {1, {0, 1}, {0, 1, 2}, {0, 1}, {1, 2}};
+  for (const uint32_t limit : {0, 2, 3}) {
+    NodePlanPool pool;
+    std::vector<NodePlan> pieces;
+    CutToRows(plan, limit, &pool, &pieces);
+    ASSERT_EQ(pieces.size(), 1u) << limit;
+    EXPECT_THAT(pieces[0].rows, testing::ElementsAre(0, 1));
   }
 }
 

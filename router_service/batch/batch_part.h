@@ -1,0 +1,61 @@
+// What one node computes of a batch, with what is needed to give it to another node.
+#ifndef EXPERTMESH_ROUTER_SERVICE_BATCH_BATCH_PART_H_
+#define EXPERTMESH_ROUTER_SERVICE_BATCH_BATCH_PART_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/status/status.h"
+#include "router_service/mesh/mesh_view.h"
+#include "router_service/mesh/node_batch.h"
+#include "router_service/plan/node_plan.h"
+
+namespace expertmesh::batch {
+
+struct BatchPart;
+
+// The run that a part belongs to.
+class PartObserver {
+ public:
+  virtual ~PartObserver() = default;
+  // As NodeBatch::Done.
+  virtual void OnPartDone(BatchPart* part, const absl::Status& status, bool lost) = 0;
+};
+
+// Lives in a SharedPool.
+struct BatchPart final : mesh::NodeBatch {
+  void Done(const absl::Status& status, bool lost) override {
+    observer->OnPartDone(this, status, lost);
+  }
+
+  // SharedPool.
+  void Recycle();
+  size_t MemoryBytes() const;
+
+  // Which does not end before Done.
+  PartObserver* observer = nullptr;
+  plan::NodePlan plan;
+  // What it was planned on.
+  std::shared_ptr<const mesh::MeshView> view;
+  // Nodes that lost these assignments before; and nodes that refused the batch since they do not
+  // hold all of it, or whose answer was damaged or in doubt. The former are not asked again, the
+  // latter only for what no other node holds.
+  absl::flat_hash_set<mesh::NodeIndex> lost_by;
+  absl::flat_hash_set<mesh::NodeIndex> refused_by;
+  uint32_t attempt = 1;
+  absl::Status why_lost;
+  // Done without error, and no other node was asked instead.
+  bool contributes = false;
+  // Rows of the batch that were sent finite and came back with a NaN or an infinity, when that is
+  // so of this part. Ascending.
+  std::vector<uint32_t> doubtful_rows;
+  // Another node's answer was in doubt, so this one was asked.
+  bool second_opinion = false;
+};
+
+}  // namespace expertmesh::batch
+
+#endif  // EXPERTMESH_ROUTER_SERVICE_BATCH_BATCH_PART_H_

@@ -1,0 +1,79 @@
+#include "router_service/batch/combine_stage.h"
+
+#include <algorithm>
+#include <tuple>
+
+namespace expertmesh::batch {
+
+void AddComplements(const gate::RoutedTokens& routed, const void* hidden_states, DType dtype,
+                    RowRange range, size_t d_model, float* output) {
+  const auto* source = static_cast<const uint8_t*>(hidden_states);
+  constexpr size_t kBlock = 256;  // Elements widened at a time.
+  float block[kBlock];
+  for (size_t token = range.first; token < range.first + range.count; ++token) {
+    float* const sum = output + (token - range.first) * d_model;
+    float left = 1.0f;
+    for (uint32_t at = routed.token_begin[token]; at < routed.token_begin[token + 1]; ++at) {
+      left -= routed.weights[at];
+    }
+    for (size_t begin = 0; begin < d_model; begin += kBlock) {
+      const size_t count = std::min(kBlock, d_model - begin);
+      const size_t at = token * d_model + begin;
+      ConvertElements(dtype, source + at * BytesOf(dtype), DType::kF32, block, count);
+      for (size_t i = 0; i < count; ++i) {
+        sum[begin + i] += left * block[i];
+      }
+    }
+  }
+}
+
+void CombineStage::Collect(const Batch& batch, absl::Span<const std::shared_ptr<BatchPart>> parts,
+                           const float* shared) {
+  batch_ = &batch;
+  shared_ = shared;
+  for (const std::shared_ptr<BatchPart>& part : parts) {
+    if (part->contributes) {
+      contributing_.push_back(part.get());
+    }
+  }
+  // Placement order; several of one node by first row, then first expert. Arrival plays no part.
+  const auto place = [](const BatchPart* part) {
+    const plan::NodePlan& plan = part->plan;
+    return std::make_tuple(plan.node, plan.rows.front(), plan.expert_ids.front());
+  };
+  std::sort(contributing_.begin(), contributing_.end(),
+            [&place](const auto* a, const auto* b) { return place(a) < place(b); });
+  for (const BatchPart* part : contributing_) {
+    contributions_.push_back({&part->plan,
+                              part->view->placement().Layer(batch.layer_index()),
+                              {part->partials->data(), part->kept_dtype}});
+  }
+  if (sum_ == nullptr) {
+    sum_ = batch.environment->layout->NewSum();
+  }
+  sum_->Collect(batch.routed, contributions_, batch.environment->d_model);
+}
+
+void CombineStage::Sum(RowRange range, float* output) const {
+  sum_->Sum(range, shared_, output);
+  if (batch_->layer->description.routing.pass_through == PassThrough::kComplement) {
+    const BatchEnvironment& environment = *batch_->environment;
+    AddComplements(batch_->routed, batch_->hidden_states->data(), environment.activation_dtype,
+                   range, environment.d_model, output);
+  }
+}
+
+void CombineStage::Clear() {
+  batch_ = nullptr;
+  shared_ = nullptr;
+  contributing_.clear();
+  contributions_.clear();
+}
+
+size_t CombineStage::MemoryBytes() const {
+  return contributing_.capacity() * sizeof(BatchPart*) +
+         contributions_.capacity() * sizeof(Contribution) +
+         (sum_ == nullptr ? 0 : sum_->MemoryBytes());
+}
+
+}  // namespace expertmesh::batch

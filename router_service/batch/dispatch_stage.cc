@@ -1,0 +1,139 @@
+#include "router_service/batch/dispatch_stage.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/wire/tensor_encode.h"
+#include "router_service/mesh/node_link.h"
+
+namespace expertmesh::batch {
+namespace {
+
+// `cause`: why the assignments had to be placed again; OK when they are placed for the first time.
+void FailUnplaced(const Batch& batch, const std::vector<plan::Unplaced>& unplaced,
+                  const absl::Status& cause) {
+  std::map<size_t, std::set<uint32_t>> experts_of_request;
+  for (const plan::Unplaced& assignment : unplaced) {
+    experts_of_request[batch.requests.RequestOfRow(assignment.row)].insert(assignment.expert);
+  }
+  for (const auto& [request, experts] : experts_of_request) {
+    const absl::StatusCode code = cause.code() == absl::StatusCode::kResourceExhausted
+                                      ? cause.code()
+                                      : absl::StatusCode::kUnavailable;
+    std::string message =
+        absl::StrCat("layer ", batch.layer_index(), ": no ready node holds expert",
+                     experts.size() == 1 ? " " : "s ", absl::StrJoin(experts, ", "),
+                     "; retry when one does (Control.GetTopology tells)");
+    if (!cause.ok()) {
+      absl::StrAppend(&message, "; last error: ", cause.message());
+    }
+    batch.requests.jobs()[request]->Fail(absl::Status(code, message));
+  }
+}
+
+// The smaller of two limits, of which 0 is none.
+template <typename T>
+T SmallerLimit(T a, T b) {
+  return a == 0 || b == 0 ? std::max(a, b) : std::min(a, b);
+}
+
+// Rows that `node` may answer a plan with.
+uint32_t AnswerLimit(const BatchEnvironment& environment, const mesh::NodeView& node) {
+  const uint64_t row_bytes = environment.d_model * sizeof(float);
+  return SmallerLimit(node.max_batch_rows, static_cast<uint32_t>(std::max<uint64_t>(
+                                               1, environment.max_node_batch_bytes / row_bytes)));
+}
+
+}  // namespace
+
+void DispatchStage::Dispatch(const Batch& batch, plan::BatchPlan* plan,
+                             const std::shared_ptr<const mesh::MeshView>& view,
+                             const BatchPart* replaces, PartObserver* observer,
+                             std::atomic<uint32_t>* work) {
+  const BatchEnvironment& environment = *batch.environment;
+  if (!plan->unplaced.empty()) {
+    FailUnplaced(batch, plan->unplaced,
+                 replaces == nullptr ? absl::OkStatus() : replaces->why_lost);
+  }
+  const Order order{batch, view, replaces, observer, work};
+  for (plan::NodePlan& node_plan : plan->nodes) {
+    const uint32_t limit = AnswerLimit(environment, view->node(node_plan.node));
+    environment.layout->Cut(std::move(node_plan), limit, environment.node_plans, &pieces_);
+    for (plan::NodePlan& piece : pieces_) {
+      if (batch.requests.Wants(piece.rows)) {
+        SendAsItFits(order, std::move(piece));
+      }
+    }
+    pieces_.clear();
+  }
+}
+
+void DispatchStage::SendAsItFits(const Order& order, plan::NodePlan plan) {
+  const BatchEnvironment& environment = *order.batch.environment;
+  const DType activation = environment.activation_dtype;
+  const DType narrow = order.view->node(plan.node).encoding.hidden_states;
+  if (IsLossy(activation, narrow) && IsActivationDType(narrow)) {
+    const std::vector<uint32_t> beyond = RowsBeyond(order.batch, plan, narrow);
+    if (!beyond.empty()) {
+      // Apart from the others, whose bits shall not depend on them.
+      plan::NodePlan wide = plan::TakeRows(beyond, environment.node_plans, &plan);
+      Send(order, std::move(wide), activation);
+    }
+  }
+  if (!plan.rows.empty()) {
+    Send(order, std::move(plan), narrow);
+  }
+}
+
+std::shared_ptr<BatchPart> DispatchStage::MakePart(const Order& order, plan::NodePlan plan) {
+  const BatchEnvironment& environment = *order.batch.environment;
+  const mesh::NodeView& node = order.view->node(plan.node);
+  std::shared_ptr<BatchPart> part = environment.parts->Take();
+  part->observer = order.observer;
+  part->view = order.view;
+  if (const BatchPart* const replaces = order.replaces; replaces != nullptr) {
+    part->lost_by = replaces->lost_by;
+    part->refused_by = replaces->refused_by;
+    part->attempt = replaces->attempt + 1;
+    const bool doubted = !replaces->doubtful_rows.empty() && replaces->plan.node != plan.node;
+    part->second_opinion = doubted || replaces->second_opinion;
+  }
+  part->plan = std::move(plan);
+  part->rows = static_cast<uint32_t>(part->plan.rows.size());
+  part->answer_rows = environment.layout->AnswerRows(part->plan);
+  part->d_model = environment.d_model;
+  part->partials_dtype = node.encoding.partials;
+  part->kept_dtype =
+      IsActivationDType(node.encoding.partials) ? node.encoding.partials : DType::kF32;
+  part->partials = environment.buffers->Take(size_t{part->answer_rows} * environment.d_model *
+                                             BytesOf(part->kept_dtype));
+  parts_.push_back(part);
+  return part;
+}
+
+void DispatchStage::Send(const Order& order, plan::NodePlan plan, DType hidden_states) {
+  const mesh::NodeView& node = order.view->node(plan.node);
+  const std::shared_ptr<BatchPart> part = MakePart(order, std::move(plan));
+  FrameEncoder::Address address;
+  address.batch_id = node.link->NextBatchId();
+  address.epoch = order.view->epoch();
+  address.encoding = node.encoding;
+  address.encoding.hidden_states = hidden_states;
+  address.frame_limit =
+      SmallerLimit(order.batch.environment->max_frame_bytes, node.max_frame_bytes);
+  std::vector<Frame>& frames = encoder_.Encode(order.batch, part->plan, address);
+  order.work->fetch_add(1, std::memory_order_relaxed);
+  node.link->Send(address.batch_id, part, absl::MakeSpan(frames));
+}
+
+size_t DispatchStage::MemoryBytes() const {
+  return parts_.capacity() * sizeof(parts_[0]) + pieces_.capacity() * sizeof(plan::NodePlan) +
+         encoder_.MemoryBytes();
+}
+
+}  // namespace expertmesh::batch

@@ -1,0 +1,80 @@
+#include "router_service/batch/layer_runtime.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status_macros.h"
+#include "common/gate/validate_routing.h"
+#include "common/model/routing_json.h"
+
+namespace expertmesh::batch {
+namespace {
+
+absl::Status OfLayer(uint32_t layer, const absl::Status& status) {
+  return absl::Status(status.code(), absl::StrCat("layer ", layer, ": ", status.message()));
+}
+
+// The routing options in force for a layer of the checkpoint.
+absl::StatusOr<RoutingOptions> RoutingOf(const MoeLayerDescription& layer,
+                                         const std::string& changes) {
+  if (changes.empty()) {
+    return layer.routing;
+  }
+  absl::StatusOr<RoutingOptions> routing = WithRoutingJson(layer.routing, changes);
+  const absl::Status status = routing.ok() ? gate::ValidateRouting(*routing) : routing.status();
+  if (!status.ok()) {
+    return absl::Status(status.code(), absl::StrCat("--routing cannot be used for layer ",
+                                                    layer.layer, ": ", status.message()));
+  }
+  return routing;
+}
+
+absl::Status LoadShared(const checkpoint::MoeCheckpoint& checkpoint, const GateWeights& weights,
+                        experts::Backend* backend, LayerRuntime* layer) {
+  const MoeLayerDescription& description = layer->description;
+  if (description.shared_intermediate_size == 0) {
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(const ExpertWeights shared_weights, checkpoint.Shared(description.layer));
+  // A plain gated unit, whatever the routed experts are.
+  ExpertOptions shared;
+  shared.d_model = description.expert.d_model;
+  shared.intermediate_size = description.shared_intermediate_size;
+  ASSIGN_OR_RETURN(layer->shared_expert,
+                   backend->Pack(shared, shared_weights, IntermediateSlice()));
+  if (description.shared_gate) {
+    ASSIGN_OR_RETURN(
+        layer->shared_gate,
+        gate::SharedGate::Create(weights.shared_gate, shared.d_model, backend->compute_dtype()));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<LayerRuntime> LoadLayer(const checkpoint::MoeCheckpoint& checkpoint,
+                                       const MoeLayerDescription& description,
+                                       const LayerOptions& options, experts::Backend* backend,
+                                       std::vector<float>* select_bias) {
+  LayerRuntime layer;
+  layer.description = description;
+  RoutingOptions& routing = layer.description.routing;
+  ASSIGN_OR_RETURN(routing, RoutingOf(description, options.routing));
+  layer.load = std::make_unique<LayerLoadCounters>(routing.num_experts);
+  ASSIGN_OR_RETURN(const GateWeights weights, checkpoint.Gate(description.layer));
+  absl::StatusOr<std::unique_ptr<const gate::Gate>> made =
+      gate::Gate::Create(weights, routing, backend->compute_dtype(), options.tie_order);
+  if (!made.ok()) {
+    return OfLayer(description.layer, made.status());
+  }
+  layer.gate = *std::move(made);
+  absl::StatusOr<std::vector<float>> bias = gate::ReadSelectBias(weights, routing);
+  if (!bias.ok()) {
+    return OfLayer(description.layer, bias.status());
+  }
+  *select_bias = *std::move(bias);
+  RETURN_IF_ERROR(LoadShared(checkpoint, weights, backend, &layer));
+  return layer;
+}
+
+}  // namespace expertmesh::batch

@@ -1,0 +1,58 @@
+// What the router holds of one layer: its gate and its shared experts.
+#ifndef EXPERTMESH_ROUTER_SERVICE_BATCH_LAYER_RUNTIME_H_
+#define EXPERTMESH_ROUTER_SERVICE_BATCH_LAYER_RUNTIME_H_
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/checkpoint/moe_checkpoint.h"
+#include "common/experts/backend.h"
+#include "common/gate/gate.h"
+#include "common/gate/selection.h"
+#include "common/gate/shared_gate.h"
+#include "common/model/model_description.h"
+
+namespace expertmesh::batch {
+
+// Assignments computed (those dropped for want of capacity not counted) per expert of one layer
+// since the router started. Thread-safe.
+struct LayerLoadCounters {
+  explicit LayerLoadCounters(uint32_t num_experts) : assignments(num_experts) {}
+  std::atomic<uint64_t> tokens{0};
+  std::vector<std::atomic<uint64_t>> assignments;
+};
+
+// What all batches of one layer share. Outlives them.
+struct LayerRuntime {
+  // With the routing options in force.
+  MoeLayerDescription description;
+  std::unique_ptr<const gate::Gate> gate;
+  // Null when the layer has none.
+  std::shared_ptr<const experts::PackedExpert> shared_expert;
+  std::unique_ptr<const gate::SharedGate> shared_gate;
+  std::unique_ptr<LayerLoadCounters> load;
+};
+
+struct LayerOptions {
+  // Which of several equal scores is chosen.
+  gate::TieOrder tie_order = gate::TieOrder::kLowestIndex;
+  // Changes the checkpoint's routing options, see WithRoutingJson. Empty: as they are.
+  std::string routing;
+};
+
+// Reads the gate and the shared experts of a layer; `backend` packs the latter and says what
+// activations are computed in. `select_bias` becomes the checkpoint's selection bias, [num_experts]
+// or empty.
+//   INVALID_ARGUMENT  names the layer, and what cannot be used.
+absl::StatusOr<LayerRuntime> LoadLayer(const checkpoint::MoeCheckpoint& checkpoint,
+                                       const MoeLayerDescription& description,
+                                       const LayerOptions& options, experts::Backend* backend,
+                                       std::vector<float>* select_bias);
+
+}  // namespace expertmesh::batch
+
+#endif  // EXPERTMESH_ROUTER_SERVICE_BATCH_LAYER_RUNTIME_H_

@@ -1,0 +1,156 @@
+#include "router_service/batch/retry_stage.h"
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <utility>
+
+#include "router_service/mesh/node_link.h"
+
+namespace expertmesh::batch {
+namespace {
+
+using mesh::ExpertReplicas;
+using mesh::NodeIndex;
+
+// The slice of an expert that `node` held `before`, as it is held `now`: only that one is to be
+// served again, and only where the expert is cut the same way.
+ExpertReplicas ReplicasOfSlice(const ExpertReplicas& before, const ExpertReplicas& now,
+                               NodeIndex node) {
+  const std::optional<size_t> slice = before.SliceOn(node);
+  if (!slice || before.slices.size() != now.slices.size()) {
+    return {};
+  }
+  return ExpertReplicas{{now.slices[*slice]}};
+}
+
+// Takes out the nodes that lost the part, and those that refused it where another one is left.
+void LeaveOutNodesThatFailed(const BatchPart& part, ExpertReplicas* replicas) {
+  for (std::vector<NodeIndex>& nodes : replicas->slices) {
+    std::erase_if(nodes, [&part](NodeIndex node) { return part.lost_by.contains(node); });
+    std::vector<NodeIndex> willing = nodes;
+    std::erase_if(willing, [&part](NodeIndex node) { return part.refused_by.contains(node); });
+    if (!willing.empty()) {
+      nodes = std::move(willing);
+    }
+    if (nodes.empty()) {
+      *replicas = {};
+      return;
+    }
+  }
+}
+
+// Rows of the batch that `part` brought back with a NaN or an infinity although they, and the
+// weights of their assignments, were finite.
+std::vector<uint32_t> DoubtfulRows(const Batch& batch, const BatchPart& part) {
+  const plan::NodePlan& plan = part.plan;
+  const BatchEnvironment& environment = *batch.environment;
+  std::vector<uint32_t> rows;
+  for (const uint32_t answered : part.nonfinite_rows) {
+    const size_t i = environment.layout->PositionOf(plan, answered);
+    const uint32_t row = plan.rows[i];
+    const bool finite_weights = std::all_of(plan.expert_weights.begin() + plan.row_begin[i],
+                                            plan.expert_weights.begin() + plan.row_begin[i + 1],
+                                            [](float weight) { return std::isfinite(weight); });
+    if (finite_weights &&
+        !HasNonFinite(environment.activation_dtype, batch.Row(row), environment.d_model) &&
+        (rows.empty() || rows.back() != row)) {
+      rows.push_back(row);
+    }
+  }
+  return rows;
+}
+
+// Finite rows that came back as they should not: the node may be damaged, or the model's values
+// really leave the range. True when another node can be asked, whose answer counts instead.
+bool DoubtsAnswer(const Batch& batch, BatchPart* part) {
+  if (part->nonfinite_rows.empty()) {
+    return false;
+  }
+  part->doubtful_rows = DoubtfulRows(batch, *part);
+  if (part->doubtful_rows.empty() || part->attempt >= batch.environment->max_attempts ||
+      batch.requests.AllAnswered()) {
+    return false;
+  }
+  // As after a refusal: what no other node holds is asked of this one again.
+  part->refused_by.insert(part->plan.node);
+  const std::vector<ExpertReplicas> replicas =
+      ReplicasFor(batch, *part, *batch.environment->fleet->view());
+  const auto has_another = [&](uint32_t expert) {
+    const std::vector<std::vector<NodeIndex>>& slices = replicas[expert].slices;
+    return !slices.empty() &&
+           std::none_of(slices[0].begin(), slices[0].end(),
+                        [part](NodeIndex node) { return part->refused_by.contains(node); });
+  };
+  if (std::none_of(part->plan.expert_ids.begin(), part->plan.expert_ids.end(), has_another)) {
+    return false;
+  }
+  part->why_lost = absl::UnavailableError("a node answered with NaN or an infinity");
+  return true;
+}
+
+// What counts for `row` is finite.
+bool IsFinite(absl::Span<const std::shared_ptr<BatchPart>> parts, uint32_t row) {
+  bool covered = false;
+  for (const std::shared_ptr<BatchPart>& part : parts) {
+    const std::vector<uint32_t>& doubtful = part->doubtful_rows;
+    if (part->contributes && std::binary_search(doubtful.begin(), doubtful.end(), row)) {
+      return false;
+    }
+    const std::vector<uint32_t>& rows = part->plan.rows;
+    covered = covered || (part->contributes && std::binary_search(rows.begin(), rows.end(), row));
+  }
+  return covered;
+}
+
+}  // namespace
+
+bool AsksAgain(const Batch& batch, const absl::Status& status, bool lost, BatchPart* part) {
+  if (status.ok()) {
+    const bool doubted = DoubtsAnswer(batch, part);
+    part->contributes = !doubted;
+    return doubted;
+  }
+  if (!lost || part->attempt >= batch.environment->max_attempts || batch.requests.AllAnswered()) {
+    batch.requests.FailRows(part->plan.rows, status);
+    return false;
+  }
+  part->why_lost = status;
+  // A node that is there may be asked again when no other can.
+  const bool is_there = absl::IsFailedPrecondition(status) || absl::IsDataLoss(status);
+  (is_there ? part->refused_by : part->lost_by).insert(part->plan.node);
+  return true;
+}
+
+std::vector<ExpertReplicas> ReplicasFor(const Batch& batch, const BatchPart& part,
+                                        const mesh::MeshView& view) {
+  const uint32_t layer = batch.layer_index();
+  const std::vector<ExpertReplicas>& before = *part.view->placement().Layer(layer);
+  const std::vector<ExpertReplicas>& now = *view.placement().Layer(layer);
+  std::vector<ExpertReplicas> replicas(now.size());
+  for (const uint32_t expert : part.plan.expert_ids) {
+    if (replicas[expert].missing()) {
+      replicas[expert] = ReplicasOfSlice(before[expert], now[expert], part.plan.node);
+      LeaveOutNodesThatFailed(part, &replicas[expert]);
+    }
+  }
+  return replicas;
+}
+
+void JudgeDoubtful(const Batch& batch, absl::Span<const std::shared_ptr<BatchPart>> parts) {
+  metrics::RouterMetrics& metrics = *batch.environment->metrics;
+  for (const std::shared_ptr<BatchPart>& part : parts) {
+    if (part->doubtful_rows.empty()) {
+      continue;
+    }
+    if (part->contributes) {
+      metrics.CountNonFiniteAnswer(part->second_opinion ? "confirmed" : "unconfirmed");
+    } else if (std::all_of(part->doubtful_rows.begin(), part->doubtful_rows.end(),
+                           [&](uint32_t row) { return IsFinite(parts, row); })) {
+      metrics.CountNonFiniteAnswer("fault");
+      part->view->node(part->plan.node).link->CountFault(mesh::NodeFault::kNonFinite);
+    }
+  }
+}
+
+}  // namespace expertmesh::batch

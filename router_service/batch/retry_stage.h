@@ -1,0 +1,30 @@
+// What becomes of a part that came back: it counts, another node is asked, or its requests fail.
+#ifndef EXPERTMESH_ROUTER_SERVICE_BATCH_RETRY_STAGE_H_
+#define EXPERTMESH_ROUTER_SERVICE_BATCH_RETRY_STAGE_H_
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "router_service/batch/batch.h"
+#include "router_service/batch/batch_part.h"
+
+namespace expertmesh::batch {
+
+// Decides about `part`, which ended with `status`. True when its assignments are to be planned and
+// dispatched again; else it contributes, or the requests of its rows have failed. By any thread,
+// once for each part.
+bool AsksAgain(const Batch& batch, const absl::Status& status, bool lost, BatchPart* part);
+
+// By expert: which nodes of `view` may be asked again for what `part` had. Each assignment stays
+// with the slice of its expert that the part's node had.
+std::vector<mesh::ExpertReplicas> ReplicasFor(const Batch& batch, const BatchPart& part,
+                                              const mesh::MeshView& view);
+
+// Counts each of `parts`, all of a batch, that was in doubt by whether other nodes said the same.
+void JudgeDoubtful(const Batch& batch, absl::Span<const std::shared_ptr<BatchPart>> parts);
+
+}  // namespace expertmesh::batch
+
+#endif  // EXPERTMESH_ROUTER_SERVICE_BATCH_RETRY_STAGE_H_

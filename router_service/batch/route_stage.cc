@@ -1,0 +1,31 @@
+#include "router_service/batch/route_stage.h"
+
+#include "common/base/status_macros.h"
+
+namespace expertmesh::batch {
+
+absl::Status RouteStage::Run(Batch* batch) {
+  const BatchEnvironment& environment = *batch->environment;
+  const LayerRuntime& layer = *batch->layer;
+  requests_.clear();
+  for (const ForwardJobPtr& job : batch->requests.jobs()) {
+    requests_.push_back(job->tokens(layer.description.routing.seed));
+  }
+  RETURN_IF_ERROR(layer.gate->Route(batch->hidden_states->data(), environment.activation_dtype,
+                                    requests_, batch->view->SelectBias(batch->layer_index()),
+                                    &scratch_, &batch->routed, environment.pool));
+  LayerLoadCounters& load = *layer.load;
+  load.tokens.fetch_add(batch->requests.rows(), std::memory_order_relaxed);
+  for (const uint32_t expert : batch->routed.expert_ids) {
+    load.assignments[expert].fetch_add(1, std::memory_order_relaxed);
+  }
+  environment.metrics->dropped_assignments.Increment(
+      static_cast<double>(batch->routed.dropped.size()));
+  return absl::OkStatus();
+}
+
+size_t RouteStage::MemoryBytes() const {
+  return requests_.capacity() * sizeof(gate::RequestTokens) + scratch_.MemoryBytes();
+}
+
+}  // namespace expertmesh::batch

@@ -1,0 +1,54 @@
+// The rows of a batch that one node computes, while they are on their way.
+#ifndef EXPERTMESH_ROUTER_SERVICE_MESH_NODE_BATCH_H_
+#define EXPERTMESH_ROUTER_SERVICE_MESH_NODE_BATCH_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "common/tensor/aligned_buffer.h"
+#include "common/wire/message_codec.h"
+#include "expertmesh/v1/expert.pb.h"
+
+namespace expertmesh::mesh {
+
+// Filled by its owner before NodeLink::Send; then the link's until Done.
+struct NodeBatch {
+  virtual ~NodeBatch() = default;
+
+  // Token rows that the node gets, and rows that it answers with.
+  uint32_t rows = 0;
+  uint32_t answer_rows = 0;
+  uint32_t d_model = 0;
+  // Type in which partials come; rows that are beyond it come as kF32.
+  DType partials_dtype = DType::kF32;
+  // [answer_rows, d_model] of kept_dtype; complete when the batch is done without error.
+  std::shared_ptr<AlignedBuffer> partials;
+  // As they come, if that is a type to compute with; kF32 once a row has come wider.
+  DType kept_dtype = DType::kF32;
+  // Rows received so far; they come in order.
+  uint32_t received = 0;
+  // The received rows with a NaN or an infinity; ascending.
+  std::vector<uint32_t> nonfinite_rows;
+  // As the node said in its last frame, in microseconds.
+  uint64_t queue_us = 0;
+  uint64_t compute_us = 0;
+
+  bool complete() const { return received == answer_rows; }
+
+  // Why a frame does not continue this batch; OK when it does.
+  absl::Status CheckContinues(const TensorMessage<v1::ComputeResponse>& answer) const;
+  // Decodes the next rows of the answer.
+  void Receive(const TensorFrame& next);
+  // As before it was filled; keeps memory.
+  void Clear();
+
+  // Called once, from any thread, without locks held. `lost`: nothing of this batch counts and
+  // another node may take it.
+  virtual void Done(const absl::Status& status, bool lost) = 0;
+};
+
+}  // namespace expertmesh::mesh
+
+#endif  // EXPERTMESH_ROUTER_SERVICE_MESH_NODE_BATCH_H_

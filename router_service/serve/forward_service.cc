@@ -1,0 +1,121 @@
+#include "router_service/serve/forward_service.h"
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/base/status_macros.h"
+#include "common/wire/status.h"
+
+namespace expertmesh::serve {
+
+using batch::ForwardJob;
+using batch::ForwardJobPtr;
+using batch::Respond;
+
+ForwardService::ForwardService(const ForwardServiceOptions& options, const ServedLayers* layers,
+                               Admission* admission, const mesh::Fleet* fleet,
+                               metrics::RouterMetrics* metrics, TimerQueue* timers, Clock* clock)
+    : options_(options),
+      layers_(layers),
+      admission_(admission),
+      fleet_(fleet),
+      metrics_(metrics),
+      timers_(timers),
+      clock_(clock) {}
+
+void ForwardService::Forward(const Frame& request, const CallContextPtr& context, Respond respond) {
+  const absl::Time arrival = clock_->Now();
+  const ForwardJobPtr job = jobs_.Take();
+  const absl::Status accepted = Accept(request, arrival, context, job.get(), &respond);
+  if (!accepted.ok()) {
+    metrics_->CountRequest(accepted.code());
+    v1::ForwardResponse response;
+    response.set_request_id(job->request().request_id());
+    *response.mutable_status() = ToWire(accepted);
+    respond(response, std::nullopt);
+    return;
+  }
+  if (job->rows() == 0) {
+    AnswerNothing(job.get());
+    return;
+  }
+  ForwardJob::StartDeadlineTimer(job);
+  const absl::Status queued = layers_->at(job->request().layer()).batcher->Add(job);
+  if (!queued.ok()) {
+    job->Fail(queued);
+  }
+}
+
+void ForwardService::AnswerNothing(ForwardJob* job) {
+  v1::ForwardResponse response;
+  response.mutable_status();
+  response.set_epoch(fleet_->view()->epoch());
+  if (job->request().return_routing()) {
+    const RoutingOptions& routing = layers_->at(job->request().layer()).runtime.description.routing;
+    response.mutable_routing()->set_experts_per_token(
+        routing.choice == Choice::kExpertChoice ? 0 : routing.top_k);
+  }
+  job->Answer(&response, TensorFrame{job->output_dtype(), 0, options_.d_model, {}});
+}
+
+absl::Status ForwardService::Validate(const TensorMessage<v1::ForwardRequest>& request) const {
+  const auto layer = layers_->find(request.message.layer());
+  if (layer == layers_->end()) {
+    std::vector<uint32_t> known;
+    for (const auto& [index, served] : *layers_) {
+      known.push_back(index);
+    }
+    return absl::InvalidArgumentError(absl::StrCat("layer is ", request.message.layer(),
+                                                   "; this model's MoE layers are ",
+                                                   absl::StrJoin(known, ", ")));
+  }
+  if (!request.has_tensor) {
+    return absl::InvalidArgumentError("hidden_states is missing; send a [tokens, d_model] tensor");
+  }
+  if (request.tensor.cols != options_.d_model) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("hidden_states.shape is [", request.tensor.rows, ", ", request.tensor.cols,
+                     "]; d_model of this model is ", options_.d_model));
+  }
+  if (request.tensor.rows > options_.max_tokens) {
+    return absl::InvalidArgumentError(absl::StrCat("hidden_states.shape has ", request.tensor.rows,
+                                                   " tokens; send at most ", options_.max_tokens,
+                                                   " at once"));
+  }
+  const RoutingOptions& routing = layer->second.runtime.description.routing;
+  return gate::CheckRequestTokens(
+      routing, batch::TokensOf(request.message, request.tensor.rows, routing.seed));
+}
+
+absl::Status ForwardService::Accept(const Frame& frame, absl::Time arrival,
+                                    const CallContextPtr& context, ForwardJob* job,
+                                    Respond* respond) {
+  TensorMessage<v1::ForwardRequest>& request = *job->received();
+  if (absl::Status malformed = DecodeTensorMessage(frame, &request); !malformed.ok()) {
+    request.message.clear_request_id();  // What was read of it means nothing.
+    return malformed;
+  }
+  RETURN_IF_ERROR(request.tensor_status);
+  RETURN_IF_ERROR(Validate(request));
+  DType output_dtype = request.tensor.dtype;
+  if (request.message.output_dtype() != v1::DTYPE_UNSPECIFIED) {
+    ASSIGN_OR_RETURN(output_dtype, FromWire(request.message.output_dtype(), "output_dtype"));
+  }
+  absl::Time deadline = std::min(context->deadline(), arrival + options_.max_request_time);
+  if (request.message.has_timeout_us()) {
+    deadline = std::min(deadline, arrival + absl::Microseconds(request.message.timeout_us()));
+  }
+  if (deadline <= arrival) {
+    return absl::DeadlineExceededError("the deadline had passed when the request arrived");
+  }
+  RETURN_IF_ERROR(admission_->Admit(request.tensor.rows));
+  job->Accept(output_dtype, arrival, deadline, context, timers_, admission_, std::move(*respond));
+  return absl::OkStatus();
+}
+
+}  // namespace expertmesh::serve
