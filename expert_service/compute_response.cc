@@ -7,6 +7,7 @@
 #include "common/base/message_bytes.h"
 #include "common/wire/frame_checksum.h"
 #include "common/wire/message_codec.h"
+#include "common/wire/status.h"
 #include "common/wire/tensor_encode.h"
 #include "expertmesh/v1/expert.pb.h"
 
@@ -46,8 +47,7 @@ Frame EncodeError(uint64_t batch_id, const absl::Status& status) {
   EXPERTMESH_CHECK(!status.ok());
   v1::ComputeResponse response;
   response.set_batch_id(batch_id);
-  response.mutable_status()->set_code(static_cast<int32_t>(status.code()));
-  response.mutable_status()->set_message(std::string(status.message()));
+  *response.mutable_status() = ToWire(status);
   return EncodeTensorMessage(response, nullptr);
 }
 

@@ -73,10 +73,10 @@ class CqNodeServer final : public NodeServer {
     spec.address = options_.address;
     spec.options = options_.grpc;
     spec.options.max_message_bytes = options_.max_frame_bytes;
-    spec.streams = {
-        {net::MethodOf<v1::Expert>("Compute"), [this](std::shared_ptr<net::ServerStreamSink> sink) {
-           return endpoint_->OpenCompute(std::move(sink));
-         }}};
+    spec.streams = {{net::MethodOf<v1::Expert>("Compute"),
+                     [this](std::shared_ptr<net::ServerStreamSink> sink, const CallContextPtr&) {
+                       return endpoint_->OpenCompute(std::move(sink));
+                     }}};
     spec.ordinary = {net::OrdinaryMethod<v1::DescribeRequest, v1::DescribeResponse>(
                          net::MethodOf<v1::Expert>("Describe"),
                          [this](const v1::DescribeRequest&) { return endpoint_->Describe(); }),

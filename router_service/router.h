@@ -23,6 +23,7 @@
 #include "common/checkpoint/moe_checkpoint.h"
 #include "common/experts/backend.h"
 #include "common/tensor/buffer_pool.h"
+#include "common/transport/call_context.h"
 #include "common/transport/transport.h"
 #include "expertmesh/v1/control.pb.h"
 #include "expertmesh/v1/router.pb.h"
@@ -87,8 +88,8 @@ class Router {
   ~Router();
 
   // See ForwardService.
-  void Forward(const Frame& request, absl::Time rpc_deadline, batch::Respond respond) {
-    forward_->Forward(request, rpc_deadline, std::move(respond));
+  void Forward(const Frame& request, const CallContextPtr& context, batch::Respond respond) {
+    forward_->Forward(request, context, std::move(respond));
   }
   v1::DescribeModelResponse DescribeModel() const;
   v1::GetLoadResponse GetLoad() const;

@@ -170,7 +170,7 @@ class CqServer final : public GrpcServer {
   std::vector<RawUnaryMethod> UnaryMethods() {
     std::vector<RawUnaryMethod> methods = spec_.unary;
     for (const BlockingMethod& method : spec_.ordinary) {
-      methods.push_back({method.name, [this, &method](Frame request, const UnaryContext&,
+      methods.push_back({method.name, [this, &method](Frame request, const CallContextPtr&,
                                                       const UnaryResponder& respond) {
                            const bool taken =
                                blocking_.Run([&method, request = std::move(request), respond] {
@@ -188,7 +188,8 @@ class CqServer final : public GrpcServer {
   std::vector<RawStreamMethod> StreamMethods() {
     std::vector<RawStreamMethod> methods = spec_.streams;
     for (const WatchMethod& method : spec_.watches) {
-      methods.push_back({method.name, [this, &method](std::shared_ptr<ServerStreamSink> sink) {
+      methods.push_back({method.name, [this, &method](std::shared_ptr<ServerStreamSink> sink,
+                                                      const CallContextPtr&) {
                            return std::make_unique<WatchHandler>(&method, &blocking_, &stopping_,
                                                                  std::move(sink));
                          }});

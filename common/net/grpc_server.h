@@ -25,31 +25,18 @@
 #include "absl/time/time.h"
 #include "common/net/grpc_options.h"
 #include "common/net/grpc_runtime.h"
+#include "common/transport/call_context.h"
 #include "common/transport/transport.h"
 #include "common/wire/frame.h"
 
 namespace expertmesh::net {
-
-// What a raw unary method learns about a call besides its message.
-struct UnaryContext {
-  // On Clock::Real(); InfiniteFuture: none.
-  absl::Time deadline = absl::InfiniteFuture();
-  // W3C trace context from the metadata; empty when absent. Not checked.
-  std::string traceparent;
-  std::string tracestate;
-  // For logs, as gRPC writes it ("ipv4:10.0.0.7:41234").
-  std::string peer;
-  // True once the caller has gone or its deadline has passed: the answer is no longer wanted. May
-  // be kept and called from any thread at any time.
-  std::function<bool()> cancelled;
-};
 
 // Answers a call: call it once, from any thread; later calls are ignored. When all copies are gone
 // and none was called, the caller gets INTERNAL.
 using UnaryResponder = std::function<void(absl::StatusOr<Frame>)>;
 
 // Runs on a network thread; must not block.
-using UnaryHandler = std::function<void(Frame request, const UnaryContext&, UnaryResponder)>;
+using UnaryHandler = std::function<void(Frame request, const CallContextPtr&, UnaryResponder)>;
 
 // The way back to the client of a stream.
 class ServerStreamSink : public FrameSink {
@@ -68,8 +55,8 @@ class ServerStreamSink : public FrameSink {
 //
 // FrameSink::Send gives INVALID_ARGUMENT for a frame over GrpcOptions::max_message_bytes, and
 // RESOURCE_EXHAUSTED when the client has left send_queue_bytes unread; that breaks the stream.
-using StreamFactory =
-    std::function<std::unique_ptr<StreamHandler>(std::shared_ptr<ServerStreamSink>)>;
+using StreamFactory = std::function<std::unique_ptr<StreamHandler>(
+    std::shared_ptr<ServerStreamSink>, const CallContextPtr&)>;
 
 // The whole name of a method, "/expertmesh.v1.Router/Forward"; Service as generated, v1::Router.
 template <typename Service>

@@ -37,13 +37,14 @@ class HealthService::WatchHandler final : public StreamHandler {
 
 RawUnaryMethod HealthService::CheckMethod() {
   return {"/grpc.health.v1.Health/Check",
-          [this](const Frame& request, const UnaryContext&, const UnaryResponder& respond) {
+          [this](const Frame& request, const CallContextPtr&, const UnaryResponder& respond) {
             respond(Check(request));
           }};
 }
 
 RawStreamMethod HealthService::WatchMethod() {
-  return {"/grpc.health.v1.Health/Watch", [this](std::shared_ptr<ServerStreamSink> sink) {
+  return {"/grpc.health.v1.Health/Watch",
+          [this](std::shared_ptr<ServerStreamSink> sink, const CallContextPtr&) {
             return std::make_unique<WatchHandler>(this, std::move(sink));
           }};
 }

@@ -134,7 +134,7 @@ class ReflectionHandler final : public StreamHandler {
 
 std::vector<RawStreamMethod> ReflectionMethods(std::vector<std::string> services) {
   const auto shared = std::make_shared<const std::vector<std::string>>(std::move(services));
-  const auto open = [shared](std::shared_ptr<ServerStreamSink> sink) {
+  const auto open = [shared](std::shared_ptr<ServerStreamSink> sink, const CallContextPtr&) {
     return std::make_unique<ReflectionHandler>(shared, std::move(sink));
   };
   return {{kV1Alpha, open}, {kV1, open}};

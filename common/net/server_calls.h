@@ -49,6 +49,9 @@ struct ServerQueue {
   size_t send_queue_bytes = 0;
 };
 
+// The context of a call that has arrived.
+std::shared_ptr<CallContext> MakeCallContext(const grpc::ServerContext& rpc);
+
 // Waits for one call of the method; when it comes, waits for the next. `method` must outlive it.
 void AwaitUnaryCall(const ServerQueue& host, const RawUnaryMethod* method);
 void AwaitStreamCall(const ServerQueue& host, const RawStreamMethod* method);

@@ -117,6 +117,7 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
       host_.calls->Remove(this);
       return;
     }
+    context_ = MakeCallContext(rpc_->context);
     {
       absl::MutexLock lock(&mutex_);
       accepted_ = true;
@@ -138,7 +139,7 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
 
   void StartHandler() {
     std::unique_ptr<StreamHandler> handler =
-        method_->factory(std::make_shared<Sink>(shared_from_this()));
+        method_->factory(std::make_shared<Sink>(shared_from_this()), context_);
     EXPERTMESH_CHECK(handler != nullptr);
     absl::MutexLock lock(&mutex_);
     if (!handler_over_) {
@@ -225,6 +226,7 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
       dropped = queue_.Clear();
       ++pending_;  // Keeps rpc_ for TryCancel.
     }
+    context_->Cancel();
     if (cancel) {
       rpc_->context.TryCancel();
     }
@@ -281,6 +283,8 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
   const RawStreamMethod* const method_;
   // Operations run outside of mutex_; gRPC orders them. Replaced by null when none is left.
   std::unique_ptr<Rpc> rpc_;
+  // Constant once accepted_.
+  std::shared_ptr<CallContext> context_;
   OpTag<StreamCall> request_tag_{&StreamCall::OnRequested};
   OpTag<StreamCall> done_tag_{&StreamCall::OnDone};
   OpTag<StreamCall> read_tag_{&StreamCall::OnRead};

@@ -1,32 +1,14 @@
-#include <map>
-#include <string>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "common/base/clock.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/grpc_status.h"
 #include "common/net/server_calls.h"
 
 namespace expertmesh::net {
 namespace {
-
-absl::Time DeadlineOf(const grpc::ServerContext& context) {
-  const gpr_timespec deadline = gpr_convert_clock_type(context.raw_deadline(), GPR_CLOCK_MONOTONIC);
-  if (gpr_time_cmp(deadline, gpr_inf_future(GPR_CLOCK_MONOTONIC)) == 0) {
-    return absl::InfiniteFuture();
-  }
-  const gpr_timespec left = gpr_time_sub(deadline, gpr_now(GPR_CLOCK_MONOTONIC));
-  return Clock::Real()->Now() + absl::Seconds(left.tv_sec) + absl::Nanoseconds(left.tv_nsec);
-}
-
-std::string MetadataOf(const grpc::ServerContext& context, const char* key) {
-  const auto& metadata = context.client_metadata();
-  const auto it = metadata.find(key);
-  return it == metadata.end() ? std::string() : std::string(it->second.data(), it->second.size());
-}
 
 class UnaryCall final : public LiveCall, public std::enable_shared_from_this<UnaryCall> {
  public:
@@ -44,6 +26,7 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
 
   void Abort(const absl::Status& why) override {
     if (accepted()) {
+      context_->Cancel();
       Respond(why);
     }
   }
@@ -73,11 +56,6 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
     }
   }
 
-  bool cancelled() const {
-    absl::MutexLock lock(&mutex_);
-    return cancelled_;
-  }
-
  private:
   // Gone when the call is over, even if a handler keeps its responder.
   struct Rpc {
@@ -97,6 +75,7 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
       host_.calls->Remove(this);
       return;
     }
+    context_ = MakeCallContext(rpc_->context);
     {
       absl::MutexLock lock(&mutex_);
       accepted_ = true;
@@ -107,12 +86,6 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
       Respond(absl::UnavailableError("the server is shutting down; call another one"));
       return;
     }
-    UnaryContext context;
-    context.deadline = DeadlineOf(rpc_->context);
-    context.traceparent = MetadataOf(rpc_->context, "traceparent");
-    context.tracestate = MetadataOf(rpc_->context, "tracestate");
-    context.peer = rpc_->context.peer();
-    context.cancelled = [self = shared_from_this()] { return self->cancelled(); };
     // Answers by itself when the last copy of the responder goes.
     struct Responder {
       explicit Responder(std::shared_ptr<UnaryCall> target) : call(std::move(target)) {}
@@ -120,16 +93,14 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
       const std::shared_ptr<UnaryCall> call;
     };
     method_->handler(
-        TakeFrame(&rpc_->request), context,
+        TakeFrame(&rpc_->request), context_,
         [responder = std::make_shared<Responder>(shared_from_this())](
             absl::StatusOr<Frame> answer) { responder->call->Respond(std::move(answer)); });
   }
 
   void OnDone(bool) {
-    const bool cancelled = rpc_->context.IsCancelled();
-    {
-      absl::MutexLock lock(&mutex_);
-      cancelled_ = cancelled_ || cancelled;
+    if (rpc_->context.IsCancelled()) {
+      context_->Cancel();
     }
     OnOperationDone();
   }
@@ -154,6 +125,8 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
   const RawUnaryMethod* const method_;
   // Operations run outside of mutex_; gRPC orders them. Replaced by null when none is left.
   std::unique_ptr<Rpc> rpc_;
+  // Constant once accepted_.
+  std::shared_ptr<CallContext> context_;
   OpTag<UnaryCall> request_tag_{&UnaryCall::OnRequested};
   OpTag<UnaryCall> done_tag_{&UnaryCall::OnDone};
   OpTag<UnaryCall> finish_tag_{&UnaryCall::OnFinished};
@@ -161,7 +134,6 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
   mutable absl::Mutex mutex_;
   bool accepted_ ABSL_GUARDED_BY(mutex_) = false;
   bool answered_ ABSL_GUARDED_BY(mutex_) = false;
-  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   int pending_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 

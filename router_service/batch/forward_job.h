@@ -16,7 +16,9 @@
 #include "common/base/timer_queue.h"
 #include "common/gate/routed_tokens.h"
 #include "common/tensor/dtype.h"
+#include "common/transport/call_context.h"
 #include "common/wire/message_codec.h"
+#include "common/wire/status.h"
 #include "expertmesh/v1/router.pb.h"
 
 namespace expertmesh::batch {
@@ -52,11 +54,12 @@ class ForwardJob {
   TensorMessage<v1::ForwardRequest>* received() { return &received_; }
 
   // `observer` may be null; pointers must outlive the answer.
-  void Accept(DType output_dtype, absl::Time arrival, absl::Time deadline, TimerQueue* timers,
-              JobObserver* observer, Respond respond) {
+  void Accept(DType output_dtype, absl::Time arrival, absl::Time deadline, CallContextPtr context,
+              TimerQueue* timers, JobObserver* observer, Respond respond) {
     output_dtype_ = output_dtype;
     arrival_ = arrival;
     deadline_ = deadline;
+    context_ = std::move(context);
     timers_ = timers;
     observer_ = observer;
     respond_ = std::move(respond);
@@ -68,6 +71,8 @@ class ForwardJob {
   DType output_dtype() const { return output_dtype_; }
   absl::Time arrival() const { return arrival_; }
   absl::Time deadline() const { return deadline_; }  // InfiniteFuture when there is none.
+  // The call that brought the request.
+  const CallContext& context() const { return *context_; }
   uint64_t rows() const { return hidden_states().rows; }
   // As routing sees it; `seed`: when the request brings none. Valid for as long as the job.
   gate::RequestTokens tokens(uint64_t seed) const { return TokensOf(request(), rows(), seed); }
@@ -88,8 +93,7 @@ class ForwardJob {
 
   void Fail(const absl::Status& status) {
     v1::ForwardResponse response;
-    response.mutable_status()->set_code(static_cast<int>(status.code()));
-    response.mutable_status()->set_message(std::string(status.message()));
+    *response.mutable_status() = ToWire(status);
     Answer(&response, std::nullopt);
   }
 
@@ -101,7 +105,7 @@ class ForwardJob {
     timers_->Cancel(timer_);
     response->set_request_id(request().request_id());
     if (observer_ != nullptr) {
-      observer_->OnAnswer(*this, static_cast<absl::StatusCode>(response->status().code()));
+      observer_->OnAnswer(*this, FromWire(response->status()).code());
     }
     respond_(*response, std::move(output));
     respond_ = nullptr;
@@ -121,6 +125,7 @@ class ForwardJob {
     }
     received_.tensor = {};
     respond_ = nullptr;
+    context_ = nullptr;
     timer_ = 0;
     answered_ = false;
   }
@@ -134,6 +139,7 @@ class ForwardJob {
   DType output_dtype_ = DType::kF32;
   absl::Time arrival_;
   absl::Time deadline_;
+  CallContextPtr context_;
   TimerQueue* timers_ = nullptr;
   JobObserver* observer_ = nullptr;
   std::atomic<TimerQueue::Id> timer_{0};

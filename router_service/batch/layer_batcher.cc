@@ -43,8 +43,7 @@ void LayerBatcher::Stop() {
 }
 
 absl::Status LayerBatcher::Add(ForwardJobPtr job) {
-  std::vector<ForwardJobPtr> batch;
-  bool closed = false;
+  Leaving leaving;
   {
     absl::MutexLock lock(&mutex_);
     if (stopped_) {
@@ -62,15 +61,14 @@ absl::Status LayerBatcher::Add(ForwardJobPtr job) {
     }
     earliest_deadline_ = std::min(earliest_deadline_, job->deadline());
     waiting_.push_back(std::move(job));
-    closed = CloseDue(&batch);
+    CloseDue(&leaving);
   }
-  DispatchAll(closed, std::move(batch));
+  DispatchAll(std::move(leaving));
   return absl::OkStatus();
 }
 
 void LayerBatcher::BatchDone(uint64_t tokens, absl::Duration service_time) {
-  std::vector<ForwardJobPtr> batch;
-  bool closed = false;
+  Leaving leaving;
   {
     absl::MutexLock lock(&mutex_);
     --in_flight_;
@@ -85,21 +83,20 @@ void LayerBatcher::BatchDone(uint64_t tokens, absl::Duration service_time) {
     answered_tokens_ = tokens;
     returned_tokens_ = 0;
     linger_end_ = clock_->Now() + options_.max_linger_share * service_time_;
-    closed = CloseDue(&batch);
+    CloseDue(&leaving);
   }
-  DispatchAll(closed, std::move(batch));
+  DispatchAll(std::move(leaving));
 }
 
 void LayerBatcher::OnTimer() {
-  std::vector<ForwardJobPtr> batch;
-  bool closed = false;
+  Leaving leaving;
   {
     absl::MutexLock lock(&mutex_);
     timer_ = 0;
     timer_due_ = absl::InfiniteFuture();
-    closed = CloseDue(&batch);
+    CloseDue(&leaving);
   }
-  DispatchAll(closed, std::move(batch));
+  DispatchAll(std::move(leaving));
 }
 
 absl::Time LayerBatcher::DueTime() const {
@@ -120,12 +117,12 @@ absl::Time LayerBatcher::DueTime() const {
   return due;
 }
 
-bool LayerBatcher::CloseDue(std::vector<ForwardJobPtr>* batch) {
+void LayerBatcher::CloseDue(Leaving* leaving) {
   const absl::Time now = clock_->Now();
   absl::Time due = DueTime();
-  while (due <= now && batch->empty()) {
-    Close(batch);
-    in_flight_ += batch->empty() ? 0 : 1;
+  while (due <= now && leaving->batch.empty()) {
+    Close(leaving);
+    in_flight_ += leaving->batch.empty() ? 0 : 1;
     due = DueTime();
   }
   // What is due after this batch is taken when it has been dispatched.
@@ -134,28 +131,33 @@ bool LayerBatcher::CloseDue(std::vector<ForwardJobPtr>* batch) {
     timer_due_ = due;
     timer_ = due == absl::InfiniteFuture() ? 0 : timers_->Schedule(due, [this] { OnTimer(); });
   }
-  return !batch->empty();
 }
 
-void LayerBatcher::Close(std::vector<ForwardJobPtr>* batch) {
-  if (batch->capacity() == 0 && !spare_.empty()) {
-    batch->swap(spare_.back());
+void LayerBatcher::Close(Leaving* leaving) {
+  std::vector<ForwardJobPtr>& batch = leaving->batch;
+  if (batch.capacity() == 0 && !spare_.empty()) {
+    batch.swap(spare_.back());
     spare_.pop_back();
   }
   uint64_t tokens = 0;
   while (!waiting_.empty()) {
     const ForwardJob& next = *waiting_.front();
+    // Its deadline may have passed, or its caller gone away, while it waited.
+    const bool cancelled = next.context().cancelled();
+    const bool wanted = !cancelled && !next.answered();
     // Extensions belong to one request, and a batch has one set of them.
     const bool alone = next.request().extensions_size() > 0 ||
-                       (!batch->empty() && batch->front()->request().extensions_size() > 0);
-    if (!batch->empty() && (alone || tokens + next.rows() > options_.max_batch_tokens)) {
+                       (!batch.empty() && batch.front()->request().extensions_size() > 0);
+    if (wanted && !batch.empty() && (alone || tokens + next.rows() > options_.max_batch_tokens)) {
       break;
     }
     ForwardJobPtr job = waiting_.Pop();
     waiting_tokens_ -= job->rows();
-    if (!job->answered()) {  // Its deadline may have passed while it waited.
+    if (wanted) {
       tokens += job->rows();
-      batch->push_back(std::move(job));
+      batch.push_back(std::move(job));
+    } else if (cancelled) {
+      leaving->cancelled.push_back(std::move(job));
     }
   }
   earliest_deadline_ = absl::InfiniteFuture();
@@ -164,16 +166,19 @@ void LayerBatcher::Close(std::vector<ForwardJobPtr>* batch) {
   }
 }
 
-void LayerBatcher::DispatchAll(bool closed, std::vector<ForwardJobPtr> batch) {
-  while (closed) {
-    dispatch_(std::move(batch));
-    batch.clear();
+void LayerBatcher::DispatchAll(Leaving leaving) {
+  while (!leaving.batch.empty()) {
+    dispatch_(std::move(leaving.batch));
+    leaving.batch.clear();
     absl::MutexLock lock(&mutex_);
-    closed = CloseDue(&batch);
-    if (!closed && spare_.size() < kMostSpare && batch.capacity() > 0 &&
-        batch.capacity() <= kMostJobsKept) {
-      spare_.push_back(std::move(batch));
+    CloseDue(&leaving);
+    if (leaving.batch.empty() && spare_.size() < kMostSpare && leaving.batch.capacity() > 0 &&
+        leaving.batch.capacity() <= kMostJobsKept) {
+      spare_.push_back(std::move(leaving.batch));
     }
+  }
+  for (const ForwardJobPtr& job : leaving.cancelled) {
+    job->Fail(absl::CancelledError("the caller went away while its request waited"));
   }
 }
 

@@ -62,15 +62,22 @@ class LayerBatcher {
   void BatchDone(uint64_t tokens, absl::Duration service_time);
 
  private:
+  // What leaves the queue at once.
+  struct Leaving {
+    std::vector<ForwardJobPtr> batch;  // Empty: none is due.
+    // Their callers went away while they waited.
+    std::vector<ForwardJobPtr> cancelled;
+  };
+
   void OnTimer();
-  // Takes one batch that is due now into `batch`, which is empty; false when none is. Sets the
-  // timer for what is not due.
-  bool CloseDue(std::vector<ForwardJobPtr>* batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Takes one batch that is due now into `leaving`, which has none; and the cancelled jobs that
+  // are met on the way. Sets the timer for what is not due.
+  void CloseDue(Leaving* leaving) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // When the waiting jobs must leave at the latest, as things stand.
   absl::Time DueTime() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Close(std::vector<ForwardJobPtr>* batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Dispatches `batch`, if one was closed, and whatever is due by then.
-  void DispatchAll(bool closed, std::vector<ForwardJobPtr> batch);
+  void Close(Leaving* leaving) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Dispatches the batch, if there is one, and whatever is due by then; answers the cancelled.
+  void DispatchAll(Leaving leaving);
 
   const BatcherOptions options_;
   Clock* const clock_;

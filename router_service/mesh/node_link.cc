@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/wire/frame_checksum.h"
+#include "common/wire/status.h"
 
 namespace expertmesh::mesh {
 namespace {
@@ -294,7 +295,7 @@ void NodeLink::OnFrame(Frame frame) {
 
 absl::Status NodeLink::CheckChecksum() const {
   const v1::ComputeResponse& message = answer_.message;
-  const auto code = static_cast<absl::StatusCode>(message.status().code());
+  const absl::StatusCode code = FromWire(message.status()).code();
   // What this router sends is valid when it is sent.
   if (code == absl::StatusCode::kDataLoss ||
       (encoding_.checksums && code == absl::StatusCode::kInvalidArgument)) {
@@ -319,8 +320,7 @@ void NodeLink::OnAnswer() {
     }
     batch = it->second;
   }
-  absl::Status status(static_cast<absl::StatusCode>(message.status().code()),
-                      message.status().message());
+  absl::Status status = FromWire(message.status());
   if (status.ok()) {
     status = batch->CheckContinues(answer_);
   }

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/status_macros.h"
+#include "common/wire/status.h"
 
 namespace expertmesh::serve {
 
@@ -27,16 +28,15 @@ ForwardService::ForwardService(const ForwardServiceOptions& options, const Serve
       timers_(timers),
       clock_(clock) {}
 
-void ForwardService::Forward(const Frame& request, absl::Time rpc_deadline, Respond respond) {
+void ForwardService::Forward(const Frame& request, const CallContextPtr& context, Respond respond) {
   const absl::Time arrival = clock_->Now();
   const ForwardJobPtr job = jobs_.Take();
-  const absl::Status accepted = Accept(request, arrival, rpc_deadline, job.get(), &respond);
+  const absl::Status accepted = Accept(request, arrival, context, job.get(), &respond);
   if (!accepted.ok()) {
     metrics_->CountRequest(accepted.code());
     v1::ForwardResponse response;
     response.set_request_id(job->request().request_id());
-    response.mutable_status()->set_code(static_cast<int>(accepted.code()));
-    response.mutable_status()->set_message(std::string(accepted.message()));
+    *response.mutable_status() = ToWire(accepted);
     respond(response, std::nullopt);
     return;
   }
@@ -92,8 +92,9 @@ absl::Status ForwardService::Validate(const TensorMessage<v1::ForwardRequest>& r
       routing, batch::TokensOf(request.message, request.tensor.rows, routing.seed));
 }
 
-absl::Status ForwardService::Accept(const Frame& frame, absl::Time arrival, absl::Time rpc_deadline,
-                                    ForwardJob* job, Respond* respond) {
+absl::Status ForwardService::Accept(const Frame& frame, absl::Time arrival,
+                                    const CallContextPtr& context, ForwardJob* job,
+                                    Respond* respond) {
   TensorMessage<v1::ForwardRequest>& request = *job->received();
   if (absl::Status malformed = DecodeTensorMessage(frame, &request); !malformed.ok()) {
     request.message.clear_request_id();  // What was read of it means nothing.
@@ -105,7 +106,7 @@ absl::Status ForwardService::Accept(const Frame& frame, absl::Time arrival, absl
   if (request.message.output_dtype() != v1::DTYPE_UNSPECIFIED) {
     ASSIGN_OR_RETURN(output_dtype, FromWire(request.message.output_dtype(), "output_dtype"));
   }
-  absl::Time deadline = std::min(rpc_deadline, arrival + options_.max_request_time);
+  absl::Time deadline = std::min(context->deadline(), arrival + options_.max_request_time);
   if (request.message.has_timeout_us()) {
     deadline = std::min(deadline, arrival + absl::Microseconds(request.message.timeout_us()));
   }
@@ -113,7 +114,7 @@ absl::Status ForwardService::Accept(const Frame& frame, absl::Time arrival, absl
     return absl::DeadlineExceededError("the deadline had passed when the request arrived");
   }
   RETURN_IF_ERROR(admission_->Admit(request.tensor.rows));
-  job->Accept(output_dtype, arrival, deadline, timers_, admission_, std::move(*respond));
+  job->Accept(output_dtype, arrival, deadline, context, timers_, admission_, std::move(*respond));
   return absl::OkStatus();
 }
 

@@ -12,6 +12,7 @@
 #include "common/base/clock.h"
 #include "common/base/shared_pool.h"
 #include "common/base/timer_queue.h"
+#include "common/transport/call_context.h"
 #include "common/wire/message_codec.h"
 #include "expertmesh/v1/router.pb.h"
 #include "router_service/batch/forward_job.h"
@@ -48,15 +49,15 @@ class ForwardService {
                  Admission* admission, const mesh::Fleet* fleet, metrics::RouterMetrics* metrics,
                  TimerQueue* timers, Clock* clock);
 
-  // Serves one encoded ForwardRequest. `rpc_deadline`: of the call that brought it, on `clock`; the
-  // request may have an earlier one of its own. Errors are in the response's status: respond is
-  // always called, once, perhaps before Forward returns.
-  void Forward(const Frame& request, absl::Time rpc_deadline, batch::Respond respond);
+  // Serves one encoded ForwardRequest. `context`: of the call that brought it, its deadline on
+  // `clock`; the request may have an earlier one of its own. Errors are in the response's status:
+  // respond is always called, once, perhaps before Forward returns.
+  void Forward(const Frame& request, const CallContextPtr& context, batch::Respond respond);
 
  private:
   // Decodes `request` into `job`, and accepts it unless there is an error. Takes `respond` only
   // then.
-  absl::Status Accept(const Frame& request, absl::Time arrival, absl::Time rpc_deadline,
+  absl::Status Accept(const Frame& request, absl::Time arrival, const CallContextPtr& context,
                       batch::ForwardJob* job, batch::Respond* respond);
   absl::Status Validate(const TensorMessage<v1::ForwardRequest>& request) const;
   // For a request of no tokens.

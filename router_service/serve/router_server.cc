@@ -5,7 +5,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "common/net/grpc_server.h"
-#include "common/net/grpc_status.h"
+#include "common/wire/status.h"
 #include "expertmesh/v1/router.grpc.pb.h"
 #include "router_service/serve/control_service.h"
 
@@ -21,12 +21,14 @@ Frame Encode(const ServedRouter& router, const v1::ForwardResponse& response,
 // last.
 class ForwardStreamHandler final : public StreamHandler {
  public:
-  ForwardStreamHandler(const ServedRouter* router, std::shared_ptr<FrameSink> answers)
-      : way_back_(std::make_shared<const WayBack>(router, std::move(answers))) {}
+  ForwardStreamHandler(const ServedRouter* router, std::shared_ptr<FrameSink> answers,
+                       CallContextPtr context)
+      : way_back_(std::make_shared<const WayBack>(router, std::move(answers))),
+        context_(std::move(context)) {}
 
   void OnFrame(Frame frame) override {
     way_back_->router->forward->Forward(
-        frame, absl::InfiniteFuture(),
+        frame, context_,
         [way_back = way_back_](const v1::ForwardResponse& response,
                                const std::optional<TensorFrame>& output) {
           // A caller that is gone wants no answer, and no other is there to tell.
@@ -44,15 +46,16 @@ class ForwardStreamHandler final : public StreamHandler {
   };
 
   const std::shared_ptr<const WayBack> way_back_;
+  const CallContextPtr context_;  // All requests of the stream share it.
 };
 
-void ServeUnary(const ServedRouter* router, const Frame& request, const net::UnaryContext& context,
+void ServeUnary(const ServedRouter* router, const Frame& request, const CallContextPtr& context,
                 net::UnaryResponder respond) {
   router->forward->Forward(
-      request, context.deadline,
+      request, context,
       [router, respond = std::move(respond)](const v1::ForwardResponse& response,
                                              const std::optional<TensorFrame>& output) {
-        absl::Status status = net::FromProto(response.status());
+        absl::Status status = FromWire(response.status());
         if (status.ok()) {
           respond(Encode(*router, response, output));
         } else {
@@ -73,13 +76,15 @@ class RouterServerImpl final : public RouterServer {
     spec.options = options.grpc;
     spec.runtime = options.runtime;
     spec.unary = {{net::MethodOf<v1::Router>("Forward"),
-                   [router = &router_](Frame request, const net::UnaryContext& context,
+                   [router = &router_](Frame request, const CallContextPtr& context,
                                        net::UnaryResponder respond) {
                      ServeUnary(router, request, context, std::move(respond));
                    }}};
     spec.streams = {{net::MethodOf<v1::Router>("ForwardStream"),
-                     [router = &router_](std::shared_ptr<net::ServerStreamSink> answers) {
-                       return std::make_unique<ForwardStreamHandler>(router, std::move(answers));
+                     [router = &router_](std::shared_ptr<net::ServerStreamSink> answers,
+                                         const CallContextPtr& context) {
+                       return std::make_unique<ForwardStreamHandler>(router, std::move(answers),
+                                                                     context);
                      }}};
     spec.ordinary = {net::OrdinaryMethod<v1::DescribeModelRequest, v1::DescribeModelResponse>(
         net::MethodOf<v1::Router>("DescribeModel"),

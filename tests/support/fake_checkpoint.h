@@ -1,8 +1,9 @@
-// A model in memory: two MoE layers with seeded gates, for tests of router and node.
+// A model in memory: a few MoE layers with seeded gates, for tests of router and node.
 #ifndef EXPERTMESH_TESTS_SUPPORT_FAKE_CHECKPOINT_H_
 #define EXPERTMESH_TESTS_SUPPORT_FAKE_CHECKPOINT_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <random>
 #include <string>
@@ -15,32 +16,36 @@
 namespace expertmesh {
 
 struct FakeCheckpointOptions {
+  uint32_t num_layers = 4;
+  std::vector<uint32_t> moe_layers = {1, 3};
   uint32_t d_model = 8;
   uint32_t num_experts = 6;
   uint32_t top_k = 2;
   uint32_t intermediate_size = 4;
   bool shared_expert = false;
   bool shared_gate = false;
-  // Of the weights, as config.json would say.
+  // The type of the weights, as config.json would say.
   DType dtype = DType::kF32;
   // Logits, scores and weights are rounded to the type of activations.
   bool rounded_routing = false;
-  // Of the routed experts.
+  // The routed experts have it.
   Activation activation = Activation::kSilu;
   bool expert_bias = false;
+  // What every weight of an expert is; null: they are random.
+  std::function<float(uint32_t layer, uint32_t expert)> expert_weight = nullptr;
   std::string fingerprint = "aaaa";
 };
 
-// Layers 1 and 3. Weights are the same for the same options.
+// Weights are the same for the same options.
 class FakeCheckpoint final : public checkpoint::MoeCheckpoint {
  public:
   explicit FakeCheckpoint(const FakeCheckpointOptions& options = {})
       : options_(options), fingerprint_(options.fingerprint) {
     model_.family = "fake";
     model_.d_model = options.d_model;
-    model_.num_layers = 4;
+    model_.num_layers = options.num_layers;
     model_.dtype = options.dtype;
-    for (const uint32_t index : {1u, 3u}) {
+    for (const uint32_t index : options.moe_layers) {
       MoeLayerDescription layer;
       layer.layer = index;
       layer.routing.num_experts = options.num_experts;
@@ -58,8 +63,7 @@ class FakeCheckpoint final : public checkpoint::MoeCheckpoint {
       model_.layers.push_back(layer);
       gates_[index] = Random(index, size_t{options.num_experts} * options.d_model);
       for (uint32_t expert = 0; expert < options.num_experts; ++expert) {
-        experts_[{index, expert}] = Random(1000 + 100 * index + expert,
-                                           3 * size_t{options.intermediate_size} * options.d_model);
+        experts_[{index, expert}] = Weights(index, expert);
       }
     }
   }
@@ -85,6 +89,9 @@ class FakeCheckpoint final : public checkpoint::MoeCheckpoint {
     if (it == experts_.end()) {
       return absl::NotFoundError(absl::StrCat("layer ", layer, " has no expert ", expert));
     }
+    if (layer == broken_layer_) {
+      return absl::DataLossError("model.safetensors is truncated");
+    }
     const size_t part = size_t{options_.intermediate_size} * options_.d_model;
     const float* data = it->second.data();
     const auto view = [](const float* at, size_t rows, size_t cols) {
@@ -102,7 +109,17 @@ class FakeCheckpoint final : public checkpoint::MoeCheckpoint {
     return Expert(layer, 0);
   }
 
+  // Experts of this layer cannot be read (DATA_LOSS). Set before use.
+  void BreakLayer(uint32_t layer) { broken_layer_ = layer; }
+
  private:
+  std::vector<float> Weights(uint32_t layer, uint32_t expert) const {
+    const size_t count = 3 * size_t{options_.intermediate_size} * options_.d_model;
+    return options_.expert_weight != nullptr
+               ? std::vector<float>(count, options_.expert_weight(layer, expert))
+               : Random(1000 + 100 * layer + expert, count);
+  }
+
   static std::vector<float> Random(uint32_t seed, size_t count) {
     std::mt19937 random(seed);
     std::vector<float> values(count);
@@ -117,6 +134,7 @@ class FakeCheckpoint final : public checkpoint::MoeCheckpoint {
   ModelDescription model_;
   std::map<uint32_t, std::vector<float>> gates_;
   std::map<std::pair<uint32_t, uint32_t>, std::vector<float>> experts_;
+  int64_t broken_layer_ = -1;
 };
 
 }  // namespace expertmesh

@@ -6,9 +6,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "common/net/grpc_status.h"
 #include "common/tensor/aligned_buffer.h"
 #include "common/wire/message_codec.h"
+#include "common/wire/status.h"
 #include "common/wire/tensor_copy.h"
 #include "common/wire/tensor_encode.h"
 
@@ -86,7 +86,7 @@ Routing ReadRouting(const v1::Routing& proto) {
 
 absl::StatusOr<ForwardResult> ReadResult(const TensorMessage<v1::ForwardResponse>& answer) {
   if (answer.message.status().code() != 0) {
-    return net::FromProto(answer.message.status());
+    return FromWire(answer.message.status());
   }
   if (!answer.tensor_status.ok()) {
     return absl::InternalError(

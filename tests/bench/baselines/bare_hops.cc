@@ -148,7 +148,7 @@ absl::StatusOr<std::unique_ptr<Target>> MakeTwoBareHops(const TargetOptions& opt
 
 absl::Status ServeGrpcEcho(const ServeOptions& options) {
   net::GrpcServerSpec spec;
-  spec.streams.push_back({kStream, [](std::shared_ptr<FrameSink> replies) {
+  spec.streams.push_back({kStream, [](std::shared_ptr<FrameSink> replies, const CallContextPtr&) {
                             return std::make_unique<EchoHandler>(std::move(replies));
                           }});
   return Serve(std::move(spec), options);
@@ -157,7 +157,7 @@ absl::Status ServeGrpcEcho(const ServeOptions& options) {
 absl::Status ServeGrpcForward(const ServeOptions& options) {
   Forwarder forwarder(options.next);
   net::GrpcServerSpec spec;
-  spec.unary.push_back({kUnary, [&forwarder](const Frame& request, const net::UnaryContext&,
+  spec.unary.push_back({kUnary, [&forwarder](const Frame& request, const CallContextPtr&,
                                              net::UnaryResponder respond) {
                           forwarder.Forward(request, std::move(respond));
                         }});

@@ -186,7 +186,7 @@ absl::Status ServeExperts(const ServeOptions& options, const TargetOptions& expe
   net::GrpcServerSpec spec;
   spec.address = options.listen;
   spec.unary.push_back(
-      {kMethod, [&](Frame request, const net::UnaryContext&, net::UnaryResponder respond) {
+      {kMethod, [&](Frame request, const CallContextPtr&, net::UnaryResponder respond) {
          pool.Run([&experts_served, request = std::move(request), respond = std::move(respond)] {
            respond(experts_served.Compute(request));
          });

@@ -37,6 +37,15 @@ LAYERS = (
     ),
 )
 
+QUEUE = (
+    Mutation(
+        "requests whose caller went away are computed",
+        "LayerBatcher::Close",
+        set_value("cancelled", "false"),
+        "router_test",
+    ),
+)
+
 DISPATCH = (
     Mutation(
         "the wrong rows are converted on their way to a node",
@@ -141,4 +150,4 @@ COMBINE = (
     ),
 )
 
-MUTATIONS = LAYERS + DISPATCH + RETRY + COMBINE
+MUTATIONS = LAYERS + QUEUE + DISPATCH + RETRY + COMBINE

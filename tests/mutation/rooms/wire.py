@@ -11,6 +11,12 @@ from operators import (
 
 MUTATIONS = (
     Mutation(
+        "wire: any number is a status code",
+        "StatusFromPeer",
+        set_value("known", "true"),
+        "status_test",
+    ),
+    Mutation(
         "wire: groups are refused",
         "Cursor::SkipValue",
         force(False, touches="kMaxGroups"),

@@ -49,7 +49,7 @@ class BatchAssemblyTest : public testing::Test {
     EXPECT_EQ(assembler_->open_bytes(), 0u);
   }
 
-  std::shared_ptr<FakeCheckpoint> checkpoint_ = std::make_shared<FakeCheckpoint>();
+  std::shared_ptr<FakeCheckpoint> checkpoint_ = MakeCheckpoint();
   FakeBackend backend_;
   FakeClock clock_;
   HostedExperts hosted_;

@@ -14,14 +14,15 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 std::vector<LayerExperts> Select(const SelectionFlags& flags) {
-  absl::StatusOr<std::vector<LayerExperts>> selection = SelectExperts(flags, FakeModel());
+  absl::StatusOr<std::vector<LayerExperts>> selection =
+      SelectExperts(flags, MakeCheckpoint()->model());
   EXPECT_TRUE(selection.ok()) << selection.status();
   return selection.ok() ? *selection : std::vector<LayerExperts>();
 }
 
 // The flags are refused with INVALID_ARGUMENT naming all of `parts`.
 void ExpectRefused(const SelectionFlags& flags, const std::vector<std::string>& parts) {
-  const absl::Status status = SelectExperts(flags, FakeModel()).status();
+  const absl::Status status = SelectExperts(flags, MakeCheckpoint()->model()).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
   for (const std::string& part : parts) {
     EXPECT_THAT(std::string(status.message()), HasSubstr(part));

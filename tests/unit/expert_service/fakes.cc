@@ -3,35 +3,16 @@
 #include <prometheus/text_serializer.h>
 
 #include <algorithm>
-#include <cstring>
-#include <numeric>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/wire/message_codec.h"
+#include "common/wire/status.h"
 #include "common/wire/tensor_copy.h"
 #include "common/wire/tensor_encode.h"
 
 namespace expertmesh::node {
 namespace {
-
-class FakePacked final : public experts::PackedExpert {
- public:
-  FakePacked(float code, IntermediateSlice slice, size_t bytes,
-             std::shared_ptr<std::atomic<int>> alive)
-      : code(code), slice(slice), bytes_(bytes), alive_(std::move(alive)) {
-    ++*alive_;
-  }
-  ~FakePacked() override { --*alive_; }
-  size_t bytes() const override { return bytes_; }
-
-  const float code;
-  const IntermediateSlice slice;
-
- private:
-  const size_t bytes_;
-  const std::shared_ptr<std::atomic<int>> alive_;
-};
 
 TensorFrame MakeTensor(DType dtype, uint64_t rows, uint64_t cols,
                        const std::vector<float>& values) {
@@ -40,155 +21,20 @@ TensorFrame MakeTensor(DType dtype, uint64_t rows, uint64_t cols,
 
 }  // namespace
 
-ModelDescription FakeModel() {
-  ModelDescription model;
-  model.family = "fake";
-  model.d_model = kDModel;
-  model.num_layers = 6;
-  for (const uint32_t layer : {1u, 2u, 4u}) {
-    MoeLayerDescription description;
-    description.layer = layer;
-    description.routing.num_experts = kNumExperts;
-    description.routing.top_k = 2;
-    description.expert.d_model = kDModel;
-    description.expert.intermediate_size = kIntermediate;
-    model.layers.push_back(description);
-  }
-  return model;
-}
-
 float ExpertCode(uint32_t layer, uint32_t expert) {
   return static_cast<float>(layer * kNumExperts + expert + 1);
 }
 
-FakeCheckpoint::FakeCheckpoint() : model_(FakeModel()) {
-  for (const MoeLayerDescription& layer : model_.layers) {
-    for (uint32_t expert = 0; expert < kNumExperts; ++expert) {
-      weights_[{layer.layer, expert}].assign(kDModel * kIntermediate,
-                                             ExpertCode(layer.layer, expert));
-    }
-  }
-}
-
-absl::StatusOr<GateWeights> FakeCheckpoint::Gate(uint32_t) const {
-  return absl::NotFoundError("no gates here");
-}
-
-absl::StatusOr<ExpertWeights> FakeCheckpoint::Expert(uint32_t layer, uint32_t expert) const {
-  const auto found = weights_.find({layer, expert});
-  if (found == weights_.end()) {
-    return absl::NotFoundError("no such expert");
-  }
-  if (layer == broken_layer_) {
-    return absl::DataLossError("model.safetensors is truncated");
-  }
-  const float* data = found->second.data();
-  ExpertWeights weights;
-  weights.gate = MatrixView::RowMajor(data, DType::kF32, kIntermediate, kDModel);
-  weights.up = weights.gate;
-  weights.down = MatrixView::RowMajor(data, DType::kF32, kDModel, kIntermediate);
-  return weights;
-}
-
-absl::StatusOr<ExpertWeights> FakeCheckpoint::Shared(uint32_t) const {
-  return absl::NotFoundError("no shared experts here");
-}
-
-float FakeExpert(float code, IntermediateSlice slice, float x, uint32_t column) {
-  return code * x + 64 * code + static_cast<float>(column + 16 * slice.index + 32 * slice.count);
-}
-
-absl::StatusOr<std::shared_ptr<const experts::PackedExpert>> FakeBackend::Pack(
-    const ExpertOptions& options, const ExpertWeights& weights, IntermediateSlice slice) {
-  std::function<void()> on_pack;
-  {
-    const absl::MutexLock lock(&mutex_);
-    on_pack = on_pack_;
-  }
-  if (on_pack) {
-    on_pack();
-  }
-  ++packed_;
-  float code = 0;
-  std::memcpy(&code, weights.gate.data, sizeof(code));
-  const size_t bytes = PackedBytes(options, weights, slice).value();
-  return std::make_shared<const FakePacked>(code, slice, bytes, alive_);
-}
-
-// As wide as the compute type, and biases.
-absl::StatusOr<uint64_t> FakeBackend::PackedBytes(const ExpertOptions& options,
-                                                  const ExpertWeights&, IntermediateSlice slice) {
-  return options.parameters() / slice.count * BytesOf(compute_dtype_);
-}
-
-absl::Status FakeBackend::Compute(const experts::GroupedBatch& batch) {
-  {
-    absl::MutexLock lock(&mutex_);
-    calls_.push_back(batch.rows);
-    held_ = hold_;
-    const auto released = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !hold_; };
-    mutex_.Await(absl::Condition(&released));
-    held_ = false;
-    if (!fail_next_.ok()) {
-      return std::exchange(fail_next_, absl::OkStatus());
-    }
-  }
-  EXPERTMESH_CHECK(reinterpret_cast<uintptr_t>(batch.hidden_states) % 64 == 0);
-  EXPERTMESH_CHECK(batch.row_begin.size() == batch.rows + 1);
-  EXPERTMESH_CHECK(batch.row_begin.back() == batch.experts.size());
-  EXPERTMESH_CHECK(batch.weights.size() == batch.experts.size());
-  EXPERTMESH_CHECK(batch.hidden_row_of.empty() || batch.hidden_row_of.size() == batch.rows);
-  std::vector<uint32_t> hidden_row_of(batch.hidden_row_of.begin(), batch.hidden_row_of.end());
-  if (hidden_row_of.empty()) {
-    hidden_row_of.resize(batch.rows);
-    std::iota(hidden_row_of.begin(), hidden_row_of.end(), 0);
-  }
-  std::vector<float> x((*std::max_element(hidden_row_of.begin(), hidden_row_of.end()) + 1) *
-                       batch.d_model);
-  ConvertElements(compute_dtype_, batch.hidden_states, DType::kF32, x.data(), x.size());
-  for (size_t row = 0; row < batch.rows; ++row) {
-    for (size_t column = 0; column < batch.d_model; ++column) {
-      float sum = 0;
-      for (uint32_t a = batch.row_begin[row]; a < batch.row_begin[row + 1]; ++a) {
-        const auto& packed = static_cast<const FakePacked&>(*batch.experts[a]);
-        sum += batch.weights[a] * FakeExpert(packed.code, packed.slice,
-                                             x[hidden_row_of[row] * batch.d_model + column],
-                                             static_cast<uint32_t>(column));
-      }
-      batch.partials[row * batch.d_model + column] = sum;
-    }
-  }
-  return absl::OkStatus();
-}
-
-void FakeBackend::Hold() {
-  const absl::MutexLock lock(&mutex_);
-  hold_ = true;
-}
-
-void FakeBackend::AwaitHeld() {
-  absl::MutexLock lock(&mutex_);
-  mutex_.Await(absl::Condition(&held_));
-}
-
-void FakeBackend::Release() {
-  const absl::MutexLock lock(&mutex_);
-  hold_ = false;
-}
-
-void FakeBackend::FailNext(absl::Status status) {
-  const absl::MutexLock lock(&mutex_);
-  fail_next_ = std::move(status);
-}
-
-void FakeBackend::OnPack(std::function<void()> callback) {
-  const absl::MutexLock lock(&mutex_);
-  on_pack_ = std::move(callback);
-}
-
-std::vector<size_t> FakeBackend::calls() const {
-  const absl::MutexLock lock(&mutex_);
-  return calls_;
+std::shared_ptr<FakeCheckpoint> MakeCheckpoint() {
+  FakeCheckpointOptions options;
+  options.num_layers = 6;
+  options.moe_layers = {1, 2, 4};
+  options.d_model = kDModel;
+  options.num_experts = kNumExperts;
+  options.intermediate_size = kIntermediate;
+  options.expert_weight = ExpertCode;
+  options.fingerprint = std::string(64, 'f');
+  return std::make_shared<FakeCheckpoint>(options);
 }
 
 size_t TestBatch::assignments() const {
@@ -303,8 +149,7 @@ absl::Status FakeSink::Send(Frame frame) {
   ++answer.frames;
   if (message.status().code() != 0) {
     answer.malformed |= answer.frames > 1 || decoded->has_tensor;
-    answer.status = absl::Status(static_cast<absl::StatusCode>(message.status().code()),
-                                 message.status().message());
+    answer.status = FromWire(message.status());
     return absl::OkStatus();
   }
   answer.malformed |= !answer.status.ok() || !decoded->has_tensor ||

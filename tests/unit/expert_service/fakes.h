@@ -1,30 +1,25 @@
-// Stand-ins for what a node stands on: a checkpoint in memory, a backend whose arithmetic is exact
-// and gives away every mistake in routing, and a router's end of a stream.
+// What a node of tests stands on: a checkpoint, batches that routers send, and a router's end of a
+// stream.
 #ifndef EXPERTMESH_TESTS_UNIT_EXPERT_SERVICE_FAKES_H_
 #define EXPERTMESH_TESTS_UNIT_EXPERT_SERVICE_FAKES_H_
 
 #include <prometheus/registry.h>
 
-#include <atomic>
 #include <cstdint>
-#include <deque>
-#include <functional>
 #include <map>
 #include <memory>
 #include <random>
-#include <set>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "common/checkpoint/moe_checkpoint.h"
-#include "common/experts/backend.h"
 #include "common/transport/transport.h"
 #include "expertmesh/v1/expert.pb.h"
+#include "tests/support/fake_backend.h"
+#include "tests/support/fake_checkpoint.h"
 
 namespace expertmesh::node {
 
@@ -32,75 +27,11 @@ inline constexpr uint32_t kDModel = 6;
 inline constexpr uint32_t kIntermediate = 8;
 inline constexpr uint32_t kNumExperts = 10;
 
-// MoE layers 1, 2 and 4 of 6; kNumExperts experts each.
-ModelDescription FakeModel();
-
 // Every weight of an expert is its code, which names layer and expert.
 float ExpertCode(uint32_t layer, uint32_t expert);
 
-class FakeCheckpoint final : public checkpoint::MoeCheckpoint {
- public:
-  FakeCheckpoint();
-
-  const ModelDescription& model() const override { return model_; }
-  const std::string& fingerprint() const override { return fingerprint_; }
-  absl::StatusOr<GateWeights> Gate(uint32_t layer) const override;
-  absl::StatusOr<ExpertWeights> Expert(uint32_t layer, uint32_t expert) const override;
-  absl::StatusOr<ExpertWeights> Shared(uint32_t layer) const override;
-
-  // Experts of this layer cannot be read (DATA_LOSS). Set before use.
-  void BreakLayer(uint32_t layer) { broken_layer_ = layer; }
-
- private:
-  ModelDescription model_;
-  std::string fingerprint_ = std::string(64, 'f');
-  std::map<std::pair<uint32_t, uint32_t>, std::vector<float>> weights_;
-  int64_t broken_layer_ = -1;
-};
-
-// What the fake expert computes for one element: exact in float32 for the small integers that tests
-// use, and different for every expert, slice, column and input.
-float FakeExpert(float code, IntermediateSlice slice, float x, uint32_t column);
-
-// Thread-safe.
-class FakeBackend final : public experts::Backend {
- public:
-  explicit FakeBackend(DType compute_dtype = DType::kF32) : compute_dtype_(compute_dtype) {}
-
-  absl::string_view name() const override { return "fake"; }
-  DType compute_dtype() const override { return compute_dtype_; }
-  absl::StatusOr<std::shared_ptr<const experts::PackedExpert>> Pack(
-      const ExpertOptions& options, const ExpertWeights& weights, IntermediateSlice slice) override;
-  absl::StatusOr<uint64_t> PackedBytes(const ExpertOptions& options, const ExpertWeights& weights,
-                                       IntermediateSlice slice) override;
-  absl::Status Compute(const experts::GroupedBatch& batch) override;
-
-  // Compute calls wait from Hold() until Release(); AwaitHeld() returns when one waits.
-  void Hold();
-  void AwaitHeld();
-  void Release();
-  // The next Compute call gives this.
-  void FailNext(absl::Status status);
-  // Called by every Pack, before it packs.
-  void OnPack(std::function<void()> callback);
-
-  // Rows of every Compute call so far.
-  std::vector<size_t> calls() const;
-  // Packed experts that exist.
-  int alive() const { return alive_->load(); }
-  int packed() const { return packed_.load(); }
-
- private:
-  const DType compute_dtype_;
-  const std::shared_ptr<std::atomic<int>> alive_ = std::make_shared<std::atomic<int>>(0);
-  std::atomic<int> packed_{0};
-  mutable absl::Mutex mutex_;
-  bool hold_ ABSL_GUARDED_BY(mutex_) = false;
-  bool held_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::Status fail_next_ ABSL_GUARDED_BY(mutex_);
-  std::function<void()> on_pack_ ABSL_GUARDED_BY(mutex_);
-  std::vector<size_t> calls_ ABSL_GUARDED_BY(mutex_);
-};
+// MoE layers 1, 2 and 4 of 6; kNumExperts experts each, whose weights are their codes.
+std::shared_ptr<FakeCheckpoint> MakeCheckpoint();
 
 // A batch as a router has it before it is encoded.
 struct TestBatch {

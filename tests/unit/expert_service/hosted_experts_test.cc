@@ -28,7 +28,7 @@ class HostedExpertsTest : public testing::Test {
     return *hosted_;
   }
 
-  std::shared_ptr<FakeCheckpoint> checkpoint_ = std::make_shared<FakeCheckpoint>();
+  std::shared_ptr<FakeCheckpoint> checkpoint_ = MakeCheckpoint();
   FakeBackend backend_;
   std::atomic<int> changes_{0};
   std::unique_ptr<HostedExperts> hosted_;

@@ -149,9 +149,8 @@ TEST(NodeHistoryTest, EveryAnswerIsTheRightOneAndThereIsOne) {
   options.load_threads = 2;
   FakeBackend backend;
   FakeClock clock;
-  absl::StatusOr<std::unique_ptr<Node>> created =
-      Node::Create(options, std::make_shared<FakeCheckpoint>(), &backend, &clock,
-                   std::make_shared<prometheus::Registry>());
+  absl::StatusOr<std::unique_ptr<Node>> created = Node::Create(
+      options, MakeCheckpoint(), &backend, &clock, std::make_shared<prometheus::Registry>());
   ASSERT_TRUE(created.ok()) << created.status();
   Node* const node = created->get();
   std::atomic<int> changes{0};

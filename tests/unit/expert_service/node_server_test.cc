@@ -11,8 +11,8 @@
 #include <string>
 
 #include "expertmesh/v1/expert.grpc.pb.h"
-#include "tests/unit/common/net/call_recorders.h"
-#include "tests/unit/common/transport/fake_node.h"
+#include "tests/support/call_recorders.h"
+#include "tests/support/echo_node.h"
 
 namespace expertmesh::node {
 namespace {
@@ -50,7 +50,7 @@ class NodeServerTest : public testing::Test {
   }
 
   FakeClock clock_;
-  FakeNode node_;
+  EchoNode node_;
   net::GrpcRuntime runtime_;
   std::unique_ptr<NodeServer> server_;
   std::unique_ptr<v1::Expert::Stub> stub_;

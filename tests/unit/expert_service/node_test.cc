@@ -73,7 +73,7 @@ class NodeTest : public testing::Test {
   }
 
   NodeOptions options_;
-  std::shared_ptr<FakeCheckpoint> checkpoint_ = std::make_shared<FakeCheckpoint>();
+  std::shared_ptr<FakeCheckpoint> checkpoint_ = MakeCheckpoint();
   FakeBackend backend_;
   FakeClock clock_;
   std::shared_ptr<prometheus::Registry> registry_;

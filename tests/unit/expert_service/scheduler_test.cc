@@ -69,7 +69,7 @@ class SchedulerTest : public testing::Test {
     return MetricValue(*registry_, "expertmesh_expert_rejected_total{reason=\"" + reason + "\"}");
   }
 
-  std::shared_ptr<FakeCheckpoint> checkpoint_ = std::make_shared<FakeCheckpoint>();
+  std::shared_ptr<FakeCheckpoint> checkpoint_ = MakeCheckpoint();
   FakeBackend backend_;
   FakeClock clock_;
   std::shared_ptr<prometheus::Registry> registry_ = std::make_shared<prometheus::Registry>();

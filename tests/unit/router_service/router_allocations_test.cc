@@ -92,7 +92,7 @@ using Counts = std::map<std::string, size_t>;
 // counts. Those in brackets are not the router's.
 const std::vector<std::pair<std::string, std::string>>& Stages() {
   static const auto* const stages = new std::vector<std::pair<std::string, std::string>>{
-      {"FakeNode::", "(node)"},         {"RouterAllocationsTest", "(test)"},
+      {"::Fake", "(double)"},           {"RouterAllocationsTest", "(test)"},
       {"InProcess", "(transport)"},     {"GatherRows", "gather"},
       {"BatchRun::Route", "route"},     {"BatchRun::Plan", "plan"},
       {"EncodeFrames", "encode"},       {"NodeLink::Send", "send"},
@@ -209,7 +209,7 @@ class RouterAllocationsTest : public RouterTest {
 
   void Run(const Frame& frame) {
     absl::Notification done;
-    router_->Forward(frame, absl::InfiniteFuture(),
+    router_->Forward(frame, context_,
                      [&done](const v1::ForwardResponse& response, std::optional<TensorFrame>) {
                        EXPECT_EQ(response.status().code(), 0) << response.status().message();
                        done.Notify();
@@ -217,6 +217,7 @@ class RouterAllocationsTest : public RouterTest {
     done.WaitForNotification();
   }
 
+  const CallContextPtr context_ = Call();
   uint32_t d_model_ = kModel;
 };
 

@@ -17,10 +17,11 @@
 #include "absl/synchronization/notification.h"
 #include "router_service/router.h"
 #include "tests/support/compare_rows.h"
+#include "tests/support/fake_backend.h"
 #include "tests/support/fake_checkpoint.h"
+#include "tests/support/fake_node.h"
 #include "tests/support/faulty_transport.h"
 #include "tests/support/in_process_transport.h"
-#include "tests/unit/router_service/fake_node.h"
 
 namespace expertmesh::router {
 
@@ -29,34 +30,11 @@ inline constexpr uint32_t kModel = 8;
 // What the shared expert of these tests does to a row.
 inline float FakeShared(float x) { return 1000.0f * x; }
 
-class FakeBackend final : public experts::Backend {
- public:
-  struct Packed final : experts::PackedExpert {
-    size_t bytes() const override { return 1; }
-  };
-  absl::string_view name() const override { return "fake"; }
-  DType compute_dtype() const override { return DType::kF32; }
-  absl::StatusOr<std::shared_ptr<const experts::PackedExpert>> Pack(const ExpertOptions& options,
-                                                                    const ExpertWeights&,
-                                                                    IntermediateSlice) override {
-    packed_as = options;
-    return std::make_shared<const Packed>();
-  }
-  absl::StatusOr<uint64_t> PackedBytes(const ExpertOptions&, const ExpertWeights&,
-                                       IntermediateSlice) override {
-    return 1;
-  }
-  absl::Status Compute(const experts::GroupedBatch& batch) override {
-    const float* rows = static_cast<const float*>(batch.hidden_states);
-    for (size_t i = 0; i < batch.rows * batch.d_model; ++i) {
-      batch.partials[i] = batch.weights[i / batch.d_model] * FakeShared(rows[i]);
-    }
-    return absl::OkStatus();
-  }
-
-  // Of the last expert packed.
-  ExpertOptions packed_as;
-};
+// Computes shared experts.
+inline std::unique_ptr<FakeBackend> MakeBackend() {
+  return std::make_unique<FakeBackend>(
+      DType::kF32, [](float, IntermediateSlice, float x, uint32_t) { return FakeShared(x); });
+}
 
 inline std::vector<float> RandomRows(uint32_t seed, size_t rows) {
   std::mt19937 random(seed);
@@ -82,7 +60,7 @@ class RouterTest : public testing::Test {
     StartRouter(options, checkpoint);
   }
   void StartRouter(const RouterOptions& options, const FakeCheckpointOptions& checkpoint) {
-    auto backend = std::make_unique<FakeBackend>();
+    std::unique_ptr<FakeBackend> backend = MakeBackend();
     backend_ = backend.get();
     absl::StatusOr<std::unique_ptr<Router>> router =
         Router::Create(options, std::make_shared<FakeCheckpoint>(checkpoint), std::move(backend),
@@ -169,14 +147,17 @@ class RouterTest : public testing::Test {
     return EncodeTensorMessage(request, &tensor);
   }
 
+  static std::shared_ptr<CallContext> Call(absl::Time deadline = absl::InfiniteFuture()) {
+    return std::make_shared<CallContext>(CallContext::Caller{.deadline = deadline});
+  }
+
   // The answer will be in `answer` when `done` is notified.
   void Send(const Frame& frame, Answer* answer, absl::Notification* done,
-            absl::Time deadline = absl::InfiniteFuture()) {
+            const CallContextPtr& context = Call()) {
     router_->Forward(
-        frame, deadline,
+        frame, context,
         [answer, done](v1::ForwardResponse response, std::optional<TensorFrame> output) {
-          answer->status = absl::Status(static_cast<absl::StatusCode>(response.status().code()),
-                                        response.status().message());
+          answer->status = FromWire(response.status());
           answer->response = std::move(response);
           if (output) {
             answer->output.resize(output->rows * output->cols);
@@ -200,7 +181,7 @@ class RouterTest : public testing::Test {
     request.set_return_routing(true);
     Answer answer;
     absl::Notification done;
-    Send(Encode(request, rows), &answer, &done, deadline);
+    Send(Encode(request, rows), &answer, &done, Call(deadline));
     done.WaitForNotification();
     return answer;
   }

@@ -341,7 +341,7 @@ TEST_F(RouterRoutingTest, SharedExpertsArePlainWhateverTheRoutedOnesAre) {
   ExpertOptions plain;
   plain.d_model = kModel;
   plain.intermediate_size = checkpoint.intermediate_size;
-  EXPECT_EQ(backend_->packed_as, plain);
+  EXPECT_EQ(backend_->packed_as(), plain);
 }
 
 TEST_F(RouterRoutingTest, DescribeModelShowsTheOptionsInForce) {
@@ -359,9 +359,8 @@ TEST_F(RouterRoutingTest, RoutingThatCannotWorkRefusesTheStart) {
   const auto refusal = [this](const std::string& routing) {
     RouterOptions options;
     options.layer.routing = routing;
-    const auto router =
-        Router::Create(options, std::make_shared<FakeCheckpoint>(), std::make_unique<FakeBackend>(),
-                       &network_, &clock_, &registry_);
+    const auto router = Router::Create(options, std::make_shared<FakeCheckpoint>(), MakeBackend(),
+                                       &network_, &clock_, &registry_);
     EXPECT_EQ(router.status().code(), absl::StatusCode::kInvalidArgument);
     return std::string(router.status().message());
   };

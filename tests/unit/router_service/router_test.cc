@@ -417,6 +417,33 @@ TEST_F(RouterTest, ADeadlineThatHasPassedIsRefusedOnArrival) {
   EXPECT_EQ(a.batches(), 0u);
 }
 
+TEST_F(RouterTest, ACallerThatWentAwayWhileItsRequestWaitedIsNotComputed) {
+  RouterOptions options;
+  options.max_tokens_in_flight = 10;
+  StartRouter(options);
+  FakeNode& a = AddNode("a:1", {0, 1, 2, 3, 4, 5});
+  Connect();
+  a.Hold();
+  v1::ForwardRequest request;
+  request.set_layer(1);
+  Answer first;
+  Answer waiting;
+  std::deque<absl::Notification> done(2);
+  const std::shared_ptr<CallContext> call = Call();
+  Send(Encode(request, RandomRows(18, 1)), &first, &done[0]);
+  a.AwaitHeld(1);
+  Send(Encode(request, RandomRows(18, 9)), &waiting, &done[1], call);
+  call->Cancel();
+  a.Release();
+  done[0].WaitForNotification();
+  EXPECT_TRUE(first.status.ok()) << first.status;
+  done[1].WaitForNotification();
+  EXPECT_EQ(waiting.status.code(), absl::StatusCode::kCancelled);
+  // What it had been admitted for is free, and no node has seen it.
+  EXPECT_TRUE(Forward(1, RandomRows(18, 10)).status.ok());
+  EXPECT_EQ(a.rows(), 11u);
+}
+
 TEST_F(RouterTest, OverloadIsRefusedAtTheDoor) {
   RouterOptions options;
   options.max_tokens_in_flight = 10;
@@ -594,8 +621,8 @@ TEST(RouterOptionsTest, ContradictionsAreRefused) {
   prometheus::Registry registry;
   RouterOptions options;
   options.batcher.max_queue_tokens = options.batcher.max_batch_tokens - 1;
-  EXPECT_EQ(Router::Create(options, std::make_shared<FakeCheckpoint>(),
-                           std::make_unique<FakeBackend>(), &network, &clock, &registry)
+  EXPECT_EQ(Router::Create(options, std::make_shared<FakeCheckpoint>(), MakeBackend(), &network,
+                           &clock, &registry)
                 .status()
                 .code(),
             absl::StatusCode::kInvalidArgument);

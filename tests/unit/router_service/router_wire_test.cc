@@ -303,7 +303,7 @@ TEST_F(RouterWireTest, OptionsThatCannotBeReadAreRefused) {
   options.wire_partials = "int4";
   const absl::StatusOr<std::unique_ptr<Router>> router =
       Router::Create(options, std::make_shared<FakeCheckpoint>(FakeCheckpointOptions()),
-                     std::make_unique<FakeBackend>(), &network_, &clock_, &registry_);
+                     MakeBackend(), &network_, &clock_, &registry_);
   EXPECT_EQ(router.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(router.status().message()), HasSubstr("--wire-partials"));
 }

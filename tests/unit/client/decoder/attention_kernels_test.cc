@@ -2,24 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <random>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "tests/support/compare_rows.h"
+#include "tests/support/random_values.h"
 
 namespace expertmesh::decoder {
 namespace {
-
-std::vector<float> Random(size_t count, uint32_t seed, float deviation = 1.0f) {
-  std::mt19937 generator(seed);
-  std::normal_distribution<float> normal(0.0f, deviation);
-  std::vector<float> values(count);
-  for (float& value : values) {
-    value = normal(generator);
-  }
-  return values;
-}
 
 // Softmax attention in double, straight from the formula.
 std::vector<double> Oracle(const AttendedRows& rows, const AttendingQuery& query, double scale) {
@@ -54,9 +44,9 @@ class AttentionKernelsTest : public testing::TestWithParam<size_t> {
 
 TEST_P(AttentionKernelsTest, DotAndSums) {
   for (const size_t count : {0, 1, 15, 16, 45, 128, 300}) {
-    const std::vector<float> a = Random(count, 1);
-    const std::vector<float> b = Random(count, 2);
-    std::vector<float> sum = Random(count, 3);
+    const std::vector<float> a = NormalValues(count, 1);
+    const std::vector<float> b = NormalValues(count, 2);
+    std::vector<float> sum = NormalValues(count, 3);
     const std::vector<float> before = sum;
     double expected = 0;
     for (size_t i = 0; i < count; ++i) {
@@ -73,8 +63,8 @@ TEST_P(AttentionKernelsTest, DotAndSums) {
 }
 
 TEST_P(AttentionKernelsTest, RmsNorm) {
-  const std::vector<float> x = Random(45, 1);
-  const std::vector<float> weight = Random(45, 2);
+  const std::vector<float> x = NormalValues(45, 1);
+  const std::vector<float> weight = NormalValues(45, 2);
   double mean = 0;
   for (const float value : x) {
     mean += static_cast<double>(value) * value / 45;
@@ -94,8 +84,8 @@ TEST_P(AttentionKernelsTest, AttendsLikeTheFormula) {
     const size_t rows = 300;
     const size_t stride = 2 * width + 3;
     // Scores that differ by tens: the highest comes late, and what was summed must be rescaled.
-    const std::vector<float> kept = Random(rows * stride, 1, 2.0f);
-    const std::vector<float> asked = Random(9 * width, 2, 2.0f);
+    const std::vector<float> kept = NormalValues(rows * stride, 1, 2.0f);
+    const std::vector<float> asked = NormalValues(9 * width, 2, 2.0f);
     AttendedRows attended{kept.data(), stride, width, kept.data() + width, stride, width};
     std::vector<float> out(9 * width);
     const size_t begins[] = {0, 0, 0, 0, 63, 64, 100, 250, 299};

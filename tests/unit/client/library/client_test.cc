@@ -14,7 +14,7 @@
 #include "absl/synchronization/mutex.h"
 #include "client/cpp/library/forward_codec.h"
 #include "common/net/grpc_server.h"
-#include "common/net/grpc_status.h"
+#include "common/wire/status.h"
 #include "expertmesh/v1/control.grpc.pb.h"
 #include "expertmesh/v1/router.grpc.pb.h"
 #include "tests/support/compare_rows.h"
@@ -170,22 +170,21 @@ class ClientTest : public testing::Test {
   void Serve(std::function<absl::StatusOr<Frame>(const v1::ForwardRequest&)> unary = nullptr) {
     net::GrpcServerSpec spec;
     spec.address = "127.0.0.1:0";
-    spec.unary = {
-        {"/expertmesh.v1.Router/Forward",
-         [unary](const Frame& frame, const net::UnaryContext&, net::UnaryResponder respond) {
-           v1::ForwardRequest request;
-           ASSERT_TRUE(request.ParseFromString(frame.Flatten()));
-           if (unary) {
-             respond(unary(request));
-           } else {
-             respond(Frame(Echo(request).SerializeAsString()));
-           }
-         }}};
-    spec.streams = {
-        {"/expertmesh.v1.Router/ForwardStream", [this](std::shared_ptr<FrameSink> sink) {
-           received_.Open(std::move(sink));
-           return std::make_unique<Recorder>(&received_);
-         }}};
+    spec.unary = {{"/expertmesh.v1.Router/Forward",
+                   [unary](const Frame& frame, const CallContextPtr&, net::UnaryResponder respond) {
+                     v1::ForwardRequest request;
+                     ASSERT_TRUE(request.ParseFromString(frame.Flatten()));
+                     if (unary) {
+                       respond(unary(request));
+                     } else {
+                       respond(Frame(Echo(request).SerializeAsString()));
+                     }
+                   }}};
+    spec.streams = {{"/expertmesh.v1.Router/ForwardStream",
+                     [this](std::shared_ptr<FrameSink> sink, const CallContextPtr&) {
+                       received_.Open(std::move(sink));
+                       return std::make_unique<Recorder>(&received_);
+                     }}};
     spec.ordinary = {net::OrdinaryMethod<v1::DescribeModelRequest, v1::DescribeModelResponse>(
                          "/expertmesh.v1.Router/DescribeModel",
                          [](const v1::DescribeModelRequest&) { return Description(); }),
@@ -424,7 +423,7 @@ TEST_F(ClientTest, AnErrorOfOneRequestLeavesTheOthersAlone) {
   const auto requests = received_.Await(2);
   v1::ForwardResponse error;
   error.set_request_id(requests[0].request_id());
-  *error.mutable_status() = net::ToProto(absl::InvalidArgumentError("layer: 9"));
+  *error.mutable_status() = ToWire(absl::InvalidArgumentError("layer: 9"));
   received_.Send(error);
   // An answer that nobody waits for does no harm.
   received_.Send(error);

@@ -1,25 +1,15 @@
 #include "common/experts/linear.h"
 
 #include <cmath>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "tests/support/compare_rows.h"
+#include "tests/support/random_values.h"
 
 namespace expertmesh::experts {
 namespace {
-
-std::vector<float> Random(size_t count, uint32_t seed) {
-  std::mt19937 generator(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(count);
-  for (float& value : values) {
-    value = normal(generator);
-  }
-  return values;
-}
 
 MatrixView View(const std::vector<float>& values, size_t rows, size_t cols) {
   return MatrixView::RowMajor(values.data(), DType::kF32, rows, cols);
@@ -55,13 +45,13 @@ TEST(LinearTest, IsTheProductOfOddShapes) {
   // Neither a multiple of a vector nor of a block, and more rows than one product takes.
   for (const size_t inputs : {1, 45, 700}) {
     for (const size_t outputs : {1, 67, 300}) {
-      const std::vector<float> w = Random(inputs * outputs, 1);
-      const std::vector<float> b = Random(outputs, 2);
+      const std::vector<float> w = NormalValues(inputs * outputs, 1);
+      const std::vector<float> b = NormalValues(outputs, 2);
       const auto linear =
           Linear::Pack(DType::kF32, {{View(w, outputs, inputs), View(b, 1, outputs)}});
       ASSERT_TRUE(linear.ok()) << linear.status();
       for (const size_t rows : {1, 3, 9, 300}) {
-        const std::vector<float> x = Random(rows * inputs, 3);
+        const std::vector<float> x = NormalValues(rows * inputs, 3);
         ExpectProduct(x, w, b, inputs, Multiply(**linear, rows, x, 2), 2e-4);
       }
     }
@@ -69,9 +59,9 @@ TEST(LinearTest, IsTheProductOfOddShapes) {
 }
 
 TEST(LinearTest, PutsPartsSideBySide) {
-  const std::vector<float> a = Random(5 * 8, 1);
-  const std::vector<float> b = Random(3 * 8, 2);
-  const std::vector<float> bias = Random(3, 3);
+  const std::vector<float> a = NormalValues(5 * 8, 1);
+  const std::vector<float> b = NormalValues(3 * 8, 2);
+  const std::vector<float> bias = NormalValues(3, 3);
   const auto linear =
       Linear::Pack(DType::kF32, {{View(a, 5, 8)}, {View(b, 3, 8), View(bias, 1, 3)}});
   ASSERT_TRUE(linear.ok()) << linear.status();
@@ -80,7 +70,7 @@ TEST(LinearTest, PutsPartsSideBySide) {
   weights.insert(weights.end(), b.begin(), b.end());
   std::vector<float> biases(5, 0.0f);
   biases.insert(biases.end(), bias.begin(), bias.end());
-  const std::vector<float> x = Random(2 * 8, 4);
+  const std::vector<float> x = NormalValues(2 * 8, 4);
   ExpectProduct(x, weights, biases, 8, Multiply(**linear, 2, x, 1), 1e-5);
 }
 
@@ -88,11 +78,11 @@ TEST(LinearTest, ARowHasTheSameBitsAloneAndBesideOthers) {
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     const size_t inputs = 1200;
     const size_t outputs = 520;
-    const std::vector<float> w = Random(inputs * outputs, 1);
+    const std::vector<float> w = NormalValues(inputs * outputs, 1);
     const auto linear = Linear::Pack(dtype, {{View(w, outputs, inputs)}});
     ASSERT_TRUE(linear.ok()) << linear.status();
     const size_t rows = 70;
-    const std::vector<float> x = Random(rows * inputs, 2);
+    const std::vector<float> x = NormalValues(rows * inputs, 2);
     const std::vector<float> together = Multiply(**linear, rows, x, 3);
     for (const size_t row : {size_t{0}, size_t{8}, rows - 1}) {
       const std::vector<float> own(x.begin() + static_cast<ptrdiff_t>(row * inputs),
@@ -105,10 +95,10 @@ TEST(LinearTest, ARowHasTheSameBitsAloneAndBesideOthers) {
 }
 
 TEST(LinearTest, Bf16IsCloseToFloat32) {
-  const std::vector<float> w = Random(64 * 96, 1);
+  const std::vector<float> w = NormalValues(64 * 96, 1);
   const auto linear = Linear::Pack(DType::kBF16, {{View(w, 64, 96)}});
   ASSERT_TRUE(linear.ok()) << linear.status();
-  const std::vector<float> x = Random(4 * 96, 2);
+  const std::vector<float> x = NormalValues(4 * 96, 2);
   // Two roundings of 2^-9 each; sums of 96 products of size 1.
   ExpectProduct(x, w, std::vector<float>(64), 96, Multiply(**linear, 4, x, 1), 0.3);
 }

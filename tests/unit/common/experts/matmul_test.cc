@@ -7,12 +7,12 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "common/tensor/aligned_buffer.h"
 #include "tests/support/compare_rows.h"
+#include "tests/support/random_values.h"
 
 namespace expertmesh::experts {
 namespace {
@@ -32,12 +32,7 @@ std::vector<Way> Ways() {
 }
 
 std::vector<uint8_t> Random(size_t count, DType dtype, uint32_t seed) {
-  std::mt19937 generator(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(count);
-  for (float& value : values) {
-    value = normal(generator);
-  }
+  const std::vector<float> values = NormalValues(count, seed);
   std::vector<uint8_t> bytes(count * BytesOf(dtype));
   ConvertElements(DType::kF32, values.data(), dtype, bytes.data(), count);
   return bytes;

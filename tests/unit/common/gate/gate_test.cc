@@ -7,13 +7,13 @@
 #include <cmath>
 #include <limits>
 #include <memory>
-#include <random>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "common/gate/weights.h"
 #include "tests/support/compare_rows.h"
+#include "tests/support/random_values.h"
 
 namespace expertmesh::gate {
 namespace {
@@ -21,16 +21,6 @@ namespace {
 using ::testing::HasSubstr;
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-
-std::vector<float> Random(size_t count, uint32_t seed, float spread = 1.0f) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0.0f, spread);
-  std::vector<float> values(count);
-  for (float& value : values) {
-    value = FloatFromBF16(BF16FromFloat(normal(random)));  // Exact in every type but float16.
-  }
-  return values;
-}
 
 RoutingOptions Options(uint32_t experts, uint32_t k) {
   RoutingOptions options;
@@ -83,8 +73,8 @@ void Widen(Wide wide, size_t d, std::vector<float>* w, std::vector<float>* x) {
 TEST(Gate, LogitsAreTheProduct) {
   for (const auto& [experts, d] : {std::pair<uint32_t, size_t>{8, 64}, {1, 16}, {60, 100}}) {
     for (const Wide wide : kAllWide) {
-      std::vector<float> w = Random(experts * d, 1);
-      std::vector<float> x = Random(5 * d, 2);
+      std::vector<float> w = NormalBF16Values(experts * d, 1);
+      std::vector<float> x = NormalBF16Values(5 * d, 2);
       Widen(wide, d, &w, &x);
       const auto gate = Make(Weights(w, experts), Options(experts, 1));
       EXPECT_EQ(gate->d_model(), d);
@@ -114,8 +104,8 @@ TEST(Gate, ARowsBitsDoNotDependOnTheBatch) {
   for (const auto& [experts, d] :
        {std::pair<uint32_t, size_t>{8, 512}, {128, 2048}, {60, 100}, {3, 33}}) {
     for (const Wide wide : kAllWide) {
-      std::vector<float> w = Random(experts * d, 3, 0.05f);
-      std::vector<float> x = Random(kTokens * d, 4);
+      std::vector<float> w = NormalBF16Values(experts * d, 3, 0.05f);
+      std::vector<float> x = NormalBF16Values(kTokens * d, 4);
       Widen(wide, d, &w, &x);
       const auto gate = Make(Weights(w, experts), Options(experts, 1));
       std::vector<float> alone;
@@ -135,8 +125,8 @@ TEST(Gate, ARowsBitsDoNotDependOnTheBatch) {
 TEST(Gate, TheSameValuesInAnyTypeAndAtAnyAddressGiveTheSameBits) {
   constexpr size_t kDim = 96;
   constexpr size_t kTokens = 70;
-  const std::vector<float> w = Random(16 * kDim, 5);
-  std::vector<float> x = Random(kTokens * kDim, 6);
+  const std::vector<float> w = NormalBF16Values(16 * kDim, 5);
+  std::vector<float> x = NormalBF16Values(kTokens * kDim, 6);
   for (float& value : x) {
     value = std::round(value * 16.0f) / 16.0f;  // Exact in bfloat16 and float16.
     value = FloatFromBF16(BF16FromFloat(value));
@@ -152,8 +142,8 @@ TEST(Gate, TheSameValuesInAnyTypeAndAtAnyAddressGiveTheSameBits) {
 }
 
 TEST(Gate, LogitsAreRoundedToTheModelOnlyWhereTheFamilyDoes) {
-  const std::vector<float> w = Random(8 * 64, 7);
-  const std::vector<float> x = Random(3 * 64, 8);
+  const std::vector<float> w = NormalBF16Values(8 * 64, 7);
+  const std::vector<float> x = NormalBF16Values(3 * 64, 8);
   RoutingOptions options = Options(8, 2);
   options.logit_dtype = LogitDType::kF32;
   const auto wide = Make(Weights(w, 8), options, DType::kBF16);
@@ -181,8 +171,8 @@ TEST(Gate, AWeightWiderThanTheModelIsRoundedOnlyWithItsLogits) {
 TEST(Gate, ReadsWeightsOfAnyLayout) {
   constexpr size_t kExperts = 6;
   constexpr size_t kDim = 40;
-  const std::vector<float> w = Random(kExperts * kDim, 9);
-  const std::vector<float> x = Random(2 * kDim, 10);
+  const std::vector<float> w = NormalBF16Values(kExperts * kDim, 9);
+  const std::vector<float> x = NormalBF16Values(2 * kDim, 10);
   const std::vector<float> wanted =
       Logits(*Make(Weights(w, kExperts), Options(kExperts, 1)), x.data(), DType::kF32, 2);
 
@@ -322,8 +312,8 @@ TEST(Gate, HashNeedsTokenIdsOnly) {
 
 TEST(Gate, NonFiniteRowsReachNoOtherRow) {
   constexpr size_t kDim = 64;
-  const std::vector<float> w = Random(8 * kDim, 11);
-  std::vector<float> x = Random(9 * kDim, 12);
+  const std::vector<float> w = NormalBF16Values(8 * kDim, 11);
+  std::vector<float> x = NormalBF16Values(9 * kDim, 12);
   const auto gate = Make(Weights(w, 8), Options(8, 2));
   const std::vector<float> clean = Logits(*gate, x.data(), DType::kF32, 9);
   x[4 * kDim + 7] = kNan;
@@ -341,8 +331,8 @@ TEST(Gate, NonFiniteRowsReachNoOtherRow) {
 TEST(Gate, ThreadsShareIt) {
   constexpr size_t kDim = 128;
   constexpr size_t kTokens = 21;
-  const std::vector<float> w = Random(32 * kDim, 13);
-  const std::vector<float> x = Random(kTokens * kDim, 14);
+  const std::vector<float> w = NormalBF16Values(32 * kDim, 13);
+  const std::vector<float> x = NormalBF16Values(kTokens * kDim, 14);
   const auto gate = Make(Weights(w, 32), Options(32, 4));
   std::vector<RoutedTokens> routed(4);
   std::vector<std::thread> threads;
@@ -368,9 +358,9 @@ TEST(Gate, ThreadsShareIt) {
 TEST(Gate, IdleThreadsThatHelpChangeNoBits) {
   constexpr size_t kDim = 96;
   constexpr size_t kMost = 400;
-  const std::vector<float> w = Random(32 * kDim, 21);
-  const std::vector<float> bias = Random(32, 22);
-  const std::vector<float> x = Random(kMost * kDim, 23);
+  const std::vector<float> w = NormalBF16Values(32 * kDim, 21);
+  const std::vector<float> bias = NormalBF16Values(32, 22);
+  const std::vector<float> x = NormalBF16Values(kMost * kDim, 23);
   GateWeights weights = Weights(w, 32);
   weights.logit_bias = MatrixView::RowMajor(bias.data(), DType::kF32, 1, 32);
   ThreadPool pool(3);
@@ -395,7 +385,7 @@ TEST(Gate, IdleThreadsThatHelpChangeNoBits) {
 }
 
 TEST(Gate, NoTokensIsNoWork) {
-  const std::vector<float> w = Random(8 * 16, 15);
+  const std::vector<float> w = NormalBF16Values(8 * 16, 15);
   const auto gate = Make(Weights(w, 8), Options(8, 2));
   GateScratch scratch;
   RoutedTokens routed;
@@ -443,7 +433,7 @@ TEST(Gate, RefusesWhatDoesNotFit) {
 }
 
 TEST(Gate, RefusesWrongSpansAndTypes) {
-  const std::vector<float> w = Random(8 * 16, 16);
+  const std::vector<float> w = NormalBF16Values(8 * 16, 16);
   const std::vector<float> x(2 * 16, 1.0f);
   const auto gate = Make(Weights(w, 8), Options(8, 2));
   GateScratch scratch;

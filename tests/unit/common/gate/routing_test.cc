@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "tests/support/compare_rows.h"
+#include "tests/support/random_values.h"
 
 namespace expertmesh::gate {
 namespace {
@@ -75,16 +76,6 @@ RoutingOptions DeepSeekV3(uint32_t experts, uint32_t k, uint32_t n_group, uint32
   return options;
 }
 
-std::vector<float> RandomLogits(size_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0.0f, 2.0f);
-  std::vector<float> logits(count);
-  for (float& logit : logits) {
-    logit = normal(random);
-  }
-  return logits;
-}
-
 // Points all over the space of options.
 std::vector<RoutingOptions> ManyPoints() {
   std::vector<RoutingOptions> points = {
@@ -122,7 +113,7 @@ TEST(Routing, ChoosesDistinctExpertsWhateverTheLogits) {
   for (const RoutingOptions& options : ManyPoints()) {
     for (const TieOrder ties : {TieOrder::kLowestIndex, TieOrder::kTorchCpu}) {
       const size_t experts = options.num_experts;
-      std::vector<float> logits = RandomLogits(experts * 40, 3);
+      std::vector<float> logits = NormalValues(experts * 40, 3, 2.0f);
       std::mt19937 random(4);
       for (size_t token = 0; token < 30; ++token) {  // The last ten stay as they are.
         float* row = logits.data() + token * experts;
@@ -153,7 +144,7 @@ TEST(Routing, ATokenDoesNotDependOnItsBatch) {
     }
     const size_t experts = options.num_experts;
     const std::vector<float> bias(options.select_bias ? experts : 0, 0.1f);
-    std::vector<float> logits = RandomLogits(experts * 9, 5);
+    std::vector<float> logits = NormalValues(experts * 9, 5, 2.0f);
     logits[experts * 3] = kNan;
     const Routed together = Route(options, logits, bias);
     for (size_t token = 0; token < 9; ++token) {
@@ -172,7 +163,7 @@ TEST(Routing, RenormalisedWeightsSumToTheScale) {
   RoutingOptions options = Options(64, 6);
   options.renormalise = Renormalise::kSum;
   options.scale = 2.5f;
-  const Routed routed = Route(options, RandomLogits(64 * 50, 6));
+  const Routed routed = Route(options, NormalValues(64 * 50, 6, 2.0f));
   for (size_t token = 0; token < 50; ++token) {
     const auto begin = routed.weights.begin() + static_cast<ptrdiff_t>(token * 6);
     EXPECT_NEAR(std::accumulate(begin, begin + 6, 0.0f), 2.5f, 1e-5f);
@@ -181,7 +172,7 @@ TEST(Routing, RenormalisedWeightsSumToTheScale) {
 }
 
 TEST(Routing, SoftmaxDoesNotSeeAConstantAdded) {
-  std::vector<float> logits = RandomLogits(128 * 30, 7);
+  std::vector<float> logits = NormalValues(128 * 30, 7, 2.0f);
   for (float& logit : logits) {
     logit = std::round(logit * 256.0f) / 256.0f;  // So that the sums below are exact.
   }
@@ -324,7 +315,7 @@ TEST(Routing, TiesByLowestIndexOrAsTorch) {
 
 TEST(Routing, TorchOrderFollowsTheFamilysSortedFlag) {
   RoutingOptions options = Options(64, 6);
-  const std::vector<float> logits = RandomLogits(64, 8);
+  const std::vector<float> logits = NormalValues(64, 8, 2.0f);
   const Routed sorted = Route(options, logits, {}, DType::kF32, TieOrder::kTorchCpu);
   EXPECT_EQ(sorted.ids, Route(options, logits).ids);
   options.sorted_selection = false;
@@ -362,7 +353,7 @@ TEST(Routing, ARequestDoesNotDependOnItsBatch) {
   for (const RoutingOptions& options : points) {
     const size_t experts = options.num_experts;
     const std::vector<float> bias(options.select_bias ? experts : 0, 0.1f);
-    const std::vector<float> logits = RandomLogits(experts * 20, 15);
+    const std::vector<float> logits = NormalValues(experts * 20, 15, 2.0f);
     const uint32_t sizes[] = {5, 0, 6};
     const RequestTokens requests[] = {{9, {}, {}, 1}, {11, sizes, {}, 2}};
     const RoutingRules rules{options};
@@ -589,7 +580,7 @@ TEST(Routing, ScratchAndAnswerAreReused) {
   options.capacity.factor = 0.5f;
   options.capacity.drop = DropPolicy::kNextBest;
   const RequestTokens request{50};
-  const std::vector<float> logits = RandomLogits(16 * 50, 9);
+  const std::vector<float> logits = NormalValues(16 * 50, 9, 2.0f);
   RoutingScratch scratch;
   RoutedTokens routed;
   const RoutingRules rules{options};

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "tests/support/compare_rows.h"
+#include "tests/support/random_values.h"
 
 namespace expertmesh::gate {
 namespace {
@@ -24,16 +25,6 @@ std::vector<float> Padded(std::vector<float> values) {
   return values;
 }
 
-std::vector<float> RandomRow(size_t count, uint32_t seed, float spread) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0.0f, spread);
-  std::vector<float> row(count);
-  for (float& value : row) {
-    value = normal(random);
-  }
-  return row;
-}
-
 class RowKernelsTest : public ::testing::TestWithParam<const RowKernels*> {
  protected:
   const RowKernels& kernels() const { return *GetParam(); }
@@ -44,7 +35,7 @@ INSTANTIATE_TEST_SUITE_P(AllVariants, RowKernelsTest, ::testing::ValuesIn(AllRow
 
 TEST_P(RowKernelsTest, SoftmaxAgreesWithDoublePrecision) {
   for (const size_t count : {1, 2, 8, 15, 16, 17, 60, 128, 256, 257}) {
-    const std::vector<float> logits = RandomRow(count, 1, 5.0f);
+    const std::vector<float> logits = NormalValues(count, 1, 5.0f);
     std::vector<float> row = Padded(logits);
     kernels().softmax(row.data(), count);
     const float largest = *std::max_element(logits.begin(), logits.end());
@@ -86,7 +77,7 @@ TEST_P(RowKernelsTest, SoftmaxOfInfinities) {
 }
 
 TEST_P(RowKernelsTest, SigmoidAgreesWithDoublePrecision) {
-  std::vector<float> inputs = RandomRow(250, 2, 20.0f);
+  std::vector<float> inputs = NormalValues(250, 2, 20.0f);
   inputs.insert(inputs.end(), {0.0f, -0.0f, 87.0f, -87.0f, -88.5f, 104.0f});
   std::vector<float> row = Padded(inputs);
   kernels().sigmoid(row.data(), inputs.size());
@@ -140,7 +131,7 @@ TEST_P(RowKernelsTest, ZerosAreEqualAndSoAreNans) {
 
 TEST_P(RowKernelsTest, TopTwoSumsOfEverySize) {
   for (const size_t size : {2, 3, 8, 16, 20, 32, 33, 48}) {
-    std::vector<float> row = RandomRow(size * 5, 3, 1.0f);
+    std::vector<float> row = NormalValues(size * 5, 3, 1.0f);
     row[size * 2] = kNan;
     std::fill_n(row.begin() + static_cast<ptrdiff_t>(size * 3), size, 0.75f);
     std::vector<float> sums(5);
@@ -196,7 +187,7 @@ TEST(RowKernels, EveryVariantGivesTheSameBits) {
   for (const RowKernels* other : all) {
     for (const size_t count : {1, 8, 20, 128, 160, 256}) {
       for (uint32_t seed = 0; seed < 20; ++seed) {
-        const std::vector<float> input = Padded(RandomRow(count, seed, 8.0f));
+        const std::vector<float> input = Padded(NormalValues(count, seed, 8.0f));
         std::vector<float> a = input;
         std::vector<float> b = input;
         first.softmax(a.data(), count);

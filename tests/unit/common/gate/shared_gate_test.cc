@@ -4,26 +4,16 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "tests/support/compare_rows.h"
+#include "tests/support/random_values.h"
 
 namespace expertmesh::gate {
 namespace {
 
 using ::testing::HasSubstr;
-
-std::vector<float> Random(size_t count, uint32_t seed, float spread) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0.0f, spread);
-  std::vector<float> values(count);
-  for (float& value : values) {
-    value = FloatFromBF16(BF16FromFloat(normal(random)));
-  }
-  return values;
-}
 
 std::vector<float> Weights(const std::vector<float>& gate, DType model, const void* rows,
                            DType dtype, size_t tokens) {
@@ -38,8 +28,8 @@ std::vector<float> Weights(const std::vector<float>& gate, DType model, const vo
 TEST(SharedGate, IsTheSigmoidOfTheProductRoundedTwice) {
   constexpr size_t kTokens = 100;
   for (const size_t d_model : {1u, 7u, 16u, 33u, 256u, 1000u}) {
-    const std::vector<float> gate = Random(d_model, 1, 0.1f);
-    const std::vector<float> rows = Random(kTokens * d_model, 2, 1.0f);
+    const std::vector<float> gate = NormalBF16Values(d_model, 1, 0.1f);
+    const std::vector<float> rows = NormalBF16Values(kTokens * d_model, 2, 1.0f);
     const auto wide = Weights(gate, DType::kF32, rows.data(), DType::kF32, kTokens);
     const auto narrow = Weights(gate, DType::kBF16, rows.data(), DType::kF32, kTokens);
     std::vector<double> exact;
@@ -60,8 +50,8 @@ TEST(SharedGate, IsTheSigmoidOfTheProductRoundedTwice) {
 }
 
 TEST(SharedGate, ATokensBitsDependOnItselfAlone) {
-  const std::vector<float> gate = Random(300, 3, 0.1f);
-  const std::vector<float> rows = Random(9 * 300, 4, 1.0f);
+  const std::vector<float> gate = NormalBF16Values(300, 3, 0.1f);
+  const std::vector<float> rows = NormalBF16Values(9 * 300, 4, 1.0f);
   const auto together = Weights(gate, DType::kF32, rows.data(), DType::kF32, 9);
   std::vector<uint8_t> bytes(rows.size() * 2 + 1);
   ConvertElements(DType::kF32, rows.data(), DType::kBF16, bytes.data() + 1, rows.size());

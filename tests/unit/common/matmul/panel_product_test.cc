@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -14,21 +13,12 @@
 #include "hwy/highway.h"
 #include "hwy/targets.h"
 #include "tests/support/compare_rows.h"
+#include "tests/support/random_values.h"
 
 namespace expertmesh::matmul {
 namespace {
 
 constexpr float kUntouched = -12345.0f;
-
-std::vector<float> Random(size_t count, uint32_t seed) {
-  std::mt19937 generator(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(count);
-  for (float& value : values) {
-    value = normal(generator);
-  }
-  return values;
-}
 
 std::vector<float> AsFloats(const std::vector<float>& values) { return values; }
 std::vector<float> AsFloats(const std::vector<uint16_t>& values) {
@@ -39,7 +29,7 @@ std::vector<float> AsFloats(const std::vector<uint16_t>& values) {
 
 template <typename Element>
 std::vector<Element> RandomElements(size_t count, uint32_t seed) {
-  const std::vector<float> values = Random(count, seed);
+  const std::vector<float> values = NormalValues(count, seed);
   std::vector<Element> elements(count);
   ConvertElements(DType::kF32, values.data(),
                   sizeof(Element) == sizeof(float) ? DType::kF32 : DType::kBF16, elements.data(),
@@ -182,8 +172,8 @@ TEST(PanelDotTest, IsTheProductOfAnyNumberOfRows) {
 
 TEST_P(PanelProductTest, IsAsExactAsFloat32Allows) {
   const Sizes sizes = {2048, 48};
-  const std::vector<float> weights = Random(sizes.inner * sizes.columns, 3);
-  const std::vector<float> x = Random(5 * sizes.inner, 4);
+  const std::vector<float> weights = NormalValues(sizes.inner * sizes.columns, 3);
+  const std::vector<float> x = NormalValues(5 * sizes.inner, 4);
   const std::vector<float> y = Multiply(Pack(weights, sizes), sizes, x.data(), 5);
   // One chain over all of the inner dimension is four times as far off.
   EXPECT_LE(WorstError(x, weights, sizes.inner, y), 6e-7);

@@ -11,27 +11,19 @@
 #include "common/tensor/dtype.h"
 #include "gtest/gtest.h"
 #include "tests/support/compare_rows.h"
+#include "tests/support/random_values.h"
 
 namespace expertmesh::matmul {
 namespace {
 
 constexpr float kUntouched = -12345.0f;
 
-std::vector<float> RandomBF16Values(std::mt19937& random, size_t count) {
-  std::normal_distribution<float> normal;
-  std::vector<float> values(count);
-  for (float& value : values) {
-    value = FloatFromBF16(BF16FromFloat(normal(random)));
-  }
-  return values;
-}
-
 // One matrix, packed, and as floats.
 struct Weights {
   Weights(std::mt19937& random, size_t inner, size_t columns)
       : inner(inner),
         columns(columns),
-        values(RandomBF16Values(random, columns * inner)),
+        values(NormalBF16Values(columns * inner, random)),
         packed(PackedTileBytes(columns, inner)) {
     std::vector<uint16_t> source(columns * inner);
     ConvertElements(DType::kF32, values.data(), DType::kBF16, source.data(), source.size());
@@ -105,7 +97,7 @@ TEST_P(TileProductTest, IsTheProductOfAnyNumberOfRows) {
        {std::pair<size_t, size_t>{32, 64}, {288, 192}, {2048, 128}}) {
     SCOPED_TRACE("inner " + std::to_string(inner) + ", columns " + std::to_string(columns));
     const Weights weights(random_, inner, columns);
-    const std::vector<float> x = RandomBF16Values(random_, rows * inner);
+    const std::vector<float> x = NormalBF16Values(rows * inner, random_);
     for (const size_t padding : {0, 64}) {
       const std::vector<float> y =
           Multiply(weights, x, 0, rows, inner * sizeof(uint16_t) + padding);
@@ -134,7 +126,7 @@ TEST_P(TileProductTest, IsTheProductOfAnyNumberOfRows) {
 TEST_P(TileProductTest, ARowDoesNotDependOnTheOthers) {
   const size_t rows = GetParam();
   const Weights weights(random_, 768, 128);
-  const std::vector<float> x = RandomBF16Values(random_, rows * weights.inner);
+  const std::vector<float> x = NormalBF16Values(rows * weights.inner, random_);
   const size_t row_bytes = weights.inner * sizeof(uint16_t) + 64;
   const std::vector<float> together = Multiply(weights, x, 0, rows, row_bytes);
   for (const size_t row : {size_t{0}, rows / 2, rows - 1}) {

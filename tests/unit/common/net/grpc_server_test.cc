@@ -17,8 +17,8 @@
 #include "common/net/grpc_client.h"
 #include "expertmesh/v1/control.grpc.pb.h"
 #include "expertmesh/v1/router.grpc.pb.h"
+#include "tests/support/call_recorders.h"
 #include "tests/support/compare_rows.h"
-#include "tests/unit/common/net/call_recorders.h"
 
 namespace expertmesh::net {
 namespace {
@@ -58,16 +58,16 @@ class GrpcServerTest : public testing::Test {
     server_ = *std::move(server);
   }
   void ServeUnary(UnaryHandler unary) {
-    Serve(std::move(unary), [](std::shared_ptr<FrameSink> sink) {
+    Serve(std::move(unary), [](std::shared_ptr<FrameSink> sink, const CallContextPtr&) {
       return std::make_unique<EchoHandler>(std::move(sink));
     });
   }
   void ServeStreams(StreamFactory streams, size_t send_queue_bytes = 64 << 20) {
-    Serve([](Frame, const UnaryContext&, UnaryResponder respond) { respond(Frame()); },
+    Serve([](Frame, const CallContextPtr&, UnaryResponder respond) { respond(Frame()); },
           std::move(streams), send_queue_bytes);
   }
   void ServeEcho() {
-    ServeUnary([](Frame request, const UnaryContext&, UnaryResponder respond) {
+    ServeUnary([](Frame request, const CallContextPtr&, UnaryResponder respond) {
       respond(std::move(request));
     });
   }
@@ -102,7 +102,7 @@ class GrpcServerTest : public testing::Test {
 };
 
 TEST_F(GrpcServerTest, GeneratedStubTalksToRawUnaryAndOrdinaryMethods) {
-  ServeUnary([](Frame request, const UnaryContext&, UnaryResponder respond) {
+  ServeUnary([](Frame request, const CallContextPtr&, UnaryResponder respond) {
     v1::ForwardRequest message;
     ASSERT_TRUE(message.ParseFromString(request.Flatten()));
     v1::ForwardResponse answer;
@@ -138,8 +138,9 @@ TEST_F(GrpcServerTest, GeneratedStubGetsAnswersAfterItClosedItsSide) {
     std::shared_ptr<FrameSink> sink;
     std::vector<Frame> frames;
   };
-  ServeStreams(
-      [](std::shared_ptr<FrameSink> sink) { return std::make_unique<Late>(std::move(sink)); });
+  ServeStreams([](std::shared_ptr<FrameSink> sink, const CallContextPtr&) {
+    return std::make_unique<Late>(std::move(sink));
+  });
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + absl::ToChronoSeconds(kTooLong));
   const auto stub = Stub();
@@ -161,8 +162,8 @@ TEST_F(GrpcServerTest, GeneratedStubGetsAnswersAfterItClosedItsSide) {
 
 TEST_F(GrpcServerTest, HandlerLearnsDeadlineAndTrace) {
   absl::Mutex mutex;
-  UnaryContext seen;
-  ServeUnary([&](Frame request, const UnaryContext& context, UnaryResponder respond) {
+  CallContextPtr seen;
+  ServeUnary([&](Frame request, const CallContextPtr& context, UnaryResponder respond) {
     absl::MutexLock lock(&mutex);
     seen = context;
     respond(std::move(request));
@@ -177,21 +178,21 @@ TEST_F(GrpcServerTest, HandlerLearnsDeadlineAndTrace) {
     // gRPC sends the time left in whole milliseconds, rounded up, and it counts from its arrival:
     // however long the request was under way, not before the caller's own deadline (but for the
     // clock's steps).
-    EXPECT_LE(seen.deadline, Clock::Real()->Now() + kTimeout + absl::Milliseconds(1));
-    EXPECT_GE(seen.deadline, options.deadline - absl::Seconds(1));
-    EXPECT_EQ(seen.traceparent, "00-trace");
-    EXPECT_EQ(seen.tracestate, "a=b");
-    EXPECT_THAT(seen.peer, HasSubstr("127.0.0.1"));
-    EXPECT_FALSE(seen.cancelled());
+    EXPECT_LE(seen->deadline(), Clock::Real()->Now() + kTimeout + absl::Milliseconds(1));
+    EXPECT_GE(seen->deadline(), options.deadline - absl::Seconds(1));
+    EXPECT_EQ(seen->traceparent(), "00-trace");
+    EXPECT_EQ(seen->tracestate(), "a=b");
+    EXPECT_THAT(seen->peer(), HasSubstr("127.0.0.1"));
+    EXPECT_FALSE(seen->cancelled());
   }
   ASSERT_TRUE(Call(kForward, "x").ok());
   absl::MutexLock lock(&mutex);
-  EXPECT_EQ(seen.deadline, absl::InfiniteFuture());
-  EXPECT_EQ(seen.traceparent, "");
+  EXPECT_EQ(seen->deadline(), absl::InfiniteFuture());
+  EXPECT_EQ(seen->traceparent(), "");
 }
 
 TEST_F(GrpcServerTest, ErrorsKeepCodeAndMessage) {
-  ServeUnary([](Frame, const UnaryContext&, UnaryResponder respond) {
+  ServeUnary([](Frame, const CallContextPtr&, UnaryResponder respond) {
     respond(absl::FailedPreconditionError("layer 3: not held; route anew"));
     respond(Frame("ignored, as there was an answer"));
   });
@@ -200,7 +201,7 @@ TEST_F(GrpcServerTest, ErrorsKeepCodeAndMessage) {
 }
 
 TEST_F(GrpcServerTest, DroppedRequestIsAnsweredWithInternal) {
-  ServeUnary([](Frame, const UnaryContext&, UnaryResponder) {});
+  ServeUnary([](Frame, const CallContextPtr&, UnaryResponder) {});
   EXPECT_EQ(Call(kForward, "x").status().code(), absl::StatusCode::kInternal);
 }
 
@@ -224,7 +225,7 @@ TEST_F(GrpcServerTest, MessageOverTheLimitFailsAloneAndTheServerGoesOn) {
 }
 
 TEST_F(GrpcServerTest, AnswerOverTheLimitIsAnError) {
-  ServeUnary([](Frame, const UnaryContext&, UnaryResponder respond) {
+  ServeUnary([](Frame, const CallContextPtr&, UnaryResponder respond) {
     respond(Frame(std::string(kMessageLimit + 1, 'x')));
   });
   const absl::Status status = Call(kForward, "x").status();
@@ -232,33 +233,104 @@ TEST_F(GrpcServerTest, AnswerOverTheLimitIsAnError) {
   EXPECT_THAT(std::string(status.message()), HasSubstr(std::to_string(kMessageLimit)));
 }
 
-TEST_F(GrpcServerTest, CancelledTellsThatTheCallerHasGone) {
-  absl::Notification arrived;
-  UnaryContext seen;
-  UnaryResponder kept;
-  ServeUnary([&](Frame, const UnaryContext& context, UnaryResponder respond) {
-    seen = context;
-    kept = std::move(respond);
-    arrived.Notify();
-  });
-  UnaryRecorder recorder;
-  const auto call = Client().UnaryCall(kForward, Frame("x"), {}, recorder.done());
-  arrived.WaitForNotification();
-  EXPECT_FALSE(seen.cancelled());
-  call->Cancel();
-  EXPECT_EQ(recorder.Await().status().code(), absl::StatusCode::kCancelled);
+bool AwaitCancelled(const CallContext& context) {
   const absl::Time give_up = Clock::Real()->Now() + kTooLong;
-  while (!seen.cancelled() && Clock::Real()->Now() < give_up) {
+  while (!context.cancelled() && Clock::Real()->Now() < give_up) {
     std::this_thread::yield();
   }
-  EXPECT_TRUE(seen.cancelled());
-  kept(Frame("too late"));
+  return context.cancelled();
+}
+
+// Serves unary calls that are answered when a test likes, one at a time.
+class WaitingCallTest : public GrpcServerTest {
+ protected:
+  WaitingCallTest() {
+    ServeUnary([this](Frame, const CallContextPtr& context, UnaryResponder respond) {
+      context_ = context;
+      respond_ = std::move(respond);
+      arrived_.Notify();
+    });
+  }
+  ~WaitingCallTest() override { Shutdown(absl::ZeroDuration()); }
+
+  absl::Notification arrived_;
+  // Set when a call has arrived.
+  CallContextPtr context_;
+  UnaryResponder respond_;
+};
+
+TEST_F(WaitingCallTest, CancelledTellsThatTheCallerHasGone) {
+  UnaryRecorder recorder;
+  const auto call = Client().UnaryCall(kForward, Frame("x"), {}, recorder.done());
+  arrived_.WaitForNotification();
+  EXPECT_FALSE(context_->cancelled());
+  call->Cancel();
+  EXPECT_EQ(recorder.Await().status().code(), absl::StatusCode::kCancelled);
+  EXPECT_TRUE(AwaitCancelled(*context_));
+  respond_(Frame("too late"));
+}
+
+TEST_F(WaitingCallTest, CancelledTellsThatTheDeadlineHasPassed) {
+  UnaryRecorder recorder;
+  CallOptions options;
+  options.deadline = Clock::Real()->Now() + absl::Milliseconds(200);
+  const auto call = Client().UnaryCall(kForward, Frame("x"), options, recorder.done());
+  if (arrived_.WaitForNotificationWithTimeout(absl::Seconds(1))) {
+    EXPECT_TRUE(AwaitCancelled(*context_));
+  }
+  EXPECT_EQ(recorder.Await().status().code(), absl::StatusCode::kDeadlineExceeded);
+}
+
+TEST_F(WaitingCallTest, CancelledTellsThatTheServerHasEndedTheCall) {
+  UnaryRecorder recorder;
+  const auto call = Client().UnaryCall(kForward, Frame("x"), {}, recorder.done());
+  arrived_.WaitForNotification();
+  Shutdown(absl::ZeroDuration());
+  EXPECT_TRUE(context_->cancelled());
+  EXPECT_EQ(recorder.Await().status().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(WaitingCallTest, AnAnsweredCallIsNotCancelled) {
+  UnaryRecorder recorder;
+  const auto call = Client().UnaryCall(kForward, Frame("x"), {}, recorder.done());
+  arrived_.WaitForNotification();
+  respond_(Frame("here"));
+  EXPECT_TRUE(recorder.Await().ok());
+  Shutdown(absl::InfiniteDuration());  // By then all of the call is over.
+  EXPECT_FALSE(context_->cancelled());
+}
+
+TEST_F(GrpcServerTest, AStreamHasAContextThatTellsWhenItsClientHasGone) {
+  absl::Notification opened;
+  CallContextPtr seen;
+  std::shared_ptr<FrameSink> sink;
+  ServeStreams([&](std::shared_ptr<FrameSink> replies, const CallContextPtr& context) {
+    seen = context;
+    sink = replies;
+    opened.Notify();
+    return std::make_unique<EchoHandler>(std::move(replies));
+  });
+  CallOptions options;
+  options.metadata = {{"traceparent", "00-trace"}};
+  StreamRecorder recorder;
+  const auto stream = Client().OpenStream(kForwardStream, options, recorder.callbacks());
+  opened.WaitForNotification();
+  EXPECT_EQ(seen->deadline(), absl::InfiniteFuture());
+  EXPECT_EQ(seen->traceparent(), "00-trace");
+  EXPECT_THAT(seen->peer(), HasSubstr("127.0.0.1"));
+  stream->CloseSend();  // It still waits for answers.
+  ASSERT_TRUE(sink->Send(Frame("one")).ok());
+  ASSERT_TRUE(recorder.AwaitFrames(1));
+  EXPECT_FALSE(seen->cancelled());
+  stream->Cancel();
+  EXPECT_TRUE(AwaitCancelled(*seen));
+  sink = nullptr;
 }
 
 TEST_F(GrpcServerTest, DeadlineOfTheCallerHolds) {
   UnaryResponder kept;
   ServeUnary(
-      [&](Frame, const UnaryContext&, UnaryResponder respond) { kept = std::move(respond); });
+      [&](Frame, const CallContextPtr&, UnaryResponder respond) { kept = std::move(respond); });
   CallOptions options;
   options.deadline = Clock::Real()->Now() + absl::Milliseconds(50);
   EXPECT_EQ(Call(kForward, "x", options).status().code(), absl::StatusCode::kDeadlineExceeded);
@@ -271,7 +343,7 @@ TEST_F(GrpcServerTest, ReaderThatNeverReadsBreaksItsStreamOnly) {
   absl::Mutex mutex;
   std::vector<std::shared_ptr<FrameSink>> sinks;
   ServeStreams(
-      [&](std::shared_ptr<FrameSink> sink) {
+      [&](std::shared_ptr<FrameSink> sink, const CallContextPtr&) {
         absl::MutexLock lock(&mutex);
         sinks.push_back(sink);
         return std::make_unique<EchoHandler>(std::move(sink));
@@ -309,7 +381,9 @@ TEST_F(GrpcServerTest, StreamOfAKilledClientIsCleanedUp) {
     void OnFrame(Frame) override {}
     absl::Notification* const notification_;
   };
-  ServeStreams([&](std::shared_ptr<FrameSink>) { return std::make_unique<Watched>(&gone); });
+  ServeStreams([&](std::shared_ptr<FrameSink>, const CallContextPtr&) {
+    return std::make_unique<Watched>(&gone);
+  });
   StreamRecorder recorder;
   const auto stream = Client().OpenStream(kForwardStream, {}, recorder.callbacks());
   ASSERT_TRUE(stream->Send(Frame(std::string(100'000, 'x'))).ok());
@@ -471,7 +545,7 @@ TEST_F(GrpcServerTest, CallsInAndOutShareOneThread) {
   GrpcServerSpec spec;
   spec.address = "127.0.0.1:0";
   spec.runtime = &runtime;
-  spec.unary = {{kForward, [&](Frame request, const UnaryContext&, UnaryResponder respond) {
+  spec.unary = {{kForward, [&](Frame request, const CallContextPtr&, UnaryResponder respond) {
                    thread_of(&in);
                    respond(std::move(request));
                  }}};
@@ -530,7 +604,7 @@ TEST_F(GrpcServerTest, ShutdownLetsAcceptedWorkFinish) {
     std::shared_ptr<FrameSink>* keep;
     absl::Notification* arrived;
   };
-  ServeStreams([&](std::shared_ptr<FrameSink> sink) {
+  ServeStreams([&](std::shared_ptr<FrameSink> sink, const CallContextPtr&) {
     return std::make_unique<Keeps>(std::move(sink), &working, &arrived);
   });
   StreamRecorder recorder;
@@ -558,11 +632,11 @@ TEST_F(GrpcServerTest, ShutdownIsBoundedWhateverHandlersKeep) {
   std::vector<std::shared_ptr<FrameSink>> sinks;
   std::vector<UnaryResponder> responders;
   Serve(
-      [&](Frame, const UnaryContext&, UnaryResponder respond) {
+      [&](Frame, const CallContextPtr&, UnaryResponder respond) {
         absl::MutexLock lock(&mutex);
         responders.push_back(std::move(respond));
       },
-      [&](std::shared_ptr<FrameSink> sink) {
+      [&](std::shared_ptr<FrameSink> sink, const CallContextPtr&) {
         absl::MutexLock lock(&mutex);
         sinks.push_back(sink);
         return std::make_unique<EchoHandler>(std::move(sink));
@@ -640,7 +714,7 @@ TEST(GrpcClientTest, NobodyThereIsUnavailable) {
 TEST_F(GrpcServerTest, RuntimeEndsCallsUnderWayAndTheirCallbacksRunOnce) {
   std::vector<UnaryResponder> kept;
   absl::Notification arrived;
-  ServeUnary([&](Frame, const UnaryContext&, UnaryResponder respond) {
+  ServeUnary([&](Frame, const CallContextPtr&, UnaryResponder respond) {
     kept.push_back(std::move(respond));
     arrived.Notify();
   });

@@ -16,7 +16,7 @@
 #include "common/net/grpc_transport.h"
 #include "common/tensor/aligned_buffer.h"
 #include "expert_service/node_server.h"
-#include "tests/unit/common/transport/fake_node.h"
+#include "tests/support/echo_node.h"
 
 namespace expertmesh::net {
 namespace {
@@ -65,7 +65,7 @@ struct Rig {
     server.reset();
   }
 
-  FakeNode node;
+  EchoNode node;
   std::unique_ptr<node::NodeServer> server;
   GrpcRuntime runtime;
   GrpcTransport transport{&runtime, Clock::Real(), {}};

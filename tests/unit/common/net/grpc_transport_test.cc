@@ -81,7 +81,7 @@ class GrpcTransportTimeTest : public testing::Test {
 
   FakeClock clock_;
   FakeClock node_clock_;
-  FakeNode node_;
+  EchoNode node_;
   GrpcRuntime runtime_;
   GrpcTransport transport_{&runtime_, &clock_, {}};
   RecordingObserver observer_;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tests/support/compare_rows.h"
+#include "tests/support/random_values.h"
 
 namespace expertmesh {
 namespace {
@@ -60,15 +61,6 @@ Row Oracle(const std::vector<float>& values) {
   return row;
 }
 
-std::vector<float> RandomValues(std::mt19937* random, size_t count, float spread) {
-  std::normal_distribution<float> normal(0.0f, spread);
-  std::vector<float> values(count);
-  for (float& value : values) {
-    value = normal(*random);
-  }
-  return values;
-}
-
 TEST(Int8BlocksTest, BlocksOfARow) {
   EXPECT_EQ(Int8Blocks(0), 0u);
   EXPECT_EQ(Int8Blocks(1), 1u);
@@ -81,7 +73,7 @@ TEST(Int8BlocksTest, IsWhatTheOracleSaysForEveryLength) {
   std::mt19937 random(1);
   for (size_t count = 1; count <= 400; ++count) {
     const std::vector<float> values =
-        RandomValues(&random, count, std::ldexp(1.0f, static_cast<int>(count % 60) - 30));
+        NormalValues(count, random, std::ldexp(1.0f, static_cast<int>(count % 60) - 30));
     const Row found = Quantised(values);
     const Row expected = Oracle(values);
     EXPECT_TRUE(SameRows(found.scales, expected.scales, 1)) << count;
@@ -97,7 +89,7 @@ TEST(Int8BlocksTest, IsWhatTheOracleSaysForEveryLength) {
 TEST(Int8BlocksTest, ChangesAValueByHalfItsScaleAtMost) {
   std::mt19937 random(2);
   for (int round = 0; round < 100; ++round) {
-    const std::vector<float> values = RandomValues(&random, 300, 3.0f);
+    const std::vector<float> values = NormalValues(300, random, 3.0f);
     const Row row = Quantised(values);
     const std::vector<float> decoded = Decoded(row);
     // And the rounding of quotient and product, 2^-24 of at most 127 scales each.
@@ -162,7 +154,7 @@ TEST(Int8BlocksTest, TheEndsOfTheRange) {
 
 TEST(Int8BlocksTest, EveryActivationTypeOnBothSides) {
   std::mt19937 random(3);
-  const std::vector<float> values = RandomValues(&random, 200, 1.0f);
+  const std::vector<float> values = NormalValues(200, random, 1.0f);
   for (const DType dtype : {DType::kBF16, DType::kF16}) {
     std::vector<uint16_t> halves(values.size());
     ConvertElements(DType::kF32, values.data(), dtype, halves.data(), values.size());

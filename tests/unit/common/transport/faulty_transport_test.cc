@@ -8,8 +8,9 @@
 #include <thread>
 #include <vector>
 
+#include "tests/support/echo_node.h"
 #include "tests/support/in_process_transport.h"
-#include "tests/unit/common/transport/fake_node.h"
+#include "tests/support/recording_observer.h"
 
 namespace expertmesh {
 namespace {
@@ -28,7 +29,7 @@ struct Rig {
   }
 
   FakeClock clock;
-  FakeNode node;
+  EchoNode node;
   InProcessNetwork network;
   FaultyTransport faulty;
   RecordingObserver observer;

@@ -43,7 +43,7 @@ INSTANTIATE_TEST_SUITE_P(Faultless, TransportConformance, testing::Values(&Make<
 
 TEST(InProcessNetworkTest, AnswersThatNobodyTakesBreakTheStream) {
   InProcessNetwork network({.frame_limit_bytes = 1024, .window_bytes = 4096, .answer_bytes = 4096});
-  FakeNode node;
+  EchoNode node;
   node.KeepSinks();
   network.Register("node:1", &node);
   class StuckObserver final : public NodeObserver {
@@ -90,8 +90,8 @@ TEST(InProcessNetworkTest, AnswersThatNobodyTakesBreakTheStream) {
 
 TEST(InProcessNetworkTest, AnotherEndpointTakesAnAddressOver) {
   InProcessNetwork network;
-  FakeNode first("first");
-  FakeNode second("second");
+  EchoNode first("first");
+  EchoNode second("second");
   network.Register("node:1", &first);
   RecordingObserver observer;
   const auto connection = network.Connect("node:1", &observer);

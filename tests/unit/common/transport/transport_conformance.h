@@ -16,7 +16,8 @@
 #include <vector>
 
 #include "common/transport/transport.h"
-#include "tests/unit/common/transport/fake_node.h"
+#include "tests/support/echo_node.h"
+#include "tests/support/recording_observer.h"
 
 namespace expertmesh {
 
@@ -41,13 +42,13 @@ using MakeTransportSetup = std::unique_ptr<TransportSetup> (*)();
 
 class TransportConformance : public testing::TestWithParam<MakeTransportSetup> {
  protected:
-  // A FakeNode that is served as long as it lives.
+  // An EchoNode that is served as long as it lives.
   class ServedNode {
    public:
     explicit ServedNode(TransportSetup* setup) : setup_(setup) { Start(); }
     ~ServedNode() { Stop(); }
     void Start() {
-      address_ = setup_->StartNode(&fake_, address_);
+      address_ = setup_->StartNode(&node_, address_);
       served_ = true;
     }
     void Stop() {
@@ -56,12 +57,12 @@ class TransportConformance : public testing::TestWithParam<MakeTransportSetup> {
         served_ = false;
       }
     }
-    FakeNode* operator->() { return &fake_; }
+    EchoNode* operator->() { return &node_; }
     const std::string& address() const { return address_; }
 
    private:
     TransportSetup* const setup_;
-    FakeNode fake_;
+    EchoNode node_;
     std::string address_;
     bool served_ = false;
   };

@@ -4,12 +4,12 @@
 
 #include <cmath>
 #include <limits>
-#include <random>
 #include <vector>
 
 #include "common/tensor/int8_blocks.h"
 #include "common/wire/tensor_copy.h"
 #include "tests/support/compare_rows.h"
+#include "tests/support/random_values.h"
 
 namespace expertmesh {
 namespace {
@@ -18,15 +18,7 @@ constexpr size_t kRows = 6;
 constexpr size_t kCols = 200;  // A block of int8 and a shorter one.
 constexpr DType kWireTypes[] = {DType::kF32, DType::kBF16, DType::kF16, DType::kI8Block128};
 
-std::vector<float> RandomMatrix(uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(kRows * kCols);
-  for (float& value : values) {
-    value = normal(random);
-  }
-  return values;
-}
+std::vector<float> RandomMatrix(uint32_t seed) { return NormalValues(kRows * kCols, seed); }
 
 std::vector<float> Decoded(const TensorFrame& tensor) {
   std::vector<float> values(tensor.rows * tensor.cols);

@@ -28,7 +28,8 @@ class LayerBatcherTest : public testing::Test {
   }
 
   ForwardJobPtr Job(uint64_t id, uint64_t rows, absl::Time deadline = absl::InfiniteFuture(),
-                    bool extension = false) {
+                    bool extension = false,
+                    CallContextPtr context = std::make_shared<CallContext>(CallContext::Caller())) {
     auto job = std::make_shared<ForwardJob>();
     v1::ForwardRequest& request = job->received()->message;
     request.set_request_id(id);
@@ -36,7 +37,7 @@ class LayerBatcherTest : public testing::Test {
       (*request.mutable_extensions())["acme.x"].set_raw("1");
     }
     job->received()->tensor = TensorFrame{DType::kF32, rows, 1, {}};
-    job->Accept(DType::kF32, clock_.Now(), deadline, &timers_, nullptr,
+    job->Accept(DType::kF32, clock_.Now(), deadline, context, &timers_, nullptr,
                 [this](const v1::ForwardResponse& response, const std::optional<TensorFrame>&) {
                   absl::MutexLock lock(&mutex_);
                   answers_.emplace_back(response.request_id(), response.status().code());
@@ -218,6 +219,50 @@ TEST_F(LayerBatcherTest, WhatWasAnsweredWhileWaitingDoesNotTravel) {
   late->Fail(absl::DeadlineExceededError("late"));
   batcher_->BatchDone(1, absl::Milliseconds(1));
   EXPECT_THAT(batches(), ElementsAre(ElementsAre(1), ElementsAre(3)));
+}
+
+TEST_F(LayerBatcherTest, RequestsOfCallersThatWentAwayAreAnsweredAndDoNotTravel) {
+  Make({.max_batch_tokens = 8, .max_queue_tokens = 100});
+  const auto gone = std::make_shared<CallContext>(CallContext::Caller());
+  const auto job_of_gone = [&](uint64_t id, uint64_t rows) {
+    return Job(id, rows, absl::InfiniteFuture(), /*extension=*/id == 4, gone);
+  };
+  ASSERT_TRUE(batcher_->Add(Job(1, 1)).ok());  // In flight.
+  ASSERT_TRUE(batcher_->Add(job_of_gone(2, 1)).ok());
+  ASSERT_TRUE(batcher_->Add(Job(3, 1)).ok());
+  // Alone each of these two would close the batch before job 6.
+  ASSERT_TRUE(batcher_->Add(job_of_gone(4, 1)).ok());
+  gone->Cancel();
+  ASSERT_TRUE(batcher_->Add(job_of_gone(5, 40)).ok());  // As many as close a batch.
+  ASSERT_TRUE(batcher_->Add(Job(6, 1)).ok());
+  const auto cancelled = [](int id) {
+    return std::make_pair(id, static_cast<int>(absl::StatusCode::kCancelled));
+  };
+  EXPECT_THAT(batches(), ElementsAre(ElementsAre(1), ElementsAre(3)));
+  batcher_->BatchDone(1, absl::Milliseconds(1));
+  batcher_->BatchDone(1, absl::Milliseconds(1));
+  EXPECT_THAT(batches(), ElementsAre(ElementsAre(1), ElementsAre(3), ElementsAre(6)));
+  absl::MutexLock lock(&mutex_);
+  EXPECT_THAT(answers_, ElementsAre(cancelled(2), cancelled(4), cancelled(5)));
+}
+
+TEST_F(LayerBatcherTest, AQueueOfCallersThatWentAwayMakesNoBatch) {
+  Make({.max_queue_delay = absl::Seconds(1)});
+  const auto gone = std::make_shared<CallContext>(CallContext::Caller());
+  ASSERT_TRUE(batcher_->Add(Job(1, 1, clock_.Now() + absl::Seconds(2), false, gone)).ok());
+  gone->Cancel();
+  clock_.Advance(absl::Seconds(1));
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto answered = [this]()
+                              ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !answers_.empty(); };
+    mutex_.Await(absl::Condition(&answered));
+  }
+  // It is an idle layer still.
+  ASSERT_TRUE(batcher_->Add(Job(2, 1)).ok());
+  clock_.Advance(absl::Seconds(1));
+  AwaitBatches(1);
+  EXPECT_THAT(batches(), ElementsAre(ElementsAre(2)));
 }
 
 TEST_F(LayerBatcherTest, RequestsWithExtensionsAreNotMixed) {

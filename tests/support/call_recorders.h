@@ -1,7 +1,7 @@
 // Callbacks of calls that remember, and a handler that echoes: for tests of GrpcServer and
 // GrpcClient.
-#ifndef EXPERTMESH_TESTS_UNIT_COMMON_NET_CALL_RECORDERS_H_
-#define EXPERTMESH_TESTS_UNIT_COMMON_NET_CALL_RECORDERS_H_
+#ifndef EXPERTMESH_TESTS_SUPPORT_CALL_RECORDERS_H_
+#define EXPERTMESH_TESTS_SUPPORT_CALL_RECORDERS_H_
 
 #include <gtest/gtest.h>
 
@@ -17,7 +17,7 @@
 #include "absl/synchronization/mutex.h"
 #include "common/net/grpc_client.h"
 #include "common/transport/transport.h"
-#include "tests/unit/common/transport/fake_node.h"
+#include "tests/support/too_long.h"
 
 namespace expertmesh::net {
 
@@ -124,4 +124,4 @@ class StreamRecorder {
 
 }  // namespace expertmesh::net
 
-#endif  // EXPERTMESH_TESTS_UNIT_COMMON_NET_CALL_RECORDERS_H_
+#endif  // EXPERTMESH_TESTS_SUPPORT_CALL_RECORDERS_H_

@@ -1,9 +1,10 @@
 // A node whose experts do arithmetic that gives every mistake away: expert e of layer l, slice s of
 // n, makes row x into (x * (e + 1) + l) / n. A row that is lost, doubled, swapped or sent to the
 // wrong expert shows.
-#ifndef EXPERTMESH_TESTS_UNIT_ROUTER_SERVICE_FAKE_NODE_H_
-#define EXPERTMESH_TESTS_UNIT_ROUTER_SERVICE_FAKE_NODE_H_
+#ifndef EXPERTMESH_TESTS_SUPPORT_FAKE_NODE_H_
+#define EXPERTMESH_TESTS_SUPPORT_FAKE_NODE_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -16,13 +17,14 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/synchronization/mutex.h"
 #include "common/base/check.h"
-#include "common/transport/transport.h"
 #include "common/wire/frame_checksum.h"
 #include "common/wire/message_codec.h"
+#include "common/wire/status.h"
 #include "common/wire/tensor_copy.h"
 #include "common/wire/tensor_encode.h"
+#include "tests/support/fake_endpoint.h"
 
-namespace expertmesh::router {
+namespace expertmesh {
 
 inline float FakeExpert(uint32_t layer, uint32_t expert, float x, uint32_t slices = 1) {
   return (x * static_cast<float>(expert + 1) + static_cast<float>(layer)) /
@@ -38,16 +40,17 @@ struct FakeNodeOptions {
   uint32_t slice_count = 1;
   uint32_t max_batch_rows = 8192;
   uint64_t max_frame_bytes = 1 << 20;
-  // Of (layer, expert); null: it says none.
+  // Null: it says none.
   std::function<uint64_t(uint32_t layer, uint32_t expert)> digest = nullptr;
   // Frames may come damaged.
   bool accepts_damage = false;
 };
 
 // Thread-safe. Streams must be gone before it is destroyed.
-class FakeNode final : public NodeEndpoint {
+class FakeNode final : public FakeEndpoint {
  public:
-  explicit FakeNode(const FakeNodeOptions& options) : options_(options) {}
+  explicit FakeNode(const FakeNodeOptions& options)
+      : FakeEndpoint(DescriptionOf(options)), options_(options) {}
 
   // Answers wait until Release, or are gone with their stream.
   void Hold() {
@@ -124,66 +127,26 @@ class FakeNode final : public NodeEndpoint {
     absl::MutexLock lock(&mutex_);
     return rows_;
   }
-  // Of the last frame.
+  // As the last frame had it.
   DType hidden_states_dtype() const {
     absl::MutexLock lock(&mutex_);
     return hidden_states_dtype_;
-  }
-
-  v1::DescribeResponse Describe() const override {
-    absl::MutexLock lock(&mutex_);
-    return DescribeLocked();
-  }
-
-  v1::WatchStatusResponse Status() const override {
-    absl::MutexLock lock(&mutex_);
-    v1::WatchStatusResponse status;
-    status.set_state(v1::NODE_STATE_READY);
-    status.set_version(version_);
-    *status.mutable_description() = DescribeLocked();
-    return status;
-  }
-
-  std::unique_ptr<StatusSubscription> Subscribe(std::function<void()> on_change) override {
-    absl::MutexLock lock(&mutex_);
-    on_change_ = std::move(on_change);
-    return std::make_unique<Subscription>(this);
   }
 
   std::unique_ptr<StreamHandler> OpenCompute(std::shared_ptr<FrameSink> replies) override {
     return std::make_unique<Stream>(this, std::move(replies));
   }
 
-  absl::StatusOr<v1::LoadExpertsResponse> LoadExperts(const v1::LoadExpertsRequest&) override {
-    return absl::UnimplementedError("a fake holds what it is told to");
-  }
-  absl::StatusOr<v1::UnloadExpertsResponse> UnloadExperts(
-      const v1::UnloadExpertsRequest&) override {
-    return absl::UnimplementedError("a fake holds what it is told to");
-  }
-
  private:
-  struct Subscription final : StatusSubscription {
-    explicit Subscription(FakeNode* node) : node(node) {}
-    ~Subscription() override {
-      absl::MutexLock lock(&node->mutex_);
-      node->on_change_ = nullptr;
-    }
-    FakeNode* const node;
-  };
-
   // And says so.
   void Change(const std::function<void(FakeNodeOptions*)>& how) {
-    std::function<void()> on_change;
+    v1::DescribeResponse description;
     {
       absl::MutexLock lock(&mutex_);
       how(&options_);
-      ++version_;
-      on_change = on_change_;
+      description = DescriptionOf(options_);
     }
-    if (on_change) {
-      on_change();
-    }
+    Become(std::move(description));
   }
 
   struct Batch {
@@ -226,21 +189,21 @@ class FakeNode final : public NodeEndpoint {
     absl::flat_hash_map<uint64_t, Batch> batches_;
   };
 
-  v1::DescribeResponse DescribeLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  static v1::DescribeResponse DescriptionOf(const FakeNodeOptions& options) {
     v1::DescribeResponse description;
-    description.set_fingerprint(options_.fingerprint);
-    description.set_d_model(options_.d_model);
+    description.set_fingerprint(options.fingerprint);
+    description.set_d_model(options.d_model);
     description.set_state(v1::NODE_STATE_READY);
-    description.set_max_batch_rows(options_.max_batch_rows);
-    description.set_max_frame_bytes(options_.max_frame_bytes);
-    for (const uint32_t layer : options_.layers) {
+    description.set_max_batch_rows(options.max_batch_rows);
+    description.set_max_frame_bytes(options.max_frame_bytes);
+    for (const uint32_t layer : options.layers) {
       v1::HostedExperts& hosted = *description.add_hosted();
       hosted.set_layer(layer);
-      hosted.set_slice_index(options_.slice_index);
-      hosted.set_slice_count(options_.slice_count);
-      hosted.mutable_experts()->Add(options_.experts.begin(), options_.experts.end());
-      for (size_t i = 0; options_.digest != nullptr && i < options_.experts.size(); ++i) {
-        hosted.add_digests(options_.digest(layer, options_.experts[i]));
+      hosted.set_slice_index(options.slice_index);
+      hosted.set_slice_count(options.slice_count);
+      hosted.mutable_experts()->Add(options.experts.begin(), options.experts.end());
+      for (size_t i = 0; options.digest != nullptr && i < options.experts.size(); ++i) {
+        hosted.add_digests(options.digest(layer, options.experts[i]));
       }
     }
     return description;
@@ -291,8 +254,7 @@ class FakeNode final : public NodeEndpoint {
     {
       absl::MutexLock lock(&mutex_);
       ++batches_;
-      response.mutable_status()->set_code(static_cast<int>(failure_.code()));
-      response.mutable_status()->set_message(std::string(failure_.message()));
+      *response.mutable_status() = ToWire(failure_);
       if (!times_.empty()) {
         response.set_queue_us(times_.front().queue_us);
         response.set_compute_us(times_.front().compute_us);
@@ -349,13 +311,12 @@ class FakeNode final : public NodeEndpoint {
     EXPERTMESH_CHECK(options_.accepts_damage);
     v1::ComputeResponse response;
     response.set_batch_id(batch_id);
-    response.mutable_status()->set_code(static_cast<int>(code));
+    *response.mutable_status() = ToWire(absl::Status(code, "a damaged frame"));
     replies.Send(EncodeTensorMessage(response, nullptr)).IgnoreError();
   }
 
   mutable absl::Mutex mutex_;
   FakeNodeOptions options_ ABSL_GUARDED_BY(mutex_);
-  uint64_t version_ ABSL_GUARDED_BY(mutex_) = 1;
   bool holding_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::function<void()>> held_ ABSL_GUARDED_BY(mutex_);
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
@@ -363,13 +324,12 @@ class FakeNode final : public NodeEndpoint {
   absl::flat_hash_map<uint32_t, float> damaged_ ABSL_GUARDED_BY(mutex_);
   std::string bytes_ ABSL_GUARDED_BY(mutex_);
   std::deque<Times> times_ ABSL_GUARDED_BY(mutex_);
-  std::function<void()> on_change_ ABSL_GUARDED_BY(mutex_);
   uint64_t batches_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t assignments_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t rows_ ABSL_GUARDED_BY(mutex_) = 0;
   DType hidden_states_dtype_ ABSL_GUARDED_BY(mutex_) = DType::kF32;
 };
 
-}  // namespace expertmesh::router
+}  // namespace expertmesh
 
-#endif  // EXPERTMESH_TESTS_UNIT_ROUTER_SERVICE_FAKE_NODE_H_
+#endif  // EXPERTMESH_TESTS_SUPPORT_FAKE_NODE_H_
