@@ -1,4 +1,4 @@
-#include "client/cpp/command/load.h"
+#include "client/cpp/command/traffic.h"
 
 #include <sys/prctl.h>
 
@@ -45,7 +45,7 @@ class Record {
     mutex_.Await(absl::Condition(&all));
   }
 
-  LoadReport Take(absl::Duration took) {
+  TrafficReport Take(absl::Duration took) {
     absl::MutexLock lock(&mutex_);
     report_.seconds = absl::ToDoubleSeconds(took);
     return std::move(report_);
@@ -55,10 +55,10 @@ class Record {
   const std::function<void()>& answered_;
   mutable absl::Mutex mutex_;
   uint64_t answers_ ABSL_GUARDED_BY(mutex_) = 0;
-  LoadReport report_ ABSL_GUARDED_BY(mutex_);
+  TrafficReport report_ ABSL_GUARDED_BY(mutex_);
 };
 
-void CallInTurn(const LoadOptions& options, size_t caller, const SendRequest& send,
+void CallInTurn(const TrafficOptions& options, size_t caller, const SendRequest& send,
                 Record* record) {
   Clock* const clock = Clock::Real();
   const absl::Time begin = clock->Now();
@@ -81,7 +81,7 @@ void CallInTurn(const LoadOptions& options, size_t caller, const SendRequest& se
   }
 }
 
-void CallAtFixedTimes(const LoadOptions& options, const SendRequest& send, Record* record) {
+void CallAtFixedTimes(const TrafficOptions& options, const SendRequest& send, Record* record) {
   // The default would wake this thread up to 50 us late.
   prctl(PR_SET_TIMERSLACK, 1UL);
   Clock* const clock = Clock::Real();
@@ -102,8 +102,8 @@ void CallAtFixedTimes(const LoadOptions& options, const SendRequest& send, Recor
 
 }  // namespace
 
-LoadReport RunLoad(const LoadOptions& options, const SendRequest& send,
-                   const std::function<void()>& answered) {
+TrafficReport RunTraffic(const TrafficOptions& options, const SendRequest& send,
+                         const std::function<void()>& answered) {
   Record record(answered);
   const absl::Time begin = Clock::Real()->Now();
   std::vector<std::thread> callers;
