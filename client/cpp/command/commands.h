@@ -16,7 +16,7 @@ struct Command {
   absl::Status (*run)(const Options& options);
 };
 
-// In the order of CMakeLists.txt, which makes this function (commands.cc.in).
+// In the order of CMakeLists.txt; CMake writes this function.
 std::vector<Command> AllCommands();
 
 }  // namespace expertmesh::command

@@ -126,4 +126,34 @@ std::string DescribeMissing(absl::Span<const client::ExpertSet> missing) {
   return text;
 }
 
+const char* LinkName(client::Link link) {
+  switch (link) {
+    case client::Link::kDown:
+      return "down";
+    case client::Link::kUp:
+      return "up";
+    case client::Link::kRefused:
+      return "refused";
+    case client::Link::kDraining:
+      return "draining";
+    case client::Link::kUnknown:
+      break;
+  }
+  return "unknown";
+}
+
+std::string DescribeNode(const client::NodeInfo& node) {
+  std::string text = absl::StrCat(node.address, "  ", LinkName(node.link));
+  if (!node.reason.empty()) {
+    absl::StrAppend(&text, " (", node.reason, ")");
+  }
+  if (!node.node_id.empty()) {
+    absl::StrAppend(&text, "  ", node.node_id, "  ", node.backend, "  ", node.state, "  ",
+                    WithThousands(node.weights_bytes), " bytes of weights");
+  }
+  absl::StrAppend(&text, "  in flight ", node.batches_in_flight, " batches, ", node.rows_in_flight,
+                  " rows  disconnects ", node.disconnects);
+  return text;
+}
+
 }  // namespace expertmesh::command

@@ -51,6 +51,12 @@ client::Matrix RandomHidden(client::DType dtype, size_t rows, size_t cols, uint6
 // "layer 1: experts 0-3; layer 2: experts 5"
 std::string DescribeMissing(absl::Span<const client::ExpertSet> missing);
 
+// "down", "up", ...
+const char* LinkName(client::Link link);
+
+// One line: address, link, what the node is, what it has in flight.
+std::string DescribeNode(const client::NodeInfo& node);
+
 }  // namespace expertmesh::command
 
 #endif  // EXPERTMESH_CLIENT_CPP_COMMAND_MESH_H_

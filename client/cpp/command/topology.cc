@@ -11,22 +11,6 @@
 namespace expertmesh::command {
 namespace {
 
-const char* LinkName(client::Link link) {
-  switch (link) {
-    case client::Link::kDown:
-      return "down";
-    case client::Link::kUp:
-      return "up";
-    case client::Link::kRefused:
-      return "refused";
-    case client::Link::kDraining:
-      return "draining";
-    case client::Link::kUnknown:
-      break;
-  }
-  return "unknown";
-}
-
 nlohmann::json ToJson(const std::vector<client::ExpertSet>& sets, bool with_slices) {
   nlohmann::json list = nlohmann::json::array();
   for (const client::ExpertSet& set : sets) {
@@ -130,17 +114,8 @@ std::string Describe(const client::Topology& topology) {
       absl::StrCat("epoch ", topology.epoch, ", ", topology.ready ? "ready" : "not ready",
                    ", model ", topology.fingerprint.substr(0, 12), "\n");
   for (const client::NodeInfo& node : topology.nodes) {
-    absl::StrAppend(&text, "  ", node.address, "  ", LinkName(node.link));
-    if (!node.reason.empty()) {
-      absl::StrAppend(&text, " (", node.reason, ")");
-    }
-    if (!node.node_id.empty()) {
-      absl::StrAppend(&text, "  ", node.node_id, "  ", node.backend, "  ", node.state, "  ",
-                      WithThousands(node.weights_bytes), " bytes of weights");
-    }
-    absl::StrAppend(&text, "  in flight ", node.batches_in_flight, " batches, ",
-                    node.rows_in_flight, " rows  disconnects ", node.disconnects, "\n",
-                    DescribeWire(node), DescribeFaults(node), DescribeHosted(node.hosted));
+    absl::StrAppend(&text, "  ", DescribeNode(node), "\n", DescribeWire(node), DescribeFaults(node),
+                    DescribeHosted(node.hosted));
   }
   if (!topology.missing.empty()) {
     absl::StrAppend(&text, "missing: ", DescribeMissing(topology.missing), "\n");
