@@ -11,6 +11,7 @@ import expertmesh
 import reference
 from arrays import assert_rows_close, assert_same_bits
 from checkpoint import make_checkpoint, write_safetensors
+from expertmesh import ForwardOptions
 from expertmesh.v1 import control_pb2, router_pb2, router_pb2_grpc, tensor_pb2
 from mesh import HOST, PATIENCE, Mesh, entry, hidden_states, program, shards
 
@@ -109,7 +110,7 @@ def test_nan_and_inf_are_passed_on_and_counted(serving, goes_on, checkpoint):
     x[1, 3] = np.nan
     x[4, 0] = np.inf
     before = serving.router.metric("expertmesh_router_nonfinite_tokens_total")
-    result = serving.client.forward(0, x, return_routing=True)
+    result = serving.client.forward(0, x, ForwardOptions(return_routing=True))
     assert serving.router.metric("expertmesh_router_nonfinite_tokens_total") == before + 2
     for row in (0, 2, 3, 5):
         assert_same_bits(result.output[row], clean[row], f"token {row}")
@@ -121,7 +122,7 @@ def test_nan_and_inf_are_passed_on_and_counted(serving, goes_on, checkpoint):
 
 def test_zero_tokens(serving, goes_on, checkpoint):
     empty = np.zeros((0, checkpoint.d_model), np.float32)
-    result = serving.client.forward(0, empty, return_routing=True)
+    result = serving.client.forward(0, empty, ForwardOptions(return_routing=True))
     assert result.output.shape == (0, checkpoint.d_model)
     assert result.expert_ids.shape[0] == 0
     (answer,) = serving.client.forward_many([(1, empty)])
@@ -151,7 +152,9 @@ def test_deadline_already_past(serving, goes_on, checkpoint, timeout_us):
 
 def test_invalid_traceparent_is_ignored(serving, goes_on, checkpoint):
     x = hidden_states(1, checkpoint.d_model)
-    assert serving.client.forward(0, x, traceparent="nonsense").output.shape == x.shape
+    assert (
+        serving.client.forward(0, x, ForwardOptions(traceparent="nonsense")).output.shape == x.shape
+    )
 
 
 def test_node_with_another_model_is_refused(mesh, checkpoint, tmp_path):
