@@ -132,7 +132,7 @@ void Print(const client::Topology& topology, bool json) {
 absl::Status Run(const Options& options) {
   const std::string& address = options.Text("router");
   const bool json = options.Has("json");
-  ASSIGN_OR_RETURN(const std::unique_ptr<client::Client> mesh, client::Client::Connect(address));
+  ASSIGN_OR_RETURN(const std::unique_ptr<client::Client> mesh, Connect(options));
   if (options.Has("watch")) {
     return In(address, mesh->WatchTopology([json](const client::Topology& topology) {
       Print(topology, json);
@@ -150,15 +150,13 @@ absl::Status Run(const Options& options) {
 }  // namespace
 
 Command TopologyCommand() {
-  return {{"topology",
-           "Nodes, their links, what each holds, and which experts are missing.",
-           "",
-           {RouterOption(),
-            {.name = "json", .kind = OptionKind::kSwitch, .help = "one JSON object a line"},
-            {.name = "watch",
-             .kind = OptionKind::kSwitch,
-             .help = "again after every change, until Ctrl-C"}}},
-          &Run};
+  return {
+      {"topology", "Nodes, their links, what each holds, and which experts are missing.", "",
+       WithRouter({{.name = "json", .kind = OptionKind::kSwitch, .help = "one JSON object a line"},
+                   {.name = "watch",
+                    .kind = OptionKind::kSwitch,
+                    .help = "again after every change, until Ctrl-C"}})},
+      &Run};
 }
 
 }  // namespace expertmesh::command

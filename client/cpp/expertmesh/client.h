@@ -271,6 +271,17 @@ struct Topology {
   std::vector<ExpertSet> missing;
 };
 
+// How a connection is encrypted. Keys and certificates are texts in PEM.
+struct TlsOptions {
+  // Authorities that may have signed the router's certificate; empty: the system's.
+  std::string root_certificates;
+  // What this client shows of itself, where routers ask for it: both or neither.
+  std::string private_key;
+  std::string certificate_chain;
+  // The name that the router's certificate must have; empty: the host in the address.
+  std::string server_name;
+};
+
 struct ClientOptions {
   // Largest message sent or accepted.
   size_t max_message_bytes = size_t{64} << 20;
@@ -278,6 +289,8 @@ struct ClientOptions {
   size_t stream_window_bytes = size_t{64} << 20;
   // For the calls that describe (not Forward).
   absl::Duration describe_timeout = absl::Seconds(10);
+  // Unset: no encryption.
+  std::optional<TlsOptions> tls;
 };
 
 // A connection to one router. Thread-safe. Destroying it cancels what is under way (CANCELLED) and
@@ -286,7 +299,8 @@ class EXPERTMESH_CLIENT_EXPORT Client {
  public:
   // `address` is host:port or unix:/path. Does not wait: the connection is made by the first call,
   // which is UNAVAILABLE when there is no router, and made anew when it breaks.
-  //   INVALID_ARGUMENT  no such address is possible.
+  //   INVALID_ARGUMENT  no such address is possible, or a key or certificate cannot be used; the
+  //                     message names it.
   static absl::StatusOr<std::unique_ptr<Client>> Connect(const std::string& address,
                                                          const ClientOptions& options = {});
   ~Client();

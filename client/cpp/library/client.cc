@@ -1,5 +1,6 @@
 #include "client/cpp/expertmesh/client.h"
 
+#include <optional>
 #include <utility>
 
 #include "absl/synchronization/notification.h"
@@ -8,6 +9,7 @@
 #include "client/cpp/library/forward_stream.h"
 #include "common/base/address.h"
 #include "common/base/clock.h"
+#include "common/net/tls_options.h"
 
 namespace expertmesh::client {
 namespace {
@@ -17,6 +19,10 @@ constexpr char kForward[] = "/expertmesh.v1.Router/Forward";
 net::GrpcOptions ToGrpcOptions(const ClientOptions& options) {
   net::GrpcOptions grpc;
   grpc.max_message_bytes = options.max_message_bytes;
+  if (options.tls.has_value()) {
+    grpc.tls = net::TlsOptions{options.tls->root_certificates, options.tls->private_key,
+                               options.tls->certificate_chain, options.tls->server_name};
+  }
   return grpc;
 }
 
@@ -49,6 +55,11 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Connect(const std::string& addre
                                                         const ClientOptions& options) {
   if (absl::Status status = CheckAddress(address); !status.ok()) {
     return status;
+  }
+  if (const std::optional<net::TlsOptions> tls = ToGrpcOptions(options).tls; tls.has_value()) {
+    if (absl::Status status = net::CheckTlsOptions(*tls); !status.ok()) {
+      return status;
+    }
   }
   return std::unique_ptr<Client>(new Client(std::make_unique<Impl>(address, options)));
 }

@@ -1,0 +1,112 @@
+"""What operators ask of a router, three ways: the command, Client and AsyncClient say the same."""
+
+import asyncio
+import concurrent.futures
+import json
+import subprocess
+
+import grpc
+import pytest
+
+import expertmesh
+from expertmesh.v1 import control_pb2, control_pb2_grpc
+from mesh import PATIENCE, Mesh, cli, shards
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory, checkpoint):
+    with Mesh(tmp_path_factory.mktemp("mesh")) as mesh:
+        yield mesh.start(checkpoint.path, shards(2))
+
+
+def ask(address, call, **options):
+    """call(client) of a Client; AsyncClient must say the same, an error included."""
+
+    def blocking():
+        with expertmesh.Client(address, timeout=PATIENCE, **options) as client:
+            return call(client)
+
+    async def awaited():
+        async with expertmesh.AsyncClient(address, timeout=PATIENCE, **options) as client:
+            return await call(client)
+
+    try:
+        answer = blocking()
+    except expertmesh.ExpertmeshError as error:
+        with pytest.raises(type(error)):
+            asyncio.run(awaited())
+        raise
+    assert asyncio.run(awaited()) == answer
+    return answer
+
+
+def command(name, address, *arguments, **options):
+    return json.loads(cli(name, "--router", address, "--json", *arguments, **options).stdout)
+
+
+def test_topology(serving):
+    said = ask(serving.router.address, lambda client: client.topology())
+    told = command("topology", serving.router.address)
+    assert said.ready and told["ready"]
+    assert [node["address"] for node in told["nodes"]] == [node.address for node in said.nodes]
+
+
+class FakeControl(control_pb2_grpc.ControlServicer):
+    def GetTopology(self, request, context):
+        return control_pb2.GetTopologyResponse(epoch=5, ready=True)
+
+
+def make_certificate(folder, name):
+    """A key, and a certificate that it has signed for itself."""
+    key, certificate = folder / f"{name}.key", folder / f"{name}.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        + ["-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-days", "2"]
+        + ["-keyout", key, "-out", certificate],
+        check=True,
+        capture_output=True,
+        timeout=PATIENCE,
+    )
+    return key, certificate
+
+
+@pytest.fixture
+def behind_tls(tmp_path):
+    """The address of a router that asks its clients for a certificate, and the files that a client needs."""
+    key, certificate = make_certificate(tmp_path, "router.test")
+    own_key, own_certificate = make_certificate(tmp_path, "caller.test")
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(4))
+    control_pb2_grpc.add_ControlServicer_to_server(FakeControl(), server)
+    credentials = grpc.ssl_server_credentials(
+        [(key.read_bytes(), certificate.read_bytes())], own_certificate.read_bytes(), True
+    )
+    address = f"127.0.0.1:{server.add_secure_port('127.0.0.1:0', credentials)}"
+    server.start()
+    yield address, certificate, own_key, own_certificate
+    server.stop(None).wait()
+
+
+def test_a_router_behind_tls(behind_tls):
+    address, authority, key, certificate = behind_tls
+    credentials = grpc.ssl_channel_credentials(
+        authority.read_bytes(), key.read_bytes(), certificate.read_bytes()
+    )
+    named = [("grpc.ssl_target_name_override", "router.test")]
+    said = ask(address, lambda c: c.topology(), credentials=credentials, options=named)
+    trust = ["--tls-ca", authority, "--tls-server-name", "router.test"]
+    show = ["--tls-cert", certificate, "--tls-key", key]
+    assert said.epoch == command("topology", address, *trust, *show)["epoch"] == 5
+    for given in ([], ["--tls"], trust, [*trust[:2], *show], [*trust[2:], *show]):
+        failed = cli("topology", "--router", address, *given, code=1)
+        assert address in failed.stderr and "failed to connect" in failed.stderr
+
+
+def test_files_of_tls_that_cannot_be_used_are_named(tmp_path):
+    key, certificate = make_certificate(tmp_path, "caller.test")
+    for flags, words in (
+        (["--tls-ca", tmp_path / "missing"], f"--tls-ca: {tmp_path}/missing cannot be read"),
+        (["--tls-ca", key], "root_certificates holds no certificate in PEM"),
+        (["--tls-cert", certificate], "private_key is missing"),
+    ):
+        said = cli("topology", "--router", "127.0.0.1:1", *flags, code=1)
+        assert words in said.stderr
