@@ -11,6 +11,7 @@
 #include "common/base/process.h"
 #include "common/base/status_macros.h"
 #include "common/model/routing_json.h"
+#include "common/wire/extensions.h"
 
 namespace expertmesh::router {
 
@@ -211,6 +212,7 @@ absl::Status Router::Validate(const TensorMessage<v1::ForwardRequest>& request) 
                                                    "; this model's MoE layers are ",
                                                    absl::StrJoin(known, ", ")));
   }
+  RETURN_IF_ERROR(RefuseExtensions(request.message.extensions()));
   if (!request.has_tensor) {
     return absl::InvalidArgumentError("hidden_states is missing; send a [tokens, d_model] tensor");
   }

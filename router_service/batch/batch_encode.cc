@@ -84,7 +84,6 @@ void BatchRun::DescribeBatch(const plan::NodePlan& plan, uint64_t batch_id, uint
     const v1::ForwardRequest& only = jobs_.front()->request();
     request->set_traceparent(only.traceparent());
     request->set_tracestate(only.tracestate());
-    *request->mutable_extensions() = only.extensions();
   }
 }
 
@@ -131,9 +130,6 @@ void BatchRun::EncodeFrames(const plan::NodePlan& plan, uint64_t batch_id, uint6
       request.set_checksum(ChecksumOf(request, tensor));
     }
     frames->push_back(EncodeTensorMessage(request, &tensor, environment_->buffers));
-  }
-  if (request.extensions_size() > 0) {
-    v1::ComputeRequest().Swap(&request);  // They may be large, and are seldom.
   }
 }
 

@@ -145,10 +145,7 @@ void LayerBatcher::Close(std::vector<ForwardJobPtr>* batch) {
   uint64_t tokens = 0;
   while (!waiting_.empty()) {
     const ForwardJob& next = *waiting_.front();
-    // Extensions belong to one request, and a batch has one set of them.
-    const bool alone = next.request().extensions_size() > 0 ||
-                       (!batch->empty() && batch->front()->request().extensions_size() > 0);
-    if (!batch->empty() && (alone || tokens + next.rows() > options_.max_batch_tokens)) {
+    if (!batch->empty() && tokens + next.rows() > options_.max_batch_tokens) {
       break;
     }
     ForwardJobPtr job = waiting_.Pop();

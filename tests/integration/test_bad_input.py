@@ -65,6 +65,14 @@ BAD_REQUESTS = {
     "shape whose product overflows": (dict(tensor=dict(shape=[2**58, 64])), ["hidden_states"]),
     "shape of a petabyte": (dict(tensor=dict(shape=[2**42, 64])), ["768"]),
     "no tensor": (dict(hidden_states=None), ["hidden_states"]),
+    "extension": (
+        dict(extensions={"acme.ids": tensor_pb2.Extension(raw=b"1")}),
+        ["extensions", "acme.ids"],
+    ),
+    "extension with a strange name": (
+        dict(extensions={"\n" + "x" * 1000: tensor_pb2.Extension(raw=bytes(9 << 20))}),
+        ["extensions has an entry '\\n" + "x" * 63 + "'"],
+    ),
     "output dtype that does not exist": (dict(output_dtype=77), ["output_dtype", "77"]),
 }
 

@@ -20,7 +20,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -98,8 +97,6 @@ struct ForwardOptions {
   // encoding and decoding is this library's; an output that came so is kFloat32.
   bool int8_hidden_states = false;
   bool int8_output = false;
-  // Bytes for models that need more than hidden states, by name.
-  std::map<std::string, std::string> extensions;
   // Tokens of each group (a sequence, say), in the order of the tokens; they add up to the tokens.
   // Routing that looks at more than one token (capacity, expert choice) looks at one group. Empty:
   // all tokens are one group.

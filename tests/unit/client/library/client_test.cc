@@ -218,7 +218,6 @@ TEST_F(ClientTest, UnaryCarriesEveryFieldBothWays) {
     EXPECT_EQ(request.tracestate(), "state");
     EXPECT_TRUE(request.return_routing());
     EXPECT_EQ(request.output_dtype(), v1::DTYPE_F16);
-    EXPECT_EQ(request.extensions().at("ids").raw(), "xyz");
     EXPECT_EQ(request.timeout_us(), 20'000'000);
     EXPECT_EQ(request.hidden_states().dtype(), v1::DTYPE_F32);
     EXPECT_THAT(request.group_sizes(), ElementsAre(1));
@@ -249,7 +248,6 @@ TEST_F(ClientTest, UnaryCarriesEveryFieldBothWays) {
   options.tracestate = "state";
   options.return_routing = true;
   options.output_dtype = DType::kFloat16;
-  options.extensions["ids"] = "xyz";
   options.group_sizes = {1};
   options.token_ids = {77};
   options.routing_seed = 0;

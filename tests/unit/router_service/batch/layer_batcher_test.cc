@@ -27,14 +27,10 @@ class LayerBatcherTest : public testing::Test {
                                               });
   }
 
-  ForwardJobPtr Job(uint64_t id, uint64_t rows, absl::Time deadline = absl::InfiniteFuture(),
-                    bool extension = false) {
+  ForwardJobPtr Job(uint64_t id, uint64_t rows, absl::Time deadline = absl::InfiniteFuture()) {
     auto job = std::make_shared<ForwardJob>();
     v1::ForwardRequest& request = job->received()->message;
     request.set_request_id(id);
-    if (extension) {
-      (*request.mutable_extensions())["acme.x"].set_raw("1");
-    }
     job->received()->tensor = TensorFrame{DType::kF32, rows, 1, {}};
     job->Accept(DType::kF32, clock_.Now(), deadline, &timers_, nullptr,
                 [this](const v1::ForwardResponse& response, const std::optional<TensorFrame>&) {
@@ -218,19 +214,6 @@ TEST_F(LayerBatcherTest, WhatWasAnsweredWhileWaitingDoesNotTravel) {
   late->Fail(absl::DeadlineExceededError("late"));
   batcher_->BatchDone(1, absl::Milliseconds(1));
   EXPECT_THAT(batches(), ElementsAre(ElementsAre(1), ElementsAre(3)));
-}
-
-TEST_F(LayerBatcherTest, RequestsWithExtensionsAreNotMixed) {
-  Make({});
-  ASSERT_TRUE(batcher_->Add(Job(1, 1)).ok());
-  ASSERT_TRUE(batcher_->Add(Job(2, 1)).ok());
-  ASSERT_TRUE(batcher_->Add(Job(3, 1, absl::InfiniteFuture(), true)).ok());
-  ASSERT_TRUE(batcher_->Add(Job(4, 1)).ok());
-  for (int i = 0; i < 3; ++i) {
-    batcher_->BatchDone(1, absl::Milliseconds(1));
-  }
-  EXPECT_THAT(batches(),
-              ElementsAre(ElementsAre(1), ElementsAre(2), ElementsAre(3), ElementsAre(4)));
 }
 
 TEST_F(LayerBatcherTest, StoppingFailsWhatWaitsAndWhatComes) {
