@@ -6,11 +6,14 @@ import json
 import subprocess
 
 import grpc
+import numpy as np
 import pytest
 
 import expertmesh
+from arrays import assert_same
+from expertmesh import ForwardOptions
 from expertmesh.v1 import control_pb2, control_pb2_grpc
-from mesh import PATIENCE, Mesh, cli, shards
+from mesh import PATIENCE, Mesh, cli, hidden_states, shards
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +54,34 @@ def test_topology(serving):
     assert [node["address"] for node in told["nodes"]] == [node.address for node in said.nodes]
 
 
+def test_load(serving, checkpoint):
+    address, layer = serving.router.address, checkpoint.moe_layers[-1]
+    before = ask(address, lambda client: client.get_load()).layers[-1]
+    x = hidden_states(50, checkpoint.d_model)
+    chosen = serving.client.forward(layer, x, ForwardOptions(return_routing=True)).expert_ids
+    said = ask(address, lambda client: client.get_load())
+    assert [load.layer for load in said.layers] == checkpoint.moe_layers
+    after = said.layers[-1]
+    assert after.tokens - before.tokens == 50
+    gained = np.array(after.assignments) - np.array(before.assignments)
+    assert_same(gained, np.bincount(chosen.reshape(-1), minlength=len(gained)))
+    told = command("load", address)
+    assert told["epoch"] == said.epoch
+    for load, entry in zip(said.layers, told["layers"], strict=True):
+        counts = list(load.assignments)
+        assert (entry["layer"], entry["tokens"]) == (load.layer, load.tokens)
+        assert entry["assignments"] == counts
+        assert (entry["max"], entry["mean"]) == (max(counts), sum(counts) / len(counts))
+        assert entry["max_violation"] == pytest.approx(
+            max(counts) / entry["mean"] - 1 if entry["mean"] else 0
+        )
+    heading, *rows = cli("load", "--router", address).stdout.splitlines()
+    assert heading.split() == "layer tokens assignments experts mean max busiest MaxVio".split()
+    assert [int(row.split()[0]) for row in rows] == checkpoint.moe_layers
+    busiest = f"expert {np.argmax(after.assignments)}"
+    assert busiest in rows[-1] and f"{told['layers'][-1]['max_violation']:.2f}" in rows[-1]
+
+
 class FakeControl(control_pb2_grpc.ControlServicer):
     def GetTopology(self, request, context):
         return control_pb2.GetTopologyResponse(epoch=5, ready=True)
@@ -60,7 +91,16 @@ def make_certificate(folder, name):
     """A key, and a certificate that it has signed for itself."""
     key, certificate = folder / f"{name}.key", folder / f"{name}.pem"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+        ]
         + ["-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-days", "2"]
         + ["-keyout", key, "-out", certificate],
         check=True,

@@ -268,6 +268,20 @@ struct Topology {
   std::vector<ExpertSet> missing;
 };
 
+struct LayerLoad {
+  uint32_t layer = 0;
+  uint64_t tokens = 0;
+  // [num_experts] Assignments that each expert received.
+  std::vector<uint64_t> assignments;
+};
+
+// Since the router started.
+struct Load {
+  uint64_t epoch = 0;
+  // Ascending by layer.
+  std::vector<LayerLoad> layers;
+};
+
 // How a connection is encrypted. Keys and certificates are texts in PEM.
 struct TlsOptions {
   // Authorities that may have signed the router's certificate; empty: the system's.
@@ -331,6 +345,9 @@ class EXPERTMESH_CLIENT_EXPORT Client {
   // Calls `on_change` with the topology now and after every change, on this thread, until it
   // returns false (OK) or the connection breaks (the error).
   absl::Status WatchTopology(const std::function<bool(const client::Topology&)>& on_change);
+
+  // Tokens of each layer and assignments of each expert that this router served.
+  absl::StatusOr<Load> GetLoad();
 
   // Whether `service` ("": all of the process) is SERVING, by grpc.health.v1; works against nodes,
   // too. NOT_FOUND: the process knows no such service.

@@ -149,6 +149,21 @@ absl::StatusOr<client::Topology> Client::Topology() {
   return ReadTopology(*response);
 }
 
+absl::StatusOr<Load> Client::GetLoad() {
+  const auto response =
+      impl_->Ask<v1::GetLoadResponse>("/expertmesh.v1.Control/GetLoad", v1::GetLoadRequest());
+  if (!response.ok()) {
+    return response.status();
+  }
+  Load load;
+  load.epoch = response->epoch();
+  for (const v1::LayerLoad& layer : response->layers()) {
+    load.layers.push_back(
+        {layer.layer(), layer.tokens(), {layer.assignments().begin(), layer.assignments().end()}});
+  }
+  return load;
+}
+
 absl::Status Client::WatchTopology(const std::function<bool(const client::Topology&)>& on_change) {
   const auto inbox = std::make_shared<Inbox>();
   net::StreamCallbacks callbacks;

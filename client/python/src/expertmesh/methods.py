@@ -149,3 +149,8 @@ class UnaryMethods:
     def topology(self, *, timeout: Optional[float] = None) -> Call[control_pb2.GetTopologyResponse]:
         """The nodes, what each holds, the types on each link, and which experts are missing."""
         return Call(self._control.GetTopology, control_pb2.GetTopologyRequest(), timeout)
+
+    @unary
+    def get_load(self, *, timeout: Optional[float] = None) -> Call[control_pb2.GetLoadResponse]:
+        """Tokens of each layer and assignments of each expert since the router started."""
+        return Call(self._control.GetLoad, control_pb2.GetLoadRequest(), timeout)

@@ -71,6 +71,17 @@ v1::GetTopologyResponse TopologyOf(uint64_t epoch) {
   return response;
 }
 
+v1::GetLoadResponse LoadOf(uint64_t tokens) {
+  v1::GetLoadResponse response;
+  response.set_epoch(7);
+  v1::LayerLoad* layer = response.add_layers();
+  layer->set_layer(3);
+  layer->set_tokens(tokens);
+  layer->add_assignments(5);
+  layer->add_assignments(0);
+  return response;
+}
+
 absl::Status WatchThreeEpochs(net::Watcher& watcher) {
   for (uint64_t epoch = 1; epoch <= 3; ++epoch) {
     EXPECT_TRUE(watcher.Write(TopologyOf(epoch)));
@@ -191,7 +202,10 @@ class ClientTest : public testing::Test {
                          [](const v1::DescribeModelRequest&) { return Description(); }),
                      net::OrdinaryMethod<v1::GetTopologyRequest, v1::GetTopologyResponse>(
                          "/expertmesh.v1.Control/GetTopology",
-                         [](const v1::GetTopologyRequest&) { return TopologyOf(7); })};
+                         [](const v1::GetTopologyRequest&) { return TopologyOf(7); }),
+                     net::OrdinaryMethod<v1::GetLoadRequest, v1::GetLoadResponse>(
+                         "/expertmesh.v1.Control/GetLoad",
+                         [](const v1::GetLoadRequest&) { return LoadOf(uint64_t{1} << 40); })};
     spec.watches = {net::Watch<v1::WatchTopologyRequest>(
         "/expertmesh.v1.Control/WatchTopology",
         [](const v1::WatchTopologyRequest&, net::Watcher& watcher) {
@@ -612,6 +626,17 @@ TEST_F(ClientTest, ShowsTheTopology) {
   EXPECT_EQ(node.hosted[0].slice_count, 2u);
   ASSERT_EQ(topology->missing.size(), 1u);
   EXPECT_THAT(topology->missing[0].experts, ElementsAre(5));
+}
+
+TEST_F(ClientTest, ShowsTheLoad) {
+  Serve();
+  const auto load = client_->GetLoad();
+  ASSERT_TRUE(load.ok()) << load.status();
+  EXPECT_EQ(load->epoch, 7u);
+  ASSERT_EQ(load->layers.size(), 1u);
+  EXPECT_EQ(load->layers[0].layer, 3u);
+  EXPECT_EQ(load->layers[0].tokens, uint64_t{1} << 40);
+  EXPECT_THAT(load->layers[0].assignments, ElementsAre(5, 0));
 }
 
 TEST_F(ClientTest, WatchesTheTopologyUntilToldOtherwiseOrTheEnd) {
