@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import itertools
 import json
 import subprocess
 
@@ -10,10 +11,10 @@ import numpy as np
 import pytest
 
 import expertmesh
-from arrays import assert_same
+from arrays import assert_same, assert_same_bits
 from expertmesh import ForwardOptions
 from expertmesh.v1 import control_pb2, control_pb2_grpc
-from mesh import PATIENCE, Mesh, cli, hidden_states, shards
+from mesh import PATIENCE, Mesh, cli, entry, hidden_states, shards
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +68,13 @@ def test_load(serving, checkpoint):
     assert_same(gained, np.bincount(chosen.reshape(-1), minlength=len(gained)))
     told = command("load", address)
     assert told["epoch"] == said.epoch
-    for load, entry in zip(said.layers, told["layers"], strict=True):
+    for load, shown in zip(said.layers, told["layers"], strict=True):
         counts = list(load.assignments)
-        assert (entry["layer"], entry["tokens"]) == (load.layer, load.tokens)
-        assert entry["assignments"] == counts
-        assert (entry["max"], entry["mean"]) == (max(counts), sum(counts) / len(counts))
-        assert entry["max_violation"] == pytest.approx(
-            max(counts) / entry["mean"] - 1 if entry["mean"] else 0
+        assert (shown["layer"], shown["tokens"]) == (load.layer, load.tokens)
+        assert shown["assignments"] == counts
+        assert (shown["max"], shown["mean"]) == (max(counts), sum(counts) / len(counts))
+        assert shown["max_violation"] == pytest.approx(
+            max(counts) / shown["mean"] - 1 if shown["mean"] else 0
         )
     heading, *rows = cli("load", "--router", address).stdout.splitlines()
     assert heading.split() == "layer tokens assignments experts mean max busiest MaxVio".split()
@@ -82,9 +83,73 @@ def test_load(serving, checkpoint):
     assert busiest in rows[-1] and f"{told['layers'][-1]['max_violation']:.2f}" in rows[-1]
 
 
+def test_drain(serving, checkpoint):
+    router, node = serving.router.address, serving.nodes[0]
+    x = hidden_states(9, checkpoint.d_model)
+    before = serving.client.forward(checkpoint.moe_layers[0], x).output
+    said = cli("drain", "--router", router, node.address, "--wait", PATIENCE).stdout
+    assert said.startswith(f"{node.address}  draining") and "in flight 0 batches, 0 rows" in said
+    assert entry(serving.client.topology(), node).link == control_pb2.NODE_LINK_DRAINING
+    # What no other node holds is still computed there.
+    after = serving.client.forward(checkpoint.moe_layers[0], x).output
+    assert_same_bits(before, after)
+    resumed = ask(router, lambda client: client.drain_node(node.address, resume=True))
+    assert (resumed.address, resumed.link) == (node.address, control_pb2.NODE_LINK_UP)
+    drained = ask(router, lambda client: client.drain_node(node.address))
+    assert drained.link == control_pb2.NODE_LINK_DRAINING
+    said = cli("drain", "--router", router, "--resume", node.address).stdout
+    assert said.startswith(f"{node.address}  up")
+    with pytest.raises(expertmesh.NotFound, match="'nowhere:1' is no node"):
+        ask(router, lambda client: client.drain_node("nowhere:1"))
+    assert "nowhere:1" in cli("drain", "--router", router, "nowhere:1", code=1).stderr
+    both = cli("drain", "--router", router, node.address, "--resume", "--wait", "1", code=1)
+    assert "leave it out with --resume" in both.stderr
+
+
+def test_drain_waits_for_what_is_in_flight(fake_control):
+    address, control = fake_control
+    arguments = ["drain", "--router", address, "node:1"]
+    control.rows_in_flight = itertools.repeat(7)
+    assert "draining  in flight 0 batches, 7 rows" in cli(*arguments).stdout
+    late = cli(*arguments, "--wait", "0", code=1)
+    assert "7 rows" in late.stderr and "what no other ready node holds" in late.stderr
+    control.rows_in_flight = iter([7, 7, 3, 0])
+    assert "in flight 0 batches, 0 rows" in cli(*arguments, "--wait", PATIENCE).stdout
+    control.rows_in_flight = itertools.repeat(0)
+    assert "gone:1 has left the mesh" in (
+        cli("drain", "--router", address, "gone:1", "--wait", "1", code=1).stderr
+    )
+
+
 class FakeControl(control_pb2_grpc.ControlServicer):
+    """A router with one node, whose rows in flight are drawn from an iterator."""
+
+    rows_in_flight = itertools.repeat(0)
+
+    def node(self):
+        return control_pb2.TopologyNode(
+            address="node:1",
+            link=control_pb2.NODE_LINK_DRAINING,
+            rows_in_flight=next(self.rows_in_flight),
+        )
+
     def GetTopology(self, request, context):
-        return control_pb2.GetTopologyResponse(epoch=5, ready=True)
+        return control_pb2.GetTopologyResponse(epoch=5, ready=True, nodes=[self.node()])
+
+    def DrainNode(self, request, context):
+        return control_pb2.DrainNodeResponse(node=self.node())
+
+
+@pytest.fixture
+def fake_control():
+    """The address of a FakeControl, and itself."""
+    control = FakeControl()
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(4))
+    control_pb2_grpc.add_ControlServicer_to_server(control, server)
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    yield address, control
+    server.stop(None).wait()
 
 
 def make_certificate(folder, name):

@@ -349,6 +349,12 @@ class EXPERTMESH_CLIENT_EXPORT Client {
   // Tokens of each layer and assignments of each expert that this router served.
   absl::StatusOr<Load> GetLoad();
 
+  // Stops sending new batches to the node of `address`, as listed in the topology, or resumes it.
+  // What only this node holds goes on being sent there. The answer is the node as it is now:
+  // batches that were sent before may still be in flight.
+  //   NOT_FOUND  the router knows no node of that address.
+  absl::StatusOr<NodeInfo> DrainNode(const std::string& address, bool resume = false);
+
   // Whether `service` ("": all of the process) is SERVING, by grpc.health.v1; works against nodes,
   // too. NOT_FOUND: the process knows no such service.
   absl::StatusOr<bool> Health(const std::string& service = "");

@@ -164,6 +164,18 @@ absl::StatusOr<Load> Client::GetLoad() {
   return load;
 }
 
+absl::StatusOr<NodeInfo> Client::DrainNode(const std::string& address, bool resume) {
+  v1::DrainNodeRequest request;
+  request.set_address(address);
+  request.set_resume(resume);
+  const auto response =
+      impl_->Ask<v1::DrainNodeResponse>("/expertmesh.v1.Control/DrainNode", request);
+  if (!response.ok()) {
+    return response.status();
+  }
+  return ReadNode(response->node());
+}
+
 absl::Status Client::WatchTopology(const std::function<bool(const client::Topology&)>& on_change) {
   const auto inbox = std::make_shared<Inbox>();
   net::StreamCallbacks callbacks;

@@ -154,3 +154,17 @@ class UnaryMethods:
     def get_load(self, *, timeout: Optional[float] = None) -> Call[control_pb2.GetLoadResponse]:
         """Tokens of each layer and assignments of each expert since the router started."""
         return Call(self._control.GetLoad, control_pb2.GetLoadRequest(), timeout)
+
+    @unary
+    def drain_node(
+        self, address: str, *, resume: bool = False, timeout: Optional[float] = None
+    ) -> Call[control_pb2.TopologyNode]:
+        """Stops sending new batches to a node, or resumes it; returns the node as it is now.
+
+        address: as listed in the topology. What only this node holds goes on being sent there, and
+        batches that were sent before may still be in flight.
+
+        Raises NotFound when the router knows no node of that address.
+        """
+        request = control_pb2.DrainNodeRequest(address=address, resume=resume)
+        return Call(self._control.DrainNode, request, timeout, lambda response: response.node)

@@ -82,6 +82,17 @@ v1::GetLoadResponse LoadOf(uint64_t tokens) {
   return response;
 }
 
+absl::StatusOr<v1::DrainNodeResponse> Drained(const v1::DrainNodeRequest& request) {
+  if (request.address() != "host:1") {
+    return absl::NotFoundError("no such node");
+  }
+  v1::DrainNodeResponse response;
+  *response.mutable_node() = TopologyOf(7).nodes(0);
+  response.mutable_node()->set_link(request.resume() ? v1::NODE_LINK_UP : v1::NODE_LINK_DRAINING);
+  response.mutable_node()->set_rows_in_flight(12);
+  return response;
+}
+
 absl::Status WatchThreeEpochs(net::Watcher& watcher) {
   for (uint64_t epoch = 1; epoch <= 3; ++epoch) {
     EXPECT_TRUE(watcher.Write(TopologyOf(epoch)));
@@ -205,7 +216,9 @@ class ClientTest : public testing::Test {
                          [](const v1::GetTopologyRequest&) { return TopologyOf(7); }),
                      net::OrdinaryMethod<v1::GetLoadRequest, v1::GetLoadResponse>(
                          "/expertmesh.v1.Control/GetLoad",
-                         [](const v1::GetLoadRequest&) { return LoadOf(uint64_t{1} << 40); })};
+                         [](const v1::GetLoadRequest&) { return LoadOf(uint64_t{1} << 40); }),
+                     net::OrdinaryMethod<v1::DrainNodeRequest, v1::DrainNodeResponse>(
+                         "/expertmesh.v1.Control/DrainNode", &Drained)};
     spec.watches = {net::Watch<v1::WatchTopologyRequest>(
         "/expertmesh.v1.Control/WatchTopology",
         [](const v1::WatchTopologyRequest&, net::Watcher& watcher) {
@@ -637,6 +650,17 @@ TEST_F(ClientTest, ShowsTheLoad) {
   EXPECT_EQ(load->layers[0].layer, 3u);
   EXPECT_EQ(load->layers[0].tokens, uint64_t{1} << 40);
   EXPECT_THAT(load->layers[0].assignments, ElementsAre(5, 0));
+}
+
+TEST_F(ClientTest, DrainsANodeAndResumesIt) {
+  Serve();
+  const auto drained = client_->DrainNode("host:1");
+  ASSERT_TRUE(drained.ok()) << drained.status();
+  EXPECT_EQ(drained->link, Link::kDraining);
+  EXPECT_EQ(drained->node_id, "n1");
+  EXPECT_EQ(drained->rows_in_flight, 12u);
+  EXPECT_EQ(client_->DrainNode("host:1", true)->link, Link::kUp);
+  EXPECT_EQ(client_->DrainNode("host:2").status(), absl::NotFoundError("no such node"));
 }
 
 TEST_F(ClientTest, WatchesTheTopologyUntilToldOtherwiseOrTheEnd) {
