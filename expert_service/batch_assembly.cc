@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "common/base/check.h"
 #include "common/base/status_macros.h"
+#include "common/wire/extensions.h"
 #include "common/wire/frame_checksum.h"
 
 namespace expertmesh::node {
@@ -185,6 +186,7 @@ absl::Status BatchAssembler::CheckFrame(const Request& request, size_t frame_byt
     return Invalid(absl::StrCat("layer ", message.layer(),
                                 " is not a MoE layer of this model; DescribeModel lists them"));
   }
+  RETURN_IF_ERROR(RefuseExtensions(message.extensions()));
   if (message.total_rows() < 1 || message.total_rows() > limits_.max_batch_rows) {
     return Invalid(absl::StrCat("total_rows is ", message.total_rows(), "; must be from 1 to ",
                                 limits_.max_batch_rows, " (max_batch_rows)"));

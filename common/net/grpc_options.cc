@@ -15,6 +15,17 @@ int Millis(absl::Duration duration) {
   return static_cast<int>(std::clamp<int64_t>(millis, 1, std::numeric_limits<int>::max()));
 }
 
+std::shared_ptr<grpc::ChannelCredentials> CredentialsOf(const std::optional<TlsOptions>& tls) {
+  if (!tls.has_value()) {
+    return grpc::InsecureChannelCredentials();
+  }
+  grpc::SslCredentialsOptions ssl;
+  ssl.pem_root_certs = tls->root_certificates;
+  ssl.pem_private_key = tls->private_key;
+  ssl.pem_cert_chain = tls->certificate_chain;
+  return grpc::SslCredentials(ssl);
+}
+
 int Bytes(size_t bytes) {
   return static_cast<int>(std::min<size_t>(bytes, std::numeric_limits<int>::max()));
 }
@@ -37,7 +48,10 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target, const Grpc
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, Millis(options.reconnect_max));
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, options.use_proxy ? 1 : 0);
-  return grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments);
+  if (options.tls.has_value() && !options.tls->server_name.empty()) {
+    arguments.SetSslTargetNameOverride(options.tls->server_name);
+  }
+  return grpc::CreateCustomChannel(target, CredentialsOf(options.tls), arguments);
 }
 
 void ApplyOptions(const GrpcOptions& options, grpc::ServerBuilder* builder) {

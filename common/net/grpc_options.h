@@ -7,9 +7,11 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/time/time.h"
+#include "common/net/tls_options.h"
 
 namespace expertmesh::net {
 
@@ -30,6 +32,8 @@ struct GrpcOptions {
   absl::Duration connect_timeout = absl::Seconds(2);
   // Client: whether http_proxy and the like in the environment count.
   bool use_proxy = false;
+  // Client: unset: no encryption. CheckTlsOptions() must have passed.
+  std::optional<TlsOptions> tls;
 };
 
 // A channel of its own: never shares a connection with another channel, so that large frames on one

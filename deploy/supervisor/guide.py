@@ -41,7 +41,8 @@ with expertmesh.Client("{router}") as client:
     model = client.describe()
     layer = model.layers[0].layer
     x = numpy.random.default_rng(0).standard_normal((4, model.d_model), dtype=numpy.float32)
-    result = client.forward(layer, x, return_routing=True)
+    options = expertmesh.ForwardOptions(return_routing=True)
+    result = client.forward(layer, x, options)
     print(result.output.shape, result.expert_ids[0])
 '
 {_bold("C++")}

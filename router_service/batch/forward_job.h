@@ -117,8 +117,7 @@ class ForwardJob {
   // SharedPool.
   void Recycle() {
     v1::ForwardRequest& request = received_.message;
-    const bool large = request.ByteSizeLong() > kMostKept || request.extensions_size() > 0;
-    if (large) {
+    if (request.ByteSizeLong() > kMostKept) {
       v1::ForwardRequest().Swap(&request);
     } else {
       request.Clear();

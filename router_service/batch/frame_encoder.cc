@@ -93,7 +93,6 @@ void FrameEncoder::DescribeBatch(const Batch& batch, const plan::NodePlan& plan,
     const v1::ForwardRequest& only = batch.requests.jobs().front()->request();
     request_.set_traceparent(only.traceparent());
     request_.set_tracestate(only.tracestate());
-    *request_.mutable_extensions() = only.extensions();
   }
 }
 
@@ -141,9 +140,6 @@ std::vector<Frame>& FrameEncoder::Encode(const Batch& batch, const plan::NodePla
       request_.set_checksum(ChecksumOf(request_, tensor));
     }
     frames_.push_back(EncodeTensorMessage(request_, &tensor, environment.buffers));
-  }
-  if (request_.extensions_size() > 0) {
-    v1::ComputeRequest().Swap(&request_);  // They may be large, and are seldom.
   }
   return frames_;
 }

@@ -145,10 +145,7 @@ void LayerBatcher::Close(Leaving* leaving) {
     // Its deadline may have passed, or its caller gone away, while it waited.
     const bool cancelled = next.context().cancelled();
     const bool wanted = !cancelled && !next.answered();
-    // Extensions belong to one request, and a batch has one set of them.
-    const bool alone = next.request().extensions_size() > 0 ||
-                       (!batch.empty() && batch.front()->request().extensions_size() > 0);
-    if (wanted && !batch.empty() && (alone || tokens + next.rows() > options_.max_batch_tokens)) {
+    if (wanted && !batch.empty() && tokens + next.rows() > options_.max_batch_tokens) {
       break;
     }
     ForwardJobPtr job = waiting_.Pop();

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/status_macros.h"
+#include "common/wire/extensions.h"
 #include "common/wire/status.h"
 
 namespace expertmesh::serve {
@@ -74,6 +75,7 @@ absl::Status ForwardService::Validate(const TensorMessage<v1::ForwardRequest>& r
                                                    "; this model's MoE layers are ",
                                                    absl::StrJoin(known, ", ")));
   }
+  RETURN_IF_ERROR(RefuseExtensions(request.message.extensions()));
   if (!request.has_tensor) {
     return absl::InvalidArgumentError("hidden_states is missing; send a [tokens, d_model] tensor");
   }

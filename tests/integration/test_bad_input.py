@@ -11,6 +11,7 @@ import expertmesh
 import reference
 from arrays import assert_rows_close, assert_same_bits
 from checkpoint import make_checkpoint, write_safetensors
+from expertmesh import ForwardOptions
 from expertmesh.v1 import control_pb2, router_pb2, router_pb2_grpc, tensor_pb2
 from mesh import HOST, PATIENCE, Mesh, entry, hidden_states, program, shards
 
@@ -64,6 +65,14 @@ BAD_REQUESTS = {
     "shape whose product overflows": (dict(tensor=dict(shape=[2**58, 64])), ["hidden_states"]),
     "shape of a petabyte": (dict(tensor=dict(shape=[2**42, 64])), ["768"]),
     "no tensor": (dict(hidden_states=None), ["hidden_states"]),
+    "extension": (
+        dict(extensions={"acme.ids": tensor_pb2.Extension(raw=b"1")}),
+        ["extensions", "acme.ids"],
+    ),
+    "extension with a strange name": (
+        dict(extensions={"\n" + "x" * 1000: tensor_pb2.Extension(raw=bytes(9 << 20))}),
+        ["extensions has an entry '\\n" + "x" * 63 + "'"],
+    ),
     "output dtype that does not exist": (dict(output_dtype=77), ["output_dtype", "77"]),
 }
 
@@ -109,7 +118,7 @@ def test_nan_and_inf_are_passed_on_and_counted(serving, goes_on, checkpoint):
     x[1, 3] = np.nan
     x[4, 0] = np.inf
     before = serving.router.metric("expertmesh_router_nonfinite_tokens_total")
-    result = serving.client.forward(0, x, return_routing=True)
+    result = serving.client.forward(0, x, ForwardOptions(return_routing=True))
     assert serving.router.metric("expertmesh_router_nonfinite_tokens_total") == before + 2
     for row in (0, 2, 3, 5):
         assert_same_bits(result.output[row], clean[row], f"token {row}")
@@ -121,7 +130,7 @@ def test_nan_and_inf_are_passed_on_and_counted(serving, goes_on, checkpoint):
 
 def test_zero_tokens(serving, goes_on, checkpoint):
     empty = np.zeros((0, checkpoint.d_model), np.float32)
-    result = serving.client.forward(0, empty, return_routing=True)
+    result = serving.client.forward(0, empty, ForwardOptions(return_routing=True))
     assert result.output.shape == (0, checkpoint.d_model)
     assert result.expert_ids.shape[0] == 0
     (answer,) = serving.client.forward_many([(1, empty)])
@@ -151,7 +160,9 @@ def test_deadline_already_past(serving, goes_on, checkpoint, timeout_us):
 
 def test_invalid_traceparent_is_ignored(serving, goes_on, checkpoint):
     x = hidden_states(1, checkpoint.d_model)
-    assert serving.client.forward(0, x, traceparent="nonsense").output.shape == x.shape
+    assert (
+        serving.client.forward(0, x, ForwardOptions(traceparent="nonsense")).output.shape == x.shape
+    )
 
 
 def test_node_with_another_model_is_refused(mesh, checkpoint, tmp_path):

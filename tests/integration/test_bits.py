@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from arrays import assert_different, assert_same_bits
+from expertmesh import ForwardOptions
 from expertmesh.v1 import control_pb2
 from mesh import Mesh, entry, hidden_states, shards
 
@@ -43,7 +44,7 @@ def tokens_of(model, count, seed):
 
 
 def forward(mesh, x):
-    return mesh.client.forward(LAYER, x, output_dtype="float32")
+    return mesh.client.forward(LAYER, x, ForwardOptions(output_dtype="float32"))
 
 
 def outputs(mesh, model):
@@ -149,7 +150,9 @@ def test_strict_bits_outlive_a_node(mesh, model):
             yield LAYER, x
 
     # Some of these are on their way when the node dies, and are planned anew.
-    answers = mesh.client.forward_many(requests(), max_in_flight=16, output_dtype="float32")
+    answers = mesh.client.forward_many(
+        requests(), ForwardOptions(output_dtype="float32"), max_in_flight=16
+    )
     for answer in answers:
         assert_same_bits(answer.unwrap().output, expected[-1], f"request {answer.index}")
     topology = mesh.watch(

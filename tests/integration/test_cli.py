@@ -11,6 +11,7 @@ import pytest
 import reference
 from arrays import assert_close, assert_different, assert_rows_close, assert_same, assert_same_bits
 from checkpoint import DTYPES, Checkpoint, make_checkpoint, read_safetensors, write_safetensors
+from expertmesh import ForwardOptions
 from mesh import HOST, PATIENCE, Mesh, cli, hidden_states, program, shards
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "golden" / "configs"
@@ -66,7 +67,7 @@ def test_made_checkpoints_are_served_and_verified(tmp_path, family, dtype):
         layers = [layer.layer for layer in mesh.client.describe().layers]
         for layer in layers:
             x = hidden_states(20, 64, seed=layer)
-            result = mesh.client.forward(layer, x, return_routing=True)
+            result = mesh.client.forward(layer, x, ForwardOptions(return_routing=True))
             expected = reference.combine(
                 made,
                 layer,

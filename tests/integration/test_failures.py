@@ -12,6 +12,7 @@ import pytest
 import expertmesh
 import reference
 from arrays import assert_rows_close, assert_same_bits, relative_error
+from expertmesh import ForwardOptions
 from expertmesh.v1 import control_pb2
 from mesh import HOST, entry, hidden_states, shards, wait_until
 
@@ -204,7 +205,7 @@ def test_stalled_node_without_replica_keeps_no_caller_waiting(mesh, checkpoint):
     # The node is missed after three seconds, in which a caller's own deadline holds. Where this process itself
     # was held up for as long, the second error comes at once.
     with pytest.raises((expertmesh.DeadlineExceeded, expertmesh.Unavailable)):
-        mesh.client.forward(0, x, timeout=0.5)
+        mesh.client.forward(0, x, ForwardOptions(timeout=0.5))
     mesh.watch(lambda t: not t.ready, "the stalled node is missed")
     with pytest.raises(expertmesh.Unavailable, match="layer 0"):
         mesh.client.forward(0, x)

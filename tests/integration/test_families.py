@@ -8,6 +8,7 @@ import reference
 from arrays import assert_rows_close, assert_same_bits
 from checkpoint import make_checkpoint
 from expert_node import Node
+from expertmesh import ForwardOptions
 from families import FAMILIES
 from mesh import Mesh, hidden_states, shards
 
@@ -53,7 +54,9 @@ def expected_routing(chosen):
 def check(mesh, checkpoint, layer, tokens, tolerance, weight_tolerance):
     """Experts, weights and output of one layer. Returns the share of tokens with the oracle's experts."""
     x = hidden_states(tokens, checkpoint.d_model, seed=layer).astype(checkpoint.dtype)
-    result = mesh.client.forward(layer, x, return_routing=True, output_dtype="float32")
+    result = mesh.client.forward(
+        layer, x, ForwardOptions(return_routing=True, output_dtype="float32")
+    )
     _, chosen = reference.forward(checkpoint, layer, x)
     routing, expected = routing_of(result, tokens), expected_routing(chosen)
     same = np.array([a.keys() == b.keys() for a, b in zip(routing, expected, strict=True)])

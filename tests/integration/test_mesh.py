@@ -8,6 +8,7 @@ import pytest
 
 import reference
 from arrays import assert_close, assert_rows_close, assert_same, assert_same_bits
+from expertmesh import ForwardOptions
 from mesh import Mesh, hidden_states, shards
 
 FAMILIES = ["mixtral", "qwen3_moe", "deepseek_v3"]
@@ -26,7 +27,7 @@ LAYOUTS = {
 def check(mesh, checkpoint, tokens=33):
     for layer in checkpoint.moe_layers:
         x = hidden_states(tokens, checkpoint.d_model, seed=layer)
-        result = mesh.client.forward(layer, x, return_routing=True)
+        result = mesh.client.forward(layer, x, ForwardOptions(return_routing=True))
         expected, chosen = reference.forward(checkpoint, layer, x)
         assert_same(result.expert_ids, chosen.ids, f"experts of layer {layer}")
         assert_close(result.expert_weights, chosen.weights, rtol=1e-5, label=f"layer {layer}")
@@ -56,7 +57,9 @@ def test_families_in_bfloat16(mesh, checkpoints, family):
     checkpoint = checkpoint.computed_by(mesh)
     for layer in checkpoint.moe_layers:
         x = hidden_states(200, checkpoint.d_model, seed=layer).astype(ml_dtypes.bfloat16)
-        result = mesh.client.forward(layer, x, return_routing=True, output_dtype="float32")
+        result = mesh.client.forward(
+            layer, x, ForwardOptions(return_routing=True, output_dtype="float32")
+        )
         _, chosen = reference.forward(checkpoint, layer, x)
         # A logit whose exact value is half way between two bfloat16 numbers may be rounded either
         # way by two correct programs; such tokens, and only such, may choose differently.
@@ -87,8 +90,11 @@ def test_unary_and_stream_agree_bit_for_bit(shared_mesh, checkpoint):
         (i % 2, hidden_states(tokens, checkpoint.d_model, seed=i))
         for i, tokens in enumerate([1, 5, 64, 2, 17, 1, 130, 8] * 3)
     ]
-    unary = [shared_mesh.client.forward(layer, x, return_routing=True) for layer, x in requests]
-    answers = list(shared_mesh.client.forward_many(requests, return_routing=True))
+    unary = [
+        shared_mesh.client.forward(layer, x, ForwardOptions(return_routing=True))
+        for layer, x in requests
+    ]
+    answers = list(shared_mesh.client.forward_many(requests, ForwardOptions(return_routing=True)))
     assert sorted(answer.index for answer in answers) == list(range(len(requests)))
     for answer in answers:
         streamed, alone = answer.unwrap(), unary[answer.index]
@@ -130,7 +136,7 @@ def test_token_agrees_bit_for_bit_under_load(shared_mesh, checkpoint):
 def test_dtypes_on_the_wire(shared_mesh, checkpoint, given, output):
     dtype = np.dtype(getattr(ml_dtypes, given, None) or given)
     x = hidden_states(9, checkpoint.d_model).astype(dtype)
-    result = shared_mesh.client.forward(0, x, output_dtype=output)
+    result = shared_mesh.client.forward(0, x, ForwardOptions(output_dtype=output))
     expected, _ = reference.forward(checkpoint, 0, x)
     bound = {"float32": 1e-5, "float16": 1e-3, "bfloat16": 5e-3}[output]
     assert str(result.output.dtype) == output

@@ -11,6 +11,7 @@ import pytest
 import reference
 from arrays import assert_rows_close, assert_same, assert_same_bits
 from checkpoint import make_checkpoint, read_safetensors, write_safetensors
+from expertmesh import ForwardOptions
 from mesh import HOST, PATIENCE, Mesh, hidden_states, program, shards
 
 README = pathlib.Path(__file__).parents[2] / "router_service/README.md"
@@ -83,8 +84,8 @@ def test_every_router_of_the_page_serves(routed, wide, name, routing):
     layer = wide.moe_layers[0]
     x = hidden_states(24, wide.d_model)
     options = {"token_ids": np.arange(24), "routing_seed": 3, "return_routing": True}
-    first = mesh.client.forward(layer, x, **options)
-    again = mesh.client.forward(layer, x, **options)
+    first = mesh.client.forward(layer, x, ForwardOptions(**options))
+    again = mesh.client.forward(layer, x, ForwardOptions(**options))
     assert_same_bits(first.output, again.output)
     assert_same(first.expert_ids, again.expert_ids)
     ids, weights = by_token(first, len(x))
@@ -98,7 +99,7 @@ def test_dropped_assignments_are_told_and_counted(routed, wide, tmp_path):
     mesh = routed('{"top_k": 1, "capacity_tokens": 1}')
     layer = wide.moe_layers[0]
     x = np.repeat(hidden_states(1, wide.d_model), 6, axis=0)  # All want one expert.
-    result = mesh.client.forward(layer, x, group_sizes=[2, 4], return_routing=True)
+    result = mesh.client.forward(layer, x, ForwardOptions(group_sizes=[2, 4], return_routing=True))
     assert_same(result.assignments_per_token, [1, 0, 1, 0, 0, 0])
     expert = result.expert_ids[0]
     assert_same(result.dropped, [[t, expert] for t in (1, 3, 4, 5)])
@@ -114,7 +115,7 @@ def test_dropped_assignments_are_told_and_counted(routed, wide, tmp_path):
     assert_same(written["assignments_per_token"], [1, 0, 0, 0, 0, 0])
     assert written["expert_ids"].shape == written["expert_weights"].shape == (1,)
     with pytest.raises(expertmesh.InvalidArgument, match="group_sizes add up to 5"):
-        mesh.client.forward(layer, x, group_sizes=[2, 3])
+        mesh.client.forward(layer, x, ForwardOptions(group_sizes=[2, 3]))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pytest
 
 from arrays import assert_same_bits
 from checkpoint import make_checkpoint
+from expertmesh import ForwardOptions
 from families import FAMILIES
 from mesh import hidden_states, shards
 
@@ -29,7 +30,7 @@ def test_a_row_has_its_bits_among_any_number_of_rows(mesh, tmp_path, family, dty
     layer = checkpoint.moe_layers[-1]
     x = hidden_states(ROWS, checkpoint.d_model, seed=1).astype(checkpoint.dtype)
     outputs = [
-        mesh.client.forward(layer, rows, output_dtype="float32", **options).output
+        mesh.client.forward(layer, rows, ForwardOptions(output_dtype="float32", **options)).output
         for layer, rows, options in requests(layer, x)
     ]
     alone = np.concatenate(outputs[:ROWS])

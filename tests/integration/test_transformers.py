@@ -9,6 +9,7 @@ import torch
 import tiny_models
 import torch_blocks
 from arrays import assert_close, assert_rows_close, assert_same, relative_error
+from expertmesh import ForwardOptions
 from mesh import Mesh, shards
 
 
@@ -44,7 +45,7 @@ def test_blocks_of_real_models(tmp_path, family, dtype):
         assert described == sorted(blocks) == tiny_models.MOE_LAYERS[family]
         for layer, block in blocks.items():
             label = f"layer {layer}"
-            result = mesh.client.forward(layer, block.hidden, return_routing=True)
+            result = mesh.client.forward(layer, block.hidden, ForwardOptions(return_routing=True))
             assert result.output.dtype == dtype
             weights = dense(result, block.weights.shape[1])
             same = ((weights != 0) == (block.weights != 0)).all(axis=1)

@@ -15,6 +15,7 @@ import pytest
 
 import expertmesh
 from arrays import assert_close, assert_same_bits, relative_error
+from expertmesh import ForwardOptions
 from expertmesh.v1 import router_pb2, router_pb2_grpc, tensor_pb2
 from mesh import PATIENCE, Mesh, cli, program, shards
 
@@ -157,8 +158,11 @@ def test_an_output_beyond_f16_is_an_error(router):
     rows = np.random.default_rng(4).standard_normal((3, d_model), dtype=np.float32)
     rows[1] *= 1e6
     with pytest.raises(expertmesh.OutOfRange, match="output: token 1 has a value of magnitude"):
-        mesh.client.forward(1, rows, output_dtype=np.float16)
-    assert mesh.client.forward(1, rows[::2], output_dtype=np.float16).output.dtype == np.float16
+        mesh.client.forward(1, rows, ForwardOptions(output_dtype=np.float16))
+    assert (
+        mesh.client.forward(1, rows[::2], ForwardOptions(output_dtype=np.float16)).output.dtype
+        == np.float16
+    )
 
 
 def test_checksums_change_nothing_that_is_right(router, nodes):
@@ -198,9 +202,11 @@ def test_int8_of_a_client(router):
     bound = np.abs(expected).max(axis=1, keepdims=True) / 127 * 0.50002
     assert_close(decoded(answer.output), expected, atol=bound)
     # The client's own encoding and decoding is the same.
-    result = mesh.client.forward(1, decoded(sent), int8_hidden_states=True, int8_output=True)
+    result = mesh.client.forward(
+        1, decoded(sent), ForwardOptions(int8_hidden_states=True, int8_output=True)
+    )
     assert_close(result.output, decoded(answer.output), rtol=1e-6)
-    exact = mesh.client.forward(1, decoded(sent), int8_hidden_states=True).output
+    exact = mesh.client.forward(1, decoded(sent), ForwardOptions(int8_hidden_states=True)).output
     assert_close(exact, expected, rtol=1e-4, atol=1e-6)
 
 

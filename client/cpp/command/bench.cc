@@ -42,14 +42,14 @@ absl::StatusOr<std::vector<pid_t>> ReadPids(const Options& options) {
 absl::StatusOr<BenchOptions> ReadBenchOptions(const Options& options) {
   BenchOptions bench;
   bench.tokens = options.Whole("tokens");
-  bench.load.callers = options.Whole("callers");
-  bench.load.requests = options.Whole("requests");
+  bench.traffic.callers = options.Whole("callers");
+  bench.traffic.requests = options.Whole("requests");
   if (options.Has("duration")) {
-    bench.load.duration = options.Duration("duration");
+    bench.traffic.duration = options.Duration("duration");
   }
   if (options.Has("rate")) {
-    bench.load.rate = options.Number("rate");
-    if (bench.load.rate == 0) {
+    bench.traffic.rate = options.Number("rate");
+    if (bench.traffic.rate == 0) {
       return absl::InvalidArgumentError("--rate is 0; it must be more, or left out");
     }
   }
@@ -82,7 +82,7 @@ absl::StatusOr<LayerResult> RunLayer(const Mesh& mesh, client::ForwardStream* st
     ASSIGN_OR_RETURN(
         maker, HiddenMaker::Create(kind, *checkpoint, layer.layer, mesh.model.activation_dtype));
   }
-  const bool timed = bench.load.duration.has_value();
+  const bool timed = bench.traffic.duration.has_value();
   absl::StatusOr<LayerResult> result =
       BenchLayer(mesh, stream, layer, maker, bench, [progress, timed] {
         if (!timed) {
@@ -107,8 +107,8 @@ absl::Status WriteJson(const Options& options, const Mesh& mesh, const BenchOpti
                                {"family", mesh.model.family},
                                {"d_model", mesh.model.d_model},
                                {"tokens", bench.tokens},
-                               {"callers", bench.load.callers},
-                               {"rate", bench.load.rate},
+                               {"callers", bench.traffic.callers},
+                               {"rate", bench.traffic.rate},
                                {"routing", options.Text("routing")},
                                {"stream", options.Has("stream")},
                                {"caller_peak_bytes", static_cast<uint64_t>(usage.ru_maxrss) * 1024},
@@ -123,9 +123,9 @@ void Print(const Options& options, const BenchOptions& bench,
                                                   "p50 ms", "p90 ms", "p99 ms", "p999 ms",
                                                   "CPU s/1k tokens", "max load"}};
   for (const LayerResult& result : results) {
-    const double tokens = static_cast<double>(result.load.latencies_us.size() * bench.tokens);
-    table.push_back({absl::StrCat(result.layer), absl::StrCat(result.load.latencies_us.size()),
-                     absl::StrCat(result.load.failed),
+    const double tokens = static_cast<double>(result.traffic.latencies_us.size() * bench.tokens);
+    table.push_back({absl::StrCat(result.layer), absl::StrCat(result.traffic.latencies_us.size()),
+                     absl::StrCat(result.traffic.failed),
                      absl::StrFormat("%.0f", result.TokensPerSecond(bench.tokens)),
                      absl::StrFormat("%.2f", result.Latency(0.5)),
                      absl::StrFormat("%.2f", result.Latency(0.9)),
@@ -134,9 +134,10 @@ void Print(const Options& options, const BenchOptions& bench,
                      absl::StrFormat("%.3f", result.cpu_seconds * 1000 / tokens),
                      absl::StrFormat("%.2fx", result.max_violation + 1)});
   }
-  const std::string load = bench.load.rate > 0 ? absl::StrFormat("%g requests/s", bench.load.rate)
-                                               : absl::StrCat(bench.load.callers, " callers");
-  std::printf("%s, %zu tokens a request, %s, %s routing\n%s", load.c_str(), bench.tokens,
+  const std::string traffic = bench.traffic.rate > 0
+                                  ? absl::StrFormat("%g requests/s", bench.traffic.rate)
+                                  : absl::StrCat(bench.traffic.callers, " callers");
+  std::printf("%s, %zu tokens a request, %s, %s routing\n%s", traffic.c_str(), bench.tokens,
               options.Has("stream") ? "one stream" : "unary", options.Text("routing").c_str(),
               FormatTable(table).c_str());
 }
@@ -153,9 +154,10 @@ absl::Status Run(const Options& options) {
   }
   std::vector<LayerResult> results;
   {
-    const uint64_t requests =
-        bench.load.rate > 0 ? bench.load.requests : bench.load.callers * bench.load.requests;
-    const uint64_t steps = bench.load.duration.has_value() ? 1 : requests;
+    const uint64_t requests = bench.traffic.rate > 0
+                                  ? bench.traffic.requests
+                                  : bench.traffic.callers * bench.traffic.requests;
+    const uint64_t steps = bench.traffic.duration.has_value() ? 1 : requests;
     Progress progress("Measuring", mesh.layers.size() * steps);
     for (const client::LayerInfo& layer : mesh.layers) {
       absl::StatusOr<LayerResult> result =
@@ -177,41 +179,41 @@ Command BenchCommand() {
            "Closed loop: every caller sends its next request when the last one is answered.\n"
            "Open loop (--rate): requests are sent at fixed times, and latencies count from these.",
            "",
-           {RouterOption(),
-            LayersOption(),
-            CountOption("tokens", "tokens of a request", "64"),
-            CountOption("callers", "callers at once, closed loop", "4"),
-            CountOption("requests", "requests of each caller and layer (open loop: of each layer)",
-                        "100"),
-            {.name = "duration",
-             .kind = OptionKind::kDuration,
-             .value = "SECONDS",
-             .help = "time for each layer, instead of a number of requests"},
-            {.name = "rate",
-             .kind = OptionKind::kNumber,
-             .value = "R",
-             .help = "open loop: requests per second"},
-            {.name = "routing",
-             .kind = OptionKind::kChoice,
-             .value = "KIND",
-             .help = "experts that tokens go to; all but random need --model",
-             .fallback = "random",
-             .choices = RoutingKindNames()},
-            {.name = "model", .value = "DIR", .help = "the checkpoint that the mesh serves"},
-            {.name = "stream",
-             .kind = OptionKind::kSwitch,
-             .help = "all callers on one ForwardStream instead of unary calls"},
-            {.name = "int8",
-             .kind = OptionKind::kSwitch,
-             .help = "hidden states and outputs travel to and from the router as int8"},
-            {.name = "pids",
-             .value = "LIST",
-             .help = "processes of this machine whose CPU time counts besides the caller's"},
-            TimeoutOption("60"),
-            {.name = "json", .value = "FILE", .help = "write the results as JSON, too"},
-            {.name = "latencies",
-             .kind = OptionKind::kSwitch,
-             .help = "every single latency in the JSON, too"}}},
+           WithRouter(
+               {LayersOption(),
+                CountOption("tokens", "tokens of a request", "64"),
+                CountOption("callers", "callers at once, closed loop", "4"),
+                CountOption("requests",
+                            "requests of each caller and layer (open loop: of each layer)", "100"),
+                {.name = "duration",
+                 .kind = OptionKind::kDuration,
+                 .value = "SECONDS",
+                 .help = "time for each layer, instead of a number of requests"},
+                {.name = "rate",
+                 .kind = OptionKind::kNumber,
+                 .value = "R",
+                 .help = "open loop: requests per second"},
+                {.name = "routing",
+                 .kind = OptionKind::kChoice,
+                 .value = "KIND",
+                 .help = "experts that tokens go to; all but random need --model",
+                 .fallback = "random",
+                 .choices = RoutingKindNames()},
+                {.name = "model", .value = "DIR", .help = "the checkpoint that the mesh serves"},
+                {.name = "stream",
+                 .kind = OptionKind::kSwitch,
+                 .help = "all callers on one ForwardStream instead of unary calls"},
+                {.name = "int8",
+                 .kind = OptionKind::kSwitch,
+                 .help = "hidden states and outputs travel to and from the router as int8"},
+                {.name = "pids",
+                 .value = "LIST",
+                 .help = "processes of this machine whose CPU time counts besides the caller's"},
+                TimeoutOption("60"),
+                {.name = "json", .value = "FILE", .help = "write the results as JSON, too"},
+                {.name = "latencies",
+                 .kind = OptionKind::kSwitch,
+                 .help = "every single latency in the JSON, too"}})},
           &Run};
 }
 

@@ -83,7 +83,7 @@ double Mean(const std::vector<double>& values) {
 }  // namespace
 
 double LayerResult::Latency(double share) const {
-  return Percentile(load.latencies_us, share) / 1000;
+  return Percentile(traffic.latencies_us, share) / 1000;
 }
 
 std::vector<client::Matrix> MakeRequests(const HiddenMaker& maker, size_t tokens) {
@@ -123,30 +123,30 @@ absl::StatusOr<LayerResult> BenchLayer(const Mesh& mesh, client::ForwardStream* 
     }
   };
   // Connections and buffers of all callers are there before the clock starts.
-  LoadOptions once = options.load;
+  TrafficOptions once = options.traffic;
   once.requests = 1;
   once.duration.reset();
-  RETURN_IF_ERROR(RunLoad(once, send, nullptr).status);
+  RETURN_IF_ERROR(RunTraffic(once, send, nullptr).status);
   stages = &measured;
   ASSIGN_OR_RETURN(const double cpu_before, CpuSeconds(options.pids));
-  result.load = RunLoad(options.load, send, answered);
+  result.traffic = RunTraffic(options.traffic, send, answered);
   ASSIGN_OR_RETURN(const double cpu_after, CpuSeconds(options.pids));
-  if (options.load.rate == 0 || result.load.latencies_us.empty()) {
-    RETURN_IF_ERROR(result.load.status);
+  if (options.traffic.rate == 0 || result.traffic.latencies_us.empty()) {
+    RETURN_IF_ERROR(result.traffic.status);
   }
   result.cpu_seconds = cpu_after - cpu_before;
-  measured.Write(Mean(result.load.latencies_us), &result);
+  measured.Write(Mean(result.traffic.latencies_us), &result);
   return result;
 }
 
 nlohmann::json ToJson(const LayerResult& result, size_t tokens, bool raw) {
   const StageTimes& stages = result.stages;
   nlohmann::json json = {{"layer", result.layer},
-                         {"requests", result.load.latencies_us.size()},
-                         {"failed", result.load.failed},
-                         {"seconds", result.load.seconds},
+                         {"requests", result.traffic.latencies_us.size()},
+                         {"failed", result.traffic.failed},
+                         {"seconds", result.traffic.seconds},
                          {"tokens_per_second", result.TokensPerSecond(tokens)},
-                         {"mean_ms", Mean(result.load.latencies_us) / 1000},
+                         {"mean_ms", Mean(result.traffic.latencies_us) / 1000},
                          {"p50_ms", result.Latency(0.5)},
                          {"p90_ms", result.Latency(0.9)},
                          {"p99_ms", result.Latency(0.99)},
@@ -164,7 +164,7 @@ nlohmann::json ToJson(const LayerResult& result, size_t tokens, bool raw) {
                            {"combine", stages.combine},
                            {"client_wire", stages.client_wire}}}};
   if (raw) {
-    json["latencies_us"] = result.load.latencies_us;
+    json["latencies_us"] = result.traffic.latencies_us;
   }
   return json;
 }

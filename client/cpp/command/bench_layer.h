@@ -1,4 +1,4 @@
-// Measures one layer of a mesh under load.
+// Measures one layer of a mesh under traffic.
 #ifndef EXPERTMESH_CLIENT_CPP_COMMAND_BENCH_LAYER_H_
 #define EXPERTMESH_CLIENT_CPP_COMMAND_BENCH_LAYER_H_
 
@@ -11,15 +11,15 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "client/cpp/command/load.h"
 #include "client/cpp/command/mesh.h"
 #include "client/cpp/command/routed_hidden.h"
+#include "client/cpp/command/traffic.h"
 #include "nlohmann/json.hpp"
 
 namespace expertmesh::command {
 
 struct BenchOptions {
-  LoadOptions load;
+  TrafficOptions traffic;
   size_t tokens = 0;
   client::ForwardOptions forward;
   // Processes whose CPU time counts besides this one's.
@@ -39,7 +39,7 @@ struct StageTimes {
 
 struct LayerResult {
   uint32_t layer = 0;
-  LoadReport load;
+  TrafficReport traffic;
   StageTimes stages;
   double cpu_seconds = 0;
   // Tokens of the batches that requests were part of, and nodes these were sent to, on average.
@@ -49,7 +49,7 @@ struct LayerResult {
   double max_violation = 0;
 
   double TokensPerSecond(size_t tokens) const {
-    return static_cast<double>(load.latencies_us.size() * tokens) / load.seconds;
+    return static_cast<double>(traffic.latencies_us.size() * tokens) / traffic.seconds;
   }
   double Latency(double share) const;
 };
@@ -58,7 +58,7 @@ struct LayerResult {
 // is not in a cache since the last.
 std::vector<client::Matrix> MakeRequests(const HiddenMaker& maker, size_t tokens);
 
-// Sends each request of `maker` once, to see where it goes and to warm up, and then the load.
+// Sends each request of `maker` once, to see where it goes and to warm up, and then the traffic.
 // `stream` may be null: unary calls. A closed loop ends with the first error.
 absl::StatusOr<LayerResult> BenchLayer(const Mesh& mesh, client::ForwardStream* stream,
                                        const client::LayerInfo& layer, const HiddenMaker& maker,

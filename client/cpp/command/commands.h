@@ -1,6 +1,9 @@
-// The commands of `expertmesh`, one file each.
+// The commands of `expertmesh`. Each is one file that defines a function <Name>Command(), and one
+// name in CMakeLists.txt.
 #ifndef EXPERTMESH_CLIENT_CPP_COMMAND_COMMANDS_H_
 #define EXPERTMESH_CLIENT_CPP_COMMAND_COMMANDS_H_
+
+#include <vector>
 
 #include "absl/status/status.h"
 #include "client/cpp/command/options.h"
@@ -13,16 +16,8 @@ struct Command {
   absl::Status (*run)(const Options& options);
 };
 
-Command HealthCommand();
-Command TopologyCommand();
-Command ForwardCommand();
-Command CheckpointMakeCommand();
-Command CheckpointInspectCommand();
-Command VerifyCommand();
-Command BenchCommand();
-Command DemoCommand();
-Command GenerateCommand();
-Command EvaluateCommand();
+// In the order of CMakeLists.txt; CMake writes this function.
+std::vector<Command> AllCommands();
 
 }  // namespace expertmesh::command
 

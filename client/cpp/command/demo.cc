@@ -249,17 +249,16 @@ Command DemoCommand() {
            "Sends token batches through every MoE layer from several callers at once, checks a "
            "sample of the answers, and shows what happened.",
            "",
-           {RouterOption(),
-            {.name = "model",
-             .value = "DIR",
-             .help = "the checkpoint that the mesh serves",
-             .required = true},
-            LayersOption(),
-            CountOption("callers", "callers at once, each with a stream", "4"),
-            CountOption("tokens", "tokens of a request", "64"),
-            CountOption("rounds", "requests of each caller and layer", "25"),
-            ToleranceOption(),
-            TimeoutOption("60")}},
+           WithRouter({{.name = "model",
+                        .value = "DIR",
+                        .help = "the checkpoint that the mesh serves",
+                        .required = true},
+                       LayersOption(),
+                       CountOption("callers", "callers at once, each with a stream", "4"),
+                       CountOption("tokens", "tokens of a request", "64"),
+                       CountOption("rounds", "requests of each caller and layer", "25"),
+                       ToleranceOption(),
+                       TimeoutOption("60")})},
           &Run};
 }
 

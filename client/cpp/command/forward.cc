@@ -76,7 +76,7 @@ absl::Status Run(const Options& options) {
                            : dtype == "bf16" ? client::DType::kBFloat16
                                              : client::DType::kFloat16;
   }
-  ASSIGN_OR_RETURN(const std::unique_ptr<client::Client> mesh, client::Client::Connect(address));
+  ASSIGN_OR_RETURN(const std::unique_ptr<client::Client> mesh, Connect(options));
   const absl::StatusOr<client::ForwardResult> result =
       mesh->Forward(static_cast<uint32_t>(layer), hidden, forward);
   if (!result.ok()) {
@@ -96,11 +96,10 @@ absl::Status Run(const Options& options) {
 }  // namespace
 
 Command ForwardCommand() {
-  return {{"forward",
-           "Sends hidden states from a safetensors file through one layer.",
-           "",
-           {RouterOption(),
-            {.name = "layer",
+  return {
+      {"forward", "Sends hidden states from a safetensors file through one layer.", "",
+       WithRouter(
+           {{.name = "layer",
              .kind = OptionKind::kWhole,
              .value = "L",
              .help = "index of the layer in the model",
@@ -123,8 +122,8 @@ Command ForwardCommand() {
              .kind = OptionKind::kChoice,
              .value = "TYPE",
              .help = "type of the output, that of the input when not given",
-             .choices = {"f32", "bf16", "f16"}}}},
-          &Run};
+             .choices = {"f32", "bf16", "f16"}}})},
+      &Run};
 }
 
 }  // namespace expertmesh::command

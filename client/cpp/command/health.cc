@@ -30,7 +30,7 @@ absl::Status Run(const Options& options) {
   const std::string what = service.empty() ? address : absl::StrCat(address, " ", service);
   const absl::Duration wait = options.Has("wait") ? options.Duration("wait") : absl::ZeroDuration();
   const absl::Time deadline = Clock::Real()->Now() + wait;
-  ASSIGN_OR_RETURN(const std::unique_ptr<client::Client> mesh, client::Client::Connect(address));
+  ASSIGN_OR_RETURN(const std::unique_ptr<client::Client> mesh, Connect(options));
   while (true) {
     const absl::StatusOr<bool> serving = mesh->Health(service);
     if (serving.ok() && *serving) {
@@ -47,21 +47,19 @@ absl::Status Run(const Options& options) {
 }  // namespace
 
 Command HealthCommand() {
-  return {{"health",
-           "Whether a router, or a node, is ready: exit status 0 when it is SERVING.",
-           "",
-           {{.name = "router",
-             .value = "ADDR",
-             .help = "address of the router (or node), host:port",
-             .required = true},
-            {.name = "wait",
-             .kind = OptionKind::kDuration,
-             .value = "SECONDS",
-             .help = "wait until it is ready, at most this long"},
-            {.name = "service",
-             .value = "NAME",
-             .help = "service to ask for; the whole process when not given"}}},
-          &Run};
+  return {
+      {"health",
+       "Whether a router, or a node (its address as --router), is ready: exit status 0 when it is "
+       "SERVING.",
+       "",
+       WithRouter({{.name = "wait",
+                    .kind = OptionKind::kDuration,
+                    .value = "SECONDS",
+                    .help = "wait until it is ready, at most this long"},
+                   {.name = "service",
+                    .value = "NAME",
+                    .help = "service to ask for; the whole process when not given"}})},
+      &Run};
 }
 
 }  // namespace expertmesh::command

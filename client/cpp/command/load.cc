@@ -1,123 +1,94 @@
-#include "client/cpp/command/load.h"
-
-#include <sys/prctl.h>
-
 #include <algorithm>
-#include <thread>
+#include <cstdio>
+#include <string>
+#include <vector>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
-#include "absl/synchronization/notification.h"
-#include "common/base/clock.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "client/cpp/command/commands.h"
+#include "client/cpp/command/mesh.h"
+#include "client/cpp/command/numbers.h"
+#include "client/cpp/command/statistics.h"
+#include "common/base/status_macros.h"
+#include "nlohmann/json.hpp"
 
 namespace expertmesh::command {
 namespace {
 
-// What all callers have seen.
-class Record {
- public:
-  explicit Record(const std::function<void()>& answered) : answered_(answered) {}
-
-  // Of one answer. Once it is counted this may be gone.
-  void Add(absl::Duration took, const absl::Status& status) {
-    if (answered_) {
-      answered_();
-    }
-    absl::MutexLock lock(&mutex_);
-    ++answers_;
-    if (status.ok()) {
-      report_.latencies_us.push_back(absl::ToDoubleMicroseconds(took));
-    } else {
-      ++report_.failed;
-      report_.status.Update(status);
-    }
-  }
-
-  bool ok() const {
-    absl::MutexLock lock(&mutex_);
-    return report_.status.ok();
-  }
-
-  void AwaitAnswers(uint64_t count) {
-    absl::MutexLock lock(&mutex_);
-    const auto all = [this, count]()
-                         ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return answers_ == count; };
-    mutex_.Await(absl::Condition(&all));
-  }
-
-  LoadReport Take(absl::Duration took) {
-    absl::MutexLock lock(&mutex_);
-    report_.seconds = absl::ToDoubleSeconds(took);
-    return std::move(report_);
-  }
-
- private:
-  const std::function<void()>& answered_;
-  mutable absl::Mutex mutex_;
-  uint64_t answers_ ABSL_GUARDED_BY(mutex_) = 0;
-  LoadReport report_ ABSL_GUARDED_BY(mutex_);
+// What a layer's experts got.
+struct Summary {
+  uint64_t assignments = 0;
+  double mean = 0;
+  uint64_t max = 0;
+  // Who got `max`; the first of them.
+  size_t busiest = 0;
+  double max_violation = 0;
 };
 
-void CallInTurn(const LoadOptions& options, size_t caller, const SendRequest& send,
-                Record* record) {
-  Clock* const clock = Clock::Real();
-  const absl::Time begin = clock->Now();
-  for (uint64_t index = 0; record->ok(); ++index) {
-    const absl::Time sent = clock->Now();
-    if (options.duration.has_value() ? sent - begin >= *options.duration
-                                     : index == options.requests) {
-      return;
-    }
-    absl::Notification answered;
-    absl::Status status;
-    absl::Time at;
-    send(caller, index, [&](const absl::Status& answer) {
-      at = clock->Now();
-      status = answer;
-      answered.Notify();
-    });
-    answered.WaitForNotification();
-    record->Add(at - sent, status);
+Summary Summarize(const std::vector<uint64_t>& assignments) {
+  Summary summary;
+  if (assignments.empty()) {
+    return summary;
   }
+  for (const uint64_t count : assignments) {
+    summary.assignments += count;
+  }
+  summary.mean = static_cast<double>(summary.assignments) / static_cast<double>(assignments.size());
+  const auto busiest = std::max_element(assignments.begin(), assignments.end());
+  summary.max = *busiest;
+  summary.busiest = static_cast<size_t>(busiest - assignments.begin());
+  summary.max_violation = MaxViolation(assignments);
+  return summary;
 }
 
-void CallAtFixedTimes(const LoadOptions& options, const SendRequest& send, Record* record) {
-  // The default would wake this thread up to 50 us late.
-  prctl(PR_SET_TIMERSLACK, 1UL);
-  Clock* const clock = Clock::Real();
-  const absl::Duration gap = absl::Seconds(1) / options.rate;
-  const uint64_t count = options.duration.has_value()
-                             ? std::max<uint64_t>(1, static_cast<uint64_t>(*options.duration / gap))
-                             : options.requests;
-  const absl::Time begin = clock->Now() + absl::Milliseconds(1);
-  for (uint64_t index = 0; index < count; ++index) {
-    const absl::Time meant = begin + static_cast<double>(index) * gap;
-    absl::SleepFor(meant - clock->Now());
-    send(0, index, [clock, meant, record](const absl::Status& answer) {
-      record->Add(clock->Now() - meant, answer);
-    });
+std::string ToJson(const client::Load& load) {
+  nlohmann::json layers = nlohmann::json::array();
+  for (const client::LayerLoad& layer : load.layers) {
+    const Summary summary = Summarize(layer.assignments);
+    layers.push_back({{"layer", layer.layer},
+                      {"tokens", layer.tokens},
+                      {"assignments", layer.assignments},
+                      {"mean", summary.mean},
+                      {"max", summary.max},
+                      {"max_violation", summary.max_violation}});
   }
-  record->AwaitAnswers(count);
+  return nlohmann::json{{"epoch", load.epoch}, {"layers", std::move(layers)}}.dump() + "\n";
+}
+
+std::string Describe(const client::Load& load) {
+  std::vector<std::vector<std::string>> table = {
+      {"layer", "tokens", "assignments", "experts", "mean", "max", "busiest", "MaxVio"}};
+  for (const client::LayerLoad& layer : load.layers) {
+    const Summary summary = Summarize(layer.assignments);
+    table.push_back({absl::StrCat(layer.layer), WithThousands(layer.tokens),
+                     WithThousands(summary.assignments), absl::StrCat(layer.assignments.size()),
+                     absl::StrFormat("%.1f", summary.mean), WithThousands(summary.max),
+                     summary.max == 0 ? "-" : absl::StrCat("expert ", summary.busiest),
+                     absl::StrFormat("%.2f", summary.max_violation)});
+  }
+  return FormatTable(table);
+}
+
+absl::Status Run(const Options& options) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<client::Client> mesh, Connect(options));
+  const absl::StatusOr<client::Load> load = mesh->GetLoad();
+  if (!load.ok()) {
+    return In(options.Text("router"), load.status());
+  }
+  const std::string text = options.Has("json") ? ToJson(*load) : Describe(*load);
+  std::fputs(text.c_str(), stdout);
+  return absl::OkStatus();
 }
 
 }  // namespace
 
-LoadReport RunLoad(const LoadOptions& options, const SendRequest& send,
-                   const std::function<void()>& answered) {
-  Record record(answered);
-  const absl::Time begin = Clock::Real()->Now();
-  std::vector<std::thread> callers;
-  if (options.rate > 0) {
-    callers.emplace_back([&] { CallAtFixedTimes(options, send, &record); });
-  } else {
-    for (size_t caller = 0; caller < options.callers; ++caller) {
-      callers.emplace_back([&, caller] { CallInTurn(options, caller, send, &record); });
-    }
-  }
-  for (std::thread& caller : callers) {
-    caller.join();
-  }
-  return record.Take(Clock::Real()->Now() - begin);
+Command LoadCommand() {
+  return {
+      {"load", "Tokens of each layer and assignments of its experts since the router started.", "",
+       WithRouter({{.name = "json",
+                    .kind = OptionKind::kSwitch,
+                    .help = "one JSON object, with the assignments of every expert"}})},
+      &Run};
 }
 
 }  // namespace expertmesh::command

@@ -16,19 +16,6 @@
 namespace expertmesh::command {
 namespace {
 
-std::vector<Command> Commands() {
-  return {HealthCommand(),
-          TopologyCommand(),
-          ForwardCommand(),
-          CheckpointMakeCommand(),
-          CheckpointInspectCommand(),
-          VerifyCommand(),
-          BenchCommand(),
-          DemoCommand(),
-          GenerateCommand(),
-          EvaluateCommand()};
-}
-
 std::string Overview(const std::vector<Command>& commands) {
   std::string text = "usage: expertmesh COMMAND [option]...\n\n";
   for (const Command& command : commands) {
@@ -53,7 +40,7 @@ const Command* TakeCommand(const std::vector<Command>& commands,
 }
 
 int Run(absl::Span<const std::string> arguments) {
-  const std::vector<Command> commands = Commands();
+  const std::vector<Command> commands = AllCommands();
   const Command* command = TakeCommand(commands, &arguments);
   if (command == nullptr) {
     const std::string overview = Overview(commands);

@@ -1,10 +1,14 @@
 #include "client/cpp/command/mesh.h"
 
+#include <fstream>
+#include <iterator>
 #include <random>
+#include <sstream>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "client/cpp/command/numbers.h"
 #include "client/cpp/library/forward_codec.h"
 #include "common/base/ranges.h"
 #include "common/base/status_macros.h"
@@ -38,13 +42,42 @@ absl::StatusOr<std::vector<client::LayerInfo>> SelectLayers(
   return selected;
 }
 
+// The text of the file that --`name` gives, if it is given.
+absl::Status ReadPem(const Options& options, const std::string& name, std::string* text) {
+  if (!options.Has(name)) {
+    return absl::OkStatus();
+  }
+  std::ifstream file(options.Text(name), std::ios::binary);
+  std::ostringstream read;
+  if (!(read << file.rdbuf())) {
+    return absl::NotFoundError(absl::StrCat("--", name, ": ", options.Text(name),
+                                            " cannot be read, or is empty; give a PEM file"));
+  }
+  *text = read.str();
+  return absl::OkStatus();
+}
+
 }  // namespace
 
-OptionSpec RouterOption() {
-  return {.name = "router",
-          .value = "ADDR",
-          .help = "address of the router, host:port",
-          .required = true};
+std::vector<OptionSpec> WithRouter(std::vector<OptionSpec> more) {
+  std::vector<OptionSpec> options = {
+      {.name = "router",
+       .value = "ADDR",
+       .help = "address of the router, host:port",
+       .required = true},
+      {.name = "tls",
+       .kind = OptionKind::kSwitch,
+       .help = "encrypt the connection; so does each --tls-... option"},
+      {.name = "tls-ca",
+       .value = "FILE",
+       .help = "authorities to trust, PEM; the system's when not given"},
+      {.name = "tls-cert", .value = "FILE", .help = "certificates to show to the router, PEM"},
+      {.name = "tls-key", .value = "FILE", .help = "the private key of --tls-cert, PEM"},
+      {.name = "tls-server-name",
+       .value = "NAME",
+       .help = "name in the router's certificate; the host of --router when not given"}};
+  std::move(more.begin(), more.end(), std::back_inserter(options));
+  return options;
 }
 
 OptionSpec LayersOption() {
@@ -69,10 +102,27 @@ absl::Status In(const std::string& where, const absl::Status& status) {
   return absl::Status(status.code(), absl::StrCat(where, ": ", status.message()));
 }
 
+absl::StatusOr<std::unique_ptr<client::Client>> Connect(const Options& options) {
+  client::ClientOptions connection;
+  client::TlsOptions tls;
+  RETURN_IF_ERROR(ReadPem(options, "tls-ca", &tls.root_certificates));
+  RETURN_IF_ERROR(ReadPem(options, "tls-cert", &tls.certificate_chain));
+  RETURN_IF_ERROR(ReadPem(options, "tls-key", &tls.private_key));
+  if (options.Has("tls-server-name")) {
+    tls.server_name = options.Text("tls-server-name");
+  }
+  for (const char* name : {"tls", "tls-ca", "tls-cert", "tls-key", "tls-server-name"}) {
+    if (options.Has(name)) {
+      connection.tls = tls;
+    }
+  }
+  return client::Client::Connect(options.Text("router"), connection);
+}
+
 absl::StatusOr<Mesh> OpenMesh(const Options& options) {
   Mesh mesh;
   mesh.address = options.Text("router");
-  ASSIGN_OR_RETURN(mesh.client, client::Client::Connect(mesh.address));
+  ASSIGN_OR_RETURN(mesh.client, Connect(options));
   absl::StatusOr<client::ModelInfo> model = mesh.client->DescribeModel();
   if (!model.ok()) {
     return In(mesh.address, model.status());
@@ -123,6 +173,36 @@ std::string DescribeMissing(absl::Span<const client::ExpertSet> missing) {
     absl::StrAppend(&text, text.empty() ? "" : "; ", "layer ", set.layer, ": experts ",
                     FormatRanges(set.experts));
   }
+  return text;
+}
+
+const char* LinkName(client::Link link) {
+  switch (link) {
+    case client::Link::kDown:
+      return "down";
+    case client::Link::kUp:
+      return "up";
+    case client::Link::kRefused:
+      return "refused";
+    case client::Link::kDraining:
+      return "draining";
+    case client::Link::kUnknown:
+      break;
+  }
+  return "unknown";
+}
+
+std::string DescribeNode(const client::NodeInfo& node) {
+  std::string text = absl::StrCat(node.address, "  ", LinkName(node.link));
+  if (!node.reason.empty()) {
+    absl::StrAppend(&text, " (", node.reason, ")");
+  }
+  if (!node.node_id.empty()) {
+    absl::StrAppend(&text, "  ", node.node_id, "  ", node.backend, "  ", node.state, "  ",
+                    WithThousands(node.weights_bytes), " bytes of weights");
+  }
+  absl::StrAppend(&text, "  in flight ", node.batches_in_flight, " batches, ", node.rows_in_flight,
+                  " rows  disconnects ", node.disconnects);
   return text;
 }
 

@@ -17,13 +17,17 @@
 
 namespace expertmesh::command {
 
-// --router, --layers, --timeout.
-OptionSpec RouterOption();
+// --router and how to connect to it (--tls, ...), and then `more`.
+std::vector<OptionSpec> WithRouter(std::vector<OptionSpec> more);
+// --layers, --timeout.
 OptionSpec LayersOption();
 OptionSpec TimeoutOption(const std::string& fallback);
 
 // `status` with `where` (an address or a file) before its message, if it is not there already.
 absl::Status In(const std::string& where, const absl::Status& status);
+
+// The client for --router, encrypted if --tls or an option of it is given.
+absl::StatusOr<std::unique_ptr<client::Client>> Connect(const Options& options);
 
 // A mesh and what it serves.
 struct Mesh {
@@ -50,6 +54,12 @@ client::Matrix RandomHidden(client::DType dtype, size_t rows, size_t cols, uint6
 
 // "layer 1: experts 0-3; layer 2: experts 5"
 std::string DescribeMissing(absl::Span<const client::ExpertSet> missing);
+
+// "down", "up", ...
+const char* LinkName(client::Link link);
+
+// One line: address, link, what the node is, what it has in flight.
+std::string DescribeNode(const client::NodeInfo& node);
 
 }  // namespace expertmesh::command
 

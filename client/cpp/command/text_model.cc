@@ -41,34 +41,34 @@ void PrintWarnings(absl::Span<const std::string> warnings) {
 }  // namespace
 
 std::vector<OptionSpec> TextModelOptions() {
-  OptionSpec router = RouterOption();
-  router.required = false;
-  return {router,
-          {.name = "local",
-           .kind = OptionKind::kSwitch,
-           .help = "compute the experts in this process, without a mesh"},
-          {.name = "model",
-           .value = "DIR",
-           .help = "checkpoint in Hugging Face layout, the one that the mesh serves",
-           .required = true},
-          {.name = "tokenizer",
-           .kind = OptionKind::kChoice,
-           .value = "KIND",
-           .help = "tokenizer.json of the model, or a token for each byte",
-           .fallback = "json",
-           .choices = {"json", "bytes"}},
-          {.name = "compute-dtype",
-           .kind = OptionKind::kChoice,
-           .value = "TYPE",
-           .help = "what is multiplied in here; auto: as in the mesh, or as the checkpoint",
-           .fallback = "auto",
-           .choices = {"auto", "f32", "bf16"}},
-          {.name = "threads",
-           .kind = OptionKind::kWhole,
-           .value = "N",
-           .help = "threads that compute here; 0: one per core",
-           .fallback = "0"},
-          TimeoutOption("60")};
+  std::vector<OptionSpec> options =
+      WithRouter({{.name = "local",
+                   .kind = OptionKind::kSwitch,
+                   .help = "compute the experts in this process, without a mesh"},
+                  {.name = "model",
+                   .value = "DIR",
+                   .help = "checkpoint in Hugging Face layout, the one that the mesh serves",
+                   .required = true},
+                  {.name = "tokenizer",
+                   .kind = OptionKind::kChoice,
+                   .value = "KIND",
+                   .help = "tokenizer.json of the model, or a token for each byte",
+                   .fallback = "json",
+                   .choices = {"json", "bytes"}},
+                  {.name = "compute-dtype",
+                   .kind = OptionKind::kChoice,
+                   .value = "TYPE",
+                   .help = "what is multiplied in here; auto: as in the mesh, or as the checkpoint",
+                   .fallback = "auto",
+                   .choices = {"auto", "f32", "bf16"}},
+                  {.name = "threads",
+                   .kind = OptionKind::kWhole,
+                   .value = "N",
+                   .help = "threads that compute here; 0: one per core",
+                   .fallback = "0"},
+                  TimeoutOption("60")});
+  options.front().required = false;  // --local does without.
+  return options;
 }
 
 absl::StatusOr<TextModel> OpenTextModel(const Options& options, bool needs_tokenizer) {

@@ -12,22 +12,6 @@
 namespace expertmesh::command {
 namespace {
 
-const char* LinkName(client::Link link) {
-  switch (link) {
-    case client::Link::kDown:
-      return "down";
-    case client::Link::kUp:
-      return "up";
-    case client::Link::kRefused:
-      return "refused";
-    case client::Link::kDraining:
-      return "draining";
-    case client::Link::kUnknown:
-      break;
-  }
-  return "unknown";
-}
-
 nlohmann::json ToJson(const std::vector<client::ExpertSet>& sets, bool with_slices) {
   nlohmann::json list = nlohmann::json::array();
   for (const client::ExpertSet& set : sets) {
@@ -131,17 +115,8 @@ std::string Describe(const client::Topology& topology) {
       absl::StrCat("epoch ", topology.epoch, ", ", topology.ready ? "ready" : "not ready",
                    ", model ", topology.fingerprint.substr(0, 12), "\n");
   for (const client::NodeInfo& node : topology.nodes) {
-    absl::StrAppend(&text, "  ", node.address, "  ", LinkName(node.link));
-    if (!node.reason.empty()) {
-      absl::StrAppend(&text, " (", node.reason, ")");
-    }
-    if (!node.node_id.empty()) {
-      absl::StrAppend(&text, "  ", node.node_id, "  ", node.backend, "  ", node.state, "  ",
-                      WithThousands(node.weights_bytes), " bytes of weights");
-    }
-    absl::StrAppend(&text, "  in flight ", node.batches_in_flight, " batches, ",
-                    node.rows_in_flight, " rows  disconnects ", node.disconnects, "\n",
-                    DescribeWire(node), DescribeFaults(node), DescribeHosted(node.hosted));
+    absl::StrAppend(&text, "  ", DescribeNode(node), "\n", DescribeWire(node), DescribeFaults(node),
+                    DescribeHosted(node.hosted));
   }
   if (!topology.missing.empty()) {
     absl::StrAppend(&text, "missing: ", DescribeMissing(topology.missing), "\n");
@@ -158,7 +133,7 @@ void Print(const client::Topology& topology, bool json) {
 absl::Status Run(const Options& options) {
   const std::string& address = options.Text("router");
   const bool json = options.Has("json");
-  ASSIGN_OR_RETURN(const std::unique_ptr<client::Client> mesh, client::Client::Connect(address));
+  ASSIGN_OR_RETURN(const std::unique_ptr<client::Client> mesh, Connect(options));
   if (options.Has("watch")) {
     return In(address, mesh->WatchTopology([json](const client::Topology& topology) {
       Print(topology, json);
@@ -176,15 +151,13 @@ absl::Status Run(const Options& options) {
 }  // namespace
 
 Command TopologyCommand() {
-  return {{"topology",
-           "Nodes, their links, what each holds, and which experts are missing.",
-           "",
-           {RouterOption(),
-            {.name = "json", .kind = OptionKind::kSwitch, .help = "one JSON object a line"},
-            {.name = "watch",
-             .kind = OptionKind::kSwitch,
-             .help = "again after every change, until Ctrl-C"}}},
-          &Run};
+  return {
+      {"topology", "Nodes, their links, what each holds, and which experts are missing.", "",
+       WithRouter({{.name = "json", .kind = OptionKind::kSwitch, .help = "one JSON object a line"},
+                   {.name = "watch",
+                    .kind = OptionKind::kSwitch,
+                    .help = "again after every change, until Ctrl-C"}})},
+      &Run};
 }
 
 }  // namespace expertmesh::command

@@ -20,7 +20,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -98,8 +97,6 @@ struct ForwardOptions {
   // encoding and decoding is this library's; an output that came so is kFloat32.
   bool int8_hidden_states = false;
   bool int8_output = false;
-  // Bytes for models that need more than hidden states, by name.
-  std::map<std::string, std::string> extensions;
   // Tokens of each group (a sequence, say), in the order of the tokens; they add up to the tokens.
   // Routing that looks at more than one token (capacity, expert choice) looks at one group. Empty:
   // all tokens are one group.
@@ -271,6 +268,31 @@ struct Topology {
   std::vector<ExpertSet> missing;
 };
 
+struct LayerLoad {
+  uint32_t layer = 0;
+  uint64_t tokens = 0;
+  // [num_experts] Assignments that each expert received.
+  std::vector<uint64_t> assignments;
+};
+
+// Since the router started.
+struct Load {
+  uint64_t epoch = 0;
+  // Ascending by layer.
+  std::vector<LayerLoad> layers;
+};
+
+// How a connection is encrypted. Keys and certificates are texts in PEM.
+struct TlsOptions {
+  // Authorities that may have signed the router's certificate; empty: the system's.
+  std::string root_certificates;
+  // What this client shows of itself, where routers ask for it: both or neither.
+  std::string private_key;
+  std::string certificate_chain;
+  // The name that the router's certificate must have; empty: the host in the address.
+  std::string server_name;
+};
+
 struct ClientOptions {
   // Largest message sent or accepted.
   size_t max_message_bytes = size_t{64} << 20;
@@ -278,6 +300,8 @@ struct ClientOptions {
   size_t stream_window_bytes = size_t{64} << 20;
   // For the calls that describe (not Forward).
   absl::Duration describe_timeout = absl::Seconds(10);
+  // Unset: no encryption.
+  std::optional<TlsOptions> tls;
 };
 
 // A connection to one router. Thread-safe. Destroying it cancels what is under way (CANCELLED) and
@@ -286,7 +310,8 @@ class EXPERTMESH_CLIENT_EXPORT Client {
  public:
   // `address` is host:port or unix:/path. Does not wait: the connection is made by the first call,
   // which is UNAVAILABLE when there is no router, and made anew when it breaks.
-  //   INVALID_ARGUMENT  no such address is possible.
+  //   INVALID_ARGUMENT  no such address is possible, or a key or certificate cannot be used; the
+  //                     message names it.
   static absl::StatusOr<std::unique_ptr<Client>> Connect(const std::string& address,
                                                          const ClientOptions& options = {});
   ~Client();
@@ -320,6 +345,15 @@ class EXPERTMESH_CLIENT_EXPORT Client {
   // Calls `on_change` with the topology now and after every change, on this thread, until it
   // returns false (OK) or the connection breaks (the error).
   absl::Status WatchTopology(const std::function<bool(const client::Topology&)>& on_change);
+
+  // Tokens of each layer and assignments of each expert that this router served.
+  absl::StatusOr<Load> GetLoad();
+
+  // Stops sending new batches to the node of `address`, as listed in the topology, or resumes it.
+  // What only this node holds goes on being sent there. The answer is the node as it is now:
+  // batches that were sent before may still be in flight.
+  //   NOT_FOUND  the router knows no node of that address.
+  absl::StatusOr<NodeInfo> DrainNode(const std::string& address, bool resume = false);
 
   // Whether `service` ("": all of the process) is SERVING, by grpc.health.v1; works against nodes,
   // too. NOT_FOUND: the process knows no such service.

@@ -171,9 +171,6 @@ absl::StatusOr<Frame> EncodeForward(uint64_t request_id, uint32_t layer, const M
     // The router would take the type that the rows came in.
     request.set_output_dtype(ToWire(ToInternal(hidden.dtype())));
   }
-  for (const auto& [name, bytes] : options.extensions) {
-    (*request.mutable_extensions())[name].set_raw(bytes);
-  }
   request.mutable_group_sizes()->Add(options.group_sizes.begin(), options.group_sizes.end());
   request.mutable_token_ids()->Add(options.token_ids.begin(), options.token_ids.end());
   if (options.routing_seed.has_value()) {

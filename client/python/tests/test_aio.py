@@ -7,6 +7,7 @@ import pytest
 from arrays import assert_same
 
 import expertmesh
+from expertmesh import ForwardOptions
 
 # A bound on what takes milliseconds where no other process is in the way.
 PATIENCE = 300
@@ -36,9 +37,12 @@ def test_errors(router):
     async def body(client):
         with pytest.raises(expertmesh.InvalidArgument, match="layer is 9"):
             await client.forward(9, hidden(1, 8))
+        refused = client.forward(0, hidden(8))  # Raises where it is awaited, as all else does.
+        with pytest.raises(expertmesh.InvalidArgument, match="hidden states are"):
+            await refused
         router.hold.clear()
         with pytest.raises(expertmesh.DeadlineExceeded):
-            await client.forward(0, hidden(1, 8), timeout=0.05)
+            await client.forward(0, hidden(1, 8), ForwardOptions(timeout=0.05))
         router.hold.set()
         return client
 
@@ -164,13 +168,15 @@ def test_routing_options_and_answers(router):
         result = await client.forward(
             0,
             hidden(2, 8),
-            return_routing=True,
-            group_sizes=[1, 1],
-            token_ids=[4, 5],
-            routing_seed=6,
+            ForwardOptions(
+                return_routing=True, group_sizes=[1, 1], token_ids=[4, 5], routing_seed=6
+            ),
         )
-        items = [(0, hidden(2, 8), {"token_ids": [7, 8]})]
-        streamed = [a.unwrap() async for a in client.forward_many(items, return_routing=True)]
+        items = [(0, hidden(2, 8), ForwardOptions(return_routing=True, token_ids=[7, 8]))]
+        streamed = [
+            a.unwrap()
+            async for a in client.forward_many(items, ForwardOptions(return_routing=True))
+        ]
         return result, streamed[0]
 
     for result in with_client(router, body):

@@ -10,6 +10,7 @@ import pytest
 from arrays import assert_same
 
 import expertmesh
+from expertmesh import ForwardOptions
 from expertmesh.v1 import tensor_pb2
 
 # A bound on what takes milliseconds where no other process is in the way.
@@ -56,7 +57,7 @@ def test_output_has_dtype_and_shape_of_input(router, client, dtype, wire):
 
 
 def test_leading_dimensions_come_back(client):
-    result = client.forward(0, hidden(2, 5, 8), return_routing=True)
+    result = client.forward(0, hidden(2, 5, 8), ForwardOptions(return_routing=True))
     assert result.output.shape == (2, 5, 8)
     assert result.expert_ids.shape == (2, 5, 2) and result.expert_ids.dtype == np.uint32
     assert result.expert_weights.shape == (2, 5, 2) and result.expert_weights.dtype == np.float32
@@ -65,7 +66,7 @@ def test_leading_dimensions_come_back(client):
 
 
 def test_zero_tokens(client):
-    result = client.forward(0, np.zeros((0, 8), np.float32), return_routing=True)
+    result = client.forward(0, np.zeros((0, 8), np.float32), ForwardOptions(return_routing=True))
     assert result.output.shape == (0, 8)
     assert result.expert_ids.shape == (0, 2)
 
@@ -79,7 +80,10 @@ def test_array_that_is_not_contiguous_or_not_native(client):
 
 @pytest.mark.parametrize("name", ["float16", "f16", np.float16, np.dtype(np.float16)])
 def test_output_dtype(client, name):
-    assert client.forward(0, hidden(1, 8), output_dtype=name).output.dtype == np.float16
+    assert (
+        client.forward(0, hidden(1, 8), ForwardOptions(output_dtype=name)).output.dtype
+        == np.float16
+    )
 
 
 def test_output_shares_memory_with_the_answer(client):
@@ -88,16 +92,20 @@ def test_output_shares_memory_with_the_answer(client):
 
 
 def test_groups_token_ids_and_seed_are_sent(router, client):
-    client.forward(0, hidden(5, 8), group_sizes=[2, 3], token_ids=np.arange(5), routing_seed=2**63)
+    client.forward(
+        0,
+        hidden(5, 8),
+        ForwardOptions(group_sizes=[2, 3], token_ids=np.arange(5), routing_seed=2**63),
+    )
     request = router.requests[0]
     assert list(request.group_sizes) == [2, 3]
     assert list(request.token_ids) == [0, 1, 2, 3, 4]
     assert request.routing_seed == 2**63
-    client.forward(0, hidden(2, 3, 8), token_ids=np.arange(6).reshape(2, 3))
+    client.forward(0, hidden(2, 3, 8), ForwardOptions(token_ids=np.arange(6).reshape(2, 3)))
     request = router.requests[1]
     assert list(request.token_ids) == [0, 1, 2, 3, 4, 5]
     assert not request.group_sizes and not request.HasField("routing_seed")
-    client.forward(0, hidden(1, 8), routing_seed=0)
+    client.forward(0, hidden(1, 8), ForwardOptions(routing_seed=0))
     assert router.requests[2].HasField("routing_seed")
 
 
@@ -113,7 +121,7 @@ def test_groups_token_ids_and_seed_are_sent(router, client):
 )
 def test_bad_routing_options_are_refused_before_sending(router, client, options, words):
     with pytest.raises(expertmesh.InvalidArgument) as caught:
-        client.forward(0, hidden(1, 8), **options)
+        client.forward(0, hidden(1, 8), ForwardOptions(**options))
     assert words in str(caught.value)
     assert router.requests == []
 
@@ -128,29 +136,44 @@ def test_dropped_assignments_come_back_always(router, client):
 
 
 def test_ragged_routing(router, client):
-    assert client.forward(0, hidden(6, 8), return_routing=True).assignments_per_token is None
+    assert (
+        client.forward(0, hidden(6, 8), ForwardOptions(return_routing=True)).assignments_per_token
+        is None
+    )
     router.assignments = [2, 0, 1, 0, 0, 4]
-    result = client.forward(0, hidden(2, 3, 8), return_routing=True)
+    result = client.forward(0, hidden(2, 3, 8), ForwardOptions(return_routing=True))
     assert_same(result.assignments_per_token, [[2, 0, 1], [0, 0, 4]])
     assert_same(result.expert_ids, np.arange(7))
     assert result.expert_weights.shape == (7,) and result.expert_weights.dtype == np.float32
     router.assignments = [2, 1]
     with pytest.raises(expertmesh.Internal, match="2 assignments_per_token"):
-        client.forward(0, hidden(2, 3, 8), return_routing=True)
+        client.forward(0, hidden(2, 3, 8), ForwardOptions(return_routing=True))
 
 
 def test_requests_of_a_stream_have_options_of_their_own(router, client):
-    items = [(0, hidden(2, 8), {"token_ids": [7, 8], "routing_seed": 5}), (1, hidden(1, 8))]
-    assert len([answer.unwrap() for answer in client.forward_many(items)]) == 2
+    own = ForwardOptions(token_ids=[7, 8], routing_seed=5, timeout=2)
+    items = [(0, hidden(2, 8), own), (1, hidden(1, 8))]
+    answers = client.forward_many(items, ForwardOptions(return_routing=True, timeout=3))
+    first, second = sorted(answers, key=lambda answer: answer.index)
+    assert first.unwrap().expert_ids is None and second.unwrap().expert_ids is not None
     assert [list(request.token_ids) for request in router.requests] == [[7, 8], []]
+    assert [request.timeout_us for request in router.requests] == [2_000_000, 3_000_000]
     assert router.requests[0].routing_seed == 5
-    with pytest.raises(expertmesh.InvalidArgument, match="timeout"):
-        list(client.forward_many([(0, hidden(1, 8), {"timeout": 1})]))
+
+
+def test_options_of_another_kind_are_refused(router, client):
+    with pytest.raises(expertmesh.InvalidArgument, match="use expertmesh.ForwardOptions"):
+        client.forward(0, hidden(1, 8), {"timeout": 1})
+    items = [(0, hidden(1, 8), {"timeout": 1}), (0, hidden(1, 8))]
+    answers = {answer.index: answer for answer in client.forward_many(items)}
+    assert "use expertmesh.ForwardOptions" in str(answers[0].error)
+    assert answers[1].error is None
+    assert len(router.requests) == 1
 
 
 def test_traceparent_is_sent(router, client):
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    client.forward(0, hidden(1, 8), traceparent=trace)
+    client.forward(0, hidden(1, 8), ForwardOptions(traceparent=trace))
     assert router.requests[0].traceparent == trace
 
 
@@ -173,9 +196,9 @@ def test_bad_layer_and_output_dtype(client):
     with pytest.raises(expertmesh.InvalidArgument, match="layer is -1"):
         client.forward(-1, hidden(1, 8))
     with pytest.raises(expertmesh.InvalidArgument, match="output_dtype is int8"):
-        client.forward(0, hidden(1, 8), output_dtype=np.int8)
+        client.forward(0, hidden(1, 8), ForwardOptions(output_dtype=np.int8))
     with pytest.raises(expertmesh.InvalidArgument, match="output_dtype is 'nonsense'"):
-        client.forward(0, hidden(1, 8), output_dtype="nonsense")
+        client.forward(0, hidden(1, 8), ForwardOptions(output_dtype="nonsense"))
 
 
 @pytest.mark.parametrize(
@@ -204,7 +227,7 @@ def test_server_errors_keep_code_and_message(router, client, code, kind):
 def test_timeout(router, client):
     router.hold.clear()
     with pytest.raises(expertmesh.DeadlineExceeded) as caught:
-        client.forward(0, hidden(1, 8), timeout=0.05)
+        client.forward(0, hidden(1, 8), ForwardOptions(timeout=0.05))
     assert isinstance(caught.value, TimeoutError)
 
 
@@ -247,7 +270,11 @@ def test_one_client_from_many_threads(client):
 def test_stream_answers_out_of_order_are_matched(router, client):
     router.reverse_after = 4
     xs = [np.full((i + 1, 8), i, np.float32) for i in range(12)]
-    answers = list(client.forward_many(((i % 4, x) for i, x in enumerate(xs)), return_routing=True))
+    answers = list(
+        client.forward_many(
+            ((i % 4, x) for i, x in enumerate(xs)), ForwardOptions(return_routing=True)
+        )
+    )
     assert [answer.index for answer in answers[:4]] == [3, 2, 1, 0]
     assert sorted(answer.index for answer in answers) == list(range(12))
     for answer in answers:
@@ -292,7 +319,7 @@ def test_stream_bounds_what_is_in_flight(client):
 
 
 def test_stream_timeout_travels_with_each_request(router, client):
-    list(client.forward_many([(0, hidden(1, 8))], timeout=1500.5))
+    list(client.forward_many([(0, hidden(1, 8))], ForwardOptions(timeout=1500.5)))
     list(client.forward_many([(0, hidden(1, 8))]))
     assert [request.timeout_us for request in router.requests] == [1_500_500_000, PATIENCE * 10**6]
 
@@ -341,7 +368,7 @@ def test_torch_is_not_imported_by_the_package():
 def test_torch_tensors(client, name):
     torch = pytest.importorskip("torch")
     x = torch.arange(24, dtype=torch.float32).reshape(3, 8).to(getattr(torch, name))
-    result = client.forward(1, x.requires_grad_(), output_dtype=x.dtype)
+    result = client.forward(1, x.requires_grad_(), ForwardOptions(output_dtype=x.dtype))
     assert isinstance(result.output, torch.Tensor)
     assert result.output.dtype == x.dtype
     assert_same(result.output, x.detach() * 2)

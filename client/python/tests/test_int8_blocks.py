@@ -5,7 +5,7 @@ import pytest
 from arrays import assert_close, assert_same
 
 import expertmesh
-from expertmesh import codec, int8_blocks
+from expertmesh import ForwardOptions, codec, int8_blocks
 from expertmesh.v1 import router_pb2, tensor_pb2
 
 
@@ -45,21 +45,25 @@ def test_no_rows():
 
 def test_the_output_has_the_type_of_the_array_unless_told_otherwise():
     x = np.ones((2, 3, 8), np.float16)
-    request, _ = codec.encode_request(0, x, int8_hidden_states=True)
+    request, _ = codec.encode_request(0, x, ForwardOptions(int8_hidden_states=True))
     assert request.hidden_states.dtype == tensor_pb2.DTYPE_INT8_BLOCK128
     assert list(request.hidden_states.shape) == [6, 8]
     assert request.output_dtype == tensor_pb2.DTYPE_F16
-    request, _ = codec.encode_request(0, x, int8_hidden_states=True, output_dtype="float32")
+    request, _ = codec.encode_request(
+        0, x, ForwardOptions(int8_hidden_states=True, output_dtype="float32")
+    )
     assert request.output_dtype == tensor_pb2.DTYPE_F32
-    request, _ = codec.encode_request(0, x, int8_output=True)
+    request, _ = codec.encode_request(0, x, ForwardOptions(int8_output=True))
     assert request.hidden_states.dtype == tensor_pb2.DTYPE_F16
     assert request.output_dtype == tensor_pb2.DTYPE_INT8_BLOCK128
     with pytest.raises(expertmesh.InvalidArgument, match="leave one out"):
-        codec.encode_request(0, x, int8_output=True, output_dtype="float32")
+        codec.encode_request(0, x, ForwardOptions(int8_output=True, output_dtype="float32"))
 
 
 def test_an_answer_whose_scales_do_not_fit():
-    _, shape = codec.encode_request(0, np.ones((2, 130), np.float32), int8_output=True)
+    _, shape = codec.encode_request(
+        0, np.ones((2, 130), np.float32), ForwardOptions(int8_output=True)
+    )
     output = tensor_pb2.Tensor(
         dtype=tensor_pb2.DTYPE_INT8_BLOCK128,
         shape=[2, 130],

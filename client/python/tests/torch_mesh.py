@@ -14,6 +14,7 @@ pytest.importorskip("transformers")
 sys.path.insert(0, str(pathlib.Path(__file__).parents[3] / "tests" / "integration"))
 import tiny_models  # noqa: E402
 
+from expertmesh import ForwardOptions  # noqa: E402
 from expertmesh.hf import families  # noqa: E402
 from expertmesh.v1 import router_pb2  # noqa: E402
 
@@ -25,7 +26,7 @@ V5 = families.TRANSFORMERS_MAJOR >= 5
 class TorchMesh:
     """The methods of a Client that `attach` uses, computed by a copy of the model's own blocks.
 
-    calls: keyword arguments of each forward, and `layer`, `shape`, `dtype`.
+    calls: the options of each forward that blocks use, and `layer`, `shape`, `dtype`.
     """
 
     def __init__(self, model, family, **described):
@@ -48,14 +49,15 @@ class TorchMesh:
     def close(self):
         self.closed = True
 
-    def forward(self, layer, array, **options):
+    def forward(self, layer, array, options):
+        used = {name: getattr(options, name) for name in ("timeout", "traceparent", "group_sizes")}
         with self._lock:
-            self.calls.append(dict(options, layer=layer, shape=array.shape, dtype=array.dtype))
+            self.calls.append(dict(used, layer=layer, shape=array.shape, dtype=array.dtype))
         if self.fail_with is not None:
             raise self.fail_with
         assert array.dim() == 2 and not array.requires_grad
-        sizes = options.pop("group_sizes", [array.shape[0]])
-        assert set(options) == {"timeout", "traceparent"}
+        assert vars(options) == vars(ForwardOptions(**used)), "no other option is used"
+        sizes = options.group_sizes or [array.shape[0]]
         assert sizes == [array.shape[0] // len(sizes)] * len(sizes)
         site = self._sites[layer]
         x = array.reshape(len(sizes), -1, array.shape[1])

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "client/cpp/command/cpu_time.h"
-#include "client/cpp/command/load.h"
+#include "client/cpp/command/traffic.h"
 #include "common/base/status_macros.h"
 
 namespace expertmesh::bench {
@@ -34,15 +34,15 @@ absl::StatusOr<json> MeasureLoad(
                                         const std::function<void(absl::Status)>& done) {
     done(call(caller, (caller * 7 + index) % requests));
   };
-  command::LoadOptions load;
-  load.callers = command.at("callers");
+  command::TrafficOptions traffic;
+  traffic.callers = command.at("callers");
   // Every request once, as for the mesh, which is asked for their routing first.
-  load.requests = (requests + load.callers - 1) / load.callers;
-  RETURN_IF_ERROR(command::RunLoad(load, send, nullptr).status);
-  load.duration = absl::Seconds(command.at("seconds").get<double>());
+  traffic.requests = (requests + traffic.callers - 1) / traffic.callers;
+  RETURN_IF_ERROR(command::RunTraffic(traffic, send, nullptr).status);
+  traffic.duration = absl::Seconds(command.at("seconds").get<double>());
   begin();
   ASSIGN_OR_RETURN(const double cpu_before, command::CpuSeconds(pids));
-  const command::LoadReport report = command::RunLoad(load, send, nullptr);
+  const command::TrafficReport report = command::RunTraffic(traffic, send, nullptr);
   ASSIGN_OR_RETURN(const double cpu_after, command::CpuSeconds(pids));
   RETURN_IF_ERROR(report.status);
   rusage usage = {};

@@ -183,6 +183,9 @@ TEST_F(BatchAssemblyTest, ShapesThatDoNotFitAreRefused) {
   ExpectRefused(MakeFrame(message, 0, kDModel), kInvalid, "0 rows");
   ExpectRefused(MakeFrame(message, 3, kDModel), kInvalid, "total_rows 2");
   ExpectRefused(EncodeTensorMessage(message, nullptr), kInvalid, "hidden_states is missing");
+  (*message.mutable_extensions())["acme.x"].set_raw("1");
+  ExpectRefused(MakeFrame(message, 2, kDModel), kInvalid, "extensions has an entry 'acme.x'");
+  message.clear_extensions();
   message.set_total_rows(0);
   ExpectRefused(MakeFrame(message, 2, kDModel), kInvalid, "total_rows is 0");
   message.set_total_rows(65);

@@ -486,6 +486,10 @@ TEST_F(RouterTest, BadRequestsNameTheFieldAndTheServiceGoesOn) {
               AllOf(HasSubstr("[2, 4]"), HasSubstr("d_model of this model is 8")));
   EXPECT_THAT(error(EncodeTensorMessage(request, nullptr)), HasSubstr("hidden_states is missing"));
   EXPECT_THAT(error(Frame(std::string("\xff\xff\xff\xff"))), HasSubstr("malformed"));
+  (*request.mutable_extensions())["acme.x"].set_raw("1");
+  EXPECT_THAT(error(Encode(request, RandomRows(1, 1))),
+              HasSubstr("extensions has an entry 'acme.x'"));
+  request.clear_extensions();
   request.set_output_dtype(static_cast<v1::DType>(99));
   EXPECT_THAT(error(Encode(request, RandomRows(1, 1))), HasSubstr("output_dtype is 99"));
   const std::vector<float> rows = RandomRows(18, 2);

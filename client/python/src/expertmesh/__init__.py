@@ -5,7 +5,8 @@
 
     with expertmesh.Client("127.0.0.1:50050") as client:
         x = np.random.default_rng(0).standard_normal((16, 512), dtype=np.float32)
-        result = client.forward(layer=0, array=x, return_routing=True)
+        options = expertmesh.ForwardOptions(return_routing=True)
+        result = client.forward(layer=0, array=x, options=options)
         print(result.output.shape, result.expert_ids[0])
 
 `AsyncClient` has the same methods for asyncio. Everything that goes wrong is an `ExpertmeshError` with
@@ -33,7 +34,7 @@ from expertmesh.errors import (
     Unimplemented,
     Unknown,
 )
-from expertmesh.types import ForwardResult, ForwardTiming, Health, StreamAnswer
+from expertmesh.types import ForwardOptions, ForwardResult, ForwardTiming, Health, StreamAnswer
 
 __all__ = [
     "Aborted",
@@ -45,6 +46,7 @@ __all__ = [
     "DeadlineExceeded",
     "ExpertmeshError",
     "FailedPrecondition",
+    "ForwardOptions",
     "ForwardResult",
     "ForwardTiming",
     "Health",

@@ -8,6 +8,7 @@ from typing import (
     Any,
     AsyncIterable,
     AsyncIterator,
+    Callable,
     Dict,
     Iterable,
     List,
@@ -22,14 +23,15 @@ import grpc
 import grpc.aio
 
 from expertmesh import codec, errors
-from expertmesh.codec import ArrayLike, DTypeLike, ManyItem
-from expertmesh.types import ForwardResult, Health, StreamAnswer
-from expertmesh.v1 import control_pb2, control_pb2_grpc, router_pb2, router_pb2_grpc
+from expertmesh.codec import ManyItem
+from expertmesh.methods import Answer, Call, UnaryMethods
+from expertmesh.types import ForwardOptions, StreamAnswer
+from expertmesh.v1 import router_pb2
 
 Requests = Union[Iterable[ManyItem], AsyncIterable[ManyItem]]
 
 
-class AsyncClient:
+class AsyncClient(UnaryMethods):
     """Calls a router from asyncio. Belongs to the event loop it was made in.
 
     Arguments, results and errors are those of `Client`.
@@ -49,13 +51,7 @@ class AsyncClient:
             self._channel = grpc.aio.insecure_channel(address, options)
         else:
             self._channel = grpc.aio.secure_channel(address, credentials, options)
-        self._router = router_pb2_grpc.RouterStub(self._channel)
-        self._control = control_pb2_grpc.ControlStub(self._channel)
-        self._health = self._channel.unary_unary(
-            codec.HEALTH_METHOD,
-            request_serializer=codec.encode_health_request,
-            response_deserializer=codec.decode_health_response,
-        )
+        super().__init__(self._channel)
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -77,98 +73,32 @@ class AsyncClient:
         """The connection, for stubs of `expertmesh.v1` that this class does not wrap."""
         return self._channel
 
-    async def forward(
-        self,
-        layer: int,
-        array: ArrayLike,
-        *,
-        timeout: Optional[float] = None,
-        return_routing: bool = False,
-        output_dtype: DTypeLike = None,
-        int8_hidden_states: bool = False,
-        int8_output: bool = False,
-        traceparent: Optional[str] = None,
-        group_sizes: Optional[ArrayLike] = None,
-        token_ids: Optional[ArrayLike] = None,
-        routing_seed: Optional[int] = None,
-    ) -> ForwardResult:
-        """Computes the MoE block of `layer` for hidden states [..., d_model]; see Client.forward."""
-        request, shape = codec.encode_request(
-            layer,
-            array,
-            return_routing=return_routing,
-            output_dtype=output_dtype,
-            int8_hidden_states=int8_hidden_states,
-            int8_output=int8_output,
-            traceparent=traceparent,
-            group_sizes=group_sizes,
-            token_ids=token_ids,
-            routing_seed=routing_seed,
-        )
-        response = await self._call(self._router.Forward, request, timeout)
-        return codec.decode_response(response, shape)
-
     async def forward_many(
         self,
         requests: Requests,
+        options: ForwardOptions = ForwardOptions(),
         *,
-        timeout: Optional[float] = None,
-        return_routing: bool = False,
-        output_dtype: DTypeLike = None,
-        int8_hidden_states: bool = False,
-        int8_output: bool = False,
-        traceparent: Optional[str] = None,
         max_in_flight: int = 32,
     ) -> AsyncIterator[StreamAnswer]:
         """Sends many (layer, array) pairs over one stream and yields answers as they come.
 
         As Client.forward_many; `requests` may be an asynchronous iterable as well.
         """
-        stream = _AsyncStream(
-            requests,
-            timeout=self._timeout if timeout is None else timeout,
-            return_routing=return_routing,
-            output_dtype=output_dtype,
-            int8_hidden_states=int8_hidden_states,
-            int8_output=int8_output,
-            traceparent=traceparent,
-            max_in_flight=max_in_flight,
-        )
+        stream = _AsyncStream(requests, options, self._timeout, max_in_flight)
         async for answer in stream.run(self._router.ForwardStream):
             yield answer
 
-    async def describe(
-        self, *, timeout: Optional[float] = None
-    ) -> router_pb2.DescribeModelResponse:
-        """What the router serves: family, fingerprint, d_model, layers, limits."""
-        result: router_pb2.DescribeModelResponse = await self._call(
-            self._router.DescribeModel, router_pb2.DescribeModelRequest(), timeout
-        )
-        return result
-
-    async def topology(self, *, timeout: Optional[float] = None) -> control_pb2.GetTopologyResponse:
-        """The nodes, what each holds, the types on each link, and which experts are missing."""
-        result: control_pb2.GetTopologyResponse = await self._call(
-            self._control.GetTopology, control_pb2.GetTopologyRequest(), timeout
-        )
-        return result
-
-    async def health(self, service: str = "", *, timeout: Optional[float] = None) -> Health:
-        """grpc.health.v1 status of the router ("") or of one of its services."""
+    async def _perform(self, prepare: Callable[[], Call[Answer]]) -> Answer:
+        call = prepare()
+        timeout = self._timeout if call.timeout is None else call.timeout
         try:
-            result: Health = await self._call(self._health, service, timeout)
-        except errors.NotFound:
-            return Health.SERVICE_UNKNOWN
-        return result
-
-    async def _call(self, method: Any, request: Any, timeout: Optional[float]) -> Any:
-        try:
-            return await method(request, timeout=self._timeout if timeout is None else timeout)
+            response = await call.stub(call.request, timeout=timeout)
         except grpc.RpcError as error:
-            raise errors.from_rpc_error(error) from None
+            return call.fail(errors.from_rpc_error(error))
         except grpc.aio.UsageError as error:
             # gRPC's way to say that the channel was closed.
             raise errors.Cancelled(str(error)) from None
+        return call.read(response)
 
 
 async def _iterate(requests: Requests) -> AsyncIterator[ManyItem]:
@@ -183,11 +113,18 @@ async def _iterate(requests: Requests) -> AsyncIterator[ManyItem]:
 class _AsyncStream:
     """One forward_many call: a task writes requests while the caller reads answers."""
 
-    def __init__(self, requests: Requests, *, max_in_flight: int, **options: Any) -> None:
+    def __init__(
+        self,
+        requests: Requests,
+        options: ForwardOptions,
+        timeout: Optional[float],
+        max_in_flight: int,
+    ) -> None:
         if max_in_flight < 1:
             raise errors.InvalidArgument(f"max_in_flight is {max_in_flight}; use 1 or more")
         self._source = requests
         self._options = options
+        self._timeout = timeout
         self._room = asyncio.Semaphore(max_in_flight)
         self._in_flight: Dict[int, Tuple[int, codec.Shape]] = {}
         self._failed: List[StreamAnswer] = []
@@ -197,11 +134,9 @@ class _AsyncStream:
         try:
             async for item in _iterate(self._source):
                 await self._room.acquire()
-                layer, array, own = codec.split_item(item)
+                layer = item[0]
                 try:
-                    request, shape = codec.encode_request(
-                        layer, array, request_id=index, **self._options, **own
-                    )
+                    request, shape = codec.encode_item(item, self._options, self._timeout, index)
                 except errors.ExpertmeshError as error:
                     self._failed.append(StreamAnswer(index, layer, None, error))
                     self._room.release()

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
 from expertmesh import errors, int8_blocks
-from expertmesh.types import ForwardResult, ForwardTiming, Health
+from expertmesh.types import (
+    ArrayLike,
+    DTypeLike,
+    ForwardOptions,
+    ForwardResult,
+    ForwardTiming,
+    Health,
+)
 from expertmesh.v1 import router_pb2, tensor_pb2
 
-# numpy.ndarray, torch.Tensor, or anything numpy.asarray takes.
-ArrayLike = Any
-DTypeLike = Union[str, npt.DTypeLike, Any]
 # What forward_many sends: (layer, array), or with options of this request alone.
-ManyItem = Union[Tuple[int, ArrayLike], Tuple[int, ArrayLike, Mapping[str, Any]]]
+ManyItem = Union[Tuple[int, ArrayLike], Tuple[int, ArrayLike, ForwardOptions]]
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 _TO_WIRE: Dict[np.dtype[Any], tensor_pb2.DType] = {
@@ -36,18 +40,6 @@ _NAMES: Dict[str, np.dtype[Any]] = {
     "bf16": BFLOAT16,
 }
 _ACCEPTED = "float32, float16 or bfloat16"
-
-
-def split_item(item: ManyItem) -> Tuple[int, ArrayLike, Mapping[str, Any]]:
-    """Layer, array and own options of an item of forward_many."""
-    layer, array = item[0], item[1]
-    own: Mapping[str, Any] = item[2] if len(item) > 2 else {}
-    unknown = sorted(set(own) - {"group_sizes", "token_ids", "routing_seed"})
-    if unknown:
-        raise errors.InvalidArgument(
-            f"a request has the options {unknown}; known are group_sizes, token_ids and routing_seed"
-        )
-    return layer, array, own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,37 +119,29 @@ def _encode_rows(rows: npt.NDArray[Any], int8: bool) -> tensor_pb2.Tensor:
     return tensor_pb2.Tensor(dtype=wire, shape=rows.shape, data=rows.tobytes())
 
 
-def _wire_output_dtype(
-    output_dtype: DTypeLike, array_dtype: np.dtype[Any], int8_hidden_states: bool, int8_output: bool
-) -> tensor_pb2.DType:
-    if int8_output:
-        if output_dtype is not None:
+def _wire_output_dtype(options: ForwardOptions, array_dtype: np.dtype[Any]) -> tensor_pb2.DType:
+    if options.int8_output:
+        if options.output_dtype is not None:
             raise errors.InvalidArgument(
-                f"output_dtype is {output_dtype!r} and int8_output is set too, whose output is float32; leave one out"
+                f"output_dtype is {options.output_dtype!r} and int8_output is set too, whose output is "
+                "float32; leave one out"
             )
         return tensor_pb2.DTYPE_INT8_BLOCK128
-    if int8_hidden_states and output_dtype is None:
+    if options.int8_hidden_states and options.output_dtype is None:
         # The router would take the type that the rows came in.
         return _TO_WIRE[array_dtype]
-    return wire_dtype(output_dtype)
+    return wire_dtype(options.output_dtype)
 
 
 def encode_request(
-    layer: int,
-    array: ArrayLike,
-    *,
-    request_id: int = 0,
-    timeout: Optional[float] = None,
-    return_routing: bool = False,
-    output_dtype: DTypeLike = None,
-    int8_hidden_states: bool = False,
-    int8_output: bool = False,
-    traceparent: Optional[str] = None,
-    group_sizes: Optional[ArrayLike] = None,
-    token_ids: Optional[ArrayLike] = None,
-    routing_seed: Optional[int] = None,
+    layer: int, array: ArrayLike, options: ForwardOptions, *, request_id: int = 0
 ) -> Tuple[router_pb2.ForwardRequest, Shape]:
-    """Builds the request for hidden states [..., d_model]; copies them once."""
+    """Builds the request for hidden states [..., d_model]; copies them once.
+
+    The timeout is not in it: a unary call has it as the deadline of the RPC.
+    """
+    if not isinstance(options, ForwardOptions):
+        raise errors.InvalidArgument(f"options are {options!r}; use expertmesh.ForwardOptions(...)")
     values = _to_numpy(array)
     if values.ndim < 2:
         raise errors.InvalidArgument(
@@ -177,25 +161,38 @@ def encode_request(
     request = router_pb2.ForwardRequest(
         request_id=request_id,
         layer=layer,
-        return_routing=return_routing,
-        output_dtype=_wire_output_dtype(output_dtype, dtype, int8_hidden_states, int8_output),
-        hidden_states=_encode_rows(values.reshape(tokens, d_model), int8_hidden_states),
+        return_routing=options.return_routing,
+        output_dtype=_wire_output_dtype(options, dtype),
+        hidden_states=_encode_rows(values.reshape(tokens, d_model), options.int8_hidden_states),
     )
-    if timeout is not None:
-        request.timeout_us = int(timeout * 1e6)
-    if traceparent is not None:
-        request.traceparent = traceparent
-    if group_sizes is not None:
-        request.group_sizes.extend(_whole_numbers("group_sizes", group_sizes))
-    if token_ids is not None:
-        request.token_ids.extend(_whole_numbers("token_ids", token_ids))
-    if routing_seed is not None:
-        if not 0 <= routing_seed < 2**64:
+    if options.traceparent is not None:
+        request.traceparent = options.traceparent
+    if options.group_sizes is not None:
+        request.group_sizes.extend(_whole_numbers("group_sizes", options.group_sizes))
+    if options.token_ids is not None:
+        request.token_ids.extend(_whole_numbers("token_ids", options.token_ids))
+    if options.routing_seed is not None:
+        if not 0 <= options.routing_seed < 2**64:
             raise errors.InvalidArgument(
-                f"routing_seed is {routing_seed}; use a number from 0 to 2**64 - 1"
+                f"routing_seed is {options.routing_seed}; use a number from 0 to 2**64 - 1"
             )
-        request.routing_seed = routing_seed
+        request.routing_seed = options.routing_seed
     return request, Shape(leading, d_model, _is_torch(array))
+
+
+def encode_item(
+    item: ManyItem, options: ForwardOptions, timeout: Optional[float], index: int
+) -> Tuple[router_pb2.ForwardRequest, Shape]:
+    """Builds the request of an item of forward_many.
+
+    options: of items that bring none. timeout: the client's, of options that name none.
+    """
+    chosen = item[2] if len(item) > 2 else options
+    request, shape = encode_request(item[0], item[1], chosen, request_id=index)
+    limit = timeout if chosen.timeout is None else chosen.timeout
+    if limit is not None:
+        request.timeout_us = int(limit * 1e6)
+    return request, shape
 
 
 def _elements(tensor: tensor_pb2.Tensor, dtype: np.dtype[Any], shape: Shape) -> npt.NDArray[Any]:

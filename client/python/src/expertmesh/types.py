@@ -1,15 +1,51 @@
-"""What the clients return."""
+"""What the clients take and return."""
 
 from __future__ import annotations
 
 import dataclasses
 import enum
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import numpy as np
 import numpy.typing as npt
 
 from expertmesh.errors import ExpertmeshError
+
+
+# numpy.ndarray, torch.Tensor, or anything numpy.asarray takes.
+ArrayLike = Any
+DTypeLike = Union[str, npt.DTypeLike, Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ForwardOptions:
+    """How one request is to be computed and answered.
+
+    timeout: seconds; None: the client's.
+    return_routing: also return which experts were used, with which weights.
+    output_dtype: of the result ("float32", numpy or torch dtype); None: that of the hidden states. Not
+        together with int8_output.
+    int8_hidden_states, int8_output: let rows travel as int8, in blocks of 128 values with a float32
+        scale each: about half the bytes of the 16-bit types, and lossy. An output that came so is
+        float32.
+    traceparent: W3C trace context that goes along to the nodes; the mesh makes no spans of it.
+    group_sizes: tokens of each group (a sequence, say), in order; they add up to the tokens. Routing
+        that looks at more than one token (capacity, expert choice) looks at one group. None: all
+        tokens are one group.
+    token_ids: one for each token, of any shape; layers routed by hash need them.
+    routing_seed: of everything random in routing; None: the router's own. Same seed, same request:
+        same answer.
+    """
+
+    timeout: Optional[float] = None
+    return_routing: bool = False
+    output_dtype: DTypeLike = None
+    int8_hidden_states: bool = False
+    int8_output: bool = False
+    traceparent: Optional[str] = None
+    group_sizes: Optional[ArrayLike] = None
+    token_ids: Optional[ArrayLike] = None
+    routing_seed: Optional[int] = None
 
 
 class Health(enum.Enum):

@@ -71,6 +71,28 @@ v1::GetTopologyResponse TopologyOf(uint64_t epoch) {
   return response;
 }
 
+v1::GetLoadResponse LoadOf(uint64_t tokens) {
+  v1::GetLoadResponse response;
+  response.set_epoch(7);
+  v1::LayerLoad* layer = response.add_layers();
+  layer->set_layer(3);
+  layer->set_tokens(tokens);
+  layer->add_assignments(5);
+  layer->add_assignments(0);
+  return response;
+}
+
+absl::StatusOr<v1::DrainNodeResponse> Drained(const v1::DrainNodeRequest& request) {
+  if (request.address() != "host:1") {
+    return absl::NotFoundError("no such node");
+  }
+  v1::DrainNodeResponse response;
+  *response.mutable_node() = TopologyOf(7).nodes(0);
+  response.mutable_node()->set_link(request.resume() ? v1::NODE_LINK_UP : v1::NODE_LINK_DRAINING);
+  response.mutable_node()->set_rows_in_flight(12);
+  return response;
+}
+
 absl::Status WatchThreeEpochs(net::Watcher& watcher) {
   for (uint64_t epoch = 1; epoch <= 3; ++epoch) {
     EXPECT_TRUE(watcher.Write(TopologyOf(epoch)));
@@ -190,7 +212,12 @@ class ClientTest : public testing::Test {
                          [](const v1::DescribeModelRequest&) { return Description(); }),
                      net::OrdinaryMethod<v1::GetTopologyRequest, v1::GetTopologyResponse>(
                          "/expertmesh.v1.Control/GetTopology",
-                         [](const v1::GetTopologyRequest&) { return TopologyOf(7); })};
+                         [](const v1::GetTopologyRequest&) { return TopologyOf(7); }),
+                     net::OrdinaryMethod<v1::GetLoadRequest, v1::GetLoadResponse>(
+                         "/expertmesh.v1.Control/GetLoad",
+                         [](const v1::GetLoadRequest&) { return LoadOf(uint64_t{1} << 40); }),
+                     net::OrdinaryMethod<v1::DrainNodeRequest, v1::DrainNodeResponse>(
+                         "/expertmesh.v1.Control/DrainNode", &Drained)};
     spec.watches = {net::Watch<v1::WatchTopologyRequest>(
         "/expertmesh.v1.Control/WatchTopology",
         [](const v1::WatchTopologyRequest&, net::Watcher& watcher) {
@@ -217,7 +244,6 @@ TEST_F(ClientTest, UnaryCarriesEveryFieldBothWays) {
     EXPECT_EQ(request.tracestate(), "state");
     EXPECT_TRUE(request.return_routing());
     EXPECT_EQ(request.output_dtype(), v1::DTYPE_F16);
-    EXPECT_EQ(request.extensions().at("ids").raw(), "xyz");
     EXPECT_EQ(request.timeout_us(), 20'000'000);
     EXPECT_EQ(request.hidden_states().dtype(), v1::DTYPE_F32);
     EXPECT_THAT(request.group_sizes(), ElementsAre(1));
@@ -248,7 +274,6 @@ TEST_F(ClientTest, UnaryCarriesEveryFieldBothWays) {
   options.tracestate = "state";
   options.return_routing = true;
   options.output_dtype = DType::kFloat16;
-  options.extensions["ids"] = "xyz";
   options.group_sizes = {1};
   options.token_ids = {77};
   options.routing_seed = 0;
@@ -613,6 +638,28 @@ TEST_F(ClientTest, ShowsTheTopology) {
   EXPECT_EQ(node.hosted[0].slice_count, 2u);
   ASSERT_EQ(topology->missing.size(), 1u);
   EXPECT_THAT(topology->missing[0].experts, ElementsAre(5));
+}
+
+TEST_F(ClientTest, ShowsTheLoad) {
+  Serve();
+  const auto load = client_->GetLoad();
+  ASSERT_TRUE(load.ok()) << load.status();
+  EXPECT_EQ(load->epoch, 7u);
+  ASSERT_EQ(load->layers.size(), 1u);
+  EXPECT_EQ(load->layers[0].layer, 3u);
+  EXPECT_EQ(load->layers[0].tokens, uint64_t{1} << 40);
+  EXPECT_THAT(load->layers[0].assignments, ElementsAre(5, 0));
+}
+
+TEST_F(ClientTest, DrainsANodeAndResumesIt) {
+  Serve();
+  const auto drained = client_->DrainNode("host:1");
+  ASSERT_TRUE(drained.ok()) << drained.status();
+  EXPECT_EQ(drained->link, Link::kDraining);
+  EXPECT_EQ(drained->node_id, "n1");
+  EXPECT_EQ(drained->rows_in_flight, 12u);
+  EXPECT_EQ(client_->DrainNode("host:1", true)->link, Link::kUp);
+  EXPECT_EQ(client_->DrainNode("host:2").status(), absl::NotFoundError("no such node"));
 }
 
 TEST_F(ClientTest, WatchesTheTopologyUntilToldOtherwiseOrTheEnd) {

@@ -28,14 +28,10 @@ class LayerBatcherTest : public testing::Test {
   }
 
   ForwardJobPtr Job(uint64_t id, uint64_t rows, absl::Time deadline = absl::InfiniteFuture(),
-                    bool extension = false,
                     CallContextPtr context = std::make_shared<CallContext>(CallContext::Caller())) {
     auto job = std::make_shared<ForwardJob>();
     v1::ForwardRequest& request = job->received()->message;
     request.set_request_id(id);
-    if (extension) {
-      (*request.mutable_extensions())["acme.x"].set_raw("1");
-    }
     job->received()->tensor = TensorFrame{DType::kF32, rows, 1, {}};
     job->Accept(DType::kF32, clock_.Now(), deadline, context, &timers_, nullptr,
                 [this](const v1::ForwardResponse& response, const std::optional<TensorFrame>&) {
@@ -225,12 +221,11 @@ TEST_F(LayerBatcherTest, RequestsOfCallersThatWentAwayAreAnsweredAndDoNotTravel)
   Make({.max_batch_tokens = 8, .max_queue_tokens = 100});
   const auto gone = std::make_shared<CallContext>(CallContext::Caller());
   const auto job_of_gone = [&](uint64_t id, uint64_t rows) {
-    return Job(id, rows, absl::InfiniteFuture(), /*extension=*/id == 4, gone);
+    return Job(id, rows, absl::InfiniteFuture(), gone);
   };
   ASSERT_TRUE(batcher_->Add(Job(1, 1)).ok());  // In flight.
   ASSERT_TRUE(batcher_->Add(job_of_gone(2, 1)).ok());
   ASSERT_TRUE(batcher_->Add(Job(3, 1)).ok());
-  // Alone each of these two would close the batch before job 6.
   ASSERT_TRUE(batcher_->Add(job_of_gone(4, 1)).ok());
   gone->Cancel();
   ASSERT_TRUE(batcher_->Add(job_of_gone(5, 40)).ok());  // As many as close a batch.
@@ -249,7 +244,7 @@ TEST_F(LayerBatcherTest, RequestsOfCallersThatWentAwayAreAnsweredAndDoNotTravel)
 TEST_F(LayerBatcherTest, AQueueOfCallersThatWentAwayMakesNoBatch) {
   Make({.max_queue_delay = absl::Seconds(1)});
   const auto gone = std::make_shared<CallContext>(CallContext::Caller());
-  ASSERT_TRUE(batcher_->Add(Job(1, 1, clock_.Now() + absl::Seconds(2), false, gone)).ok());
+  ASSERT_TRUE(batcher_->Add(Job(1, 1, clock_.Now() + absl::Seconds(2), gone)).ok());
   gone->Cancel();
   clock_.Advance(absl::Seconds(1));
   {
@@ -263,19 +258,6 @@ TEST_F(LayerBatcherTest, AQueueOfCallersThatWentAwayMakesNoBatch) {
   clock_.Advance(absl::Seconds(1));
   AwaitBatches(1);
   EXPECT_THAT(batches(), ElementsAre(ElementsAre(2)));
-}
-
-TEST_F(LayerBatcherTest, RequestsWithExtensionsAreNotMixed) {
-  Make({});
-  ASSERT_TRUE(batcher_->Add(Job(1, 1)).ok());
-  ASSERT_TRUE(batcher_->Add(Job(2, 1)).ok());
-  ASSERT_TRUE(batcher_->Add(Job(3, 1, absl::InfiniteFuture(), true)).ok());
-  ASSERT_TRUE(batcher_->Add(Job(4, 1)).ok());
-  for (int i = 0; i < 3; ++i) {
-    batcher_->BatchDone(1, absl::Milliseconds(1));
-  }
-  EXPECT_THAT(batches(),
-              ElementsAre(ElementsAre(1), ElementsAre(2), ElementsAre(3), ElementsAre(4)));
 }
 
 TEST_F(LayerBatcherTest, StoppingFailsWhatWaitsAndWhatComes) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import os
 import threading
@@ -17,6 +18,7 @@ from expertmesh.client import Client
 from expertmesh.hf.block import MeshBlock
 from expertmesh.hf.families import Site, family_named, find_sites, text_config
 from expertmesh.hf.mapped import leave_mapped_files
+from expertmesh.types import ForwardOptions
 from expertmesh.v1 import router_pb2
 
 # Name of a module of the model's layer -> what it was.
@@ -70,28 +72,15 @@ class Attachment:
         """The client that the blocks call."""
         return self._client
 
-    def forward(
-        self,
-        layer: int,
-        rows: torch.Tensor,
-        *,
-        timeout: Optional[float],
-        traceparent: Optional[str],
-        group_sizes: Optional[List[int]],
-    ) -> torch.Tensor:
+    def forward(self, layer: int, rows: torch.Tensor, options: ForwardOptions) -> torch.Tensor:
         """What a block calls: [tokens, d_model] -> the same shape and dtype, on the CPU."""
         if self._state != "attached":
             raise errors.FailedPrecondition(
                 f"layer {layer} was called after its attachment was {self._state}; attach the model again"
             )
-        if timeout is None or (self._timeout is not None and self._timeout < timeout):
-            timeout = self._timeout
-        options: Dict[str, Any] = {}
-        if group_sizes is not None:
-            options["group_sizes"] = group_sizes
-        result = self._client.forward(
-            layer, rows, timeout=timeout, traceparent=traceparent, **options
-        )
+        limits = [limit for limit in (options.timeout, self._timeout) if limit is not None]
+        options = dataclasses.replace(options, timeout=min(limits, default=None))
+        result = self._client.forward(layer, rows, options)
         output: torch.Tensor = result.output
         return output
 
@@ -208,7 +197,7 @@ def refuse_router_logits(model: transformers.PreTrainedModel) -> Callable[[], No
             raise errors.FailedPrecondition(
                 "output_router_logits is set, and the mesh computes the gates: their logits are not "
                 "here. Leave it unset (also in model.config), or detach; for the experts of given "
-                "hidden states use Client.forward(..., return_routing=True)"
+                "hidden states use Client.forward with ForwardOptions(return_routing=True)"
             )
         if by_default:
             kwargs["output_router_logits"] = False

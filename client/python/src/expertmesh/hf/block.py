@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Optional, Protocol
+from typing import Any, Optional, Protocol
 
 import torch
 from torch import nn
@@ -10,20 +10,13 @@ from torch import nn
 from expertmesh import errors
 from expertmesh.hf import context
 from expertmesh.hf.families import Answer, Family
+from expertmesh.types import ForwardOptions
 
 
 class Mesh(Protocol):
     """What a block needs of its attachment."""
 
-    def forward(
-        self,
-        layer: int,
-        rows: torch.Tensor,
-        *,
-        timeout: Optional[float],
-        traceparent: Optional[str],
-        group_sizes: Optional[List[int]],
-    ) -> torch.Tensor:
+    def forward(self, layer: int, rows: torch.Tensor, options: ForwardOptions) -> torch.Tensor:
         """rows: [tokens, d_model] -> the same shape and dtype."""
 
 
@@ -98,13 +91,13 @@ class MeshBlock(nn.Module):
         group_sizes = None
         if self.expertmesh_family.by_sequence and hidden.dim() == 3 and hidden.shape[0] > 1:
             group_sizes = [hidden.shape[1]] * hidden.shape[0]
-        output = self.mesh.forward(
-            self.layer,
-            rows,
+        options = ForwardOptions(
             timeout=context.time_left(None, self.layer),
             traceparent=context.current_traceparent(),
             group_sizes=group_sizes,
-        ).to(device=hidden.device, dtype=hidden.dtype)
+        )
+        output = self.mesh.forward(self.layer, rows, options)
+        output = output.to(device=hidden.device, dtype=hidden.dtype)
         if keep is not None:
             whole = output.new_zeros(keep.shape[0], hidden.shape[-1])
             whole[keep] = output

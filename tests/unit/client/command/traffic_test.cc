@@ -1,4 +1,4 @@
-#include "client/cpp/command/load.h"
+#include "client/cpp/command/traffic.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -16,14 +16,14 @@ namespace {
 
 using Done = std::function<void(absl::Status)>;
 
-TEST(LoadTest, EveryCallerSendsItsRequestsInTurn) {
+TEST(TrafficTest, EveryCallerSendsItsRequestsInTurn) {
   std::mutex mutex;
   std::multiset<std::pair<size_t, uint64_t>> seen;
-  LoadOptions options;
+  TrafficOptions options;
   options.callers = 3;
   options.requests = 4;
   int answered = 0;
-  const LoadReport report = RunLoad(
+  const TrafficReport report = RunTraffic(
       options,
       [&](size_t caller, uint64_t index, const Done& done) {
         {
@@ -44,11 +44,11 @@ TEST(LoadTest, EveryCallerSendsItsRequestsInTurn) {
   EXPECT_GT(report.seconds, 0);
 }
 
-TEST(LoadTest, AClosedLoopStopsAtAnError) {
-  LoadOptions options;
+TEST(TrafficTest, AClosedLoopStopsAtAnError) {
+  TrafficOptions options;
   options.requests = 100;
   int sent = 0;
-  const LoadReport report = RunLoad(
+  const TrafficReport report = RunTraffic(
       options,
       [&](size_t, uint64_t index, const Done& done) {
         ++sent;
@@ -62,12 +62,12 @@ TEST(LoadTest, AClosedLoopStopsAtAnError) {
 }
 
 // The sender is held up by the second request. Those behind it were meant to go out meanwhile.
-TEST(LoadTest, AnOpenLoopCountsFromTheTimeThatWasMeant) {
+TEST(TrafficTest, AnOpenLoopCountsFromTheTimeThatWasMeant) {
   constexpr absl::Duration kStall = absl::Milliseconds(50);
-  LoadOptions options;
+  TrafficOptions options;
   options.rate = 1000;
   options.requests = 30;
-  const LoadReport report = RunLoad(
+  const TrafficReport report = RunTraffic(
       options,
       [&](size_t, uint64_t index, const Done& done) {
         if (index == 1) {
@@ -84,12 +84,12 @@ TEST(LoadTest, AnOpenLoopCountsFromTheTimeThatWasMeant) {
   EXPECT_THAT(report.latencies_us, testing::Contains(testing::Gt(49000)));
 }
 
-TEST(LoadTest, AnOpenLoopGoesOnAfterErrorsAndWaitsForAllAnswers) {
-  LoadOptions options;
+TEST(TrafficTest, AnOpenLoopGoesOnAfterErrorsAndWaitsForAllAnswers) {
+  TrafficOptions options;
   options.rate = 2000;
   options.duration = absl::Milliseconds(20);
   std::vector<std::thread> answering;
-  const LoadReport report = RunLoad(
+  const TrafficReport report = RunTraffic(
       options,
       [&](size_t, uint64_t index, const Done& done) {
         answering.emplace_back([index, done] {

@@ -1,10 +1,10 @@
-// Load on anything that answers requests, and what was seen of it.
+// Traffic for anything that answers requests, and what was seen of it.
 //
 // Closed loop: every caller sends its next request when the last one is answered. Open loop:
 // requests are sent at fixed times whatever becomes of the others, and a latency counts from the
 // time its request was meant to be sent, so that what waits behind a stall is seen to wait.
-#ifndef EXPERTMESH_CLIENT_CPP_COMMAND_LOAD_H_
-#define EXPERTMESH_CLIENT_CPP_COMMAND_LOAD_H_
+#ifndef EXPERTMESH_CLIENT_CPP_COMMAND_TRAFFIC_H_
+#define EXPERTMESH_CLIENT_CPP_COMMAND_TRAFFIC_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -17,7 +17,7 @@
 
 namespace expertmesh::command {
 
-struct LoadOptions {
+struct TrafficOptions {
   // Closed loop only.
   size_t callers = 1;
   // Of each caller (open loop: in all); or until so much time has passed.
@@ -27,7 +27,7 @@ struct LoadOptions {
   double rate = 0;
 };
 
-struct LoadReport {
+struct TrafficReport {
   // The first error; a closed loop stops there, an open one counts and goes on.
   absl::Status status;
   uint64_t failed = 0;
@@ -42,9 +42,9 @@ using SendRequest =
     std::function<void(size_t caller, uint64_t index, std::function<void(absl::Status)> done)>;
 
 // `answered` is called after every answer, from any thread; may be empty.
-LoadReport RunLoad(const LoadOptions& options, const SendRequest& send,
-                   const std::function<void()>& answered);
+TrafficReport RunTraffic(const TrafficOptions& options, const SendRequest& send,
+                         const std::function<void()>& answered);
 
 }  // namespace expertmesh::command
 
-#endif  // EXPERTMESH_CLIENT_CPP_COMMAND_LOAD_H_
+#endif  // EXPERTMESH_CLIENT_CPP_COMMAND_TRAFFIC_H_

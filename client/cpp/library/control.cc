@@ -1,0 +1,204 @@
+// The methods of the contract's Control, one after the other: what each sends, and the client's
+// types made of what it gets.
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "client/cpp/library/client_impl.h"
+#include "expertmesh/v1/control.pb.h"
+
+namespace expertmesh::client {
+namespace {
+
+const char* StateName(v1::NodeState state) {
+  switch (state) {
+    case v1::NODE_STATE_LOADING:
+      return "loading";
+    case v1::NODE_STATE_READY:
+      return "ready";
+    case v1::NODE_STATE_DRAINING:
+      return "draining";
+    case v1::NODE_STATE_FAILED:
+      return "failed";
+    default:
+      return "";
+  }
+}
+
+// As the router's flags --wire-hidden-states and --wire-partials call them.
+const char* WireTypeName(v1::DType dtype) {
+  switch (dtype) {
+    case v1::DTYPE_F32:
+      return "f32";
+    case v1::DTYPE_BF16:
+      return "bf16";
+    case v1::DTYPE_F16:
+      return "f16";
+    case v1::DTYPE_INT8_BLOCK128:
+      return "int8";
+    default:
+      return "";
+  }
+}
+
+Link LinkOf(v1::NodeLink link) {
+  switch (link) {
+    case v1::NODE_LINK_DOWN:
+      return Link::kDown;
+    case v1::NODE_LINK_UP:
+      return Link::kUp;
+    case v1::NODE_LINK_REFUSED:
+      return Link::kRefused;
+    case v1::NODE_LINK_DRAINING:
+      return Link::kDraining;
+    default:
+      return Link::kUnknown;
+  }
+}
+
+NodeInfo ReadNode(const v1::TopologyNode& proto) {
+  NodeInfo node;
+  node.address = proto.address();
+  node.link = LinkOf(proto.link());
+  node.reason = proto.reason();
+  const v1::DescribeResponse& description = proto.description();
+  node.node_id = description.node_id();
+  node.backend = description.backend();
+  node.state = StateName(description.state());
+  for (const v1::HostedExperts& hosted : description.hosted()) {
+    node.hosted.push_back({hosted.layer(),
+                           {hosted.experts().begin(), hosted.experts().end()},
+                           hosted.slice_index(),
+                           hosted.slice_count()});
+  }
+  node.weights_bytes = description.memory().weights_bytes();
+  node.resident_bytes = description.memory().resident_bytes();
+  node.batches_in_flight = proto.batches_in_flight();
+  node.rows_in_flight = proto.rows_in_flight();
+  node.disconnects = proto.disconnects();
+  node.hidden_states_dtype = WireTypeName(proto.hidden_states_dtype());
+  node.partials_dtype = WireTypeName(proto.partials_dtype());
+  for (const v1::DamagedExperts& damaged : proto.damaged()) {
+    node.damaged.push_back(
+        {damaged.layer(), {damaged.experts().begin(), damaged.experts().end()}, damaged.reason()});
+  }
+  node.faulty_answers = proto.faulty_answers();
+  node.disagreements = proto.disagreements();
+  return node;
+}
+
+Topology ReadTopology(const v1::GetTopologyResponse& response) {
+  Topology topology;
+  topology.epoch = response.epoch();
+  topology.ready = response.ready();
+  topology.fingerprint = response.fingerprint();
+  for (const v1::TopologyNode& node : response.nodes()) {
+    topology.nodes.push_back(ReadNode(node));
+  }
+  for (const v1::MissingExperts& missing : response.missing()) {
+    topology.missing.push_back(
+        {missing.layer(), {missing.experts().begin(), missing.experts().end()}});
+  }
+  return topology;
+}
+
+// Messages of a server-streaming call, handed from network threads to one that waits.
+class Inbox {
+ public:
+  void Put(Frame frame) {
+    absl::MutexLock lock(&mutex_);
+    frames_.push_back(std::move(frame));
+  }
+  void Close(const absl::Status& why) {
+    absl::MutexLock lock(&mutex_);
+    closed_ = why;
+  }
+  // The next message, or how the call ended. OK and nothing never comes.
+  absl::StatusOr<Frame> Next() {
+    absl::MutexLock lock(&mutex_);
+    const auto something = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return !frames_.empty() || closed_.has_value();
+    };
+    mutex_.Await(absl::Condition(&something));
+    if (frames_.empty()) {
+      return closed_->ok() ? absl::UnavailableError("the router ended the stream") : *closed_;
+    }
+    Frame frame = std::move(frames_.front());
+    frames_.pop_front();
+    return frame;
+  }
+
+ private:
+  absl::Mutex mutex_;
+  std::deque<Frame> frames_ ABSL_GUARDED_BY(mutex_);
+  std::optional<absl::Status> closed_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace
+
+absl::StatusOr<client::Topology> Client::Topology() {
+  const auto response = impl_->Ask<v1::GetTopologyResponse>("/expertmesh.v1.Control/GetTopology",
+                                                            v1::GetTopologyRequest());
+  if (!response.ok()) {
+    return response.status();
+  }
+  return ReadTopology(*response);
+}
+
+absl::StatusOr<Load> Client::GetLoad() {
+  const auto response =
+      impl_->Ask<v1::GetLoadResponse>("/expertmesh.v1.Control/GetLoad", v1::GetLoadRequest());
+  if (!response.ok()) {
+    return response.status();
+  }
+  Load load;
+  load.epoch = response->epoch();
+  for (const v1::LayerLoad& layer : response->layers()) {
+    load.layers.push_back(
+        {layer.layer(), layer.tokens(), {layer.assignments().begin(), layer.assignments().end()}});
+  }
+  return load;
+}
+
+absl::StatusOr<NodeInfo> Client::DrainNode(const std::string& address, bool resume) {
+  v1::DrainNodeRequest request;
+  request.set_address(address);
+  request.set_resume(resume);
+  const auto response =
+      impl_->Ask<v1::DrainNodeResponse>("/expertmesh.v1.Control/DrainNode", request);
+  if (!response.ok()) {
+    return response.status();
+  }
+  return ReadNode(response->node());
+}
+
+absl::Status Client::WatchTopology(const std::function<bool(const client::Topology&)>& on_change) {
+  const auto inbox = std::make_shared<Inbox>();
+  net::StreamCallbacks callbacks;
+  callbacks.on_frame = [inbox](Frame frame) { inbox->Put(std::move(frame)); };
+  callbacks.on_closed = [inbox](const absl::Status& why) { inbox->Close(why); };
+  const std::shared_ptr<net::ClientStream> stream =
+      impl_->control.OpenStream("/expertmesh.v1.Control/WatchTopology", {}, std::move(callbacks));
+  absl::Status status = stream->Send(Frame());
+  stream->CloseSend();
+  while (status.ok()) {
+    absl::StatusOr<Frame> frame = inbox->Next();
+    if (!frame.ok()) {
+      return frame.status();
+    }
+    const auto response = Parse<v1::GetTopologyResponse>(*frame);
+    if (!response.ok()) {
+      status = response.status();
+    } else if (!on_change(ReadTopology(*response))) {
+      break;
+    }
+  }
+  stream->Cancel();
+  return status;
+}
+
+}  // namespace expertmesh::client
