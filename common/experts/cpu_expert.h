@@ -9,11 +9,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/experts/backend.h"
-#include "common/experts/cpu_backend.h"
 #include "common/experts/elementwise.h"
 #include "common/experts/matmul.h"
 #include "common/experts/packed_memory.h"
 #include "common/experts/weight_packer.h"
+#include "common/experts/weight_storage.h"
 #include "common/model/expert_weights.h"
 #include "common/model/model_description.h"
 

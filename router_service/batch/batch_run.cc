@@ -182,7 +182,7 @@ void BatchRun::ComputeShared() {
   batch.experts = shared_experts_;
   batch.weights = shared_weights_;
   batch.partials = shared_output_->as<float>();
-  const absl::Status status = environment_->backend->Compute(batch);
+  const absl::Status status = experts::Compute(*environment_->backend, batch);
   if (!status.ok()) {
     FailAll(status, "shared experts");
   }

@@ -46,12 +46,13 @@ class FakeBackend final : public experts::Backend {
                                        IntermediateSlice) override {
     return 1;
   }
-  absl::Status Compute(const experts::GroupedBatch& batch) override {
+  size_t preferred_in_flight() const override { return 1; }
+  void Submit(const experts::GroupedBatch& batch, Completion done) override {
     const float* rows = static_cast<const float*>(batch.hidden_states);
     for (size_t i = 0; i < batch.rows * batch.d_model; ++i) {
       batch.partials[i] = batch.weights[i / batch.d_model] * FakeShared(rows[i]);
     }
-    return absl::OkStatus();
+    std::move(done)(absl::OkStatus());
   }
 
   // Of the last expert packed.
