@@ -82,7 +82,8 @@ absl::StatusOr<DType> PartialsDType(const v1::ComputeRequest& message) {
   return FromWire(message.partials_dtype(), "partials_dtype");
 }
 
-void AppendFrame(TensorMessage<v1::ComputeRequest>* request, size_t frame_bytes, Batch* batch) {
+void AppendFrame(TensorMessage<v1::ComputeRequest>* request, size_t frame_bytes,
+                 ReceivedBatch* batch) {
   const v1::ComputeRequest& message = request->message;
   for (const uint32_t count : message.assignments_per_row()) {
     batch->row_begin.push_back(batch->row_begin.back() + count);
@@ -126,7 +127,7 @@ BatchAssembler::Outcome BatchAssembler::Add(const Frame& frame) {
       }
       return outcome;
     }
-    failed_.erase(batch_id);  // Used anew.
+    failed_.erase(batch_id);  // The id is used again.
   }
   outcome.status = CheckChecksum(*request);
   if (outcome.status.ok()) {
@@ -142,10 +143,10 @@ BatchAssembler::Outcome BatchAssembler::Add(const Frame& frame) {
 }
 
 absl::Status BatchAssembler::AddToBatch(Request* request, size_t frame_bytes,
-                                        std::unique_ptr<Batch>* completed) {
+                                        std::unique_ptr<ReceivedBatch>* completed) {
   RETURN_IF_ERROR(CheckFrame(*request, frame_bytes));
   const v1::ComputeRequest& message = request->message;
-  ASSIGN_OR_RETURN(Batch * batch, OpenOrFind(message));
+  ASSIGN_OR_RETURN(ReceivedBatch * batch, OpenOrFind(message));
   RETURN_IF_ERROR(CheckContinues(*batch, *request));
   const absl::Time now = clock_->Now();
   if (now >= batch->deadline) {
@@ -164,9 +165,9 @@ absl::Status BatchAssembler::AddToBatch(Request* request, size_t frame_bytes,
     return absl::OkStatus();
   }
   RETURN_IF_ERROR(PinExperts(batch));
-  batch->completed = now;
+  batch->times.complete = now;
   const auto found = open_.find(batch->batch_id);
-  std::unique_ptr<Batch> taken = std::move(found->second);
+  std::unique_ptr<ReceivedBatch> taken = std::move(found->second);
   open_.erase(found);
   open_bytes_ -= taken->bytes;
   *completed = std::move(taken);
@@ -207,7 +208,7 @@ absl::Status BatchAssembler::CheckFrame(const Request& request, size_t frame_byt
   return CheckAssignments(message, request.tensor.rows, *layer);
 }
 
-absl::StatusOr<Batch*> BatchAssembler::OpenOrFind(const v1::ComputeRequest& message) {
+absl::StatusOr<ReceivedBatch*> BatchAssembler::OpenOrFind(const v1::ComputeRequest& message) {
   const auto found = open_.find(message.batch_id());
   if (found != open_.end()) {
     return found->second.get();
@@ -216,16 +217,16 @@ absl::StatusOr<Batch*> BatchAssembler::OpenOrFind(const v1::ComputeRequest& mess
     return Invalid(absl::StrCat("first_row is ", message.first_row(), " in the first frame of ",
                                 "batch ", message.batch_id(), "; frames go in order from row 0"));
   }
-  auto batch = std::make_unique<Batch>();
+  auto batch = std::make_unique<ReceivedBatch>();
   ASSIGN_OR_RETURN(batch->partials_dtype, PartialsDType(message));
   batch->batch_id = message.batch_id();
   batch->layer = message.layer();
   batch->total_rows = message.total_rows();
   batch->per_assignment = message.per_assignment();
   batch->checksums = message.has_checksum();
-  batch->arrival = clock_->Now();
+  batch->times.arrived = clock_->Now();
   if (message.has_timeout_us()) {
-    batch->deadline = batch->arrival + absl::Microseconds(message.timeout_us());
+    batch->deadline = batch->times.arrived + absl::Microseconds(message.timeout_us());
   }
   batch->row_begin.push_back(0);
   batch->bytes = kBatchOverhead;
@@ -233,7 +234,8 @@ absl::StatusOr<Batch*> BatchAssembler::OpenOrFind(const v1::ComputeRequest& mess
   return open_.emplace(message.batch_id(), std::move(batch)).first->second.get();
 }
 
-absl::Status BatchAssembler::CheckContinues(const Batch& batch, const Request& request) const {
+absl::Status BatchAssembler::CheckContinues(const ReceivedBatch& batch,
+                                            const Request& request) const {
   const v1::ComputeRequest& message = request.message;
   const size_t received = batch.row_begin.size() - 1;
   if (message.first_row() != received) {
@@ -268,7 +270,7 @@ absl::Status BatchAssembler::CheckContinues(const Batch& batch, const Request& r
   return absl::OkStatus();
 }
 
-absl::Status BatchAssembler::PinExperts(Batch* batch) const {
+absl::Status BatchAssembler::PinExperts(ReceivedBatch* batch) const {
   batch->hosted = hosted_->FindLayer(batch->layer);
   std::vector<uint32_t> missing;
   for (const uint32_t expert : batch->expert_ids) {

@@ -12,15 +12,15 @@ MUTATIONS = (
     ),
     Mutation(
         "partials come as float32 whatever was asked for",
-        "SendResult",
+        "ReplySender::SendPartials",
         delete_statement(within="dtype"),
         "node_test",
     ),
     Mutation(
         "strict: every assignment reads its token's neighbour",
-        "BatchComputer::GatherRows",
+        "MergedBatch::AddRows",
         replace_name("row", "(row + 1) % batch.total_rows", touches="first_row"),
-        "scheduler_test",
+        "executor_test",
     ),
     Mutation(
         "strict: the node's limit counts tokens",
@@ -30,7 +30,7 @@ MUTATIONS = (
     ),
     Mutation(
         "f16: partials beyond it are sent all the same",
-        "Converted",
+        "ConvertRows",
         force(False, evaluated=True, touches="Encode"),
         "compute_response_test",
     ),

@@ -98,6 +98,38 @@ float FakeExpert(float code, IntermediateSlice slice, float x, uint32_t column) 
   return code * x + 64 * code + static_cast<float>(column + 16 * slice.index + 32 * slice.count);
 }
 
+namespace {
+
+void ComputeBatch(const experts::GroupedBatch& batch, DType compute_dtype) {
+  EXPERTMESH_CHECK(reinterpret_cast<uintptr_t>(batch.hidden_states) % 64 == 0);
+  EXPERTMESH_CHECK(batch.row_begin.size() == batch.rows + 1);
+  EXPERTMESH_CHECK(batch.row_begin.back() == batch.experts.size());
+  EXPERTMESH_CHECK(batch.weights.size() == batch.experts.size());
+  EXPERTMESH_CHECK(batch.hidden_row_of.empty() || batch.hidden_row_of.size() == batch.rows);
+  std::vector<uint32_t> hidden_row_of(batch.hidden_row_of.begin(), batch.hidden_row_of.end());
+  if (hidden_row_of.empty()) {
+    hidden_row_of.resize(batch.rows);
+    std::iota(hidden_row_of.begin(), hidden_row_of.end(), 0);
+  }
+  std::vector<float> x((*std::max_element(hidden_row_of.begin(), hidden_row_of.end()) + 1) *
+                       batch.d_model);
+  ConvertElements(compute_dtype, batch.hidden_states, DType::kF32, x.data(), x.size());
+  for (size_t row = 0; row < batch.rows; ++row) {
+    for (size_t column = 0; column < batch.d_model; ++column) {
+      float sum = 0;
+      for (uint32_t a = batch.row_begin[row]; a < batch.row_begin[row + 1]; ++a) {
+        const auto& packed = static_cast<const FakePacked&>(*batch.experts[a]);
+        sum += batch.weights[a] * FakeExpert(packed.code, packed.slice,
+                                             x[hidden_row_of[row] * batch.d_model + column],
+                                             static_cast<uint32_t>(column));
+      }
+      batch.partials[row * batch.d_model + column] = sum;
+    }
+  }
+}
+
+}  // namespace
+
 absl::StatusOr<std::shared_ptr<const experts::PackedExpert>> FakeBackend::Pack(
     const ExpertOptions& options, const ExpertWeights& weights, IntermediateSlice slice) {
   std::function<void()> on_pack;
@@ -121,44 +153,63 @@ absl::StatusOr<uint64_t> FakeBackend::PackedBytes(const ExpertOptions& options,
   return options.parameters() / slice.count * BytesOf(compute_dtype_);
 }
 
-absl::Status FakeBackend::Compute(const experts::GroupedBatch& batch) {
+void FakeBackend::Submit(const experts::GroupedBatch& batch, Completion done) {
   {
-    absl::MutexLock lock(&mutex_);
+    const absl::MutexLock lock(&mutex_);
     calls_.push_back(batch.rows);
+    if (later_) {
+      submitted_.push_back({batch, std::move(done)});
+      return;
+    }
     held_ = hold_;
     const auto released = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !hold_; };
     mutex_.Await(absl::Condition(&released));
     held_ = false;
-    if (!fail_next_.ok()) {
-      return std::exchange(fail_next_, absl::OkStatus());
-    }
   }
-  EXPERTMESH_CHECK(reinterpret_cast<uintptr_t>(batch.hidden_states) % 64 == 0);
-  EXPERTMESH_CHECK(batch.row_begin.size() == batch.rows + 1);
-  EXPERTMESH_CHECK(batch.row_begin.back() == batch.experts.size());
-  EXPERTMESH_CHECK(batch.weights.size() == batch.experts.size());
-  EXPERTMESH_CHECK(batch.hidden_row_of.empty() || batch.hidden_row_of.size() == batch.rows);
-  std::vector<uint32_t> hidden_row_of(batch.hidden_row_of.begin(), batch.hidden_row_of.end());
-  if (hidden_row_of.empty()) {
-    hidden_row_of.resize(batch.rows);
-    std::iota(hidden_row_of.begin(), hidden_row_of.end(), 0);
+  absl::Status status = TakeFailure();
+  if (status.ok()) {
+    ComputeBatch(batch, compute_dtype_);
   }
-  std::vector<float> x((*std::max_element(hidden_row_of.begin(), hidden_row_of.end()) + 1) *
-                       batch.d_model);
-  ConvertElements(compute_dtype_, batch.hidden_states, DType::kF32, x.data(), x.size());
-  for (size_t row = 0; row < batch.rows; ++row) {
-    for (size_t column = 0; column < batch.d_model; ++column) {
-      float sum = 0;
-      for (uint32_t a = batch.row_begin[row]; a < batch.row_begin[row + 1]; ++a) {
-        const auto& packed = static_cast<const FakePacked&>(*batch.experts[a]);
-        sum += batch.weights[a] * FakeExpert(packed.code, packed.slice,
-                                             x[hidden_row_of[row] * batch.d_model + column],
-                                             static_cast<uint32_t>(column));
-      }
-      batch.partials[row * batch.d_model + column] = sum;
-    }
+  std::move(done)(std::move(status));
+}
+
+absl::Status FakeBackend::TakeFailure() {
+  const absl::MutexLock lock(&mutex_);
+  return std::exchange(fail_next_, absl::OkStatus());
+}
+
+void FakeBackend::CompleteLater(size_t preferred) {
+  in_flight_ = preferred;
+  const absl::MutexLock lock(&mutex_);
+  later_ = true;
+}
+
+void FakeBackend::AwaitSubmitted(size_t count) {
+  const absl::MutexLock lock(&mutex_);
+  const auto there = [this, count]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return submitted_.size() >= count;
+  };
+  mutex_.Await(absl::Condition(&there));
+}
+
+size_t FakeBackend::submitted() const {
+  const absl::MutexLock lock(&mutex_);
+  return submitted_.size();
+}
+
+void FakeBackend::Complete(size_t index) {
+  Submitted next;
+  {
+    const absl::MutexLock lock(&mutex_);
+    EXPERTMESH_CHECK(index < submitted_.size());
+    next = std::move(submitted_[index]);
+    submitted_.erase(submitted_.begin() + static_cast<ptrdiff_t>(index));
   }
-  return absl::OkStatus();
+  absl::Status status = TakeFailure();
+  if (status.ok()) {
+    ComputeBatch(next.batch, compute_dtype_);
+  }
+  std::move(next.done)(std::move(status));
 }
 
 void FakeBackend::Hold() {

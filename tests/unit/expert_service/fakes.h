@@ -73,30 +73,49 @@ class FakeBackend final : public experts::Backend {
       const ExpertOptions& options, const ExpertWeights& weights, IntermediateSlice slice) override;
   absl::StatusOr<uint64_t> PackedBytes(const ExpertOptions& options, const ExpertWeights& weights,
                                        IntermediateSlice slice) override;
-  absl::Status Compute(const experts::GroupedBatch& batch) override;
+  size_t preferred_in_flight() const override { return in_flight_.load(); }
+  // Computes and completes inside the call, as the CPU backend does.
+  void Submit(const experts::GroupedBatch& batch, Completion done) override;
 
-  // Compute calls wait from Hold() until Release(); AwaitHeld() returns when one waits.
+  // Submit calls wait from Hold() until Release(); AwaitHeld() returns when one waits.
   void Hold();
   void AwaitHeld();
   void Release();
-  // The next Compute call gives this.
+  // From now on Submit returns at once, and a batch is computed and completed by Complete(), on the
+  // test's thread: the one that was submitted at position `index` of those not yet complete.
+  // `preferred` is preferred_in_flight(). All must be complete before the backend goes.
+  void CompleteLater(size_t preferred);
+  void AwaitSubmitted(size_t count);
+  void Complete(size_t index);
+  size_t submitted() const;
+  // The next batch that is computed fails with this.
   void FailNext(absl::Status status);
   // Called by every Pack, before it packs.
   void OnPack(std::function<void()> callback);
 
-  // Rows of every Compute call so far.
+  // Rows of every batch submitted so far.
   std::vector<size_t> calls() const;
   // Packed experts that exist.
   int alive() const { return alive_->load(); }
   int packed() const { return packed_.load(); }
 
  private:
+  struct Submitted {
+    experts::GroupedBatch batch;
+    Completion done;
+  };
+
+  absl::Status TakeFailure();
+
   const DType compute_dtype_;
+  std::atomic<size_t> in_flight_{1};
   const std::shared_ptr<std::atomic<int>> alive_ = std::make_shared<std::atomic<int>>(0);
   std::atomic<int> packed_{0};
   mutable absl::Mutex mutex_;
   bool hold_ ABSL_GUARDED_BY(mutex_) = false;
   bool held_ ABSL_GUARDED_BY(mutex_) = false;
+  bool later_ ABSL_GUARDED_BY(mutex_) = false;
+  std::vector<Submitted> submitted_ ABSL_GUARDED_BY(mutex_);
   absl::Status fail_next_ ABSL_GUARDED_BY(mutex_);
   std::function<void()> on_pack_ ABSL_GUARDED_BY(mutex_);
   std::vector<size_t> calls_ ABSL_GUARDED_BY(mutex_);
