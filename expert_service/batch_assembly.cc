@@ -24,7 +24,7 @@ absl::Status Invalid(absl::string_view message) { return absl::InvalidArgumentEr
 
 // For an answer to a frame that does not decode: whatever of it there is. Errors only, so the copy
 // does not matter.
-v1::ComputeRequest Recover(const Frame& frame) {
+v1::ComputeRequest RecoverFields(const Frame& frame) {
   v1::ComputeRequest request;
   // The result does not matter: fields read before the malformed byte stay set.
   (void)request.ParsePartialFromString(frame.Flatten());
@@ -106,11 +106,11 @@ BatchAssembler::Outcome BatchAssembler::Add(const Frame& frame) {
   Outcome outcome;
   absl::StatusOr<Request> request = DecodeTensorMessage<v1::ComputeRequest>(frame);
   if (!request.ok()) {
-    const v1::ComputeRequest recovered = Recover(frame);
+    const v1::ComputeRequest recovered = RecoverFields(frame);
     outcome.batch_id = recovered.batch_id();
     if (recovered.first_row() == 0 || !failed_.contains(outcome.batch_id)) {
       outcome.status = request.status();
-      Forget(outcome.batch_id);
+      RemoveOpen(outcome.batch_id);
       RememberFailed(outcome.batch_id);
     }
     return outcome;
@@ -134,7 +134,7 @@ BatchAssembler::Outcome BatchAssembler::Add(const Frame& frame) {
     outcome.status = AddToBatch(&*request, frame.size(), &outcome.batch);
   }
   if (!outcome.status.ok()) {
-    Forget(batch_id);
+    RemoveOpen(batch_id);
     if (!last) {
       RememberFailed(batch_id);
     }
@@ -291,7 +291,7 @@ absl::Status BatchAssembler::PinExperts(ReceivedBatch* batch) const {
       "; send them to a node that does"));
 }
 
-void BatchAssembler::Forget(uint64_t batch_id) {
+void BatchAssembler::RemoveOpen(uint64_t batch_id) {
   const auto found = open_.find(batch_id);
   if (found != open_.end()) {
     open_bytes_ -= found->second->bytes;

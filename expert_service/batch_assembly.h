@@ -68,7 +68,7 @@ class BatchAssembler {
   absl::Status CheckContinues(const ReceivedBatch& batch, const Request& request) const;
   // Held now, as of the whole batch; pins them.
   absl::Status PinExperts(ReceivedBatch* batch) const;
-  void Forget(uint64_t batch_id);
+  void RemoveOpen(uint64_t batch_id);
   void RememberFailed(uint64_t batch_id);
 
   const AssemblyLimits limits_;

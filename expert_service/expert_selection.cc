@@ -14,7 +14,7 @@
 namespace expertmesh::node {
 namespace {
 
-absl::Status Bad(absl::string_view flag, absl::string_view value, absl::string_view why) {
+absl::Status FlagError(absl::string_view flag, absl::string_view value, absl::string_view why) {
   return absl::InvalidArgumentError(absl::StrCat(flag, "=", value, ": ", why));
 }
 
@@ -48,7 +48,7 @@ absl::StatusOr<std::vector<const MoeLayerDescription*>> SelectLayers(
   for (const uint32_t number : numbers) {
     const MoeLayerDescription* layer = model.FindLayer(number);
     if (layer == nullptr) {
-      return Bad(
+      return FlagError(
           "--layers", flags.layers,
           absl::StrCat("layer ", number, " is not a MoE layer; the MoE layers of this model are ",
                        MoeLayerList(model)));
@@ -72,7 +72,7 @@ std::vector<uint32_t> ExpertsOfShard(uint32_t num_experts, Fraction shard, uint3
   return experts;
 }
 
-// Of one layer, by --experts or --shard and --replicas.
+// What --experts, or --shard and --replicas, choose in one layer.
 absl::StatusOr<std::vector<uint32_t>> ExpertsOfLayer(const SelectionFlags& flags, Fraction shard,
                                                      const MoeLayerDescription& layer) {
   const uint32_t num_experts = layer.routing.num_experts;
@@ -81,9 +81,9 @@ absl::StatusOr<std::vector<uint32_t>> ExpertsOfLayer(const SelectionFlags& flags
   }
   if (!flags.shard.empty()) {
     if (shard.count > num_experts) {
-      return Bad("--shard", flags.shard,
-                 absl::StrCat("layer ", layer.layer, " has only ", num_experts,
-                              " experts; use at most as many shards"));
+      return FlagError("--shard", flags.shard,
+                       absl::StrCat("layer ", layer.layer, " has only ", num_experts,
+                                    " experts; use at most as many shards"));
     }
     return ExpertsOfShard(num_experts, shard, flags.replicas);
   }
@@ -95,15 +95,15 @@ absl::StatusOr<std::vector<uint32_t>> ExpertsOfLayer(const SelectionFlags& flags
 absl::Status CheckReplicas(const SelectionFlags& flags, Fraction shard) {
   if (flags.shard.empty()) {
     if (flags.replicas != 1) {
-      return Bad("--replicas", absl::StrCat(flags.replicas), "needs --shard i/n");
+      return FlagError("--replicas", absl::StrCat(flags.replicas), "needs --shard i/n");
     }
     return absl::OkStatus();
   }
   if (!flags.experts.empty()) {
-    return Bad("--shard", flags.shard, "cannot be combined with --experts; give one of them");
+    return FlagError("--shard", flags.shard, "cannot be combined with --experts; give one of them");
   }
   if (flags.replicas < 1 || flags.replicas > shard.count) {
-    return Bad(
+    return FlagError(
         "--replicas", absl::StrCat(flags.replicas),
         absl::StrCat("must be from 1 to the number of shards (", shard.count, " in --shard)"));
   }
@@ -117,7 +117,7 @@ absl::StatusOr<Fraction> ParseFraction(absl::string_view flag, absl::string_view
   Fraction fraction;
   if (parts.size() != 2 || !absl::SimpleAtoi(parts[0], &fraction.index) ||
       !absl::SimpleAtoi(parts[1], &fraction.count) || fraction.index >= fraction.count) {
-    return Bad(flag, value, "give i/n with 0 <= i < n, for example 0/4");
+    return FlagError(flag, value, "give i/n with 0 <= i < n, for example 0/4");
   }
   return fraction;
 }
@@ -133,16 +133,17 @@ absl::StatusOr<std::vector<uint32_t>> ParseRanges(absl::string_view flag, absl::
     const bool single = part.find('-') == absl::string_view::npos;
     if (!absl::SimpleAtoi(ends.first, &first) ||
         !absl::SimpleAtoi(single ? ends.first : ends.second, &last)) {
-      return Bad(flag, value,
-                 absl::StrCat("'", part, "' is no number or range; give for example 0-31,40"));
+      return FlagError(
+          flag, value,
+          absl::StrCat("'", part, "' is no number or range; give for example 0-31,40"));
     }
     if (last < first) {
-      return Bad(flag, value, absl::StrCat("range '", part, "' ends before it begins"));
+      return FlagError(flag, value, absl::StrCat("range '", part, "' ends before it begins"));
     }
     if (last >= limit) {
-      return Bad(flag, value,
-                 absl::StrCat(last, " does not exist; numbers go from 0 to ",
-                              static_cast<int64_t>(limit) - 1));
+      return FlagError(flag, value,
+                       absl::StrCat(last, " does not exist; numbers go from 0 to ",
+                                    static_cast<int64_t>(limit) - 1));
     }
     std::fill(chosen.begin() + first, chosen.begin() + last + 1, true);
   }
@@ -171,7 +172,7 @@ absl::StatusOr<std::vector<LayerExperts>> SelectExperts(const SelectionFlags& fl
   std::vector<LayerExperts> selection;
   for (const MoeLayerDescription* layer : layers) {
     if (layer->expert.intermediate_size % slice.count != 0) {
-      return Bad(
+      return FlagError(
           "--slice", flags.slice,
           absl::StrCat("the intermediate size of layer ", layer->layer, ", ",
                        layer->expert.intermediate_size, ", is not divisible by ", slice.count));

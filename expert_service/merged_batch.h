@@ -50,7 +50,7 @@ class MergedBatch {
   size_t nonfinite_rows_ = 0;
   std::vector<uint64_t> assignments_;
   AlignedBuffer hidden_states_;
-  std::vector<uint32_t> hidden_row_of_;  // Of each row of partials: its row of hidden_states_.
+  std::vector<uint32_t> hidden_row_of_;  // [rows of partials] The row of hidden_states_ they read.
   std::vector<uint32_t> row_begin_;
   std::vector<const experts::PackedExpert*> experts_;
   std::vector<float> weights_;
