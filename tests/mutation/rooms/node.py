@@ -29,6 +29,30 @@ MUTATIONS = (
         "batch_assembly_test",
     ),
     Mutation(
+        "queue: a deadline that has passed is not looked at",
+        "BatchQueue::TakeGroup",
+        force(False, touches="deadline"),
+        "batch_queue_test",
+    ),
+    Mutation(
+        "queue: near deadlines do not go first",
+        "BatchQueue::Add",
+        replace_name("deadline", "times.complete"),
+        "batch_queue_test",
+    ),
+    Mutation(
+        "queue: a group has no limit",
+        "BatchQueue::TakeGroup",
+        force(False, touches="max_group_rows"),
+        "batch_queue_test",
+    ),
+    Mutation(
+        "every batch of a group gets the rows of the first",
+        "Executor::SendPartials",
+        delete_statement(within="first_row"),
+        "executor_test",
+    ),
+    Mutation(
         "f16: partials beyond it are sent all the same",
         "ConvertRows",
         force(False, evaluated=True, touches="Encode"),

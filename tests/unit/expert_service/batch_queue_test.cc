@@ -65,6 +65,10 @@ class BatchQueueTest : public testing::Test {
   // Ids of the next group; those that have expired go to expired_.
   std::vector<uint64_t> Take(int now_ms) {
     BatchGroup group;
+    if (queue_.empty()) {
+      ADD_FAILURE() << "no batch waits";
+      return {};
+    }
     queue_.TakeGroup(At(now_ms), &group);
     expired_ = IdsOf(group.expired);
     return IdsOf(group.batches);
