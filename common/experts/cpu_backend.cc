@@ -55,12 +55,11 @@ class CpuBackend final : public Backend {
   absl::StatusOr<Prepared> Prepare(const ExpertOptions& options, const ExpertWeights& weights,
                                    IntermediateSlice slice);
 
-  // Around each Submit, so that the destructor can wait for it.
-  void EnterSubmit();
-  void LeaveSubmit();
-  // Around each computation: one batch at a time.
-  void AwaitTurn();
+  // Around each Submit, so that the destructor can wait for it. A call that computes waits for its
+  // turn, which it ends when it has computed.
+  void BeginSubmit(bool computes);
   void EndTurn();
+  void EndSubmit();
 
   const DType dtype_;
   const WeightStorage storage_;
@@ -119,22 +118,20 @@ CpuBackend::~CpuBackend() {
   mutex_.Await(absl::Condition(+ended, &submits_));
 }
 
-void CpuBackend::EnterSubmit() {
+// A flag and not the mutex itself: no lock is held while a batch computes.
+void CpuBackend::BeginSubmit(bool computes) {
   const absl::MutexLock lock(&mutex_);
   ++submits_;
+  if (computes) {
+    const auto is_free = [](bool* computing) { return !*computing; };
+    mutex_.Await(absl::Condition(+is_free, &computing_));
+    computing_ = true;
+  }
 }
 
-void CpuBackend::LeaveSubmit() {
+void CpuBackend::EndSubmit() {
   const absl::MutexLock lock(&mutex_);
   --submits_;
-}
-
-// A flag and not the mutex itself: no lock is held while a batch computes.
-void CpuBackend::AwaitTurn() {
-  const absl::MutexLock lock(&mutex_);
-  const auto is_free = [](bool* computing) { return !*computing; };
-  mutex_.Await(absl::Condition(+is_free, &computing_));
-  computing_ = true;
 }
 
 void CpuBackend::EndTurn() {
@@ -170,15 +167,15 @@ absl::Status CheckBatch(const GroupedBatch& batch) {
 }
 
 void CpuBackend::Submit(const GroupedBatch& batch, Completion done) {
-  EnterSubmit();
   absl::Status status = CheckBatch(batch);
-  if (status.ok() && batch.rows > 0) {
-    AwaitTurn();
+  const bool computes = status.ok() && batch.rows > 0;
+  BeginSubmit(computes);
+  if (computes) {
     status = compute_.Run(batch);
     EndTurn();
   }
   std::move(done)(std::move(status));
-  LeaveSubmit();
+  EndSubmit();
 }
 
 }  // namespace
