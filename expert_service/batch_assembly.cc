@@ -25,7 +25,7 @@ absl::Status Invalid(absl::string_view message) { return absl::InvalidArgumentEr
 
 // For an answer to a frame that does not decode: whatever of it there is. Errors only, so the copy
 // does not matter.
-v1::ComputeRequest Recover(const Frame& frame) {
+v1::ComputeRequest RecoverFields(const Frame& frame) {
   v1::ComputeRequest request;
   // The result does not matter: fields read before the malformed byte stay set.
   (void)request.ParsePartialFromString(frame.Flatten());
@@ -83,7 +83,8 @@ absl::StatusOr<DType> PartialsDType(const v1::ComputeRequest& message) {
   return FromWire(message.partials_dtype(), "partials_dtype");
 }
 
-void AppendFrame(TensorMessage<v1::ComputeRequest>* request, size_t frame_bytes, Batch* batch) {
+void AppendFrame(TensorMessage<v1::ComputeRequest>* request, size_t frame_bytes,
+                 ReceivedBatch* batch) {
   const v1::ComputeRequest& message = request->message;
   for (const uint32_t count : message.assignments_per_row()) {
     batch->row_begin.push_back(batch->row_begin.back() + count);
@@ -106,11 +107,11 @@ BatchAssembler::Outcome BatchAssembler::Add(const Frame& frame) {
   Outcome outcome;
   absl::StatusOr<Request> request = DecodeTensorMessage<v1::ComputeRequest>(frame);
   if (!request.ok()) {
-    const v1::ComputeRequest recovered = Recover(frame);
+    const v1::ComputeRequest recovered = RecoverFields(frame);
     outcome.batch_id = recovered.batch_id();
     if (recovered.first_row() == 0 || !failed_.contains(outcome.batch_id)) {
       outcome.status = request.status();
-      Forget(outcome.batch_id);
+      RemoveOpen(outcome.batch_id);
       RememberFailed(outcome.batch_id);
     }
     return outcome;
@@ -127,14 +128,14 @@ BatchAssembler::Outcome BatchAssembler::Add(const Frame& frame) {
       }
       return outcome;
     }
-    failed_.erase(batch_id);  // Used anew.
+    failed_.erase(batch_id);  // The id is used again.
   }
   outcome.status = CheckChecksum(*request);
   if (outcome.status.ok()) {
     outcome.status = AddToBatch(&*request, frame.size(), &outcome.batch);
   }
   if (!outcome.status.ok()) {
-    Forget(batch_id);
+    RemoveOpen(batch_id);
     if (!last) {
       RememberFailed(batch_id);
     }
@@ -143,10 +144,10 @@ BatchAssembler::Outcome BatchAssembler::Add(const Frame& frame) {
 }
 
 absl::Status BatchAssembler::AddToBatch(Request* request, size_t frame_bytes,
-                                        std::unique_ptr<Batch>* completed) {
+                                        std::unique_ptr<ReceivedBatch>* completed) {
   RETURN_IF_ERROR(CheckFrame(*request, frame_bytes));
   const v1::ComputeRequest& message = request->message;
-  ASSIGN_OR_RETURN(Batch * batch, OpenOrFind(message));
+  ASSIGN_OR_RETURN(ReceivedBatch * batch, OpenOrFind(message));
   RETURN_IF_ERROR(CheckContinues(*batch, *request));
   const absl::Time now = clock_->Now();
   if (now >= batch->deadline) {
@@ -165,9 +166,9 @@ absl::Status BatchAssembler::AddToBatch(Request* request, size_t frame_bytes,
     return absl::OkStatus();
   }
   RETURN_IF_ERROR(PinExperts(batch));
-  batch->completed = now;
+  batch->times.complete = now;
   const auto found = open_.find(batch->batch_id);
-  std::unique_ptr<Batch> taken = std::move(found->second);
+  std::unique_ptr<ReceivedBatch> taken = std::move(found->second);
   open_.erase(found);
   open_bytes_ -= taken->bytes;
   *completed = std::move(taken);
@@ -209,7 +210,7 @@ absl::Status BatchAssembler::CheckFrame(const Request& request, size_t frame_byt
   return CheckAssignments(message, request.tensor.rows, *layer);
 }
 
-absl::StatusOr<Batch*> BatchAssembler::OpenOrFind(const v1::ComputeRequest& message) {
+absl::StatusOr<ReceivedBatch*> BatchAssembler::OpenOrFind(const v1::ComputeRequest& message) {
   const auto found = open_.find(message.batch_id());
   if (found != open_.end()) {
     return found->second.get();
@@ -218,16 +219,16 @@ absl::StatusOr<Batch*> BatchAssembler::OpenOrFind(const v1::ComputeRequest& mess
     return Invalid(absl::StrCat("first_row is ", message.first_row(), " in the first frame of ",
                                 "batch ", message.batch_id(), "; frames go in order from row 0"));
   }
-  auto batch = std::make_unique<Batch>();
+  auto batch = std::make_unique<ReceivedBatch>();
   ASSIGN_OR_RETURN(batch->partials_dtype, PartialsDType(message));
   batch->batch_id = message.batch_id();
   batch->layer = message.layer();
   batch->total_rows = message.total_rows();
   batch->per_assignment = message.per_assignment();
   batch->checksums = message.has_checksum();
-  batch->arrival = clock_->Now();
+  batch->times.arrived = clock_->Now();
   if (message.has_timeout_us()) {
-    batch->deadline = batch->arrival + absl::Microseconds(message.timeout_us());
+    batch->deadline = batch->times.arrived + absl::Microseconds(message.timeout_us());
   }
   batch->row_begin.push_back(0);
   batch->bytes = kBatchOverhead;
@@ -235,7 +236,8 @@ absl::StatusOr<Batch*> BatchAssembler::OpenOrFind(const v1::ComputeRequest& mess
   return open_.emplace(message.batch_id(), std::move(batch)).first->second.get();
 }
 
-absl::Status BatchAssembler::CheckContinues(const Batch& batch, const Request& request) const {
+absl::Status BatchAssembler::CheckContinues(const ReceivedBatch& batch,
+                                            const Request& request) const {
   const v1::ComputeRequest& message = request.message;
   const size_t received = batch.row_begin.size() - 1;
   if (message.first_row() != received) {
@@ -270,7 +272,7 @@ absl::Status BatchAssembler::CheckContinues(const Batch& batch, const Request& r
   return absl::OkStatus();
 }
 
-absl::Status BatchAssembler::PinExperts(Batch* batch) const {
+absl::Status BatchAssembler::PinExperts(ReceivedBatch* batch) const {
   batch->hosted = hosted_->FindLayer(batch->layer);
   std::vector<uint32_t> missing;
   for (const uint32_t expert : batch->expert_ids) {
@@ -291,7 +293,7 @@ absl::Status BatchAssembler::PinExperts(Batch* batch) const {
       "; send them to a node that does"));
 }
 
-void BatchAssembler::Forget(uint64_t batch_id) {
+void BatchAssembler::RemoveOpen(uint64_t batch_id) {
   const auto found = open_.find(batch_id);
   if (found != open_.end()) {
     open_bytes_ -= found->second->bytes;

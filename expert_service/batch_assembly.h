@@ -18,8 +18,8 @@
 #include "common/model/model_description.h"
 #include "common/wire/frame.h"
 #include "common/wire/message_codec.h"
-#include "expert_service/batch.h"
 #include "expert_service/hosted_experts.h"
+#include "expert_service/received_batch.h"
 
 namespace expertmesh::node {
 
@@ -40,7 +40,7 @@ class BatchAssembler {
   struct Outcome {
     uint64_t batch_id = 0;
     absl::Status status;
-    std::unique_ptr<Batch> batch;
+    std::unique_ptr<ReceivedBatch> batch;
   };
 
   // The pointers must outlive the assembler.
@@ -61,13 +61,14 @@ class BatchAssembler {
  private:
   using Request = TensorMessage<v1::ComputeRequest>;
 
-  absl::Status AddToBatch(Request* request, size_t frame_bytes, std::unique_ptr<Batch>* completed);
+  absl::Status AddToBatch(Request* request, size_t frame_bytes,
+                          std::unique_ptr<ReceivedBatch>* completed);
   absl::Status CheckFrame(const Request& request, size_t frame_bytes) const;
-  absl::StatusOr<Batch*> OpenOrFind(const v1::ComputeRequest& message);
-  absl::Status CheckContinues(const Batch& batch, const Request& request) const;
+  absl::StatusOr<ReceivedBatch*> OpenOrFind(const v1::ComputeRequest& message);
+  absl::Status CheckContinues(const ReceivedBatch& batch, const Request& request) const;
   // Held now, as of the whole batch; pins them.
-  absl::Status PinExperts(Batch* batch) const;
-  void Forget(uint64_t batch_id);
+  absl::Status PinExperts(ReceivedBatch* batch) const;
+  void RemoveOpen(uint64_t batch_id);
   void RememberFailed(uint64_t batch_id);
 
   const AssemblyLimits limits_;
@@ -75,7 +76,7 @@ class BatchAssembler {
   const HostedExperts* const hosted_;
   Clock* const clock_;
 
-  absl::flat_hash_map<uint64_t, std::unique_ptr<Batch>> open_;
+  absl::flat_hash_map<uint64_t, std::unique_ptr<ReceivedBatch>> open_;
   size_t open_bytes_ = 0;
   // Batches that were answered with an error before their last frame; the oldest is forgotten
   // first.

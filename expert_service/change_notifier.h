@@ -23,11 +23,11 @@ class ChangeNotifier {
 
  private:
   // A callback until it is cut off. The mutex is held while it runs, so that cutting off waits.
-  class Line {
+  class Subscriber {
    public:
-    explicit Line(std::function<void()> on_change) : on_change_(std::move(on_change)) {}
+    explicit Subscriber(std::function<void()> on_change) : on_change_(std::move(on_change)) {}
     void Call();
-    void Cut();
+    void Disconnect();
 
    private:
     absl::Mutex mutex_;
@@ -36,7 +36,7 @@ class ChangeNotifier {
   class Subscription;
 
   absl::Mutex mutex_;
-  std::vector<std::weak_ptr<Line>> lines_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::weak_ptr<Subscriber>> subscribers_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace expertmesh::node

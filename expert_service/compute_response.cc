@@ -4,6 +4,7 @@
 #include <string>
 
 #include "common/base/check.h"
+#include "common/base/clock.h"
 #include "common/base/message_bytes.h"
 #include "common/wire/frame_checksum.h"
 #include "common/wire/message_codec.h"
@@ -17,17 +18,17 @@ namespace {
 // More than every field of a ComputeResponse except the rows takes.
 constexpr size_t kHeaderBytes = 128;
 
-TensorFrame Shared(const BatchResult& result) {
-  TensorFrame tensor{DType::kF32, result.rows, result.d_model, {}};
+TensorFrame ShareRows(const PartialRows& answer) {
+  TensorFrame tensor{DType::kF32, answer.rows, answer.d_model, {}};
   tensor.data.Append(
-      Slice(result.partials, result.rows * result.d_model * sizeof(float), result.owner));
+      Slice(answer.values, answer.rows * answer.d_model * sizeof(float), answer.owner));
   return tensor;
 }
 
-TensorFrame Converted(const BatchResult& result, std::vector<size_t>* beyond) {
-  RowEncoder encoder(DType::kF32, result.rows, result.d_model, result.dtype, nullptr);
-  for (size_t row = 0; row < result.rows; ++row) {
-    if (!encoder.Encode(row, result.partials + row * result.d_model)) {
+TensorFrame ConvertRows(const PartialRows& answer, std::vector<size_t>* beyond) {
+  RowEncoder encoder(DType::kF32, answer.rows, answer.d_model, answer.dtype, nullptr);
+  for (size_t row = 0; row < answer.rows; ++row) {
+    if (!encoder.Encode(row, answer.values + row * answer.d_model)) {
       beyond->push_back(row);
     }
   }
@@ -51,19 +52,19 @@ Frame EncodeError(uint64_t batch_id, const absl::Status& status) {
   return EncodeTensorMessage(response, nullptr);
 }
 
-std::vector<Frame> EncodeResult(const BatchResult& result, size_t max_frame_bytes,
-                                std::vector<size_t>* widened) {
+std::vector<Frame> EncodePartials(const PartialRows& answer, size_t max_frame_bytes,
+                                  std::vector<size_t>* widened) {
   const size_t first_widened = widened->size();
-  const bool converts = result.dtype != DType::kF32;
-  const TensorFrame floats = Shared(result);
-  const TensorFrame rows = converts ? Converted(result, widened) : floats;
+  const bool converts = answer.dtype != DType::kF32;
+  const TensorFrame floats = ShareRows(answer);
+  const TensorFrame rows = converts ? ConvertRows(answer, widened) : floats;
   auto next_widened = widened->begin() + static_cast<ptrdiff_t>(first_widened);
   std::vector<Frame> frames;
-  for (size_t row = 0; row < result.rows;) {
+  for (size_t row = 0; row < answer.rows;) {
     const bool wide = next_widened != widened->end() && *next_widened == row;
     const TensorFrame& source = wide ? floats : rows;
     size_t end =
-        std::min(result.rows, row + RowsPerFrame(source.dtype, result.d_model, max_frame_bytes));
+        std::min(answer.rows, row + RowsPerFrame(source.dtype, answer.d_model, max_frame_bytes));
     if (wide) {
       size_t after = row;
       while (after < end && next_widened != widened->end() && *next_widened == after) {
@@ -75,15 +76,15 @@ std::vector<Frame> EncodeResult(const BatchResult& result, size_t max_frame_byte
       end = std::min(end, *next_widened);
     }
     v1::ComputeResponse response;
-    response.set_batch_id(result.batch_id);
+    response.set_batch_id(answer.batch_id);
     response.mutable_status();
     response.set_first_row(static_cast<uint32_t>(row));
-    if (end == result.rows) {
-      response.set_queue_us(result.queue_us);
-      response.set_compute_us(result.compute_us);
+    if (end == answer.rows) {
+      response.set_queue_us(ToMicros(answer.times.queueing()));
+      response.set_compute_us(ToMicros(answer.times.computing()));
     }
     const TensorFrame tensor = RowsOf(source, row, end - row);
-    if (result.checksums) {
+    if (answer.checksums) {
       response.set_checksum(ChecksumOf(response, tensor));
     }
     frames.push_back(EncodeTensorMessage(response, &tensor));

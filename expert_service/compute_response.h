@@ -10,21 +10,22 @@
 #include "absl/status/status.h"
 #include "common/tensor/dtype.h"
 #include "common/wire/frame.h"
+#include "expert_service/stage_times.h"
 
 namespace expertmesh::node {
 
 // The one frame that answers a batch with an error. `status` is not OK.
 Frame EncodeError(uint64_t batch_id, const absl::Status& status);
 
-// The result of one batch: [rows, d_model] floats that `owner` keeps alive.
-struct BatchResult {
+// What answers one batch: [rows, d_model] floats that `owner` keeps alive.
+struct PartialRows {
   uint64_t batch_id = 0;
-  const float* partials = nullptr;
+  const float* values = nullptr;
   size_t rows = 0;
   size_t d_model = 0;
   std::shared_ptr<const void> owner;
-  uint64_t queue_us = 0;
-  uint64_t compute_us = 0;
+  // All stages of the batch are over.
+  StageTimes times;
   // Type they are to travel in, any of the wire.
   DType dtype = DType::kF32;
   // Each frame has its checksum.
@@ -36,8 +37,8 @@ struct BatchResult {
 // A row with finite values beyond the range of `dtype` goes as kF32, in a frame of such rows only:
 // what becomes of a row depends on that row alone. Appends these to `widened`. Timings are in the
 // last frame.
-std::vector<Frame> EncodeResult(const BatchResult& result, size_t max_frame_bytes,
-                                std::vector<size_t>* widened);
+std::vector<Frame> EncodePartials(const PartialRows& answer, size_t max_frame_bytes,
+                                  std::vector<size_t>* widened);
 
 }  // namespace expertmesh::node
 

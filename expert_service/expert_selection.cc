@@ -14,7 +14,7 @@
 namespace expertmesh::node {
 namespace {
 
-absl::Status Bad(absl::string_view flag, absl::string_view value, absl::string_view why) {
+absl::Status FlagError(absl::string_view flag, absl::string_view value, absl::string_view why) {
   return absl::InvalidArgumentError(absl::StrCat(flag, "=", value, ": ", why));
 }
 
@@ -30,7 +30,7 @@ std::string MoeLayerList(const ModelDescription& model) {
 absl::StatusOr<std::vector<uint32_t>> ParseFlag(absl::string_view flag, absl::string_view value,
                                                 uint32_t limit) {
   absl::StatusOr<std::vector<uint32_t>> numbers = ParseRanges(value, limit);
-  return numbers.ok() ? std::move(numbers) : Bad(flag, value, numbers.status().message());
+  return numbers.ok() ? std::move(numbers) : FlagError(flag, value, numbers.status().message());
 }
 
 absl::StatusOr<std::vector<const MoeLayerDescription*>> SelectLayers(
@@ -47,7 +47,7 @@ absl::StatusOr<std::vector<const MoeLayerDescription*>> SelectLayers(
   for (const uint32_t number : numbers) {
     const MoeLayerDescription* layer = model.FindLayer(number);
     if (layer == nullptr) {
-      return Bad(
+      return FlagError(
           "--layers", flags.layers,
           absl::StrCat("layer ", number, " is not a MoE layer; the MoE layers of this model are ",
                        MoeLayerList(model)));
@@ -80,9 +80,9 @@ absl::StatusOr<std::vector<uint32_t>> ExpertsOfLayer(const SelectionFlags& flags
   }
   if (!flags.shard.empty()) {
     if (shard.count > num_experts) {
-      return Bad("--shard", flags.shard,
-                 absl::StrCat("layer ", layer.layer, " has only ", num_experts,
-                              " experts; use at most as many shards"));
+      return FlagError("--shard", flags.shard,
+                       absl::StrCat("layer ", layer.layer, " has only ", num_experts,
+                                    " experts; use at most as many shards"));
     }
     return ExpertsOfShard(num_experts, shard, flags.replicas);
   }
@@ -94,15 +94,15 @@ absl::StatusOr<std::vector<uint32_t>> ExpertsOfLayer(const SelectionFlags& flags
 absl::Status CheckReplicas(const SelectionFlags& flags, Fraction shard) {
   if (flags.shard.empty()) {
     if (flags.replicas != 1) {
-      return Bad("--replicas", absl::StrCat(flags.replicas), "needs --shard i/n");
+      return FlagError("--replicas", absl::StrCat(flags.replicas), "needs --shard i/n");
     }
     return absl::OkStatus();
   }
   if (!flags.experts.empty()) {
-    return Bad("--shard", flags.shard, "cannot be combined with --experts; give one of them");
+    return FlagError("--shard", flags.shard, "cannot be combined with --experts; give one of them");
   }
   if (flags.replicas < 1 || flags.replicas > shard.count) {
-    return Bad(
+    return FlagError(
         "--replicas", absl::StrCat(flags.replicas),
         absl::StrCat("must be from 1 to the number of shards (", shard.count, " in --shard)"));
   }
@@ -116,7 +116,7 @@ absl::StatusOr<Fraction> ParseFraction(absl::string_view flag, absl::string_view
   Fraction fraction;
   if (parts.size() != 2 || !absl::SimpleAtoi(parts[0], &fraction.index) ||
       !absl::SimpleAtoi(parts[1], &fraction.count) || fraction.index >= fraction.count) {
-    return Bad(flag, value, "give i/n with 0 <= i < n, for example 0/4");
+    return FlagError(flag, value, "give i/n with 0 <= i < n, for example 0/4");
   }
   return fraction;
 }
@@ -137,7 +137,7 @@ absl::StatusOr<std::vector<LayerExperts>> SelectExperts(const SelectionFlags& fl
   std::vector<LayerExperts> selection;
   for (const MoeLayerDescription* layer : layers) {
     if (layer->expert.intermediate_size % slice.count != 0) {
-      return Bad(
+      return FlagError(
           "--slice", flags.slice,
           absl::StrCat("the intermediate size of layer ", layer->layer, ", ",
                        layer->expert.intermediate_size, ", is not divisible by ", slice.count));

@@ -53,10 +53,10 @@ HostedExpert::HostedExpert(std::shared_ptr<MemoryLedger> ledger, uint64_t ledger
 
 HostedExpert::~HostedExpert() {
   packed_.reset();
-  ledger_->Leave(ledger_id_);
+  ledger_->RemoveEntry(ledger_id_);
 }
 
-HostedExperts::Turn::Turn(HostedExperts* owner) : owner_(owner) {
+HostedExperts::ExclusiveChange::ExclusiveChange(HostedExperts* owner) : owner_(owner) {
   absl::MutexLock lock(&owner_->mutex_);
   const auto free = [owner]()
                         ABSL_EXCLUSIVE_LOCKS_REQUIRED(owner->mutex_) { return !owner->changing_; };
@@ -64,7 +64,7 @@ HostedExperts::Turn::Turn(HostedExperts* owner) : owner_(owner) {
   owner_->changing_ = true;
 }
 
-HostedExperts::Turn::~Turn() {
+HostedExperts::ExclusiveChange::~ExclusiveChange() {
   absl::MutexLock lock(&owner_->mutex_);
   owner_->changing_ = false;
 }
@@ -81,8 +81,8 @@ HostedExperts::HostedExperts(std::shared_ptr<const checkpoint::MoeCheckpoint> ch
   EXPERTMESH_CHECK(options_.load_threads >= 1);
 }
 
-uint64_t HostedExperts::BytesAhead(const MoeLayerDescription& layer, uint32_t expert,
-                                   IntermediateSlice slice) const {
+uint64_t HostedExperts::BytesToReserve(const MoeLayerDescription& layer, uint32_t expert,
+                                       IntermediateSlice slice) const {
   const absl::StatusOr<ExpertWeights> weights = checkpoint_->Expert(layer.layer, expert);
   return weights.ok() ? backend_->PackedBytes(layer.expert, *weights, slice).value_or(0) : 0;
 }
@@ -98,7 +98,7 @@ absl::Status HostedExperts::PlanOne(const LayerExperts& wanted, const Layers& he
         found == held.end() ? nullptr : found->second->experts[expert].get();
     if (present == nullptr) {
       items->push_back(
-          {layer, expert, wanted.slice, BytesAhead(*layer, expert, wanted.slice), nullptr});
+          {layer, expert, wanted.slice, BytesToReserve(*layer, expert, wanted.slice), nullptr});
     } else if (present->slice() != wanted.slice) {
       return absl::FailedPreconditionError(
           absl::StrCat("layer ", wanted.layer, " expert ", expert, " is held as slice ",
@@ -145,7 +145,7 @@ absl::Status HostedExperts::CheckLoad(absl::Span<const LayerExperts> request) co
 
 absl::StatusOr<uint64_t> HostedExperts::Load(absl::Span<const LayerExperts> request,
                                              Publish publish, const Progress& progress) {
-  const Turn turn(this);
+  const ExclusiveChange turn(this);
   ASSIGN_OR_RETURN(std::vector<Item> items, Plan(request));
   uint64_t bytes = 0;
   for (const Item& item : items) {
@@ -196,7 +196,7 @@ absl::Status HostedExperts::PackOne(Item* item) {
   uint64_t id = 0;
   const ExpertWeights stored = SliceOf(weights, item->slice);
   const ExpertMemory memory = {packed->bytes(), StoredBytes(stored)};
-  RETURN_IF_ERROR(ledger_->Enter(item->reserved_bytes, memory, &id));
+  RETURN_IF_ERROR(ledger_->AddEntry(item->reserved_bytes, memory, &id));
   // Never from a cache: the bytes were just read, and it is these that count.
   item->loaded = std::make_shared<const HostedExpert>(ledger_, id, std::move(packed), item->slice,
                                                       checkpoint::DigestOf(stored));
@@ -257,7 +257,7 @@ void HostedExperts::PublishItems(absl::Span<const Item> items) {
 absl::StatusOr<uint64_t> HostedExperts::Unload(absl::Span<const LayerExperts> request) {
   std::vector<uint64_t> leaving;
   {
-    const Turn turn(this);
+    const ExclusiveChange turn(this);
     auto changed = std::make_shared<Layers>(*layers());
     for (const LayerExperts& wanted : request) {
       RETURN_IF_ERROR(CheckExperts(checkpoint_->model().FindLayer(wanted.layer), wanted));
@@ -284,7 +284,7 @@ absl::StatusOr<uint64_t> HostedExperts::Unload(absl::Span<const LayerExperts> re
     }
   }
   // Without the turn: batches may take a while, and others may load meanwhile.
-  ledger_->AwaitGone(leaving);
+  ledger_->AwaitRemoved(leaving);
   return leaving.size();
 }
 
@@ -298,7 +298,7 @@ void HostedExperts::SetLayers(std::shared_ptr<const Layers> layers) {
     absl::MutexLock lock(&mutex_);
     layers_.swap(layers);
   }
-  layers.reset();  // Frees what nobody uses, outside the lock.
+  layers.reset();  // Frees what no batch uses any more, outside the lock.
   on_change_();
 }
 

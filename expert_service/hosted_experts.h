@@ -119,10 +119,10 @@ class HostedExperts {
   using Layers = absl::flat_hash_map<uint32_t, std::shared_ptr<const HostedLayer>>;
 
   // While one exists no other thread is in Load or Unload.
-  class Turn {
+  class ExclusiveChange {
    public:
-    explicit Turn(HostedExperts* owner);
-    ~Turn();
+    explicit ExclusiveChange(HostedExperts* owner);
+    ~ExclusiveChange();
 
    private:
     HostedExperts* const owner_;
@@ -132,9 +132,10 @@ class HostedExperts {
   absl::StatusOr<std::vector<Item>> Plan(absl::Span<const LayerExperts> request) const;
   absl::Status PlanOne(const LayerExperts& wanted, const Layers& held,
                        std::vector<Item>* items) const;
-  // What the expert will hold. 0 when its weights cannot be read or packed: packing tells why.
-  uint64_t BytesAhead(const MoeLayerDescription& layer, uint32_t expert,
-                      IntermediateSlice slice) const;
+  // What the expert will hold once it is packed. 0 when its weights cannot be read or packed:
+  // packing tells why.
+  uint64_t BytesToReserve(const MoeLayerDescription& layer, uint32_t expert,
+                          IntermediateSlice slice) const;
   absl::Status PackAll(absl::Span<Item> items, const std::function<void()>& one_done);
   absl::Status PackOne(Item* item);
   void PublishItems(absl::Span<const Item> items);

@@ -18,8 +18,9 @@
 #include "common/base/status_macros.h"
 #include "common/base/usage.h"
 #include "common/checkpoint/moe_checkpoint.h"
+#include "common/experts/backend_factory.h"
 #include "common/experts/compute_dtype.h"
-#include "common/experts/cpu_backend.h"
+#include "common/experts/weight_storage.h"
 #include "common/net/grpc_logging.h"
 #include "common/telemetry/logging.h"
 #include "common/telemetry/metrics.h"
@@ -179,7 +180,7 @@ absl::Status Run(const std::vector<char*>& rest) {
                    SelectExperts(selection_flags, checkpoint->model()));
   const int threads =
       absl::GetFlag(FLAGS_threads) > 0 ? absl::GetFlag(FLAGS_threads) : AvailableCores();
-  experts::CpuBackendOptions backend_options;
+  experts::BackendOptions backend_options;
   ASSIGN_OR_RETURN(
       backend_options.compute_dtype,
       experts::ChooseComputeDType(absl::GetFlag(FLAGS_compute_dtype), checkpoint->model().dtype));
@@ -187,7 +188,7 @@ absl::Status Run(const std::vector<char*>& rest) {
   ASSIGN_OR_RETURN(backend_options.weights,
                    experts::ParseWeightStorage(absl::GetFlag(FLAGS_weights)));
   ASSIGN_OR_RETURN(const std::unique_ptr<experts::Backend> backend,
-                   experts::MakeCpuBackend(backend_options));
+                   experts::MakeBackend("cpu", backend_options));
 
   const auto registry = std::make_shared<prometheus::Registry>();
   telemetry::RegisterProcessMetrics("expertmesh-expert", *registry);

@@ -31,7 +31,7 @@ void MemoryLedger::Unreserve(uint64_t bytes) {
   reserved_ -= bytes;
 }
 
-absl::Status MemoryLedger::Enter(uint64_t reserved, const ExpertMemory& memory, uint64_t* id) {
+absl::Status MemoryLedger::AddEntry(uint64_t reserved, const ExpertMemory& memory, uint64_t* id) {
   absl::MutexLock lock(&mutex_);
   EXPERTMESH_CHECK(reserved <= reserved_);
   if (memory.bytes > reserved) {
@@ -48,21 +48,21 @@ absl::Status MemoryLedger::Enter(uint64_t reserved, const ExpertMemory& memory, 
   return absl::OkStatus();
 }
 
-void MemoryLedger::Leave(uint64_t id) {
+void MemoryLedger::RemoveEntry(uint64_t id) {
   absl::MutexLock lock(&mutex_);
   const auto entry = entries_.find(id);
   EXPERTMESH_CHECK(entry != entries_.end());
   held_ -= entry->second.bytes;
   checkpoint_ -= entry->second.checkpoint_bytes;
   entries_.erase(entry);
-  left_.SignalAll();
+  removed_.SignalAll();
 }
 
-void MemoryLedger::AwaitGone(absl::Span<const uint64_t> ids) const {
+void MemoryLedger::AwaitRemoved(absl::Span<const uint64_t> ids) const {
   absl::MutexLock lock(&mutex_);
   for (const uint64_t id : ids) {
     while (entries_.contains(id)) {
-      left_.Wait(&mutex_);
+      removed_.Wait(&mutex_);
     }
   }
 }

@@ -33,12 +33,12 @@ class MemoryLedger {
 
   // Turns `reserved` bytes into a new entry that holds `memory`, and returns its id in `*id`.
   //   RESOURCE_EXHAUSTED  its bytes pass the limit; the reservation is left as it was.
-  absl::Status Enter(uint64_t reserved, const ExpertMemory& memory, uint64_t* id);
+  absl::Status AddEntry(uint64_t reserved, const ExpertMemory& memory, uint64_t* id);
   // The entry's memory has been freed.
-  void Leave(uint64_t id);
+  void RemoveEntry(uint64_t id);
 
   // Blocks until none of `ids` is left.
-  void AwaitGone(absl::Span<const uint64_t> ids) const;
+  void AwaitRemoved(absl::Span<const uint64_t> ids) const;
 
   // Held and set aside.
   uint64_t used_bytes() const;
@@ -52,7 +52,7 @@ class MemoryLedger {
 
   const uint64_t limit_bytes_;
   mutable absl::Mutex mutex_;
-  mutable absl::CondVar left_;
+  mutable absl::CondVar removed_;
   uint64_t reserved_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t held_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t checkpoint_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -8,7 +8,6 @@
 #include "common/base/process.h"
 #include "common/base/status_macros.h"
 #include "common/wire/message_codec.h"
-#include "expert_service/compute_response.h"
 
 namespace expertmesh::node {
 namespace {
@@ -16,35 +15,33 @@ namespace {
 // One stream of a router.
 class ComputeHandler final : public StreamHandler {
  public:
-  ComputeHandler(Scheduler* scheduler, NodeMetrics* metrics, BatchAssembler assembler,
+  ComputeHandler(Executor* executor, const ReplySender* reply_sender, BatchAssembler assembler,
                  std::shared_ptr<FrameSink> replies)
-      : scheduler_(scheduler),
-        metrics_(metrics),
+      : executor_(executor),
+        reply_sender_(reply_sender),
         assembler_(std::move(assembler)),
         replies_(std::move(replies)),
-        stream_(scheduler_->OpenStream(replies_)) {}
+        stream_(executor_->OpenStream(replies_)) {}
 
-  ~ComputeHandler() override { scheduler_->CloseStream(stream_); }
+  ~ComputeHandler() override { executor_->CloseStream(stream_); }
 
   void OnFrame(Frame frame) override {
     BatchAssembler::Outcome outcome = assembler_.Add(frame);
     absl::Status status = outcome.status;
     if (outcome.batch != nullptr) {
-      status = scheduler_->Enqueue(stream_, std::move(outcome.batch));
+      status = executor_->Enqueue(stream_, std::move(outcome.batch));
     }
     if (!status.ok()) {
-      metrics_->Rejected(status.code());
-      // A stream that is gone no longer wants its answer.
-      (void)replies_->Send(EncodeError(outcome.batch_id, status));
+      reply_sender_->SendError(*replies_, outcome.batch_id, status);
     }
   }
 
  private:
-  Scheduler* const scheduler_;
-  NodeMetrics* const metrics_;
+  Executor* const executor_;
+  const ReplySender* const reply_sender_;
   BatchAssembler assembler_;
   const std::shared_ptr<FrameSink> replies_;
-  const Scheduler::StreamId stream_;
+  const StreamId stream_;
 };
 
 std::vector<LayerExperts> FromProto(
@@ -100,13 +97,14 @@ Node::Node(const NodeOptions& options, std::shared_ptr<const checkpoint::MoeChec
       backend_(backend),
       clock_(clock),
       metrics_(std::move(registry)),
+      reply_sender_(options.reply_frame_bytes, &metrics_),
       hosted_(checkpoint_, backend, {options.memory_limit_bytes, options.load_threads},
               [this] { OnHostedChange(); }),
-      scheduler_(MakeSchedulerOptions(), backend, clock, &metrics_) {}
+      executor_(MakeExecutorOptions(), backend, clock, &reply_sender_, &metrics_) {}
 
 Node::~Node() {
   hosted_.Stop();
-  scheduler_.Stop();
+  executor_.Stop();
 }
 
 AssemblyLimits Node::MakeAssemblyLimits() const {
@@ -121,16 +119,15 @@ AssemblyLimits Node::MakeAssemblyLimits() const {
   return limits;
 }
 
-SchedulerOptions Node::MakeSchedulerOptions() const {
-  SchedulerOptions options;
-  options.max_batch_rows = options_.max_batch_rows;
-  options.max_queue_rows = options_.max_queue_rows;
-  options.max_queue_bytes = options_.max_queue_bytes;
-  if (options.max_queue_bytes == 0) {
-    options.max_queue_bytes =
+ExecutorOptions Node::MakeExecutorOptions() const {
+  ExecutorOptions options;
+  options.queue.max_group_rows = options_.max_batch_rows;
+  options.queue.max_queue_rows = options_.max_queue_rows;
+  options.queue.max_queue_bytes = options_.max_queue_bytes;
+  if (options.queue.max_queue_bytes == 0) {
+    options.queue.max_queue_bytes =
         2 * (BytesOfRows(options_.max_queue_rows, checkpoint_->model()) + options_.max_frame_bytes);
   }
-  options.reply_frame_bytes = options_.reply_frame_bytes;
   options.inline_parameters = options_.inline_parameters;
   return options;
 }
@@ -142,7 +139,7 @@ absl::Status Node::CheckLoad(absl::Span<const LayerExperts> selection) const {
 absl::Status Node::Load(absl::Span<const LayerExperts> selection,
                         const HostedExperts::Progress& progress) {
   for (const LayerExperts& layer : selection) {
-    metrics_.Offer(layer.layer, layer.experts);
+    metrics_.AddExpertSeries(layer.layer, layer.experts);
   }
   const absl::Status status =
       hosted_.Load(selection, HostedExperts::Publish::kPerLayer, progress).status();
@@ -163,8 +160,8 @@ bool Node::Drain(absl::Duration linger, absl::Time deadline) {
     while (!clock_->WaitUntil(&mutex_, &linger_, until)) {
     }
   }
-  const bool idle = scheduler_.AwaitIdle(deadline);
-  scheduler_.Stop();
+  const bool idle = executor_.AwaitIdle(deadline);
+  executor_.Stop();
   return idle;
 }
 
@@ -231,7 +228,7 @@ v1::WatchStatusResponse Node::Status() const {
   }
   *status.mutable_description() = Describe();
   status.set_state(status.description().state());
-  const Scheduler::Load load = scheduler_.load();
+  const Executor::Load load = executor_.load();
   status.set_batches_in_flight(load.batches);
   status.set_rows_in_flight(load.rows);
   return status;
@@ -243,7 +240,7 @@ std::unique_ptr<StatusSubscription> Node::Subscribe(std::function<void()> on_cha
 
 std::unique_ptr<StreamHandler> Node::OpenCompute(std::shared_ptr<FrameSink> replies) {
   return std::make_unique<ComputeHandler>(
-      &scheduler_, &metrics_,
+      &executor_, &reply_sender_,
       BatchAssembler(MakeAssemblyLimits(), &checkpoint_->model(), &hosted_, clock_),
       std::move(replies));
 }
@@ -258,7 +255,7 @@ absl::StatusOr<v1::LoadExpertsResponse> Node::LoadExperts(const v1::LoadExpertsR
   const std::vector<LayerExperts> wanted = FromProto(request.experts());
   ASSIGN_OR_RETURN(const uint64_t loaded, hosted_.Load(wanted, HostedExperts::Publish::kTogether));
   for (const LayerExperts& layer : wanted) {
-    metrics_.Offer(layer.layer, layer.experts);
+    metrics_.AddExpertSeries(layer.layer, layer.experts);
   }
   v1::LoadExpertsResponse response;
   response.set_loaded(loaded);

@@ -1,10 +1,10 @@
-// One running expert service, free of gRPC: what it holds, its scheduler, its state. A server (gRPC
+// One running expert service, free of gRPC: what it holds, its executor, its state. A server (gRPC
 // or in-process) carries it.
 //
 // Life of a batch: a router's stream brings frames to OpenCompute's handler; BatchAssembler checks
-// them and puts them together; Scheduler queues the batch, merges it with others of its layer,
-// BatchComputer computes, and the answer goes back through the stream's FrameSink. An error at any
-// step becomes that batch's answer and touches no other.
+// them and puts them together; BatchQueue lets it wait; Executor merges it with others of its layer
+// and submits them to the backend; ReplySender sends the answer through the stream's FrameSink. An
+// error at any step becomes that batch's answer and touches no other.
 //
 // Guarantees: every batch gets exactly one answer (a result or one error) unless its stream goes;
 // memory for what waits is bounded; Drain loses nothing that was accepted.
@@ -29,10 +29,11 @@
 #include "common/transport/transport.h"
 #include "expert_service/batch_assembly.h"
 #include "expert_service/change_notifier.h"
+#include "expert_service/executor.h"
 #include "expert_service/expert_selection.h"
 #include "expert_service/hosted_experts.h"
 #include "expert_service/node_metrics.h"
-#include "expert_service/scheduler.h"
+#include "expert_service/reply_sender.h"
 
 namespace expertmesh::node {
 
@@ -51,7 +52,7 @@ struct NodeOptions {
   size_t reply_frame_bytes = size_t{1} << 20;
   // Bytes of unfinished batches per stream; 0: enough for two batches of max_batch_rows in float32.
   size_t max_open_bytes = 0;
-  // As SchedulerOptions::inline_parameters.
+  // As ExecutorOptions::inline_parameters.
   uint64_t inline_parameters = 0;
   // Packed weights; 0: no limit.
   uint64_t memory_limit_bytes = 0;
@@ -97,7 +98,7 @@ class Node final : public NodeEndpoint {
        experts::Backend* backend, Clock* clock, std::shared_ptr<prometheus::Registry> registry);
 
   AssemblyLimits MakeAssemblyLimits() const;
-  SchedulerOptions MakeSchedulerOptions() const;
+  ExecutorOptions MakeExecutorOptions() const;
   // LOADING only leads to READY or FAILED, DRAINING to nothing.
   void SetState(v1::NodeState state, std::string message);
   void OnHostedChange();
@@ -108,6 +109,7 @@ class Node final : public NodeEndpoint {
   experts::Backend* const backend_;
   Clock* const clock_;
   NodeMetrics metrics_;
+  const ReplySender reply_sender_;
   ChangeNotifier notifier_;
 
   mutable absl::Mutex mutex_;
@@ -117,7 +119,7 @@ class Node final : public NodeEndpoint {
   uint64_t version_ ABSL_GUARDED_BY(mutex_) = 1;
 
   HostedExperts hosted_;
-  Scheduler scheduler_;  // Last: its batches use all of the above.
+  Executor executor_;  // Last: its batches use all of the above.
 };
 
 }  // namespace expertmesh::node

@@ -75,12 +75,12 @@ NodeMetrics::NodeMetrics(std::shared_ptr<prometheus::Registry> registry)
   SetState(v1::NODE_STATE_LOADING);
 }
 
-void NodeMetrics::Queued(absl::Duration wait) {
+void NodeMetrics::RecordQueueing(absl::Duration wait) {
   queue_seconds_.Observe(absl::ToDoubleSeconds(wait));
 }
 
-void NodeMetrics::Computed(uint32_t layer, size_t rows, absl::Duration duration,
-                           absl::Span<const uint64_t> assignments) {
+void NodeMetrics::RecordComputed(uint32_t layer, size_t rows, absl::Duration duration,
+                                 absl::Span<const uint64_t> assignments) {
   batch_rows_.Observe(static_cast<double>(rows));
   forward_seconds_.Observe(absl::ToDoubleSeconds(duration));
   for (uint32_t expert = 0; expert < assignments.size(); ++expert) {
@@ -90,17 +90,19 @@ void NodeMetrics::Computed(uint32_t layer, size_t rows, absl::Duration duration,
   }
 }
 
-void NodeMetrics::Rejected(absl::StatusCode code) {
-  CountRejected(absl::AsciiStrToLower(absl::StatusCodeToString(code)));
+void NodeMetrics::CountRejected(absl::StatusCode code) {
+  CountReason(absl::AsciiStrToLower(absl::StatusCodeToString(code)));
 }
 
-void NodeMetrics::Dropped() { CountRejected("stream_gone"); }
+void NodeMetrics::CountDropped() { CountReason("stream_gone"); }
 
-void NodeMetrics::CountRejected(absl::string_view reason) {
+void NodeMetrics::CountReason(absl::string_view reason) {
   rejected_.Add({{"reason", std::string(reason)}}).Increment();
 }
 
-void NodeMetrics::NonFinite(size_t tokens) { nonfinite_.Increment(static_cast<double>(tokens)); }
+void NodeMetrics::CountNonFinite(size_t tokens) {
+  nonfinite_.Increment(static_cast<double>(tokens));
+}
 
 void NodeMetrics::SetQueueRows(uint64_t rows) { queue_rows_.Set(static_cast<double>(rows)); }
 
@@ -115,7 +117,7 @@ void NodeMetrics::SetState(v1::NodeState state) {
   }
 }
 
-void NodeMetrics::Offer(uint32_t layer, absl::Span<const uint32_t> experts) {
+void NodeMetrics::AddExpertSeries(uint32_t layer, absl::Span<const uint32_t> experts) {
   for (const uint32_t expert : experts) {
     Tokens(layer, expert);
   }

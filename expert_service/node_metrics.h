@@ -34,18 +34,18 @@ class NodeMetrics {
 
   // One batch answered well: its wait, and one computed group: its rows, duration and assignments
   // per expert ([num_experts], zeros are left out).
-  void Queued(absl::Duration wait);
-  void Computed(uint32_t layer, size_t rows, absl::Duration duration,
-                absl::Span<const uint64_t> assignments);
+  void RecordQueueing(absl::Duration wait);
+  void RecordComputed(uint32_t layer, size_t rows, absl::Duration duration,
+                      absl::Span<const uint64_t> assignments);
   // One batch that got an error instead of a result; `reason` is its code in lower case, or
   // "stream_gone".
-  void Rejected(absl::StatusCode code);
-  void Dropped();
-  void NonFinite(size_t tokens);
+  void CountRejected(absl::StatusCode code);
+  void CountDropped();
+  void CountNonFinite(size_t tokens);
   // One row of partials lost `error` (EncodingError) on its way out.
-  void PartialsEncoded(uint32_t layer, double error) { partials_error_.Observe(layer, error); }
+  void RecordEncodingError(uint32_t layer, double error) { partials_error_.Observe(layer, error); }
   // Rows of partials went as float32 since their values, up to `largest`, are beyond `dtype`.
-  void PartialsWidened(uint32_t layer, size_t rows, float largest, DType dtype) {
+  void CountWidened(uint32_t layer, size_t rows, float largest, DType dtype) {
     partials_overflow_.Count(layer, rows, largest, NameOf(dtype), NameOf(DType::kF32));
   }
   void SetQueueRows(uint64_t rows);
@@ -54,11 +54,11 @@ class NodeMetrics {
   void SetState(v1::NodeState state);
 
   // Makes the series of an expert appear with 0 before its first token.
-  void Offer(uint32_t layer, absl::Span<const uint32_t> experts);
+  void AddExpertSeries(uint32_t layer, absl::Span<const uint32_t> experts);
 
  private:
   prometheus::Counter& Tokens(uint32_t layer, uint32_t expert);
-  void CountRejected(absl::string_view reason);
+  void CountReason(absl::string_view reason);
 
   const std::shared_ptr<prometheus::Registry> registry_;
   prometheus::Family<prometheus::Counter>& tokens_;

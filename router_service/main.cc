@@ -17,8 +17,8 @@
 #include "common/base/status_macros.h"
 #include "common/base/usage.h"
 #include "common/checkpoint/moe_checkpoint.h"
+#include "common/experts/backend_factory.h"
 #include "common/experts/compute_dtype.h"
-#include "common/experts/cpu_backend.h"
 #include "common/net/grpc_logging.h"
 #include "common/net/grpc_runtime.h"
 #include "common/net/grpc_transport.h"
@@ -160,13 +160,13 @@ absl::Status Run(const std::vector<char*>& rest) {
   for (const std::string& warning : checkpoint->warnings()) {
     spdlog::warn("{}", warning);
   }
-  experts::CpuBackendOptions backend_options;
+  experts::BackendOptions backend_options;
   ASSIGN_OR_RETURN(
       backend_options.compute_dtype,
       experts::ChooseComputeDType(absl::GetFlag(FLAGS_compute_dtype), checkpoint->model().dtype));
   backend_options.threads = absl::GetFlag(FLAGS_threads);
   ASSIGN_OR_RETURN(std::unique_ptr<experts::Backend> backend,
-                   experts::MakeCpuBackend(backend_options));
+                   experts::MakeBackend("cpu", backend_options));
 
   auto registry = std::make_shared<prometheus::Registry>();
   telemetry::RegisterProcessMetrics("expertmesh-router", *registry);

@@ -58,21 +58,21 @@ class ComputePlan {
 
  private:
   // Blocks that are worked on together.
-  struct Run {
+  struct BlockRange {
     uint32_t block;
     uint32_t count;
     uint32_t rows;
   };
 
   void AddBlocks(const GroupByExpert::Group& group);
-  uint64_t CostOf(const Run& run) const;
-  void ChooseSplits(const Run& run, int threads);
-  void PlaceRows(const Run& run, const GroupByExpert& groups);
-  void AddTasks(const Run& run);
+  uint64_t CostOf(const BlockRange& range) const;
+  void ChooseSplits(const BlockRange& range, int threads);
+  void PlaceRows(const BlockRange& range, const GroupByExpert& groups);
+  void AddTasks(const BlockRange& range);
 
   std::vector<GroupByExpert::Group> largest_first_;
   std::vector<Block> blocks_;
-  std::vector<Run> runs_;
+  std::vector<BlockRange> ranges_;
   std::vector<Task> up_tasks_;
   std::vector<Task> down_tasks_;
   std::vector<RowPlace> places_;

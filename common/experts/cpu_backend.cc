@@ -28,21 +28,25 @@ class CpuBackend final : public Backend {
         huge_pages_(options.huge_pages),
         compute_(options.compute_dtype, threads, options.max_scratch_bytes) {}
 
+  ~CpuBackend() override;
+
   absl::string_view name() const override { return "cpu"; }
   DType compute_dtype() const override { return dtype_; }
+  // Each batch takes all threads.
+  size_t preferred_in_flight() const override { return 1; }
 
   absl::StatusOr<std::shared_ptr<const PackedExpert>> Pack(const ExpertOptions& options,
                                                            const ExpertWeights& weights,
                                                            IntermediateSlice slice) override;
   absl::StatusOr<uint64_t> PackedBytes(const ExpertOptions& options, const ExpertWeights& weights,
                                        IntermediateSlice slice) override;
-  absl::Status Compute(const GroupedBatch& batch) override;
+  void Submit(const GroupedBatch& batch, Completion done) override;
 
  private:
   // What Pack checks and makes before it packs.
   struct Prepared {
     ExpertSizes sizes;
-    ExpertWeights weights;  // Of the slice.
+    ExpertWeights weights;  // The slice of the weights.
     std::shared_ptr<const MatmulShape> up;
     std::shared_ptr<const MatmulShape> down;
   };
@@ -51,9 +55,11 @@ class CpuBackend final : public Backend {
   absl::StatusOr<Prepared> Prepare(const ExpertOptions& options, const ExpertWeights& weights,
                                    IntermediateSlice slice);
 
-  // Waits for the turn of this call, and passes the turn on.
-  void TakeTurn();
-  void PassTurn();
+  // Around each Submit, so that the destructor can wait for it. A call that computes waits for its
+  // turn, which it ends when it has computed.
+  void BeginSubmit(bool computes);
+  void EndTurn();
+  void EndSubmit();
 
   const DType dtype_;
   const WeightStorage storage_;
@@ -63,9 +69,10 @@ class CpuBackend final : public Backend {
   absl::flat_hash_map<std::pair<size_t, size_t>, std::shared_ptr<const MatmulShape>> shapes_
       ABSL_GUARDED_BY(shapes_mutex_);
 
-  absl::Mutex turn_mutex_;
-  bool turn_taken_ ABSL_GUARDED_BY(turn_mutex_) = false;
-  CpuCompute compute_;  // Of the call that has the turn.
+  absl::Mutex mutex_;
+  bool computing_ ABSL_GUARDED_BY(mutex_) = false;
+  int submits_ ABSL_GUARDED_BY(mutex_) = 0;  // Submit calls that have not ended.
+  CpuCompute compute_;                       // Used by the call that has the turn.
 };
 
 std::shared_ptr<const MatmulShape> CpuBackend::ShapeOf(size_t inner, size_t columns) {
@@ -105,17 +112,31 @@ absl::StatusOr<uint64_t> CpuBackend::PackedBytes(const ExpertOptions& options,
                                 storage_);
 }
 
-// A flag and not the mutex itself: no lock is held while a batch computes.
-void CpuBackend::TakeTurn() {
-  absl::MutexLock lock(&turn_mutex_);
-  const auto is_free = [](bool* taken) { return !*taken; };
-  turn_mutex_.Await(absl::Condition(+is_free, &turn_taken_));
-  turn_taken_ = true;
+CpuBackend::~CpuBackend() {
+  const absl::MutexLock lock(&mutex_);
+  const auto ended = [](int* submits) { return *submits == 0; };
+  mutex_.Await(absl::Condition(+ended, &submits_));
 }
 
-void CpuBackend::PassTurn() {
-  absl::MutexLock lock(&turn_mutex_);
-  turn_taken_ = false;
+// A flag and not the mutex itself: no lock is held while a batch computes.
+void CpuBackend::BeginSubmit(bool computes) {
+  const absl::MutexLock lock(&mutex_);
+  ++submits_;
+  if (computes) {
+    const auto is_free = [](bool* computing) { return !*computing; };
+    mutex_.Await(absl::Condition(+is_free, &computing_));
+    computing_ = true;
+  }
+}
+
+void CpuBackend::EndSubmit() {
+  const absl::MutexLock lock(&mutex_);
+  --submits_;
+}
+
+void CpuBackend::EndTurn() {
+  const absl::MutexLock lock(&mutex_);
+  computing_ = false;
 }
 
 absl::Status CheckBatch(const GroupedBatch& batch) {
@@ -145,29 +166,19 @@ absl::Status CheckBatch(const GroupedBatch& batch) {
   return absl::OkStatus();
 }
 
-absl::Status CpuBackend::Compute(const GroupedBatch& batch) {
-  RETURN_IF_ERROR(CheckBatch(batch));
-  if (batch.rows == 0) {
-    return absl::OkStatus();
+void CpuBackend::Submit(const GroupedBatch& batch, Completion done) {
+  absl::Status status = CheckBatch(batch);
+  const bool computes = status.ok() && batch.rows > 0;
+  BeginSubmit(computes);
+  if (computes) {
+    status = compute_.Run(batch);
+    EndTurn();
   }
-  TakeTurn();
-  absl::Status status = compute_.Run(batch);
-  PassTurn();
-  return status;
+  std::move(done)(std::move(status));
+  EndSubmit();
 }
 
 }  // namespace
-
-absl::StatusOr<WeightStorage> ParseWeightStorage(absl::string_view flag) {
-  if (flag == "expanded") {
-    return WeightStorage::kExpanded;
-  }
-  if (flag == "compressed") {
-    return WeightStorage::kCompressed;
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("--weights is '", flag, "'; use expanded or compressed"));
-}
 
 absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options) {
   if (options.compute_dtype != DType::kF32 && options.compute_dtype != DType::kBF16) {

@@ -1,12 +1,16 @@
 // Expert math on the CPU, by kernels that sum in one fixed order (common/matmul).
 //
 // A batch is computed in three phases, each a list of tasks that all threads work off:
-//   1. up    per expert: gather its rows, multiply by gate and up, add biases, activation
-//   2. down  per expert: multiply by down; one float32 row per assignment
-//   3. sum   per row: its assignments' rows plus the bias of down, times their weights, in slot
-//   order
+// 1. up    per expert: gather its rows, multiply by gate and up, add biases, activation;
+// 2. down  per expert: multiply by down; one float32 row per assignment;
+// 3. sum   per row, in slot order: its assignments' rows plus the bias of down, times weights.
+//
 // Products are single-threaded; an expert with a large share of the work has its columns divided
 // over several tasks.
+//
+// Submit computes on the thread that calls it, together with the worker threads, and completes the
+// batch before it returns: a hand-over to another thread would cost more than a small batch. Calls
+// from several threads run one after the other.
 #ifndef EXPERTMESH_COMMON_EXPERTS_CPU_BACKEND_H_
 #define EXPERTMESH_COMMON_EXPERTS_CPU_BACKEND_H_
 
@@ -14,25 +18,16 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 #include "common/experts/backend.h"
+#include "common/experts/weight_storage.h"
 #include "common/tensor/dtype.h"
 
 namespace expertmesh::experts {
 
-// How a packed expert keeps its weights. kExpanded: in the compute type, ready to multiply.
-// kCompressed: as the checkpoint has them (a copy of its values and scales); a batch expands each
-// expert that it uses, panel by panel, into scratch memory of at most one expert per thread. The
-// results are the same, bit for bit.
-enum class WeightStorage { kExpanded, kCompressed };
-
-// `flag` is the value of --weights: expanded or compressed. INVALID_ARGUMENT otherwise.
-absl::StatusOr<WeightStorage> ParseWeightStorage(absl::string_view flag);
-
 struct CpuBackendOptions {
   // kF32 or kBF16.
   DType compute_dtype = DType::kBF16;
-  // Threads that compute, the caller of Compute() included. 0: one per available core.
+  // Threads that compute, the caller of Submit() included. 0: one per available core.
   int threads = 0;
   WeightStorage weights = WeightStorage::kExpanded;
   // Asks the kernel for huge pages for packed weights (a few per cent faster; falls back silently).
@@ -42,7 +37,7 @@ struct CpuBackendOptions {
   size_t max_scratch_bytes = size_t{512} << 20;
 };
 
-// Thread-safe, as Backend demands; packed experts may outlive it, but no other backend takes them.
+// Makes a backend whose packed experts may outlive it, but are taken by no other kind of backend.
 //   INVALID_ARGUMENT  compute_dtype or threads out of range.
 absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options);
 

@@ -92,9 +92,9 @@ void CpuCompute::ComputeRows(const GroupedBatch& batch, size_t begin, size_t end
   sum_phase_.Reset((rows + kSumRows - 1) / kSumRows);
   const auto job = [&](int index) {
     Worker& worker = workers_[static_cast<size_t>(index)];
-    up_phase_.Work([&](uint32_t task) { RunUp(batch, worker, plan_.up_tasks()[task]); });
-    down_phase_.Work([&](uint32_t task) { RunDown(worker, plan_.down_tasks()[task]); });
-    sum_phase_.Work([&](uint32_t task) {
+    up_phase_.RunTasks([&](uint32_t task) { RunUp(batch, worker, plan_.up_tasks()[task]); });
+    down_phase_.RunTasks([&](uint32_t task) { RunDown(worker, plan_.down_tasks()[task]); });
+    sum_phase_.RunTasks([&](uint32_t task) {
       const size_t last = std::min<size_t>(end, begin + (size_t{task} + 1) * kSumRows);
       for (size_t row = begin + size_t{task} * kSumRows; row < last; ++row) {
         SumRow(batch, row);

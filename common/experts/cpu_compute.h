@@ -1,5 +1,5 @@
-// The computing half of the CPU backend: one batch at a time through the phases that cpu_backend.h
-// tells. Private to common/experts.
+// The computing half of the CPU backend: takes one batch at a time through the phases that
+// cpu_backend.h lists. Private to common/experts.
 #ifndef EXPERTMESH_COMMON_EXPERTS_CPU_COMPUTE_H_
 #define EXPERTMESH_COMMON_EXPERTS_CPU_COMPUTE_H_
 
@@ -60,7 +60,7 @@ class CpuCompute {
   GroupByExpert groups_;
   ComputePlan plan_;
   std::vector<uint32_t> row_of_;  // Per assignment: its row of the hidden states.
-  size_t first_assignment_ = 0;   // Of the rows now computed.
+  size_t first_assignment_ = 0;   // The first one of the rows now computed.
   AlignedBuffer activations_;
   AlignedBuffer outputs_;
   TaskPhase up_phase_;

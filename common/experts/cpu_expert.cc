@@ -156,7 +156,7 @@ absl::StatusOr<std::shared_ptr<const CpuExpert>> CpuExpert::Pack(
   } else {
     expert->PackMatrices(weights);
   }
-  expert->TakeBiases(weights, reinterpret_cast<float*>(expert->memory_.data() + matrices));
+  expert->StoreBiases(weights, reinterpret_cast<float*>(expert->memory_.data() + matrices));
   return expert;
 }
 
@@ -175,7 +175,7 @@ void CpuExpert::CopyMatrices(const ExpertWeights& weights) {
   }
 }
 
-void CpuExpert::TakeBiases(const ExpertWeights& weights, float* target) {
+void CpuExpert::StoreBiases(const ExpertWeights& weights, float* target) {
   if (!weights.up_bias.empty()) {
     Interleave(sizes_, weights, up_->columns(), target);
     up_bias_ = target;

@@ -9,11 +9,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/experts/backend.h"
-#include "common/experts/cpu_backend.h"
 #include "common/experts/elementwise.h"
 #include "common/experts/matmul.h"
 #include "common/experts/packed_memory.h"
 #include "common/experts/weight_packer.h"
+#include "common/experts/weight_storage.h"
 #include "common/model/expert_weights.h"
 #include "common/model/model_description.h"
 
@@ -41,10 +41,10 @@ class CpuExpert final : public PackedExpert {
   const ActivationOptions& activation() const { return activation_; }
   const MatmulShape& up() const { return *up_; }
   const MatmulShape& down() const { return *down_; }
-  // Of kCompressed experts: what WeightPacker packs for each use.
+  // kCompressed: what WeightPacker packs for each use.
   bool compressed() const { return compressed_; }
   const ExpertWeights& stored() const { return stored_; }
-  // Of kExpanded experts.
+  // kExpanded: the packed matrices.
   const uint8_t* up_weights() const { return memory_.data(); }
   const uint8_t* down_weights() const { return memory_.data() + up_->bytes(); }
   // Null when the expert has none. [up().columns()], in the order of the product's columns.
@@ -56,7 +56,7 @@ class CpuExpert final : public PackedExpert {
   CpuExpert() = default;
   void PackMatrices(const ExpertWeights& weights);
   void CopyMatrices(const ExpertWeights& weights);
-  void TakeBiases(const ExpertWeights& weights, float* target);
+  void StoreBiases(const ExpertWeights& weights, float* target);
 
   ExpertSizes sizes_;
   ActivationOptions activation_;

@@ -24,10 +24,11 @@ struct ActivationOptions {
 
 struct ElementwiseOps {
   // For b < blocks, j < 32, in float32, rounded once to the type of `out`:
-  //   gated  out[32 b + j] = f(z[64 b + j] + bias[64 b + j], z[64 b + 32 + j] + bias[64 b + 32 +
-  //   j]) plain  out[32 b + j] = f(z[32 b + j] + bias[32 b + j])
-  // with the f of Activation; kClampedSwiglu is gated. Without biases `bias` is null. Relative
-  // error of the sigmoid: about 3e-7.
+  // - gated: out[32 b + j] = f(g, u), where g is z + bias at 64 b + j, and u at 64 b + 32 + j;
+  // - plain: out[32 b + j] = f(u), where u is z + bias at 32 b + j.
+  //
+  // f is that of Activation; kClampedSwiglu is gated. Without biases `bias` is null. Relative error
+  // of the sigmoid: about 3e-7.
   void (*activate_f32)(const ActivationOptions& options, const float* z, const float* bias,
                        size_t blocks, float* out);
   void (*activate_bf16)(const ActivationOptions& options, const float* z, const float* bias,

@@ -99,8 +99,8 @@ struct LinearTeam::State {
   void Arrange(const Linear& linear, size_t rows, const float* x);
   void Compute(const Linear& linear, const MatmulShape::Split& split, size_t panel,
                const Block& block, Worker& worker, float* y);
-  static void TakeStrip(const Linear& linear, const Block& block, size_t first, size_t columns,
-                        const float* from, size_t stride, float* y);
+  static void StoreStrip(const Linear& linear, const Block& block, size_t first, size_t columns,
+                         const float* from, size_t stride, float* y);
 
   std::vector<Worker> workers;
   WorkerTeam team;
@@ -136,13 +136,13 @@ void LinearTeam::State::Compute(const Linear& linear, const MatmulShape::Split& 
   const size_t strip = shape.StripColumnsOf(split);
   const float* from = products;
   for (size_t begin = first; begin < last; begin += strip, from += block.count * strip) {
-    TakeStrip(linear, block, begin, std::min(strip, last - begin), from, strip, y);
+    StoreStrip(linear, block, begin, std::min(strip, last - begin), from, strip, y);
   }
 }
 
 // `columns` columns of the product from `first` on; `from` has `stride` in a row.
-void LinearTeam::State::TakeStrip(const Linear& linear, const Block& block, size_t first,
-                                  size_t columns, const float* from, size_t stride, float* y) {
+void LinearTeam::State::StoreStrip(const Linear& linear, const Block& block, size_t first,
+                                   size_t columns, const float* from, size_t stride, float* y) {
   for (size_t row = 0; row < block.count; ++row, from += stride) {
     float* const to = y + (block.begin + row) * linear.outputs_ + first;
     if (linear.bias_.empty()) {
@@ -179,7 +179,7 @@ void LinearTeam::Multiply(const Linear& linear, size_t rows, const float* x, flo
   state.phase.Reset(static_cast<uint32_t>(state.blocks.size() * split->panels));
   const auto job = [&](int index) {
     State::Worker& worker = state.workers[static_cast<size_t>(index)];
-    state.phase.Work([&](uint32_t task) {
+    state.phase.RunTasks([&](uint32_t task) {
       const State::Block& block = state.blocks[task / split->panels];
       state.Compute(linear, *split, task % split->panels, block, worker, y);
     });
@@ -190,7 +190,7 @@ void LinearTeam::Multiply(const Linear& linear, size_t rows, const float* x, flo
 void LinearTeam::ForEach(size_t tasks, size_t cost, absl::FunctionRef<void(size_t task)> run) {
   State& state = *state_;
   state.phase.Reset(static_cast<uint32_t>(tasks));
-  const auto job = [&](int) { state.phase.Work([&](uint32_t task) { run(task); }); };
+  const auto job = [&](int) { state.phase.RunTasks([&](uint32_t task) { run(task); }); };
   state.team.Run(job, cost < kAloneCost || tasks < 2);
 }
 

@@ -33,7 +33,7 @@ class Linear {
   ~Linear();
 
   size_t inputs() const { return inputs_; }
-  // Of all parts together.
+  // All parts together.
   size_t outputs() const { return outputs_; }
 
  private:
@@ -58,7 +58,7 @@ class LinearTeam {
   void Multiply(const Linear& linear, size_t rows, const float* x, float* y);
 
   // run(i) for i < tasks, on all threads; `cost` is about how many multiplications that is: little
-  // work is not worth waking anybody.
+  // work is not worth waking another thread.
   void ForEach(size_t tasks, size_t cost, absl::FunctionRef<void(size_t task)> run);
 
  private:

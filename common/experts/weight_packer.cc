@@ -21,8 +21,8 @@ size_t ColumnsTogether(const MatrixView& view, size_t inner) {
 
 // Rows [row, row + count) and columns [col, col + cols) of `view` to [count, cols] of a matrix with
 // rows of `inner` elements; zero where `view` has none.
-void Stage(const MatrixView& view, size_t row, size_t count, size_t col, size_t cols, DType dtype,
-           size_t inner, uint8_t* target) {
+void DecodePadded(const MatrixView& view, size_t row, size_t count, size_t col, size_t cols,
+                  DType dtype, size_t inner, uint8_t* target) {
   const size_t element = BytesOf(dtype);
   const size_t filled_rows = row < view.rows ? std::min(count, view.rows - row) : 0;
   const size_t filled_cols = col < view.cols ? std::min(cols, view.cols - col) : 0;
@@ -50,8 +50,8 @@ void WeightPacker::PackUp(const ExpertSizes& sizes, const ExpertWeights& weights
     for (size_t column = first; column < first + split.columns; column += kInterleave) {
       const bool is_gate = sizes.gated && column / kInterleave % 2 == 0;
       const size_t row = column / (sizes.turns() * kInterleave) * kInterleave;
-      Stage(is_gate ? weights.gate : weights.up, row, kInterleave, col, cols, shape.dtype(),
-            shape.inner(), staging_.data() + (column - first) * row_bytes + col * element);
+      DecodePadded(is_gate ? weights.gate : weights.up, row, kInterleave, col, cols, shape.dtype(),
+                   shape.inner(), staging_.data() + (column - first) * row_bytes + col * element);
     }
   }
   shape.PackPanel(split, staging_.data(), packed);
@@ -60,8 +60,8 @@ void WeightPacker::PackUp(const ExpertSizes& sizes, const ExpertWeights& weights
 void WeightPacker::PackDown(const ExpertWeights& weights, const MatmulShape& shape,
                             const MatmulShape::Split& split, size_t panel, uint8_t* packed) {
   staging_.Resize(split.columns * shape.inner() * BytesOf(shape.dtype()));
-  Stage(weights.down, panel * split.columns, split.columns, 0, shape.inner(), shape.dtype(),
-        shape.inner(), staging_.data());
+  DecodePadded(weights.down, panel * split.columns, split.columns, 0, shape.inner(), shape.dtype(),
+               shape.inner(), staging_.data());
   shape.PackPanel(split, staging_.data(), packed);
 }
 

@@ -15,7 +15,7 @@ namespace expertmesh::experts {
 // Sizes of an expert's two products. Padding is zero weights, which add nothing.
 struct ExpertSizes {
   size_t d_model = 0;
-  // Of the slice.
+  // Width of the slice.
   size_t intermediate = 0;
   bool gated = true;
 

@@ -14,7 +14,7 @@ void Pause() {
 
 }  // namespace
 
-void TaskPhase::Work(absl::FunctionRef<void(uint32_t task)> run) {
+void TaskPhase::RunTasks(absl::FunctionRef<void(uint32_t task)> run) {
   while (true) {
     const uint32_t task = next_.fetch_add(1, std::memory_order_relaxed);
     if (task >= tasks_) {

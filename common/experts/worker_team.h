@@ -14,7 +14,7 @@
 namespace expertmesh::experts {
 
 // A run of numbered tasks that threads take one after the other. A thread that comes late finds
-// nothing left to do and delays nobody.
+// nothing left to do and delays no other.
 class TaskPhase {
  public:
   // Before the job starts.
@@ -26,7 +26,7 @@ class TaskPhase {
 
   // Runs tasks as long as there are any, then waits for those that other threads took: what all
   // tasks wrote is visible afterwards.
-  void Work(absl::FunctionRef<void(uint32_t task)> run);
+  void RunTasks(absl::FunctionRef<void(uint32_t task)> run);
 
  private:
   uint32_t tasks_ = 0;

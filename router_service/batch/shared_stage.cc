@@ -27,7 +27,7 @@ absl::Status SharedStage::Run(const Batch& batch) {
   grouped.experts = experts_;
   grouped.weights = weights_;
   grouped.partials = output_->as<float>();
-  return environment.backend->Compute(grouped);
+  return experts::Compute(*environment.backend, grouped);
 }
 
 size_t SharedStage::MemoryBytes() const {

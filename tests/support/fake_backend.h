@@ -66,23 +66,26 @@ class FakeBackend final : public experts::Backend {
     return options.parameters() / slice.count * BytesOf(compute_dtype_);
   }
 
-  absl::Status Compute(const experts::GroupedBatch& batch) override {
+  size_t preferred_in_flight() const override { return in_flight_.load(); }
+
+  // Computes and completes inside the call, as the CPU backend does, but see CompleteLater.
+  void Submit(const experts::GroupedBatch& batch, Completion done) override {
     {
       absl::MutexLock lock(&mutex_);
       calls_.push_back(batch.rows);
+      if (later_) {
+        submitted_.push_back({batch, std::move(done)});
+        return;
+      }
       held_ = hold_;
       const auto released = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !hold_; };
       mutex_.Await(absl::Condition(&released));
       held_ = false;
-      if (!fail_next_.ok()) {
-        return std::exchange(fail_next_, absl::OkStatus());
-      }
     }
-    SumExperts(batch);
-    return absl::OkStatus();
+    ComputeAndComplete(batch, std::move(done));
   }
 
-  // Compute calls wait from Hold() until Release(); AwaitHeld() returns when one waits.
+  // Submit calls wait from Hold() until Release(); AwaitHeld() returns when one waits.
   void Hold() {
     const absl::MutexLock lock(&mutex_);
     hold_ = true;
@@ -96,7 +99,37 @@ class FakeBackend final : public experts::Backend {
     hold_ = false;
   }
 
-  // The next Compute call gives this.
+  // From now on Submit returns at once, and a batch is computed and completed by Complete(), on the
+  // test's thread: the one that was submitted at position `index` of those not yet complete.
+  // `preferred` is preferred_in_flight(). All must be complete before the backend goes.
+  void CompleteLater(size_t preferred) {
+    in_flight_ = preferred;
+    const absl::MutexLock lock(&mutex_);
+    later_ = true;
+  }
+  void AwaitSubmitted(size_t count) {
+    const absl::MutexLock lock(&mutex_);
+    const auto there = [this, count]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return submitted_.size() >= count;
+    };
+    mutex_.Await(absl::Condition(&there));
+  }
+  void Complete(size_t index) {
+    Submitted next;
+    {
+      const absl::MutexLock lock(&mutex_);
+      EXPERTMESH_CHECK(index < submitted_.size());
+      next = std::move(submitted_[index]);
+      submitted_.erase(submitted_.begin() + static_cast<ptrdiff_t>(index));
+    }
+    ComputeAndComplete(next.batch, std::move(next.done));
+  }
+  size_t submitted() const {
+    const absl::MutexLock lock(&mutex_);
+    return submitted_.size();
+  }
+
+  // The next batch that is computed fails with this.
   void FailNext(absl::Status status) {
     const absl::MutexLock lock(&mutex_);
     fail_next_ = std::move(status);
@@ -107,7 +140,7 @@ class FakeBackend final : public experts::Backend {
     on_pack_ = std::move(callback);
   }
 
-  // Rows of every Compute call so far.
+  // Rows of every batch submitted so far.
   std::vector<size_t> calls() const {
     const absl::MutexLock lock(&mutex_);
     return calls_;
@@ -140,6 +173,23 @@ class FakeBackend final : public experts::Backend {
     const std::shared_ptr<std::atomic<int>> alive_;
   };
 
+  struct Submitted {
+    experts::GroupedBatch batch;
+    Completion done;
+  };
+
+  void ComputeAndComplete(const experts::GroupedBatch& batch, Completion done) {
+    absl::Status status;
+    {
+      const absl::MutexLock lock(&mutex_);
+      status = std::exchange(fail_next_, absl::OkStatus());
+    }
+    if (status.ok()) {
+      SumExperts(batch);
+    }
+    std::move(done)(std::move(status));
+  }
+
   void SumExperts(const experts::GroupedBatch& batch) const {
     EXPERTMESH_CHECK(reinterpret_cast<uintptr_t>(batch.hidden_states) % 64 == 0);
     EXPERTMESH_CHECK(batch.row_begin.size() == batch.rows + 1);
@@ -170,11 +220,14 @@ class FakeBackend final : public experts::Backend {
 
   const DType compute_dtype_;
   const FakeArithmetic arithmetic_;
+  std::atomic<size_t> in_flight_{1};
   const std::shared_ptr<std::atomic<int>> alive_ = std::make_shared<std::atomic<int>>(0);
   std::atomic<int> packed_{0};
   mutable absl::Mutex mutex_;
   bool hold_ ABSL_GUARDED_BY(mutex_) = false;
   bool held_ ABSL_GUARDED_BY(mutex_) = false;
+  bool later_ ABSL_GUARDED_BY(mutex_) = false;
+  std::vector<Submitted> submitted_ ABSL_GUARDED_BY(mutex_);
   absl::Status fail_next_ ABSL_GUARDED_BY(mutex_);
   std::function<void()> on_pack_ ABSL_GUARDED_BY(mutex_);
   ExpertOptions packed_as_ ABSL_GUARDED_BY(mutex_);

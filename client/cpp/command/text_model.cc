@@ -6,8 +6,8 @@
 #include "absl/strings/str_cat.h"
 #include "client/cpp/library/forward_codec.h"
 #include "common/base/status_macros.h"
+#include "common/experts/backend_factory.h"
 #include "common/experts/compute_dtype.h"
-#include "common/experts/cpu_backend.h"
 
 namespace expertmesh::command {
 namespace {
@@ -109,10 +109,10 @@ std::unique_ptr<decoder::MoeLayers> MeshExperts(const TextModel& model, const Op
 
 absl::StatusOr<std::unique_ptr<decoder::MoeLayers>> LocalExperts(TextModel* model,
                                                                  const Options& options) {
-  experts::CpuBackendOptions backend;
+  experts::BackendOptions backend;
   backend.compute_dtype = model->compute_dtype;
   backend.threads = static_cast<int>(options.Whole("threads"));
-  ASSIGN_OR_RETURN(model->backend, experts::MakeCpuBackend(backend));
+  ASSIGN_OR_RETURN(model->backend, experts::MakeBackend("cpu", backend));
   return decoder::MakeLocalMoeLayers(model->checkpoint, model->backend.get(), backend.threads);
 }
 

@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/cpp/decoder/attention_kernels.h"
 #include "common/base/status_macros.h"
-#include "common/experts/cpu_backend.h"
+#include "common/experts/backend_factory.h"
 #include "common/tensor/aligned_buffer.h"
 #include "common/tensor/decode_matrix.h"
 #include "common/tensor/dtype.h"
@@ -50,10 +50,10 @@ absl::Status Decoder::Load(const std::string& directory, DType compute_dtype) {
   ASSIGN_OR_RETURN(tensors_, ModelTensors::Open(directory));
   ASSIGN_OR_RETURN(config_, ReadDecoderConfig(directory, tensors_->layout()));
   if (config_.dense_width > 0) {
-    experts::CpuBackendOptions options;
+    experts::BackendOptions options;
     options.compute_dtype = compute_dtype;
     options.threads = threads_;
-    ASSIGN_OR_RETURN(backend_, experts::MakeCpuBackend(options));
+    ASSIGN_OR_RETURN(backend_, experts::MakeBackend("cpu", options));
   }
   ASSIGN_OR_RETURN(embeddings_, tensors_->Embeddings());
   for (uint32_t layer = 0; layer < config_.num_layers; ++layer) {
@@ -148,7 +148,7 @@ absl::Status Decoder::Dense(const experts::PackedExpert& dense, absl::Span<const
   batch.experts = experts;
   batch.weights = weights;
   batch.partials = y;
-  return backend_->Compute(batch);
+  return experts::Compute(*backend_, batch);
 }
 
 absl::Status Decoder::FeedForward(uint32_t layer, const Batch& batch, absl::Span<const float> x,

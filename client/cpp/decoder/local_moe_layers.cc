@@ -167,7 +167,7 @@ absl::Status LocalMoeLayers::RunExperts(const LocalLayer& layer, const MoeCall& 
   experts::GroupedBatch batch = BatchOf(call);
   batch.apply = layer.description.routing.apply;
   batch.partials = result->output.data();
-  return backend_->Compute(batch);
+  return experts::Compute(*backend_, batch);
 }
 
 absl::Status LocalMoeLayers::AddShared(const LocalLayer& layer, const MoeCall& call,
@@ -186,7 +186,7 @@ absl::Status LocalMoeLayers::AddShared(const LocalLayer& layer, const MoeCall& c
   partials_.Resize(call.hidden.size() * sizeof(float));
   experts::GroupedBatch batch = BatchOf(call);
   batch.partials = partials_.as<float>();
-  RETURN_IF_ERROR(backend_->Compute(batch));
+  RETURN_IF_ERROR(experts::Compute(*backend_, batch));
   for (size_t i = 0; i < call.hidden.size(); ++i) {
     result->output[i] += partials_.as<float>()[i];
   }

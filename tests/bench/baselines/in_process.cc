@@ -28,9 +28,9 @@ class InProcess final : public Target {
     }
     sums_.Resize(rows * layer_.d_model * sizeof(float));
     const absl::Time begin = absl::Now();
-    RETURN_IF_ERROR(layer_.backend->Compute({rows_.data(), rows, layer_.d_model,
-                                             routed_.token_begin, experts_, routed_.weights,
-                                             layer_.description.routing.apply, sums_.as<float>()}));
+    RETURN_IF_ERROR(experts::Compute(
+        *layer_.backend, {rows_.data(), rows, layer_.d_model, routed_.token_begin, experts_,
+                          routed_.weights, layer_.description.routing.apply, sums_.as<float>()}));
     CountWork(absl::Now() - begin);
     RETURN_IF_ERROR(layer_.AddShared(rows_.data(), rows, sums_.as<float>()));
     output_.Resize(hidden.bytes().size());

@@ -5,8 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
+#include "common/experts/backend_factory.h"
 #include "common/experts/compute_dtype.h"
-#include "common/experts/cpu_backend.h"
 
 namespace expertmesh::bench {
 
@@ -24,10 +24,10 @@ absl::StatusOr<LocalLayer> LocalLayer::Load(const TargetOptions& options,
   layer.description = *description;
   layer.d_model = checkpoint.model().d_model;
   ASSIGN_OR_RETURN(layer.dtype, experts::ChooseComputeDType("auto", checkpoint.model().dtype));
-  experts::CpuBackendOptions backend;
+  experts::BackendOptions backend;
   backend.compute_dtype = layer.dtype;
   backend.threads = options.threads;
-  ASSIGN_OR_RETURN(layer.backend, experts::MakeCpuBackend(backend));
+  ASSIGN_OR_RETURN(layer.backend, experts::MakeBackend("cpu", backend));
   ASSIGN_OR_RETURN(const GateWeights gate, checkpoint.Gate(options.layer));
   ASSIGN_OR_RETURN(layer.gate, gate::Gate::Create(gate, description->routing, layer.dtype));
   ASSIGN_OR_RETURN(layer.select_bias, gate::ReadSelectBias(gate, description->routing));
@@ -59,11 +59,11 @@ absl::Status LocalLayer::AddShared(const void* hidden, size_t rows, float* outpu
   }
   std::vector<uint32_t> row_begin(rows + 1);
   std::iota(row_begin.begin(), row_begin.end(), 0);
-  const std::vector<const experts::PackedExpert*> experts(rows, shared.get());
+  const std::vector<const experts::PackedExpert*> packed(rows, shared.get());
   const std::vector<float> weights(rows, 1.0f);
   AlignedBuffer sums(rows * d_model * sizeof(float));
-  RETURN_IF_ERROR(backend->Compute({hidden, rows, d_model, row_begin, experts, weights,
-                                    ApplyWeight::kOutput, sums.as<float>()}));
+  RETURN_IF_ERROR(experts::Compute(*backend, {hidden, rows, d_model, row_begin, packed, weights,
+                                              ApplyWeight::kOutput, sums.as<float>()}));
   for (size_t i = 0; i < rows * d_model; ++i) {
     output[i] += sums.as<float>()[i];
   }

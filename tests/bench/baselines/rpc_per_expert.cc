@@ -47,9 +47,9 @@ class ExpertServer {
     const std::vector<const experts::PackedExpert*> experts(header.rows,
                                                             layer_.experts[header.expert].get());
     const std::vector<float> weights(header.rows, 1.0f);
-    RETURN_IF_ERROR(
-        layer_.backend->Compute({rows.data(), header.rows, layer_.d_model, row_begin, experts,
-                                 weights, ApplyWeight::kOutput, sums.as<float>()}));
+    RETURN_IF_ERROR(experts::Compute(
+        *layer_.backend, {rows.data(), header.rows, layer_.d_model, row_begin, experts, weights,
+                          ApplyWeight::kOutput, sums.as<float>()}));
     std::string reply(bytes, '\0');
     ConvertElements(DType::kF32, sums.data(), layer_.dtype, reply.data(), elements);
     return Frame(std::move(reply));

@@ -113,7 +113,7 @@ MUTATIONS = (
     ),
     Mutation(
         "decoding: biases of a projection are dropped",
-        "TakeStrip",
+        "StoreStrip",
         keep_left("+", touches="bias_"),
         "linear_test",
     ),

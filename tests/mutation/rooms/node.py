@@ -12,15 +12,15 @@ MUTATIONS = (
     ),
     Mutation(
         "partials come as float32 whatever was asked for",
-        "SendResult",
+        "ReplySender::SendPartials",
         delete_statement(within="dtype"),
         "node_test",
     ),
     Mutation(
         "strict: every assignment reads its token's neighbour",
-        "BatchComputer::GatherRows",
+        "MergedBatch::AddRows",
         replace_name("row", "(row + 1) % batch.total_rows", touches="first_row"),
-        "scheduler_test",
+        "executor_test",
     ),
     Mutation(
         "strict: the node's limit counts tokens",
@@ -29,8 +29,32 @@ MUTATIONS = (
         "batch_assembly_test",
     ),
     Mutation(
+        "queue: a deadline that has passed is not looked at",
+        "BatchQueue::TakeGroup",
+        force(False, touches="deadline"),
+        "batch_queue_test",
+    ),
+    Mutation(
+        "queue: near deadlines do not go first",
+        "BatchQueue::Add",
+        replace_name("deadline", "times.complete"),
+        "batch_queue_test",
+    ),
+    Mutation(
+        "queue: a group has no limit",
+        "BatchQueue::TakeGroup",
+        force(False, touches="max_group_rows"),
+        "batch_queue_test",
+    ),
+    Mutation(
+        "every batch of a group gets the rows of the first",
+        "Executor::SendPartials",
+        delete_statement(within="first_row"),
+        "executor_test",
+    ),
+    Mutation(
         "f16: partials beyond it are sent all the same",
-        "Converted",
+        "ConvertRows",
         force(False, evaluated=True, touches="Encode"),
         "compute_response_test",
     ),

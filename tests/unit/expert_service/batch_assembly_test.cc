@@ -59,7 +59,7 @@ class BatchAssemblyTest : public testing::Test {
   uint64_t next_good_ = 1000;
 };
 
-std::vector<float> HiddenStates(const Batch& batch) {
+std::vector<float> HiddenStates(const ReceivedBatch& batch) {
   std::vector<float> all;
   for (const TensorFrame& part : batch.parts) {
     std::vector<float> values(part.rows * part.cols);
@@ -69,7 +69,7 @@ std::vector<float> HiddenStates(const Batch& batch) {
   return all;
 }
 
-void ExpectSame(const Batch& batch, const TestBatch& sent) {
+void ExpectSame(const ReceivedBatch& batch, const TestBatch& sent) {
   ASSERT_EQ(batch.total_rows, sent.rows());
   EXPECT_EQ(batch.batch_id, sent.batch_id);
   EXPECT_EQ(batch.layer, sent.layer);
@@ -165,8 +165,8 @@ TEST_F(BatchAssemblyTest, FramesOfSeveralBatchesInterleave) {
   EXPECT_EQ(assembler_->open_batches(), 2u);
   EXPECT_GE(assembler_->open_bytes(),
             of_a[0].size() + of_a[1].size() + of_b[0].size() + of_b[1].size());
-  const std::unique_ptr<Batch> done_b = assembler_->Add(of_b[2]).batch;
-  const std::unique_ptr<Batch> done_a = assembler_->Add(of_a[2]).batch;
+  const std::unique_ptr<ReceivedBatch> done_b = assembler_->Add(of_b[2]).batch;
+  const std::unique_ptr<ReceivedBatch> done_a = assembler_->Add(of_a[2]).batch;
   ASSERT_NE(done_a, nullptr);
   ASSERT_NE(done_b, nullptr);
   ExpectSame(*done_a, a);
@@ -274,7 +274,7 @@ TEST_F(BatchAssemblyTest, FramesOutOfOrderFailTheirBatchOnce) {
   // A batch that has never begun; and again the rest is dropped.
   ExpectRefused(frames[1], absl::StatusCode::kInvalidArgument, "frames go in order from row 0");
   EXPECT_TRUE(assembler_->Add(frames[2]).status.ok());
-  // Begins anew.
+  // Begins again.
   for (size_t i = 0; i < 4; ++i) {
     EXPECT_TRUE(assembler_->Add(frames[i]).status.ok());
   }
@@ -311,7 +311,7 @@ TEST_F(BatchAssemblyTest, AllFramesAgreeOnPerAssignment) {
     TestBatch batch = Random(7, 4);
     batch.per_assignment = per_assignment;
     EXPECT_TRUE(assembler_->Add(MakeFrame(batch, 0, 2)).status.ok());
-    const std::unique_ptr<Batch> done = assembler_->Add(MakeFrame(batch, 2, 2)).batch;
+    const std::unique_ptr<ReceivedBatch> done = assembler_->Add(MakeFrame(batch, 2, 2)).batch;
     ASSERT_NE(done, nullptr);
     EXPECT_EQ(done->per_assignment, per_assignment);
     ExpectSame(*done, batch);
@@ -347,7 +347,7 @@ TEST_F(BatchAssemblyTest, DeadlinesCountFromArrival) {
   TestBatch batch = Random(7, 4);
   batch.has_timeout = true;
   batch.timeout_us = 1000;
-  const std::unique_ptr<Batch> done = assembler_->Add(MakeFrame(batch, 0, 4)).batch;
+  const std::unique_ptr<ReceivedBatch> done = assembler_->Add(MakeFrame(batch, 0, 4)).batch;
   ASSERT_NE(done, nullptr);
   EXPECT_EQ(done->deadline, clock_.Now() + absl::Milliseconds(1));
   for (const int64_t past : {int64_t{0}, int64_t{-5}, std::numeric_limits<int64_t>::min()}) {

@@ -15,6 +15,10 @@
 namespace expertmesh::node {
 namespace {
 
+// 11 us in the queue and 22 us of computing.
+const StageTimes kTimes = {absl::FromUnixMicros(1), absl::FromUnixMicros(5),
+                           absl::FromUnixMicros(16), absl::FromUnixMicros(38)};
+
 TEST(ComputeResponseTest, ResultsAreCutAndNotCopied) {
   constexpr size_t kRows = 23;
   constexpr size_t kCols = 16;
@@ -25,7 +29,7 @@ TEST(ComputeResponseTest, ResultsAreCutAndNotCopied) {
   constexpr size_t kLimit = 500;
   std::vector<size_t> widened;
   const std::vector<Frame> frames =
-      EncodeResult({9, values->data(), kRows, kCols, values, 11, 22}, kLimit, &widened);
+      EncodePartials({9, values->data(), kRows, kCols, values, kTimes}, kLimit, &widened);
   EXPECT_TRUE(widened.empty());
   EXPECT_EQ(values.use_count(), 1 + static_cast<long>(frames.size()));
   EXPECT_GT(frames.size(), 3u);
@@ -56,14 +60,14 @@ TEST(ComputeResponseTest, OtherTypesAreCutByTheirOwnSize) {
   constexpr size_t kCols = 150;
   const auto values = std::make_shared<std::vector<float>>(kRows * kCols);
   for (size_t i = 0; i < values->size(); ++i) {
-    // Of 8 bits, so exact in bf16 and f16; the largest of each block is 127: exact in int8.
+    // Values of 8 bits, so exact in bf16 and f16; the largest of each block is 127: exact in int8.
     (*values)[i] = i % kCols % 128 == 0 ? -127.0f : static_cast<float>(i % 127);
   }
   constexpr size_t kLimit = 2000;
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16, DType::kI8Block128}) {
     std::vector<size_t> widened;
     const std::vector<Frame> frames =
-        EncodeResult({9, values->data(), kRows, kCols, values, 11, 22, dtype}, kLimit, &widened);
+        EncodePartials({9, values->data(), kRows, kCols, values, kTimes, dtype}, kLimit, &widened);
     EXPECT_TRUE(widened.empty());
     // No more frames than it takes.
     EXPECT_GT(frames.size(), 2u);
@@ -90,7 +94,7 @@ TEST(ComputeResponseTest, OtherTypesAreCutByTheirOwnSize) {
 TEST(ComputeResponseTest, ARowThatIsTooLargeGoesAlone) {
   const auto values = std::make_shared<std::vector<float>>(3 * 1000);
   std::vector<size_t> widened;
-  EXPECT_EQ(EncodeResult({1, values->data(), 3, 1000, values, 0, 0}, 100, &widened).size(), 3u);
+  EXPECT_EQ(EncodePartials({1, values->data(), 3, 1000, values, {}}, 100, &widened).size(), 3u);
 }
 
 // 65504 is the largest of f16, and what rounds to it fits; an infinity is no value that is lost.
@@ -109,8 +113,8 @@ TEST(ComputeResponseTest, RowsBeyondTheTypeGoAsFloat32AndLeaveOthersAlone) {
     widened.clear();
     std::vector<float> all;
     size_t last_queue_us = 0;
-    for (const Frame& frame :
-         EncodeResult({9, values->data(), kRows, kCols, values, 11, 22, dtype}, limit, &widened)) {
+    for (const Frame& frame : EncodePartials(
+             {9, values->data(), kRows, kCols, values, kTimes, dtype}, limit, &widened)) {
       const auto decoded = DecodeTensorMessage<v1::ComputeResponse>(frame);
       EXPECT_TRUE(decoded.ok() && decoded->has_tensor);
       EXPECT_EQ(decoded->message.first_row() * kCols, all.size());

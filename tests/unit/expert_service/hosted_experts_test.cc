@@ -56,7 +56,7 @@ TEST_F(HostedExpertsTest, LoadsDescribesAndAccounts) {
   EXPECT_EQ(described[0].slice_count(), 2u);
   EXPECT_THAT(described[1].experts(), ElementsAre(7, 9));
   EXPECT_EQ(described[1].slice_count(), 1u);
-  // Of what is held, and no more.
+  // Digests are given for what is held, and no more.
   const auto digest = [this](uint32_t at, uint32_t expert, IntermediateSlice slice) {
     return checkpoint::DigestOf(SliceOf(*checkpoint_->Expert(at, expert), slice));
   };
@@ -200,7 +200,7 @@ TEST_F(HostedExpertsTest, StopEndsALoad) {
 
 TEST_F(HostedExpertsTest, LoadsInParallel) {
   HostedExperts& hosted = Make(0, 4);
-  // Nobody gets on before four threads are packing.
+  // No thread goes on before four of them are packing.
   absl::Mutex mutex;
   int packing = 0;
   backend_.OnPack([&] {

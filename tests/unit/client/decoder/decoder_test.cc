@@ -17,7 +17,7 @@
 #include "common/checkpoint/safetensors.h"
 #include "common/checkpoint/safetensors_writer.h"
 #include "common/checkpoint/synthetic.h"
-#include "common/experts/cpu_backend.h"
+#include "common/experts/backend_factory.h"
 #include "nlohmann/json.hpp"
 #include "tests/support/compare_rows.h"
 
@@ -64,10 +64,10 @@ class Model {
     ASSERT_TRUE(opened.ok()) << opened.status();
     decoder = *std::move(opened);
     experts.reset();
-    experts::CpuBackendOptions options;
+    experts::BackendOptions options;
     options.compute_dtype = DType::kF32;
     options.threads = 1;
-    backend_ = experts::MakeCpuBackend(options).value();
+    backend_ = experts::MakeBackend("cpu", options).value();
     experts =
         MakeLocalMoeLayers(checkpoint::MoeCheckpoint::Open(directory_).value(), backend_.get(), 1)
             .value();
@@ -160,9 +160,9 @@ class LocalMoeLayersTest : public testing::TestWithParam<std::string> {
     EXPECT_TRUE(checkpoint::MakeSyntheticCheckpoint(folder, made).ok());
     const std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint =
         checkpoint::MoeCheckpoint::Open(folder).value();
-    experts::CpuBackendOptions options;
+    experts::BackendOptions options;
     options.compute_dtype = compute;
-    const std::unique_ptr<experts::Backend> backend = experts::MakeCpuBackend(options).value();
+    const std::unique_ptr<experts::Backend> backend = experts::MakeBackend("cpu", options).value();
     const auto layers = MakeLocalMoeLayers(checkpoint, backend.get(), 1).value();
     const std::vector<float> hidden = Hidden();
     const std::vector<uint32_t> ids(kTokens);

@@ -16,6 +16,8 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "common/experts/backend.h"
 #include "common/tensor/aligned_buffer.h"
 #include "gtest/gtest.h"
@@ -118,29 +120,57 @@ class BackendConformance : public testing::TestWithParam<BackendCase> {
     return batch;
   }
 
-  static std::vector<float> Run(Backend& backend, const TestBatch& batch, const Packed& packed) {
-    std::vector<const PackedExpert*> experts;
-    for (const size_t expert : batch.experts) {
-      experts.push_back(packed[expert].get());
+  // A batch as a backend takes it, with the memory it points to. Not movable.
+  struct InFlight {
+    InFlight(const Backend& backend, const TestBatch& batch, const Packed& packed)
+        : row_begin(batch.row_begin),
+          hidden_row_of(batch.hidden_row_of),
+          weights(batch.weights),
+          // What is not written shows.
+          partials(batch.rows() * batch.d_model, 12345.0f) {
+      for (const size_t expert : batch.experts) {
+        experts.push_back(packed[expert].get());
+      }
+      hidden.Resize(batch.hidden.size() * BytesOf(backend.compute_dtype()));
+      ConvertElements(DType::kF32, batch.hidden.data(), backend.compute_dtype(), hidden.data(),
+                      batch.hidden.size());
+      grouped = {hidden.data(), batch.rows(), batch.d_model,   row_begin,    experts,
+                 weights,       batch.apply,  partials.data(), hidden_row_of};
     }
-    AlignedBuffer hidden(batch.hidden.size() * BytesOf(backend.compute_dtype()));
-    ConvertElements(DType::kF32, batch.hidden.data(), backend.compute_dtype(), hidden.data(),
-                    batch.hidden.size());
-    // Whatever is not written shows.
-    std::vector<float> partials(batch.rows() * batch.d_model, 12345.0f);
+    InFlight(const InFlight&) = delete;
+    InFlight& operator=(const InFlight&) = delete;
+
+    // Counts completions and keeps the status of the last.
+    void Submit(Backend& backend) {
+      backend.Submit(grouped, [this](absl::Status result) {
+        const absl::MutexLock lock(&mutex);
+        status = std::move(result);
+        ++completions;
+      });
+    }
+    void Await() {
+      const absl::MutexLock lock(&mutex);
+      mutex.Await(absl::Condition(
+          +[](int* count) { return *count > 0; }, &completions));
+    }
+
+    std::vector<uint32_t> row_begin;
+    std::vector<uint32_t> hidden_row_of;
+    std::vector<float> weights;
+    std::vector<float> partials;
+    std::vector<const PackedExpert*> experts;
+    AlignedBuffer hidden;
     GroupedBatch grouped;
-    grouped.hidden_states = hidden.data();
-    grouped.rows = batch.rows();
-    grouped.d_model = batch.d_model;
-    grouped.hidden_row_of = batch.hidden_row_of;
-    grouped.row_begin = batch.row_begin;
-    grouped.experts = experts;
-    grouped.weights = batch.weights;
-    grouped.apply = batch.apply;
-    grouped.partials = partials.data();
-    const absl::Status status = backend.Compute(grouped);
+    absl::Mutex mutex;
+    absl::Status status;
+    int completions = 0;
+  };
+
+  static std::vector<float> Run(Backend& backend, const TestBatch& batch, const Packed& packed) {
+    InFlight in_flight(backend, batch, packed);
+    const absl::Status status = Compute(backend, in_flight.grouped);
     EXPECT_TRUE(status.ok()) << status;
-    return partials;
+    return std::move(in_flight.partials);
   }
 
   // The sum over all slices of `count`.
@@ -195,6 +225,7 @@ class BackendConformance : public testing::TestWithParam<BackendCase> {
 }  // namespace expertmesh::experts
 
 #include "tests/unit/common/experts/backend_conformance_experts.inc"
+#include "tests/unit/common/experts/backend_conformance_submit.inc"
 #include "tests/unit/common/experts/backend_conformance_tests.inc"
 
 #endif  // EXPERTMESH_TESTS_UNIT_COMMON_EXPERTS_BACKEND_CONFORMANCE_H_

@@ -121,8 +121,8 @@ void BM_Layer(benchmark::State& state, const LayerKind& kind) {
     const size_t variant = iteration++ % kVariants;
     experts_hit += hit[variant];
     const absl::Status status =
-        layer.backend->Compute({hidden.data(), tokens, kModel, row_begin, experts[variant], weights,
-                                ApplyWeight::kOutput, partials.data()});
+        Compute(*layer.backend, {hidden.data(), tokens, kModel, row_begin, experts[variant],
+                                 weights, ApplyWeight::kOutput, partials.data()});
     if (!status.ok()) {
       state.SkipWithError(status.ToString().c_str());
     }

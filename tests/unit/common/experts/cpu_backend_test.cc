@@ -55,9 +55,8 @@ TEST(CpuBackendTest, CompressedWeightsGiveTheSameBits) {
               experts.push_back(row % 7 == 0 ? first.get() : second.get());
             }
             std::vector<float> partials(rows * d);
-            EXPECT_TRUE(backend
-                            ->Compute({x.data(), rows, d, row_begin, experts, weights,
-                                       ApplyWeight::kOutput, partials.data()})
+            EXPECT_TRUE(Compute(*backend, {x.data(), rows, d, row_begin, experts, weights,
+                                           ApplyWeight::kOutput, partials.data()})
                             .ok());
             return partials;
           };
@@ -96,9 +95,8 @@ TEST(CpuBackendTest, CompressedExpertsKeepTheirBytes) {
   const std::vector<uint32_t> row_begin = {0, 1};
   const std::vector<const PackedExpert*> experts = {packed.get()};
   const std::vector<float> weights = {1.0f};
-  ASSERT_TRUE(backend
-                  ->Compute({hidden.data(), 1, 1024, row_begin, experts, weights,
-                             ApplyWeight::kOutput, partials.data()})
+  ASSERT_TRUE(Compute(*backend, {hidden.data(), 1, 1024, row_begin, experts, weights,
+                                 ApplyWeight::kOutput, partials.data()})
                   .ok());
   EXPECT_TRUE(RowsClose(partials, expected, 1024, 1e-5));
 }
@@ -110,14 +108,6 @@ TEST(CpuBackendTest, RefusesBadOptions) {
   options.compute_dtype = DType::kF32;
   options.threads = -1;
   EXPECT_EQ(MakeCpuBackend(options).status().code(), absl::StatusCode::kInvalidArgument);
-}
-
-TEST(CpuBackendTest, ReadsTheFlagOfWeights) {
-  EXPECT_EQ(*ParseWeightStorage("expanded"), WeightStorage::kExpanded);
-  EXPECT_EQ(*ParseWeightStorage("compressed"), WeightStorage::kCompressed);
-  const absl::Status status = ParseWeightStorage("packed").status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_NE(status.message().find("'packed'; use expanded or compressed"), absl::string_view::npos);
 }
 
 TEST(CpuBackendTest, TellsNameAndType) {
@@ -145,9 +135,8 @@ TEST(CpuBackendTest, ScratchLimitDoesNotChangeBits) {
     const auto packed = *backend->Pack(expert.options(), expert.weights(), {});
     const std::vector<const PackedExpert*> experts(2 * rows, packed.get());
     std::vector<float> partials(rows * 96);
-    ASSERT_TRUE(backend
-                    ->Compute({hidden.data(), rows, 96, row_begin, experts, weights,
-                               ApplyWeight::kOutput, partials.data()})
+    ASSERT_TRUE(Compute(*backend, {hidden.data(), rows, 96, row_begin, experts, weights,
+                                   ApplyWeight::kOutput, partials.data()})
                     .ok());
     results.push_back(std::move(partials));
   }
@@ -167,12 +156,12 @@ TEST(CpuBackendTest, RefusesBadBatches) {
   const std::vector<float> weights = {1.0f, 1.0f};
   const GroupedBatch good = {
       hidden.data(), 2, 32, row_begin, experts, weights, ApplyWeight::kOutput, partials.data()};
-  ASSERT_TRUE(backend->Compute(good).ok());
+  ASSERT_TRUE(Compute(*backend, good).ok());
 
   const auto refused = [&](auto change) {
     GroupedBatch batch = good;
     change(batch);
-    return backend->Compute(batch).code() == absl::StatusCode::kInvalidArgument;
+    return Compute(*backend, batch).code() == absl::StatusCode::kInvalidArgument;
   };
   const std::vector<uint32_t> decreasing = {0, 3, 2};
   const std::vector<const PackedExpert*> null_expert = {packed.get(), nullptr};
@@ -187,7 +176,7 @@ TEST(CpuBackendTest, RefusesBadBatches) {
   EXPECT_TRUE(refused([](GroupedBatch& b) { b.partials = nullptr; }));
   EXPECT_TRUE(refused([](GroupedBatch& b) { b.hidden_states = nullptr; }));
   // And goes on.
-  EXPECT_TRUE(backend->Compute(good).ok());
+  EXPECT_TRUE(Compute(*backend, good).ok());
 }
 
 TEST(CpuBackendTest, RefusesExpertsOfAnotherType) {
@@ -200,9 +189,8 @@ TEST(CpuBackendTest, RefusesExpertsOfAnotherType) {
   const std::vector<uint32_t> row_begin = {0, 1};
   const std::vector<const PackedExpert*> experts = {packed.get()};
   const std::vector<float> weights = {1.0f};
-  EXPECT_EQ(MakeF32()
-                ->Compute({hidden.data(), 1, 32, row_begin, experts, weights, ApplyWeight::kOutput,
-                           partials.data()})
+  EXPECT_EQ(Compute(*MakeF32(), {hidden.data(), 1, 32, row_begin, experts, weights,
+                                 ApplyWeight::kOutput, partials.data()})
                 .code(),
             absl::StatusCode::kInvalidArgument);
 }

@@ -21,8 +21,8 @@ TEST(WorkerTeamTest, PhasesRunEveryTaskOnceAndInOrder) {
       second.Reset(tasks);
       team.Run(
           [&](int) {
-            first.Work([&](uint32_t task) { made[task] += 1; });
-            second.Work([&](uint32_t task) {
+            first.RunTasks([&](uint32_t task) { made[task] += 1; });
+            second.RunTasks([&](uint32_t task) {
               // Sees what all tasks of the first phase wrote.
               sums[task] = 0;
               for (const int value : made) {

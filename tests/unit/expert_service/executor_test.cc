@@ -1,4 +1,4 @@
-#include "expert_service/scheduler.h"
+#include "expert_service/executor.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -16,24 +16,23 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-class SchedulerTest : public testing::Test {
+class ExecutorTest : public testing::Test {
  protected:
-  SchedulerTest() : hosted_(checkpoint_, &backend_, {0, 1}, [] {}) {
+  ExecutorTest() : hosted_(checkpoint_, &backend_, {0, 1}, [] {}) {
     EXPECT_TRUE(
         hosted_.Load({{{1, {0, 1, 2}, {}}, {2, {0, 1, 2}, {}}}}, HostedExperts::Publish::kTogether)
             .ok());
-    options_.max_batch_rows = 16;
-    options_.max_queue_rows = 40;
-    options_.reply_frame_bytes = 256;
+    options_.queue.max_group_rows = 16;
+    options_.queue.max_queue_rows = 40;
     Start();
   }
 
   void Start() {
-    scheduler_ = std::make_unique<Scheduler>(options_, &backend_, &clock_, &metrics_);
-    stream_ = scheduler_->OpenStream(sink_);
+    executor_ = std::make_unique<Executor>(options_, &backend_, &clock_, &reply_sender_, &metrics_);
+    stream_ = executor_->OpenStream(sink_);
   }
 
-  std::unique_ptr<Batch> Complete(const TestBatch& sent) {
+  std::unique_ptr<ReceivedBatch> Complete(const TestBatch& sent) {
     BatchAssembler assembler({}, &checkpoint_->model(), &hosted_, &clock_);
     BatchAssembler::Outcome outcome = assembler.Add(MakeFrame(sent, 0, sent.rows()));
     EXPECT_NE(outcome.batch, nullptr) << outcome.status;
@@ -45,8 +44,8 @@ class SchedulerTest : public testing::Test {
   }
 
   void Enqueue(const TestBatch& batch) { EnqueueOn(stream_, batch); }
-  void EnqueueOn(Scheduler::StreamId stream, const TestBatch& batch) {
-    const absl::Status status = scheduler_->Enqueue(stream, Complete(batch));
+  void EnqueueOn(StreamId stream, const TestBatch& batch) {
+    const absl::Status status = executor_->Enqueue(stream, Complete(batch));
     EXPECT_TRUE(status.ok()) << status;
   }
 
@@ -74,28 +73,29 @@ class SchedulerTest : public testing::Test {
   FakeClock clock_;
   std::shared_ptr<prometheus::Registry> registry_ = std::make_shared<prometheus::Registry>();
   NodeMetrics metrics_{registry_};
+  ReplySender reply_sender_{256, &metrics_};
   HostedExperts hosted_;
-  SchedulerOptions options_;
+  ExecutorOptions options_;
   std::shared_ptr<FakeSink> sink_ = std::make_shared<FakeSink>();
-  std::unique_ptr<Scheduler> scheduler_;
-  Scheduler::StreamId stream_ = 0;
+  std::unique_ptr<Executor> executor_;
+  StreamId stream_ = 0;
   std::mt19937 random_{2};
 };
 
-TEST_F(SchedulerTest, AnswersARowOrMany) {
+TEST_F(ExecutorTest, AnswersARowOrMany) {
   for (const size_t rows : {1, 3, 16}) {
     const TestBatch batch = Random(rows, rows);
     Enqueue(batch);
     ExpectRight(sink_.get(), batch);
   }
   EXPECT_GT(sink_->Get(16).frames, 1u);
-  EXPECT_TRUE(scheduler_->AwaitIdle(absl::InfiniteFuture()));
-  EXPECT_EQ(scheduler_->load().batches, 0u);
+  EXPECT_TRUE(executor_->AwaitIdle(absl::InfiniteFuture()));
+  EXPECT_EQ(executor_->load().batches, 0u);
 }
 
-TEST_F(SchedulerTest, WhatWaitsForALayerIsComputedTogetherAcrossStreams) {
+TEST_F(ExecutorTest, WhatWaitsForALayerIsComputedTogetherAcrossStreams) {
   const auto other_sink = std::make_shared<FakeSink>();
-  const Scheduler::StreamId other = scheduler_->OpenStream(other_sink);
+  const StreamId other = executor_->OpenStream(other_sink);
   MakeBusy();
   const TestBatch a = Random(1, 4);
   const TestBatch b = Random(1, 5);  // Ids are per stream.
@@ -105,7 +105,7 @@ TEST_F(SchedulerTest, WhatWaitsForALayerIsComputedTogetherAcrossStreams) {
   EnqueueOn(other, b);
   Enqueue(elsewhere);
   EnqueueOn(other, c);
-  const Scheduler::Load load = scheduler_->load();
+  const Executor::Load load = executor_->load();
   EXPECT_EQ(load.batches, 5u);
   EXPECT_EQ(load.rows, 15u);
   EXPECT_EQ(load.waiting_rows, 14u);
@@ -117,7 +117,7 @@ TEST_F(SchedulerTest, WhatWaitsForALayerIsComputedTogetherAcrossStreams) {
   EXPECT_THAT(backend_.calls(), ElementsAre(1, 11, 3));
 }
 
-TEST_F(SchedulerTest, ASmallBatchIsAnsweredBeforeEnqueueReturns) {
+TEST_F(ExecutorTest, ASmallBatchIsAnsweredBeforeEnqueueReturns) {
   options_.inline_parameters = std::numeric_limits<uint64_t>::max();
   Start();
   for (uint64_t id = 1; id <= 20; ++id) {
@@ -125,11 +125,11 @@ TEST_F(SchedulerTest, ASmallBatchIsAnsweredBeforeEnqueueReturns) {
     Enqueue(batch);
     EXPECT_GT(sink_->Get(id).frames, 0u);
     ExpectRight(sink_.get(), batch);
-    EXPECT_EQ(scheduler_->load().batches, 0u);
+    EXPECT_EQ(executor_->load().batches, 0u);
   }
 }
 
-TEST_F(SchedulerTest, ABatchThatIsNotSmallOrFindsAnotherWaitsItsTurn) {
+TEST_F(ExecutorTest, ABatchThatIsNotSmallOrFindsAnotherWaitsItsTurn) {
   options_.inline_parameters = checkpoint_->model().layers.front().expert.parameters();
   Start();
   TestBatch large = Random(1, 1);
@@ -148,22 +148,22 @@ TEST_F(SchedulerTest, ABatchThatIsNotSmallOrFindsAnotherWaitsItsTurn) {
   ExpectRight(sink_.get(), small);
 }
 
-TEST_F(SchedulerTest, StopWaitsForASmallBatchOnItsWay) {
+TEST_F(ExecutorTest, StopWaitsForASmallBatchOnItsWay) {
   options_.inline_parameters = std::numeric_limits<uint64_t>::max();
   Start();
   backend_.Hold();
   const TestBatch batch = Random(1, 2);
   std::thread network([&] { Enqueue(batch); });
   backend_.AwaitHeld();
-  std::thread stopping([&] { scheduler_->Stop(); });
+  std::thread stopping([&] { executor_->Stop(); });
   backend_.Release();
   stopping.join();
   EXPECT_GT(sink_->Get(1).frames, 0u);
   network.join();
 }
 
-TEST_F(SchedulerTest, BatchesPerRowAndPerAssignmentAreComputedTogether) {
-  options_.max_batch_rows = 64;
+TEST_F(ExecutorTest, BatchesPerRowAndPerAssignmentAreComputedTogether) {
+  options_.queue.max_group_rows = 64;
   Start();
   MakeBusy();
   std::vector<TestBatch> batches;
@@ -174,7 +174,7 @@ TEST_F(SchedulerTest, BatchesPerRowAndPerAssignmentAreComputedTogether) {
     answer_rows += batches.back().answer_rows();
     Enqueue(batches.back());
   }
-  ASSERT_LE(answer_rows, options_.max_batch_rows);
+  ASSERT_LE(answer_rows, options_.queue.max_group_rows);
   backend_.Release();
   for (const TestBatch& batch : batches) {
     ExpectRight(sink_.get(), batch);
@@ -182,7 +182,7 @@ TEST_F(SchedulerTest, BatchesPerRowAndPerAssignmentAreComputedTogether) {
   EXPECT_THAT(backend_.calls(), ElementsAre(1, answer_rows));
 }
 
-TEST_F(SchedulerTest, AMergedBatchAnswersAtMostMaxBatchRows) {
+TEST_F(ExecutorTest, AMergedBatchAnswersAtMostMaxBatchRows) {
   TestBatch batch = Random(1, 0);
   for (int row = 0; row < 3; ++row) {
     batch.experts.push_back({0, 2, 1});
@@ -199,7 +199,7 @@ TEST_F(SchedulerTest, AMergedBatchAnswersAtMostMaxBatchRows) {
   EXPECT_THAT(backend_.calls(), ElementsAre(1, 9, 9));
 }
 
-TEST_F(SchedulerTest, AMergedBatchHasAtMostMaxBatchRows) {
+TEST_F(ExecutorTest, AMergedBatchHasAtMostMaxBatchRows) {
   MakeBusy();
   for (uint64_t id = 1; id <= 5; ++id) {
     Enqueue(Random(id, 7));
@@ -209,8 +209,8 @@ TEST_F(SchedulerTest, AMergedBatchHasAtMostMaxBatchRows) {
   EXPECT_THAT(backend_.calls(), ElementsAre(1, 14, 14, 7));
 }
 
-TEST_F(SchedulerTest, OldestFirstButNearDeadlinesBeforeThat) {
-  options_.max_queue_rows = 100;
+TEST_F(ExecutorTest, OldestFirstButNearDeadlinesBeforeThat) {
+  options_.queue.max_queue_rows = 100;
   Start();
   MakeBusy();
   Enqueue(Random(1, 15));
@@ -231,7 +231,7 @@ TEST_F(SchedulerTest, OldestFirstButNearDeadlinesBeforeThat) {
   EXPECT_THAT(backend_.calls(), ElementsAre(1, 13, 15, 14, 12));
 }
 
-TEST_F(SchedulerTest, ExpiredBatchesAreAnsweredAndNotComputed) {
+TEST_F(ExecutorTest, ExpiredBatchesAreAnsweredAndNotComputed) {
   MakeBusy();
   TestBatch batch = Random(1, 4);
   batch.has_timeout = true;
@@ -249,7 +249,7 @@ TEST_F(SchedulerTest, ExpiredBatchesAreAnsweredAndNotComputed) {
   EXPECT_EQ(Rejected("deadline_exceeded"), "1");
 }
 
-TEST_F(SchedulerTest, TimingsAreOfTheClock) {
+TEST_F(ExecutorTest, TimingsAreOfTheClock) {
   MakeBusy();
   Enqueue(Random(1, 4));
   clock_.Advance(absl::Microseconds(300));
@@ -260,96 +260,96 @@ TEST_F(SchedulerTest, TimingsAreOfTheClock) {
   EXPECT_EQ(sink_->Await(1, 4).compute_us, 0u);
 }
 
-TEST_F(SchedulerTest, AFullQueueRefusesAtOnce) {
+TEST_F(ExecutorTest, AFullQueueRefusesAtOnce) {
   MakeBusy();
   Enqueue(Random(1, 16));
   Enqueue(Random(2, 16));
   Enqueue(Random(3, 8));
-  absl::Status full = scheduler_->Enqueue(stream_, Complete(Random(4, 1)));
+  absl::Status full = executor_->Enqueue(stream_, Complete(Random(4, 1)));
   EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(full.message()), HasSubstr("max_queue_rows 40"));
   backend_.Release();
-  EXPECT_TRUE(scheduler_->AwaitIdle(absl::InfiniteFuture()));
+  EXPECT_TRUE(executor_->AwaitIdle(absl::InfiniteFuture()));
   Enqueue(Random(4, 1));
-  EXPECT_TRUE(scheduler_->AwaitIdle(absl::InfiniteFuture()));
+  EXPECT_TRUE(executor_->AwaitIdle(absl::InfiniteFuture()));
 
-  options_.max_queue_bytes = 1;
+  options_.queue.max_queue_bytes = 1;
   Start();
-  full = scheduler_->Enqueue(stream_, Complete(Random(5, 1)));
+  full = executor_->Enqueue(stream_, Complete(Random(5, 1)));
   EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(full.message()), HasSubstr("max_queue_bytes"));
 }
 
-TEST_F(SchedulerTest, AnIdIsUsedOnceAtATime) {
+TEST_F(ExecutorTest, AnIdIsUsedOnceAtATime) {
   MakeBusy();
   Enqueue(Random(1, 2));
-  const absl::Status again = scheduler_->Enqueue(stream_, Complete(Random(1, 2)));
+  const absl::Status again = executor_->Enqueue(stream_, Complete(Random(1, 2)));
   EXPECT_EQ(again.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(again.message()), HasSubstr("batch_id 1"));
-  EXPECT_EQ(scheduler_->Enqueue(stream_, Complete(Random(0, 2))).code(),
+  EXPECT_EQ(executor_->Enqueue(stream_, Complete(Random(0, 2))).code(),
             absl::StatusCode::kInvalidArgument)
       << "being computed";
   backend_.Release();
   sink_->Await(1, 2);
   // Free again as soon as the answer is seen.
   Enqueue(Random(1, 2));
-  EXPECT_TRUE(scheduler_->AwaitIdle(absl::InfiniteFuture()));
+  EXPECT_TRUE(executor_->AwaitIdle(absl::InfiniteFuture()));
 }
 
-TEST_F(SchedulerTest, BatchesOfAStreamThatIsGoneAreDropped) {
+TEST_F(ExecutorTest, BatchesOfAStreamThatIsGoneAreDropped) {
   const auto other_sink = std::make_shared<FakeSink>();
-  const Scheduler::StreamId other = scheduler_->OpenStream(other_sink);
+  const StreamId other = executor_->OpenStream(other_sink);
   MakeBusy();
   Enqueue(Random(1, 5));
   Enqueue(Random(2, 5, 2));
   const TestBatch kept = Random(1, 3);
   EnqueueOn(other, kept);
   sink_->Break();
-  scheduler_->CloseStream(stream_);
-  EXPECT_EQ(scheduler_->load().waiting_rows, 3u);
-  EXPECT_EQ(scheduler_->Enqueue(stream_, Complete(Random(3, 1))).code(),
+  executor_->CloseStream(stream_);
+  EXPECT_EQ(executor_->load().waiting_rows, 3u);
+  EXPECT_EQ(executor_->Enqueue(stream_, Complete(Random(3, 1))).code(),
             absl::StatusCode::kUnavailable);
   backend_.Release();
   ExpectRight(other_sink.get(), kept);
-  EXPECT_TRUE(scheduler_->AwaitIdle(absl::InfiniteFuture()));
+  EXPECT_TRUE(executor_->AwaitIdle(absl::InfiniteFuture()));
   EXPECT_THAT(backend_.calls(), ElementsAre(1, 3));
   EXPECT_EQ(sink_->answers(), 0u);
   EXPECT_EQ(Rejected("stream_gone"), "3");
 }
 
-TEST_F(SchedulerTest, AStreamThatBreaksUnnoticedIsDroppedWhenItsTurnComes) {
+TEST_F(ExecutorTest, AStreamThatBreaksUnnoticedIsDroppedWhenItsTurnComes) {
   const auto other_sink = std::make_shared<FakeSink>();
-  const Scheduler::StreamId other = scheduler_->OpenStream(other_sink);
+  const StreamId other = executor_->OpenStream(other_sink);
   MakeBusy();
   EnqueueOn(other, Random(1, 5));
-  other_sink->Break();  // Nobody calls CloseStream.
+  other_sink->Break();  // CloseStream is not called.
   backend_.Release();
-  EXPECT_TRUE(scheduler_->AwaitIdle(absl::InfiniteFuture()));
+  EXPECT_TRUE(executor_->AwaitIdle(absl::InfiniteFuture()));
   EXPECT_THAT(backend_.calls(), ElementsAre(1));
 }
 
-TEST_F(SchedulerTest, AnAnswerThatCannotBeSentEndsItsStream) {
+TEST_F(ExecutorTest, AnAnswerThatCannotBeSentEndsItsStream) {
   MakeBusy();
   Enqueue(Random(2, 5));
   sink_->BreakUnnoticed();
   backend_.Release();
-  EXPECT_TRUE(scheduler_->AwaitIdle(absl::InfiniteFuture()));
+  EXPECT_TRUE(executor_->AwaitIdle(absl::InfiniteFuture()));
   EXPECT_THAT(backend_.calls(), ElementsAre(1));
-  EXPECT_EQ(scheduler_->Enqueue(stream_, Complete(Random(3, 1))).code(),
+  EXPECT_EQ(executor_->Enqueue(stream_, Complete(Random(3, 1))).code(),
             absl::StatusCode::kUnavailable);
 }
 
-TEST_F(SchedulerTest, AStreamThatOnlyStoppedSendingIsAnswered) {
+TEST_F(ExecutorTest, AStreamThatOnlyStoppedSendingIsAnswered) {
   MakeBusy();
   const TestBatch batch = Random(1, 5);
   Enqueue(batch);
-  scheduler_->CloseStream(stream_);
+  executor_->CloseStream(stream_);
   EXPECT_EQ(sink_.use_count(), 3) << "ours, and one for each batch";
   backend_.Release();
   ExpectRight(sink_.get(), batch);
 }
 
-TEST_F(SchedulerTest, AFailingBackendFailsItsGroupOnly) {
+TEST_F(ExecutorTest, AFailingBackendFailsItsGroupOnly) {
   backend_.FailNext(absl::InternalError("no memory in the kernel"));
   MakeBusy();
   const TestBatch after = Random(1, 2);
@@ -361,9 +361,9 @@ TEST_F(SchedulerTest, AFailingBackendFailsItsGroupOnly) {
   ExpectRight(sink_.get(), after);
 }
 
-TEST_F(SchedulerTest, ExpertsAreLetGoWhenTheBatchIsComputed) {
+TEST_F(ExecutorTest, ExpertsAreLetGoWhenTheBatchIsComputed) {
   MakeBusy();
-  const Scheduler::Load before = scheduler_->load();
+  const Executor::Load before = executor_->load();
   EXPECT_EQ(before.batches, 1u);
   std::thread unloading([this] {
     EXPECT_EQ(*hosted_.Unload({{{1, {0, 1, 2}, {}}}}), 3u);
@@ -378,23 +378,131 @@ TEST_F(SchedulerTest, ExpertsAreLetGoWhenTheBatchIsComputed) {
   EXPECT_TRUE(sink_->Await(0, 1).status.ok());
 }
 
-TEST_F(SchedulerTest, AwaitIdleEndsAtItsDeadline) {
+TEST_F(ExecutorTest, AwaitIdleEndsAtItsDeadline) {
   MakeBusy();
   const absl::Time deadline = clock_.Now() + absl::Seconds(5);
-  std::thread waiting([&] { EXPECT_FALSE(scheduler_->AwaitIdle(deadline)); });
+  std::thread waiting([&] { EXPECT_FALSE(executor_->AwaitIdle(deadline)); });
   clock_.AwaitWaiters(1);
   clock_.Advance(absl::Seconds(5));
   waiting.join();
   backend_.Release();
-  EXPECT_TRUE(scheduler_->AwaitIdle(absl::InfiniteFuture()));
+  EXPECT_TRUE(executor_->AwaitIdle(absl::InfiniteFuture()));
 }
 
-TEST_F(SchedulerTest, StopAnswersWhatWaits) {
+// With a backend that completes later, and of which two batches should be in flight.
+class ExecutorInFlightTest : public ExecutorTest {
+ protected:
+  ExecutorInFlightTest() {
+    backend_.CompleteLater(2);
+    Start();
+  }
+};
+
+TEST_F(ExecutorInFlightTest, GroupsAreInFlightTogetherAndAnsweredAsTheyComplete) {
+  const TestBatch first = Random(1, 3);
+  const TestBatch second = Random(2, 5, 2);
+  Enqueue(first);
+  backend_.AwaitSubmitted(1);
+  Enqueue(second);
+  backend_.AwaitSubmitted(2);
+  EXPECT_EQ(executor_->load().rows, 8u);
+  EXPECT_EQ(executor_->load().waiting_rows, 0u);
+  backend_.Complete(1);
+  ExpectRight(sink_.get(), second);
+  EXPECT_EQ(sink_->Get(1).frames, 0u);
+  backend_.Complete(0);
+  ExpectRight(sink_.get(), first);
+  EXPECT_EQ(executor_->load().batches, 0u);
+}
+
+TEST_F(ExecutorInFlightTest, WhatPassesTheBackendsPreferenceWaitsAndIsMerged) {
+  Enqueue(Random(1, 1));
+  backend_.AwaitSubmitted(1);
+  Enqueue(Random(2, 2));
+  backend_.AwaitSubmitted(2);
+  const TestBatch a = Random(3, 4);
+  const TestBatch b = Random(4, 5);
+  Enqueue(a);
+  Enqueue(b);
+  EXPECT_EQ(executor_->load().waiting_rows, 9u);
+  backend_.Complete(0);
+  backend_.AwaitSubmitted(2);
+  backend_.Complete(1);
+  ExpectRight(sink_.get(), a);
+  ExpectRight(sink_.get(), b);
+  backend_.Complete(0);
+  EXPECT_THAT(backend_.calls(), ElementsAre(1, 2, 9));
+  EXPECT_TRUE(executor_->AwaitIdle(absl::InfiniteFuture()));
+}
+
+TEST_F(ExecutorInFlightTest, ASmallBatchBesideAnotherGoesThroughTheQueue) {
+  options_.inline_parameters = std::numeric_limits<uint64_t>::max();
+  Start();
+  Enqueue(Random(1, 2));
+  EXPECT_EQ(backend_.submitted(), 1u) << "on the thread that brought it";
+  Enqueue(Random(2, 2));
+  backend_.AwaitSubmitted(2);
+  backend_.Complete(1);
+  backend_.Complete(0);
+  EXPECT_TRUE(executor_->AwaitIdle(absl::InfiniteFuture()));
+}
+
+TEST_F(ExecutorInFlightTest, AnErrorIsOfItsGroupOnly) {
+  Enqueue(Random(1, 3));
+  backend_.AwaitSubmitted(1);
+  const TestBatch other = Random(2, 5, 2);
+  Enqueue(other);
+  backend_.AwaitSubmitted(2);
+  backend_.FailNext(absl::InternalError("the device is lost"));
+  backend_.Complete(0);
+  EXPECT_EQ(sink_->Get(1).status.message(), "layer 1: the device is lost");
+  backend_.Complete(0);
+  ExpectRight(sink_.get(), other);
+}
+
+TEST_F(ExecutorInFlightTest, TimesAreOfEachGroup) {
+  Enqueue(Random(1, 3));
+  backend_.AwaitSubmitted(1);
+  clock_.Advance(absl::Microseconds(100));
+  Enqueue(Random(2, 5, 2));
+  backend_.AwaitSubmitted(2);
+  Enqueue(Random(3, 1));
+  clock_.Advance(absl::Microseconds(20));
+  backend_.Complete(1);
+  backend_.AwaitSubmitted(2);
+  clock_.Advance(absl::Microseconds(3));
+  backend_.Complete(0);
+  backend_.Complete(0);
+  EXPECT_EQ(sink_->Get(1).queue_us, 0u);
+  EXPECT_EQ(sink_->Get(1).compute_us, 123u);
+  EXPECT_EQ(sink_->Get(2).queue_us, 0u);
+  EXPECT_EQ(sink_->Get(2).compute_us, 20u);
+  EXPECT_EQ(sink_->Get(3).queue_us, 20u);
+  EXPECT_EQ(sink_->Get(3).compute_us, 3u);
+}
+
+TEST_F(ExecutorInFlightTest, StopWaitsForTheBackend) {
+  Enqueue(Random(1, 3));
+  backend_.AwaitSubmitted(1);
+  Enqueue(Random(2, 5, 2));
+  backend_.AwaitSubmitted(2);
+  Enqueue(Random(3, 1));
+  std::thread stopping([this] { executor_->Stop(); });
+  EXPECT_EQ(sink_->Await(3, 1).status.code(), absl::StatusCode::kUnavailable);
+  backend_.Complete(1);
+  backend_.Complete(0);
+  stopping.join();
+  EXPECT_TRUE(sink_->Get(1).status.ok());
+  EXPECT_EQ(sink_->Get(1).frames, 1u);
+  EXPECT_EQ(sink_->Get(2).frames, 1u);
+}
+
+TEST_F(ExecutorTest, StopAnswersWhatWaits) {
   MakeBusy();
   Enqueue(Random(1, 2));
-  std::thread stopping([this] { scheduler_->Stop(); });
+  std::thread stopping([this] { executor_->Stop(); });
   EXPECT_EQ(sink_->Await(1, 2).status.code(), absl::StatusCode::kUnavailable);
-  EXPECT_EQ(scheduler_->Enqueue(stream_, Complete(Random(2, 1))).code(),
+  EXPECT_EQ(executor_->Enqueue(stream_, Complete(Random(2, 1))).code(),
             absl::StatusCode::kUnavailable);
   backend_.Release();
   stopping.join();

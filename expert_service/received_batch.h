@@ -1,6 +1,6 @@
-// A batch of tokens of one layer, complete and checked, waiting to be computed.
-#ifndef EXPERTMESH_EXPERT_SERVICE_BATCH_H_
-#define EXPERTMESH_EXPERT_SERVICE_BATCH_H_
+// A batch as a router sent it: tokens of one layer with their assignments, complete and checked.
+#ifndef EXPERTMESH_EXPERT_SERVICE_RECEIVED_BATCH_H_
+#define EXPERTMESH_EXPERT_SERVICE_RECEIVED_BATCH_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -10,16 +10,15 @@
 #include "absl/time/time.h"
 #include "common/wire/message_codec.h"
 #include "expert_service/hosted_experts.h"
+#include "expert_service/stage_times.h"
 
 namespace expertmesh::node {
 
 // Movable. Plain data without locks: one thread at a time.
-struct Batch {
+struct ReceivedBatch {
   uint64_t batch_id = 0;
   uint32_t layer = 0;
-  // When its first frame came, and when it was complete.
-  absl::Time arrival;
-  absl::Time completed;
+  StageTimes times;
   absl::Time deadline = absl::InfiniteFuture();
   uint32_t total_rows = 0;
   // Type of the partials that are wanted.
@@ -40,10 +39,10 @@ struct Batch {
   // Received bytes it keeps alive.
   size_t bytes = 0;
 
-  // Of its partials.
+  // Rows of partials that answer it.
   size_t answer_rows() const { return per_assignment ? expert_ids.size() : total_rows; }
 };
 
 }  // namespace expertmesh::node
 
-#endif  // EXPERTMESH_EXPERT_SERVICE_BATCH_H_
+#endif  // EXPERTMESH_EXPERT_SERVICE_RECEIVED_BATCH_H_
