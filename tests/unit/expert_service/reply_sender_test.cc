@@ -37,7 +37,7 @@ class ReplySenderTest : public testing::Test {
 
   std::string Metric(const std::string& series) { return MetricValue(*registry_, series); }
 
-  const std::shared_ptr<FakeCheckpoint> checkpoint_ = std::make_shared<FakeCheckpoint>();
+  const std::shared_ptr<FakeCheckpoint> checkpoint_ = MakeCheckpoint();
   FakeBackend backend_;
   FakeClock clock_;
   const std::shared_ptr<prometheus::Registry> registry_ = std::make_shared<prometheus::Registry>();
