@@ -38,7 +38,9 @@ TimerQueue::Id TimerQueue::Schedule(absl::Time when, Callback callback) {
   timer.callback = std::move(callback);
   heap_.push_back(place);
   Up(heap_.size() - 1);
-  if (heap_.front() == place) {
+  // Later ones find the thread awake in time: no change of threads for each that is cancelled
+  // before it is due, as deadlines are.
+  if (when < wakes_at_) {
     changed_.SignalAll();
   }
   return id;
@@ -123,14 +125,17 @@ void TimerQueue::Run() {
   absl::MutexLock lock(&mutex_);
   while (!stopping_) {
     if (heap_.empty()) {
+      wakes_at_ = absl::InfiniteFuture();
       changed_.Wait(&mutex_);
+    } else if (const absl::Time due = timers_[heap_.front()].when; due > clock_->Now()) {
+      wakes_at_ = due;
+      clock_->WaitUntil(&mutex_, &changed_, due);
+    }
+    wakes_at_ = absl::InfinitePast();
+    if (stopping_ || heap_.empty() || timers_[heap_.front()].when > clock_->Now()) {
       continue;
     }
     Timer& first = timers_[heap_.front()];
-    if (first.when > clock_->Now()) {
-      clock_->WaitUntil(&mutex_, &changed_, first.when);
-      continue;
-    }
     running_ = first.id;
     Callback callback = Remove(first);
     mutex_.Unlock();

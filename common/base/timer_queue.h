@@ -65,6 +65,8 @@ class TimerQueue {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t next_number_ ABSL_GUARDED_BY(mutex_) = 1;
   Id running_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Until when the thread sleeps; InfinitePast while it is awake, and looks at the timers itself.
+  absl::Time wakes_at_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   std::vector<Timer> timers_ ABSL_GUARDED_BY(mutex_);
   std::vector<uint32_t> free_ ABSL_GUARDED_BY(mutex_);  // Places in timers_.
   std::vector<uint32_t> heap_ ABSL_GUARDED_BY(mutex_);  // Likewise; the first is due first.

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <random>
 #include <string>
 #include <utility>
@@ -44,6 +45,41 @@ TEST(TimerQueueTest, RunsNothingBeforeItsTime) {
   EXPECT_FALSE(late.HasBeenNotified());
   clock.Advance(absl::Seconds(1));
   late.WaitForNotification();
+}
+
+// Counts how often a thread goes to sleep on it.
+class SleepCounter final : public Clock {
+ public:
+  absl::Time Now() const override { return clock_.Now(); }
+  bool WaitUntil(absl::Mutex* mutex, absl::CondVar* condition, absl::Time deadline) override
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    ++sleeps_;
+    return clock_.WaitUntil(mutex, condition, deadline);
+  }
+
+  FakeClock& clock() { return clock_; }
+  int sleeps() const { return sleeps_; }
+
+ private:
+  FakeClock clock_;
+  std::atomic<int> sleeps_{0};
+};
+
+// What every request does with its deadline.
+TEST(TimerQueueTest, TimersThatAreCancelledBeforeTheyAreDueWakeTheThreadOnce) {
+  SleepCounter counter;
+  TimerQueue timers(&counter);
+  for (int request = 0; request < 100; ++request) {
+    const TimerQueue::Id id = timers.Schedule(
+        counter.Now() + absl::Seconds(60) + request * absl::Milliseconds(1), [] { FAIL(); });
+    counter.clock().AwaitWaiters(1);
+    EXPECT_TRUE(timers.Cancel(id));
+  }
+  EXPECT_EQ(counter.sleeps(), 1);
+  absl::Notification earlier;
+  timers.Schedule(counter.Now() + absl::Seconds(1), [&] { earlier.Notify(); });
+  counter.clock().Advance(absl::Seconds(1));
+  earlier.WaitForNotification();
 }
 
 TEST(TimerQueueTest, ACancelledCallbackNeverRuns) {
