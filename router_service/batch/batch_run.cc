@@ -46,7 +46,7 @@ void BatchRun::Start() {
         batch_.environment->activation_dtype, batch_.environment->d_model);
   }
   EndDispatch();
-  if (wanted && batch_.layer->shared_expert != nullptr) {
+  if (wanted && batch_.layer->shared != nullptr) {
     if (inline_) {
       RunOnPool([this] { ComputeShared(); });
     } else {

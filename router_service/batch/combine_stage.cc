@@ -3,29 +3,10 @@
 #include <algorithm>
 #include <tuple>
 
-namespace expertmesh::batch {
+#include "absl/types/span.h"
+#include "common/gate/complement.h"
 
-void AddComplements(const gate::RoutedTokens& routed, const void* hidden_states, DType dtype,
-                    RowRange range, size_t d_model, float* output) {
-  const auto* source = static_cast<const uint8_t*>(hidden_states);
-  constexpr size_t kBlock = 256;  // Elements widened at a time.
-  float block[kBlock];
-  for (size_t token = range.first; token < range.first + range.count; ++token) {
-    float* const sum = output + (token - range.first) * d_model;
-    float left = 1.0f;
-    for (uint32_t at = routed.token_begin[token]; at < routed.token_begin[token + 1]; ++at) {
-      left -= routed.weights[at];
-    }
-    for (size_t begin = 0; begin < d_model; begin += kBlock) {
-      const size_t count = std::min(kBlock, d_model - begin);
-      const size_t at = token * d_model + begin;
-      ConvertElements(dtype, source + at * BytesOf(dtype), DType::kF32, block, count);
-      for (size_t i = 0; i < count; ++i) {
-        sum[begin + i] += left * block[i];
-      }
-    }
-  }
-}
+namespace expertmesh::batch {
 
 void CombineStage::Collect(const Batch& batch, absl::Span<const std::shared_ptr<BatchPart>> parts,
                            const float* shared) {
@@ -58,8 +39,9 @@ void CombineStage::Sum(RowRange range, float* output) const {
   sum_->Sum(range, shared_, output);
   if (batch_->layer->description.routing.pass_through == PassThrough::kComplement) {
     const BatchEnvironment& environment = *batch_->environment;
-    AddComplements(batch_->routed, batch_->hidden_states->data(), environment.activation_dtype,
-                   range, environment.d_model, output);
+    gate::AddComplements(batch_->routed, batch_->hidden_states->data(),
+                         environment.activation_dtype, environment.d_model, range.first,
+                         {output, range.count * environment.d_model});
   }
 }
 

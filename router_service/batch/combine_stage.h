@@ -13,12 +13,6 @@
 
 namespace expertmesh::batch {
 
-// PassThrough::kComplement: adds (1 - sum of its weights) times the hidden state to every row.
-//   hidden_states  [rows of the batch, d_model] of `dtype`, an activation type
-//   output         [range.count, d_model] float32, in place
-void AddComplements(const gate::RoutedTokens& routed, const void* hidden_states, DType dtype,
-                    RowRange range, size_t d_model, float* output);
-
 // Working memory of a pooled run.
 class CombineStage {
  public:

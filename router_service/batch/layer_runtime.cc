@@ -29,27 +29,6 @@ absl::StatusOr<RoutingOptions> RoutingOf(const MoeLayerDescription& layer,
   return routing;
 }
 
-absl::Status LoadShared(const checkpoint::MoeCheckpoint& checkpoint, const GateWeights& weights,
-                        experts::Backend* backend, LayerRuntime* layer) {
-  const MoeLayerDescription& description = layer->description;
-  if (description.shared_intermediate_size == 0) {
-    return absl::OkStatus();
-  }
-  ASSIGN_OR_RETURN(const ExpertWeights shared_weights, checkpoint.Shared(description.layer));
-  // A plain gated unit, whatever the routed experts are.
-  ExpertOptions shared;
-  shared.d_model = description.expert.d_model;
-  shared.intermediate_size = description.shared_intermediate_size;
-  ASSIGN_OR_RETURN(layer->shared_expert,
-                   backend->Pack(shared, shared_weights, IntermediateSlice()));
-  if (description.shared_gate) {
-    ASSIGN_OR_RETURN(
-        layer->shared_gate,
-        gate::SharedGate::Create(weights.shared_gate, shared.d_model, backend->compute_dtype()));
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 absl::StatusOr<LayerRuntime> LoadLayer(const checkpoint::MoeCheckpoint& checkpoint,
@@ -73,7 +52,8 @@ absl::StatusOr<LayerRuntime> LoadLayer(const checkpoint::MoeCheckpoint& checkpoi
     return OfLayer(description.layer, bias.status());
   }
   *select_bias = *std::move(bias);
-  RETURN_IF_ERROR(LoadShared(checkpoint, weights, backend, &layer));
+  ASSIGN_OR_RETURN(layer.shared, shared_experts::SharedExperts::Load(checkpoint, layer.description,
+                                                                     weights, backend));
   return layer;
 }
 

@@ -13,8 +13,8 @@
 #include "common/experts/backend.h"
 #include "common/gate/gate.h"
 #include "common/gate/selection.h"
-#include "common/gate/shared_gate.h"
 #include "common/model/model_description.h"
+#include "common/shared_experts/shared_experts.h"
 
 namespace expertmesh::batch {
 
@@ -32,8 +32,7 @@ struct LayerRuntime {
   MoeLayerDescription description;
   std::unique_ptr<const gate::Gate> gate;
   // Null when the layer has none.
-  std::shared_ptr<const experts::PackedExpert> shared_expert;
-  std::unique_ptr<const gate::SharedGate> shared_gate;
+  std::unique_ptr<const shared_experts::SharedExperts> shared;
   std::unique_ptr<LayerLoadCounters> load;
 };
 

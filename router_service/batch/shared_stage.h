@@ -3,11 +3,10 @@
 #define EXPERTMESH_ROUTER_SERVICE_BATCH_SHARED_STAGE_H_
 
 #include <cstddef>
-#include <cstdint>
 #include <memory>
-#include <vector>
 
 #include "absl/status/status.h"
+#include "common/shared_experts/shared_experts.h"
 #include "router_service/batch/batch.h"
 
 namespace expertmesh::batch {
@@ -15,7 +14,7 @@ namespace expertmesh::batch {
 // Working memory of a pooled run. Not thread-safe.
 class SharedStage {
  public:
-  // Computes on this router's backend, from what Gather made.
+  // Computes on this router's backend, from what Gather made. The layer has shared experts.
   absl::Status Run(const Batch& batch);
 
   // [rows, d_model] float32; null while there is none.
@@ -23,13 +22,11 @@ class SharedStage {
 
   // Drops the output; keeps memory.
   void Clear() { output_.reset(); }
-  size_t MemoryBytes() const;
+  size_t MemoryBytes() const { return scratch_.MemoryBytes(); }
 
  private:
   std::shared_ptr<AlignedBuffer> output_;
-  std::vector<uint32_t> row_begin_;
-  std::vector<const experts::PackedExpert*> experts_;
-  std::vector<float> weights_;
+  shared_experts::SharedExpertsScratch scratch_;
 };
 
 }  // namespace expertmesh::batch

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 import transformers
 
 import tiny_models
-from arrays import assert_close, assert_same
+from arrays import assert_close, assert_same, assert_same_bits
 from expertmesh import hf
 from mesh import PATIENCE, Mesh, cli, shards
 
@@ -31,16 +31,17 @@ YARN = {
 
 @pytest.fixture
 def serve(tmp_path):
-    """serve(folder, nodes): the address of a mesh that computes in float32 and stops with the test."""
+    """serve(folder, nodes): the address of a mesh that computes in float32, or in the type that is said, and stops
+    with the test. flags: more for its router."""
     started = []
 
-    def start(folder, nodes=NODES):
+    def start(folder, nodes=NODES, dtype="f32", flags=()):
         base = tmp_path / f"mesh{len(started)}"
         base.mkdir()
         mesh = Mesh(base)
         started.append(mesh)
-        f32 = "--compute-dtype=f32"
-        mesh.__enter__().start(folder, shards(nodes, f32), f32)
+        compute = f"--compute-dtype={dtype}"
+        mesh.__enter__().start(folder, shards(nodes, compute), compute, *flags)
         return mesh.router.address
 
     yield start
@@ -88,6 +89,21 @@ def test_bfloat16_weights_in_float32(serve, tmp_path, family):
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     check_saved(model, ["--router", serve(folder)], folder)
     check_saved(model, ["--local", "--compute-dtype=f32"], folder)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bits_of_one_node_are_those_of_this_process(serve, tmp_path, family, dtype):
+    """Partials travel as float32: in the default of bf16 they are rounded once more."""
+    folder = tmp_path / "model"
+    tiny_models.make(family, torch.bfloat16).save_pretrained(folder)
+    tokens = tiny_models.tokens(1, TOKENS + 1)[0].tolist()
+    compute = f"--compute-dtype={dtype}"
+    address = serve(folder, 1, dtype, ["--wire-partials=f32"])
+    there = native_logits(["--router", address, compute], folder, tokens)
+    here = native_logits(["--local", compute], folder, tokens)
+    assert_same_bits(here.numpy(), there.numpy())
+    assert here.abs().max() > 0.5
 
 
 def changed(family, **changes):

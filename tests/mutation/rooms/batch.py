@@ -13,20 +13,20 @@ from operators import (
 LAYERS = (
     Mutation(
         "gates round to what the checkpoint is stored as",
-        "LoadLayer",
+        "batch::LoadLayer",
         replace_argument("Create", 3, "checkpoint.model().dtype", touches="Gate"),
         "router_routing_test",
     ),
     Mutation(
         "shared gates round to what the checkpoint is stored as",
-        "LoadShared",
+        "SharedExperts::Load",
         replace_argument("Create", 3, "checkpoint.model().dtype", touches="SharedGate"),
         "router_routing_test",
     ),
     Mutation(
         "shared gate ignored",
-        "SharedStage::Run",
-        force(False, touches="shared_gate"),
+        "SharedExperts::Compute",
+        force(False, touches="gate_"),
         "router_routing_test",
     ),
     Mutation(

@@ -3,14 +3,15 @@
 from mutation import Mutation
 from operators import (
     delete_statement,
+    force,
     keep_left,
     keep_right,
     negate,
     off_by_one,
+    replace_argument,
     replace_condition,
     replace_constant,
     replace_operator,
-    set_value,
 )
 
 MUTATIONS = (
@@ -22,9 +23,27 @@ MUTATIONS = (
     ),
     Mutation(
         "decoding: gates here round to what the checkpoint is stored as",
+        "LocalMoeLayers::LoadLayer",
+        replace_argument("Create", 3, "checkpoint_->model().dtype", touches="Gate"),
+        "local_moe_layers_test",
+    ),
+    Mutation(
+        "decoding: all sequences are one group",
         "LocalMoeLayers::Route",
-        set_value("activation_dtype", "checkpoint_->model().dtype"),
-        "decoder_test",
+        delete_statement(touches="group_sizes"),
+        "local_moe_layers_test",
+    ),
+    Mutation(
+        "decoding: nothing passes by",
+        "LocalMoeLayers::Run",
+        force(False, touches="kComplement"),
+        "local_moe_layers_test",
+    ),
+    Mutation(
+        "decoding: another seed than the router's",
+        "LocalMoeLayers::Route",
+        delete_statement(touches="seed"),
+        "local_moe_layers_test",
     ),
     Mutation(
         "decoding: scores are not scaled",

@@ -3,17 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <memory>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "client/cpp/decoder/generator.h"
-#include "client/cpp/reference/reference_moe.h"
 #include "common/checkpoint/safetensors.h"
 #include "common/checkpoint/safetensors_writer.h"
 #include "common/checkpoint/synthetic.h"
@@ -143,80 +140,6 @@ TEST_P(DecoderFamilyTest, ATextBesideOthersHasTheSameBits) {
 INSTANTIATE_TEST_SUITE_P(Families, DecoderFamilyTest,
                          testing::Values("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "glm4_moe",
                                          "deepseek_v2", "deepseek_v3"),
-                         [](const auto& info) { return info.param; });
-
-// Experts here against the reference, where weights are stored as one type and computed in another.
-class LocalMoeLayersTest : public testing::TestWithParam<std::string> {
- protected:
-  // Largest relative error of a token.
-  double Error(DType stored, DType compute) {
-    const std::string folder =
-        absl::StrCat(testing::TempDir(), "/local_moe_layers_test_", GetParam());
-    std::filesystem::remove_all(folder);
-    checkpoint::SyntheticOptions made;
-    made.family = GetParam();
-    made.dtype = stored;
-    made.d_model = kWidth;
-    EXPECT_TRUE(checkpoint::MakeSyntheticCheckpoint(folder, made).ok());
-    const std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint =
-        checkpoint::MoeCheckpoint::Open(folder).value();
-    experts::BackendOptions options;
-    options.compute_dtype = compute;
-    const std::unique_ptr<experts::Backend> backend = experts::MakeBackend("cpu", options).value();
-    const auto layers = MakeLocalMoeLayers(checkpoint, backend.get(), 1).value();
-    const std::vector<float> hidden = Hidden();
-    const std::vector<uint32_t> ids(kTokens);
-    const std::vector<uint32_t> groups = {kTokens};
-    const MoeLayerDescription& layer = checkpoint->model().layers[0];
-    const MoeResult result = layers->Compute({layer.layer, hidden, kTokens, ids, groups}).value();
-    const reference::ReferenceInput input = {hidden, kTokens};
-    const reference::ReferenceOptions as{.activation_dtype = compute};
-    const reference::ReferenceRoutes routes =
-        reference::RouteWithReference(*checkpoint, layer.layer, layer.routing, input, as).value();
-    const std::vector<float> expected =
-        reference::ComputeWithReference(*checkpoint, layer.layer, layer.routing, input,
-                                        reference::ExpertsOf(routes.tokens), as)
-            .value();
-    std::filesystem::remove_all(folder);
-    double worst = 0;
-    for (size_t token = 0; token < kTokens; ++token) {
-      double difference = 0;
-      double norm = 0;
-      for (size_t i = token * kWidth; i < (token + 1) * kWidth; ++i) {
-        difference += std::pow(double{result.output[i]} - expected[i], 2);
-        norm += std::pow(double{expected[i]}, 2);
-      }
-      worst = std::max(worst, routes.tokens[token].margin < 1e-4f ? 0 : difference / norm);
-    }
-    return std::sqrt(worst);
-  }
-
-  static constexpr uint32_t kTokens = 40;
-  static constexpr uint32_t kWidth = 256;
-
- private:
-  // Numbers that bfloat16 has.
-  static std::vector<float> Hidden() {
-    std::mt19937 random(1);
-    std::normal_distribution<float> normal;
-    std::vector<float> values(kTokens * kWidth);
-    for (float& value : values) {
-      value = FloatFromBF16(BF16FromFloat(normal(random)));
-    }
-    return values;
-  }
-};
-
-TEST_P(LocalMoeLayersTest, RoundsToWhatItComputesIn) {
-  EXPECT_LE(Error(DType::kF32, DType::kF32), 1e-5);
-  EXPECT_LE(Error(DType::kBF16, DType::kF32), 1e-5);
-  EXPECT_LE(Error(DType::kBF16, DType::kBF16), 1e-2);
-  EXPECT_LE(Error(DType::kF32, DType::kBF16), 1e-2);
-}
-
-// Logits and weights; the shared gate; the sparse mixer, every step.
-INSTANTIATE_TEST_SUITE_P(Families, LocalMoeLayersTest,
-                         testing::Values("mixtral", "qwen2_moe", "phimoe", "deepseek_v3"),
                          [](const auto& info) { return info.param; });
 
 TEST(DecoderTest, LogitsOfTheLastTokenOnlyUnlessAllAreWanted) {
