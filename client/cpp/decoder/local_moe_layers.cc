@@ -38,7 +38,7 @@ struct RoundedMatrix {
   }
 
   std::vector<float> values;
-  MatrixView view;  // Of the values.
+  MatrixView view;  // Refers to `values`.
 };
 
 class LocalMoeLayers final : public MoeLayers {
@@ -65,7 +65,8 @@ class LocalMoeLayers final : public MoeLayers {
   experts::Backend* const backend_;
   experts::LinearTeam team_;
   absl::flat_hash_map<uint32_t, LocalLayer> layers_;
-  // Of one call: hidden states in the backend's type, and a batch's lists.
+  // Used during one call only (hidden states in the backend's type, and a batch's lists); kept to
+  // avoid allocating.
   AlignedBuffer hidden_;
   AlignedBuffer partials_;
   std::vector<uint32_t> row_begin_;
