@@ -21,8 +21,8 @@ MULTIPLYING = ("expert_flops_per_second", "product_flops_per_second")
 
 
 def _share_of_ceiling(result, shape, cell, *kinds):
-    """How near the library comes to a ceiling: the median over all runs. Of several kinds, a run counts
-    the one nearest to its ceiling, as that one holds it back."""
+    """How near the library comes to a ceiling: the median over all runs. With several kinds, a run
+    counts the one nearest to its ceiling, as that one holds it back."""
     entry = find(result, shape, cell, "in_process")
     ceilings = [each for each in result["ceilings"] if each["shape"] == shape]
     if entry is None or not ceilings:
