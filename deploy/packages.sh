@@ -70,7 +70,7 @@ missing() {
   installed=$(dpkg-query -W -f='${db:Status-Status} ${Package}\n' "${names[@]}" 2>/dev/null || true)
   local name
   for name in "${names[@]}"; do
-    # These count as there when they run, whoever installed them.
+    # These count as installed when they run, even if they came from elsewhere.
     case $name in
       git | npm | python3) if command -v "$name" >/dev/null; then continue; fi ;;
       nodejs) if command -v node >/dev/null; then continue; fi ;;

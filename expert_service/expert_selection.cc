@@ -71,7 +71,7 @@ std::vector<uint32_t> ExpertsOfShard(uint32_t num_experts, Fraction shard, uint3
   return experts;
 }
 
-// Of one layer, by --experts or --shard and --replicas.
+// The experts of one layer that --experts, or --shard and --replicas, select.
 absl::StatusOr<std::vector<uint32_t>> ExpertsOfLayer(const SelectionFlags& flags, Fraction shard,
                                                      const MoeLayerDescription& layer) {
   const uint32_t num_experts = layer.routing.num_experts;

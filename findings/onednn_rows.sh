@@ -2,7 +2,7 @@
 # oneDNN 2.6.3 (libdnnl2 2.6.3-1 of Debian 12): a row of a float32 matmul [rows, 2048] x [2048, 128], computed
 # with SSE4.1, AVX or AVX2 code, has other bits when it is multiplied alone than when it is one of several
 # rows. With AVX-512 code it has the same. Nothing says so: neither the documentation of matmul nor an
-# attribute. Whoever promises that a result does not depend on the batch must not use it there.
+# attribute. A program that promises results independent of the batch must not use it on such CPUs.
 #
 # Seen: "rows: rows that differ from the same row alone"
 #   AVX2         2:2 3:3 6:6 7:7 8:8 64:64

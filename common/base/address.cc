@@ -56,7 +56,8 @@ absl::Status CheckAddress(absl::string_view address) {
   ASSIGN_OR_RETURN(const HostPort parts, SplitHostPort(address));
   int number = 0;
   if (!absl::SimpleAtoi(parts.port, &number) || number == 0) {
-    return Nonsense(address, "has port 0, which nobody can connect to");
+    return Nonsense(address,
+                    "has port 0, to which no client can connect; give a port from 1 to 65535");
   }
   return absl::OkStatus();
 }

@@ -71,7 +71,7 @@ CpuIsa ReadUsable() {
   }
   const absl::StatusOr<CpuIsa> parsed = ParseCpuIsa(limit);
   if (!parsed.ok()) {
-    // Whoever asks for a set must not get another one unseen.
+    // A user who asks for an instruction set must not silently get another one.
     std::fprintf(stderr, "%s: %s\n", kVariable, std::string(parsed.status().message()).c_str());
     std::exit(EXIT_FAILURE);
   }

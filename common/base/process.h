@@ -25,8 +25,9 @@ void BlockStopSignals();
 // Waits for a blocked SIGINT or SIGTERM and returns its number.
 int WaitForStopSignal();
 
-// Writes "grpc_port metrics_port\n" to `path`, atomically, for whoever started this process with
-// port 0. An empty path: nothing. UNAVAILABLE naming the path when it cannot be written.
+// Writes "grpc_port metrics_port\n" to `path`, atomically, so that a parent that started this
+// process with port 0 learns the ports. Does nothing when `path` is empty. UNAVAILABLE naming the
+// path when it cannot be written.
 absl::Status WritePortFile(const std::string& path, int grpc_port, int metrics_port);
 
 // Resident set in bytes; 0 when the system does not tell.

@@ -12,7 +12,7 @@ namespace expertmesh {
 template <typename T>
 class RingQueue {
  public:
-  // Of a queue that has become empty; more is given back.
+  // A queue that becomes empty keeps up to so many places; with more it frees all of them.
   static constexpr size_t kMostKept = 1024;
 
   bool empty() const { return size_ == 0; }

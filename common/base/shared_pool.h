@@ -51,7 +51,7 @@ class SharedPool {
   }
 
   size_t objects() const { return core_->objects(); }
-  // Of the objects that wait.
+  // Memory that the waiting objects keep.
   size_t bytes() const { return core_->bytes(); }
 
  private:

@@ -79,7 +79,8 @@ absl::Status DigestCache::Load() {
     return absl::OkStatus();
   }
   const auto damaged = [&path](absl::string_view why) {
-    return absl::DataLossError(absl::StrCat(path, ": ", why, "; it will be made anew"));
+    return absl::DataLossError(
+        absl::StrCat(path, ": ", why, "; the digests will be computed again"));
   };
   const absl::StatusOr<std::string> text = ReadSmallFile(path, kMaxBytes);
   if (!text.ok()) {

@@ -1,5 +1,5 @@
-// Digests of experts kept beside the checkpoint, so that nobody who trusts its own disk reads the
-// weights again to know them.
+// Digests of experts, kept in a file beside the checkpoint. A process that trusts its own disk
+// takes them from there instead of reading the weights again.
 #ifndef EXPERTMESH_COMMON_CHECKPOINT_DIGEST_CACHE_H_
 #define EXPERTMESH_COMMON_CHECKPOINT_DIGEST_CACHE_H_
 
@@ -52,7 +52,7 @@ class DigestCache {
   void Add(const ExpertSliceId& id, uint64_t digest) { digests_[id] = digest; }
   size_t size() const { return digests_.size(); }
 
-  // Writes the file anew: another one, which takes its place when it is on the disk.
+  // Writes a new file, which replaces the old one once it is on the disk.
   // UNAVAILABLE when the folder cannot be written to.
   absl::Status Save() const;
 

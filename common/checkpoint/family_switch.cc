@@ -33,8 +33,8 @@ absl::Status ReadRouting(const JsonReader& config, RoutingOptions* routing) {
   return absl::OkStatus();
 }
 
-// Of `layers` layers the second of every `step` has experts, where `step` layers fit between the
-// `wanted` ones; all when that is 1.
+// Which of `layers` layers have experts, when `wanted` of them shall: the second of every `step`
+// layers, where step = layers / wanted. All have experts when `step` is 1.
 Pattern EveryStep(uint32_t layers, uint32_t wanted) {
   const uint32_t step = wanted > 0 ? layers / wanted : layers;
   Pattern sparse(layers, false);

@@ -28,7 +28,7 @@ struct TensorDeclaration {
   std::string name;
   std::vector<uint64_t> shape;
   TensorKind kind = TensorKind::kLinear;
-  // Of a linear: how many inputs are summed.
+  // How many inputs a linear sums; 0 for the other kinds.
   uint64_t inputs = 0;
   // Belongs to routed experts.
   bool routed_expert = false;

@@ -54,9 +54,10 @@ class SafetensorsMoeCheckpoint final : public MoeCheckpoint {
                                          const ChosenStorage& chosen) const;
   absl::StatusOr<const LayerWeights*> Layer(uint32_t layer) const;
   absl::StatusOr<const ExpertWeights*> Find(uint32_t layer, uint32_t expert) const;
-  // Whoever asks for weights is about to read all of them: large reads instead of page faults.
-  // The bytes between its first element and its last.
+  // The bytes between the first element of `matrix` and its last.
   static std::pair<const uint8_t*, size_t> Extent(const MatrixView& matrix);
+  // A caller that asks for weights is about to read all of them: tells the system, which then makes
+  // large reads instead of one page fault after the other.
   void WillNeed(const MatrixView& matrix) const;
   void WillNeed(const ExpertWeights& expert) const;
 
@@ -190,7 +191,8 @@ uint64_t SafetensorsMoeCheckpoint::ExpertBytes(uint32_t layer, uint32_t expert) 
   return weights.ok() ? StoredBytes(**weights) : 0;
 }
 
-// Of every method but these two the tensors have names and types of their own.
+// Refuses all methods but fp8 and mxfp4: each of the others names and types its tensors
+// differently.
 absl::Status CheckQuantisation(const std::string& directory, const ModelLayout& layout) {
   const std::string& method = layout.quantisation;
   if (method.empty() || method == "fp8" || method == "mxfp4") {

@@ -54,8 +54,8 @@ class MoeCheckpoint {
   virtual std::string directory() const { return ""; }
   virtual std::string identity() const { return ""; }
 
-  // Whoever asked for `weights` has read them and will not soon again: they need not stay in this
-  // process. Views stay valid.
+  // Tells that the caller has read `weights` and will not read them again soon: they need not stay
+  // in the memory of this process. Views stay valid.
   virtual void Release(const ExpertWeights& weights) const { (void)weights; }
 };
 

@@ -79,7 +79,7 @@ class AtomicFile {
 
 // Where each tensor goes.
 struct Layout {
-  std::vector<size_t> order;    // Of specs, as they lie in the file.
+  std::vector<size_t> order;    // Indices of specs in the order of the file.
   std::vector<uint64_t> bytes;  // Per spec.
   std::string header;           // With its length in front.
 };

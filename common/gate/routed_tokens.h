@@ -19,7 +19,7 @@ struct RequestTokens {
   absl::Span<const uint32_t> group_sizes = {};
   // [tokens], for Choice::kHash; may be empty otherwise.
   absl::Span<const uint32_t> token_ids = {};
-  // Of everything random.
+  // Seeds everything random in routing.
   uint64_t seed = 0;
 };
 

@@ -38,7 +38,7 @@ namespace expertmesh::gate {
 // per thread; contents mean nothing between calls.
 struct RoutingScratch {
   TokenScratch token;
-  // Of all tokens, where capacity needs them.
+  // Scores and choices of all tokens; used only where experts have a capacity.
   std::vector<float> best_scores;
   std::vector<float> all_scores;
   std::vector<float> all_choices;

@@ -36,7 +36,8 @@ void AddSelectBias(absl::Span<const float> scores, absl::Span<const float> bias,
 void LimitGroups(const RoutingOptions& options, TieOrder ties, absl::Span<float> choice,
                  TokenScratch* scratch);
 
-// SecondExpert::kSampled: chooses all but the first of `ids` anew, by logits with Gumbel noise.
+// SecondExpert::kSampled: replaces all but the first of `ids` by experts sampled from the logits
+// with Gumbel noise.
 void SampleSecondExperts(const RandomSource& random, const RandomKey& key, TieOrder ties,
                          absl::Span<const float> logits, TokenScratch* scratch,
                          absl::Span<uint32_t> ids);

@@ -32,7 +32,7 @@ void SparseMixer(absl::Span<const float> logits, float epsilon, DType dtype,
   const size_t experts = logits.size();
   const float threshold = Rounded(dtype, 2.0f * epsilon);
   row->resize(std::max(row->size(), PaddedRow(experts)));
-  size_t taken = experts;  // Nobody.
+  size_t taken = experts;  // No expert yet.
   for (size_t slot = 0; slot < 2; ++slot) {
     const uint32_t best = Largest(logits, taken);
     const float largest = logits[best];

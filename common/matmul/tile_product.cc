@@ -33,7 +33,7 @@ namespace expertmesh::matmul {
 namespace {
 
 constexpr size_t kTileRows = 16;
-constexpr size_t kTileBytes = 64;  // Of a row: 32 bf16, or 16 float32.
+constexpr size_t kTileBytes = 64;  // One row of a tile: 32 bf16, or 16 float32.
 constexpr size_t kLine = 64;
 // Weights of a strip that one step multiplies.
 constexpr size_t kStepBytes = kTileInner * kStripColumns * sizeof(uint16_t);

@@ -106,7 +106,8 @@ struct RoutingOptions {
   float temperature = 1.0f;
   Noise noise = Noise::kNone;
   float noise_scale = 1.0f;
-  // Of everything random, unless a request brings its own. Same seed, same request: same routing.
+  // Seeds everything random in routing, unless the request has a seed. The same request with the
+  // same seed is routed in the same way.
   uint64_t seed = 0;
   ScoreFunction score = ScoreFunction::kSoftmax;
   ScoreScope scope = ScoreScope::kAll;

@@ -42,8 +42,8 @@ struct ReceivedSlices {
   std::vector<grpc::Slice> slices;
 };
 
-// Of the process, since frames go from one part of it to another; they live for ever, with next to
-// no memory: of slices, not of what they refer to.
+// The whole process shares these pools, since frames go from one part of it to another. They are
+// never destroyed. They hold next to no memory: lists of slices, not the bytes these refer to.
 constexpr PoolLimits kLimits{.objects = 256, .bytes = 1 << 20};
 SharedPool<HeldOwner>& HeldOwners() {
   static auto& pool = *new SharedPool<HeldOwner>(kLimits);

@@ -88,7 +88,7 @@ class Watcher {
   Watcher(std::shared_ptr<ServerStreamSink> sink, const std::atomic<bool>* stopping)
       : sink_(std::move(sink)), stopping_(stopping) {}
 
-  // False once nobody listens any more.
+  // False once the caller has gone.
   template <typename Response>
   [[nodiscard]] bool Write(const Response& response) {
     return sink_->Send(Frame(response.SerializeAsString())).ok();

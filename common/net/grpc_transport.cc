@@ -126,7 +126,8 @@ class Link : public std::enable_shared_from_this<Link> {
       });
     };
     callbacks.on_closed = [self, attempt, what](const absl::Status& status) {
-      // A node that dies in the middle of things may leave either; nobody here cancels these calls.
+      // A node that dies during a call may leave OK or CANCELLED. This side never cancels these
+      // calls.
       const absl::Status why = status.ok() || absl::IsCancelled(status)
                                    ? absl::UnavailableError(absl::StrCat("it ended ", what))
                                    : status;
@@ -141,7 +142,7 @@ class Link : public std::enable_shared_from_this<Link> {
   }
 
   void OnDataFrame(Frame frame) {
-    if (is_up_) {  // Before that nobody has asked for anything.
+    if (is_up_) {  // Before that, nothing has been asked for.
       observer_->OnFrame(std::move(frame));
     }
   }

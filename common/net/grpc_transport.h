@@ -32,7 +32,8 @@ struct GrpcTransportOptions {
   // be larger).
   absl::Duration heartbeat = absl::Seconds(1);
   absl::Duration heartbeat_timeout = absl::Seconds(3);
-  // Pause after a failed attempt: doubles from the first to the second; starts anew after success.
+  // Pause after a failed attempt to connect: backoff_initial at first, doubled after each failure
+  // up to backoff_max, and back to backoff_initial after a success.
   absl::Duration backoff_initial = absl::Milliseconds(100);
   absl::Duration backoff_max = absl::Seconds(1);
 };

@@ -60,7 +60,7 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
     {
       absl::MutexLock lock(&mutex_);
       if (broken_ || finishing_) {
-        return absl::UnavailableError("the stream is gone; nobody wants this answer");
+        return absl::UnavailableError("the stream is gone, so this answer cannot be sent");
       }
       full = queue_.bytes() >= host_.send_queue_bytes;
       if (!full) {
@@ -112,7 +112,7 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
   };
 
   void OnRequested(bool ok) {
-    if (!ok) {  // The server is shutting down; nobody called.
+    if (!ok) {  // The server is shutting down; there was no call.
       done_tag_.Disarm();
       host_.calls->Remove(this);
       return;

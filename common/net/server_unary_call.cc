@@ -70,7 +70,7 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
   }
 
   void OnRequested(bool ok) {
-    if (!ok) {  // The server is shutting down; nobody called.
+    if (!ok) {  // The server is shutting down; there was no call.
       done_tag_.Disarm();
       host_.calls->Remove(this);
       return;

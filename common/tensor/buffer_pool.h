@@ -15,11 +15,10 @@ namespace expertmesh {
 // pool: it is freed then.
 class BufferPool {
  public:
-  // Of buffers that nobody uses at the moment.
+  // Applies to the buffers that are not in use.
   static constexpr PoolLimits kLimits{.objects = 256, .bytes = size_t{64} << 20};
 
-  // Contents are undefined. Of what waits, it takes no buffer that is more than twice as large as
-  // it need be: those are for others.
+  // Contents are undefined. Leaves buffers more than twice as large as needed to larger requests.
   std::shared_ptr<AlignedBuffer> Take(size_t size) {
     std::shared_ptr<Buffer> buffer = pool_.TakeWhich([size](const Buffer& candidate) {
       return size <= candidate.capacity() && candidate.capacity() <= 2 * std::max(size, kSmall);

@@ -26,7 +26,7 @@ float FromE8M0(uint8_t byte) {
   return byte == 0 ? std::bit_cast<float>(0x00400000u) : std::bit_cast<float>(uint32_t{byte} << 23);
 }
 
-// Of element (row, column); 1 without scales.
+// The scale of element (row, column); 1 without scales.
 float ScaleAt(const BlockScales& scales, size_t row, size_t column) {
   if (scales.empty()) {
     return 1.0f;
@@ -108,7 +108,7 @@ void DecodeF4(const MatrixView& view, size_t row, size_t column, size_t count, D
   }
 }
 
-// Of the activation types, scaled.
+// Converts elements of an activation type and multiplies them by their scales.
 void DecodeScaled(const MatrixView& view, size_t row, size_t column, size_t count,
                   const uint8_t* source, DType type, uint8_t* target) {
   float values[kRun];

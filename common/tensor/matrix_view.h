@@ -19,7 +19,7 @@ struct BlockScales {
   size_t block_rows = 1;
   size_t block_cols = 1;
   size_t row_stride = 0;
-  // Of a matrix that begins inside a block: rows and columns of that block before it.
+  // For a matrix that begins inside a block: rows and columns of that block before it.
   size_t row_offset = 0;
   size_t col_offset = 0;
 

@@ -101,7 +101,7 @@ class StatusSubscription {
   virtual ~StatusSubscription() = default;
 };
 
-// What a node offers, whoever carries it. Thread-safe.
+// What a node offers, whichever transport carries it. Thread-safe.
 class NodeEndpoint {
  public:
   virtual ~NodeEndpoint() = default;

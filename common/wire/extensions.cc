@@ -7,7 +7,7 @@
 namespace expertmesh {
 namespace {
 
-// Of a name, in a message.
+// Bytes of a name that an error message shows.
 constexpr size_t kMostShown = 64;
 
 }  // namespace

@@ -8,7 +8,7 @@
 namespace expertmesh {
 namespace {
 
-// On the stack of whoever asks: nothing is allocated for a frame.
+// Lives on the stack of the caller, so that a checksum allocates nothing.
 class Checksum {
  public:
   Checksum() { XXH3_64bits_reset(&state_); }

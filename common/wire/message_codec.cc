@@ -136,7 +136,7 @@ uint8_t* WriteVarint(uint64_t value, uint8_t* out) {
 
 uint64_t TagOf(uint32_t field) { return (uint64_t{field} << 3) | kLengthDelimited; }
 
-// Of a tag and a length.
+// Size of a tag and a length.
 size_t PrefixSize(uint32_t field, uint64_t length) {
   return VarintSize(TagOf(field)) + VarintSize(length);
 }

@@ -50,7 +50,7 @@ class Cursor {
     return valid && value <= std::numeric_limits<uint32_t>::max();
   }
 
-  // Of a length-delimited field, all of which is there.
+  // The length of a length-delimited field. False when not all of the field is there.
   bool ReadLength(uint64_t* length) {
     return ReadVarint(length, kMaxShortVarint) && *length <= kMaxLength && *length <= left_;
   }

@@ -65,7 +65,7 @@ class ScaleReader {
  public:
   explicit ScaleReader(const Frame& scales) : slices_(scales.slices()) {}
 
-  // Of the next block; not beyond the last.
+  // The scale of the next block. Must not be called after the last.
   float Next() {
     float scale = 0.0f;
     auto* out = reinterpret_cast<uint8_t*>(&scale);

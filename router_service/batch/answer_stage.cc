@@ -45,7 +45,7 @@ class BeyondRange {
   float largest_ ABSL_GUARDED_BY(mutex_) = 0.0f;
 };
 
-// Of the rows [first, first + rows) of the batch.
+// Writes how the rows [first, first + rows) of the batch were routed.
 void WriteRouting(const Batch& batch, size_t first, size_t rows, v1::Routing* routing) {
   const RoutingOptions& options = batch.layer->description.routing;
   const gate::RoutedTokens& routed = batch.routed;

@@ -22,7 +22,7 @@ class FrameEncoder {
  public:
   struct Address {
     uint64_t batch_id = 0;
-    // Of the view that `plan` was made on.
+    // Epoch of the view that the batch was planned on.
     uint64_t epoch = 0;
     mesh::WireEncoding encoding;
     // Size that frames are cut to, in bytes.

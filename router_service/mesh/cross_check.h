@@ -20,10 +20,10 @@
 
 namespace expertmesh::mesh {
 
-// Thread-safe. Nobody waits for a check, and no request fails by one: both nodes get a batch of one
+// Thread-safe. No request waits for a check or fails because of one: both nodes get a batch of one
 // row and one assignment beside what they serve, at most one pair of them for each layer and
-// interval. Two that differ by more than rounding are both counted and named; which of them is
-// wrong two cannot tell.
+// interval. Two that differ by more than rounding are both counted and named: two answers
+// alone do not show which one is wrong.
 class CrossChecker {
  public:
   // `interval`: between two checks of a layer; zero: there are none. The pointers must outlive the

@@ -30,7 +30,7 @@ struct FleetOptions {
   WireEncodings encodings;
   // See WeightVerifier.
   uint64_t verify_bytes_per_second = 0;
-  // Of the first view: the checkpoint's. Not null.
+  // The checkpoint's; used by the first view. Not null.
   std::shared_ptr<const SelectBiases> biases;
 };
 

@@ -65,7 +65,7 @@ class NodeLink final : public NodeObserver {
   // The types that rows have on this link.
   WireEncoding encoding() const { return encoding_; }
 
-  // Of this router's batches, unique on this link.
+  // Id for a batch of this router, unique on this link.
   uint64_t NextBatchId() { return next_batch_id_.fetch_add(1, std::memory_order_relaxed); }
   // Sends the frames of `batch` (encoded with an id that NextBatchId gave), which are moved from.
   // On failure `Done` has been or will be called just as when the node fails later.

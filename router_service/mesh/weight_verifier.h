@@ -27,9 +27,9 @@ namespace expertmesh::mesh {
 // checkpoint (DigestCache).
 class WeightVerifier {
  public:
-  // `bytes_per_second`: of the checkpoint, for experts that nobody disputes; 0: they are not read.
-  // `on_change` is called without locks, from the thread, when Judge would say something else than
-  // before. `clock` must outlive the verifier.
+  // `bytes_per_second`: how fast experts whose holders do not differ are read from the checkpoint;
+  // 0: these are not read. `on_change` is called without locks, from the thread, when Judge would
+  // say something else than before. `clock` must outlive the verifier.
   WeightVerifier(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
                  uint64_t bytes_per_second, Clock* clock, std::function<void()> on_change);
   // Stops.
@@ -37,8 +37,8 @@ class WeightVerifier {
   WeightVerifier(const WeightVerifier&) = delete;
   WeightVerifier& operator=(const WeightVerifier&) = delete;
 
-  // Nothing is found out any more, and nobody called. Waits for the expert being read, and for a
-  // running callback; not from one. May be called again, by one thread at a time.
+  // Ends reading and callbacks. Waits for the expert being read and for a running callback, so it
+  // must not be called from one. May be called again, by one thread at a time.
   void Stop();
 
   // WeightTrust::Judge; what is not known of the experts of `nodes` is found out from now on.
@@ -66,7 +66,7 @@ class WeightVerifier {
   std::deque<checkpoint::ExpertSliceId> unverified_ ABSL_GUARDED_BY(mutex_);
   // Nodes that say no digests, by address: each is named in the log once.
   std::set<std::string> silent_ ABSL_GUARDED_BY(mutex_);
-  // When the rate allows the next expert that nobody disputes.
+  // When the rate allows to read the next expert whose holders do not differ.
   absl::Time not_before_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
 
   // Used by the thread alone.

@@ -11,7 +11,7 @@
 
 namespace expertmesh::mesh {
 
-// Of one link. Any types of the wire.
+// What one link carries. All types of the wire are allowed.
 struct WireEncoding {
   // On the way to the node.
   DType hidden_states = DType::kF32;

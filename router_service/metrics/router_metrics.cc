@@ -34,9 +34,8 @@ prometheus::Histogram& Histogram(prometheus::Registry& registry, const char* nam
 }  // namespace
 
 RouterMetrics::RouterMetrics(prometheus::Registry& registry)
-    : retried_assignments(
-          Counter(registry, "expertmesh_router_retried_assignments_total",
-                  "Assignments planned anew on another node after theirs was lost")),
+    : retried_assignments(Counter(registry, "expertmesh_router_retried_assignments_total",
+                                  "Assignments sent to another node after theirs was lost")),
       dropped_assignments(Counter(registry, "expertmesh_router_dropped_assignments_total",
                                   "Assignments whose expert had no room left (capacity)")),
       nonfinite_tokens(Counter(registry, "expertmesh_router_nonfinite_tokens_total",

@@ -29,12 +29,12 @@ class RouterMetrics {
   // expertmesh_router_retried_assignments_total: assignments sent to another node after one was
   // lost.
   prometheus::Counter& retried_assignments;
-  // expertmesh_router_dropped_assignments_total: of tokens whose expert had no room left
+  // expertmesh_router_dropped_assignments_total: assignments whose expert had no room left
   // (capacity).
   prometheus::Counter& dropped_assignments;
   prometheus::Counter& nonfinite_tokens;
   prometheus::Counter& tokens;
-  // Destinations per token are transfers over planned tokens; tokens planned anew after a loss are
+  // Destinations per token are transfers over planned tokens; tokens planned again after a loss are
   // not counted.
   prometheus::Counter& planned_tokens;
   prometheus::Counter& token_transfers;

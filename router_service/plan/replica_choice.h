@@ -53,7 +53,7 @@ class ReplicaChoice {
   void Choose(const std::vector<mesh::ExpertReplicas>& replicas, const Assignments& assignments,
               WorkOfNode work);
 
-  // Of the last batch; valid until the next.
+  // The results below are those of the last batch, and valid until the next.
   //
   // Nodes in use, in placement order.
   absl::Span<const Node> nodes() const { return used_; }
@@ -83,7 +83,7 @@ class ReplicaChoice {
     Node node;
     bool chosen = false;
     uint64_t coverable = 0;        // Assignments of unserved demands that it could take.
-    uint32_t first_entry = kNone;  // Of its unserved demands.
+    uint32_t first_entry = kNone;  // The first of its unserved demands.
   };
   // A demand in the list of one candidate.
   struct Entry {

@@ -76,7 +76,7 @@ class Group:
     """Systems that run at once over one checkpoint, and what each of them is asked to do, in this order."""
 
     shape: Shape
-    # Of MeshKind.
+    # Each is a MeshKind.
     meshes: tuple
     # (cell, systems); a system is a baseline or the name of a mesh. What moves as many bytes as a mesh moves those of
     # the last one before it.

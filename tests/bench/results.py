@@ -52,7 +52,7 @@ def one_run(cell, run):
 
 
 def _median(values):
-    """Of numbers, or of each entry of lists or dictionaries of numbers."""
+    """The median of numbers; for lists or dictionaries of numbers, the median of each entry."""
     first = values[0]
     if isinstance(first, dict):
         return {key: _median([value[key] for value in values]) for key in first}

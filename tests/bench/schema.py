@@ -14,14 +14,14 @@ QUANTILES = {
     "max": NUMBER,
 }
 
-# Of one measurement in one run.
+# What one measurement in one run records.
 RUN = {
     "requests": int,  # Answered.
     "failed": int,
     "seconds": NUMBER,
     "latency_ms": QUANTILES,  # An open loop's count from the time a request was meant to be sent.
     "tokens_per_second": NUMBER,
-    "cpu_seconds_per_1000_tokens": NUMBER,  # Of the caller and all other processes of the system.
+    "cpu_seconds_per_1000_tokens": NUMBER,  # The caller and all processes of the system.
     # All hops together. two_bare_hops, raw_tcp: what they were told to move; ggml_rpc: tensors alone.
     "bytes_per_token": NUMBER,
     # Only of meshes:
@@ -47,7 +47,7 @@ MEASUREMENT = {
     # hidden states on the way to nodes, of partials on the way back. []: no mesh.
     "row_dtypes": [str],
     "cell": str,  # Name of the load, made of what follows.
-    "tokens": int,  # Of a request.
+    "tokens": int,  # In each request.
     "callers": int,
     "routing": str,
     "loop": str,  # "closed" or "open".

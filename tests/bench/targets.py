@@ -21,7 +21,8 @@ MULTIPLYING = ("expert_flops_per_second", "product_flops_per_second")
 
 
 def _share_of_ceiling(result, shape, cell, *kinds):
-    """Of several kinds, in each run, the one that is nearest to its ceiling, which is what holds it back."""
+    """How near the library comes to a ceiling: the median over all runs. With several kinds, a run
+    counts the one nearest to its ceiling, as that one holds it back."""
     entry = find(result, shape, cell, "in_process")
     ceilings = [each for each in result["ceilings"] if each["shape"] == shape]
     if entry is None or not ceilings:
@@ -69,7 +70,7 @@ def _target(name, kind, bound, figure):
 
 
 def _speed_targets(result, shape):
-    """Of the mesh against what else could be done on the same machine."""
+    """Compares the mesh with what else could be done on the same machine."""
 
     def speed(tokens, below, top="mesh2"):
         return _ratio(result, shape, (f"t{tokens}", top), [(f"t{tokens}", below)], _speed)

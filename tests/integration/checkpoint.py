@@ -67,9 +67,9 @@ class Checkpoint:
     path: pathlib.Path
     config: dict
     tensors: Dict[str, np.ndarray]
-    # Of the weights.
+    # The type of the weights.
     dtype: np.dtype
-    # Of activations: what a model rounds to where it rounds.
+    # The type of activations: what a model rounds to where it rounds.
     activations: np.dtype = None
 
     def __post_init__(self):

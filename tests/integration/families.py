@@ -14,8 +14,8 @@ class Routing:
     k: int
     # Logits are rounded to the type of activations.
     rounded_logits: bool = True
-    # Of all experts: softmax, sigmoid; of the chosen ones, which logits choose: selected_softmax,
-    # selected_sigmoid; sparse_mixer.
+    # softmax, sigmoid: all experts get scores. selected_softmax, selected_sigmoid: only the chosen
+    # ones do, which are chosen by logits. sparse_mixer.
     score: str = "softmax"
     # Scores are rounded to the type of activations before they choose.
     rounded_scores: bool = False

@@ -60,7 +60,7 @@ def check_same(found, expected, label):
 
 @contextlib.contextmanager
 def load(mesh, model, callers=5):
-    """Callers that send other tokens until the block ends; nobody looks at the answers."""
+    """Callers that send other tokens until the block ends; their answers are ignored."""
     stop = threading.Event()
 
     def call(caller):
@@ -149,7 +149,7 @@ def test_strict_bits_outlive_a_node(mesh, model):
                 victim.kill()
             yield LAYER, x
 
-    # Some of these are on their way when the node dies, and are planned anew.
+    # Some of these are on their way when the node dies, and are planned again.
     answers = mesh.client.forward_many(
         requests(), ForwardOptions(output_dtype="float32"), max_in_flight=16
     )

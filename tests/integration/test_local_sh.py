@@ -55,7 +55,7 @@ def processes_of(base):
     found = []
     for entry in pathlib.Path("/proc").glob("[0-9]*"):
         try:
-            # Of a zombie it is empty.
+            # A zombie has an empty one.
             command = (entry / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue

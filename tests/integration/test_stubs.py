@@ -21,7 +21,7 @@ STUBS = ROOT / "build" / "stubs"
 FORWARD = ROOT / "tests" / "golden" / "forward"
 MESSAGES = ROOT / "tests" / "golden" / "wire" / "messages.txt"
 LANGUAGES = os.environ.get("EXPERTMESH_STUBS", "cpp python node go java").split()
-# Of the others the toolchain may be missing.
+# Without their toolchains the test fails; those of the other languages may be missing.
 REQUIRED = ("cpp", "python", "node")
 # A bound on installing from the registries of pip and npm, and compiling.
 BUILD_SECONDS = 8 * PATIENCE

@@ -71,7 +71,7 @@ def test_noise_is_named_and_not_used(mesh, checkpoint, noisy, first):
     (good,) = [node for node in mesh.nodes if node is not bad]
     assert damaged(topology, good) == []
     check_answers(mesh, checkpoint)
-    # Of this expert it got nothing; the others it may serve.
+    # It got no tokens for this expert; it may serve the others.
     assert bad.metric("expertmesh_expert_tokens_total", expert=str(EXPERT), layer=str(LAYER)) == 0
     assert good.metric("expertmesh_expert_tokens_total", expert=str(EXPERT), layer=str(LAYER)) > 0
     count = "expertmesh_router_damaged_experts"
@@ -136,10 +136,10 @@ def test_digests_are_kept_beside_the_checkpoint(mesh, checkpoint, tmp_path):
 
     found = wait_until(complete, "the digests are written")
     mesh.router.stop()
-    # What is damaged is made anew.
+    # The router replaces a damaged file.
     kept.write_text("{")
     mesh.router.start()
-    assert wait_until(complete, "they are written anew") == found
+    assert wait_until(complete, "they are written again") == found
     assert f"{kept}: is no cache of digests" in mesh.router.log()
     check_answers(mesh, checkpoint, count=1)
 

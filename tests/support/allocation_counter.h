@@ -10,7 +10,7 @@
 
 namespace expertmesh {
 
-// Of this thread, since it began.
+// Allocations of this thread since it began.
 inline thread_local uint64_t allocation_count = 0;
 
 inline void* CountedAllocation(size_t size, size_t alignment) {

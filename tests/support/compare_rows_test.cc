@@ -26,7 +26,7 @@ TEST(CompareRows, EqualArraysAreEqual) {
   EXPECT_TRUE(SameBits(values, values, 3));
   EXPECT_TRUE(RowsNear(values, values, 3, 0.0));
   EXPECT_TRUE(SameRows(std::vector<float>(), std::vector<float>(), 3));
-  // Of several kinds.
+  // Rows of different kinds and types can be compared.
   EXPECT_TRUE(SameRows(absl::MakeConstSpan(values).subspan(3), std::vector<double>{4, 5, 6}, 3));
   EXPECT_TRUE(SameBits(std::string("ab"), std::string("ab"), 2));
 }

@@ -25,7 +25,7 @@ struct FaultPlan {
   double duplicate = 0;   // The copy follows at once.
   double truncate = 0;    // Some bytes of the end are lost, at least one.
   double flip = 0;        // One bit changes.
-  double disconnect = 0;  // The frame is lost and the connection is cut; it connects anew.
+  double disconnect = 0;  // The frame is lost and the connection is cut; it reconnects.
   absl::Duration max_delay = absl::Milliseconds(10);
 };
 

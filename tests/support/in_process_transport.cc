@@ -116,7 +116,7 @@ class InProcessLink : public std::enable_shared_from_this<InProcessLink> {
     }
     absl::MutexLock lock(&mutex_);
     if (IsOver(session)) {
-      return absl::UnavailableError("the stream is gone; nobody wants this answer");
+      return absl::UnavailableError("the stream is gone, so this answer cannot be sent");
     }
     if (to_router_bytes_ >= options_.answer_bytes) {
       up_ = false;

@@ -45,7 +45,7 @@ struct LayerResult {
   // Tokens of the batches that requests were part of, and nodes these were sent to, on average.
   double batch_tokens = 0;
   double batch_nodes = 0;
-  // Of the requests' own routing, as the router said.
+  // How unevenly the requests' tokens load the experts, by the routing that the router reports.
   double max_violation = 0;
 
   double TokensPerSecond(size_t tokens) const {

@@ -21,7 +21,7 @@ namespace {
 struct Weights {
   uint64_t files = 0;
   uint64_t bytes = 0;
-  // Of one expert of the first MoE layer: values, biases and scales.
+  // Size of one expert of the first MoE layer: values, biases and scales.
   uint64_t bytes_per_expert = 0;
   std::string fingerprint;
   // By the tensors, which config.json may contradict.

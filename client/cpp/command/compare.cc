@@ -46,8 +46,8 @@ float WeightOf(const reference::TokenExperts& token, uint32_t expert) {
              : token.weights[static_cast<size_t>(found - token.expert_ids.begin())];
 }
 
-// Of two tokens with the same experts. Coarse: what a decision that rounding turns around changes
-// is far more, what rounding itself changes is less.
+// Compares the weights of two tokens that have the same experts. The bound is coarse: rounding
+// alone changes weights by less, a decision that rounding turns around changes them by far more.
 bool SimilarWeights(const reference::TokenExperts& left, const reference::TokenExperts& right) {
   return std::all_of(left.expert_ids.begin(), left.expert_ids.end(), [&](uint32_t expert) {
     const float weight = WeightOf(right, expert);

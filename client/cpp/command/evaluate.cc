@@ -27,7 +27,7 @@ constexpr size_t kMaxTextBytes = size_t{256} << 20;
 // Rows that go through the decoder together, and rows whose logits are held together.
 constexpr size_t kBatchTokens = 1024;
 constexpr size_t kLogitRows = 64;
-// Of --logits, in memory.
+// Most memory that --logits may take.
 constexpr size_t kMaxLogitBytes = size_t{4} << 30;
 
 // -log2 of the probability of `token`.

@@ -33,7 +33,7 @@ class GenerationReport final : public decoder::DecoderObserver {
 
  private:
   struct Layer {
-    std::vector<double> ms;  // Of each call.
+    std::vector<double> ms;  // How long each call took.
     std::vector<uint64_t> load;
     uint64_t tokens = 0;
   };

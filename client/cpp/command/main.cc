@@ -65,7 +65,7 @@ int Run(absl::Span<const std::string> arguments) {
     return 0;
   }
   const absl::Status status = command->run(*options);
-  // Whoever reads the output must see what there is before the error.
+  // Flushed first, so that the user sees the output before the error.
   const bool written = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
   if (!status.ok()) {
     std::fprintf(stderr, "expertmesh %s: %s\n", command->spec.name.c_str(),

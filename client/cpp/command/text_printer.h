@@ -38,7 +38,7 @@ class TextPrinter {
 
   std::vector<std::unique_ptr<tokenizer::TextStream>> streams_;
   std::vector<std::string> texts_;
-  // Of several sequences: what has no end of line yet.
+  // With several sequences: the unfinished line of each.
   std::vector<std::string> lines_;
 };
 

@@ -18,7 +18,7 @@ class Record {
  public:
   explicit Record(const std::function<void()>& answered) : answered_(answered) {}
 
-  // Of one answer. Once it is counted this may be gone.
+  // Counts one answer. After the last one is counted, this object may be gone.
   void Add(absl::Duration took, const absl::Status& status) {
     if (answered_) {
       answered_();

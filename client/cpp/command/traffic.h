@@ -20,7 +20,8 @@ namespace expertmesh::command {
 struct TrafficOptions {
   // Closed loop only.
   size_t callers = 1;
-  // Of each caller (open loop: in all); or until so much time has passed.
+  // Requests that each caller sends (open loop: all together). With `duration`, requests are sent
+  // until so much time has passed instead.
   uint64_t requests = 1;
   std::optional<absl::Duration> duration;
   // Requests per second, open loop; 0: closed loop.
@@ -33,7 +34,7 @@ struct TrafficReport {
   uint64_t failed = 0;
   // From the first request until the last answer.
   double seconds = 0;
-  // Of requests that were answered well, in any order.
+  // One for each request that succeeded, in any order.
   std::vector<double> latencies_us;
 };
 

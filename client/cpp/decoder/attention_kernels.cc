@@ -168,7 +168,7 @@ EXPERTMESH_INLINE float SumOf(const float* weights) {
 // Rescales what was summed with another highest score.
 EXPERTMESH_INLINE void Weigh(const AttendingQuery& query, size_t first, float scale,
                              size_t value_width, float* scores, float* out, Seen* seen) {
-  // Of this block, the query sees [from, to).
+  // The query sees the places [from, to) of this block.
   const size_t from = std::min(kBlock, query.begin > first ? query.begin - first : 0);
   const size_t to = std::max(from, std::min(kBlock, query.end > first ? query.end - first : 0));
   const auto hide = [&](float value) {

@@ -1,6 +1,6 @@
 // A decoder without its experts: tokens in, logits out. What lies between the MoE layers
 // (embeddings, attention, norms, dense layers, the head) is computed here, the MoE layers by
-// whoever implements MoeLayers.
+// an implementation of MoeLayers.
 //
 //   tokens ─ embedding ─┬─ norm ─ attention ─ + ─┬─ norm ─ MoeLayers ─ + ─ ... ─ norm ─ head
 //                       └─────────────────────┘  │    (or a dense layer) │
@@ -39,7 +39,7 @@ class DecoderObserver {
   virtual ~DecoderObserver() = default;
   virtual void OnMoe(uint32_t layer, size_t tokens, absl::Duration took,
                      const MoeResult& result) = 0;
-  // Of all layers of one Forward.
+  // Called once for each Forward, with the times of all its layers together.
   virtual void OnForward(absl::Duration attention, absl::Duration total) = 0;
 };
 

@@ -24,7 +24,7 @@ struct DecodedFamily {
   absl::Status (*read)(const JsonReader&, const DecodedFamily&, DecoderConfig*);
   float norm_epsilon;
   float rope_theta;
-  // Of grouped attention.
+  // Used by grouped attention only.
   QueryKeyNorm norm = QueryKeyNorm::kNone;
   float rotated = 1.0f;
 };

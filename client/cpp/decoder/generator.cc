@@ -78,7 +78,7 @@ absl::Status Generator::Step(absl::Span<Sequence* const> sequences, const TokenS
     }
     const auto row = absl::MakeConstSpan(logits).subspan(i * vocabulary, vocabulary);
     ASSIGN_OR_RETURN(const uint32_t token, sequence.sampler_.Next(row));
-    // Also a last token: whoever prompts on must not find it missing.
+    // The last token too: the decoder needs it when the caller adds another prompt.
     sequence.pending_.push_back(token);
     ++sequence.grown_;
     if (EndsText(token)) {

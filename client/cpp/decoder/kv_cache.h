@@ -8,8 +8,9 @@
 
 namespace expertmesh::decoder {
 
-// Of one layer, row by row, float32. Grouped attention: [tokens, kv_heads * head_dim] each. Latent
-// attention: keys are [tokens, kv_rank + rope], and values their first kv_rank columns.
+// What one layer remembers, row by row, float32. Grouped attention: [tokens, kv_heads * head_dim]
+// each. Latent attention: keys are [tokens, kv_rank + rope], and values their first kv_rank
+// columns.
 struct LayerCache {
   std::vector<float> keys;
   std::vector<float> values;
@@ -27,8 +28,8 @@ class KvCache {
   // It is going to hold so many: memory is taken once, not again and again while it grows.
   void Expect(size_t tokens) { expected_ = tokens; }
 
-  // The caches of a layer with room for `tokens` more rows of these widths at the end; whoever asks
-  // fills them.
+  // The caches of a layer with room for `tokens` more rows of these widths at the end, which the
+  // caller fills.
   LayerCache& Grow(size_t layer, size_t tokens, size_t key_width, size_t value_width) {
     LayerCache& cache = layers_[layer];
     const size_t rows = std::max(expected_, tokens_ + tokens);

@@ -13,7 +13,7 @@
 namespace expertmesh::decoder {
 namespace {
 
-// Of the norms of compressed queries and latents; config.json's does not apply to them.
+// Epsilon of the norms of compressed queries and latents, which ignore the one of config.json.
 constexpr float kLatentEpsilon = 1e-6f;
 // Tokens and heads that look at a block of latent vectors together.
 constexpr size_t kPieceRows = 4;
@@ -50,7 +50,7 @@ class LatentAttention final : public Attention {
   std::vector<float> kv_norm_;  // [kv_rank]
   // Queries (compressed, if they are), latents and rotated keys.
   std::unique_ptr<const experts::Linear> down_;
-  // Of compressed queries, else null.
+  // Makes queries of compressed ones; null when queries are not compressed.
   std::unique_ptr<const experts::Linear> q_up_;
   // [heads, nope + value, kv_rank]: what makes keys and values of a latent vector.
   std::vector<float> kv_up_;

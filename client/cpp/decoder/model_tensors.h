@@ -43,7 +43,7 @@ class ModelTensors {
   // that differs from them.
   absl::StatusOr<MatrixView> Head() const;
 
-  // What is worth a line for whoever reads the checkpoint: whole sentences.
+  // What a user of the checkpoint should be told: whole sentences.
   const std::vector<std::string>& warnings() const { return warnings_; }
 
  private:

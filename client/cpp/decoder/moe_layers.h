@@ -28,7 +28,7 @@ struct MoeCall {
 struct MoeResult {
   // [tokens, d_model]
   std::vector<float> output;
-  // Of each assignment, token by token; empty unless routing was asked for.
+  // The expert of each assignment, token by token; empty unless routing was asked for.
   std::vector<uint32_t> expert_ids;
   client::ForwardTiming timing;
 };

@@ -28,7 +28,7 @@ absl::Status CheckSampling(const SamplingOptions& options);
 // INTERNAL when `logits` are no finite numbers: nothing can be said then.
 absl::Status CheckLogits(absl::Span<const float> logits);
 
-// Of one sequence: same options, same logits, same tokens. Not thread-safe.
+// Samples the tokens of one sequence. Same options and same logits: same tokens. Not thread-safe.
 class Sampler {
  public:
   explicit Sampler(const SamplingOptions& options);

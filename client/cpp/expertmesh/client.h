@@ -103,7 +103,8 @@ struct ForwardOptions {
   std::vector<uint32_t> group_sizes;
   // One for each token; needed by layers routed by hash.
   std::vector<uint32_t> token_ids;
-  // Of everything random in routing; unset: the router's own. Same seed, same request: same answer.
+  // Seeds everything random in routing; unset: the router's own seed. The same request with the
+  // same seed has the same answer.
   std::optional<uint64_t> routing_seed;
 };
 
@@ -309,7 +310,7 @@ struct ClientOptions {
 class EXPERTMESH_CLIENT_EXPORT Client {
  public:
   // `address` is host:port or unix:/path. Does not wait: the connection is made by the first call,
-  // which is UNAVAILABLE when there is no router, and made anew when it breaks.
+  // which is UNAVAILABLE when there is no router, and made again when it breaks.
   //   INVALID_ARGUMENT  no such address is possible, or a key or certificate cannot be used; the
   //                     message names it.
   static absl::StatusOr<std::unique_ptr<Client>> Connect(const std::string& address,

@@ -27,7 +27,7 @@ struct ForwardAnswer {
   absl::StatusOr<ForwardResult> result = absl::UnknownError("");
 };
 
-// INTERNAL when the frame is no ForwardResponse, so that nobody knows which request it answers.
+// INTERNAL when the frame is no ForwardResponse: then it is unknown which request it answers.
 absl::StatusOr<ForwardAnswer> DecodeForward(const Frame& frame);
 
 }  // namespace expertmesh::client

@@ -15,7 +15,8 @@ namespace {
 
 constexpr char kForwardStream[] = "/expertmesh.v1.Router/ForwardStream";
 
-// Requests in flight. Whoever takes a request out of here answers it, hence exactly once.
+// Requests in flight. Code that takes a request out of here must answer it; as each can be taken
+// only once, each is answered exactly once.
 class PendingRequests : public std::enable_shared_from_this<PendingRequests> {
  public:
   PendingRequests(TimerQueue* timers, std::string address)

@@ -15,7 +15,7 @@ namespace expertmesh::reference {
 struct TokenState {
   // After temperature and rounding.
   std::vector<float> logits;
-  // Of all experts (ScoreScope::kAll), or the logits.
+  // The scores of all experts with ScoreScope::kAll; otherwise the logits.
   std::vector<float> scores;
   // What experts are chosen by: scores, bias, group limit.
   std::vector<float> choices;

@@ -29,7 +29,7 @@ float LimitGroups(const RoutingOptions& routing, std::vector<float>* choices);
 struct SparseMix {
   std::vector<uint32_t> ids;
   std::vector<float> weights;
-  // Of the two selections and of every comparison with epsilon.
+  // The smallest margin among the two selections and all comparisons with epsilon.
   float margin = 0.0f;
 };
 

@@ -39,7 +39,7 @@ absl::StatusOr<Bpe> Bpe::Create(Vocabulary vocabulary,
     ASSIGN_OR_RETURN(const uint32_t left_id, id_of(left));
     ASSIGN_OR_RETURN(const uint32_t right_id, id_of(right));
     ASSIGN_OR_RETURN(const uint32_t merged_id, id_of(absl::StrCat(left, right)));
-    // Of a pair that is there twice the later one counts.
+    // When a pair is listed twice, the later entry counts.
     bpe.merges_[PairKey(left_id, right_id)] = {static_cast<uint32_t>(rank), merged_id};
   }
   return bpe;

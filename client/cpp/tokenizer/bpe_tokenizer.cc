@@ -67,7 +67,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> BpeTokenizer::Create(const JsonReader
       return file.Refuse("version", "1.0");
     }
   }
-  // Of calls that ask for them; transformers' plain call does not.
+  // They matter to calls that ask for them only; transformers' plain call does not.
   file.Ignore("truncation");
   file.Ignore("padding");
   ASSIGN_OR_RETURN(Normalizer normalizer, ReadNormalizer(file));

@@ -58,7 +58,7 @@ class PlanReader {
       plan_.byte_fallback = true;
     } else if (type == "ByteLevel" && !plan_.byte_fallback && !fused_) {
       for (const absl::string_view key : {"add_prefix_space", "trim_offsets", "use_regex"}) {
-        object.Ignore(key);  // Of the way to tokens.
+        object.Ignore(key);  // Matters to encoding only.
       }
       plan_.join = DecoderPlan::Join::kByteLevel;
       fused_ = true;
@@ -89,7 +89,7 @@ class PlanReader {
     }
     metaspace.prepended = scheme != "never";
     object.Ignore("str_rep");
-    object.Ignore("split");  // Of the way to tokens.
+    object.Ignore("split");  // Matters to encoding only.
     plan_.token_steps.push_back(std::move(metaspace));
     return absl::OkStatus();
   }

@@ -49,7 +49,7 @@ absl::StatusOr<PreTokenizer::Step> ReadByteLevel(const JsonReader& object) {
   PreTokenizer::ByteLevel step;
   ASSIGN_OR_RETURN(step.add_prefix_space, object.Bool("add_prefix_space"));
   ASSIGN_OR_RETURN(const bool use_regex, object.BoolOr({"use_regex"}, true));
-  object.Ignore("trim_offsets");  // Of where tokens lie in the text.
+  object.Ignore("trim_offsets");  // Matters only to where tokens lie in the text.
   if (use_regex) {
     step.split.push_back({Gpt2Pattern(), SplitBehavior::kIsolated});
   }

@@ -60,7 +60,7 @@ struct TokenOfId {
 // Immutable, hence thread-safe.
 class TokenDecoder {
  public:
-  // Of two entries with one id the later counts.
+  // When two entries have the same id, the later one counts.
   static absl::StatusOr<TokenDecoder> Create(const DecoderPlan& plan,
                                              const std::vector<TokenOfId>& tokens);
 

@@ -49,7 +49,7 @@ class Experts(nn.Module):
         in_order = flat[order]
         place = in_order * capacity + torch.arange(len(flat)) - begin[in_order]
         # Row of the padded batch for each assignment, and token for each of its rows (any for padding, whose
-        # results nobody reads).
+        # results are never read).
         row = torch.empty_like(flat).index_copy_(0, order, place)
         token = torch.zeros(experts * capacity, dtype=flat.dtype).index_copy_(
             0, place, order // self.top_k

@@ -139,7 +139,7 @@ def train(title, steps, bias_rate, learned, arguments, state_file=None):
         state = torch.load(state_file)
         if state["run"] != run:
             raise SystemExit(
-                f"{state_file} is of a run with other options; remove it to start anew"
+                f"{state_file} is of a run with other options; remove it to start over"
             )
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])

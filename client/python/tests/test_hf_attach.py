@@ -94,7 +94,7 @@ def test_freed_weights_are_read_again(tmp_path):
 
 
 def test_mapped_files_go(tmp_path):
-    """Of which a process has all pages as long as it has one tensor."""
+    """A process keeps all pages of a mapped file as long as it has one tensor of it."""
     model, mesh = make("switch_transformers")
     inputs = tiny_models.inputs("switch_transformers", length=10)
     model.save_pretrained(tmp_path)

@@ -19,7 +19,7 @@ class InProcess final : public Target {
     absl::MutexLock lock(&mutex_);
     const size_t rows = hidden.rows();
     RETURN_IF_ERROR(layer_.Route(hidden, &routed_));
-    // The library wants aligned rows, and whoever called keeps theirs anywhere.
+    // The library wants aligned rows; those of the caller may lie anywhere.
     rows_.Resize(hidden.bytes().size());
     std::copy(hidden.bytes().begin(), hidden.bytes().end(), rows_.data());
     experts_.clear();

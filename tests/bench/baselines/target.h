@@ -27,7 +27,7 @@ struct HopSizes {
 // What experts did since it was last asked.
 struct ExpertWork {
   uint64_t compute_us = 0;
-  // Of the weights of the experts that were hit.
+  // Size of the weights of the experts that were hit.
   uint64_t weight_bytes = 0;
   double flops = 0;
 };
@@ -38,7 +38,7 @@ class Target {
   virtual ~Target() = default;
   // Blocks until the request is answered. Calls of one `caller` come one after the other.
   virtual absl::Status Call(size_t caller, const client::Matrix& hidden) = 0;
-  // Of all calls from now on; for targets that only move bytes.
+  // Sets how many bytes all later calls move; for targets that only move bytes.
   virtual void SetSizes(const HopSizes&) {}
   virtual ExpertWork TakeWork() { return {}; }
 };
@@ -68,7 +68,7 @@ absl::StatusOr<std::unique_ptr<Target>> MakeRpcPerExpert(const TargetOptions& op
 struct ServeOptions {
   std::string listen;
   std::string port_file;
-  // Of forwarders: the echo server.
+  // Used by forwarders only: the address of the echo server.
   std::string next;
 };
 absl::Status ServeGrpcEcho(const ServeOptions& options);

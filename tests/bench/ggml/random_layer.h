@@ -20,7 +20,7 @@ RoutedRows RandomRows(const MoeShape& shape, int64_t tokens, uint64_t seed);
 std::vector<double> PlainLayer(const MoeShape& shape, const std::vector<ExpertWeights>& experts,
                                const RoutedRows& rows);
 
-// Of the row of `found` that is farthest off: |found - wanted| / |wanted|.
+// The largest |found - wanted| / |wanted| among the rows.
 double RelativeError(const std::vector<float>& found, const std::vector<double>& wanted,
                      int64_t d_model);
 

@@ -76,7 +76,7 @@ def to_bfloat16(value):
 
 
 def scores_of(options, z, activation_dtype):
-    """Of any logits, rounded where the options say so."""
+    """The scores of logits `z`, rounded where the options say so."""
     scores = SCORES[options["score"]](z)
     if options["score_dtype"] == "model" and activation_dtype == "BF16":
         scores = np.array([to_bfloat16(score) for score in scores])

@@ -46,7 +46,7 @@ DEEPSEEK_V3 = ("[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{
 ODD = (r"(?<=b)\p{N}|\p{^L}{2,2}x|(?<!\s)\d{2,3}+|\p{Han}+?|\p{Hiragana}++|[\x{4e00}-\x{9fa5}-]|\u0041\x42|"
        r"\p{Lu}(?=\P{Lu})|(?>a|ab)b|[^\S\n]{2,}|^x|y$|.{4,}?;|{|a{,2}e")
 
-# Of the tokenizers over characters; what is not here is <unk> or bytes.
+# The alphabet of the tokenizers over characters; all other characters become <unk> or bytes.
 CHARACTERS = ("▁\nABCDEFGHILMNOPRSTUWabcdefghijklmnoprstuvwxyz012345678!\"#'()*+,-./:;<=>[]_`{}|"
               "éüабеиσε한我的。،न")
 

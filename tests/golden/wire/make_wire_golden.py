@@ -55,7 +55,7 @@ def text(value):
 
 
 F32, BF16, INT8_BLOCK128 = 1, 2, 4
-# Every byte value, so that nobody takes tensor data for text.
+# Every byte value, so that code which takes tensor data for text fails.
 RAW = bytes(range(256))
 
 TENSOR = number(1, F32) + numbers(2, [2, 3]) + blob(1000, struct.pack("<6f", *range(6)))

@@ -36,7 +36,7 @@ class RouterCopiesTest : public RouterTest {
     Connect();
   }
 
-  // Of one request.
+  // Bytes that the router copies for one request.
   uint64_t CopiedBytes(v1::DType output_dtype) {
     std::vector<float> rows(kTokens * d_model_);
     for (size_t i = 0; i < rows.size(); ++i) {

@@ -224,7 +224,7 @@ class RouterTest : public testing::Test {
   prometheus::Registry registry_;
   std::map<std::string, std::unique_ptr<FakeNode>> nodes_;
   std::vector<std::string> addresses_;
-  FakeBackend* backend_ = nullptr;  // Of the router.
+  FakeBackend* backend_ = nullptr;  // Owned by the router.
   std::unique_ptr<Router> router_;
 };
 

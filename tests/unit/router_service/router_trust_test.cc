@@ -22,7 +22,7 @@ const std::vector<uint32_t> kAll = {0, 1, 2, 3, 4, 5};
 
 class RouterTrustTest : public RouterTest {
  protected:
-  // Of all series of `name` that have this label.
+  // Sum over all series of `name` that have this label.
   double Metric(const std::string& name, const std::string& label, const std::string& value) {
     double sum = 0.0;
     for (const prometheus::MetricFamily& family : registry_.Collect()) {
@@ -139,7 +139,7 @@ TEST_P(NonFiniteTest, WhatOnlyThatNodeHoldsIsAskedOfItAgain) {
 TEST_P(NonFiniteTest, OfARowThatCameSoIsNobodysFault) {
   RouterOptions options;
   options.strict = GetParam();
-  options.layer.routing = R"({"score": "sigmoid"})";  // Of an infinity, weights are finite.
+  options.layer.routing = R"({"score": "sigmoid"})";  // Makes finite weights of an infinity.
   StartRouter(options);
   FakeNode& a = AddNode("a:1", kAll);
   FakeNode& b = AddNode("b:1", kAll);

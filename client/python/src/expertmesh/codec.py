@@ -93,7 +93,7 @@ def _to_numpy(array: ArrayLike) -> npt.NDArray[Any]:
 
 
 def _whole_numbers(name: str, values: ArrayLike) -> List[int]:
-    """Of any shape, flattened; each fits into 32 bits."""
+    """`values`, which may have any shape, as a flat list; each must fit into 32 bits."""
     array = _to_numpy(values).reshape(-1)
     if array.size and array.dtype.kind not in "iu":
         raise errors.InvalidArgument(f"{name} has dtype {array.dtype}; use whole numbers")

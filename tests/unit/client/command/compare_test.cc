@@ -215,7 +215,7 @@ TEST(CompareWithReferenceTest, RoutingInForceIsTheRoutersWord) {
             absl::StatusCode::kInternal);
 }
 
-// Of the weight of token 0 bfloat16 keeps 0.73046875, which is more than 1e-5 away.
+// bfloat16 rounds the weight of token 0 to 0.73046875, which is more than 1e-5 away.
 TEST(CompareWithReferenceTest, RoundsAsTheMeshDoes) {
   TinyCheckpoint checkpoint;
   checkpoint.layer().routing.weight_dtype = WeightDType::kModel;

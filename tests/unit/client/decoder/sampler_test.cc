@@ -59,7 +59,7 @@ TEST(SamplerTest, TopPKeepsTheFewestThatReachIt) {
   EXPECT_EQ(Frequencies({.temperature = 1.0, .top_p = 0.49, .seed = 7}, 1000).size(), 1u);
   EXPECT_EQ(Frequencies({.temperature = 1.0, .top_p = 0.74, .seed = 7}, 1000).size(), 2u);
   EXPECT_EQ(Frequencies({.temperature = 1.0, .top_p = 0.76, .seed = 7}, 1000).size(), 3u);
-  // Of the two that top_k leaves, with 2/3 and 1/3.
+  // top_k leaves two tokens, with 2/3 and 1/3; the first alone reaches top_p.
   EXPECT_EQ(Frequencies({.temperature = 1.0, .top_k = 2, .top_p = 0.6, .seed = 7}, 1000).size(),
             1u);
 }

@@ -450,7 +450,7 @@ TEST_F(ClientTest, AnErrorOfOneRequestLeavesTheOthersAlone) {
   error.set_request_id(requests[0].request_id());
   *error.mutable_status() = ToWire(absl::InvalidArgumentError("layer: 9"));
   received_.Send(error);
-  // An answer that nobody waits for does no harm.
+  // An answer to a request that is no longer pending does no harm.
   received_.Send(error);
   received_.Send(Echo(requests[1]));
   EXPECT_EQ(bad.Await().status(), absl::InvalidArgumentError("layer: 9"));

@@ -210,7 +210,7 @@ TEST(ReferenceRoutingTest, ScoresAreRoundedBeforeTheChoice) {
   EXPECT_TRUE(rounded.tie);
   EXPECT_EQ(rounded.weights[0], 0.5f);
   EXPECT_THAT(Route(options, DType::kF32, logits).expert_ids, ElementsAre(1));
-  // Of the selected alone: weights are rounded, the choice is not affected.
+  // When only the selected experts are scored, weights are rounded and the choice is not affected.
   options.scope = ScoreScope::kSelected;
   options.top_k = 2;
   EXPECT_THAT(Route(options, DType::kBF16, logits).expert_ids, ElementsAre(1, 0));

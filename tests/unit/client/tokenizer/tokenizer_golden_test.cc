@@ -113,7 +113,7 @@ TEST_P(TokenizerGoldenTest, KnowsItsTokens) {
   EXPECT_FALSE(tokenizer_->IsSpecial(size));
 }
 
-// Nobody may forget a folder above.
+// Fails when a folder is missing in the list above.
 TEST(TokenizerGolden, EveryFolderIsTested) {
   size_t folders = 0;
   for (const auto& entry : std::filesystem::directory_iterator(kFolder)) {

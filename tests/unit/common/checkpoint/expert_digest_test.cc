@@ -114,7 +114,7 @@ TEST_P(FamilyDigestTest, EveryBitOfAnExpertCountsAndNoOthers) {
     for (size_t i = 0; i < digests.size(); ++i) {
       differ += after[i] != digests[i] ? 1 : 0;
     }
-    // Of a bias of down slice 1 has none; scales may be of both slices.
+    // The bias of `down` belongs to slice 0 alone; a scale may belong to both slices.
     EXPECT_TRUE(of_experts ? differ == 1 || differ == 2 : differ == 0) << name << " " << differ;
     Rewrite(directory, flip);
   }

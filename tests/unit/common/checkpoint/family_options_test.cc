@@ -62,7 +62,7 @@ struct Expected {
 
 void PrintTo(const Expected& expected, std::ostream* out) { *out << expected.model; }
 
-// Of most families: logits and weights in the activations' dtype, softmax over all experts.
+// Options of most families: logits and weights in the activations' dtype, softmax over all experts.
 RoutingOptions InModelDType(uint32_t experts, uint32_t top_k) {
   RoutingOptions routing;
   routing.num_experts = experts;
@@ -332,7 +332,8 @@ TEST(FamilyOptions, DbrxNorms) {
   config["ffn_config"]["ffn_act_fn"] = {{"name", "gelu"}};
   ExpectError(Read(config).status(), StatusCode::kInvalidArgument, "ffn_act_fn", "name", "'gelu'");
   config["ffn_config"] = 3;
-  ExpectError(Read(config).status(), StatusCode::kInvalidArgument, "ffn_config is 3; supported: an object");
+  ExpectError(Read(config).status(), StatusCode::kInvalidArgument,
+              "ffn_config is 3; supported: an object");
   config.erase("ffn_config");
   ExpectError(Read(config).status(), StatusCode::kInvalidArgument, "ffn_config", "moe_num_experts");
 }

@@ -255,7 +255,7 @@ struct Ignored {
   const char* family;
   const char* key;
   nlohmann::json value;
-  // Of the tensor and of the message.
+  // Parts of the name of the tensor and of the message.
   const char* tensor;
   const char* why;
 };

@@ -35,7 +35,7 @@ TEST(SafetensorsHeader, ReadsTensorsAndMetadata) {
 TEST(SafetensorsHeader, KnowsEveryType) {
   const struct {
     const char* name;
-    int bytes;  // Of 8 elements.
+    int bytes;  // Size of 8 elements.
   } kTypes[] = {{"BOOL", 8},    {"U8", 8},      {"I8", 8},   {"U16", 16},    {"I16", 16},
                 {"U32", 32},    {"I32", 32},    {"U64", 64}, {"I64", 64},    {"F8_E4M3", 8},
                 {"F8_E5M2", 8}, {"F8_E8M0", 8}, {"F4", 4},   {"F6_E2M3", 6}, {"F6_E3M2", 6},

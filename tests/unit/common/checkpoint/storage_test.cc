@@ -19,7 +19,7 @@ namespace {
 
 using absl::StatusCode;
 
-constexpr uint64_t kWidth = 16;  // Of an expert; d_model is 32.
+constexpr uint64_t kWidth = 16;  // Width of an expert; d_model is 32.
 
 // Element `index` of a tensor.
 float At(const OwnedTensors& tensors, const std::string& name, std::vector<uint64_t> index) {

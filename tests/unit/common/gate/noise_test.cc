@@ -29,7 +29,7 @@ TEST(CounterRandom, NumbersAreUniformAndOfTheirOwn) {
   std::set<float> seen;
   double sum = 0;
   double squares = 0;
-  double products = 0;  // Of neighbours in every direction.
+  double products = 0;  // Sum over neighbours in every direction.
   size_t count = 0;
   for (uint64_t seed = 0; seed < 4; ++seed) {
     for (uint64_t token = 0; token < 64; ++token) {

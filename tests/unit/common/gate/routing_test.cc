@@ -216,8 +216,8 @@ TEST(Routing, SelectedScopeChoosesByLogitPlusBias) {
   options.scope = ScoreScope::kSelected;
   options.score = ScoreFunction::kSigmoid;
   options.select_bias = true;
-  // Of the sigmoids with bias (.98, .5 + .3, ...) expert 0 would be best; of the logits, too,
-  // unless the bias counts in logits: 4 against 0 + 4.5.
+  // Expert 0 has the largest logit. Expert 1 wins only because the bias is added to the logits: 4
+  // against 0 + 4.5.
   const Routed routed = Route(options, {4.0f, 0.0f, -9.0f}, {0.0f, 4.5f, 0.0f});
   EXPECT_THAT(routed.ids, ElementsAre(1));
   EXPECT_THAT(routed.weights, ElementsAre(0.5f));
@@ -401,7 +401,7 @@ class TorchRandom final : public RandomSource {
 };
 
 // The table of NLLB-MoE's own test of its second-expert policy: logits are the first numbers of
-// seed 0; the generator is seeded anew, and the gate's [4, 32] weight takes the first 128 of them.
+// seed 0; the generator is seeded again, and the gate's [4, 32] weight takes the first 128 of them.
 TEST(Routing, NllbSecondExpertTable) {
   std::mt19937 random(0);
   std::vector<float> logits(40 * 4);

@@ -612,7 +612,7 @@ TEST_F(GrpcServerTest, ShutdownLetsAcceptedWorkFinish) {
   ASSERT_TRUE(stream->Send(Frame("request")).ok());
   arrived.WaitForNotification();
   std::thread stopping([&] { server_->Shutdown(kTooLong); });
-  // While it shuts down, new calls find nobody.
+  // While the server shuts down, new calls fail.
   const absl::Time give_up = Clock::Real()->Now() + kTooLong;
   while (Call(kForward, "x").ok() && Clock::Real()->Now() < give_up) {
   }

@@ -17,7 +17,7 @@
 namespace expertmesh::net {
 namespace {
 
-// A port of loopback that is taken, with nobody listening on it.
+// A port of loopback that is taken, with no process listening on it.
 class DeadPort {
  public:
   DeadPort() : socket_(socket(AF_INET, SOCK_STREAM, 0)) {
@@ -30,7 +30,7 @@ class DeadPort {
     port_ = ntohs(address.sin_port);
   }
   ~DeadPort() { close(socket_); }
-  // Connections are taken by the kernel, and nobody ever answers.
+  // From now on the kernel accepts connections, and no process ever answers.
   void Listen() { EXPECT_EQ(listen(socket_, 16), 0); }
   std::string address() const { return "127.0.0.1:" + std::to_string(port_); }
 

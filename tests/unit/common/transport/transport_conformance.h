@@ -34,7 +34,7 @@ class TransportSetup {
   virtual std::string StartNode(NodeEndpoint* endpoint, const std::string& address) = 0;
   // As if the process of the node had died.
   virtual void StopNode(const std::string& address) = 0;
-  // Well-formed, and nobody is there.
+  // Well-formed, and no node is there.
   virtual std::string UnreachableAddress() = 0;
 };
 
@@ -284,7 +284,7 @@ TEST_P(TransportConformance, NothingIsHeardAfterDestruction) {
       ASSERT_TRUE(observer->AwaitFrames(static_cast<size_t>(round)));
     }
     connection.reset();
-    observer.reset();  // A sanitizer sees whoever still calls it.
+    observer.reset();  // A sanitizer notices a call after this.
   }
   EXPECT_TRUE(node->AwaitHandlers(0));
 }

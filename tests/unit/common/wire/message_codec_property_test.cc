@@ -24,7 +24,7 @@ namespace pb = google::protobuf;
 using pb::internal::WireFormatLite;
 using pb::util::MessageDifferencer;
 
-constexpr int kTensorField = 1000;  // Of the messages, and of Tensor.data.
+constexpr int kTensorField = 1000;  // The tensor of each message, and Tensor.data.
 
 class Randomness {
  public:
@@ -238,7 +238,7 @@ class MessageCodecPropertyTest : public testing::Test {
   static const pb::FieldDescriptor* TensorField() {
     return Message::descriptor()->FindFieldByNumber(kTensorField);
   }
-  // Of `message`, or null.
+  // The tensor of `message`, or null.
   static const v1::Tensor* TensorOf(const Message& message) {
     const pb::Reflection* const get = message.GetReflection();
     return get->HasField(message, TensorField())

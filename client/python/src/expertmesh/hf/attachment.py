@@ -110,7 +110,7 @@ class Attachment:
                 return
             if self._state == "closed":
                 raise errors.FailedPrecondition(
-                    "the attachment is closed; attach the model again, or load it anew"
+                    "the attachment is closed; attach the model again, or reload it"
                 )
             blocks = self._kept if self._kept is not None else self._reload(checkpoint)
             for site in find_sites(self.model, self.model.config):

@@ -72,7 +72,7 @@ def time_left(timeout: Optional[float], layer: int) -> Optional[float]:
 
 
 def current_traceparent() -> Optional[str]:
-    """Of `trace`, else of OpenTelemetry's current span, else None."""
+    """The one that `trace` set, else that of OpenTelemetry's current span, else None."""
     explicit = _traceparent.get()
     if explicit is not None:
         return explicit
