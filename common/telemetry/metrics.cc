@@ -3,7 +3,6 @@
 #include <netdb.h>
 #include <prometheus/collectable.h>
 #include <prometheus/exposer.h>
-#include <prometheus/gauge.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -23,6 +22,32 @@
 #include "common/base/process.h"
 
 namespace expertmesh::telemetry {
+
+prometheus::Counter& RegisterCounter(prometheus::Registry& registry, const char* name,
+                                     const char* help) {
+  return RegisterCounters(registry, name, help).Add({});
+}
+
+prometheus::Gauge& RegisterGauge(prometheus::Registry& registry, const char* name,
+                                 const char* help) {
+  return RegisterGauges(registry, name, help).Add({});
+}
+
+prometheus::Histogram& RegisterHistogram(prometheus::Registry& registry, const char* name,
+                                         const char* help,
+                                         const prometheus::Histogram::BucketBoundaries& bounds) {
+  return prometheus::BuildHistogram().Name(name).Help(help).Register(registry).Add({}, bounds);
+}
+
+prometheus::Family<prometheus::Counter>& RegisterCounters(prometheus::Registry& registry,
+                                                          const char* name, const char* help) {
+  return prometheus::BuildCounter().Name(name).Help(help).Register(registry);
+}
+
+prometheus::Family<prometheus::Gauge>& RegisterGauges(prometheus::Registry& registry,
+                                                      const char* name, const char* help) {
+  return prometheus::BuildGauge().Name(name).Help(help).Register(registry);
+}
 
 prometheus::Histogram::BucketBoundaries DurationBuckets() {
   return {0.00001, 0.00003, 0.0001, 0.0003, 0.0006, 0.001, 0.002, 0.003, 0.005, 0.008, 0.013,

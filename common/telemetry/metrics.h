@@ -1,10 +1,13 @@
 // Metrics: a prometheus-cpp registry and the HTTP endpoint that serves it.
 //
-// Rooms register their families once and keep references to the children they touch on hot paths;
-// counters and histograms are thread-safe. Names: prefix expertmesh_, base units, promtool-clean.
+// Rooms register their metrics once and keep references to what they touch on hot paths; all are
+// thread-safe. Names: prefix expertmesh_, base units, promtool-clean.
 #ifndef EXPERTMESH_COMMON_TELEMETRY_METRICS_H_
 #define EXPERTMESH_COMMON_TELEMETRY_METRICS_H_
 
+#include <prometheus/counter.h>
+#include <prometheus/family.h>
+#include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 
@@ -18,6 +21,22 @@ class Exposer;
 }
 
 namespace expertmesh::telemetry {
+
+// A metric without labels, at 0. With these a class of metrics says in one place, the initialiser
+// of the member, what the metric is. `registry` must outlive what they return.
+prometheus::Counter& RegisterCounter(prometheus::Registry& registry, const char* name,
+                                     const char* help);
+prometheus::Gauge& RegisterGauge(prometheus::Registry& registry, const char* name,
+                                 const char* help);
+prometheus::Histogram& RegisterHistogram(prometheus::Registry& registry, const char* name,
+                                         const char* help,
+                                         const prometheus::Histogram::BucketBoundaries& bounds);
+
+// With labels: each combination of their values is a series.
+prometheus::Family<prometheus::Counter>& RegisterCounters(prometheus::Registry& registry,
+                                                          const char* name, const char* help);
+prometheus::Family<prometheus::Gauge>& RegisterGauges(prometheus::Registry& registry,
+                                                      const char* name, const char* help);
 
 // From 10 us to 10 s: an expert call takes well under a millisecond, a queue under overload
 // seconds.
