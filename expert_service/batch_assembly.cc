@@ -10,6 +10,7 @@
 #include "common/base/status_macros.h"
 #include "common/wire/extensions.h"
 #include "common/wire/frame_checksum.h"
+#include "common/wire/wire_dtype.h"
 
 namespace expertmesh::node {
 namespace {

@@ -8,6 +8,7 @@
 #include "common/base/process.h"
 #include "common/base/status_macros.h"
 #include "common/wire/message_codec.h"
+#include "common/wire/wire_dtype.h"
 
 namespace expertmesh::node {
 namespace {

@@ -24,6 +24,7 @@
 #include "common/net/grpc_transport.h"
 #include "common/telemetry/logging.h"
 #include "common/telemetry/metrics.h"
+#include "common/wire/wire_dtype.h"
 #include "router_service/mesh/node_source.h"
 #include "router_service/router.h"
 #include "router_service/serve/router_server.h"
@@ -46,8 +47,9 @@ ABSL_FLAG(std::string, routing, "",
           "Routing options that replace the checkpoint's in every layer, one JSON object, such as "
           "'{\"capacity_factor\": 1.25}'; see router_service/README.md, Routers");
 ABSL_FLAG(std::string, wire_hidden_states, "auto",
-          "Type of hidden states on the way to nodes: auto (as --compute-dtype), f32, bf16, f16 or "
-          "int8; exceptions by address, such as auto,10.0.0.7:50061=int8");
+          absl::StrCat("Type of hidden states on the way to nodes: auto (as --compute-dtype), ",
+                       expertmesh::WireNames(),
+                       "; exceptions by address, such as auto,10.0.0.7:50061=int8"));
 ABSL_FLAG(std::string, wire_partials, "auto", "The same for partials on the way back");
 ABSL_FLAG(int, threads, 0, "Threads for routing and for shared experts; 0: one per core");
 ABSL_FLAG(uint64_t, inline_tokens, 8,

@@ -1,5 +1,7 @@
 #include "common/wire/frame_checksum.h"
 
+#include "common/wire/wire_dtype.h"
+
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 

@@ -13,6 +13,7 @@
 #include "common/base/status_macros.h"
 #include "common/tensor/int8_blocks.h"
 #include "common/wire/message_split.h"
+#include "common/wire/wire_dtype.h"
 
 namespace expertmesh {
 namespace {
@@ -55,21 +56,6 @@ absl::Status CheckScales(const TensorFrame& tensor, uint64_t size, absl::string_
   return absl::OkStatus();
 }
 
-std::optional<DType> KnownDType(v1::DType dtype) {
-  switch (dtype) {
-    case v1::DTYPE_F32:
-      return DType::kF32;
-    case v1::DTYPE_BF16:
-      return DType::kBF16;
-    case v1::DTYPE_F16:
-      return DType::kF16;
-    case v1::DTYPE_INT8_BLOCK128:
-      return DType::kI8Block128;
-    default:
-      return std::nullopt;
-  }
-}
-
 absl::Status DecodeTensor(const Frame& frame, absl::string_view field, TensorFrame* tensor) {
   SplitField split[] = {{kTensorScalesField}, {kTensorDataField}};
   thread_local v1::Tensor header;
@@ -79,7 +65,7 @@ absl::Status DecodeTensor(const Frame& frame, absl::string_view field, TensorFra
     return absl::InvalidArgumentError(
         absl::StrCat(field, ": malformed Tensor; send a valid message"));
   }
-  const std::optional<DType> dtype = KnownDType(header.dtype());
+  const std::optional<DType> dtype = FindWireDType(header.dtype());
   if (!dtype) {
     return FromWire(header.dtype(), absl::StrCat(field, ".dtype")).status();
   }
@@ -146,32 +132,6 @@ uint8_t* WritePrefix(uint32_t field, uint64_t length, uint8_t* out) {
 }
 
 }  // namespace
-
-absl::StatusOr<DType> FromWire(v1::DType dtype, absl::string_view field) {
-  if (const std::optional<DType> known = KnownDType(dtype)) {
-    return *known;
-  }
-  const std::string name =
-      v1::DType_IsValid(dtype) ? v1::DType_Name(dtype) : absl::StrCat(static_cast<int>(dtype));
-  return absl::InvalidArgumentError(absl::StrCat(
-      field, " is ", name, "; send DTYPE_F32, DTYPE_BF16, DTYPE_F16 or DTYPE_INT8_BLOCK128"));
-}
-
-v1::DType ToWire(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-      return v1::DTYPE_F32;
-    case DType::kBF16:
-      return v1::DTYPE_BF16;
-    case DType::kF16:
-      return v1::DTYPE_F16;
-    case DType::kI8Block128:
-      return v1::DTYPE_INT8_BLOCK128;
-    default:
-      EXPERTMESH_CHECK(IsActivationDType(dtype));
-  }
-  return v1::DTYPE_UNSPECIFIED;
-}
 
 template <typename Message>
 absl::Status DecodeTensorMessage(const Frame& frame, TensorMessage<Message>* result) {

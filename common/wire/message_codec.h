@@ -22,7 +22,7 @@ namespace expertmesh {
 
 // A matrix of activations inside a frame.
 struct TensorFrame {
-  DType dtype = DType::kF32;  // kF32, kBF16, kF16 or kI8Block128.
+  DType dtype = DType::kF32;  // A type of the wire (wire_dtype.h).
   uint64_t rows = 0;
   uint64_t cols = 0;
   Frame data;  // rows * cols elements, row-major; may start at any address.
@@ -62,12 +62,6 @@ absl::Status DecodeTensorMessage(const Frame& frame, TensorMessage<Message>* res
 template <typename Message>
 Frame EncodeTensorMessage(const Message& message, const TensorFrame* tensor,
                           BufferPool* pool = nullptr);
-
-// Between the wire's enum and ours. DTYPE_UNSPECIFIED and unknown types give INVALID_ARGUMENT
-// naming `field`. kI8Block128 is among the results: who needs an activation type asks
-// IsActivationDType.
-absl::StatusOr<DType> FromWire(v1::DType dtype, absl::string_view field);
-v1::DType ToWire(DType dtype);
 
 }  // namespace expertmesh
 

@@ -104,6 +104,10 @@ float LargestFinite(DType from, const void* row, size_t cols) {
 
 bool IsLossy(DType from, DType to) { return from != to && to != DType::kF32; }
 
+bool CanOverflow(DType from, DType to) {
+  return IsLossy(from, to) && to != DType::kI8Block128;  // Whose scales have float32's range.
+}
+
 double RelativeChange(const float* before, const float* after, size_t count) {
   double difference = 0.0;
   double norm = 0.0;

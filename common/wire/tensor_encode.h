@@ -63,6 +63,9 @@ float LargestFinite(DType from, const void* row, size_t cols);
 // Whether a value of `from` may change on its way as `to`.
 bool IsLossy(DType from, DType to);
 
+// True when a finite value of `from` can be beyond the range of `to`.
+bool CanOverflow(DType from, DType to);
+
 // |after - before| / |before|, Euclidean norms; 0 when they are the same, not finite when something
 // in them is not.
 double RelativeChange(const float* before, const float* after, size_t count);

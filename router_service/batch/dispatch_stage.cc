@@ -77,7 +77,7 @@ void DispatchStage::SendAsItFits(const Order& order, plan::NodePlan plan) {
   const BatchEnvironment& environment = *order.batch.environment;
   const DType activation = environment.activation_dtype;
   const DType narrow = order.view->node(plan.node).encoding.hidden_states;
-  if (IsLossy(activation, narrow) && IsActivationDType(narrow)) {
+  if (CanOverflow(activation, narrow)) {
     const std::vector<uint32_t> beyond = RowsBeyond(order.batch, plan, narrow);
     if (!beyond.empty()) {
       // Apart from the others, whose bits shall not depend on them.

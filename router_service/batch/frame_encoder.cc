@@ -6,6 +6,7 @@
 #include "common/wire/frame_checksum.h"
 #include "common/wire/tensor_copy.h"
 #include "common/wire/tensor_encode.h"
+#include "common/wire/wire_dtype.h"
 
 namespace expertmesh::batch {
 namespace {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/wire/wire_dtype.h"
 #include "router_service/mesh/damaged_experts.h"
 
 namespace expertmesh::mesh {
@@ -127,8 +128,8 @@ void Fleet::SetAddresses(const std::vector<std::string>& addresses) {
   }
   for (const std::shared_ptr<NodeLink>& node : to_connect) {
     spdlog::info("node {}: hidden states go as {}, partials come as {}", node->address(),
-                 std::string(EncodingName(node->encoding().hidden_states)),
-                 std::string(EncodingName(node->encoding().partials)));
+                 std::string(WireName(node->encoding().hidden_states)),
+                 std::string(WireName(node->encoding().partials)));
     node->Connect(transport_);
   }
 }

@@ -9,6 +9,7 @@
 #include "common/base/check.h"
 #include "common/wire/frame_checksum.h"
 #include "common/wire/status.h"
+#include "common/wire/wire_dtype.h"
 
 namespace expertmesh::mesh {
 namespace {

@@ -1,45 +1,30 @@
 #include "router_service/mesh/wire_encoding.h"
 
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "common/base/check.h"
 #include "common/base/status_macros.h"
+#include "common/wire/wire_dtype.h"
 
 namespace expertmesh::mesh {
 namespace {
-
-constexpr std::pair<const char*, DType> kNames[] = {{"f32", DType::kF32},
-                                                    {"bf16", DType::kBF16},
-                                                    {"f16", DType::kF16},
-                                                    {"int8", DType::kI8Block128}};
 
 absl::StatusOr<DType> ParseType(absl::string_view flag, absl::string_view entry,
                                 absl::string_view name, DType activation_dtype) {
   if (name == "auto") {
     return activation_dtype;
   }
-  for (const auto& known : kNames) {
-    if (name == known.first) {
-      return known.second;
-    }
+  if (const std::optional<DType> known = FindWireDType(name)) {
+    return *known;
   }
-  return absl::InvalidArgumentError(absl::StrCat(flag, " has an entry '", entry,
-                                                 "'; use auto, f32, bf16, f16 or int8, alone for "
-                                                 "all nodes or as ADDRESS=TYPE for one"));
+  return absl::InvalidArgumentError(
+      absl::StrCat(flag, " has an entry '", entry, "'; use auto, ", WireNames(),
+                   ", alone for all nodes or as ADDRESS=TYPE for one"));
 }
 
 }  // namespace
-
-absl::string_view EncodingName(DType dtype) {
-  for (const auto& known : kNames) {
-    if (dtype == known.second) {
-      return known.first;
-    }
-  }
-  EXPERTMESH_CHECK(false);
-}
 
 absl::StatusOr<WireEncodings::Direction> WireEncodings::ParseDirection(absl::string_view flag,
                                                                        absl::string_view text,

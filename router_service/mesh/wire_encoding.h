@@ -21,14 +21,11 @@ struct WireEncoding {
   bool checksums = false;
 };
 
-// As the flags write it: "f32", "bf16", "f16" or "int8".
-absl::string_view EncodingName(DType dtype);
-
 // Thread-safe once it is as it should be.
 class WireEncodings {
  public:
   // Each text is a list, by commas, of one type for all links (auto, which is `activation_dtype`,
-  // when it is left out) and of exceptions ADDRESS=TYPE; a type is auto, f32, bf16, f16 or int8.
+  // when it is left out) and of exceptions ADDRESS=TYPE; a type is auto or a WireName.
   // ADDRESS is a node's as the topology lists it; one that is never seen does nothing.
   //   INVALID_ARGUMENT  names the flag (--wire-hidden-states, --wire-partials) and the entry.
   static absl::StatusOr<WireEncodings> Parse(absl::string_view hidden_states,

@@ -5,6 +5,7 @@
 #include "common/base/check.h"
 #include "common/model/routing_json.h"
 #include "common/wire/message_codec.h"
+#include "common/wire/wire_dtype.h"
 
 namespace expertmesh::serve {
 namespace {

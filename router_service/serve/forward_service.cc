@@ -11,6 +11,7 @@
 #include "common/base/status_macros.h"
 #include "common/wire/extensions.h"
 #include "common/wire/status.h"
+#include "common/wire/wire_dtype.h"
 
 namespace expertmesh::serve {
 

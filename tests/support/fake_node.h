@@ -22,6 +22,7 @@
 #include "common/wire/status.h"
 #include "common/wire/tensor_copy.h"
 #include "common/wire/tensor_encode.h"
+#include "common/wire/wire_dtype.h"
 #include "tests/support/fake_endpoint.h"
 
 namespace expertmesh {

@@ -34,7 +34,8 @@
 
 namespace expertmesh::client {
 
-enum class DType { kFloat32, kBFloat16, kFloat16 };
+// With the numbers of the wire (proto/expertmesh/v1/tensor.proto).
+enum class DType { kFloat32 = 1, kBFloat16 = 2, kFloat16 = 3 };
 
 // Bytes of one element.
 constexpr size_t BytesOf(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
@@ -246,8 +247,8 @@ struct NodeInfo {
   // Times the link went down since the router started.
   uint64_t disconnects = 0;
   // Types that the router chose for the link, of hidden states on their way to the node and of
-  // partials on their way back: "f32", "bf16", "f16" or "int8". Empty when the router is too old to
-  // tell.
+  // partials on their way back, as --wire-hidden-states calls them: "bf16", say. Empty when the
+  // router is too old to tell.
   std::string hidden_states_dtype;
   std::string partials_dtype;
   // Ascending by layer.

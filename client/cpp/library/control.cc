@@ -9,6 +9,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "client/cpp/library/client_impl.h"
+#include "common/wire/wire_dtype.h"
 #include "expertmesh/v1/control.pb.h"
 
 namespace expertmesh::client {
@@ -30,19 +31,9 @@ const char* StateName(v1::NodeState state) {
 }
 
 // As the router's flags --wire-hidden-states and --wire-partials call them.
-const char* WireTypeName(v1::DType dtype) {
-  switch (dtype) {
-    case v1::DTYPE_F32:
-      return "f32";
-    case v1::DTYPE_BF16:
-      return "bf16";
-    case v1::DTYPE_F16:
-      return "f16";
-    case v1::DTYPE_INT8_BLOCK128:
-      return "int8";
-    default:
-      return "";
-  }
+std::string WireTypeName(v1::DType dtype) {
+  const std::optional<expertmesh::DType> known = FindWireDType(dtype);
+  return known ? std::string(WireName(*known)) : "";
 }
 
 Link LinkOf(v1::NodeLink link) {

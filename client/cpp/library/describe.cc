@@ -8,6 +8,7 @@
 #include "client/cpp/library/client_impl.h"
 #include "client/cpp/library/forward_codec.h"
 #include "common/wire/message_codec.h"
+#include "common/wire/wire_dtype.h"
 #include "expertmesh/v1/router.pb.h"
 
 namespace expertmesh::client {

@@ -11,6 +11,7 @@
 #include "common/wire/status.h"
 #include "common/wire/tensor_copy.h"
 #include "common/wire/tensor_encode.h"
+#include "common/wire/wire_dtype.h"
 
 namespace expertmesh::client {
 namespace {
@@ -31,7 +32,8 @@ absl::Status CheckMatrix(const Matrix& matrix) {
 
 // The received pieces, gathered, int8 as float32: the one copy on this side.
 Matrix GatherOutput(const TensorFrame& tensor) {
-  const auto dtype = IsActivationDType(tensor.dtype) ? tensor.dtype : expertmesh::DType::kF32;
+  const bool int8 = tensor.dtype == expertmesh::DType::kI8Block128;
+  const auto dtype = int8 ? expertmesh::DType::kF32 : tensor.dtype;
   auto buffer =
       std::make_shared<AlignedBuffer>(tensor.rows * tensor.cols * expertmesh::BytesOf(dtype));
   DecodeRows(tensor, dtype, buffer->data());
@@ -122,28 +124,9 @@ absl::StatusOr<ForwardResult> ReadResult(const TensorMessage<v1::ForwardResponse
 
 }  // namespace
 
-expertmesh::DType ToInternal(DType dtype) {
-  switch (dtype) {
-    case DType::kFloat32:
-      return expertmesh::DType::kF32;
-    case DType::kBFloat16:
-      return expertmesh::DType::kBF16;
-    case DType::kFloat16:
-      break;
-  }
-  return expertmesh::DType::kF16;
-}
+expertmesh::DType ToInternal(DType dtype) { return *FindWireDType(static_cast<v1::DType>(dtype)); }
 
-DType FromInternal(expertmesh::DType dtype) {
-  switch (dtype) {
-    case expertmesh::DType::kBF16:
-      return DType::kBFloat16;
-    case expertmesh::DType::kF16:
-      return DType::kFloat16;
-    default:
-      return DType::kFloat32;
-  }
-}
+DType FromInternal(expertmesh::DType dtype) { return static_cast<DType>(ToWire(dtype)); }
 
 absl::StatusOr<Frame> EncodeForward(uint64_t request_id, uint32_t layer, const Matrix& hidden,
                                     const ForwardOptions& options) {

@@ -62,7 +62,7 @@ DISPATCH = (
     Mutation(
         "f16: hidden states beyond it are sent all the same",
         "SendAsItFits",
-        force(False, touches="IsActivationDType"),
+        force(False, touches="CanOverflow"),
         "router_wire_test",
     ),
     Mutation(

@@ -8,6 +8,7 @@
 
 #include "common/wire/frame_checksum.h"
 #include "common/wire/tensor_copy.h"
+#include "common/wire/wire_dtype.h"
 #include "tests/support/compare_rows.h"
 #include "tests/unit/expert_service/fakes.h"
 

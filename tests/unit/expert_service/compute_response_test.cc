@@ -9,6 +9,7 @@
 
 #include "common/wire/message_codec.h"
 #include "common/wire/tensor_copy.h"
+#include "common/wire/wire_dtype.h"
 #include "expertmesh/v1/expert.pb.h"
 #include "tests/support/compare_rows.h"
 

@@ -10,6 +10,7 @@
 #include "common/wire/status.h"
 #include "common/wire/tensor_copy.h"
 #include "common/wire/tensor_encode.h"
+#include "common/wire/wire_dtype.h"
 
 namespace expertmesh::node {
 namespace {

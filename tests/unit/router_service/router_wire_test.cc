@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "common/wire/wire_dtype.h"
 #include "router_service/router.h"
 #include "tests/support/compare_rows.h"
 #include "tests/unit/router_service/router_fixture.h"

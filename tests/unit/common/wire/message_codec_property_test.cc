@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "common/wire/message_codec.h"
+#include "common/wire/wire_dtype.h"
 #include "tests/support/compare_rows.h"
 
 namespace expertmesh {

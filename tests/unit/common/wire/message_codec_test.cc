@@ -13,6 +13,7 @@
 
 #include "common/base/message_bytes.h"
 #include "common/wire/tensor_copy.h"
+#include "common/wire/wire_dtype.h"
 #include "tests/support/compare_rows.h"
 
 namespace expertmesh {

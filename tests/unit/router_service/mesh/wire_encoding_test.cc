@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "common/wire/wire_dtype.h"
+
 namespace expertmesh::mesh {
 namespace {
 
@@ -38,7 +40,7 @@ TEST(WireEncodingTest, EachTypeHasItsName) {
   for (const auto& name : names) {
     EXPECT_EQ(Parsed(name.first, "auto", DType::kBF16).For("a:1").hidden_states, name.second);
     EXPECT_EQ(Parsed("auto", name.first, DType::kBF16).For("a:1").partials, name.second);
-    EXPECT_EQ(EncodingName(name.second), name.first);
+    EXPECT_EQ(WireName(name.second), name.first);
   }
 }
 

@@ -1,0 +1,83 @@
+#include "common/wire/wire_dtype.h"
+
+#include <algorithm>
+#include <iterator>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/check.h"
+
+namespace expertmesh {
+namespace {
+
+struct WireDType {
+  DType dtype;
+  v1::DType number;
+  absl::string_view name;
+};
+
+constexpr WireDType kTypes[] = {
+    {DType::kF32, v1::DTYPE_F32, "f32"},
+    {DType::kBF16, v1::DTYPE_BF16, "bf16"},
+    {DType::kF16, v1::DTYPE_F16, "f16"},
+    {DType::kI8Block128, v1::DTYPE_INT8_BLOCK128, "int8"},
+};
+
+const WireDType& Of(DType dtype) {
+  const WireDType* const found = std::find_if(
+      std::begin(kTypes), std::end(kTypes), [&](const auto& type) { return type.dtype == dtype; });
+  EXPERTMESH_CHECK(found != std::end(kTypes));
+  return *found;
+}
+
+// What `text_of` says of each type: "a, b or c".
+template <typename TextOf>
+std::string Alternatives(TextOf text_of) {
+  std::string text;
+  for (size_t i = 0; i < std::size(kTypes); ++i) {
+    const char* const separator = i == 0 ? "" : i + 1 == std::size(kTypes) ? " or " : ", ";
+    absl::StrAppend(&text, separator, text_of(kTypes[i]));
+  }
+  return text;
+}
+
+}  // namespace
+
+absl::StatusOr<DType> FromWire(v1::DType dtype, absl::string_view field) {
+  if (const std::optional<DType> known = FindWireDType(dtype)) {
+    return *known;
+  }
+  const std::string name =
+      v1::DType_IsValid(dtype) ? v1::DType_Name(dtype) : absl::StrCat(static_cast<int>(dtype));
+  return absl::InvalidArgumentError(absl::StrCat(
+      field, " is ", name, "; send ",
+      Alternatives([](const WireDType& type) { return v1::DType_Name(type.number); })));
+}
+
+v1::DType ToWire(DType dtype) { return Of(dtype).number; }
+
+std::optional<DType> FindWireDType(v1::DType dtype) {
+  for (const WireDType& type : kTypes) {
+    if (type.number == dtype) {
+      return type.dtype;
+    }
+  }
+  return std::nullopt;
+}
+
+std::optional<DType> FindWireDType(absl::string_view name) {
+  for (const WireDType& type : kTypes) {
+    if (type.name == name) {
+      return type.dtype;
+    }
+  }
+  return std::nullopt;
+}
+
+absl::string_view WireName(DType dtype) { return Of(dtype).name; }
+
+std::string WireNames() {
+  return Alternatives([](const WireDType& type) { return type.name; });
+}
+
+}  // namespace expertmesh
