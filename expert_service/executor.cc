@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/base/status_context.h"
 #include "common/base/status_macros.h"
 
 namespace expertmesh::node {
@@ -229,8 +230,7 @@ void Executor::Complete(Run* run, const absl::Status& status) {
   if (status.ok()) {
     SendPartials(run);
   } else {
-    Refuse(&batches, absl::Status(status.code(), absl::StrCat("layer ", run->merged.layer(), ": ",
-                                                              status.message())));
+    Refuse(&batches, WithContext(absl::StrCat("layer ", run->merged.layer()), status));
   }
   run->merged.ReleasePartials();
   Release(run);

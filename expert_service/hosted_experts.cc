@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/base/status_context.h"
 #include "common/base/status_macros.h"
 #include "common/checkpoint/expert_digest.h"
 #include "common/model/expert_slice.h"
@@ -215,9 +216,9 @@ absl::Status HostedExperts::PackAll(absl::Span<Item> items, const std::function<
       if (status.ok()) {
         one_done();
       } else if (!failed.exchange(true)) {
-        first_error = absl::Status(status.code(),
-                                   absl::StrCat("loading layer ", items[i].layer->layer, " expert ",
-                                                items[i].expert, ": ", status.message()));
+        first_error = WithContext(
+            absl::StrCat("loading layer ", items[i].layer->layer, " expert ", items[i].expert),
+            status);
       }
     }
   };

@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/clock.h"
 #include "common/base/process.h"
+#include "common/base/status_context.h"
 #include "common/base/status_macros.h"
 #include "common/base/usage.h"
 #include "common/checkpoint/moe_checkpoint.h"
@@ -183,7 +184,7 @@ absl::Status Run(const std::vector<char*>& rest) {
                              router->fleet().SetAddresses(addresses);
                            });
   if (!nodes.ok()) {
-    return absl::Status(nodes.status().code(), absl::StrCat("--nodes: ", nodes.status().message()));
+    return WithContext("--nodes", nodes.status());
   }
   serve::RouterServerOptions server_options;
   server_options.address = absl::GetFlag(FLAGS_listen);

@@ -94,7 +94,7 @@ class Router {
   v1::DescribeModelResponse DescribeModel() const;
   v1::GetLoadResponse GetLoad() const;
   mesh::Fleet& fleet() { return *fleet_; }
-  bool ready() const { return fleet_->view()->placement().complete(); }
+  bool ready() const { return fleet_->ready(); }
 
   // Refuses new requests with UNAVAILABLE, and waits until what was accepted is answered or the
   // time is over. True when everything was answered.

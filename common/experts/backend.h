@@ -22,6 +22,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "common/experts/weight_storage.h"
 #include "common/model/expert_weights.h"
 #include "common/model/model_description.h"
 #include "common/tensor/dtype.h"
@@ -56,6 +57,15 @@ struct GroupedBatch {
   // [rows] Which row of `hidden_states`, which may then have any number of them, row r reads: so
   // that the assignments of a token can be rows of their own without copies of it. Empty: row r.
   absl::Span<const uint32_t> hidden_row_of = {};
+};
+
+// What is asked of every kind of backend.
+struct BackendOptions {
+  // Type that experts are computed in: kF32 or kBF16.
+  DType compute_dtype = DType::kBF16;
+  // Threads of the CPU that compute; 0: one per available core.
+  int threads = 0;
+  WeightStorage weights = WeightStorage::kExpanded;
 };
 
 // Thread-safe.

@@ -16,13 +16,7 @@ struct BackendEntry {
 
 constexpr BackendEntry kBackends[] = {
     {"cpu",
-     [](const BackendOptions& options) {
-       CpuBackendOptions cpu;
-       cpu.compute_dtype = options.compute_dtype;
-       cpu.threads = options.threads;
-       cpu.weights = options.weights;
-       return MakeCpuBackend(cpu);
-     }},
+     [](const BackendOptions& options) { return MakeCpuBackend(CpuBackendOptions{options}); }},
 };
 
 }  // namespace

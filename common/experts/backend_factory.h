@@ -7,18 +7,8 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "common/experts/backend.h"
-#include "common/experts/weight_storage.h"
-#include "common/tensor/dtype.h"
 
 namespace expertmesh::experts {
-
-struct BackendOptions {
-  // Type that experts are computed in: kF32 or kBF16.
-  DType compute_dtype = DType::kBF16;
-  // Threads of the CPU that compute; 0: one per available core.
-  int threads = 0;
-  WeightStorage weights = WeightStorage::kExpanded;
-};
 
 // Makes the backend of that name: "cpu". Thread-safe.
 //   INVALID_ARGUMENT  there is none of that name, or it cannot do what an option asks for.

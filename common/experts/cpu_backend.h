@@ -19,17 +19,11 @@
 
 #include "absl/status/statusor.h"
 #include "common/experts/backend.h"
-#include "common/experts/weight_storage.h"
-#include "common/tensor/dtype.h"
 
 namespace expertmesh::experts {
 
-struct CpuBackendOptions {
-  // kF32 or kBF16.
-  DType compute_dtype = DType::kBF16;
-  // Threads that compute, the caller of Submit() included. 0: one per available core.
-  int threads = 0;
-  WeightStorage weights = WeightStorage::kExpanded;
+// The thread that calls Submit() is one of `threads`.
+struct CpuBackendOptions : BackendOptions {
   // Asks the kernel for huge pages for packed weights (a few per cent faster; falls back silently).
   bool huge_pages = true;
   // Scratch memory that one batch may use, roughly; larger batches are computed in parts, with the

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <set>
 
-#include "absl/strings/str_cat.h"
+#include "common/base/status_context.h"
 
 namespace expertmesh::batch {
 
@@ -48,8 +48,9 @@ absl::Time BatchRequests::LatestDeadline(absl::Time now) const {
 }
 
 void BatchRequests::FailAll(const absl::Status& status, absl::string_view stage) const {
+  const absl::Status error = WithContext(stage, status);
   for (const ForwardJobPtr& job : jobs_) {
-    job->Fail(absl::Status(status.code(), absl::StrCat(stage, ": ", status.message())));
+    job->Fail(error);
   }
 }
 

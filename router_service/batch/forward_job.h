@@ -8,7 +8,6 @@
 #include <memory>
 #include <optional>
 #include <utility>
-#include <vector>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
@@ -147,15 +146,6 @@ class ForwardJob {
 };
 
 using ForwardJobPtr = std::shared_ptr<ForwardJob>;
-
-// Tokens of all of them.
-inline uint64_t RowsOf(const std::vector<ForwardJobPtr>& jobs) {
-  uint64_t rows = 0;
-  for (const ForwardJobPtr& job : jobs) {
-    rows += job->rows();
-  }
-  return rows;
-}
 
 }  // namespace expertmesh::batch
 

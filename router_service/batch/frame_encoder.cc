@@ -146,7 +146,12 @@ std::vector<Frame>& FrameEncoder::Encode(const Batch& batch, const plan::NodePla
 }
 
 size_t FrameEncoder::MemoryBytes() const {
-  return request_.SpaceUsedLong() + frames_.capacity() * sizeof(Frame);
+  // Counted by hand: SpaceUsedLong() reflects on every field, and this is asked for every batch.
+  return static_cast<size_t>(request_.assignments_per_row().Capacity() +
+                             request_.expert_ids().Capacity() +
+                             request_.expert_weights().Capacity()) *
+             sizeof(uint32_t) +
+         frames_.capacity() * sizeof(Frame);
 }
 
 }  // namespace expertmesh::batch

@@ -19,6 +19,10 @@ constexpr size_t kMostJobsKept = 1024;
 
 }  // namespace
 
+absl::Status RouterIsStopping() {
+  return absl::UnavailableError("this router is stopping; send to another, or retry later");
+}
+
 LayerBatcher::LayerBatcher(const BatcherOptions& options, Clock* clock, TimerQueue* timers,
                            Dispatch dispatch)
     : options_(options), clock_(clock), timers_(timers), dispatch_(std::move(dispatch)) {}
@@ -37,8 +41,7 @@ void LayerBatcher::Stop() {
   }
   timers_->CancelAndWait(timer);
   while (!waiting.empty()) {
-    waiting.Pop()->Fail(
-        absl::UnavailableError("this router is stopping; send to another, or retry later"));
+    waiting.Pop()->Fail(RouterIsStopping());
   }
 }
 
@@ -47,7 +50,7 @@ absl::Status LayerBatcher::Add(ForwardJobPtr job) {
   {
     absl::MutexLock lock(&mutex_);
     if (stopped_) {
-      return absl::UnavailableError("this router is stopping; send to another, or retry later");
+      return RouterIsStopping();
     }
     const uint64_t rows = job->rows();
     if (waiting_tokens_ > 0 && waiting_tokens_ + rows > options_.max_queue_tokens) {

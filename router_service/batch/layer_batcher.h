@@ -40,6 +40,9 @@ struct BatcherOptions {
   uint64_t max_queue_tokens = 65536;
 };
 
+// What a request gets that comes, or still waits, while the router stops.
+absl::Status RouterIsStopping();
+
 // Thread-safe.
 class LayerBatcher {
  public:

@@ -3,16 +3,13 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/status_context.h"
 #include "common/base/status_macros.h"
 #include "common/gate/validate_routing.h"
 #include "common/model/routing_json.h"
 
 namespace expertmesh::batch {
 namespace {
-
-absl::Status OfLayer(uint32_t layer, const absl::Status& status) {
-  return absl::Status(status.code(), absl::StrCat("layer ", layer, ": ", status.message()));
-}
 
 // The routing options in force for a layer of the checkpoint.
 absl::StatusOr<RoutingOptions> RoutingOf(const MoeLayerDescription& layer,
@@ -23,8 +20,7 @@ absl::StatusOr<RoutingOptions> RoutingOf(const MoeLayerDescription& layer,
   absl::StatusOr<RoutingOptions> routing = WithRoutingJson(layer.routing, changes);
   const absl::Status status = routing.ok() ? gate::ValidateRouting(*routing) : routing.status();
   if (!status.ok()) {
-    return absl::Status(status.code(), absl::StrCat("--routing cannot be used for layer ",
-                                                    layer.layer, ": ", status.message()));
+    return WithContext(absl::StrCat("--routing cannot be used for layer ", layer.layer), status);
   }
   return routing;
 }
@@ -44,12 +40,12 @@ absl::StatusOr<LayerRuntime> LoadLayer(const checkpoint::MoeCheckpoint& checkpoi
   absl::StatusOr<std::unique_ptr<const gate::Gate>> made =
       gate::Gate::Create(weights, routing, backend->compute_dtype(), options.tie_order);
   if (!made.ok()) {
-    return OfLayer(description.layer, made.status());
+    return WithContext(absl::StrCat("layer ", description.layer), made.status());
   }
   layer.gate = *std::move(made);
   absl::StatusOr<std::vector<float>> bias = gate::ReadSelectBias(weights, routing);
   if (!bias.ok()) {
-    return OfLayer(description.layer, bias.status());
+    return WithContext(absl::StrCat("layer ", description.layer), bias.status());
   }
   *select_bias = *std::move(bias);
   ASSIGN_OR_RETURN(layer.shared, shared_experts::SharedExperts::Load(checkpoint, layer.description,

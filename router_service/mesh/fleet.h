@@ -69,6 +69,8 @@ class Fleet {
 
   // Never null.
   std::shared_ptr<const MeshView> view() const;
+  // Every expert of every layer has a node.
+  bool ready() const { return view()->placement().complete(); }
 
   // NOT_FOUND when no node has this address.
   absl::StatusOr<v1::TopologyNode> Drain(const std::string& address, bool resume);

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/base/status_context.h"
 #include "common/wire/frame_checksum.h"
 #include "common/wire/status.h"
 #include "common/wire/wire_dtype.h"
@@ -336,10 +337,7 @@ void NodeLink::OnAnswer() {
   }
   if (Take(message.batch_id()) != nullptr) {
     const bool lost = RetryElsewhere(status.code());
-    batch->Done(status.ok() ? status
-                            : absl::Status(status.code(),
-                                           absl::StrCat("node ", address_, ": ", status.message())),
-                lost);
+    batch->Done(status.ok() ? status : WithContext(absl::StrCat("node ", address_), status), lost);
   }
 }
 

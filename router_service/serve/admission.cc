@@ -1,6 +1,7 @@
 #include "router_service/serve/admission.h"
 
 #include "absl/strings/str_cat.h"
+#include "router_service/batch/layer_batcher.h"
 
 namespace expertmesh::serve {
 
@@ -10,7 +11,7 @@ Admission::Admission(uint64_t max_tokens, metrics::RouterMetrics* metrics, Clock
 absl::Status Admission::Admit(uint64_t rows) {
   absl::MutexLock lock(&mutex_);
   if (draining_) {
-    return absl::UnavailableError("this router is stopping; send to another, or retry later");
+    return batch::RouterIsStopping();
   }
   if (tokens_ + rows > max_tokens_) {
     return absl::ResourceExhaustedError(absl::StrCat(

@@ -90,7 +90,7 @@ class RouterServerImpl final : public RouterServer {
         net::MethodOf<v1::Router>("DescribeModel"),
         [router = &router_](const v1::DescribeModelRequest&) { return router->describe_model(); })};
     AddControlMethods(&router_, &spec);
-    spec.serving = Ready();
+    spec.serving = router_.fleet->ready();
     absl::StatusOr<std::unique_ptr<net::GrpcServer>> server =
         net::GrpcServer::Start(std::move(spec));
     if (!server.ok()) {
@@ -114,10 +114,8 @@ class RouterServerImpl final : public RouterServer {
   }
 
  private:
-  bool Ready() const { return router_.fleet->view()->placement().complete(); }
-
   void UpdateHealth() {
-    const bool ready = Ready();
+    const bool ready = router_.fleet->ready();
     for (const char* service : {"", "readiness", v1::Router::service_full_name()}) {
       server_->SetServing(service, ready);
     }

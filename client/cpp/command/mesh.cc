@@ -11,6 +11,7 @@
 #include "client/cpp/command/numbers.h"
 #include "client/cpp/library/forward_codec.h"
 #include "common/base/ranges.h"
+#include "common/base/status_context.h"
 #include "common/base/status_macros.h"
 #include "common/tensor/dtype.h"
 
@@ -99,7 +100,7 @@ absl::Status In(const std::string& where, const absl::Status& status) {
   if (status.ok() || absl::StrContains(status.message(), where)) {
     return status;
   }
-  return absl::Status(status.code(), absl::StrCat(where, ": ", status.message()));
+  return WithContext(where, status);
 }
 
 absl::StatusOr<std::unique_ptr<client::Client>> Connect(const Options& options) {

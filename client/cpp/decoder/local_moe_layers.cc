@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/cpp/decoder/moe_layers.h"
 #include "common/base/process.h"
+#include "common/base/status_context.h"
 #include "common/base/status_macros.h"
 #include "common/base/thread_pool.h"
 #include "common/gate/complement.h"
@@ -26,11 +27,6 @@ struct LocalLayer {
   std::vector<std::shared_ptr<const experts::PackedExpert>> experts;
   std::unique_ptr<const shared_experts::SharedExperts> shared;  // Null when the layer has none.
 };
-
-// The status of layer `layer`, which its message names.
-absl::Status InLayer(uint32_t layer, const absl::Status& status) {
-  return absl::Status(status.code(), absl::StrCat("MoE layer ", layer, ": ", status.message()));
-}
 
 // Threads beside the caller's; null when there are none.
 std::unique_ptr<ThreadPool> MakeHelpers(int threads) {
@@ -73,7 +69,7 @@ absl::Status LocalMoeLayers::Load() {
   for (const MoeLayerDescription& description : checkpoint_->model().layers) {
     absl::StatusOr<LocalLayer> layer = LoadLayer(description);
     if (!layer.ok()) {
-      return InLayer(description.layer, layer.status());
+      return WithContext(absl::StrCat("MoE layer ", description.layer), layer.status());
     }
     layers_[description.layer] = *std::move(layer);
   }
@@ -162,7 +158,10 @@ absl::StatusOr<MoeResult> LocalMoeLayers::Compute(const MoeCall& call) {
     return absl::NotFoundError(absl::StrCat("layer ", call.layer, " is not a MoE layer"));
   }
   absl::StatusOr<MoeResult> result = Run(found->second, call);
-  return result.ok() ? std::move(result) : InLayer(call.layer, result.status());
+  if (!result.ok()) {
+    return WithContext(absl::StrCat("MoE layer ", call.layer), result.status());
+  }
+  return result;
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include "absl/synchronization/notification.h"
 #include "client/cpp/decoder/moe_layers.h"
 #include "client/cpp/library/forward_codec.h"
+#include "common/base/status_context.h"
 #include "common/base/status_macros.h"
 #include "common/tensor/dtype.h"
 
@@ -56,8 +57,7 @@ absl::StatusOr<MoeResult> MeshMoeLayers::Compute(const MoeCall& call) {
   });
   answered.WaitForNotification();
   if (!answer.ok()) {
-    return absl::Status(answer.status().code(),
-                        absl::StrCat("MoE layer ", call.layer, ": ", answer.status().message()));
+    return WithContext(absl::StrCat("MoE layer ", call.layer), answer.status());
   }
   const client::Matrix& output = answer->output;
   if (output.rows() != call.tokens || output.rows() * output.cols() != call.hidden.size()) {
