@@ -75,9 +75,10 @@ class UnaryClientCall final : public LiveCall,
   OpTag<UnaryClientCall> finish_tag_{&UnaryClientCall::OnFinished};
 };
 
-// Reading and sending go on side by side. Reading: initial metadata, then frames, and when there
-// are no more, the status (Finish). Sending: one operation at a time, chosen by Advance(), none
-// after `over_`. The stream is done when Finish has come back and no operation is under way.
+// Reading and sending go on side by side. Reading: initial metadata, then frames, with one read
+// under way unless it is paused, and when there are no more, the status (Finish). Sending: one
+// operation at a time, chosen by Advance(), none after `over_`. The stream is done when Finish has
+// come back and no operation is under way.
 class StreamClientCall final : public LiveCall,
                                public ClientStream,
                                public std::enable_shared_from_this<StreamClientCall> {
@@ -115,6 +116,7 @@ class StreamClientCall final : public LiveCall,
                                                      " bytes, the limit is ", max_message_bytes_,
                                                      "; send less at once"));
     }
+    bool resumes = false;
     {
       absl::MutexLock lock(&mutex_);
       if (over_) {
@@ -129,8 +131,12 @@ class StreamClientCall final : public LiveCall,
                                                          " bytes queued; wait or send elsewhere"));
       }
       queue_.Push(std::move(frame));
+      resumes = EndPause();
     }
     Advance();
+    if (resumes) {
+      Read();
+    }
     return absl::OkStatus();
   }
 
@@ -140,6 +146,7 @@ class StreamClientCall final : public LiveCall,
       close_wanted_ = true;
     }
     Advance();
+    ResumeReading();
   }
 
   size_t QueuedBytes() const override {
@@ -147,7 +154,29 @@ class StreamClientCall final : public LiveCall,
     return queue_.bytes();
   }
 
-  void Cancel() override { context_.TryCancel(); }
+  void PauseReading() override {
+    absl::MutexLock lock(&mutex_);
+    pause_wanted_ = true;
+  }
+
+  void ResumeReading() override {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (!EndPause()) {
+        return;
+      }
+    }
+    Read();
+  }
+
+  void Cancel() override {
+    {
+      absl::MutexLock lock(&mutex_);
+      over_ = true;
+    }
+    context_.TryCancel();
+    ResumeReading();  // Which tells that it has ended.
+  }
   void Abort(const absl::Status&) override { Cancel(); }
   void Drain(const absl::Status&) override { Cancel(); }
 
@@ -179,13 +208,30 @@ class StreamClientCall final : public LiveCall,
       } else {
         callbacks_.on_frame(TakeFrame(&received_));
       }
-      {
-        absl::MutexLock lock(&mutex_);
-        ++pending_;
-      }
-      stream_->Read(&received_, read_tag_.Arm(shared_from_this()));
+      ReadNext();
     }
     OperationDone();
+  }
+
+  void ReadNext() {
+    {
+      absl::MutexLock lock(&mutex_);
+      paused_ = pause_wanted_ && !over_;
+      if (paused_) {
+        return;
+      }
+      ++pending_;
+    }
+    Read();
+  }
+
+  void Read() { stream_->Read(&received_, read_tag_.Arm(shared_from_this())); }
+
+  // True when the caller has to Read(), which counts as under way already.
+  bool EndPause() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    pause_wanted_ = false;
+    pending_ += paused_ ? 1 : 0;
+    return std::exchange(paused_, false);
   }
 
   void OnWritten(bool ok) {
@@ -198,6 +244,9 @@ class StreamClientCall final : public LiveCall,
         over_ = true;
         dropped = queue_.Clear();
       }
+    }
+    if (!ok) {
+      ResumeReading();  // A pause may have begun since.
     }
     OperationDone();
   }
@@ -286,6 +335,8 @@ class StreamClientCall final : public LiveCall,
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   bool over_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+  bool pause_wanted_ ABSL_GUARDED_BY(mutex_) = false;
+  bool paused_ ABSL_GUARDED_BY(mutex_) = false;  // No read is under way; the next one may begin.
   int pending_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 

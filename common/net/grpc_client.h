@@ -53,6 +53,13 @@ class ClientStream : public ClientCall {
 
   // Bytes queued and not yet handed to the network.
   virtual size_t QueuedBytes() const = 0;
+
+  // No frame is awaited until the next Send: after the frame at hand none is read before that, or
+  // before ResumeReading. gRPC tells the server at once that a read has begun, in a message of its
+  // own, which wakes it; so the read begins behind the frame that wakes it anyway. While reading is
+  // paused, the end of the stream is not noticed.
+  virtual void PauseReading() = 0;
+  virtual void ResumeReading() = 0;
 };
 
 // Calls for one stream come one after the other, from a network thread; they must not block.

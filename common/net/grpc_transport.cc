@@ -55,6 +55,17 @@ class Link : public std::enable_shared_from_this<Link> {
     return stream->Send(std::move(frame));
   }
 
+  void PauseReading() {
+    std::shared_ptr<ClientStream> stream;
+    {
+      absl::MutexLock lock(&mutex_);
+      stream = up_;
+    }
+    if (stream != nullptr) {
+      stream->PauseReading();
+    }
+  }
+
   size_t QueuedBytes() const {
     absl::MutexLock lock(&mutex_);
     return up_ == nullptr ? 0 : up_->QueuedBytes();
@@ -152,6 +163,7 @@ class Link : public std::enable_shared_from_this<Link> {
     if (!status.ParseFromString(frame.Flatten())) {
       Fail(absl::InternalError("its status is not a valid WatchStatusResponse"));
     } else if (is_up_) {
+      data_->ResumeReading();  // To see whether it still stands.
       observer_->OnStatus(status);
     } else if (first_status_.has_value() && !status.has_description()) {
       *status.mutable_description() = first_status_->description();
@@ -240,6 +252,7 @@ class GrpcConnection final : public NodeConnection {
 
   absl::Status Send(Frame frame) override { return link_->Send(std::move(frame)); }
   size_t QueuedBytes() const override { return link_->QueuedBytes(); }
+  void PauseReading() override { link_->PauseReading(); }
 
  private:
   const std::shared_ptr<Link> link_;

@@ -59,6 +59,11 @@ class NodeConnection {
 
   // Bytes queued and not yet handed to the network.
   virtual size_t QueuedBytes() const = 0;
+
+  // No frame is awaited until the next Send. The transport may then ask the node for nothing more
+  // until that, or until the node's next status, whichever is first: frames that come meanwhile
+  // wait, and a connection that is lost for frames alone is noticed that much later.
+  virtual void PauseReading() = 0;
 };
 
 // Thread-safe; outlives its connections.

@@ -186,7 +186,7 @@ void CrossChecker::Compare(const Check& check) {
       "layer {} expert {}: nodes {} and {} compute different values of the same row, by {:.3g} of "
       "its norm; one of them is damaged. Restart it, or drain it",
       check.layer, check.expert, check.links[0]->address(), check.links[1]->address(), difference);
-  // Last, so that whoever sees the check counted sees the nodes' counts too.
+  // Last, so that a reader who sees the check counted sees the nodes' counts too.
   metrics_->CountCrossCheck(agree);
 }
 

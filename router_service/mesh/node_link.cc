@@ -68,6 +68,7 @@ void NodeLink::Connect(Transport* transport) {
   absl::MutexLock lock(&send_mutex_);
   EXPERTMESH_CHECK(connection_ == nullptr);
   connection_ = transport->Connect(address_, this);
+  caller_.store(connection_.get());
 }
 
 void NodeLink::Close() {
@@ -113,6 +114,21 @@ void NodeLink::Send(uint64_t batch_id, std::shared_ptr<NodeBatch> batch, absl::S
 
 std::shared_ptr<NodeBatch> NodeLink::Take(uint64_t batch_id) {
   absl::MutexLock lock(&mutex_);
+  return TakeLocked(batch_id);
+}
+
+std::shared_ptr<NodeBatch> NodeLink::TakeAnswered(uint64_t batch_id) {
+  absl::MutexLock lock(&mutex_);
+  std::shared_ptr<NodeBatch> batch = TakeLocked(batch_id);
+  NodeConnection* const connection = caller_.load();
+  // With the lock: a batch that comes is sent after this, which ends the pause.
+  if (in_flight_.empty() && connection != nullptr) {
+    connection->PauseReading();
+  }
+  return batch;
+}
+
+std::shared_ptr<NodeBatch> NodeLink::TakeLocked(uint64_t batch_id) {
   const auto it = in_flight_.find(batch_id);
   if (it == in_flight_.end()) {
     return nullptr;
@@ -335,7 +351,7 @@ void NodeLink::OnAnswer() {
     batch->queue_us = message.queue_us();
     batch->compute_us = message.compute_us();
   }
-  if (Take(message.batch_id()) != nullptr) {
+  if (TakeAnswered(message.batch_id()) != nullptr) {
     const bool lost = RetryElsewhere(status.code());
     batch->Done(status.ok() ? status : WithContext(absl::StrCat("node ", address_), status), lost);
   }

@@ -104,7 +104,11 @@ class NodeLink final : public NodeObserver {
   void OnDisconnected(const absl::Status& why) override;
 
  private:
+  // Out of those in flight; null when it is not there.
   std::shared_ptr<NodeBatch> Take(uint64_t batch_id);
+  // The same, from OnFrame; and when nothing is awaited any more, lets the connection rest.
+  std::shared_ptr<NodeBatch> TakeAnswered(uint64_t batch_id);
+  std::shared_ptr<NodeBatch> TakeLocked(uint64_t batch_id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // DATA_LOSS when the bytes in answer_ are not those that the node sent, or those that it got not
   // those that this router sent.
   absl::Status CheckChecksum() const;
@@ -142,6 +146,8 @@ class NodeLink final : public NodeObserver {
   // Keeps the frames of one batch together; the connection only queues them.
   absl::Mutex send_mutex_;
   std::unique_ptr<NodeConnection> connection_ ABSL_GUARDED_BY(send_mutex_);
+  // connection_ for its own callbacks, which it outlives; null until Connect has returned.
+  std::atomic<NodeConnection*> caller_{nullptr};
 };
 
 }  // namespace expertmesh::mesh

@@ -139,6 +139,13 @@ class FaultyConnection final : public NodeConnection {
     return session_.connection == nullptr ? 0 : session_.connection->QueuedBytes();
   }
 
+  void PauseReading() override {
+    absl::ReaderMutexLock lock(&session_mutex_);
+    if (session_.connection != nullptr) {
+      session_.connection->PauseReading();
+    }
+  }
+
  private:
   // Hears one inner connection.
   class Ear final : public NodeObserver {

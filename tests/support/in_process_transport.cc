@@ -292,6 +292,7 @@ class InProcessConnection final : public NodeConnection {
 
   absl::Status Send(Frame frame) override { return link_->Send(std::move(frame)); }
   size_t QueuedBytes() const override { return link_->QueuedBytes(); }
+  void PauseReading() override {}  // Nothing would be saved.
 
  private:
   const std::shared_ptr<InProcessLink> link_;

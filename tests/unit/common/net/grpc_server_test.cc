@@ -409,6 +409,65 @@ TEST_F(GrpcServerTest, CloseSendEndsTheStreamInGoodOrder) {
   EXPECT_THAT(recorder.frames(), testing::ElementsAre("one", ""));
 }
 
+// A stream whose callback pauses reading at each frame.
+class PausedStreamTest : public GrpcServerTest {
+ protected:
+  void SetUp() override {
+    ServeStreams([this](std::shared_ptr<FrameSink> replies, const CallContextPtr&) {
+      sink_ = replies;
+      opened_.Notify();
+      return std::make_unique<EchoHandler>(std::move(replies));
+    });
+    StreamCallbacks callbacks = recorder_.callbacks();
+    callbacks.on_frame = [this, record = callbacks.on_frame](Frame frame) {
+      stream_->PauseReading();
+      record(std::move(frame));
+    };
+    stream_ = Client().OpenStream(kForwardStream, {}, std::move(callbacks));
+    opened_.WaitForNotification();
+    ASSERT_TRUE(stream_->Send(Frame("first")).ok());
+    ASSERT_TRUE(recorder_.AwaitFrames(1));
+  }
+
+  StreamRecorder recorder_;
+  absl::Notification opened_;
+  std::shared_ptr<FrameSink> sink_;
+  std::shared_ptr<ClientStream> stream_;
+};
+
+TEST_F(PausedStreamTest, FramesWaitForTheNextSend) {
+  ASSERT_TRUE(sink_->Send(Frame("unasked")).ok());
+  ASSERT_TRUE(Call(kForward, "by the same thread").ok());
+  EXPECT_THAT(recorder_.frames(), testing::ElementsAre("first"));
+  ASSERT_TRUE(stream_->Send(Frame("second")).ok());
+  ASSERT_TRUE(recorder_.AwaitFrames(2));
+  stream_->ResumeReading();
+  ASSERT_TRUE(recorder_.AwaitFrames(3));
+  EXPECT_THAT(recorder_.frames(), testing::ElementsAre("first", "unasked", "second"));
+  stream_->CloseSend();
+  sink_ = nullptr;
+  EXPECT_TRUE(recorder_.AwaitClosed().ok());
+}
+
+TEST_F(PausedStreamTest, CloseSendHearsTheEnd) {
+  sink_ = nullptr;
+  stream_->CloseSend();
+  EXPECT_TRUE(recorder_.AwaitClosed().ok());
+}
+
+TEST_F(PausedStreamTest, CancelEndsIt) {
+  stream_->Cancel();
+  EXPECT_TRUE(absl::IsCancelled(recorder_.AwaitClosed()));
+  EXPECT_TRUE(absl::IsUnavailable(stream_->Send(Frame("late"))));
+}
+
+TEST_F(PausedStreamTest, ASendFindsThatTheServerHasGone) {
+  sink_ = nullptr;
+  Shutdown(absl::ZeroDuration());
+  (void)stream_->Send(Frame("lost"));  // May be refused already.
+  EXPECT_FALSE(recorder_.AwaitClosed().ok());
+}
+
 TEST_F(GrpcServerTest, HealthAndReflectionAnswer) {
   ServeEcho();
   const std::string check = "/grpc.health.v1.Health/Check";

@@ -313,6 +313,32 @@ TEST_P(TransportConformance, AnswerForAStreamThatIsGoneIsUnavailable) {
   EXPECT_EQ(sink->Send(Frame("unwanted")).code(), absl::StatusCode::kUnavailable);
 }
 
+TEST_P(TransportConformance, NoFrameIsLostToAPause) {
+  ServedNode node(setup_.get());
+  node->KeepSinks();
+  RecordingObserver observer;
+  const auto connection = Connect(node.address(), &observer);
+  ASSERT_TRUE(observer.AwaitUp());
+  const std::shared_ptr<FrameSink> sink = node->TakeSink();
+  std::vector<std::string> sent;
+  for (int i = 0; i < 50; ++i) {
+    connection->PauseReading();
+    sent.push_back(std::to_string(i));
+    ASSERT_TRUE(connection->Send(Frame(sent.back())).ok());
+    ASSERT_TRUE(observer.AwaitFrames(sent.size()));
+  }
+  // Frames that nothing was sent for: a status, at the latest, brings them.
+  connection->PauseReading();
+  for (int i = 0; i < 3; ++i) {
+    sent.push_back("late " + std::to_string(i));
+    ASSERT_TRUE(sink->Send(Frame(sent.back())).ok());
+  }
+  node->Change("renamed");
+  ASSERT_TRUE(observer.AwaitFrames(sent.size()));
+  EXPECT_EQ(observer.heard().frames, sent);
+  EXPECT_TRUE(observer.heard().disconnects.empty());
+}
+
 TEST_P(TransportConformance, ConnectionsAreIndependent) {
   ServedNode node(setup_.get());
   RecordingObserver first_observer;

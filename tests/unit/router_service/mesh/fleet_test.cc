@@ -47,6 +47,7 @@ class ScriptedTransport final : public Transport {
   struct Connection final : NodeConnection {
     absl::Status Send(Frame) override { return absl::OkStatus(); }
     size_t QueuedBytes() const override { return 0; }
+    void PauseReading() override {}
   };
 
   NodeObserver* observer(const std::string& address) {
