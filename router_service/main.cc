@@ -65,6 +65,8 @@ ABSL_FLAG(double, max_linger_percent, 5,
 ABSL_FLAG(uint64_t, max_queue_tokens, 65536, "Tokens that may wait per layer; more are refused");
 ABSL_FLAG(uint64_t, max_tokens_in_flight, 262144, "Tokens accepted and not answered, all layers");
 ABSL_FLAG(uint64_t, max_message_bytes, 256ull << 20, "Largest request or answer");
+ABSL_FLAG(uint64_t, max_metadata_bytes, 64 << 10,
+          "Most metadata of one call; more fails that call");
 ABSL_FLAG(uint64_t, max_frame_bytes, 1 << 20, "Size that batches to nodes are cut to");
 ABSL_FLAG(uint32_t, max_attempts, 3, "Nodes tried for one assignment, the first included");
 ABSL_FLAG(bool, strict, false,
@@ -189,6 +191,7 @@ absl::Status Run(const std::vector<char*>& rest) {
   serve::RouterServerOptions server_options;
   server_options.address = absl::GetFlag(FLAGS_listen);
   server_options.grpc.max_message_bytes = options.max_message_bytes;
+  server_options.grpc.max_metadata_bytes = absl::GetFlag(FLAGS_max_metadata_bytes);
   server_options.runtime = &runtime;
   ASSIGN_OR_RETURN(std::unique_ptr<serve::RouterServer> server,
                    serve::RouterServer::Start(router->served(), server_options));

@@ -26,6 +26,7 @@ std::shared_ptr<grpc::ChannelCredentials> CredentialsOf(const std::optional<TlsO
   return grpc::SslCredentials(ssl);
 }
 
+// A value of an argument.
 int Bytes(size_t bytes) {
   return static_cast<int>(std::min<size_t>(bytes, std::numeric_limits<int>::max()));
 }
@@ -46,6 +47,9 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target, const Grpc
   // In gRPC 1.51 the "minimum backoff" is really the timeout of one attempt to connect.
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, Millis(options.connect_timeout));
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, Millis(options.reconnect_max));
+  // Texts of errors are metadata, and gRPC would close the connection for a long one.
+  arguments.SetInt(GRPC_ARG_MAX_METADATA_SIZE,
+                   Bytes(options.max_metadata_bytes * kMetadataLimitFactor));
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, options.use_proxy ? 1 : 0);
   if (options.tls.has_value() && !options.tls->server_name.empty()) {
@@ -58,6 +62,9 @@ void ApplyOptions(const GrpcOptions& options, grpc::ServerBuilder* builder) {
   builder->SetMaxReceiveMessageSize(Bytes(options.max_message_bytes));
   builder->SetMaxSendMessageSize(Bytes(options.max_message_bytes));
   builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder->AddChannelArgument(GRPC_ARG_ENABLE_DEADLINE_CHECKS, 0);
+  builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE,
+                              Bytes(options.max_metadata_bytes * kMetadataLimitFactor));
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, Millis(options.keepalive_time));
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Millis(options.keepalive_timeout));
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);

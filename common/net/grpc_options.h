@@ -19,6 +19,10 @@ namespace expertmesh::net {
 struct GrpcOptions {
   // Largest message accepted and sent, in bytes. A larger one fails its own RPC.
   size_t max_message_bytes = size_t{64} << 20;
+  // Server: most metadata of one call, in bytes: names, values, and 32 for each pair. More fails
+  // the call that has it, but for kMetadataLimitFactor times as much: gRPC 1.51 cannot refuse a
+  // call for its metadata, only the whole connection.
+  size_t max_metadata_bytes = size_t{64} << 10;
   // HTTP/2 pings, so that a peer that vanished without a word is noticed, also without calls.
   absl::Duration keepalive_time = absl::Seconds(10);
   absl::Duration keepalive_timeout = absl::Seconds(5);
@@ -36,12 +40,17 @@ struct GrpcOptions {
   std::optional<TlsOptions> tls;
 };
 
+// How much more metadata gRPC itself accepts than GrpcOptions::max_metadata_bytes.
+inline constexpr size_t kMetadataLimitFactor = 16;
+
 // A channel of its own: never shares a connection with another channel, so that large frames on one
 // do not hold up the other. Connects on first use. `target` is what gRPC takes: host:port,
 // dns:///name:port or unix:/path.
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target, const GrpcOptions& options);
 
-// Sets the server's share of `options`; SO_REUSEPORT off, so that a port in use is an error.
+// Sets the server's share of `options`; SO_REUSEPORT off, so that a port in use is an error. gRPC
+// does not end calls at their deadline, which is left to the server: in gRPC 1.51 it would end each
+// with two sets of trailers, for which a strict client closes the connection.
 void ApplyOptions(const GrpcOptions& options, grpc::ServerBuilder* builder);
 
 }  // namespace expertmesh::net

@@ -135,8 +135,13 @@ class CqServer final : public GrpcServer {
     port_ = absl::StartsWith(spec_.address, "unix:") ? 0 : bound;
     SetServing("", spec_.serving);
     for (const auto& queue : runtime_.queues()) {
-      const ServerQueue host{&calls_, &service_, queue.get(), spec_.options.max_message_bytes,
-                             spec_.send_queue_bytes};
+      const ServerQueue host{.calls = &calls_,
+                             .deadlines = &deadlines_,
+                             .service = &service_,
+                             .queue = queue.get(),
+                             .max_message_bytes = spec_.options.max_message_bytes,
+                             .max_metadata_bytes = spec_.options.max_metadata_bytes,
+                             .send_queue_bytes = spec_.send_queue_bytes};
       for (const RawUnaryMethod& method : unary_) {
         for (int i = 0; i < kWaitingUnaryCalls; ++i) {
           AwaitUnaryCall(host, &method);
@@ -243,6 +248,7 @@ class CqServer final : public GrpcServer {
   std::atomic<bool> stopping_{false};
   HealthService health_;
   BlockingCalls blocking_{kMostBlockingCalls};
+  TimerQueue deadlines_{Clock::Real()};
   LiveCalls calls_;
   // All that is served, constant.
   const std::vector<RawUnaryMethod> unary_;

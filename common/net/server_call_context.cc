@@ -1,3 +1,4 @@
+#include "absl/strings/str_cat.h"
 #include "common/base/clock.h"
 #include "common/net/server_calls.h"
 
@@ -28,6 +29,25 @@ std::shared_ptr<CallContext> MakeCallContext(const grpc::ServerContext& rpc) {
       .traceparent = MetadataOf(rpc, "traceparent"),
       .tracestate = MetadataOf(rpc, "tracestate"),
   });
+}
+
+absl::Status CheckMetadata(const grpc::ServerContext& rpc, size_t max_bytes) {
+  constexpr size_t kPerField = 32;  // As HTTP/2 counts (RFC 9113, 6.5.2).
+  size_t bytes = 0;
+  for (const auto& [name, value] : rpc.client_metadata()) {
+    bytes += name.size() + value.size() + kPerField;
+  }
+  if (bytes > max_bytes) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the call has ", bytes, " bytes of metadata, the limit is ", max_bytes,
+                     "; send less, or start the server with a larger --max-metadata-bytes"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DeadlinePassed() {
+  return absl::DeadlineExceededError(
+      "the deadline of the call passed before it was answered; allow more time, or ask for less");
 }
 
 }  // namespace expertmesh::net

@@ -12,6 +12,7 @@
 #include <memory>
 #include <vector>
 
+#include "common/base/timer_queue.h"
 #include "common/net/grpc_runtime.h"
 #include "common/net/grpc_server.h"
 
@@ -42,15 +43,24 @@ class RawService final : public grpc::Service {
 
 // What calls of one queue of a server share.
 struct ServerQueue {
-  LiveCalls* calls = nullptr;  // Used until the call is over.
+  // Used until the call is over.
+  LiveCalls* calls = nullptr;
+  TimerQueue* deadlines = nullptr;  // On Clock::Real().
   RawService* service = nullptr;
   grpc::ServerCompletionQueue* queue = nullptr;
   size_t max_message_bytes = 0;
+  size_t max_metadata_bytes = 0;
   size_t send_queue_bytes = 0;
 };
 
 // The context of a call that has arrived.
 std::shared_ptr<CallContext> MakeCallContext(const grpc::ServerContext& rpc);
+
+// RESOURCE_EXHAUSTED when the caller sent more than `max_bytes` of metadata.
+absl::Status CheckMetadata(const grpc::ServerContext& rpc, size_t max_bytes);
+
+// What a call is answered with when its deadline has passed.
+absl::Status DeadlinePassed();
 
 // Waits for one call of the method; when it comes, waits for the next. `method` must outlive it.
 void AwaitUnaryCall(const ServerQueue& host, const RawUnaryMethod* method);

@@ -125,16 +125,36 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
       sending_ = true;
     }
     AwaitStreamCall(host_, method_);
+    absl::Status refusal = CheckMetadata(rpc_->context, host_.max_metadata_bytes);
     // Asked after accepted_ is set: who stops the server later than this finds an accepted call.
     if (host_.calls->stopped()) {
+      refusal = absl::UnavailableError("the server is shutting down; call another one");
+    }
+    if (!refusal.ok()) {
       SinkReleased();
-      Drain(absl::UnavailableError("the server is shutting down; call another one"));
+      Drain(refusal);
     } else {
+      StartTimer();
       StartHandler();
     }
     // After the handler is there: that is what an open stream means to the client.
     rpc_->stream.SendInitialMetadata(write_tag_.Arm(shared_from_this()));
     rpc_->stream.Read(&rpc_->received, read_tag_.Arm(shared_from_this()));
+  }
+
+  void StartTimer() {
+    if (context_->deadline() != absl::InfiniteFuture()) {
+      absl::MutexLock lock(&mutex_);
+      timer_ = host_.deadlines->Schedule(context_->deadline(), [call = shared_from_this()] {
+        call->Break(DeadlinePassed(), /*cancel=*/call->IsSending());
+      });
+    }
+  }
+
+  // Perhaps for ever, when the client does not read.
+  bool IsSending() const {
+    absl::MutexLock lock(&mutex_);
+    return sending_;
   }
 
   void StartHandler() {
@@ -265,6 +285,7 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
         sending_ = true;
       } else if (broken_ || (handler_over_ && sink_released_)) {
         finish = finishing_ = true;
+        host_.deadlines->Cancel(timer_);
         outcome = outcome_;
       } else {
         return;
@@ -301,6 +322,7 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
   bool sending_ ABSL_GUARDED_BY(mutex_) = false;  // A sending operation other than Finish.
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;
   bool finishing_ ABSL_GUARDED_BY(mutex_) = false;
+  TimerQueue::Id timer_ ABSL_GUARDED_BY(mutex_) = 0;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status outcome_ ABSL_GUARDED_BY(mutex_);
   int pending_ ABSL_GUARDED_BY(mutex_) = 0;

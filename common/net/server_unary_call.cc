@@ -43,6 +43,7 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
       answered_ = true;
       ++pending_;
     }
+    StopTimer();
     if (answer.ok() && answer->size() > host_.max_message_bytes) {
       answer = absl::ResourceExhaustedError(
           absl::StrCat("the answer has ", answer->size(), " bytes, the limit is ",
@@ -86,6 +87,12 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
       Respond(absl::UnavailableError("the server is shutting down; call another one"));
       return;
     }
+    if (absl::Status status = CheckMetadata(rpc_->context, host_.max_metadata_bytes);
+        !status.ok()) {
+      Respond(std::move(status));
+      return;
+    }
+    StartTimer();
     // Answers by itself when the last copy of the responder goes.
     struct Responder {
       explicit Responder(std::shared_ptr<UnaryCall> target) : call(std::move(target)) {}
@@ -96,6 +103,21 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
         TakeFrame(&rpc_->request), context_,
         [responder = std::make_shared<Responder>(shared_from_this())](
             absl::StatusOr<Frame> answer) { responder->call->Respond(std::move(answer)); });
+  }
+
+  void StartTimer() {
+    if (context_->deadline() != absl::InfiniteFuture()) {
+      absl::MutexLock lock(&mutex_);
+      timer_ = host_.deadlines->Schedule(context_->deadline(), [call = shared_from_this()] {
+        call->context_->Cancel();
+        call->Respond(DeadlinePassed());
+      });
+    }
+  }
+
+  void StopTimer() {
+    absl::MutexLock lock(&mutex_);
+    host_.deadlines->Cancel(timer_);
   }
 
   void OnDone(bool) {
@@ -134,6 +156,7 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
   mutable absl::Mutex mutex_;
   bool accepted_ ABSL_GUARDED_BY(mutex_) = false;
   bool answered_ ABSL_GUARDED_BY(mutex_) = false;
+  TimerQueue::Id timer_ ABSL_GUARDED_BY(mutex_) = 0;
   int pending_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 

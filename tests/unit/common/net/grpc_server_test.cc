@@ -200,6 +200,20 @@ TEST_F(GrpcServerTest, ErrorsKeepCodeAndMessage) {
             absl::FailedPreconditionError("layer 3: not held; route anew"));
 }
 
+TEST_F(GrpcServerTest, MetadataOverTheLimitFailsItsCall) {
+  ServeEcho();
+  CallOptions options;
+  options.metadata = {{"much", std::string(60 << 10, 'm')}};
+  EXPECT_TRUE(Call(kForward, "x", options).ok());
+  options.metadata = {{"much", std::string(70 << 10, 'm')}};
+  const absl::Status status = Call(kForward, "x", options).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("limit is 65536"));
+  StreamRecorder recorder;
+  const auto stream = Client().OpenStream(kForwardStream, options, recorder.callbacks());
+  EXPECT_EQ(recorder.AwaitClosed().code(), absl::StatusCode::kResourceExhausted);
+}
+
 TEST_F(GrpcServerTest, DroppedRequestIsAnsweredWithInternal) {
   ServeUnary([](Frame, const CallContextPtr&, UnaryResponder) {});
   EXPECT_EQ(Call(kForward, "x").status().code(), absl::StatusCode::kInternal);
