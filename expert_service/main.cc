@@ -17,6 +17,7 @@
 #include "common/base/process.h"
 #include "common/base/status_macros.h"
 #include "common/base/usage.h"
+#include "common/base/version.h"
 #include "common/checkpoint/moe_checkpoint.h"
 #include "common/experts/backend_factory.h"
 #include "common/experts/compute_dtype.h"
@@ -103,6 +104,7 @@ absl::StatusOr<NodeOptions> OptionsFromFlags(const ModelDescription& model, int 
     // A port that is not chosen yet tells nodes of one host apart as little as none.
     options.node_id = absl::StrCat(host, ":", port == "0" ? absl::StrCat("pid", getpid()) : port);
   }
+  options.version = ProgramVersion().Text();
   options.max_batch_rows = absl::GetFlag(FLAGS_max_batch_rows);
   options.max_queue_rows = absl::GetFlag(FLAGS_max_queue_rows);
   options.max_frame_bytes = absl::GetFlag(FLAGS_max_message_bytes);
@@ -193,7 +195,7 @@ absl::Status Run(const std::vector<char*>& rest) {
                    experts::MakeBackend("cpu", backend_options));
 
   const auto registry = std::make_shared<prometheus::Registry>();
-  telemetry::RegisterProcessMetrics("expertmesh-expert", *registry);
+  telemetry::RegisterProcessMetrics("expertmesh-expert", ProgramVersion(), *registry);
   ASSIGN_OR_RETURN(const NodeOptions options, OptionsFromFlags(checkpoint->model(), threads));
   ASSIGN_OR_RETURN(const std::unique_ptr<Node> node,
                    Node::Create(options, checkpoint, backend.get(), Clock::Real(), registry));

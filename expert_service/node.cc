@@ -206,6 +206,7 @@ v1::DescribeResponse Node::Describe() const {
     response.set_message(message_);
   }
   response.set_node_id(options_.node_id);
+  response.set_version(options_.version);
   response.set_family(checkpoint_->model().family);
   response.set_fingerprint(checkpoint_->fingerprint());
   response.set_d_model(checkpoint_->model().d_model);

@@ -40,6 +40,8 @@ namespace expertmesh::node {
 struct NodeOptions {
   // Stable name; not empty.
   std::string node_id;
+  // The program's version, which Describe tells.
+  std::string version;
   // Largest batch, and most rows computed together; at least 1.
   uint32_t max_batch_rows = 8192;
   // Rows that may wait; at least max_batch_rows.

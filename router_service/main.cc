@@ -17,6 +17,7 @@
 #include "common/base/status_context.h"
 #include "common/base/status_macros.h"
 #include "common/base/usage.h"
+#include "common/base/version.h"
 #include "common/checkpoint/moe_checkpoint.h"
 #include "common/experts/backend_factory.h"
 #include "common/experts/compute_dtype.h"
@@ -142,6 +143,7 @@ absl::StatusOr<RouterOptions> OptionsFromFlags() {
   options.batcher.max_queue_tokens = absl::GetFlag(FLAGS_max_queue_tokens);
   options.max_tokens_in_flight = absl::GetFlag(FLAGS_max_tokens_in_flight);
   options.max_message_bytes = absl::GetFlag(FLAGS_max_message_bytes);
+  options.version = ProgramVersion().Text();
   options.wire_hidden_states = absl::GetFlag(FLAGS_wire_hidden_states);
   options.wire_partials = absl::GetFlag(FLAGS_wire_partials);
   options.max_frame_bytes = absl::GetFlag(FLAGS_max_frame_bytes);
@@ -174,7 +176,7 @@ absl::Status Run(const std::vector<char*>& rest) {
                    experts::MakeBackend("cpu", backend_options));
 
   auto registry = std::make_shared<prometheus::Registry>();
-  telemetry::RegisterProcessMetrics("expertmesh-router", *registry);
+  telemetry::RegisterProcessMetrics("expertmesh-router", ProgramVersion(), *registry);
   net::GrpcRuntime runtime;
   net::GrpcTransport transport(&runtime, Clock::Real(), net::GrpcTransportOptions());
   ASSIGN_OR_RETURN(std::unique_ptr<Router> router,

@@ -133,8 +133,11 @@ void Router::OnBatchFinished(const batch::LayerRuntime* layer, uint64_t tokens,
 }
 
 v1::DescribeModelResponse Router::DescribeModel() const {
-  return serve::DescribeModel(*checkpoint_, layers_, environment_.activation_dtype,
-                              options_.max_message_bytes, options_.strict);
+  v1::DescribeModelResponse response =
+      serve::DescribeModel(*checkpoint_, layers_, environment_.activation_dtype,
+                           options_.max_message_bytes, options_.strict);
+  response.set_version(options_.version);
+  return response;
 }
 
 v1::GetLoadResponse Router::GetLoad() const {

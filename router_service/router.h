@@ -49,6 +49,8 @@ struct RouterOptions {
   absl::Duration max_request_time = absl::Seconds(60);
   // Largest message accepted; told to clients.
   uint64_t max_message_bytes = 256ull << 20;
+  // The program's version; told to clients.
+  std::string version;
   // Types of rows on the links to nodes, see WireEncodings::Parse.
   std::string wire_hidden_states = "auto";
   std::string wire_partials = "auto";

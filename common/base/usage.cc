@@ -3,6 +3,7 @@
 #include "absl/flags/usage.h"
 #include "absl/flags/usage_config.h"
 #include "absl/strings/match.h"
+#include "common/base/version.h"
 
 namespace expertmesh {
 
@@ -12,6 +13,7 @@ void DescribeProgram(absl::string_view usage) {
   config.contains_help_flags = [](absl::string_view file) {
     return absl::EndsWith(file, "/main.cc");
   };
+  config.version_string = [] { return VersionLine(); };
   absl::SetFlagsUsageConfig(config);
 }
 

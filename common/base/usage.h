@@ -1,4 +1,4 @@
-// What a program prints for --help. A library of its own: only programs have flags.
+// What a program prints for --help and --version. A library of its own: only programs have flags.
 #ifndef EXPERTMESH_COMMON_BASE_USAGE_H_
 #define EXPERTMESH_COMMON_BASE_USAGE_H_
 

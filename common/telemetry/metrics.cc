@@ -129,12 +129,16 @@ void Knock(const std::string& host, int port) {
 
 }  // namespace
 
-void RegisterProcessMetrics(const std::string& process, prometheus::Registry& registry) {
+void RegisterProcessMetrics(const std::string& process, const Version& version,
+                            prometheus::Registry& registry) {
   prometheus::BuildGauge()
       .Name("expertmesh_build_info")
       .Help("1, labelled with what runs")
       .Register(registry)
-      .Add({{"process", process}, {"version", EXPERTMESH_VERSION}})
+      .Add({{"process", process},
+            {"version", version.number},
+            {"commit", version.commit},
+            {"build_type", version.build_type}})
       .Set(1);
 }
 

@@ -15,6 +15,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "common/base/version.h"
 
 namespace prometheus {
 class Exposer;
@@ -48,8 +49,9 @@ prometheus::Histogram::BucketBoundaries RowBuckets();
 // 1e-4 to 0.5: what rows lose by a narrower type, from f16 to far too much.
 prometheus::Histogram::BucketBoundaries RelativeErrorBuckets();
 
-// Registers expertmesh_build_info{process,version} in `registry`.
-void RegisterProcessMetrics(const std::string& process, prometheus::Registry& registry);
+// Registers expertmesh_build_info{process,version,commit,build_type} in `registry`.
+void RegisterProcessMetrics(const std::string& process, const Version& version,
+                            prometheus::Registry& registry);
 
 // Serves GET /metrics until destroyed: `registry`, and what is read when scraped,
 // expertmesh_process_resident_bytes, expertmesh_process_message_bytes_total{direction} and

@@ -289,3 +289,17 @@ def test_help_lists_the_flags(name):
     done = subprocess.run([program(name), "--help"], capture_output=True, text=True, check=False)
     for flag in ("--model", "--listen", "--compute_dtype", "--log_level"):
         assert flag in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize("name", ["router", "expert", "cli"])
+def test_version_says_what_it_was_built_from(name):
+    done = subprocess.run([program(name), "--version"], capture_output=True, text=True, check=False)
+    number, commit = r"\d+\.\d+\.\d+", r"([0-9a-f]{12}(-dirty)?|unknown)"
+    line = rf"expertmesh\S* {number} \(commit {commit}, \w+\), instruction sets up to \w+\n"
+    assert re.fullmatch(line, done.stdout), done.stdout
+
+
+def test_servers_tell_their_version(serving):
+    said = serving.client.describe().version
+    assert re.fullmatch(r"\d+\.\d+\.\d+ \(commit \S+, \w+\)", said)
+    assert all(node.description.version == said for node in serving.client.topology().nodes)

@@ -11,6 +11,7 @@
 #include "absl/types/span.h"
 #include "client/cpp/command/commands.h"
 #include "common/base/process.h"
+#include "common/base/version.h"
 #include "common/net/grpc_logging.h"
 
 namespace expertmesh::command {
@@ -44,6 +45,10 @@ int Run(absl::Span<const std::string> arguments) {
   const Command* command = TakeCommand(commands, &arguments);
   if (command == nullptr) {
     const std::string overview = Overview(commands);
+    if (arguments == absl::MakeConstSpan({std::string("--version")})) {
+      std::fputs(VersionLine().c_str(), stdout);
+      return 0;
+    }
     if (!arguments.empty() && (arguments.back() == "--help" || arguments.back() == "-h")) {
       std::fputs(overview.c_str(), stdout);
       return 0;

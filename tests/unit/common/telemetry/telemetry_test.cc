@@ -37,11 +37,12 @@ std::string Scrape(int port) {
 
 TEST(MetricsServerTest, ServesTheRegistryAndTheProcess) {
   auto registry = std::make_shared<prometheus::Registry>();
-  RegisterProcessMetrics("test", *registry);
+  RegisterProcessMetrics("test", {"1.2.3", "0123abcd", "Release"}, *registry);
   const auto server = MetricsServer::Start("127.0.0.1:0", registry);
   ASSERT_TRUE(server.ok()) << server.status();
   const std::string answer = Scrape((*server)->port());
-  EXPECT_THAT(answer, HasSubstr("expertmesh_build_info{process=\"test\""));
+  EXPECT_THAT(answer, HasSubstr("expertmesh_build_info{build_type=\"Release\",commit=\"0123abcd\","
+                                "process=\"test\",version=\"1.2.3\"} 1"));
   EXPECT_THAT(answer, HasSubstr("expertmesh_process_resident_bytes "));
 }
 
