@@ -146,8 +146,9 @@ class CqNodeServer final : public NodeServer {
     do {
       seen = signal_.changes();
       const bool ready = endpoint_->Status().state() == v1::NODE_STATE_READY;
-      server_->SetServing("", ready);
-      server_->SetServing(v1::Expert::service_full_name(), ready);
+      for (const char* service : {"", "ready", v1::Expert::service_full_name()}) {
+        server_->SetServing(service, ready);
+      }
     } while (signal_.Wait(seen, absl::InfiniteFuture()));
   }
 

@@ -32,8 +32,8 @@ struct NodeServerOptions {
 // Thread-safe.
 class NodeServer {
  public:
-  // Serves when it returns. `endpoint` must outlive the server. Health ("" and
-  // "expertmesh.v1.Expert") follows the endpoint: SERVING while its state is READY.
+  // Serves when it returns. `endpoint` must outlive the server. Health: "live"
+  // is SERVING from now on; "", "ready" and "expertmesh.v1.Expert" while the endpoint is READY.
   //   UNAVAILABLE  the address cannot be bound.
   static absl::StatusOr<std::unique_ptr<NodeServer>> Start(NodeEndpoint* endpoint,
                                                            const NodeServerOptions& options);

@@ -133,7 +133,9 @@ class CqServer final : public GrpcServer {
                                                  "; stop what uses it or choose another address"));
     }
     port_ = absl::StartsWith(spec_.address, "unix:") ? 0 : bound;
+    SetServing("live", true);
     SetServing("", spec_.serving);
+    SetServing("ready", spec_.serving);
     for (const auto& queue : runtime_.queues()) {
       const ServerQueue host{.calls = &calls_,
                              .deadlines = &deadlines_,
@@ -186,7 +188,9 @@ class CqServer final : public GrpcServer {
                            }
                          }});
     }
-    methods.push_back(health_.CheckMethod());
+    for (RawUnaryMethod& method : health_.UnaryMethods()) {
+      methods.push_back(std::move(method));
+    }
     return methods;
   }
 
@@ -200,7 +204,8 @@ class CqServer final : public GrpcServer {
                          }});
     }
     methods.push_back(health_.WatchMethod());
-    std::set<std::string> services = {"grpc.reflection.v1alpha.ServerReflection"};
+    std::set<std::string> services = {"grpc.reflection.v1.ServerReflection",
+                                      "grpc.reflection.v1alpha.ServerReflection"};
     for (const RawUnaryMethod& method : unary_) {
       services.insert(ServiceOf(method.name));
     }

@@ -158,7 +158,7 @@ struct GrpcServerSpec {
   int pollers = 0;
   // Called once, when a shutdown has begun and Watcher::over() says so. May be empty.
   std::function<void()> on_shutdown;
-  // Overall health (service name "") from the start.
+  // Health of "" and "ready" from the start; that of "live" is SERVING as long as the server is up.
   bool serving = true;
 };
 

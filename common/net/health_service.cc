@@ -16,6 +16,10 @@ Frame Encode(health::HealthCheckResponse::ServingStatus status) {
   return Frame(response.SerializeAsString());
 }
 
+health::HealthCheckResponse::ServingStatus StatusOf(bool serving) {
+  return serving ? health::HealthCheckResponse::SERVING : health::HealthCheckResponse::NOT_SERVING;
+}
+
 }  // namespace
 
 // Takes the one request of a watch.
@@ -35,11 +39,14 @@ class HealthService::WatchHandler final : public StreamHandler {
   std::shared_ptr<ServerStreamSink> sink_;
 };
 
-RawUnaryMethod HealthService::CheckMethod() {
-  return {"/grpc.health.v1.Health/Check",
-          [this](const Frame& request, const CallContextPtr&, const UnaryResponder& respond) {
-            respond(Check(request));
-          }};
+std::vector<RawUnaryMethod> HealthService::UnaryMethods() {
+  return {
+      {"/grpc.health.v1.Health/Check",
+       [this](const Frame& request, const CallContextPtr&, const UnaryResponder& respond) {
+         respond(Check(request));
+       }},
+      {"/grpc.health.v1.Health/List", [this](const Frame&, const CallContextPtr&,
+                                             const UnaryResponder& respond) { respond(List()); }}};
 }
 
 RawStreamMethod HealthService::WatchMethod() {
@@ -61,13 +68,21 @@ absl::StatusOr<Frame> HealthService::Check(const Frame& request) const {
   return AnswerLocked(parsed->service());
 }
 
+Frame HealthService::List() const {
+  health::HealthListResponse response;
+  absl::MutexLock lock(&mutex_);
+  for (const auto& [service, serving] : serving_) {
+    (*response.mutable_statuses())[service].set_status(StatusOf(serving));
+  }
+  return Frame(response.SerializeAsString());
+}
+
 Frame HealthService::AnswerLocked(const std::string& service) const {
   const auto known = serving_.find(service);
   if (known == serving_.end()) {
     return Encode(health::HealthCheckResponse::SERVICE_UNKNOWN);
   }
-  return Encode(known->second ? health::HealthCheckResponse::SERVING
-                              : health::HealthCheckResponse::NOT_SERVING);
+  return Encode(StatusOf(known->second));
 }
 
 void HealthService::AddWatch(const Frame& request, std::shared_ptr<ServerStreamSink> sink) {

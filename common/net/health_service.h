@@ -17,7 +17,7 @@ namespace expertmesh::net {
 // Thread-safe. Must outlive the server that serves its methods.
 class HealthService {
  public:
-  RawUnaryMethod CheckMethod();
+  std::vector<RawUnaryMethod> UnaryMethods();  // Check and List.
   RawStreamMethod WatchMethod();
 
   void SetServing(const std::string& service, bool serving);
@@ -32,6 +32,7 @@ class HealthService {
   };
 
   absl::StatusOr<Frame> Check(const Frame& request) const;
+  Frame List() const;
   void AddWatch(const Frame& request, std::shared_ptr<ServerStreamSink> sink);
   Frame AnswerLocked(const std::string& service) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

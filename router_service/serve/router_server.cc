@@ -97,7 +97,7 @@ class RouterServerImpl final : public RouterServer {
       return server.status();
     }
     server_ = *std::move(server);
-    server_->SetServing("liveness", true);
+    server_->SetServing(v1::Control::service_full_name(), true);  // As long as the process is up.
     UpdateHealth();
     subscription_ = router_.fleet->Subscribe([this] { UpdateHealth(); });
     return absl::OkStatus();
@@ -116,7 +116,7 @@ class RouterServerImpl final : public RouterServer {
  private:
   void UpdateHealth() {
     const bool ready = router_.fleet->ready();
-    for (const char* service : {"", "readiness", v1::Router::service_full_name()}) {
+    for (const char* service : {"", "ready", v1::Router::service_full_name()}) {
       server_->SetServing(service, ready);
     }
   }

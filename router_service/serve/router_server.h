@@ -39,9 +39,9 @@ struct RouterServerOptions {
 // Thread-safe.
 class RouterServer {
  public:
-  // Serves when it returns. Health: "liveness" is SERVING from now on; "", "readiness" and
-  // "expertmesh.v1.Router" while every expert has a ready node. What `router` points to must
-  // outlive the server.
+  // Serves when it returns. Health: "live" and "expertmesh.v1.Control" are SERVING from now on; "",
+  // "ready" and "expertmesh.v1.Router" while every expert has a ready node. What `router` points to
+  // must outlive the server.
   //   UNAVAILABLE  the address cannot be bound.
   static absl::StatusOr<std::unique_ptr<RouterServer>> Start(const ServedRouter& router,
                                                              const RouterServerOptions& options);

@@ -492,6 +492,13 @@ TEST_F(GrpcServerTest, HealthAndReflectionAnswer) {
   EXPECT_EQ(Call(check, named).status().code(), absl::StatusCode::kNotFound);
   server_->SetServing("router", true);
   EXPECT_EQ(Call(check, named)->Flatten(), std::string("\x08\x01"));
+  EXPECT_EQ(Call(check, "\x0a\x04live")->Flatten(), std::string("\x08\x01"));
+  // A map of responses by name.
+  EXPECT_THAT(Call("/grpc.health.v1.Health/List", "")->Flatten(),
+              testing::AllOf(HasSubstr(std::string("\x0a\x00\x12\x02\x08\x02", 6)),
+                             HasSubstr("\x0a\x04live\x12\x02\x08\x01"),
+                             HasSubstr("\x0a\x05ready\x12\x02\x08\x01"),
+                             HasSubstr("\x0a\x06router\x12\x02\x08\x01")));
 }
 
 TEST_F(GrpcServerTest, HealthIsWatched) {
@@ -530,6 +537,7 @@ TEST_F(GrpcServerTest, ReflectionTellsServicesAndFiles) {
         recorder.frames()[0],
         testing::AllOf(HasSubstr("expertmesh.v1.Router"), HasSubstr("expertmesh.v1.Control"),
                        HasSubstr("grpc.health.v1.Health"),
+                       HasSubstr("grpc.reflection.v1.ServerReflection"),
                        HasSubstr("grpc.reflection.v1alpha.ServerReflection")));
     // The file itself and what it imports.
     EXPECT_THAT(recorder.frames()[1], testing::AllOf(HasSubstr("expertmesh/v1/router.proto"),
