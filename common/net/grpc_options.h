@@ -20,8 +20,8 @@ struct GrpcOptions {
   // Largest message accepted and sent, in bytes. A larger one fails its own RPC.
   size_t max_message_bytes = size_t{64} << 20;
   // Server: most metadata of one call, in bytes: names, values, and 32 for each pair. More fails
-  // the call that has it, but for kMetadataLimitFactor times as much: gRPC 1.51 cannot refuse a
-  // call for its metadata, only the whole connection.
+  // the call that has it. More than kMetadataLimitFactor times as much ends the connection: gRPC
+  // 1.51 can refuse metadata in no other way.
   size_t max_metadata_bytes = size_t{64} << 10;
   // HTTP/2 pings, so that a peer that vanished without a word is noticed, also without calls.
   absl::Duration keepalive_time = absl::Seconds(10);
