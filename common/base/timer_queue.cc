@@ -111,8 +111,8 @@ bool TimerQueue::Cancel(Id id) {
   return true;
 }
 
-void TimerQueue::CancelAndWait(Id id) {
-  if (id == 0 || Cancel(id)) {
+void TimerQueue::AwaitEnd(Id id) {
+  if (id == 0) {
     return;
   }
   const auto not_running = [this, id]()
@@ -140,7 +140,7 @@ void TimerQueue::Run() {
     Callback callback = Remove(first);
     mutex_.Unlock();
     callback();
-    callback = nullptr;  // What it holds goes before CancelAndWait returns.
+    callback = nullptr;  // What it holds goes before AwaitEnd returns.
     mutex_.Lock();
     running_ = 0;
   }

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -30,15 +31,15 @@ class TimerQueue {
   TimerQueue(const TimerQueue&) = delete;
   TimerQueue& operator=(const TimerQueue&) = delete;
 
-  // Never 0: that is no timer, and may be given to Cancel and CancelAndWait.
+  // Never 0: that is no timer, and may be given to Cancel and AwaitEnd.
   Id Schedule(absl::Time when, Callback callback);
 
   // True when the callback has not started and never will. Does not wait for one that is running.
   bool Cancel(Id id);
 
-  // Cancels, or waits until the callback has run: afterwards it does not run. Not from a callback,
-  // nor with a lock held that the callback wants.
-  void CancelAndWait(Id id);
+  // Waits while the callback is running: after Cancel, it does not run any more. Not from a
+  // callback, nor with a lock held that the callback wants.
+  void AwaitEnd(Id id);
 
  private:
   // A timer, or a free place for one. Its id has its place in the lower bits and its number, which
@@ -71,6 +72,38 @@ class TimerQueue {
   std::vector<uint32_t> free_ ABSL_GUARDED_BY(mutex_);  // Places in timers_.
   std::vector<uint32_t> heap_ ABSL_GUARDED_BY(mutex_);  // Likewise; the first is due first.
   std::thread thread_;  // Last: starts when everything else is there.
+};
+
+// A place for one timer at a time. Guarded by its owner's mutex, with which the callbacks may call
+// it, too.
+class TimerSlot {
+ public:
+  // `timers` must outlive the slot.
+  explicit TimerSlot(TimerQueue* timers) : timers_(timers) {}
+
+  // In place of the one before, if that has not begun.
+  void Set(absl::Time when, TimerQueue::Callback callback) {
+    Cancel();
+    current_ = timers_->Schedule(when, std::move(callback));
+  }
+  void Cancel() {
+    if (current_ != 0 && !timers_->Cancel(current_)) {
+      begun_ = current_;  // Those before it have ended: callbacks run one after the other.
+    }
+    current_ = 0;
+  }
+
+  // For the owner's end: cancels, and returns what its thread must give to TimerQueue::AwaitEnd
+  // without the mutex. After that no callback of the slot runs.
+  TimerQueue::Id CancelForGood() {
+    Cancel();
+    return begun_;
+  }
+
+ private:
+  TimerQueue* const timers_;
+  TimerQueue::Id current_ = 0;
+  TimerQueue::Id begun_ = 0;  // The last one that came before it could be cancelled.
 };
 
 }  // namespace expertmesh

@@ -25,21 +25,25 @@ absl::Status RouterIsStopping() {
 
 LayerBatcher::LayerBatcher(const BatcherOptions& options, Clock* clock, TimerQueue* timers,
                            Dispatch dispatch)
-    : options_(options), clock_(clock), timers_(timers), dispatch_(std::move(dispatch)) {}
+    : options_(options),
+      clock_(clock),
+      timers_(timers),
+      dispatch_(std::move(dispatch)),
+      timer_(timers) {}
 
 LayerBatcher::~LayerBatcher() { Stop(); }
 
 void LayerBatcher::Stop() {
   RingQueue<ForwardJobPtr> waiting;
-  TimerQueue::Id timer = 0;
+  TimerQueue::Id begun = 0;
   {
     absl::MutexLock lock(&mutex_);
     stopped_ = true;
     std::swap(waiting, waiting_);
     waiting_tokens_ = 0;
-    timer = std::exchange(timer_, 0);
+    begun = timer_.CancelForGood();
   }
-  timers_->CancelAndWait(timer);
+  timers_->AwaitEnd(begun);
   while (!waiting.empty()) {
     waiting.Pop()->Fail(RouterIsStopping());
   }
@@ -95,7 +99,6 @@ void LayerBatcher::OnTimer() {
   Leaving leaving;
   {
     absl::MutexLock lock(&mutex_);
-    timer_ = 0;
     timer_due_ = absl::InfiniteFuture();
     CloseDue(&leaving);
   }
@@ -130,9 +133,12 @@ void LayerBatcher::CloseDue(Leaving* leaving) {
   }
   // What is due after this batch is taken when it has been dispatched.
   if (due > now && due != timer_due_) {
-    timers_->Cancel(timer_);
     timer_due_ = due;
-    timer_ = due == absl::InfiniteFuture() ? 0 : timers_->Schedule(due, [this] { OnTimer(); });
+    if (due == absl::InfiniteFuture()) {
+      timer_.Cancel();
+    } else {
+      timer_.Set(due, [this] { OnTimer(); });
+    }
   }
 }
 

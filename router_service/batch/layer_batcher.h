@@ -103,7 +103,7 @@ class LayerBatcher {
   uint64_t returned_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Time linger_end_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   double return_share_ ABSL_GUARDED_BY(mutex_) = 0.0;
-  TimerQueue::Id timer_ ABSL_GUARDED_BY(mutex_) = 0;
+  TimerSlot timer_ ABSL_GUARDED_BY(mutex_);
   absl::Time timer_due_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
 };
 

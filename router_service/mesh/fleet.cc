@@ -67,6 +67,7 @@ Fleet::Fleet(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint, FleetO
       view_(std::make_shared<const MeshView>(
           1, Placement(checkpoint_->model(), absl::Span<const NodeOffer>()), options_.biases,
           std::vector<NodeView>())),
+      reap_timer_(timers),
       verifier_(std::make_unique<WeightVerifier>(checkpoint_, options_.verify_bytes_per_second,
                                                  clock, [this] { Rebuild(); })) {}
 
@@ -74,15 +75,15 @@ Fleet::~Fleet() { Close(); }
 
 void Fleet::Close() {
   Links nodes;
-  TimerQueue::Id timer = 0;
+  TimerQueue::Id begun = 0;
   {
     absl::MutexLock lock(&mutex_);
     stopping_ = true;
-    timer = std::exchange(reap_timer_, 0);
+    begun = reap_timer_.CancelForGood();
     nodes.swap(nodes_);
     index_of_address_.clear();
   }
-  timers_->CancelAndWait(timer);
+  timers_->AwaitEnd(begun);
   verifier_->Stop();
   for (const std::shared_ptr<NodeLink>& node : nodes) {
     if (node != nullptr) {
@@ -317,8 +318,7 @@ std::shared_ptr<const MeshView> Fleet::MakeView(uint64_t epoch, const Links& lin
 }
 
 void Fleet::ScheduleReap() {
-  timers_->Cancel(reap_timer_);
-  reap_timer_ = timers_->Schedule(clock_->Now() + kReapInterval, [this] { Reap(); });
+  reap_timer_.Set(clock_->Now() + kReapInterval, [this] { Reap(); });
 }
 
 void Fleet::Reap() {

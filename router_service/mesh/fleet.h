@@ -120,7 +120,7 @@ class Fleet {
   std::shared_ptr<const MeshView> view_ ABSL_GUARDED_BY(mutex_);
   // By node, layer and expert.
   std::vector<DamagedExpert> damaged_ ABSL_GUARDED_BY(mutex_);
-  TimerQueue::Id reap_timer_ ABSL_GUARDED_BY(mutex_) = 0;
+  TimerSlot reap_timer_ ABSL_GUARDED_BY(mutex_);
 
   absl::Mutex subscribers_mutex_;
   uint64_t next_subscriber_ ABSL_GUARDED_BY(subscribers_mutex_) = 1;

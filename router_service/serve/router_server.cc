@@ -6,6 +6,7 @@
 #include "absl/synchronization/mutex.h"
 #include "common/net/grpc_server.h"
 #include "common/wire/status.h"
+#include "expertmesh/v1/control.grpc.pb.h"
 #include "expertmesh/v1/router.grpc.pb.h"
 #include "router_service/serve/control_service.h"
 

@@ -127,7 +127,7 @@ TEST(TimerQueueTest, ManyRunInOrderWhateverWasCancelledBetween) {
   EXPECT_EQ(ran, expected);
 }
 
-TEST(TimerQueueTest, CancelAndWaitOutlastsARunningCallback) {
+TEST(TimerQueueTest, AwaitEndOutlastsARunningCallback) {
   FakeClock clock;
   TimerQueue timers(&clock);
   absl::Notification started;
@@ -140,7 +140,8 @@ TEST(TimerQueueTest, CancelAndWaitOutlastsARunningCallback) {
   });
   started.WaitForNotification();
   std::thread release([&] { go_on.Notify(); });
-  timers.CancelAndWait(id);
+  EXPECT_FALSE(timers.Cancel(id));
+  timers.AwaitEnd(id);
   EXPECT_TRUE(finished);
   release.join();
 }
@@ -149,7 +150,49 @@ TEST(TimerQueueTest, NoTimerCanBeCancelled) {
   FakeClock clock;
   TimerQueue timers(&clock);
   EXPECT_FALSE(timers.Cancel(0));
-  timers.CancelAndWait(0);  // Returns.
+  timers.AwaitEnd(0);  // Returns.
+}
+
+TEST(TimerSlotTest, HoldsTheLastTimer) {
+  FakeClock clock;
+  TimerQueue timers(&clock);
+  TimerSlot slot(&timers);
+  std::vector<int> ran;
+  absl::Notification last;
+  slot.Set(clock.Now() + absl::Seconds(1), [&] { ran.push_back(1); });
+  slot.Set(clock.Now() + absl::Seconds(3), [&] {
+    ran.push_back(3);
+    last.Notify();
+  });
+  clock.Advance(absl::Seconds(5));
+  last.WaitForNotification();
+  EXPECT_EQ(ran, std::vector<int>{3});
+  slot.Set(clock.Now() + absl::Seconds(1), [&] { ran.push_back(1); });
+  slot.Cancel();
+  timers.AwaitEnd(slot.CancelForGood());
+  clock.Advance(absl::Seconds(5));
+  EXPECT_EQ(ran, std::vector<int>{3});
+}
+
+TEST(TimerSlotTest, ItsEndOutlastsACallbackInWhosePlaceAnotherTimerIs) {
+  FakeClock clock;
+  TimerQueue timers(&clock);
+  TimerSlot slot(&timers);
+  absl::Notification started;
+  absl::Notification go_on;
+  bool finished = false;
+  slot.Set(clock.Now(), [&] {
+    started.Notify();
+    go_on.WaitForNotification();
+    finished = true;
+  });
+  started.WaitForNotification();
+  slot.Set(clock.Now() + absl::Hours(1), [] {});
+  const TimerQueue::Id begun = slot.CancelForGood();
+  std::thread release([&] { go_on.Notify(); });
+  timers.AwaitEnd(begun);
+  EXPECT_TRUE(finished);
+  release.join();
 }
 
 TEST(TimerQueueTest, DestructionDropsWhatIsPending) {

@@ -3,9 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <thread>
 #include <vector>
 
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 
 namespace expertmesh::batch {
 namespace {
@@ -258,6 +261,27 @@ TEST_F(LayerBatcherTest, AQueueOfCallersThatWentAwayMakesNoBatch) {
   clock_.Advance(absl::Seconds(1));
   AwaitBatches(1);
   EXPECT_THAT(batches(), ElementsAre(ElementsAre(2)));
+}
+
+TEST_F(LayerBatcherTest, StoppingWaitsForATimerThatIsDispatching) {
+  absl::Notification dispatching;
+  absl::Notification stopping;
+  std::atomic<bool> dispatched = false;
+  LayerBatcher batcher({.max_queue_delay = absl::Seconds(1)}, &clock_, &timers_,
+                       [&](const std::vector<ForwardJobPtr>&) {
+                         dispatching.Notify();
+                         stopping.WaitForNotification();
+                         for (int i = 0; i < 1000; ++i) {
+                           std::this_thread::yield();  // A stop that does not wait is over now.
+                         }
+                         dispatched = true;
+                       });
+  ASSERT_TRUE(batcher.Add(Job(1, 1)).ok());
+  clock_.Advance(absl::Seconds(1));
+  dispatching.WaitForNotification();
+  stopping.Notify();
+  batcher.Stop();
+  EXPECT_TRUE(dispatched);
 }
 
 TEST_F(LayerBatcherTest, StoppingFailsWhatWaitsAndWhatComes) {
