@@ -265,23 +265,26 @@ TEST_F(LayerBatcherTest, AQueueOfCallersThatWentAwayMakesNoBatch) {
 
 TEST_F(LayerBatcherTest, StoppingWaitsForATimerThatIsDispatching) {
   absl::Notification dispatching;
-  absl::Notification stopping;
-  std::atomic<bool> dispatched = false;
+  absl::Notification dispatched;
+  std::atomic<bool> stopped = false;
+  std::atomic<bool> stopped_first = false;
   LayerBatcher batcher({.max_queue_delay = absl::Seconds(1)}, &clock_, &timers_,
                        [&](const std::vector<ForwardJobPtr>&) {
                          dispatching.Notify();
-                         stopping.WaitForNotification();
-                         for (int i = 0; i < 1000; ++i) {
-                           std::this_thread::yield();  // A stop that does not wait is over now.
+                         // Time enough for a stop that does not wait.
+                         for (int i = 0; i < 20'000 && !stopped; ++i) {
+                           std::this_thread::yield();
                          }
-                         dispatched = true;
+                         stopped_first = stopped.load();
+                         dispatched.Notify();
                        });
   ASSERT_TRUE(batcher.Add(Job(1, 1)).ok());
   clock_.Advance(absl::Seconds(1));
   dispatching.WaitForNotification();
-  stopping.Notify();
   batcher.Stop();
-  EXPECT_TRUE(dispatched);
+  stopped = true;
+  dispatched.WaitForNotification();
+  EXPECT_FALSE(stopped_first);
 }
 
 TEST_F(LayerBatcherTest, StoppingFailsWhatWaitsAndWhatComes) {
