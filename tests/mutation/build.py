@@ -34,8 +34,14 @@ class Build:
 
     def program(self, test):
         found = [path for path in self.folder.glob(f"tests/unit/**/{test}") if path.is_file()]
-        if len(found) != 1:
+        if not found:
             raise Broken(f"test {test} is not built in {self.folder}")
+        if len(found) > 1:
+            where = ", ".join(str(path.parent.relative_to(self.folder)) for path in found)
+            raise Broken(
+                f"test {test} stands in {where}: ninja -C {self.folder} -t cleandead"
+                " removes what is no longer built"
+            )
         return found[0]
 
     def make(self, test, path, text, folder):

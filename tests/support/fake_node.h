@@ -77,15 +77,13 @@ class FakeNode final : public FakeEndpoint {
   }
 
   // Every later batch is answered with this instead; OK ends that.
-  void FailWith(const absl::Status& status) {
+  void FailWith(const absl::Status& status) { FailTimes(0, status); }
+  // The next batch, or so many of them, alone.
+  void FailOnce(const absl::Status& status) { FailTimes(1, status); }
+  void FailTimes(int times, const absl::Status& status) {
     absl::MutexLock lock(&mutex_);
     failure_ = status;
-  }
-  // The next batch alone is answered with this.
-  void FailOnce(const absl::Status& status) {
-    absl::MutexLock lock(&mutex_);
-    failure_ = status;
-    fail_once_ = true;
+    failures_left_ = times;
   }
   // From now on all that this expert makes is `value`.
   void Damage(uint32_t expert, float value) {
@@ -265,7 +263,7 @@ class FakeNode final : public FakeEndpoint {
         frames = {Frame(bytes_)};
       } else if (!failure_.ok()) {
         frames = {EncodeTensorMessage(response, nullptr)};
-        failure_ = fail_once_ ? absl::OkStatus() : failure_;
+        failure_ = --failures_left_ == 0 ? absl::OkStatus() : failure_;
       } else {
         frames = Encode(batch, &response);
       }
@@ -321,7 +319,7 @@ class FakeNode final : public FakeEndpoint {
   bool holding_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::function<void()>> held_ ABSL_GUARDED_BY(mutex_);
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
-  bool fail_once_ ABSL_GUARDED_BY(mutex_) = false;
+  int failures_left_ ABSL_GUARDED_BY(mutex_) = 0;  // None left: they have no end.
   absl::flat_hash_map<uint32_t, float> damaged_ ABSL_GUARDED_BY(mutex_);
   std::string bytes_ ABSL_GUARDED_BY(mutex_);
   std::deque<Times> times_ ABSL_GUARDED_BY(mutex_);

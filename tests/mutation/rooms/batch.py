@@ -68,7 +68,10 @@ DISPATCH = (
     Mutation(
         "f16: a batch with a row beyond it is wide as a whole",
         "SendAsItFits",
-        set_value("beyond", "RowsBeyond(plan, narrow).empty() ? beyond : plan.rows"),
+        set_value(
+            "beyond",
+            "RowsBeyond(order.batch, plan, narrow).empty() ? std::vector<uint32_t>() : plan.rows",
+        ),
         "router_wire_test",
     ),
 )

@@ -69,7 +69,7 @@ NODES = (
         "fleet_test",
     ),
     Mutation(
-        "places of nodes that are gone are not used again",
+        "an address that was let go is known for ever",
         "Fleet::Reap",
         delete_statement(touches=("erase", "index_of_address_")),
         "fleet_test",

@@ -632,5 +632,17 @@ TEST(RouterOptionsTest, ContradictionsAreRefused) {
             absl::StatusCode::kInvalidArgument);
 }
 
+// A node that is there is asked again when no other can serve, but not for ever.
+TEST_F(RouterTest, ALostPartIsAskedForAsOftenAsIsAllowed) {
+  RouterOptions options;
+  options.max_attempts = 3;
+  StartRouter(options);
+  FakeNode& node = AddNode("a:1", {0, 1, 2, 3, 4, 5});
+  Connect();
+  node.FailTimes(4, absl::DataLossError("often"));
+  EXPECT_FALSE(Forward(1, RandomRows(1, 1)).status.ok());
+  EXPECT_EQ(node.batches(), 3u);
+}
+
 }  // namespace
 }  // namespace expertmesh::router

@@ -166,6 +166,14 @@ TEST_F(FleetTest, TwoNodesOfOneNameThatAreBothUpAreTwoNodes) {
   EXPECT_THAT(Serving(0), ElementsAre(0, 1));
 }
 
+TEST_F(FleetTest, AnAddressThatWasLetGoIsConnectedToAgain) {
+  fleet_->SetAddresses({"a:1", "b:1"});
+  fleet_->SetAddresses({"b:1"});
+  AwaitReaped({"b:1"});
+  fleet_->SetAddresses({"a:1", "b:1"});
+  EXPECT_THAT(Addresses(), ElementsAre("a:1", "b:1"));
+}
+
 TEST_F(FleetTest, PlacesOfNodesThatAreGoneAreUsedAgain) {
   fleet_->SetAddresses({"a:1", "b:1"});
   transport_.Up("a:1", "one", {0});
