@@ -146,9 +146,8 @@ class CqNodeServer final : public NodeServer {
     do {
       seen = signal_.changes();
       const bool ready = endpoint_->Status().state() == v1::NODE_STATE_READY;
-      for (const char* service : {"", "ready", v1::Expert::service_full_name()}) {
-        server_->SetServing(service, ready);
-      }
+      server_->SetReady(ready);
+      server_->SetServing(v1::Expert::service_full_name(), ready);
     } while (signal_.Wait(seen, absl::InfiniteFuture()));
   }
 

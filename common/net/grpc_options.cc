@@ -31,6 +31,12 @@ int Bytes(size_t bytes) {
   return static_cast<int>(std::min<size_t>(bytes, std::numeric_limits<int>::max()));
 }
 
+// What gRPC itself accepts.
+int MetadataBytes(const GrpcOptions& options) {
+  constexpr size_t kMost = std::numeric_limits<int>::max() / kMetadataLimitFactor;
+  return Bytes(std::min(options.max_metadata_bytes, kMost) * kMetadataLimitFactor);
+}
+
 }  // namespace
 
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target, const GrpcOptions& options) {
@@ -48,8 +54,7 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target, const Grpc
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, Millis(options.connect_timeout));
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, Millis(options.reconnect_max));
   // Texts of errors are metadata, and gRPC would close the connection for a long one.
-  arguments.SetInt(GRPC_ARG_MAX_METADATA_SIZE,
-                   Bytes(options.max_metadata_bytes * kMetadataLimitFactor));
+  arguments.SetInt(GRPC_ARG_MAX_METADATA_SIZE, MetadataBytes(options));
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, options.use_proxy ? 1 : 0);
   if (options.tls.has_value() && !options.tls->server_name.empty()) {
@@ -63,8 +68,7 @@ void ApplyOptions(const GrpcOptions& options, grpc::ServerBuilder* builder) {
   builder->SetMaxSendMessageSize(Bytes(options.max_message_bytes));
   builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder->AddChannelArgument(GRPC_ARG_ENABLE_DEADLINE_CHECKS, 0);
-  builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE,
-                              Bytes(options.max_metadata_bytes * kMetadataLimitFactor));
+  builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, MetadataBytes(options));
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, Millis(options.keepalive_time));
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Millis(options.keepalive_timeout));
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);

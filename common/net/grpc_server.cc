@@ -134,8 +134,7 @@ class CqServer final : public GrpcServer {
     }
     port_ = absl::StartsWith(spec_.address, "unix:") ? 0 : bound;
     SetServing("live", true);
-    SetServing("", spec_.serving);
-    SetServing("ready", spec_.serving);
+    SetReady(spec_.serving);
     for (const auto& queue : runtime_.queues()) {
       const ServerQueue host{.calls = &calls_,
                              .deadlines = &deadlines_,
@@ -162,6 +161,11 @@ class CqServer final : public GrpcServer {
 
   void SetServing(const std::string& service, bool serving) override {
     health_.SetServing(service, serving);
+  }
+
+  void SetReady(bool ready) override {
+    SetServing("", ready);
+    SetServing("ready", ready);
   }
 
   void Shutdown(absl::Duration grace) override {

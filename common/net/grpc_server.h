@@ -177,6 +177,8 @@ class GrpcServer {
 
   // Answer of grpc.health.v1 for `service` ("" is the process as a whole).
   virtual void SetServing(const std::string& service, bool serving) = 0;
+  // The same for the process as a whole, which has two names: "" and "ready".
+  virtual void SetReady(bool ready) = 0;
 
   // Stops accepting, tells clients to go elsewhere, lets calls finish for `grace` and then cancels
   // them: takes little longer than `grace`, whatever clients and handlers do, as long as blocking

@@ -42,8 +42,8 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
       }
       answered_ = true;
       ++pending_;
+      host_.deadlines->Cancel(timer_);
     }
-    StopTimer();
     if (answer.ok() && answer->size() > host_.max_message_bytes) {
       answer = absl::ResourceExhaustedError(
           absl::StrCat("the answer has ", answer->size(), " bytes, the limit is ",
@@ -113,11 +113,6 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
         call->Respond(DeadlinePassed());
       });
     }
-  }
-
-  void StopTimer() {
-    absl::MutexLock lock(&mutex_);
-    host_.deadlines->Cancel(timer_);
   }
 
   void OnDone(bool) {

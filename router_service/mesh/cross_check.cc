@@ -175,17 +175,16 @@ void CrossChecker::Compare(const Check& check) {
   const bool beyond =
       HasNonFinite(DType::kF32, a, check.d_model) && HasNonFinite(DType::kF32, b, check.d_model);
   const bool agree = beyond || difference <= tolerance;  // NaN is not.
-  if (agree) {
-    metrics_->CountCrossCheck(agree);
-    return;
+  if (!agree) {
+    metrics_->CountDisagreement(check.links[0]->address(), check.links[1]->address());
+    check.links[0]->CountDisagreement();
+    check.links[1]->CountDisagreement();
+    spdlog::error(
+        "layer {} expert {}: nodes {} and {} compute different values of the same row, by {:.3g} "
+        "of its norm; one of them is damaged. Restart it, or drain it",
+        check.layer, check.expert, check.links[0]->address(), check.links[1]->address(),
+        difference);
   }
-  metrics_->CountDisagreement(check.links[0]->address(), check.links[1]->address());
-  check.links[0]->CountDisagreement();
-  check.links[1]->CountDisagreement();
-  spdlog::error(
-      "layer {} expert {}: nodes {} and {} compute different values of the same row, by {:.3g} of "
-      "its norm; one of them is damaged. Restart it, or drain it",
-      check.layer, check.expert, check.links[0]->address(), check.links[1]->address(), difference);
   // Last, so that a reader who sees the check counted sees the nodes' counts too.
   metrics_->CountCrossCheck(agree);
 }

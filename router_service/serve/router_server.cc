@@ -117,9 +117,8 @@ class RouterServerImpl final : public RouterServer {
  private:
   void UpdateHealth() {
     const bool ready = router_.fleet->ready();
-    for (const char* service : {"", "ready", v1::Router::service_full_name()}) {
-      server_->SetServing(service, ready);
-    }
+    server_->SetReady(ready);
+    server_->SetServing(v1::Router::service_full_name(), ready);
   }
 
   const ServedRouter router_;

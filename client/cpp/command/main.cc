@@ -45,7 +45,7 @@ int Run(absl::Span<const std::string> arguments) {
   const Command* command = TakeCommand(commands, &arguments);
   if (command == nullptr) {
     const std::string overview = Overview(commands);
-    if (arguments == absl::MakeConstSpan({std::string("--version")})) {
+    if (arguments.size() == 1 && arguments[0] == "--version") {
       std::fputs(VersionLine().c_str(), stdout);
       return 0;
     }
