@@ -26,14 +26,14 @@ absl::Status Invalid(absl::string_view message) { return absl::InvalidArgumentEr
 
 // For an answer to a frame that does not decode: whatever of it there is. Errors only, so the copy
 // does not matter.
-v1::ComputeRequest RecoverFields(const Frame& frame) {
-  v1::ComputeRequest request;
+internal::v1::ComputeRequest RecoverFields(const Frame& frame) {
+  internal::v1::ComputeRequest request;
   // The result does not matter: fields read before the malformed byte stay set.
   (void)request.ParsePartialFromString(frame.Flatten());
   return request;
 }
 
-absl::Status CheckAssignments(const v1::ComputeRequest& message, uint64_t rows,
+absl::Status CheckAssignments(const internal::v1::ComputeRequest& message, uint64_t rows,
                               const MoeLayerDescription& layer) {
   const uint32_t num_experts = layer.routing.num_experts;
   if (static_cast<uint64_t>(message.assignments_per_row_size()) != rows) {
@@ -65,8 +65,8 @@ absl::Status CheckAssignments(const v1::ComputeRequest& message, uint64_t rows,
   return absl::OkStatus();
 }
 
-absl::Status CheckChecksum(const TensorMessage<v1::ComputeRequest>& request) {
-  const v1::ComputeRequest& message = request.message;
+absl::Status CheckChecksum(const TensorMessage<internal::v1::ComputeRequest>& request) {
+  const internal::v1::ComputeRequest& message = request.message;
   if (!message.has_checksum() ||
       (request.has_tensor && message.checksum() == ChecksumOf(message, request.tensor))) {
     return absl::OkStatus();
@@ -77,16 +77,16 @@ absl::Status CheckChecksum(const TensorMessage<v1::ComputeRequest>& request) {
       ", and its bytes have another; they changed on their way, send the batch again"));
 }
 
-absl::StatusOr<DType> PartialsDType(const v1::ComputeRequest& message) {
+absl::StatusOr<Dtype> PartialsDtype(const internal::v1::ComputeRequest& message) {
   if (message.partials_dtype() == v1::DTYPE_UNSPECIFIED) {
-    return DType::kF32;
+    return Dtype::kF32;
   }
   return FromWire(message.partials_dtype(), "partials_dtype");
 }
 
-void AppendFrame(TensorMessage<v1::ComputeRequest>* request, size_t frame_bytes,
+void AppendFrame(TensorMessage<internal::v1::ComputeRequest>* request, size_t frame_bytes,
                  ReceivedBatch* batch) {
-  const v1::ComputeRequest& message = request->message;
+  const internal::v1::ComputeRequest& message = request->message;
   for (const uint32_t count : message.assignments_per_row()) {
     batch->row_begin.push_back(batch->row_begin.back() + count);
   }
@@ -106,9 +106,9 @@ BatchAssembler::BatchAssembler(const AssemblyLimits& limits, const ModelDescript
 
 BatchAssembler::Outcome BatchAssembler::Add(const Frame& frame) {
   Outcome outcome;
-  absl::StatusOr<Request> request = DecodeTensorMessage<v1::ComputeRequest>(frame);
+  absl::StatusOr<Request> request = DecodeTensorMessage<internal::v1::ComputeRequest>(frame);
   if (!request.ok()) {
-    const v1::ComputeRequest recovered = RecoverFields(frame);
+    const internal::v1::ComputeRequest recovered = RecoverFields(frame);
     outcome.batch_id = recovered.batch_id();
     if (recovered.first_row() == 0 || !failed_.contains(outcome.batch_id)) {
       outcome.status = request.status();
@@ -117,7 +117,7 @@ BatchAssembler::Outcome BatchAssembler::Add(const Frame& frame) {
     }
     return outcome;
   }
-  const v1::ComputeRequest& message = request->message;
+  const internal::v1::ComputeRequest& message = request->message;
   const uint64_t batch_id = message.batch_id();
   outcome.batch_id = batch_id;
   const uint64_t last_row = uint64_t{message.first_row()} + request->tensor.rows;
@@ -147,7 +147,7 @@ BatchAssembler::Outcome BatchAssembler::Add(const Frame& frame) {
 absl::Status BatchAssembler::AddToBatch(Request* request, size_t frame_bytes,
                                         std::unique_ptr<ReceivedBatch>* completed) {
   RETURN_IF_ERROR(CheckFrame(*request, frame_bytes));
-  const v1::ComputeRequest& message = request->message;
+  const internal::v1::ComputeRequest& message = request->message;
   ASSIGN_OR_RETURN(ReceivedBatch * batch, OpenOrFind(message));
   RETURN_IF_ERROR(CheckContinues(*batch, *request));
   const absl::Time now = clock_->Now();
@@ -177,7 +177,7 @@ absl::Status BatchAssembler::AddToBatch(Request* request, size_t frame_bytes,
 }
 
 absl::Status BatchAssembler::CheckFrame(const Request& request, size_t frame_bytes) const {
-  const v1::ComputeRequest& message = request.message;
+  const internal::v1::ComputeRequest& message = request.message;
   if (frame_bytes > limits_.max_frame_bytes) {
     return absl::ResourceExhaustedError(
         absl::StrCat("the frame has ", frame_bytes, " bytes; this node accepts ",
@@ -211,7 +211,8 @@ absl::Status BatchAssembler::CheckFrame(const Request& request, size_t frame_byt
   return CheckAssignments(message, request.tensor.rows, *layer);
 }
 
-absl::StatusOr<ReceivedBatch*> BatchAssembler::OpenOrFind(const v1::ComputeRequest& message) {
+absl::StatusOr<ReceivedBatch*> BatchAssembler::OpenOrFind(
+    const internal::v1::ComputeRequest& message) {
   const auto found = open_.find(message.batch_id());
   if (found != open_.end()) {
     return found->second.get();
@@ -221,7 +222,7 @@ absl::StatusOr<ReceivedBatch*> BatchAssembler::OpenOrFind(const v1::ComputeReque
                                 "batch ", message.batch_id(), "; frames go in order from row 0"));
   }
   auto batch = std::make_unique<ReceivedBatch>();
-  ASSIGN_OR_RETURN(batch->partials_dtype, PartialsDType(message));
+  ASSIGN_OR_RETURN(batch->partials_dtype, PartialsDtype(message));
   batch->batch_id = message.batch_id();
   batch->layer = message.layer();
   batch->total_rows = message.total_rows();
@@ -239,7 +240,7 @@ absl::StatusOr<ReceivedBatch*> BatchAssembler::OpenOrFind(const v1::ComputeReque
 
 absl::Status BatchAssembler::CheckContinues(const ReceivedBatch& batch,
                                             const Request& request) const {
-  const v1::ComputeRequest& message = request.message;
+  const internal::v1::ComputeRequest& message = request.message;
   const size_t received = batch.row_begin.size() - 1;
   if (message.first_row() != received) {
     return Invalid(absl::StrCat("first_row is ", message.first_row(), "; batch ", batch.batch_id,
@@ -254,7 +255,7 @@ absl::Status BatchAssembler::CheckContinues(const ReceivedBatch& batch,
     return Invalid(absl::StrCat("total_rows is ", message.total_rows(), "; batch ", batch.batch_id,
                                 " began with ", batch.total_rows));
   }
-  ASSIGN_OR_RETURN(const DType partials_dtype, PartialsDType(message));
+  ASSIGN_OR_RETURN(const Dtype partials_dtype, PartialsDtype(message));
   if (partials_dtype != batch.partials_dtype) {
     return Invalid(absl::StrCat("partials_dtype is ", NameOf(partials_dtype), "; batch ",
                                 batch.batch_id, " began with ", NameOf(batch.partials_dtype)));

@@ -59,12 +59,12 @@ class BatchAssembler {
   size_t open_batches() const { return open_.size(); }
 
  private:
-  using Request = TensorMessage<v1::ComputeRequest>;
+  using Request = TensorMessage<internal::v1::ComputeRequest>;
 
   absl::Status AddToBatch(Request* request, size_t frame_bytes,
                           std::unique_ptr<ReceivedBatch>* completed);
   absl::Status CheckFrame(const Request& request, size_t frame_bytes) const;
-  absl::StatusOr<ReceivedBatch*> OpenOrFind(const v1::ComputeRequest& message);
+  absl::StatusOr<ReceivedBatch*> OpenOrFind(const internal::v1::ComputeRequest& message);
   absl::Status CheckContinues(const ReceivedBatch& batch, const Request& request) const;
   // Held now, as of the whole batch; pins them.
   absl::Status PinExperts(ReceivedBatch* batch) const;

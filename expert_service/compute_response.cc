@@ -10,7 +10,7 @@
 #include "common/wire/message_codec.h"
 #include "common/wire/status.h"
 #include "common/wire/tensor_encode.h"
-#include "expertmesh/v1/expert.pb.h"
+#include "expertmesh/internal/v1/expert.pb.h"
 
 namespace expertmesh::node {
 namespace {
@@ -19,14 +19,14 @@ namespace {
 constexpr size_t kHeaderBytes = 128;
 
 TensorFrame ShareRows(const PartialRows& answer) {
-  TensorFrame tensor{DType::kF32, answer.rows, answer.d_model, {}};
+  TensorFrame tensor{Dtype::kF32, answer.rows, answer.d_model, {}};
   tensor.data.Append(
       Slice(answer.values, answer.rows * answer.d_model * sizeof(float), answer.owner));
   return tensor;
 }
 
 TensorFrame ConvertRows(const PartialRows& answer, std::vector<size_t>* beyond) {
-  RowEncoder encoder(DType::kF32, answer.rows, answer.d_model, answer.dtype, nullptr);
+  RowEncoder encoder(Dtype::kF32, answer.rows, answer.d_model, answer.dtype, nullptr);
   for (size_t row = 0; row < answer.rows; ++row) {
     if (!encoder.Encode(row, answer.values + row * answer.d_model)) {
       beyond->push_back(row);
@@ -37,7 +37,7 @@ TensorFrame ConvertRows(const PartialRows& answer, std::vector<size_t>* beyond) 
   return converted;
 }
 
-size_t RowsPerFrame(DType dtype, size_t d_model, size_t max_frame_bytes) {
+size_t RowsPerFrame(Dtype dtype, size_t d_model, size_t max_frame_bytes) {
   const size_t room = max_frame_bytes - std::min(max_frame_bytes, kHeaderBytes);
   return std::max<size_t>(1, room / WireRowBytes(dtype, d_model));
 }
@@ -46,7 +46,7 @@ size_t RowsPerFrame(DType dtype, size_t d_model, size_t max_frame_bytes) {
 
 Frame EncodeError(uint64_t batch_id, const absl::Status& status) {
   EXPERTMESH_CHECK(!status.ok());
-  v1::ComputeResponse response;
+  internal::v1::ComputeResponse response;
   response.set_batch_id(batch_id);
   *response.mutable_status() = ToWire(status);
   return EncodeTensorMessage(response, nullptr);
@@ -55,7 +55,7 @@ Frame EncodeError(uint64_t batch_id, const absl::Status& status) {
 std::vector<Frame> EncodePartials(const PartialRows& answer, size_t max_frame_bytes,
                                   std::vector<size_t>* widened) {
   const size_t first_widened = widened->size();
-  const bool converts = answer.dtype != DType::kF32;
+  const bool converts = answer.dtype != Dtype::kF32;
   const TensorFrame floats = ShareRows(answer);
   const TensorFrame rows = converts ? ConvertRows(answer, widened) : floats;
   auto next_widened = widened->begin() + static_cast<ptrdiff_t>(first_widened);
@@ -75,7 +75,7 @@ std::vector<Frame> EncodePartials(const PartialRows& answer, size_t max_frame_by
     } else if (next_widened != widened->end()) {
       end = std::min(end, *next_widened);
     }
-    v1::ComputeResponse response;
+    internal::v1::ComputeResponse response;
     response.set_batch_id(answer.batch_id);
     response.mutable_status();
     response.set_first_row(static_cast<uint32_t>(row));

@@ -27,7 +27,7 @@ struct PartialRows {
   // All stages of the batch are over.
   StageTimes times;
   // Type they are to travel in, any of the wire.
-  DType dtype = DType::kF32;
+  Dtype dtype = Dtype::kF32;
   // Each frame has its checksum.
   bool checksums = false;
 };

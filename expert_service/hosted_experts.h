@@ -19,7 +19,7 @@
 #include "common/experts/backend.h"
 #include "expert_service/expert_selection.h"
 #include "expert_service/memory_ledger.h"
-#include "expertmesh/v1/expert.pb.h"
+#include "expertmesh/internal/v1/expert.pb.h"
 
 namespace expertmesh::node {
 

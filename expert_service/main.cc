@@ -187,7 +187,7 @@ absl::Status Run(const std::vector<char*>& rest) {
   experts::BackendOptions backend_options;
   ASSIGN_OR_RETURN(
       backend_options.compute_dtype,
-      experts::ChooseComputeDType(absl::GetFlag(FLAGS_compute_dtype), checkpoint->model().dtype));
+      experts::ChooseComputeDtype(absl::GetFlag(FLAGS_compute_dtype), checkpoint->model().dtype));
   backend_options.threads = threads;
   ASSIGN_OR_RETURN(backend_options.weights,
                    experts::ParseWeightStorage(absl::GetFlag(FLAGS_weights)));

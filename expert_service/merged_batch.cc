@@ -4,7 +4,7 @@
 
 namespace expertmesh::node {
 
-void MergedBatch::Merge(absl::Span<const QueuedBatch> batches, DType compute_dtype) {
+void MergedBatch::Merge(absl::Span<const QueuedBatch> batches, Dtype compute_dtype) {
   const MoeLayerDescription& layer = *batches[0].batch->hosted->description;
   const size_t d_model = layer.expert.d_model;
   size_t rows = 0;
@@ -37,7 +37,7 @@ void MergedBatch::Merge(absl::Span<const QueuedBatch> batches, DType compute_dty
   partials_ = std::move(partials);
 }
 
-void MergedBatch::AddBatch(const ReceivedBatch& batch, DType compute_dtype) {
+void MergedBatch::AddBatch(const ReceivedBatch& batch, Dtype compute_dtype) {
   const size_t row_bytes = grouped_.d_model * BytesOf(compute_dtype);
   uint8_t* target = hidden_states_.data() + token_rows_ * row_bytes;
   for (const TensorFrame& part : batch.parts) {

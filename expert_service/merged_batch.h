@@ -20,7 +20,7 @@ class MergedBatch {
  public:
   // Copies hidden states (as `compute_dtype`) and assignments of `batches`, which are of one layer
   // and not empty. Their experts must stay held until the batch is computed.
-  void Merge(absl::Span<const QueuedBatch> batches, DType compute_dtype);
+  void Merge(absl::Span<const QueuedBatch> batches, Dtype compute_dtype);
 
   // For the backend; valid, and its memory kept, until the next Merge().
   const experts::GroupedBatch& grouped() const { return grouped_; }
@@ -41,7 +41,7 @@ class MergedBatch {
 
  private:
   // Copies rows and assignments of one batch behind those already there.
-  void AddBatch(const ReceivedBatch& batch, DType compute_dtype);
+  void AddBatch(const ReceivedBatch& batch, Dtype compute_dtype);
   // Its rows of partials, behind those already there.
   void AddRows(const ReceivedBatch& batch, size_t first_row);
 

@@ -198,8 +198,8 @@ v1::MemoryUsage Node::Memory() const {
   return memory;
 }
 
-v1::DescribeResponse Node::Describe() const {
-  v1::DescribeResponse response;
+v1::NodeDescription Node::Describe() const {
+  v1::NodeDescription response;
   {
     const absl::MutexLock lock(&mutex_);
     response.set_state(state_);
@@ -221,8 +221,8 @@ v1::DescribeResponse Node::Describe() const {
   return response;
 }
 
-v1::WatchStatusResponse Node::Status() const {
-  v1::WatchStatusResponse status;
+internal::v1::WatchStatusResponse Node::Status() const {
+  internal::v1::WatchStatusResponse status;
   {
     // Before the description: that may be newer than its version, never older.
     const absl::MutexLock lock(&mutex_);
@@ -247,7 +247,8 @@ std::unique_ptr<StreamHandler> Node::OpenCompute(std::shared_ptr<FrameSink> repl
       std::move(replies));
 }
 
-absl::StatusOr<v1::LoadExpertsResponse> Node::LoadExperts(const v1::LoadExpertsRequest& request) {
+absl::StatusOr<internal::v1::LoadExpertsResponse> Node::LoadExperts(
+    const internal::v1::LoadExpertsRequest& request) {
   {
     const absl::MutexLock lock(&mutex_);
     if (state_ == v1::NODE_STATE_DRAINING) {
@@ -259,17 +260,17 @@ absl::StatusOr<v1::LoadExpertsResponse> Node::LoadExperts(const v1::LoadExpertsR
   for (const LayerExperts& layer : wanted) {
     metrics_.AddExpertSeries(layer.layer, layer.experts);
   }
-  v1::LoadExpertsResponse response;
+  internal::v1::LoadExpertsResponse response;
   response.set_loaded(loaded);
   *response.mutable_memory() = Memory();
   return response;
 }
 
-absl::StatusOr<v1::UnloadExpertsResponse> Node::UnloadExperts(
-    const v1::UnloadExpertsRequest& request) {
+absl::StatusOr<internal::v1::UnloadExpertsResponse> Node::UnloadExperts(
+    const internal::v1::UnloadExpertsRequest& request) {
   ASSIGN_OR_RETURN(const uint64_t unloaded, hosted_.Unload(FromProto(request.experts())));
   metrics_.SetWeightsBytes(hosted_.memory().held_bytes(), hosted_.memory().checkpoint_bytes());
-  v1::UnloadExpertsResponse response;
+  internal::v1::UnloadExpertsResponse response;
   response.set_unloaded(unloaded);
   *response.mutable_memory() = Memory();
   return response;

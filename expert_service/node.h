@@ -86,14 +86,14 @@ class Node final : public NodeEndpoint {
   bool Drain(absl::Duration linger, absl::Time deadline);
 
   // NodeEndpoint. Besides what expert.proto says, LoadExperts gives UNAVAILABLE while draining.
-  v1::DescribeResponse Describe() const override;
-  v1::WatchStatusResponse Status() const override;
+  v1::NodeDescription Describe() const override;
+  internal::v1::WatchStatusResponse Status() const override;
   std::unique_ptr<StatusSubscription> Subscribe(std::function<void()> on_change) override;
   std::unique_ptr<StreamHandler> OpenCompute(std::shared_ptr<FrameSink> replies) override;
-  absl::StatusOr<v1::LoadExpertsResponse> LoadExperts(
-      const v1::LoadExpertsRequest& request) override;
-  absl::StatusOr<v1::UnloadExpertsResponse> UnloadExperts(
-      const v1::UnloadExpertsRequest& request) override;
+  absl::StatusOr<internal::v1::LoadExpertsResponse> LoadExperts(
+      const internal::v1::LoadExpertsRequest& request) override;
+  absl::StatusOr<internal::v1::UnloadExpertsResponse> UnloadExperts(
+      const internal::v1::UnloadExpertsRequest& request) override;
 
  private:
   Node(const NodeOptions& options, std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,

@@ -24,7 +24,7 @@
 #include "common/telemetry/metrics.h"
 #include "common/telemetry/wire_overflow.h"
 #include "common/tensor/dtype.h"
-#include "expertmesh/v1/expert.pb.h"
+#include "expertmesh/internal/v1/expert.pb.h"
 
 namespace expertmesh::node {
 
@@ -47,8 +47,8 @@ class NodeMetrics {
   // One row of partials lost `error` (EncodingError) on its way out.
   void RecordEncodingError(uint32_t layer, double error) { partials_error_.Observe(layer, error); }
   // Rows of partials went as float32 since their values, up to `largest`, are beyond `dtype`.
-  void CountWidened(uint32_t layer, size_t rows, float largest, DType dtype) {
-    partials_overflow_.Count(layer, rows, largest, NameOf(dtype), NameOf(DType::kF32));
+  void CountWidened(uint32_t layer, size_t rows, float largest, Dtype dtype) {
+    partials_overflow_.Count(layer, rows, largest, NameOf(dtype), NameOf(Dtype::kF32));
   }
   void SetQueueRows(uint64_t rows) { queue_rows_.Set(static_cast<double>(rows)); }
   // Weights held, and what these take in the checkpoint.

@@ -9,7 +9,7 @@
 #include "absl/synchronization/mutex.h"
 #include "common/base/status_macros.h"
 #include "common/net/grpc_server.h"
-#include "expertmesh/v1/expert.grpc.pb.h"
+#include "expertmesh/internal/v1/expert.grpc.pb.h"
 
 namespace expertmesh::node {
 namespace {
@@ -73,26 +73,32 @@ class CqNodeServer final : public NodeServer {
     spec.address = options_.address;
     spec.options = options_.grpc;
     spec.options.max_message_bytes = options_.max_frame_bytes;
-    spec.streams = {{net::MethodOf<v1::Expert>("Compute"),
+    spec.streams = {{net::MethodOf<internal::v1::Expert>("Compute"),
                      [this](std::shared_ptr<net::ServerStreamSink> sink, const CallContextPtr&) {
                        return endpoint_->OpenCompute(std::move(sink));
                      }}};
-    spec.ordinary = {net::OrdinaryMethod<v1::DescribeRequest, v1::DescribeResponse>(
-                         net::MethodOf<v1::Expert>("Describe"),
-                         [this](const v1::DescribeRequest&) { return endpoint_->Describe(); }),
-                     net::OrdinaryMethod<v1::LoadExpertsRequest, v1::LoadExpertsResponse>(
-                         net::MethodOf<v1::Expert>("LoadExperts"),
-                         [this](const v1::LoadExpertsRequest& request) {
-                           return endpoint_->LoadExperts(request);
-                         }),
-                     net::OrdinaryMethod<v1::UnloadExpertsRequest, v1::UnloadExpertsResponse>(
-                         net::MethodOf<v1::Expert>("UnloadExperts"),
-                         [this](const v1::UnloadExpertsRequest& request) {
-                           return endpoint_->UnloadExperts(request);
-                         })};
-    spec.watches = {net::Watch<v1::WatchStatusRequest>(
-        net::MethodOf<v1::Expert>("WatchStatus"),
-        [this](const v1::WatchStatusRequest& request, net::Watcher& watcher) {
+    spec.ordinary = {
+        net::OrdinaryMethod<internal::v1::DescribeRequest, internal::v1::DescribeResponse>(
+            net::MethodOf<internal::v1::Expert>("Describe"),
+            [this](const internal::v1::DescribeRequest&) {
+              internal::v1::DescribeResponse response;
+              *response.mutable_description() = endpoint_->Describe();
+              return response;
+            }),
+        net::OrdinaryMethod<internal::v1::LoadExpertsRequest, internal::v1::LoadExpertsResponse>(
+            net::MethodOf<internal::v1::Expert>("LoadExperts"),
+            [this](const internal::v1::LoadExpertsRequest& request) {
+              return endpoint_->LoadExperts(request);
+            }),
+        net::OrdinaryMethod<internal::v1::UnloadExpertsRequest,
+                            internal::v1::UnloadExpertsResponse>(
+            net::MethodOf<internal::v1::Expert>("UnloadExperts"),
+            [this](const internal::v1::UnloadExpertsRequest& request) {
+              return endpoint_->UnloadExperts(request);
+            })};
+    spec.watches = {net::Watch<internal::v1::WatchStatusRequest>(
+        net::MethodOf<internal::v1::Expert>("WatchStatus"),
+        [this](const internal::v1::WatchStatusRequest& request, net::Watcher& watcher) {
           return WatchStatus(request, watcher);
         })};
     spec.send_queue_bytes = options_.send_queue_bytes;
@@ -118,7 +124,7 @@ class CqNodeServer final : public NodeServer {
   }
 
  private:
-  absl::Status WatchStatus(const v1::WatchStatusRequest& request, net::Watcher& watcher) {
+  absl::Status WatchStatus(const internal::v1::WatchStatusRequest& request, net::Watcher& watcher) {
     const uint32_t asked =
         request.heartbeat_ms() == 0 ? kDefaultHeartbeatMs : request.heartbeat_ms();
     const absl::Duration heartbeat =
@@ -128,7 +134,7 @@ class CqNodeServer final : public NodeServer {
     uint64_t seen = 0;
     do {
       seen = signal_.changes();
-      v1::WatchStatusResponse status = endpoint_->Status();
+      internal::v1::WatchStatusResponse status = endpoint_->Status();
       if (!first && status.version() == version) {
         status.clear_description();
       }
@@ -147,7 +153,7 @@ class CqNodeServer final : public NodeServer {
       seen = signal_.changes();
       const bool ready = endpoint_->Status().state() == v1::NODE_STATE_READY;
       server_->SetReady(ready);
-      server_->SetServing(v1::Expert::service_full_name(), ready);
+      server_->SetServing(internal::v1::Expert::service_full_name(), ready);
     } while (signal_.Wait(seen, absl::InfiniteFuture()));
   }
 

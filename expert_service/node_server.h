@@ -1,4 +1,4 @@
-// Serves a NodeEndpoint over gRPC: service expertmesh.v1.Expert, health and reflection.
+// Serves a NodeEndpoint over gRPC: service expertmesh.internal.v1.Expert, health and reflection.
 #ifndef EXPERTMESH_EXPERT_SERVICE_NODE_SERVER_H_
 #define EXPERTMESH_EXPERT_SERVICE_NODE_SERVER_H_
 
@@ -33,7 +33,8 @@ struct NodeServerOptions {
 class NodeServer {
  public:
   // Serves when it returns. `endpoint` must outlive the server. Health: "live"
-  // is SERVING from now on; "", "ready" and "expertmesh.v1.Expert" while the endpoint is READY.
+  // is SERVING from now on; "", "ready" and "expertmesh.internal.v1.Expert" while the endpoint is
+  // READY.
   //   UNAVAILABLE  the address cannot be bound.
   static absl::StatusOr<std::unique_ptr<NodeServer>> Start(NodeEndpoint* endpoint,
                                                            const NodeServerOptions& options);

@@ -22,7 +22,7 @@ struct ReceivedBatch {
   absl::Time deadline = absl::InfiniteFuture();
   uint32_t total_rows = 0;
   // Type of the partials that are wanted.
-  DType partials_dtype = DType::kF32;
+  Dtype partials_dtype = Dtype::kF32;
   // A row of partials for each assignment instead of each row.
   bool per_assignment = false;
   // Its frames came with checksums, so those of the answer have them.

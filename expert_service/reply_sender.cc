@@ -26,7 +26,7 @@ bool ReplySender::SendPartials(const QueuedBatch& queued, const MergedBatch& mer
   if (!widened.empty()) {
     const float* const first = answer.values + widened.front() * answer.d_model;
     metrics_->CountWidened(batch.layer, widened.size(),
-                           LargestFinite(DType::kF32, first, answer.d_model), answer.dtype);
+                           LargestFinite(Dtype::kF32, first, answer.d_model), answer.dtype);
   }
   for (Frame& frame : frames) {
     if (!queued.replies->Send(std::move(frame)).ok()) {
@@ -39,12 +39,12 @@ bool ReplySender::SendPartials(const QueuedBatch& queued, const MergedBatch& mer
 
 // Looks at one row only: that is cheap, and over many batches each row has its turn.
 void ReplySender::RecordEncodingError(uint32_t layer, const PartialRows& answer) const {
-  if (!IsLossy(DType::kF32, answer.dtype)) {
+  if (!IsLossy(Dtype::kF32, answer.dtype)) {
     return;
   }
   const float* const row = answer.values + answer.batch_id % answer.rows * answer.d_model;
   metrics_->RecordEncodingError(layer,
-                                EncodingError(DType::kF32, row, answer.d_model, answer.dtype));
+                                EncodingError(Dtype::kF32, row, answer.d_model, answer.dtype));
 }
 
 void ReplySender::SendError(FrameSink& replies, uint64_t batch_id,

@@ -170,7 +170,7 @@ absl::Status Run(const std::vector<char*>& rest) {
   experts::BackendOptions backend_options;
   ASSIGN_OR_RETURN(
       backend_options.compute_dtype,
-      experts::ChooseComputeDType(absl::GetFlag(FLAGS_compute_dtype), checkpoint->model().dtype));
+      experts::ChooseComputeDtype(absl::GetFlag(FLAGS_compute_dtype), checkpoint->model().dtype));
   backend_options.threads = absl::GetFlag(FLAGS_threads);
   ASSIGN_OR_RETURN(std::unique_ptr<experts::Backend> backend,
                    experts::MakeBackend("cpu", backend_options));

@@ -97,7 +97,7 @@ void Router::Start(Transport* transport, mesh::WireEncodings encodings) {
   }
   forward_ = std::make_unique<serve::ForwardService>(
       serve::ForwardServiceOptions{environment_.d_model, options_.max_tokens_in_flight,
-                                   options_.max_request_time},
+                                   options_.max_request_time, options_.max_message_bytes},
       &layers_, &admission_, fleet_.get(), &metrics_, timers_.get(), clock_);
   serve::SetMeshMetrics(fleet_->Summary(), &metrics_);
   fleet_subscription_ =
@@ -145,7 +145,11 @@ v1::GetLoadResponse Router::GetLoad() const {
 }
 
 serve::ServedRouter Router::served() {
-  return {forward_.get(), fleet_.get(), &buffers_, [this] { return DescribeModel(); },
+  return {forward_.get(),
+          fleet_.get(),
+          clock_,
+          &buffers_,
+          [this] { return DescribeModel(); },
           [this] { return GetLoad(); }};
 }
 

@@ -61,16 +61,16 @@ absl::Status Unknown(const JsonReader& config) {
                                    ") is no known family; known: ", KnownFamilies()));
 }
 
-absl::Status ReadDType(const JsonReader& config, ModelLayout* layout) {
+absl::Status ReadDtype(const JsonReader& config, ModelLayout* layout) {
   ASSIGN_OR_RETURN(const std::string text, config.StringOr({"dtype", "torch_dtype"}, ""));
   const absl::string_view name = absl::StripPrefix(text, "torch.");
   layout->dtype_known = !text.empty();
   if (name == "bfloat16") {
-    layout->model.dtype = DType::kBF16;
+    layout->model.dtype = Dtype::kBF16;
   } else if (name == "float16") {
-    layout->model.dtype = DType::kF16;
+    layout->model.dtype = Dtype::kF16;
   } else if (name == "float32" || text.empty()) {
-    layout->model.dtype = DType::kF32;
+    layout->model.dtype = Dtype::kF32;
   } else {
     return config.Error(absl::StrCat(config.NameOf({"dtype", "torch_dtype"}), " = ", Quoted(text),
                                      " must be float32, float16 or bfloat16"));
@@ -156,7 +156,7 @@ absl::StatusOr<ModelLayout> ReadModelLayout(const JsonReader& outer) {
   ModelLayout layout;
   ASSIGN_OR_RETURN(layout.family, Recognise(config));
   layout.model.family = std::string(layout.family->name);
-  RETURN_IF_ERROR(ReadDType(config, &layout));
+  RETURN_IF_ERROR(ReadDtype(config, &layout));
   RETURN_IF_ERROR(ReadCommon(config, &layout));
   RETURN_IF_ERROR(layout.family->read(config, &layout));
   EXPERTMESH_CHECK(layout.layers.size() == layout.model.num_layers);

@@ -46,8 +46,8 @@ constexpr SyntheticOption kAllOptions[] = {
 // Logits and scores in float32; torch is not asked to sort.
 RoutingOptions DeepseekRouting() {
   RoutingOptions routing;
-  routing.logit_dtype = LogitDType::kF32;
-  routing.weight_dtype = WeightDType::kF32;
+  routing.logit_dtype = LogitDtype::kF32;
+  routing.weight_dtype = WeightDtype::kF32;
   routing.sorted_selection = false;
   return routing;
 }

@@ -49,7 +49,7 @@ absl::StatusOr<Pattern> ReadPattern(const JsonReader& config) {
 absl::Status Read(const JsonReader& config, ModelLayout* layout) {
   MoeLayerDescription moe;
   moe.routing = SoftmaxRouting();
-  moe.routing.logit_dtype = LogitDType::kF32;
+  moe.routing.logit_dtype = LogitDtype::kF32;
   moe.routing.select_bias = true;
   moe.routing.renormalise = Renormalise::kClampedSum;
   ASSIGN_OR_RETURN(moe.routing.renormalise_epsilon, config.FloatOr({"moe_norm_min"}, 1e-12f));

@@ -42,7 +42,7 @@ absl::Status Read(const JsonReader& config, ModelLayout* layout) {
   moe.routing = SoftmaxRouting();
   moe.routing.logit_bias = true;
   moe.routing.scope = ScoreScope::kSelected;
-  moe.routing.score_dtype = ScoreDType::kModel;
+  moe.routing.score_dtype = ScoreDtype::kModel;
   RETURN_IF_ERROR(ReadExpertCounts(config, &moe.routing));
   RETURN_IF_ERROR(ReadSilu(config));
   RETURN_IF_ERROR(ReadExpert(config, "intermediate_size", *layout, &moe.expert));

@@ -34,9 +34,9 @@ absl::Status CheckTopK(const JsonReader& config, const RoutingOptions& routing) 
 
 RoutingOptions SoftmaxRouting() {
   RoutingOptions routing;
-  routing.logit_dtype = LogitDType::kModel;
+  routing.logit_dtype = LogitDtype::kModel;
   routing.score = ScoreFunction::kSoftmax;
-  routing.weight_dtype = WeightDType::kModel;
+  routing.weight_dtype = WeightDtype::kModel;
   return routing;
 }
 

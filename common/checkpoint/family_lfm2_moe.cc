@@ -31,7 +31,7 @@ constexpr SyntheticOption kOptions[] = {SyntheticOption::kTopK, SyntheticOption:
 absl::Status ReadRouting(const JsonReader& config, RoutingOptions* routing) {
   *routing = SoftmaxRouting();
   routing->score = ScoreFunction::kSigmoid;
-  routing->score_dtype = ScoreDType::kModel;
+  routing->score_dtype = ScoreDtype::kModel;
   RETURN_IF_ERROR(ReadExpertCounts(config, routing));
   ASSIGN_OR_RETURN(routing->select_bias, config.BoolOr({"use_expert_bias"}, true));
   RETURN_IF_ERROR(ReadRenormalise(config, /*fallback=*/true, 1e-6f, routing));

@@ -55,7 +55,7 @@ absl::Status ReadPhimoe(const JsonReader& config, ModelLayout* layout) {
   MoeLayerDescription moe;
   moe.routing = SoftmaxRouting();
   moe.routing.choice = Choice::kSparseMixer;
-  moe.routing.score_dtype = ScoreDType::kModel;
+  moe.routing.score_dtype = ScoreDtype::kModel;
   RETURN_IF_ERROR(ReadExpertCounts(config, &moe.routing));
   if (moe.routing.top_k != 2) {
     return config.Error(

@@ -57,13 +57,13 @@ absl::Status ReadRouting(const JsonReader& config, MoeLayerDescription* moe) {
   RoutingOptions& routing = moe->routing;
   RETURN_IF_ERROR(ReadNumExperts(config, 2, &routing));
   RETURN_IF_ERROR(Expect(config, "router_dtype", "float32"));
-  routing.logit_dtype = LogitDType::kF32;
-  routing.score_dtype = ScoreDType::kModel;
-  routing.weight_dtype = WeightDType::kModel;
+  routing.logit_dtype = LogitDtype::kF32;
+  routing.score_dtype = ScoreDtype::kModel;
+  routing.weight_dtype = WeightDtype::kModel;
   ASSIGN_OR_RETURN(routing.logit_bias, config.BoolOr({"router_bias"}, false));
   ASSIGN_OR_RETURN(const bool before,
                    config.BoolOr({"normalize_router_prob_before_dropping"}, false));
-  routing.renormalise = Renormalise::kDTypeClampedSum;
+  routing.renormalise = Renormalise::kDtypeClampedSum;
   routing.renormalise_after_drop = !before;
   RETURN_IF_ERROR(ReadSecondExpert(config, &routing));
   RETURN_IF_ERROR(ReadCapacity(config, &routing));

@@ -25,9 +25,9 @@ absl::Status ReadRouting(const JsonReader& config, RoutingOptions* routing) {
   RETURN_IF_ERROR(ReadNumExperts(config, 1, routing));
   // As the original, whatever the activations' dtype.
   RETURN_IF_ERROR(Expect(config, "router_dtype", "float32"));
-  routing->logit_dtype = LogitDType::kF32;
-  routing->score_dtype = ScoreDType::kModel;
-  routing->weight_dtype = WeightDType::kModel;
+  routing->logit_dtype = LogitDtype::kF32;
+  routing->score_dtype = ScoreDtype::kModel;
+  routing->weight_dtype = WeightDtype::kModel;
   ASSIGN_OR_RETURN(routing->logit_bias, config.BoolOr({"router_bias"}, false));
   ASSIGN_OR_RETURN(routing->capacity.tokens, config.PositiveOr({"expert_capacity"}, 64));
   return absl::OkStatus();

@@ -221,7 +221,7 @@ absl::StatusOr<std::shared_ptr<const MoeCheckpoint>> MoeCheckpoint::Open(
   ASSIGN_OR_RETURN(std::unique_ptr<SafetensorsReader> tensors,
                    SafetensorsReader::OpenFolder(directory));
   const ChosenStorage chosen = ChooseStorage(layout, *tensors);
-  ReadStoredDType(*tensors, chosen, absl::StrCat(directory, "/config.json"), &layout);
+  ReadStoredDtype(*tensors, chosen, absl::StrCat(directory, "/config.json"), &layout);
   auto checkpoint =
       std::make_shared<SafetensorsMoeCheckpoint>(directory, std::move(layout), std::move(tensors));
   RETURN_IF_ERROR(checkpoint->Load(chosen));

@@ -84,19 +84,19 @@ void FillAs(uint64_t key, uint64_t begin, uint64_t count, float deviation, T* ta
 NormalSequence::NormalSequence(uint64_t seed, absl::string_view name)
     : key_(Mix(Mix(seed + 1) ^ HashName(name))) {}
 
-void NormalSequence::Fill(uint64_t begin, uint64_t count, float deviation, DType dtype,
+void NormalSequence::Fill(uint64_t begin, uint64_t count, float deviation, Dtype dtype,
                           void* target) const {
   EXPERTMESH_CHECK(begin % 4 == 0);
   switch (dtype) {
-    case DType::kF32:
+    case Dtype::kF32:
       return FillAs(key_, begin, count, deviation, static_cast<float*>(target),
                     [](float value) { return value; });
-    case DType::kBF16:
+    case Dtype::kBF16:
       return FillAs(key_, begin, count, deviation, static_cast<uint16_t*>(target), &BF16FromFloat);
-    case DType::kF16:
+    case Dtype::kF16:
       return FillAs(key_, begin, count, deviation, static_cast<uint16_t*>(target), &F16FromFloat);
     default:
-      EXPERTMESH_CHECK(IsActivationDType(dtype));
+      EXPERTMESH_CHECK(IsActivationDtype(dtype));
   }
 }
 

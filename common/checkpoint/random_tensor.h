@@ -18,7 +18,7 @@ class NormalSequence {
 
   // Writes elements [begin, begin + count) with standard deviation `deviation`, as `dtype` (an
   // activation type). `begin` must be a multiple of 4.
-  void Fill(uint64_t begin, uint64_t count, float deviation, DType dtype, void* target) const;
+  void Fill(uint64_t begin, uint64_t count, float deviation, Dtype dtype, void* target) const;
 
  private:
   uint64_t key_;

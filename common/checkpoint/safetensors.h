@@ -21,7 +21,7 @@ namespace expertmesh::checkpoint {
 // One tensor, row-major, little endian. `data` points into the mapped file, has any alignment, and
 // lives as long as its SafetensorsReader.
 struct TensorView {
-  DType dtype = DType::kF32;
+  Dtype dtype = Dtype::kF32;
   std::vector<uint64_t> shape;
   const uint8_t* data = nullptr;
   size_t bytes = 0;

@@ -17,16 +17,16 @@ using nlohmann::json;
 
 constexpr size_t kLengthBytes = 8;
 
-constexpr DType kAllTypes[] = {
-    DType::kBool,   DType::kU8,     DType::kI8,  DType::kU16,    DType::kI16,
-    DType::kU32,    DType::kI32,    DType::kU64, DType::kI64,    DType::kF8E4M3,
-    DType::kF8E5M2, DType::kF8E8M0, DType::kF4,  DType::kF6E2M3, DType::kF6E3M2,
-    DType::kF16,    DType::kBF16,   DType::kF32, DType::kF64,    DType::kC64,
+constexpr Dtype kAllTypes[] = {
+    Dtype::kBool,   Dtype::kU8,     Dtype::kI8,  Dtype::kU16,    Dtype::kI16,
+    Dtype::kU32,    Dtype::kI32,    Dtype::kU64, Dtype::kI64,    Dtype::kF8E4M3,
+    Dtype::kF8E5M2, Dtype::kF8E8M0, Dtype::kF4,  Dtype::kF6E2M3, Dtype::kF6E3M2,
+    Dtype::kF16,    Dtype::kBF16,   Dtype::kF32, Dtype::kF64,    Dtype::kC64,
 };
 
 std::string KnownTypes() {
   return absl::StrJoin(kAllTypes, ", ",
-                       [](std::string* out, DType dtype) { absl::StrAppend(out, NameOf(dtype)); });
+                       [](std::string* out, Dtype dtype) { absl::StrAppend(out, NameOf(dtype)); });
 }
 
 // Says where an error is: "FILE: tensor 'NAME'".
@@ -76,7 +76,7 @@ absl::StatusOr<SafetensorsEntry> ParseEntry(const json& value, uint64_t data_beg
     return place.DataLoss("dtype must be a string");
   }
   const std::string& type_name = type->get_ref<const std::string&>();
-  const std::optional<DType> dtype = DTypeFromSafetensors(type_name);
+  const std::optional<Dtype> dtype = DtypeFromSafetensors(type_name);
   if (!dtype.has_value()) {
     return place.Invalid(
         absl::StrCat("unknown dtype ", Quoted(type_name), "; known: ", KnownTypes()));
@@ -210,8 +210,8 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::string_view file,
   return header;
 }
 
-std::optional<DType> DTypeFromSafetensors(absl::string_view name) {
-  for (const DType dtype : kAllTypes) {
+std::optional<Dtype> DtypeFromSafetensors(absl::string_view name) {
+  for (const Dtype dtype : kAllTypes) {
     if (NameOf(dtype) == name) {
       return dtype;
     }
@@ -219,7 +219,7 @@ std::optional<DType> DTypeFromSafetensors(absl::string_view name) {
   return std::nullopt;
 }
 
-std::optional<uint64_t> TensorBytes(DType dtype, absl::Span<const uint64_t> shape) {
+std::optional<uint64_t> TensorBytes(Dtype dtype, absl::Span<const uint64_t> shape) {
   uint64_t bits = BitsOf(dtype);
   // A zero anywhere makes the product 0, but the other extents must still be sane.
   bool empty = false;

@@ -24,7 +24,7 @@ namespace expertmesh::checkpoint {
 inline constexpr uint64_t kMaxSafetensorsHeaderBytes = 100'000'000;
 
 struct SafetensorsEntry {
-  DType dtype = DType::kF32;
+  Dtype dtype = Dtype::kF32;
   std::vector<uint64_t> shape;
   // Bytes [begin, end) of the file.
   uint64_t begin = 0;
@@ -46,10 +46,10 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::string_view file,
                                                          absl::string_view source);
 
 // Element type of a safetensors name ("BF16"); nothing when it is not known.
-std::optional<DType> DTypeFromSafetensors(absl::string_view name);
+std::optional<Dtype> DtypeFromSafetensors(absl::string_view name);
 
 // product(shape) * bits / 8; nothing when it overflows or is no whole number of bytes.
-std::optional<uint64_t> TensorBytes(DType dtype, absl::Span<const uint64_t> shape);
+std::optional<uint64_t> TensorBytes(Dtype dtype, absl::Span<const uint64_t> shape);
 
 // "[2, 3]".
 std::string ShapeString(absl::Span<const uint64_t> shape);

@@ -16,7 +16,7 @@ namespace expertmesh::checkpoint {
 
 struct TensorSpec {
   std::string name;
-  DType dtype = DType::kF32;
+  Dtype dtype = Dtype::kF32;
   std::vector<uint64_t> shape;
 };
 
@@ -43,7 +43,7 @@ absl::Status WriteSafetensors(const std::string& path, absl::Span<const TensorSp
 // A tensor in memory.
 struct TensorToWrite {
   std::string name;
-  DType dtype = DType::kF32;
+  Dtype dtype = Dtype::kF32;
   std::vector<uint64_t> shape;
   absl::Span<const uint8_t> data;
 };

@@ -48,10 +48,10 @@ std::vector<std::string> NamesOfBlock(const ModelLayout& layout, const ChosenSto
 
 // The type of the first of these tensors that is there and not quantised.
 bool FindType(const SafetensorsReader& tensors, const std::vector<std::string>& names,
-              DType* dtype) {
+              Dtype* dtype) {
   for (const std::string& name : names) {
     const auto found = tensors.tensors().find(name);
-    if (found != tensors.tensors().end() && IsActivationDType(found->second.dtype)) {
+    if (found != tensors.tensors().end() && IsActivationDtype(found->second.dtype)) {
       *dtype = found->second.dtype;
       return true;
     }
@@ -61,9 +61,9 @@ bool FindType(const SafetensorsReader& tensors, const std::vector<std::string>& 
 
 }  // namespace
 
-void ReadStoredDType(const SafetensorsReader& tensors, const ChosenStorage& chosen,
+void ReadStoredDtype(const SafetensorsReader& tensors, const ChosenStorage& chosen,
                      const std::string& path, ModelLayout* layout) {
-  DType stored = layout->model.dtype;
+  Dtype stored = layout->model.dtype;
   const bool found =
       FindType(tensors, NamesOf(TensorKind::kEmbedding, *layout, chosen.prefix), &stored) ||
       FindType(tensors, NamesOf(TensorKind::kNorm, *layout, chosen.prefix), &stored) ||

@@ -14,7 +14,7 @@ namespace expertmesh::checkpoint {
 // are quantised). Gates do not count, which many models keep in float32 beside all else in bf16. A
 // folder with neither has what config.json says, or else the type of its first expert or gate.
 // Where config.json says another type than the files, layout->warnings says so; `path` is its name.
-void ReadStoredDType(const SafetensorsReader& tensors, const ChosenStorage& chosen,
+void ReadStoredDtype(const SafetensorsReader& tensors, const ChosenStorage& chosen,
                      const std::string& path, ModelLayout* layout);
 
 }  // namespace expertmesh::checkpoint

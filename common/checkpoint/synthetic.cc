@@ -193,8 +193,8 @@ absl::Status CheckOptions(const Family& family, const SyntheticOptions& options)
 }
 
 std::string ConfigText(const Family& family, const SyntheticOptions& options) {
-  const absl::string_view dtype = options.dtype == DType::kBF16  ? "bfloat16"
-                                  : options.dtype == DType::kF16 ? "float16"
+  const absl::string_view dtype = options.dtype == Dtype::kBF16  ? "bfloat16"
+                                  : options.dtype == Dtype::kF16 ? "float16"
                                                                  : "float32";
   nlohmann::ordered_json config = {{"architectures", {std::string(family.architectures[0])}},
                                    {"model_type", std::string(family.model_types[0])},
@@ -214,7 +214,7 @@ absl::Status SystemError(const std::string& path, const std::error_code& error) 
 
 absl::Status MakeSyntheticCheckpoint(const std::string& directory,
                                      const SyntheticOptions& options) {
-  if (!IsActivationDType(options.dtype)) {
+  if (!IsActivationDtype(options.dtype)) {
     return absl::InvalidArgumentError(
         absl::StrCat("dtype ", NameOf(options.dtype), " must be F32, F16 or BF16"));
   }

@@ -22,7 +22,7 @@ struct SyntheticOptions {
   // Same seed, same bytes: a tensor depends on the seed, its name, its shape and its type only.
   uint64_t seed = 1;
   // kF32, kF16 or kBF16.
-  DType dtype = DType::kBF16;
+  Dtype dtype = Dtype::kBF16;
   Quantisation quantise = Quantisation::kNone;
   uint32_t d_model = 256;
   // In all. Encoder-decoders have half of them in each stack, and at least two.

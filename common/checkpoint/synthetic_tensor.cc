@@ -43,7 +43,7 @@ float DeviationOf(const TensorDeclaration& declaration) {
   return 0.0f;
 }
 
-SyntheticTensor Stored(std::string name, DType dtype, std::vector<uint64_t> shape, Content content,
+SyntheticTensor Stored(std::string name, Dtype dtype, std::vector<uint64_t> shape, Content content,
                        float deviation) {
   SyntheticTensor tensor;
   tensor.bytes = TensorBytes(dtype, shape).value_or(0);
@@ -101,9 +101,9 @@ std::vector<SyntheticTensor> StoredTensors(const TensorDeclaration& declaration,
   if (declaration.encoding == Encoding::kMxfp4) {
     shape.back() /= kFp4Block;
     SyntheticTensor scales =
-        Stored(absl::StrCat(name, "_scales"), DType::kU8, shape, Content::kFp4Scale, deviation);
+        Stored(absl::StrCat(name, "_scales"), Dtype::kU8, shape, Content::kFp4Scale, deviation);
     shape.push_back(kFp4Block / 2);
-    return {Stored(absl::StrCat(name, "_blocks"), DType::kU8, std::move(shape), Content::kFp4Pair,
+    return {Stored(absl::StrCat(name, "_blocks"), Dtype::kU8, std::move(shape), Content::kFp4Pair,
                    deviation),
             std::move(scales)};
   }
@@ -111,10 +111,10 @@ std::vector<SyntheticTensor> StoredTensors(const TensorDeclaration& declaration,
     const std::vector<uint64_t> grid = {(shape[0] + kFp8Block - 1) / kFp8Block,
                                         (shape[1] + kFp8Block - 1) / kFp8Block};
     return {
-        Stored(name, DType::kF8E4M3, std::move(shape), Content::kFp8, deviation),
-        Stored(absl::StrCat(name, "_scale_inv"), DType::kF32, grid, Content::kFp8Scale, deviation)};
+        Stored(name, Dtype::kF8E4M3, std::move(shape), Content::kFp8, deviation),
+        Stored(absl::StrCat(name, "_scale_inv"), Dtype::kF32, grid, Content::kFp8Scale, deviation)};
   }
-  const DType dtype = declaration.kind == TensorKind::kSelectBias ? DType::kF32 : options.dtype;
+  const Dtype dtype = declaration.kind == TensorKind::kSelectBias ? Dtype::kF32 : options.dtype;
   const Content content = declaration.kind == TensorKind::kNorm ? Content::kOnes : Content::kNormal;
   return {Stored(name, dtype, std::move(shape), content, deviation)};
 }
@@ -128,12 +128,12 @@ void FillSynthetic(const SyntheticTensor& tensor, uint64_t seed, uint64_t begin,
   }
   if (tensor.content == Content::kOnes) {
     const std::vector<float> ones(count, 1.0f);
-    ConvertElements(DType::kF32, ones.data(), tensor.spec.dtype, target, count);
+    ConvertElements(Dtype::kF32, ones.data(), tensor.spec.dtype, target, count);
     return;
   }
   const uint64_t values_per_element = tensor.content == Content::kFp4Pair ? 2 : 1;
   std::vector<float> normal(count * values_per_element);
-  sequence.Fill(begin * values_per_element, normal.size(), 1.0f, DType::kF32, normal.data());
+  sequence.Fill(begin * values_per_element, normal.size(), 1.0f, Dtype::kF32, normal.data());
   uint8_t* const bytes = static_cast<uint8_t*>(target);
   float* const floats = static_cast<float*>(target);
   for (uint64_t i = 0; i < count; ++i) {

@@ -75,7 +75,7 @@ absl::StatusOr<const TensorView*> TensorFinder::Find(const std::string& name,
 absl::StatusOr<MatrixView> TensorFinder::Plain(const std::string& name, uint64_t outputs,
                                                uint64_t inputs) const {
   ASSIGN_OR_RETURN(const TensorView* tensor, Find(name, {outputs, inputs}));
-  if (!IsActivationDType(tensor->dtype)) {
+  if (!IsActivationDtype(tensor->dtype)) {
     return Wrong(name, *tensor,
                  absl::StrCat("type ", NameOf(tensor->dtype),
                               " cannot be used; accepted here are F32, F16 and BF16. Convert the "
@@ -102,7 +102,7 @@ absl::StatusOr<MatrixView> TensorFinder::Bias(const TensorPlace& place, const Sc
   const uint64_t stored = StoredOutputs(place, outputs);
   ASSIGN_OR_RETURN(const TensorView* tensor,
                    Find(name, StackedShape({stored}, place.stacking, scope.num_experts)));
-  if (!IsActivationDType(tensor->dtype)) {
+  if (!IsActivationDtype(tensor->dtype)) {
     return Wrong(name, *tensor,
                  absl::StrCat("type ", NameOf(tensor->dtype),
                               " cannot be used; accepted here are F32, F16 and BF16"));
@@ -143,8 +143,8 @@ absl::StatusOr<BlockScales> TensorFinder::Fp8Scales(const std::string& name,
       Find(scales_name, StackedShape({grid_rows, grid_cols}, place.stacking, scope.num_experts)));
   BlockScales scales;
   // Some writers have no type for exponents, and call them bytes.
-  scales.dtype = tensor->dtype == DType::kU8 ? DType::kF8E8M0 : tensor->dtype;
-  if (!IsScaleDType(scales.dtype)) {
+  scales.dtype = tensor->dtype == Dtype::kU8 ? Dtype::kF8E8M0 : tensor->dtype;
+  if (!IsScaleDtype(scales.dtype)) {
     return Wrong(scales_name, *tensor,
                  absl::StrCat("type ", NameOf(tensor->dtype),
                               " cannot be used; scales are F32, BF16 or F16, or U8 or F8_E8M0 "
@@ -174,8 +174,8 @@ absl::StatusOr<MatrixView> TensorFinder::Mxfp4(const TensorPlace& place, const S
     const std::string full = absl::StrCat(name, suffix);
     ASSIGN_OR_RETURN(const TensorView* tensor,
                      Find(full, StackedShape(std::move(shape), place.stacking, scope.num_experts)));
-    const bool exponents = suffix == "_scales" && tensor->dtype == DType::kF8E8M0;
-    if (tensor->dtype != DType::kU8 && !exponents) {
+    const bool exponents = suffix == "_scales" && tensor->dtype == Dtype::kF8E8M0;
+    if (tensor->dtype != Dtype::kU8 && !exponents) {
       return Wrong(full, *tensor, absl::StrCat("type ", NameOf(tensor->dtype), " must be U8"));
     }
     return tensor;
@@ -186,10 +186,10 @@ absl::StatusOr<MatrixView> TensorFinder::Mxfp4(const TensorPlace& place, const S
   const uint64_t expert = place.stacking == Stacking::kPerExpert ? 0 : scope.expert;
   const uint64_t row = expert * stored + range.first;
   MatrixView view =
-      MatrixView::RowMajor(values->data + row * inputs / 2, DType::kF4, outputs, inputs);
+      MatrixView::RowMajor(values->data + row * inputs / 2, Dtype::kF4, outputs, inputs);
   view.row_stride = range.step * inputs;
   view.scales.data = scales->data + row * blocks;
-  view.scales.dtype = DType::kF8E8M0;
+  view.scales.dtype = Dtype::kF8E8M0;
   view.scales.block_rows = 1;
   view.scales.block_cols = kMxfp4Block;
   view.scales.row_stride = range.step * blocks;
@@ -212,7 +212,7 @@ absl::StatusOr<MatrixView> TensorFinder::Matrix(const TensorPlace& place, const 
   }
   ASSIGN_OR_RETURN(const TensorView* tensor,
                    Find(name, StackedShape(std::move(shape), place.stacking, scope.num_experts)));
-  if (!IsActivationDType(tensor->dtype) && tensor->dtype != DType::kF8E4M3) {
+  if (!IsActivationDtype(tensor->dtype) && tensor->dtype != Dtype::kF8E4M3) {
     return Wrong(name, *tensor,
                  absl::StrCat("type ", NameOf(tensor->dtype),
                               " cannot be used; accepted are F32, F16 and BF16, and F8_E4M3 with "
@@ -226,7 +226,7 @@ absl::StatusOr<MatrixView> TensorFinder::Matrix(const TensorPlace& place, const 
                                          tensor->dtype, outputs, inputs);
   view.row_stride = range.step * output_stride;
   view.col_stride = place.transposed ? stored : 1;
-  if (tensor->dtype == DType::kF8E4M3) {
+  if (tensor->dtype == Dtype::kF8E4M3) {
     ASSIGN_OR_RETURN(view.scales, Fp8Scales(name, place, scope, outputs, inputs));
   }
   return view;

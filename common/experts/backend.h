@@ -62,7 +62,7 @@ struct GroupedBatch {
 // What is asked of every kind of backend.
 struct BackendOptions {
   // Type that experts are computed in: kF32 or kBF16.
-  DType compute_dtype = DType::kBF16;
+  Dtype compute_dtype = Dtype::kBF16;
   // Threads of the CPU that compute; 0: one per available core.
   int threads = 0;
   WeightStorage weights = WeightStorage::kExpanded;
@@ -83,7 +83,7 @@ class Backend {
   virtual absl::string_view name() const = 0;
 
   // Type hidden states must have, and products are computed in: kF32 or kBF16.
-  virtual DType compute_dtype() const = 0;
+  virtual Dtype compute_dtype() const = 0;
 
   // How many batches are worth having in flight at once, at least 1: further ones only wait.
   virtual size_t preferred_in_flight() const = 0;

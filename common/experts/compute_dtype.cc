@@ -4,15 +4,15 @@
 
 namespace expertmesh::experts {
 
-absl::StatusOr<DType> ChooseComputeDType(absl::string_view flag, DType checkpoint) {
+absl::StatusOr<Dtype> ChooseComputeDtype(absl::string_view flag, Dtype checkpoint) {
   if (flag == "auto") {
-    return checkpoint == DType::kBF16 ? DType::kBF16 : DType::kF32;
+    return checkpoint == Dtype::kBF16 ? Dtype::kBF16 : Dtype::kF32;
   }
   if (flag == "f32") {
-    return DType::kF32;
+    return Dtype::kF32;
   }
   if (flag == "bf16") {
-    return DType::kBF16;
+    return Dtype::kBF16;
   }
   return absl::InvalidArgumentError(
       absl::StrCat("--compute-dtype is '", flag, "'; use auto, f32 or bf16"));

@@ -10,7 +10,7 @@ namespace expertmesh::experts {
 
 // `flag` is the value of --compute-dtype: f32, bf16, or auto: bf16 for a BF16 checkpoint, else
 // f32. INVALID_ARGUMENT otherwise.
-absl::StatusOr<DType> ChooseComputeDType(absl::string_view flag, DType checkpoint);
+absl::StatusOr<Dtype> ChooseComputeDtype(absl::string_view flag, Dtype checkpoint);
 
 }  // namespace expertmesh::experts
 

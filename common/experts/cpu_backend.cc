@@ -31,7 +31,7 @@ class CpuBackend final : public Backend {
   ~CpuBackend() override;
 
   absl::string_view name() const override { return "cpu"; }
-  DType compute_dtype() const override { return dtype_; }
+  Dtype compute_dtype() const override { return dtype_; }
   // Each batch takes all threads.
   size_t preferred_in_flight() const override { return 1; }
 
@@ -61,7 +61,7 @@ class CpuBackend final : public Backend {
   void EndTurn();
   void EndSubmit();
 
-  const DType dtype_;
+  const Dtype dtype_;
   const WeightStorage storage_;
   const bool huge_pages_;
 
@@ -181,7 +181,7 @@ void CpuBackend::Submit(const GroupedBatch& batch, Completion done) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options) {
-  if (options.compute_dtype != DType::kF32 && options.compute_dtype != DType::kBF16) {
+  if (options.compute_dtype != Dtype::kF32 && options.compute_dtype != Dtype::kBF16) {
     return absl::InvalidArgumentError(absl::StrCat("compute_dtype ", NameOf(options.compute_dtype),
                                                    " must be F32 or BF16 on the CPU"));
   }

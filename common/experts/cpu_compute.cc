@@ -17,7 +17,7 @@ constexpr uint64_t kAloneCost = uint64_t{2} << 20;
 
 }  // namespace
 
-CpuCompute::CpuCompute(DType dtype, int threads, size_t max_scratch_bytes)
+CpuCompute::CpuCompute(Dtype dtype, int threads, size_t max_scratch_bytes)
     : dtype_(dtype),
       element_(BytesOf(dtype)),
       max_scratch_bytes_(max_scratch_bytes),
@@ -114,7 +114,7 @@ void CpuCompute::Gather(const GroupedBatch& batch, const Block& block, uint8_t* 
     const uint8_t* const from = hidden + row_of_[a] * filled;
     if (batch.apply == ApplyWeight::kOutput) {
       std::memcpy(row, from, filled);
-    } else if (dtype_ == DType::kBF16) {
+    } else if (dtype_ == Dtype::kBF16) {
       ops_.scale_bf16(batch.weights[first_assignment_ + a], reinterpret_cast<const uint16_t*>(from),
                       batch.d_model, reinterpret_cast<uint16_t*>(row));
     } else {
@@ -150,7 +150,7 @@ void CpuCompute::ActivateStrip(const Block& block, size_t first, size_t columns,
     uint8_t* const out =
         activations_.data() + block.activations + r * down.x_row_bytes() + begin * element_;
     const size_t blocks = (end - begin) / kInterleave;
-    if (dtype_ == DType::kBF16) {
+    if (dtype_ == Dtype::kBF16) {
       ops_.activate_bf16(expert.activation(), z, bias, blocks, reinterpret_cast<uint16_t*>(out));
     } else {
       ops_.activate_f32(expert.activation(), z, bias, blocks, reinterpret_cast<float*>(out));

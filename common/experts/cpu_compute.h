@@ -23,7 +23,7 @@ namespace expertmesh::experts {
 // Keeps its threads and its memory between batches. Not thread-safe: one batch at a time.
 class CpuCompute {
  public:
-  CpuCompute(DType dtype, int threads, size_t max_scratch_bytes);
+  CpuCompute(Dtype dtype, int threads, size_t max_scratch_bytes);
 
   // `batch` is well formed and has rows.
   //   INVALID_ARGUMENT  an expert that is not a CpuExpert of this type and d_model.
@@ -52,7 +52,7 @@ class CpuCompute {
   void Activate(const Block& block, uint32_t panel, const float* products);
   void ActivateStrip(const Block& block, size_t first, size_t columns, const float* products);
 
-  const DType dtype_;
+  const Dtype dtype_;
   const size_t element_;
   const size_t max_scratch_bytes_;
   const ElementwiseOps& ops_;

@@ -68,7 +68,7 @@ absl::Status CheckSlice(const ExpertOptions& options, const ExpertWeights& weigh
                                                    " does not divide into ", slice.count,
                                                    " slices; choose a divisor"));
   }
-  if (weights.down.dtype == DType::kF4 && slice.index * (intermediate / slice.count) % 2 != 0) {
+  if (weights.down.dtype == Dtype::kF4 && slice.index * (intermediate / slice.count) % 2 != 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("slices of width ", intermediate / slice.count,
                      " would cut bytes of the F4 expert weight 'down'; choose fewer slices"));

@@ -31,7 +31,7 @@ struct Linear::Packed {
 
 Linear::~Linear() = default;
 
-absl::StatusOr<std::unique_ptr<const Linear>> Linear::Pack(DType compute_dtype,
+absl::StatusOr<std::unique_ptr<const Linear>> Linear::Pack(Dtype compute_dtype,
                                                            absl::Span<const Part> parts) {
   if (parts.empty()) {
     return absl::InvalidArgumentError("a projection needs at least one matrix");
@@ -119,7 +119,7 @@ void LinearTeam::State::Arrange(const Linear& linear, size_t rows, const float* 
   arranged.Resize(rows * shape.x_row_bytes());
   for (size_t row = 0; row < rows; ++row) {
     uint8_t* const target = arranged.data() + row * shape.x_row_bytes();
-    ConvertElements(DType::kF32, x + row * linear.inputs_, shape.dtype(), target, linear.inputs_);
+    ConvertElements(Dtype::kF32, x + row * linear.inputs_, shape.dtype(), target, linear.inputs_);
     std::memset(target + linear.inputs_ * element, 0, (shape.inner() - linear.inputs_) * element);
   }
 }

@@ -28,7 +28,7 @@ class Linear {
   // `compute_dtype` is kF32 or kBF16; reads `parts` during the call only.
   //   INVALID_ARGUMENT    no parts, or shapes or types that do not fit.
   //   RESOURCE_EXHAUSTED  no memory.
-  static absl::StatusOr<std::unique_ptr<const Linear>> Pack(DType compute_dtype,
+  static absl::StatusOr<std::unique_ptr<const Linear>> Pack(Dtype compute_dtype,
                                                             absl::Span<const Part> parts);
   ~Linear();
 

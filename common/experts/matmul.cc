@@ -27,14 +27,14 @@ matmul::PanelProduct<Element> ProductOf(const MatmulShape& shape, const MatmulSh
 
 }  // namespace
 
-MatmulShape::MatmulShape(DType dtype, size_t inner, size_t columns, bool tiles)
+MatmulShape::MatmulShape(Dtype dtype, size_t inner, size_t columns, bool tiles)
     : dtype_(dtype),
       inner_(inner),
       columns_(columns),
-      tiles_(tiles && dtype == DType::kBF16),
+      tiles_(tiles && dtype == Dtype::kBF16),
       // Rows at multiples of 4 KiB would push each other out of the level 1 cache.
       x_row_bytes_(inner * BytesOf(dtype) + kLine) {
-  EXPERTMESH_CHECK(dtype == DType::kF32 || dtype == DType::kBF16);
+  EXPERTMESH_CHECK(dtype == Dtype::kF32 || dtype == Dtype::kBF16);
   EXPERTMESH_CHECK(inner > 0 && inner % kInnerStep == 0);
   EXPERTMESH_CHECK(columns > 0 && columns % kColumnStep == 0);
   const size_t blocks = columns / kColumnStep;
@@ -49,7 +49,7 @@ void MatmulShape::PackPanel(const Split& split, const void* source, void* packed
   if (tiles_) {
     matmul::PackTiles(static_cast<const uint16_t*>(source), split.columns, inner_,
                       static_cast<uint8_t*>(packed));
-  } else if (dtype_ == DType::kBF16) {
+  } else if (dtype_ == Dtype::kBF16) {
     matmul::PackPanels(static_cast<const uint16_t*>(source), split.columns, inner_, inner_,
                        static_cast<uint16_t*>(packed));
   } else {
@@ -62,7 +62,7 @@ void MatmulRunner::Run(const MatmulShape& shape, const MatmulShape::Split& split
                        const uint8_t* x, const uint8_t* panel, float* y) {
   if (shape.tiles()) {
     matmul::TileProduct{x, shape.x_row_bytes(), rows, shape.inner(), split.columns, panel, y}.Run();
-  } else if (shape.dtype() == DType::kBF16) {
+  } else if (shape.dtype() == Dtype::kBF16) {
     RunPanels(ProductOf<uint16_t>(shape, split, rows, x, panel, y), &widened_);
   } else {
     RunPanels(ProductOf<float>(shape, split, rows, x, panel, y));

@@ -35,9 +35,9 @@ class MatmulShape {
 
   // `dtype` is kF32 or kBF16, `inner` and `columns` are padded sizes; `tiles`: whether bf16 goes to
   // tile_product.h.
-  MatmulShape(DType dtype, size_t inner, size_t columns, bool tiles = matmul::TilesAvailable());
+  MatmulShape(Dtype dtype, size_t inner, size_t columns, bool tiles = matmul::TilesAvailable());
 
-  DType dtype() const { return dtype_; }
+  Dtype dtype() const { return dtype_; }
   size_t inner() const { return inner_; }
   size_t columns() const { return columns_; }
   bool tiles() const { return tiles_; }
@@ -60,7 +60,7 @@ class MatmulShape {
   size_t PanelBytes(const Split& split) const { return bytes() / split.panels; }
 
  private:
-  DType dtype_;
+  Dtype dtype_;
   size_t inner_;
   size_t columns_;
   bool tiles_;

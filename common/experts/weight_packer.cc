@@ -22,7 +22,7 @@ size_t ColumnsTogether(const MatrixView& view, size_t inner) {
 // Rows [row, row + count) and columns [col, col + cols) of `view` to [count, cols] of a matrix with
 // rows of `inner` elements; zero where `view` has none.
 void DecodePadded(const MatrixView& view, size_t row, size_t count, size_t col, size_t cols,
-                  DType dtype, size_t inner, uint8_t* target) {
+                  Dtype dtype, size_t inner, uint8_t* target) {
   const size_t element = BytesOf(dtype);
   const size_t filled_rows = row < view.rows ? std::min(count, view.rows - row) : 0;
   const size_t filled_cols = col < view.cols ? std::min(cols, view.cols - col) : 0;

@@ -5,7 +5,7 @@
 
 namespace expertmesh::gate {
 
-void AddComplements(const RoutedTokens& routed, const void* hidden_states, DType dtype,
+void AddComplements(const RoutedTokens& routed, const void* hidden_states, Dtype dtype,
                     size_t d_model, size_t first, absl::Span<float> output) {
   const auto* source = static_cast<const uint8_t*>(hidden_states);
   constexpr size_t kBlock = 256;  // Elements widened at a time.
@@ -20,7 +20,7 @@ void AddComplements(const RoutedTokens& routed, const void* hidden_states, DType
     for (size_t begin = 0; begin < d_model; begin += kBlock) {
       const size_t count = std::min(kBlock, d_model - begin);
       const size_t at = token * d_model + begin;
-      ConvertElements(dtype, source + at * BytesOf(dtype), DType::kF32, block, count);
+      ConvertElements(dtype, source + at * BytesOf(dtype), Dtype::kF32, block, count);
       for (size_t i = 0; i < count; ++i) {
         sum[begin + i] += left * block[i];
       }

@@ -14,7 +14,7 @@ namespace expertmesh::gate {
 // `output` has room for.
 //   hidden_states  [routed.tokens(), d_model] of `dtype`, an activation type
 //   output         [tokens, d_model], in place
-void AddComplements(const RoutedTokens& routed, const void* hidden_states, DType dtype,
+void AddComplements(const RoutedTokens& routed, const void* hidden_states, Dtype dtype,
                     size_t d_model, size_t first, absl::Span<float> output);
 
 }  // namespace expertmesh::gate

@@ -19,8 +19,8 @@ namespace {
 // Rows widened to float32 at a time: the copy stays in the cache.
 constexpr size_t kRowsPerBlock = 64;
 
-absl::Status CheckActivation(absl::string_view what, DType dtype) {
-  if (IsActivationDType(dtype)) {
+absl::Status CheckActivation(absl::string_view what, Dtype dtype) {
+  if (IsActivationDtype(dtype)) {
     return absl::OkStatus();
   }
   return absl::InvalidArgumentError(absl::StrCat(what, " has type ", std::string(NameOf(dtype)),
@@ -138,14 +138,14 @@ Gate::Gate(const RoutingRules& rules, size_t d_model, Parameters parameters)
 
 absl::StatusOr<std::unique_ptr<const Gate>> Gate::Create(const GateWeights& weights,
                                                          const RoutingOptions& options,
-                                                         DType activation_dtype, TieOrder ties,
+                                                         Dtype activation_dtype, TieOrder ties,
                                                          const RandomSource& random) {
   RETURN_IF_ERROR(ValidateRouting(options));
   RETURN_IF_ERROR(CheckActivation("activation_dtype", activation_dtype));
   RETURN_IF_ERROR(CheckWeights(weights, options));
   const auto decode = [&](const MatrixView& view) {
     std::vector<float> values = DecodeMatrix(view);
-    if (options.logit_dtype == LogitDType::kModel) {
+    if (options.logit_dtype == LogitDtype::kModel) {
       RoundTo(activation_dtype, absl::MakeSpan(values));
     }
     return values;
@@ -194,15 +194,15 @@ void Gate::MultiplyBlock(const GateMatmul& product, absl::Span<const float> bias
   const auto* const source =
       static_cast<const uint8_t*>(rows.values) + first * d_model_ * BytesOf(rows.dtype);
   outputs = outputs.subspan(first * experts, count * experts);
-  if (rows.dtype == DType::kBF16 && rows.jittered.empty() && product.TakesBF16()) {
+  if (rows.dtype == Dtype::kBF16 && rows.jittered.empty() && product.TakesBF16()) {
     product.RunBF16(source, count, outputs.data(), &scratch->product);
-  } else if (rows.dtype == DType::kF32 &&
+  } else if (rows.dtype == Dtype::kF32 &&
              reinterpret_cast<uintptr_t>(source) % alignof(float) == 0 && rows.jittered.empty()) {
     product.Run(reinterpret_cast<const float*>(source), count, outputs.data(), &scratch->product);
   } else {
     AlignedBuffer& widened = scratch->widened;
     widened.Resize(count * d_model_ * sizeof(float));
-    ConvertElements(rows.dtype, source, DType::kF32, widened.data(), count * d_model_);
+    ConvertElements(rows.dtype, source, Dtype::kF32, widened.data(), count * d_model_);
     Jitter(rules_, rows.jittered, first, count, d_model_, widened.as<float>());
     product.Run(widened.as<float>(), count, outputs.data(), &scratch->product);
   }
@@ -211,12 +211,12 @@ void Gate::MultiplyBlock(const GateMatmul& product, absl::Span<const float> bias
       outputs[row * experts + expert] += bias[expert];
     }
   }
-  if (rules_.options.logit_dtype == LogitDType::kModel) {
+  if (rules_.options.logit_dtype == LogitDtype::kModel) {
     RoundTo(rules_.activation_dtype, outputs);
   }
 }
 
-absl::Status Gate::Logits(const void* hidden_states, DType dtype, size_t tokens,
+absl::Status Gate::Logits(const void* hidden_states, Dtype dtype, size_t tokens,
                           absl::Span<float> logits, ThreadPool* pool) const {
   RETURN_IF_ERROR(CheckActivation("hidden_states", dtype));
   RETURN_IF_ERROR(CheckSize("logits", logits.size(), tokens * rules_.options.num_experts));
@@ -226,7 +226,7 @@ absl::Status Gate::Logits(const void* hidden_states, DType dtype, size_t tokens,
   return absl::OkStatus();
 }
 
-absl::Status Gate::Route(const void* hidden_states, DType dtype,
+absl::Status Gate::Route(const void* hidden_states, Dtype dtype,
                          absl::Span<const RequestTokens> requests,
                          absl::Span<const float> select_bias, GateScratch* scratch,
                          RoutedTokens* routed, ThreadPool* pool) const {

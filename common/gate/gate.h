@@ -53,11 +53,11 @@ class Gate {
   // Reads `weights` (all but shared_gate, see SharedGate, and the selection bias, which is an
   // argument of Route) during the call only and keeps them as float32. `activation_dtype` is what
   // the model is computed in, which need not be what its weights are stored as: kModel of
-  // LogitDType, ScoreDType and WeightDType rounds to it, and with LogitDType::kModel so are the
+  // LogitDtype, ScoreDtype and WeightDtype rounds to it, and with LogitDtype::kModel so are the
   // gate's own weights. `random` must outlive the gate.
   //   INVALID_ARGUMENT  options that cannot route, or weights that do not fit them.
   static absl::StatusOr<std::unique_ptr<const Gate>> Create(
-      const GateWeights& weights, const RoutingOptions& options, DType activation_dtype,
+      const GateWeights& weights, const RoutingOptions& options, Dtype activation_dtype,
       TieOrder ties = TieOrder::kLowestIndex, const RandomSource& random = CounterRandom());
 
   // Routes the rows of `hidden_states`, [tokens, d_model] row-major of `dtype` (an activation
@@ -67,13 +67,13 @@ class Gate {
   // other request.
   //   INVALID_ARGUMENT  dtype is not an activation type, select_bias has another size, or a request
   //                     does not fit, see CheckRequestTokens.
-  absl::Status Route(const void* hidden_states, DType dtype,
+  absl::Status Route(const void* hidden_states, Dtype dtype,
                      absl::Span<const RequestTokens> requests, absl::Span<const float> select_bias,
                      GateScratch* scratch, RoutedTokens* routed, ThreadPool* pool = nullptr) const;
 
-  // The logits alone, [tokens, num_experts], rounded as LogitDType says, before temperature and
+  // The logits alone, [tokens, num_experts], rounded as LogitDtype says, before temperature and
   // noise. Errors as Route.
-  absl::Status Logits(const void* hidden_states, DType dtype, size_t tokens,
+  absl::Status Logits(const void* hidden_states, Dtype dtype, size_t tokens,
                       absl::Span<float> logits, ThreadPool* pool = nullptr) const;
 
   const RoutingOptions& options() const { return rules_.options; }
@@ -94,13 +94,13 @@ class Gate {
   // Rows to multiply.
   struct Rows {
     const void* values = nullptr;
-    DType dtype = DType::kF32;
+    Dtype dtype = Dtype::kF32;
     size_t count = 0;
     // Requests whose rows are multiplied by noise first; empty: none.
     absl::Span<const RequestTokens> jittered = {};
   };
 
-  // outputs = rows * weights^T + bias, rounded as LogitDType says.
+  // outputs = rows * weights^T + bias, rounded as LogitDtype says.
   void Multiply(const GateMatmul& product, absl::Span<const float> bias, const Rows& rows,
                 std::vector<GateScratch::Block>* blocks, ThreadPool* pool,
                 absl::Span<float> outputs) const;

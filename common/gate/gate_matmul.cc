@@ -46,7 +46,7 @@ void GateMatmul::Run(const float* x, size_t rows, float* y, GateMatmulScratch* s
     }
     const size_t size = (end - begin) * inputs_;
     scratch->narrowed.Resize(size * sizeof(uint16_t));
-    ConvertElements(DType::kF32, from, DType::kBF16, scratch->narrowed.data(), size);
+    ConvertElements(Dtype::kF32, from, Dtype::kBF16, scratch->narrowed.data(), size);
     RunBF16(scratch->narrowed.data(), end - begin, to, scratch);
   }
 }

@@ -35,7 +35,7 @@ std::unique_ptr<const GateTiles> GateTiles::Create(const float* weights, size_t 
   }
   std::unique_ptr<GateTiles> tiles(new GateTiles(outputs, inputs));
   std::vector<uint16_t> narrowed(size);
-  ConvertElements(DType::kF32, weights, DType::kBF16, narrowed.data(), size);
+  ConvertElements(Dtype::kF32, weights, Dtype::kBF16, narrowed.data(), size);
   tiles->packed_.Resize(matmul::PackedTileBytes(outputs, inputs));
   matmul::PackTiles(narrowed.data(), outputs, inputs, tiles->packed_.data());
   return tiles;

@@ -131,8 +131,8 @@ class Batch {
         weights[0] = 1.0f;
         break;
       case Choice::kSparseMixer: {
-        const DType rounding =
-            options_.logit_dtype == LogitDType::kModel ? rules_.activation_dtype : DType::kF32;
+        const Dtype rounding =
+            options_.logit_dtype == LogitDtype::kModel ? rules_.activation_dtype : Dtype::kF32;
         SparseMixer({AdjustedLogits(key, row), experts_}, options_.sparse_mixer_epsilon, rounding,
                     &scratch_->token.scores, ids, weights);
         break;
@@ -172,7 +172,7 @@ class Batch {
   }
 
   void RoundScores(absl::Span<float> scores) const {
-    if (options_.score_dtype == ScoreDType::kModel) {
+    if (options_.score_dtype == ScoreDtype::kModel) {
       RoundTo(rules_.activation_dtype, scores);
     }
   }

@@ -61,9 +61,9 @@ struct RoutingInput {
 struct RoutingRules {
   RoutingOptions options;
   TieOrder ties = TieOrder::kLowestIndex;
-  // What activations are computed in: kModel of ScoreDType and WeightDType rounds to it, and
-  // (LogitDType::kModel) the sparse mixer.
-  DType activation_dtype = DType::kF32;
+  // What activations are computed in: kModel of ScoreDtype and WeightDtype rounds to it, and
+  // (LogitDtype::kModel) the sparse mixer.
+  Dtype activation_dtype = Dtype::kF32;
   const RandomSource* random = &CounterRandom();
 };
 

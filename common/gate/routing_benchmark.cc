@@ -20,7 +20,7 @@ RoutingOptions Qwen3() {
   options.num_experts = 128;
   options.top_k = 8;
   options.renormalise = Renormalise::kSum;
-  options.weight_dtype = WeightDType::kModel;
+  options.weight_dtype = WeightDtype::kModel;
   return options;
 }
 
@@ -49,7 +49,7 @@ void Routing(benchmark::State& state, const RoutingOptions& options, TieOrder ti
     logit = normal(random);
   }
   const std::vector<float> bias(options.num_experts, 0.01f);
-  const RoutingRules rules{options, ties, DType::kBF16};
+  const RoutingRules rules{options, ties, Dtype::kBF16};
   const RequestTokens request{tokens};
   const RoutingInput input{{&request, 1}, logits, bias};
   RoutedTokens routed;
@@ -80,8 +80,8 @@ void Logits(benchmark::State& state) {
   const std::vector<uint16_t> weight(options.num_experts * d_model, BF16FromFloat(0.01f));
   const std::vector<uint16_t> x(tokens * d_model, BF16FromFloat(1.0f));
   GateWeights weights;
-  weights.weight = MatrixView::RowMajor(weight.data(), DType::kBF16, options.num_experts, d_model);
-  const auto gate = Gate::Create(weights, options, DType::kBF16);
+  weights.weight = MatrixView::RowMajor(weight.data(), Dtype::kBF16, options.num_experts, d_model);
+  const auto gate = Gate::Create(weights, options, Dtype::kBF16);
   if (!gate.ok()) {
     state.SkipWithError(gate.status().ToString().c_str());
     return;
@@ -91,7 +91,7 @@ void Logits(benchmark::State& state) {
   std::vector<float> logits(tokens * options.num_experts);
   for (auto _ : state) {
     const absl::Status status =
-        (*gate)->Logits(x.data(), DType::kBF16, tokens, absl::MakeSpan(logits), pool);
+        (*gate)->Logits(x.data(), Dtype::kBF16, tokens, absl::MakeSpan(logits), pool);
     benchmark::DoNotOptimize(status.ok());
   }
   state.counters["token"] =

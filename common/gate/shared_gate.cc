@@ -22,8 +22,8 @@ constexpr size_t kLanes = 16;
 
 absl::StatusOr<std::unique_ptr<const SharedGate>> SharedGate::Create(const MatrixView& weight,
                                                                      size_t d_model,
-                                                                     DType activation_dtype) {
-  if (weight.rows != 1 || weight.cols != d_model || !IsActivationDType(weight.dtype)) {
+                                                                     Dtype activation_dtype) {
+  if (weight.rows != 1 || weight.cols != d_model || !IsActivationDtype(weight.dtype)) {
     return absl::InvalidArgumentError(absl::StrCat(
         "the shared experts' gate is ", std::string(NameOf(weight.dtype)), " [", weight.rows, ", ",
         weight.cols, "]; it must be F32, BF16 or F16 [1, d_model = ", d_model, "]"));
@@ -34,7 +34,7 @@ absl::StatusOr<std::unique_ptr<const SharedGate>> SharedGate::Create(const Matri
   return std::unique_ptr<const SharedGate>(new SharedGate(std::move(values), activation_dtype));
 }
 
-void SharedGate::Weights(const void* hidden_states, DType dtype, absl::Span<float> weights) const {
+void SharedGate::Weights(const void* hidden_states, Dtype dtype, absl::Span<float> weights) const {
   const size_t d_model = weight_.size();
   const auto* source = static_cast<const uint8_t*>(hidden_states);
   constexpr size_t kBlock = 256;  // Elements widened at a time.
@@ -43,7 +43,7 @@ void SharedGate::Weights(const void* hidden_states, DType dtype, absl::Span<floa
     float lanes[kLanes] = {};
     for (size_t begin = 0; begin < d_model; begin += kBlock) {
       const size_t count = std::min(kBlock, d_model - begin);
-      ConvertElements(dtype, source, DType::kF32, block, count);
+      ConvertElements(dtype, source, Dtype::kF32, block, count);
       source += count * BytesOf(dtype);
       const float* gate = weight_.data() + begin;
       size_t i = 0;

@@ -24,18 +24,18 @@ class SharedGate {
   //   INVALID_ARGUMENT  another shape or type.
   static absl::StatusOr<std::unique_ptr<const SharedGate>> Create(const MatrixView& weight,
                                                                   size_t d_model,
-                                                                  DType activation_dtype);
+                                                                  Dtype activation_dtype);
 
   // hidden_states: [tokens, d_model] of `dtype` (an activation type), of any alignment. `weights`:
   // out, [tokens].
-  void Weights(const void* hidden_states, DType dtype, absl::Span<float> weights) const;
+  void Weights(const void* hidden_states, Dtype dtype, absl::Span<float> weights) const;
 
  private:
-  SharedGate(std::vector<float> weight, DType activation_dtype)
+  SharedGate(std::vector<float> weight, Dtype activation_dtype)
       : weight_(std::move(weight)), activation_dtype_(activation_dtype) {}
 
   const std::vector<float> weight_;
-  const DType activation_dtype_;
+  const Dtype activation_dtype_;
 };
 
 }  // namespace expertmesh::gate

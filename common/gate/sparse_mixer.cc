@@ -26,7 +26,7 @@ uint32_t Largest(absl::Span<const float> logits, size_t except) {
 
 }  // namespace
 
-void SparseMixer(absl::Span<const float> logits, float epsilon, DType dtype,
+void SparseMixer(absl::Span<const float> logits, float epsilon, Dtype dtype,
                  std::vector<float>* row, absl::Span<uint32_t> ids, absl::Span<float> weights) {
   EXPERTMESH_CHECK(logits.size() >= 2 && ids.size() == 2 && weights.size() == 2);
   const size_t experts = logits.size();

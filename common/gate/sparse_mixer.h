@@ -14,7 +14,7 @@ namespace expertmesh::gate {
 // Routes one token: at least two logits, two ids, two weights. Each operation is rounded to
 // `dtype`, as torch rounds operations on tensors of that type: the threshold, too. `row` is working
 // memory.
-void SparseMixer(absl::Span<const float> logits, float epsilon, DType dtype,
+void SparseMixer(absl::Span<const float> logits, float epsilon, Dtype dtype,
                  std::vector<float>* row, absl::Span<uint32_t> ids, absl::Span<float> weights);
 
 }  // namespace expertmesh::gate

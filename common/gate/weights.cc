@@ -9,11 +9,11 @@ namespace expertmesh::gate {
 namespace {
 
 // The step from 1 to the next larger number.
-float EpsilonOf(DType dtype) {
-  return dtype == DType::kBF16 ? 0x1p-7f : dtype == DType::kF16 ? 0x1p-10f : 0x1p-23f;
+float EpsilonOf(Dtype dtype) {
+  return dtype == Dtype::kBF16 ? 0x1p-7f : dtype == Dtype::kF16 ? 0x1p-10f : 0x1p-23f;
 }
 
-float Divisor(const RoutingOptions& options, DType activation_dtype,
+float Divisor(const RoutingOptions& options, Dtype activation_dtype,
               absl::Span<const float> weights) {
   float sum = 0.0f;
   if (options.renormalise == Renormalise::kLp) {
@@ -27,7 +27,7 @@ float Divisor(const RoutingOptions& options, DType activation_dtype,
     sum += weight;
   }
   switch (options.renormalise) {
-    case Renormalise::kDTypeClampedSum:
+    case Renormalise::kDtypeClampedSum:
       return std::max(sum, EpsilonOf(activation_dtype));
     case Renormalise::kClampedSum:
       return std::max(sum, options.renormalise_epsilon);
@@ -38,7 +38,7 @@ float Divisor(const RoutingOptions& options, DType activation_dtype,
 
 }  // namespace
 
-void RenormaliseWeights(const RoutingOptions& options, DType activation_dtype,
+void RenormaliseWeights(const RoutingOptions& options, Dtype activation_dtype,
                         absl::Span<float> weights) {
   if (options.renormalise == Renormalise::kNone) {
     return;
@@ -49,32 +49,32 @@ void RenormaliseWeights(const RoutingOptions& options, DType activation_dtype,
   }
 }
 
-void ScaleWeights(const RoutingOptions& options, DType activation_dtype,
+void ScaleWeights(const RoutingOptions& options, Dtype activation_dtype,
                   absl::Span<float> weights) {
   if (options.scale != 1.0f) {
     for (float& weight : weights) {
       weight *= options.scale;
     }
   }
-  if (options.weight_dtype == WeightDType::kModel) {
+  if (options.weight_dtype == WeightDtype::kModel) {
     RoundTo(activation_dtype, weights);
   }
 }
 
-void RoundTo(DType dtype, absl::Span<float> values) {
+void RoundTo(Dtype dtype, absl::Span<float> values) {
   switch (dtype) {
-    case DType::kBF16:
+    case Dtype::kBF16:
       for (float& value : values) {
         value = FloatFromBF16(BF16FromFloat(value));
       }
       return;
-    case DType::kF16:
+    case Dtype::kF16:
       for (float& value : values) {
         value = FloatFromF16(F16FromFloat(value));
       }
       return;
     default:
-      EXPERTMESH_CHECK(dtype == DType::kF32);
+      EXPERTMESH_CHECK(dtype == Dtype::kF32);
   }
 }
 

@@ -10,21 +10,21 @@
 namespace expertmesh::gate {
 
 // Divides one token's weights by what Renormalise says, in place.
-void RenormaliseWeights(const RoutingOptions& options, DType activation_dtype,
+void RenormaliseWeights(const RoutingOptions& options, Dtype activation_dtype,
                         absl::Span<float> weights);
 
-// Scales one token's weights and rounds them to `activation_dtype` where WeightDType says so, in
+// Scales one token's weights and rounds them to `activation_dtype` where WeightDtype says so, in
 // place.
-void ScaleWeights(const RoutingOptions& options, DType activation_dtype, absl::Span<float> weights);
+void ScaleWeights(const RoutingOptions& options, Dtype activation_dtype, absl::Span<float> weights);
 
 // Rounds each value to an activation type, in place.
-void RoundTo(DType dtype, absl::Span<float> values);
+void RoundTo(Dtype dtype, absl::Span<float> values);
 
-inline float Rounded(DType dtype, float value) {
+inline float Rounded(Dtype dtype, float value) {
   switch (dtype) {
-    case DType::kBF16:
+    case Dtype::kBF16:
       return FloatFromBF16(BF16FromFloat(value));
-    case DType::kF16:
+    case Dtype::kF16:
       return FloatFromF16(F16FromFloat(value));
     default:
       return value;

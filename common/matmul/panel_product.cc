@@ -252,7 +252,7 @@ void RunPanels(const PanelProduct<uint16_t>& product, AlignedBuffer* widened) {
   widened->Resize(product.rows * product.inner * sizeof(float));
   float* const x = widened->as<float>();
   for (size_t row = 0; row < product.rows; ++row) {
-    ConvertElements(DType::kBF16, product.x + row * product.x_stride, DType::kF32,
+    ConvertElements(Dtype::kBF16, product.x + row * product.x_stride, Dtype::kF32,
                     x + row * product.inner, product.inner);
   }
   HWY_DYNAMIC_DISPATCH(RunWidened)

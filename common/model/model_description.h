@@ -73,7 +73,7 @@ struct ModelDescription {
   uint32_t num_layers = 0;
   // What the weights are stored as, by embeddings and norms (where there is config.json alone, by
   // that): kF32, kF16 or kBF16. What they are computed in is another matter.
-  DType dtype = DType::kF32;
+  Dtype dtype = Dtype::kF32;
   // Ascending by `layer`.
   std::vector<MoeLayerDescription> layers;
   ParameterCounts parameters;

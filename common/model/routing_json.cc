@@ -22,8 +22,8 @@ using Json = nlohmann::ordered_json;
 template <typename Enum>
 using Names = std::vector<std::pair<Enum, std::string_view>>;
 
-const Names<LogitDType>& NamesOf(LogitDType) {
-  static const Names<LogitDType> names = {{LogitDType::kModel, "model"}, {LogitDType::kF32, "f32"}};
+const Names<LogitDtype>& NamesOf(LogitDtype) {
+  static const Names<LogitDtype> names = {{LogitDtype::kModel, "model"}, {LogitDtype::kF32, "f32"}};
   return names;
 }
 
@@ -50,8 +50,8 @@ const Names<ScoreScope>& NamesOf(ScoreScope) {
   return names;
 }
 
-const Names<ScoreDType>& NamesOf(ScoreDType) {
-  static const Names<ScoreDType> names = {{ScoreDType::kF32, "f32"}, {ScoreDType::kModel, "model"}};
+const Names<ScoreDtype>& NamesOf(ScoreDtype) {
+  static const Names<ScoreDtype> names = {{ScoreDtype::kF32, "f32"}, {ScoreDtype::kModel, "model"}};
   return names;
 }
 
@@ -80,7 +80,7 @@ const Names<Renormalise>& NamesOf(Renormalise) {
   static const Names<Renormalise> names = {{Renormalise::kNone, "none"},
                                            {Renormalise::kSum, "sum"},
                                            {Renormalise::kClampedSum, "clamped_sum"},
-                                           {Renormalise::kDTypeClampedSum, "dtype_clamped_sum"},
+                                           {Renormalise::kDtypeClampedSum, "dtype_clamped_sum"},
                                            {Renormalise::kLp, "lp"}};
   return names;
 }
@@ -93,9 +93,9 @@ const Names<DropPolicy>& NamesOf(DropPolicy) {
   return names;
 }
 
-const Names<WeightDType>& NamesOf(WeightDType) {
-  static const Names<WeightDType> names = {{WeightDType::kModel, "model"},
-                                           {WeightDType::kF32, "f32"}};
+const Names<WeightDtype>& NamesOf(WeightDtype) {
+  static const Names<WeightDtype> names = {{WeightDtype::kModel, "model"},
+                                           {WeightDtype::kF32, "f32"}};
   return names;
 }
 

@@ -20,7 +20,7 @@ namespace expertmesh {
 
 // Where the gate's logits are rounded. kModel: the product is accumulated in float32 and rounded
 // once to the activation dtype. kF32: hidden state and gate weight are widened first; no rounding.
-enum class LogitDType { kModel, kF32 };
+enum class LogitDtype { kModel, kF32 };
 
 // kGumbel, kNormal: standard Gumbel or normal noise times `noise_scale` is added to every logit.
 // kLearnedNormal: normal noise times softplus(noise weight * x) + noise_scale (Shazeer et al. 2017,
@@ -36,7 +36,7 @@ enum class ScoreFunction { kIdentity, kSoftmax, kSigmoid, kSqrtSoftplus };
 enum class ScoreScope { kAll, kSelected };
 
 // Type scores are rounded to before anything is chosen by them.
-enum class ScoreDType { kF32, kModel };
+enum class ScoreDtype { kF32, kModel };
 
 // How a group of experts is ranked: its largest choice, or the sum of its two largest.
 enum class GroupScore { kMax, kTopTwoSum };
@@ -55,10 +55,10 @@ enum class Choice { kTopK, kSparseMixer, kExpertChoice, kHash };
 // min(1, weight / second_expert_threshold) (GShard, NLLB).
 enum class SecondExpert { kAlways, kSampled, kRandom };
 
-// kSum: w / (sum + epsilon). kClampedSum: w / max(sum, epsilon). kDTypeClampedSum: the same, where
+// kSum: w / (sum + epsilon). kClampedSum: w / max(sum, epsilon). kDtypeClampedSum: the same, where
 // epsilon is the step from 1 to the next number of the activation dtype (NLLB). kLp:
 // w / (sum |w|^p)^(1/p).
-enum class Renormalise { kNone, kSum, kClampedSum, kDTypeClampedSum, kLp };
+enum class Renormalise { kNone, kSum, kClampedSum, kDtypeClampedSum, kLp };
 
 // Which assignments an expert keeps when a group sends it more than its capacity.
 // kPosition: first choices before second choices, earlier tokens before later ones.
@@ -85,7 +85,7 @@ struct CapacityOptions {
 };
 
 // Type the weights are rounded to before they multiply an expert's output.
-enum class WeightDType { kModel, kF32 };
+enum class WeightDtype { kModel, kF32 };
 
 // What a weight multiplies: the expert's output, or its input (Llama-4).
 enum class ApplyWeight { kOutput, kInput };
@@ -99,7 +99,7 @@ struct RoutingOptions {
   uint32_t num_experts = 0;
   // Experts per token; the most, when a token may get fewer. Not used by kExpertChoice.
   uint32_t top_k = 0;
-  LogitDType logit_dtype = LogitDType::kF32;
+  LogitDtype logit_dtype = LogitDtype::kF32;
   // The gate adds a bias to its logits (gpt-oss).
   bool logit_bias = false;
   // Logits are divided by it.
@@ -111,7 +111,7 @@ struct RoutingOptions {
   uint64_t seed = 0;
   ScoreFunction score = ScoreFunction::kSoftmax;
   ScoreScope scope = ScoreScope::kAll;
-  ScoreDType score_dtype = ScoreDType::kF32;
+  ScoreDtype score_dtype = ScoreDtype::kF32;
   // A per-expert correction is added to scores for selection only (DeepSeek-V3).
   bool select_bias = false;
   // Group limit: experts are n_group equal runs; only the topk_group best groups can be chosen
@@ -136,7 +136,7 @@ struct RoutingOptions {
   bool renormalise_after_drop = false;
   CapacityOptions capacity;
   float scale = 1.0f;
-  WeightDType weight_dtype = WeightDType::kF32;
+  WeightDtype weight_dtype = WeightDtype::kF32;
   ApplyWeight apply = ApplyWeight::kOutput;
   PassThrough pass_through = PassThrough::kNone;
 

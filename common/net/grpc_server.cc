@@ -24,6 +24,7 @@
 #include "common/net/health_service.h"
 #include "common/net/reflection_service.h"
 #include "common/net/server_calls.h"
+#include "common/wire/error_reason.h"
 
 namespace expertmesh::net {
 namespace {
@@ -93,8 +94,9 @@ class WatchHandler final : public StreamHandler {
   }
 
   static absl::Status TooManyCalls() {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        kMostBlockingCalls, " calls of ordinary methods are running already; retry later"));
+    return ErrorOf(v1::ERROR_REASON_QUEUE_FULL,
+                   absl::StrCat(kMostBlockingCalls,
+                                " calls of ordinary methods are running already; retry later"));
   }
 
  private:
@@ -224,8 +226,7 @@ class CqServer final : public GrpcServer {
 
   void ShutdownOnce(absl::Duration grace) {
     health_.Shutdown();
-    const absl::Status why =
-        absl::UnavailableError("the server is shutting down; call another one");
+    const absl::Status why = ShuttingDown();
     const std::vector<std::shared_ptr<LiveCall>> calls = calls_.Stop();
     // First: gRPC's shutdown would cancel them without a reason when there is no grace.
     for (const std::shared_ptr<LiveCall>& call : calls) {

@@ -1,18 +1,28 @@
 #include "common/net/grpc_status.h"
 
 #include <string>
+#include <utility>
 
 #include "common/wire/status.h"
 
 namespace expertmesh::net {
 namespace {
 
-// A byte may take three when escaped; 2 KiB leaves room for other trailers.
-constexpr size_t kMaxTrailerMessage = 2048;
+// All trailers together may have 8 KiB. A byte of the message may take three when escaped; the
+// details repeat it, and take four bytes for three.
+constexpr size_t kMaxTrailerMessage = 1024;
+constexpr size_t kMaxTrailerDetails = 3072;
 
 }  // namespace
 
 absl::Status FromGrpc(const grpc::Status& status) {
+  v1::RequestStatus
+      details;  // The bytes are a google.rpc.Status; what it repeats is not looked at.
+  if (!status.error_details().empty() && details.ParseFromString(status.error_details())) {
+    details.set_code(status.error_code());
+    details.set_message(status.error_message());
+    return FromWire(details);
+  }
   return StatusFromPeer(status.error_code(), status.error_message());
 }
 
@@ -27,7 +37,12 @@ grpc::Status ToGrpc(const absl::Status& status) {
     message.resize(kMaxTrailerMessage);
     message += "...";
   }
-  return grpc::Status(code, message);
+  v1::RequestStatus details = ToWire(status);
+  details.set_message(message);
+  std::string bytes = details.SerializeAsString();
+  return details.details().empty() || bytes.size() > kMaxTrailerDetails
+             ? grpc::Status(code, message)
+             : grpc::Status(code, message, bytes);
 }
 
 }  // namespace expertmesh::net

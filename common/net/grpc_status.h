@@ -1,4 +1,4 @@
-// absl::Status and grpc::Status; the Status of messages is in common/wire/status.h.
+// absl::Status and grpc::Status; the RequestStatus of messages is in common/wire/status.h.
 #ifndef EXPERTMESH_COMMON_NET_GRPC_STATUS_H_
 #define EXPERTMESH_COMMON_NET_GRPC_STATUS_H_
 
@@ -11,7 +11,8 @@ namespace expertmesh::net {
 // As StatusFromPeer().
 absl::Status FromGrpc(const grpc::Status& status);
 
-// Messages are cut to what fits into HTTP/2 trailers (whose limit is 8 KiB, after escaping).
+// Details go along as a google.rpc.Status. Messages are cut to what fits into HTTP/2 trailers
+// (whose limit is 8 KiB, after escaping); details that do not fit are left out.
 grpc::Status ToGrpc(const absl::Status& status);
 
 }  // namespace expertmesh::net

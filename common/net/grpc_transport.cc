@@ -14,8 +14,8 @@
 namespace expertmesh::net {
 namespace {
 
-constexpr char kComputeMethod[] = "/expertmesh.v1.Expert/Compute";
-constexpr char kWatchMethod[] = "/expertmesh.v1.Expert/WatchStatus";
+constexpr char kComputeMethod[] = "/expertmesh.internal.v1.Expert/Compute";
+constexpr char kWatchMethod[] = "/expertmesh.internal.v1.Expert/WatchStatus";
 
 // One connection. Everything that happens to it goes through `serializer_`, and the members marked
 // so are used there only. An event of an attempt that is over is ignored.
@@ -112,7 +112,7 @@ class Link : public std::enable_shared_from_this<Link> {
     control_ = GrpcClient(runtime_, address_, grpc)
                    .OpenStream(kWatchMethod, call,
                                Callbacks("WatchStatus", nullptr, &Link::OnStatusFrame));
-    v1::WatchStatusRequest request;
+    internal::v1::WatchStatusRequest request;
     request.set_heartbeat_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(options_.heartbeat)));
     // A refusal means that the stream has ended, which its on_closed tells.
     control_->Send(Frame(request.SerializeAsString())).IgnoreError();
@@ -159,7 +159,7 @@ class Link : public std::enable_shared_from_this<Link> {
   }
 
   void OnStatusFrame(Frame frame) {
-    v1::WatchStatusResponse status;
+    internal::v1::WatchStatusResponse status;
     if (!status.ParseFromString(frame.Flatten())) {
       Fail(absl::InternalError("its status is not a valid WatchStatusResponse"));
     } else if (is_up_) {
@@ -234,7 +234,7 @@ class Link : public std::enable_shared_from_this<Link> {
   uint64_t attempt_ = 0;
   bool is_up_ = false;
   bool data_open_ = false;
-  std::optional<v1::WatchStatusResponse> first_status_;
+  std::optional<internal::v1::WatchStatusResponse> first_status_;
   absl::Time last_heard_;
   absl::Duration backoff_;
   TimerQueue::Id timer_ = 0;

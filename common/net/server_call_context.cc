@@ -1,6 +1,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/clock.h"
 #include "common/net/server_calls.h"
+#include "common/wire/error_reason.h"
 
 namespace expertmesh::net {
 namespace {
@@ -38,16 +39,23 @@ absl::Status CheckMetadata(const grpc::ServerContext& rpc, size_t max_bytes) {
     bytes += name.size() + value.size() + kPerField;
   }
   if (bytes > max_bytes) {
-    return absl::ResourceExhaustedError(
+    return ErrorOf(
+        v1::ERROR_REASON_METADATA_TOO_LARGE,
         absl::StrCat("the call has ", bytes, " bytes of metadata, the limit is ", max_bytes,
-                     "; send less, or start the server with a larger --max-metadata-bytes"));
+                     "; send less, or start the server with a larger --max-metadata-bytes"),
+        {{"bytes", absl::StrCat(bytes)}, {"limit", absl::StrCat(max_bytes)}});
   }
   return absl::OkStatus();
 }
 
 absl::Status DeadlinePassed() {
-  return absl::DeadlineExceededError(
+  return ErrorOf(
+      v1::ERROR_REASON_DEADLINE_PASSED,
       "the deadline of the call passed before it was answered; allow more time, or ask for less");
+}
+
+absl::Status ShuttingDown() {
+  return ErrorOf(v1::ERROR_REASON_ROUTER_STOPPING, "the server is shutting down; call another one");
 }
 
 }  // namespace expertmesh::net

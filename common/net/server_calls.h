@@ -59,8 +59,9 @@ std::shared_ptr<CallContext> MakeCallContext(const grpc::ServerContext& rpc);
 // RESOURCE_EXHAUSTED when the caller sent more than `max_bytes` of metadata.
 absl::Status CheckMetadata(const grpc::ServerContext& rpc, size_t max_bytes);
 
-// What a call is answered with when its deadline has passed.
+// What a call is answered with when its deadline has passed, and when the server is shutting down.
 absl::Status DeadlinePassed();
+absl::Status ShuttingDown();
 
 // Waits for one call of the method; when it comes, waits for the next. `method` must outlive it.
 void AwaitUnaryCall(const ServerQueue& host, const RawUnaryMethod* method);

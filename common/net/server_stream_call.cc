@@ -9,6 +9,7 @@
 #include "common/net/grpc_status.h"
 #include "common/net/send_queue.h"
 #include "common/net/server_calls.h"
+#include "common/wire/error_reason.h"
 
 namespace expertmesh::net {
 namespace {
@@ -68,9 +69,11 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
       }
     }
     if (full) {
-      const absl::Status why = absl::ResourceExhaustedError(
+      const absl::Status why = ErrorOf(
+          v1::ERROR_REASON_ANSWERS_UNREAD,
           absl::StrCat("the client has left ", host_.send_queue_bytes,
-                       " bytes of answers unread; read faster or have fewer requests in flight"));
+                       " bytes of answers unread; read faster or have fewer requests in flight"),
+          {{"limit", absl::StrCat(host_.send_queue_bytes)}});
       Break(why, /*cancel=*/true);
       return why;
     }
@@ -128,7 +131,7 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
     absl::Status refusal = CheckMetadata(rpc_->context, host_.max_metadata_bytes);
     // Asked after accepted_ is set: who stops the server later than this finds an accepted call.
     if (host_.calls->stopped()) {
-      refusal = absl::UnavailableError("the server is shutting down; call another one");
+      refusal = ShuttingDown();
     }
     if (!refusal.ok()) {
       SinkReleased();

@@ -6,6 +6,7 @@
 #include "common/net/byte_buffer.h"
 #include "common/net/grpc_status.h"
 #include "common/net/server_calls.h"
+#include "common/wire/error_reason.h"
 
 namespace expertmesh::net {
 namespace {
@@ -45,9 +46,7 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
       host_.deadlines->Cancel(timer_);
     }
     if (answer.ok() && answer->size() > host_.max_message_bytes) {
-      answer = absl::ResourceExhaustedError(
-          absl::StrCat("the answer has ", answer->size(), " bytes, the limit is ",
-                       host_.max_message_bytes, "; ask for fewer tokens"));
+      answer = AnswerTooLarge(answer->size(), host_.max_message_bytes);
     }
     void* const tag = finish_tag_.Arm(shared_from_this());
     if (answer.ok()) {
@@ -84,7 +83,7 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
     }
     AwaitUnaryCall(host_, method_);
     if (host_.calls->stopped()) {
-      Respond(absl::UnavailableError("the server is shutting down; call another one"));
+      Respond(ShuttingDown());
       return;
     }
     if (absl::Status status = CheckMetadata(rpc_->context, host_.max_metadata_bytes);
@@ -96,7 +95,9 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
     // Answers by itself when the last copy of the responder goes.
     struct Responder {
       explicit Responder(std::shared_ptr<UnaryCall> target) : call(std::move(target)) {}
-      ~Responder() { call->Respond(absl::InternalError("the request was dropped unanswered")); }
+      ~Responder() {
+        call->Respond(ErrorOf(v1::ERROR_REASON_DEFECT, "the request was dropped unanswered"));
+      }
       const std::shared_ptr<UnaryCall> call;
     };
     method_->handler(

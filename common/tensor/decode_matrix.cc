@@ -33,17 +33,17 @@ float ScaleAt(const BlockScales& scales, size_t row, size_t column) {
   }
   const size_t index = (row + scales.row_offset) / scales.block_rows * scales.row_stride +
                        (column + scales.col_offset) / scales.block_cols;
-  if (scales.dtype == DType::kF8E8M0) {
+  if (scales.dtype == Dtype::kF8E8M0) {
     return FromE8M0(scales.data[index]);
   }
-  if (scales.dtype == DType::kF32) {
+  if (scales.dtype == Dtype::kF32) {
     float scale;
     std::memcpy(&scale, scales.data + index * sizeof(scale), sizeof(scale));
     return scale;
   }
   uint16_t bits;
   std::memcpy(&bits, scales.data + index * sizeof(bits), sizeof(bits));
-  return scales.dtype == DType::kBF16 ? FloatFromBF16(bits) : FloatFromF16(bits);
+  return scales.dtype == Dtype::kBF16 ? FloatFromBF16(bits) : FloatFromF16(bits);
 }
 
 // Columns from `column` on, at most `count`, that share a scale.
@@ -57,12 +57,12 @@ size_t SameScale(const BlockScales& scales, size_t column, size_t count) {
 // there on lie side by side; `type` is kF32 or kBF16.
 
 void DecodeF8(const MatrixView& view, size_t row, size_t column, size_t count,
-              const uint8_t* source, DType type, uint8_t* target) {
+              const uint8_t* source, Dtype type, uint8_t* target) {
   const DecodeKernels& kernels = GetDecodeKernels();
   for (size_t done = 0; done < count;) {
     const size_t run = SameScale(view.scales, column + done, count - done);
     const float scale = ScaleAt(view.scales, row, column + done);
-    if (type == DType::kBF16) {
+    if (type == Dtype::kBF16) {
       kernels.f8_to_bf16(source + done, run, scale, reinterpret_cast<uint16_t*>(target) + done);
     } else {
       kernels.f8_to_f32(source + done, run, scale, reinterpret_cast<float*>(target) + done);
@@ -72,7 +72,7 @@ void DecodeF8(const MatrixView& view, size_t row, size_t column, size_t count,
 }
 
 // Blocks whose elements are not all asked for, or do not start a byte, pass through a whole one.
-void DecodeF4(const MatrixView& view, size_t row, size_t column, size_t count, DType type,
+void DecodeF4(const MatrixView& view, size_t row, size_t column, size_t count, Dtype type,
               uint8_t* target) {
   const DecodeKernels& kernels = GetDecodeKernels();
   for (size_t done = 0; done < count;) {
@@ -90,7 +90,7 @@ void DecodeF4(const MatrixView& view, size_t row, size_t column, size_t count, D
     }
     uint8_t* const out = target + done * BytesOf(type);
     if (blocks > 0) {
-      type == DType::kBF16
+      type == Dtype::kBF16
           ? kernels.f4_to_bf16(source, blocks, scales, reinterpret_cast<uint16_t*>(out))
           : kernels.f4_to_f32(source, blocks, scales, reinterpret_cast<float*>(out));
       done += blocks * kF4Block;
@@ -103,32 +103,32 @@ void DecodeF4(const MatrixView& view, size_t row, size_t column, size_t count, D
     float values[kF4Block];
     const float scale = ScaleAt(view.scales, row, column + done);
     kernels.f4_to_f32(block, 1, &scale, values);
-    ConvertElements(DType::kF32, values + skip, type, out, part);
+    ConvertElements(Dtype::kF32, values + skip, type, out, part);
     done += part;
   }
 }
 
 // Converts elements of an activation type and multiplies them by their scales.
 void DecodeScaled(const MatrixView& view, size_t row, size_t column, size_t count,
-                  const uint8_t* source, DType type, uint8_t* target) {
+                  const uint8_t* source, Dtype type, uint8_t* target) {
   float values[kRun];
   for (size_t done = 0; done < count;) {
     const size_t run = std::min(kRun, SameScale(view.scales, column + done, count - done));
     const float scale = ScaleAt(view.scales, row, column + done);
-    ConvertElements(view.dtype, source + done * BytesOf(view.dtype), DType::kF32, values, run);
+    ConvertElements(view.dtype, source + done * BytesOf(view.dtype), Dtype::kF32, values, run);
     for (size_t i = 0; i < run; ++i) {
       values[i] *= scale;
     }
-    ConvertElements(DType::kF32, values, type, target + done * BytesOf(type), run);
+    ConvertElements(Dtype::kF32, values, type, target + done * BytesOf(type), run);
     done += run;
   }
 }
 
 void DecodeRun(const MatrixView& view, size_t row, size_t column, size_t count,
-               const uint8_t* source, DType type, uint8_t* target) {
-  if (view.dtype == DType::kF4) {
+               const uint8_t* source, Dtype type, uint8_t* target) {
+  if (view.dtype == Dtype::kF4) {
     DecodeF4(view, row, column, count, type, target);
-  } else if (view.dtype == DType::kF8E4M3) {
+  } else if (view.dtype == Dtype::kF8E4M3) {
     DecodeF8(view, row, column, count, source, type, target);
   } else if (!view.scales.empty()) {
     DecodeScaled(view, row, column, count, source, type, target);
@@ -139,7 +139,7 @@ void DecodeRun(const MatrixView& view, size_t row, size_t column, size_t count,
 
 // A tile of at most kTile by kTile elements that are not side by side.
 void DecodeStrided(const MatrixView& view, size_t row, size_t rows, size_t column, size_t cols,
-                   DType type, uint8_t* target, size_t stride) {
+                   Dtype type, uint8_t* target, size_t stride) {
   uint8_t tile[kTile * kTile * sizeof(float)];
   const size_t bytes = BytesOf(view.dtype);
   CollectTile(view, row, rows, column, cols, tile);
@@ -158,10 +158,10 @@ absl::Status CheckDecodable(absl::string_view what, const MatrixView& view) {
   if (view.data == nullptr && !view.empty()) {
     return wrong("has no data");
   }
-  if (view.dtype == DType::kF4 && (view.col_stride != 1 || view.row_stride % 2 != 0)) {
+  if (view.dtype == Dtype::kF4 && (view.col_stride != 1 || view.row_stride % 2 != 0)) {
     return wrong("of type F4 must have rows of whole bytes");
   }
-  if (!IsActivationDType(view.dtype) && view.dtype != DType::kF8E4M3 && view.dtype != DType::kF4) {
+  if (!IsActivationDtype(view.dtype) && view.dtype != Dtype::kF8E4M3 && view.dtype != Dtype::kF4) {
     return wrong(absl::StrCat("has type ", NameOf(view.dtype),
                               "; accepted are F32, F16, BF16, F8_E4M3 and F4. Convert the "
                               "checkpoint to one of them"));
@@ -171,7 +171,7 @@ absl::Status CheckDecodable(absl::string_view what, const MatrixView& view) {
     if (scales.block_rows == 0 || scales.block_cols == 0) {
       return wrong("has scales for blocks of size 0");
     }
-    if (!IsScaleDType(scales.dtype)) {
+    if (!IsScaleDtype(scales.dtype)) {
       return wrong(absl::StrCat("has scales of type ", NameOf(scales.dtype),
                                 "; accepted are F32, BF16, F16 and F8_E8M0"));
     }
@@ -180,13 +180,13 @@ absl::Status CheckDecodable(absl::string_view what, const MatrixView& view) {
 }
 
 void DecodeRow(const MatrixView& view, size_t row, size_t begin, size_t count, float* target) {
-  DecodeTile(view, row, 1, begin, count, DType::kF32, target, count);
+  DecodeTile(view, row, 1, begin, count, Dtype::kF32, target, count);
 }
 
 void DecodeTile(const MatrixView& view, size_t row, size_t rows, size_t col, size_t cols,
-                DType type, void* target, size_t stride) {
+                Dtype type, void* target, size_t stride) {
   EXPERTMESH_CHECK(row + rows <= view.rows && col + cols <= view.cols);
-  EXPERTMESH_CHECK(type == DType::kF32 || type == DType::kBF16);
+  EXPERTMESH_CHECK(type == Dtype::kF32 || type == Dtype::kBF16);
   auto* const out = static_cast<uint8_t*>(target);
   const size_t row_bytes = stride * BytesOf(type);
   if (view.col_stride == 1) {

@@ -23,7 +23,7 @@ void DecodeRow(const MatrixView& view, size_t row, size_t begin, size_t count, f
 // products of scales and elements are rounded once. Row r goes to target + r * stride elements.
 // `view` has passed CheckDecodable. Thread-safe.
 void DecodeTile(const MatrixView& view, size_t row, size_t rows, size_t col, size_t cols,
-                DType type, void* target, size_t stride);
+                Dtype type, void* target, size_t stride);
 
 // The whole matrix, row-major float32.
 std::vector<float> DecodeMatrix(const MatrixView& view);

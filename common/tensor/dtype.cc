@@ -73,25 +73,25 @@ EXPERTMESH_INLINE void ConvertLoop(const void* source, void* target, size_t coun
 }
 
 template <typename From>
-EXPERTMESH_INLINE void ConvertFrom(const void* source, DType to, void* target, size_t count) {
-  if (to == DType::kF32) {
+EXPERTMESH_INLINE void ConvertFrom(const void* source, Dtype to, void* target, size_t count) {
+  if (to == Dtype::kF32) {
     ConvertLoop<From, F32>(source, target, count);
-  } else if (to == DType::kBF16) {
+  } else if (to == Dtype::kBF16) {
     ConvertLoop<From, BF16>(source, target, count);
   } else {
-    EXPERTMESH_CHECK(to == DType::kF16);
+    EXPERTMESH_CHECK(to == Dtype::kF16);
     ConvertLoop<From, F16>(source, target, count);
   }
 }
 
-EXPERTMESH_INLINE void ConvertAny(DType from, const void* source, DType to, void* target,
+EXPERTMESH_INLINE void ConvertAny(Dtype from, const void* source, Dtype to, void* target,
                                   size_t count) {
-  if (from == DType::kF32) {
+  if (from == Dtype::kF32) {
     ConvertFrom<F32>(source, to, target, count);
-  } else if (from == DType::kBF16) {
+  } else if (from == Dtype::kBF16) {
     ConvertFrom<BF16>(source, to, target, count);
   } else {
-    EXPERTMESH_CHECK(from == DType::kF16);
+    EXPERTMESH_CHECK(from == Dtype::kF16);
     ConvertFrom<F16>(source, to, target, count);
   }
 }
@@ -107,14 +107,14 @@ EXPERTMESH_INLINE bool AnyWithExponent(const void* data, size_t count, Bits expo
   return found != 0;
 }
 
-EXPERTMESH_INLINE bool AnyNonFinite(DType dtype, const void* data, size_t count) {
-  if (dtype == DType::kF32) {
+EXPERTMESH_INLINE bool AnyNonFinite(Dtype dtype, const void* data, size_t count) {
+  if (dtype == Dtype::kF32) {
     return AnyWithExponent<uint32_t>(data, count, 0x7f800000u);
   }
-  if (dtype == DType::kBF16) {
+  if (dtype == Dtype::kBF16) {
     return AnyWithExponent<uint16_t>(data, count, 0x7f80u);
   }
-  EXPERTMESH_CHECK(dtype == DType::kF16);
+  EXPERTMESH_CHECK(dtype == Dtype::kF16);
   return AnyWithExponent<uint16_t>(data, count, 0x7c00u);
 }
 
@@ -134,11 +134,11 @@ EXPERTMESH_INLINE bool AnyBeyond(const void* data, size_t count, int32_t limit) 
   return found != 0;
 }
 
-EXPERTMESH_INLINE bool AnyOverflow(DType from, const void* data, size_t count, int32_t limit) {
-  if (from == DType::kF32) {
+EXPERTMESH_INLINE bool AnyOverflow(Dtype from, const void* data, size_t count, int32_t limit) {
+  if (from == Dtype::kF32) {
     return AnyBeyond<F32>(data, count, limit);
   }
-  EXPERTMESH_CHECK(from == DType::kBF16);
+  EXPERTMESH_CHECK(from == Dtype::kBF16);
   return AnyBeyond<BF16>(data, count, limit);
 }
 
@@ -149,38 +149,38 @@ EXPERTMESH_INLINE void AddLoop(const void* source, size_t count, float* target) 
   }
 }
 
-EXPERTMESH_INLINE void AddAny(DType from, const void* source, size_t count, float* target) {
-  if (from == DType::kF32) {
+EXPERTMESH_INLINE void AddAny(Dtype from, const void* source, size_t count, float* target) {
+  if (from == Dtype::kF32) {
     AddLoop<F32>(source, count, target);
-  } else if (from == DType::kBF16) {
+  } else if (from == Dtype::kBF16) {
     AddLoop<BF16>(source, count, target);
   } else {
-    EXPERTMESH_CHECK(from == DType::kF16);
+    EXPERTMESH_CHECK(from == Dtype::kF16);
     AddLoop<F16>(source, count, target);
   }
 }
 
 // The loops for the widest vectors this machine has.
 struct Loops {
-  void (*convert)(DType from, const void* source, DType to, void* target, size_t count);
-  bool (*has_non_finite)(DType dtype, const void* data, size_t count);
-  bool (*has_overflow)(DType from, const void* data, size_t count, int32_t limit);
-  void (*add)(DType from, const void* source, size_t count, float* target);
+  void (*convert)(Dtype from, const void* source, Dtype to, void* target, size_t count);
+  bool (*has_non_finite)(Dtype dtype, const void* data, size_t count);
+  bool (*has_overflow)(Dtype from, const void* data, size_t count, int32_t limit);
+  void (*add)(Dtype from, const void* source, size_t count, float* target);
 };
 
 #define EXPERTMESH_LOOPS(NAME, TARGET)                                                          \
   struct NAME {                                                                                 \
-    TARGET static void Convert(DType from, const void* source, DType to, void* target,          \
+    TARGET static void Convert(Dtype from, const void* source, Dtype to, void* target,          \
                                size_t count) {                                                  \
       ConvertAny(from, source, to, target, count);                                              \
     }                                                                                           \
-    TARGET static bool HasNonFinite(DType dtype, const void* data, size_t count) {              \
+    TARGET static bool HasNonFinite(Dtype dtype, const void* data, size_t count) {              \
       return AnyNonFinite(dtype, data, count);                                                  \
     }                                                                                           \
-    TARGET static bool HasOverflow(DType from, const void* data, size_t count, int32_t limit) { \
+    TARGET static bool HasOverflow(Dtype from, const void* data, size_t count, int32_t limit) { \
       return AnyOverflow(from, data, count, limit);                                             \
     }                                                                                           \
-    TARGET static void Add(DType from, const void* source, size_t count, float* target) {       \
+    TARGET static void Add(Dtype from, const void* source, size_t count, float* target) {       \
       AddAny(from, source, count, target);                                                      \
     }                                                                                           \
     static constexpr Loops kLoops = {Convert, HasNonFinite, HasOverflow, Add};                  \
@@ -211,88 +211,88 @@ const Loops& VectorLoops() {
 
 }  // namespace
 
-size_t BitsOf(DType dtype) {
+size_t BitsOf(Dtype dtype) {
   switch (dtype) {
-    case DType::kF4:
+    case Dtype::kF4:
       return 4;
-    case DType::kF6E2M3:
-    case DType::kF6E3M2:
+    case Dtype::kF6E2M3:
+    case Dtype::kF6E3M2:
       return 6;
-    case DType::kBool:
-    case DType::kU8:
-    case DType::kI8:
-    case DType::kF8E4M3:
-    case DType::kF8E5M2:
-    case DType::kF8E8M0:
-    case DType::kI8Block128:
+    case Dtype::kBool:
+    case Dtype::kU8:
+    case Dtype::kI8:
+    case Dtype::kF8E4M3:
+    case Dtype::kF8E5M2:
+    case Dtype::kF8E8M0:
+    case Dtype::kI8Block128:
       return 8;
-    case DType::kU16:
-    case DType::kI16:
-    case DType::kF16:
-    case DType::kBF16:
+    case Dtype::kU16:
+    case Dtype::kI16:
+    case Dtype::kF16:
+    case Dtype::kBF16:
       return 16;
-    case DType::kU32:
-    case DType::kI32:
-    case DType::kF32:
+    case Dtype::kU32:
+    case Dtype::kI32:
+    case Dtype::kF32:
       return 32;
-    case DType::kU64:
-    case DType::kI64:
-    case DType::kF64:
-    case DType::kC64:
+    case Dtype::kU64:
+    case Dtype::kI64:
+    case Dtype::kF64:
+    case Dtype::kC64:
       return 64;
   }
   EXPERTMESH_CHECK(false);
 }
 
-size_t BytesOf(DType dtype) {
+size_t BytesOf(Dtype dtype) {
   const size_t bits = BitsOf(dtype);
   EXPERTMESH_CHECK(bits % 8 == 0);
   return bits / 8;
 }
 
-absl::string_view NameOf(DType dtype) {
+absl::string_view NameOf(Dtype dtype) {
   switch (dtype) {
-    case DType::kBool:
+    case Dtype::kBool:
       return "BOOL";
-    case DType::kU8:
+    case Dtype::kU8:
       return "U8";
-    case DType::kI8:
+    case Dtype::kI8:
       return "I8";
-    case DType::kU16:
+    case Dtype::kU16:
       return "U16";
-    case DType::kI16:
+    case Dtype::kI16:
       return "I16";
-    case DType::kU32:
+    case Dtype::kU32:
       return "U32";
-    case DType::kI32:
+    case Dtype::kI32:
       return "I32";
-    case DType::kU64:
+    case Dtype::kU64:
       return "U64";
-    case DType::kI64:
+    case Dtype::kI64:
       return "I64";
-    case DType::kF8E4M3:
+    case Dtype::kF8E4M3:
       return "F8_E4M3";
-    case DType::kF8E5M2:
+    case Dtype::kF8E5M2:
       return "F8_E5M2";
-    case DType::kF8E8M0:
+    case Dtype::kF8E8M0:
       return "F8_E8M0";
-    case DType::kF4:
+    case Dtype::kF4:
       return "F4";
-    case DType::kF6E2M3:
+    case Dtype::kF6E2M3:
       return "F6_E2M3";
-    case DType::kF6E3M2:
+    case Dtype::kF6E3M2:
       return "F6_E3M2";
-    case DType::kF16:
+    case Dtype::kF16:
       return "F16";
-    case DType::kBF16:
+    case Dtype::kBF16:
       return "BF16";
-    case DType::kF32:
+    case Dtype::kF32:
       return "F32";
-    case DType::kF64:
+    case Dtype::kF64:
       return "F64";
-    case DType::kC64:
+    case Dtype::kC64:
       return "C64";
-    case DType::kI8Block128:
+    case Dtype::kI8Block128:
       return "INT8_BLOCK128";
   }
   EXPERTMESH_CHECK(false);
@@ -302,9 +302,9 @@ float FloatFromF16(uint16_t bits) { return F16::Decode(bits); }
 
 uint16_t F16FromFloat(float value) { return F16::Encode(value); }
 
-void ConvertElements(DType from, const void* source, DType to, void* target, size_t count) {
+void ConvertElements(Dtype from, const void* source, Dtype to, void* target, size_t count) {
   if (from == to) {
-    EXPERTMESH_CHECK(IsActivationDType(from));
+    EXPERTMESH_CHECK(IsActivationDtype(from));
     if (count > 0) {
       std::memcpy(target, source, count * BytesOf(from));
     }
@@ -313,20 +313,20 @@ void ConvertElements(DType from, const void* source, DType to, void* target, siz
   VectorLoops().convert(from, source, to, target, count);
 }
 
-bool HasNonFinite(DType dtype, const void* data, size_t count) {
+bool HasNonFinite(Dtype dtype, const void* data, size_t count) {
   return VectorLoops().has_non_finite(dtype, data, count);
 }
 
-bool HasOverflow(DType from, const void* data, size_t count, DType to) {
-  EXPERTMESH_CHECK(IsActivationDType(from) && IsActivationDType(to));
-  if (from == to || to == DType::kF32 || from == DType::kF16) {
+bool HasOverflow(Dtype from, const void* data, size_t count, Dtype to) {
+  EXPERTMESH_CHECK(IsActivationDtype(from) && IsActivationDtype(to));
+  if (from == to || to == Dtype::kF32 || from == Dtype::kF16) {
     return false;
   }
   return VectorLoops().has_overflow(from, data, count,
-                                    to == DType::kF16 ? kBeyondF16 : kBeyondBF16);
+                                    to == Dtype::kF16 ? kBeyondF16 : kBeyondBF16);
 }
 
-void AddElements(DType from, const void* source, size_t count, float* target) {
+void AddElements(Dtype from, const void* source, size_t count, float* target) {
   VectorLoops().add(from, source, count, target);
 }
 

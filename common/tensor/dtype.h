@@ -12,7 +12,7 @@ namespace expertmesh {
 
 // Every type a safetensors file can hold, and one of the wire. Activations use kF32, kBF16 and kF16
 // only.
-enum class DType : uint8_t {
+enum class Dtype : uint8_t {
   kBool,
   kU8,
   kI8,
@@ -38,16 +38,16 @@ enum class DType : uint8_t {
 };
 
 // Size of one element in bits; scales are not counted.
-size_t BitsOf(DType dtype);
+size_t BitsOf(Dtype dtype);
 
 // Size of one element in bytes. The type must be a whole number of bytes (all but kF4, kF6*).
-size_t BytesOf(DType dtype);
+size_t BytesOf(Dtype dtype);
 
 // Name as safetensors writes it ("BF16").
-absl::string_view NameOf(DType dtype);
+absl::string_view NameOf(Dtype dtype);
 
-inline bool IsActivationDType(DType dtype) {
-  return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16;
+inline bool IsActivationDtype(Dtype dtype) {
+  return dtype == Dtype::kF32 || dtype == Dtype::kBF16 || dtype == Dtype::kF16;
 }
 
 inline float FloatFromBF16(uint16_t bits) {
@@ -69,18 +69,18 @@ uint16_t F16FromFloat(float value);
 
 // Converts `count` elements. Both types must be activation types. Neither pointer needs to be
 // aligned; the ranges must not overlap.
-void ConvertElements(DType from, const void* source, DType to, void* target, size_t count);
+void ConvertElements(Dtype from, const void* source, Dtype to, void* target, size_t count);
 
 // True when any of `count` elements of an activation type is NaN or infinite.
-bool HasNonFinite(DType dtype, const void* data, size_t count);
+bool HasNonFinite(Dtype dtype, const void* data, size_t count);
 
 // True when any of `count` elements is finite and would be infinite as `to`; both are activation
 // types. (F16 ends at 65504, BF16 somewhat below the largest float32.)
-bool HasOverflow(DType from, const void* data, size_t count, DType to);
+bool HasOverflow(Dtype from, const void* data, size_t count, Dtype to);
 
 // target[i] += source[i], of an activation type. Neither pointer needs to be aligned; the ranges
 // must not overlap.
-void AddElements(DType from, const void* source, size_t count, float* target);
+void AddElements(Dtype from, const void* source, size_t count, float* target);
 
 }  // namespace expertmesh
 

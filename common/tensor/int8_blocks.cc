@@ -95,28 +95,28 @@ const Kernels& BestKernels() {
 
 }  // namespace
 
-void QuantiseRow(DType from, const void* row, size_t cols, int8_t* quantised, float* scales) {
+void QuantiseRow(Dtype from, const void* row, size_t cols, int8_t* quantised, float* scales) {
   const Kernels& kernels = BestKernels();
   const auto* source = static_cast<const uint8_t*>(row);
   alignas(64) float values[kInt8Block];
   for (size_t begin = 0; begin < cols; begin += kInt8Block) {
     const size_t count = std::min(kInt8Block, cols - begin);
-    ConvertElements(from, source + begin * BytesOf(from), DType::kF32, values, count);
+    ConvertElements(from, source + begin * BytesOf(from), Dtype::kF32, values, count);
     *scales++ = kernels.quantise(values, count, quantised + begin);
   }
 }
 
-void DequantiseBlock(const void* quantised, float scale, size_t count, DType to, void* target) {
+void DequantiseBlock(const void* quantised, float scale, size_t count, Dtype to, void* target) {
   EXPERTMESH_CHECK(count <= kInt8Block);
   const Kernels& kernels = BestKernels();
   const auto* integers = static_cast<const int8_t*>(quantised);
-  if (to == DType::kF32) {
+  if (to == Dtype::kF32) {
     kernels.dequantise(integers, scale, count, static_cast<float*>(target));
     return;
   }
   alignas(64) float values[kInt8Block];
   kernels.dequantise(integers, scale, count, values);
-  ConvertElements(DType::kF32, values, to, target, count);
+  ConvertElements(Dtype::kF32, values, to, target, count);
 }
 
 }  // namespace expertmesh

@@ -27,11 +27,11 @@ inline constexpr uint64_t Int8Blocks(uint64_t cols) {
 //   quantised  [cols]
 //   scales     [Int8Blocks(cols)]
 // What a row becomes depends on this row alone.
-void QuantiseRow(DType from, const void* row, size_t cols, int8_t* quantised, float* scales);
+void QuantiseRow(Dtype from, const void* row, size_t cols, int8_t* quantised, float* scales);
 
 // `count` values (at most kInt8Block) of one block, to `to`, an activation type. `target` must be
 // aligned for its type.
-void DequantiseBlock(const void* quantised, float scale, size_t count, DType to, void* target);
+void DequantiseBlock(const void* quantised, float scale, size_t count, Dtype to, void* target);
 
 }  // namespace expertmesh
 

@@ -14,8 +14,8 @@ namespace expertmesh {
 // which is at data + (i * row_stride + j) elements.
 struct BlockScales {
   const uint8_t* data = nullptr;
-  // IsScaleDType. Of kF8E8M0 the value is 2^(byte - 127), 255 is NaN.
-  DType dtype = DType::kF32;
+  // IsScaleDtype. Of kF8E8M0 the value is 2^(byte - 127), 255 is NaN.
+  Dtype dtype = Dtype::kF32;
   size_t block_rows = 1;
   size_t block_cols = 1;
   size_t row_stride = 0;
@@ -26,8 +26,8 @@ struct BlockScales {
   bool empty() const { return data == nullptr; }
 };
 
-inline bool IsScaleDType(DType dtype) {
-  return IsActivationDType(dtype) || dtype == DType::kF8E8M0;
+inline bool IsScaleDtype(Dtype dtype) {
+  return IsActivationDtype(dtype) || dtype == Dtype::kF8E8M0;
 }
 
 // A matrix [rows, cols] with any strides: a weight as it lies in a checkpoint, which may be a part
@@ -38,7 +38,7 @@ inline bool IsScaleDType(DType dtype) {
 // row_stride is even and col_stride 1).
 struct MatrixView {
   const uint8_t* data = nullptr;
-  DType dtype = DType::kF32;
+  Dtype dtype = Dtype::kF32;
   size_t rows = 0;
   size_t cols = 0;
   size_t row_stride = 0;
@@ -46,7 +46,7 @@ struct MatrixView {
   BlockScales scales = {};
 
   // A packed row-major matrix.
-  static MatrixView RowMajor(const void* data, DType dtype, size_t rows, size_t cols) {
+  static MatrixView RowMajor(const void* data, Dtype dtype, size_t rows, size_t cols) {
     return {static_cast<const uint8_t*>(data), dtype, rows, cols, cols, 1, {}};
   }
 

@@ -24,7 +24,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/wire/frame.h"
-#include "expertmesh/v1/expert.pb.h"
+#include "expertmesh/internal/v1/expert.pb.h"
 
 namespace expertmesh {
 
@@ -35,7 +35,7 @@ class NodeObserver {
   virtual ~NodeObserver() = default;
 
   // The first call after connecting carries `description`; the compute stream is open by then.
-  virtual void OnStatus(const v1::WatchStatusResponse& status) = 0;
+  virtual void OnStatus(const internal::v1::WatchStatusResponse& status) = 0;
 
   // An encoded ComputeResponse. Only while up.
   virtual void OnFrame(Frame frame) = 0;
@@ -111,10 +111,10 @@ class NodeEndpoint {
  public:
   virtual ~NodeEndpoint() = default;
 
-  virtual v1::DescribeResponse Describe() const = 0;
+  virtual v1::NodeDescription Describe() const = 0;
 
   // The current status, `description` included.
-  virtual v1::WatchStatusResponse Status() const = 0;
+  virtual internal::v1::WatchStatusResponse Status() const = 0;
 
   // Calls `on_change` after every change of state or of what is held (not for load alone). The
   // callback must not block nor call back into the endpoint.
@@ -123,10 +123,10 @@ class NodeEndpoint {
   virtual std::unique_ptr<StreamHandler> OpenCompute(std::shared_ptr<FrameSink> replies) = 0;
 
   // May take long; for threads that may block.
-  virtual absl::StatusOr<v1::LoadExpertsResponse> LoadExperts(
-      const v1::LoadExpertsRequest& request) = 0;
-  virtual absl::StatusOr<v1::UnloadExpertsResponse> UnloadExperts(
-      const v1::UnloadExpertsRequest& request) = 0;
+  virtual absl::StatusOr<internal::v1::LoadExpertsResponse> LoadExperts(
+      const internal::v1::LoadExpertsRequest& request) = 0;
+  virtual absl::StatusOr<internal::v1::UnloadExpertsResponse> UnloadExperts(
+      const internal::v1::UnloadExpertsRequest& request) = 0;
 };
 
 }  // namespace expertmesh

@@ -42,7 +42,7 @@ class Checksum {
 
 }  // namespace
 
-uint64_t ChecksumOf(const v1::ComputeRequest& request, const TensorFrame& hidden_states) {
+uint64_t ChecksumOf(const internal::v1::ComputeRequest& request, const TensorFrame& hidden_states) {
   Checksum checksum;
   checksum.Add(std::array{request.batch_id(), uint64_t{request.layer()}, request.epoch(),
                           uint64_t{request.total_rows()}, uint64_t{request.first_row()},
@@ -57,7 +57,7 @@ uint64_t ChecksumOf(const v1::ComputeRequest& request, const TensorFrame& hidden
   return checksum.Finish();
 }
 
-uint64_t ChecksumOf(const v1::ComputeResponse& response, const TensorFrame& partials) {
+uint64_t ChecksumOf(const internal::v1::ComputeResponse& response, const TensorFrame& partials) {
   Checksum checksum;
   checksum.Add(std::array{response.batch_id(), uint64_t{response.first_row()}});
   checksum.Add(partials);

@@ -6,15 +6,15 @@
 #include <cstdint>
 
 #include "common/wire/message_codec.h"
-#include "expertmesh/v1/expert.pb.h"
+#include "expertmesh/internal/v1/expert.pb.h"
 
 namespace expertmesh {
 
 // XXH3, 64 bits, over every field that tells which rows these are and what is to be done with them,
 // and over type, shape, scales and data of the tensor. Not over the checksum itself, tracing,
 // extensions and timings.
-uint64_t ChecksumOf(const v1::ComputeRequest& request, const TensorFrame& hidden_states);
-uint64_t ChecksumOf(const v1::ComputeResponse& response, const TensorFrame& partials);
+uint64_t ChecksumOf(const internal::v1::ComputeRequest& request, const TensorFrame& hidden_states);
+uint64_t ChecksumOf(const internal::v1::ComputeResponse& response, const TensorFrame& partials);
 
 }  // namespace expertmesh
 

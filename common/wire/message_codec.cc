@@ -40,7 +40,7 @@ absl::StatusOr<bool> SplitAndParse(const Frame& frame, absl::Span<SplitField> fi
 
 // `size` bytes of scales came with `tensor`, whose shape is known not to overflow.
 absl::Status CheckScales(const TensorFrame& tensor, uint64_t size, absl::string_view field) {
-  if (tensor.dtype != DType::kI8Block128) {
+  if (tensor.dtype != Dtype::kI8Block128) {
     return size == 0 ? absl::OkStatus()
                      : absl::InvalidArgumentError(absl::StrCat(
                            field, ".scales has ", size, " bytes; leave it empty for this dtype"));
@@ -65,7 +65,7 @@ absl::Status DecodeTensor(const Frame& frame, absl::string_view field, TensorFra
     return absl::InvalidArgumentError(
         absl::StrCat(field, ": malformed Tensor; send a valid message"));
   }
-  const std::optional<DType> dtype = FindWireDType(header.dtype());
+  const std::optional<Dtype> dtype = FindWireDtype(header.dtype());
   if (!dtype) {
     return FromWire(header.dtype(), absl::StrCat(field, ".dtype")).status();
   }
@@ -211,8 +211,8 @@ Frame EncodeTensorMessage(const Message& message, const TensorFrame* tensor, Buf
 
 EXPERTMESH_INSTANTIATE(v1::ForwardRequest);
 EXPERTMESH_INSTANTIATE(v1::ForwardResponse);
-EXPERTMESH_INSTANTIATE(v1::ComputeRequest);
-EXPERTMESH_INSTANTIATE(v1::ComputeResponse);
+EXPERTMESH_INSTANTIATE(internal::v1::ComputeRequest);
+EXPERTMESH_INSTANTIATE(internal::v1::ComputeResponse);
 
 #undef EXPERTMESH_INSTANTIATE
 

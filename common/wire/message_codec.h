@@ -15,14 +15,14 @@
 #include "common/tensor/buffer_pool.h"
 #include "common/tensor/dtype.h"
 #include "common/wire/frame.h"
-#include "expertmesh/v1/expert.pb.h"
+#include "expertmesh/internal/v1/expert.pb.h"
 #include "expertmesh/v1/router.pb.h"
 
 namespace expertmesh {
 
 // A matrix of activations inside a frame.
 struct TensorFrame {
-  DType dtype = DType::kF32;  // A type of the wire (wire_dtype.h).
+  Dtype dtype = Dtype::kF32;  // A type of the wire (wire_dtype.h).
   uint64_t rows = 0;
   uint64_t cols = 0;
   Frame data;  // rows * cols elements, row-major; may start at any address.

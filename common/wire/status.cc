@@ -1,7 +1,9 @@
 #include "common/wire/status.h"
 
+#include <map>
 #include <string>
 
+#include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 
 namespace expertmesh {
@@ -17,15 +19,29 @@ absl::Status StatusFromPeer(int code, absl::string_view message) {
   return absl::Status(static_cast<absl::StatusCode>(code), message);
 }
 
-absl::Status FromWire(const v1::Status& status) {
-  return StatusFromPeer(status.code(), status.message());
+absl::Status FromWire(const v1::RequestStatus& status) {
+  absl::Status result = StatusFromPeer(status.code(), status.message());
+  for (const google::protobuf::Any& detail : status.details()) {
+    result.SetPayload(detail.type_url(), absl::Cord(detail.value()));
+  }
+  return result;
 }
 
-v1::Status ToWire(const absl::Status& status) {
-  v1::Status message;
+v1::RequestStatus ToWire(const absl::Status& status) {
+  v1::RequestStatus message;
   // code(), not raw_code(): a code that this abseil does not know is UNKNOWN.
   message.set_code(static_cast<int>(status.code()));
   message.set_message(std::string(status.message()));
+  // Abseil visits payloads in any order.
+  std::map<std::string, std::string> details;
+  status.ForEachPayload([&details](absl::string_view type_url, const absl::Cord& value) {
+    details[std::string(type_url)] = std::string(value);
+  });
+  for (auto& [type_url, value] : details) {
+    google::protobuf::Any& detail = *message.add_details();
+    detail.set_type_url(type_url);
+    detail.set_value(std::move(value));
+  }
   return message;
 }
 

@@ -16,7 +16,7 @@ constexpr size_t kPiece = 8 << 10;
 // Converts a run of bytes that arrives in pieces; an element may lie across two of them.
 class PieceConverter {
  public:
-  PieceConverter(DType from, DType to, void* target)
+  PieceConverter(Dtype from, Dtype to, void* target)
       : from_(from),
         to_(to),
         from_bytes_(BytesOf(from)),
@@ -51,8 +51,8 @@ class PieceConverter {
     target_ += count * to_bytes_;
   }
 
-  const DType from_;
-  const DType to_;
+  const Dtype from_;
+  const Dtype to_;
   const size_t from_bytes_;
   const size_t to_bytes_;
   uint8_t* target_;
@@ -93,7 +93,7 @@ class ScaleReader {
 // The same for blocks of integers, one scale to each; a block may lie across two pieces.
 class BlockConverter {
  public:
-  BlockConverter(const TensorFrame& tensor, DType to, void* target)
+  BlockConverter(const TensorFrame& tensor, Dtype to, void* target)
       : cols_(tensor.cols),
         to_(to),
         to_bytes_(BytesOf(to)),
@@ -120,7 +120,7 @@ class BlockConverter {
 
  private:
   const size_t cols_;
-  const DType to_;
+  const Dtype to_;
   const size_t to_bytes_;
   uint8_t* target_;
   ScaleReader scales_;
@@ -131,7 +131,7 @@ class BlockConverter {
 
 // Whether all that `converter` makes of `data`, elements of `to`, is finite.
 template <typename Converter>
-bool AddPieces(const Frame& data, DType to, Converter converter) {
+bool AddPieces(const Frame& data, Dtype to, Converter converter) {
   bool finite = true;
   for (const Slice& slice : data.slices()) {
     for (size_t at = 0; at < slice.size(); at += kPiece) {
@@ -146,14 +146,14 @@ bool AddPieces(const Frame& data, DType to, Converter converter) {
 
 }  // namespace
 
-bool DecodeRows(const TensorFrame& tensor, DType dtype, void* target) {
-  if (tensor.dtype == DType::kI8Block128) {
+bool DecodeRows(const TensorFrame& tensor, Dtype dtype, void* target) {
+  if (tensor.dtype == Dtype::kI8Block128) {
     return AddPieces(tensor.data, dtype, BlockConverter(tensor, dtype, target));
   }
   return AddPieces(tensor.data, dtype, PieceConverter(tensor.dtype, dtype, target));
 }
 
-uint64_t CopyRows(const TensorFrame& tensor, DType dtype, void* target) {
+uint64_t CopyRows(const TensorFrame& tensor, Dtype dtype, void* target) {
   CountCopiedTensorBytes(tensor.data.size());
   if (DecodeRows(tensor, dtype, target)) {
     return 0;

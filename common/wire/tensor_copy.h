@@ -17,11 +17,11 @@ namespace expertmesh {
 // Copies all rows of `tensor` to `target` [rows, cols] of `dtype`, an activation type, converting
 // on the way. `target` must have room for rows * cols elements and be aligned for them. Returns
 // whether all of them are finite, which costs next to nothing: they are in the cache.
-bool DecodeRows(const TensorFrame& tensor, DType dtype, void* target);
+bool DecodeRows(const TensorFrame& tensor, Dtype dtype, void* target);
 
 // The same. Returns how many rows have a NaN or an infinity after conversion (an F32 value beyond
 // the range of F16 counts, and so does a scale that is NaN).
-uint64_t CopyRows(const TensorFrame& tensor, DType dtype, void* target);
+uint64_t CopyRows(const TensorFrame& tensor, Dtype dtype, void* target);
 
 // Appends `rows` of `matrix`, each of `row_bytes`, one after the other. Runs of consecutive rows
 // that are kShareFrom bytes long on average are shared where they lie; shorter ones are copied

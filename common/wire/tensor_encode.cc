@@ -20,7 +20,7 @@ Slice Share(std::shared_ptr<AlignedBuffer> buffer) {
 
 // `row_of(i)`: where row i of the result is.
 template <typename RowOf>
-TensorFrame Encode(DType from, size_t rows, size_t cols, DType to, BufferPool* pool, RowOf row_of) {
+TensorFrame Encode(Dtype from, size_t rows, size_t cols, Dtype to, BufferPool* pool, RowOf row_of) {
   RowEncoder encoder(from, rows, cols, to, pool);
   for (size_t row = 0; row < rows; ++row) {
     encoder.Encode(row, row_of(row));
@@ -30,13 +30,13 @@ TensorFrame Encode(DType from, size_t rows, size_t cols, DType to, BufferPool* p
 
 }  // namespace
 
-RowEncoder::RowEncoder(DType from, size_t rows, size_t cols, DType to, BufferPool* pool)
+RowEncoder::RowEncoder(Dtype from, size_t rows, size_t cols, Dtype to, BufferPool* pool)
     : from_(from),
       to_(to),
       rows_(rows),
       cols_(cols),
       data_(TakeBuffer(pool, rows * cols * BytesOf(to))) {
-  if (to == DType::kI8Block128) {
+  if (to == Dtype::kI8Block128) {
     scales_ = TakeBuffer(pool, rows * Int8Blocks(cols) * sizeof(float));
   }
 }
@@ -62,20 +62,20 @@ TensorFrame RowEncoder::Finish() {
   return tensor;
 }
 
-uint64_t WireRowBytes(DType dtype, uint64_t cols) {
-  const uint64_t scales = dtype == DType::kI8Block128 ? Int8Blocks(cols) * sizeof(float) : 0;
+uint64_t WireRowBytes(Dtype dtype, uint64_t cols) {
+  const uint64_t scales = dtype == Dtype::kI8Block128 ? Int8Blocks(cols) * sizeof(float) : 0;
   return cols * BytesOf(dtype) + scales;
 }
 
-TensorFrame EncodeRows(DType from, const void* matrix, absl::Span<const uint32_t> rows, size_t cols,
-                       DType to, BufferPool* pool) {
+TensorFrame EncodeRows(Dtype from, const void* matrix, absl::Span<const uint32_t> rows, size_t cols,
+                       Dtype to, BufferPool* pool) {
   const auto* const bytes = static_cast<const uint8_t*>(matrix);
   const size_t row_bytes = cols * BytesOf(from);
   return Encode(from, rows.size(), cols, to, pool,
                 [&](size_t row) { return bytes + rows[row] * row_bytes; });
 }
 
-TensorFrame EncodeRows(DType from, const void* matrix, size_t rows, size_t cols, DType to,
+TensorFrame EncodeRows(Dtype from, const void* matrix, size_t rows, size_t cols, Dtype to,
                        BufferPool* pool) {
   const auto* const bytes = static_cast<const uint8_t*>(matrix);
   const size_t row_bytes = cols * BytesOf(from);
@@ -91,21 +91,21 @@ TensorFrame RowsOf(const TensorFrame& tensor, uint64_t first, uint64_t count) {
   return part;
 }
 
-float LargestFinite(DType from, const void* row, size_t cols) {
+float LargestFinite(Dtype from, const void* row, size_t cols) {
   const auto* const bytes = static_cast<const uint8_t*>(row);
   float largest = 0.0f;
   for (size_t i = 0; i < cols; ++i) {
     float value = 0.0f;
-    ConvertElements(from, bytes + i * BytesOf(from), DType::kF32, &value, 1);
+    ConvertElements(from, bytes + i * BytesOf(from), Dtype::kF32, &value, 1);
     largest = std::isfinite(value) ? std::max(largest, std::abs(value)) : largest;
   }
   return largest;
 }
 
-bool IsLossy(DType from, DType to) { return from != to && to != DType::kF32; }
+bool IsLossy(Dtype from, Dtype to) { return from != to && to != Dtype::kF32; }
 
-bool CanOverflow(DType from, DType to) {
-  return IsLossy(from, to) && to != DType::kI8Block128;  // Whose scales have float32's range.
+bool CanOverflow(Dtype from, Dtype to) {
+  return IsLossy(from, to) && to != Dtype::kI8Block128;  // Whose scales have float32's range.
 }
 
 double RelativeChange(const float* before, const float* after, size_t count) {
@@ -119,12 +119,12 @@ double RelativeChange(const float* before, const float* after, size_t count) {
   return difference == 0.0 ? 0.0 : std::sqrt(difference / norm);
 }
 
-double EncodingError(DType from, const void* row, size_t cols, DType to, BufferPool* pool) {
+double EncodingError(Dtype from, const void* row, size_t cols, Dtype to, BufferPool* pool) {
   const std::shared_ptr<AlignedBuffer> floats = TakeBuffer(pool, 2 * cols * sizeof(float));
   float* const before = floats->as<float>();
   float* const after = before + cols;
-  ConvertElements(from, row, DType::kF32, before, cols);
-  DecodeRows(EncodeRows(from, row, 1, cols, to, pool), DType::kF32, after);
+  ConvertElements(from, row, Dtype::kF32, before, cols);
+  DecodeRows(EncodeRows(from, row, 1, cols, to, pool), Dtype::kF32, after);
   return RelativeChange(before, after, cols);
 }
 

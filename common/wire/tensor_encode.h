@@ -16,14 +16,14 @@
 namespace expertmesh {
 
 // Bytes of a row of `cols` elements of a type of the wire, scales included.
-uint64_t WireRowBytes(DType dtype, uint64_t cols);
+uint64_t WireRowBytes(Dtype dtype, uint64_t cols);
 
 // A tensor that is encoded row by row, in any order, by any number of threads at once.
 class RowEncoder {
  public:
   // From rows of `from`, an activation type, to any type of the wire, in memory of the tensor's
   // own, or of `pool` if that is not null.
-  RowEncoder(DType from, size_t rows, size_t cols, DType to, BufferPool* pool);
+  RowEncoder(Dtype from, size_t rows, size_t cols, Dtype to, BufferPool* pool);
 
   // Row `row` of the tensor, from [cols] of `from`. False when a finite element of it is infinite
   // now: the row is beyond the range of the tensor's type.
@@ -36,8 +36,8 @@ class RowEncoder {
   TensorFrame Finish();
 
  private:
-  const DType from_;
-  const DType to_;
+  const Dtype from_;
+  const Dtype to_;
   const size_t rows_;
   const size_t cols_;
   std::shared_ptr<AlignedBuffer> data_;
@@ -47,24 +47,24 @@ class RowEncoder {
 // Rows `rows`, in this order, of `matrix` [.., cols] of `from`, an activation type: gathered and
 // converted to `to` (any type of the wire) in one step, into memory of the result's own, or of
 // `pool` if that is not null.
-TensorFrame EncodeRows(DType from, const void* matrix, absl::Span<const uint32_t> rows, size_t cols,
-                       DType to, BufferPool* pool = nullptr);
+TensorFrame EncodeRows(Dtype from, const void* matrix, absl::Span<const uint32_t> rows, size_t cols,
+                       Dtype to, BufferPool* pool = nullptr);
 
 // All of `matrix` [rows, cols].
-TensorFrame EncodeRows(DType from, const void* matrix, size_t rows, size_t cols, DType to,
+TensorFrame EncodeRows(Dtype from, const void* matrix, size_t rows, size_t cols, Dtype to,
                        BufferPool* pool = nullptr);
 
 // Rows [first, first + count), sharing the bytes.
 TensorFrame RowsOf(const TensorFrame& tensor, uint64_t first, uint64_t count);
 
 // The largest magnitude among the finite elements of a row [cols] of `from`, an activation type.
-float LargestFinite(DType from, const void* row, size_t cols);
+float LargestFinite(Dtype from, const void* row, size_t cols);
 
 // Whether a value of `from` may change on its way as `to`.
-bool IsLossy(DType from, DType to);
+bool IsLossy(Dtype from, Dtype to);
 
 // True when a finite value of `from` can be beyond the range of `to`.
-bool CanOverflow(DType from, DType to);
+bool CanOverflow(Dtype from, Dtype to);
 
 // |after - before| / |before|, Euclidean norms; 0 when they are the same, not finite when something
 // in them is not.
@@ -73,7 +73,7 @@ double RelativeChange(const float* before, const float* after, size_t count);
 // What a row [cols] of `from` loses on its way as `to`: |decoded - x| / |x|, Euclidean norms. 0 for
 // a row of zeros; not finite when something in the row is not, or is no longer. `pool`, if not
 // null, lends memory to work in.
-double EncodingError(DType from, const void* row, size_t cols, DType to,
+double EncodingError(Dtype from, const void* row, size_t cols, Dtype to,
                      BufferPool* pool = nullptr);
 
 }  // namespace expertmesh

@@ -10,21 +10,21 @@
 namespace expertmesh {
 namespace {
 
-struct WireDType {
-  DType dtype;
-  v1::DType number;
+struct WireDtype {
+  Dtype dtype;
+  v1::Dtype number;
   absl::string_view name;
 };
 
-constexpr WireDType kTypes[] = {
-    {DType::kF32, v1::DTYPE_F32, "f32"},
-    {DType::kBF16, v1::DTYPE_BF16, "bf16"},
-    {DType::kF16, v1::DTYPE_F16, "f16"},
-    {DType::kI8Block128, v1::DTYPE_INT8_BLOCK128, "int8"},
+constexpr WireDtype kTypes[] = {
+    {Dtype::kF32, v1::DTYPE_F32, "f32"},
+    {Dtype::kBF16, v1::DTYPE_BF16, "bf16"},
+    {Dtype::kF16, v1::DTYPE_F16, "f16"},
+    {Dtype::kI8Block128, v1::DTYPE_INT8_BLOCK128, "int8"},
 };
 
-const WireDType& Of(DType dtype) {
-  const WireDType* const found = std::find_if(
+const WireDtype& Of(Dtype dtype) {
+  const WireDtype* const found = std::find_if(
       std::begin(kTypes), std::end(kTypes), [&](const auto& type) { return type.dtype == dtype; });
   EXPERTMESH_CHECK(found != std::end(kTypes));
   return *found;
@@ -43,21 +43,21 @@ std::string Alternatives(TextOf text_of) {
 
 }  // namespace
 
-absl::StatusOr<DType> FromWire(v1::DType dtype, absl::string_view field) {
-  if (const std::optional<DType> known = FindWireDType(dtype)) {
+absl::StatusOr<Dtype> FromWire(v1::Dtype dtype, absl::string_view field) {
+  if (const std::optional<Dtype> known = FindWireDtype(dtype)) {
     return *known;
   }
   const std::string name =
-      v1::DType_IsValid(dtype) ? v1::DType_Name(dtype) : absl::StrCat(static_cast<int>(dtype));
+      v1::Dtype_IsValid(dtype) ? v1::Dtype_Name(dtype) : absl::StrCat(static_cast<int>(dtype));
   return absl::InvalidArgumentError(absl::StrCat(
       field, " is ", name, "; send ",
-      Alternatives([](const WireDType& type) { return v1::DType_Name(type.number); })));
+      Alternatives([](const WireDtype& type) { return v1::Dtype_Name(type.number); })));
 }
 
-v1::DType ToWire(DType dtype) { return Of(dtype).number; }
+v1::Dtype ToWire(Dtype dtype) { return Of(dtype).number; }
 
-std::optional<DType> FindWireDType(v1::DType dtype) {
-  for (const WireDType& type : kTypes) {
+std::optional<Dtype> FindWireDtype(v1::Dtype dtype) {
+  for (const WireDtype& type : kTypes) {
     if (type.number == dtype) {
       return type.dtype;
     }
@@ -65,8 +65,8 @@ std::optional<DType> FindWireDType(v1::DType dtype) {
   return std::nullopt;
 }
 
-std::optional<DType> FindWireDType(absl::string_view name) {
-  for (const WireDType& type : kTypes) {
+std::optional<Dtype> FindWireDtype(absl::string_view name) {
+  for (const WireDtype& type : kTypes) {
     if (type.name == name) {
       return type.dtype;
     }
@@ -74,10 +74,10 @@ std::optional<DType> FindWireDType(absl::string_view name) {
   return std::nullopt;
 }
 
-absl::string_view WireName(DType dtype) { return Of(dtype).name; }
+absl::string_view WireName(Dtype dtype) { return Of(dtype).name; }
 
 std::string WireNames() {
-  return Alternatives([](const WireDType& type) { return type.name; });
+  return Alternatives([](const WireDtype& type) { return type.name; });
 }
 
 }  // namespace expertmesh

@@ -15,18 +15,18 @@ namespace expertmesh {
 
 // Between the wire's enum and ours. DTYPE_UNSPECIFIED and unknown types give INVALID_ARGUMENT
 // naming `field`. kI8Block128 is among the results: who needs an activation type asks
-// IsActivationDType.
-absl::StatusOr<DType> FromWire(v1::DType dtype, absl::string_view field);
+// IsActivationDtype.
+absl::StatusOr<Dtype> FromWire(v1::Dtype dtype, absl::string_view field);
 // `dtype` must be a type of the wire.
-v1::DType ToWire(DType dtype);
+v1::Dtype ToWire(Dtype dtype);
 
 // The same as FromWire; nothing where that gives an error.
-std::optional<DType> FindWireDType(v1::DType dtype);
+std::optional<Dtype> FindWireDtype(v1::Dtype dtype);
 // By its name: "f32", "bf16", ...
-std::optional<DType> FindWireDType(absl::string_view name);
+std::optional<Dtype> FindWireDtype(absl::string_view name);
 
 // The name of a type of the wire.
-absl::string_view WireName(DType dtype);
+absl::string_view WireName(Dtype dtype);
 // All of them, for texts: "f32, bf16, ... or int8".
 std::string WireNames();
 

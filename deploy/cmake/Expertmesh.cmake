@@ -94,6 +94,49 @@ function(expertmesh_library name)
   add_library(expertmesh::${name} ALIAS expertmesh_${name})
 endfunction()
 
+# expertmesh_proto_library(NAME [GRPC] ROOT folder FILES path/of/a ...): static library expertmesh_NAME,
+# alias expertmesh::NAME, of what protoc makes from FILES, .proto files named from ROOT; GRPC: with service
+# stubs. Includes are written from ROOT: "path/of/a.pb.h".
+function(expertmesh_proto_library name)
+  cmake_parse_arguments(ARG "GRPC" "ROOT" "FILES" ${ARGN})
+  set(out ${PROJECT_BINARY_DIR}/generated)
+  file(MAKE_DIRECTORY ${out})
+  set(kinds pb)
+  set(plugin)
+  if(ARG_GRPC)
+    list(APPEND kinds grpc.pb)
+    find_program(GRPC_CPP_PLUGIN grpc_cpp_plugin REQUIRED)
+    set(plugin --grpc_out=${out} --plugin=protoc-gen-grpc=${GRPC_CPP_PLUGIN})
+  endif()
+  set(protos)
+  set(sources)
+  set(headers)
+  foreach(file ${ARG_FILES})
+    list(APPEND protos ${ARG_ROOT}/${file}.proto)
+    foreach(kind ${kinds})
+      list(APPEND sources ${out}/${file}.${kind}.cc)
+      list(APPEND headers ${out}/${file}.${kind}.h)
+    endforeach()
+  endforeach()
+  add_custom_command(
+    OUTPUT ${sources} ${headers}
+    COMMAND ${Protobuf_PROTOC_EXECUTABLE} -I ${ARG_ROOT} --cpp_out=${out} ${plugin} ${protos}
+    DEPENDS ${protos}
+    VERBATIM)
+  add_library(expertmesh_${name} STATIC ${sources})
+  add_library(expertmesh::${name} ALIAS expertmesh_${name})
+  target_include_directories(expertmesh_${name} SYSTEM PUBLIC $<BUILD_INTERFACE:${out}>)
+  target_link_libraries(expertmesh_${name} PUBLIC protobuf::libprotobuf)
+  if(ARG_GRPC)
+    target_link_libraries(expertmesh_${name} PUBLIC gRPC::grpc++)
+    expertmesh_precompile(expertmesh_${name} grpc)
+  endif()
+  if(EXPERTMESH_SANITIZE MATCHES thread)
+    target_compile_options(expertmesh_${name} PUBLIC
+      "SHELL:-include ${PROJECT_SOURCE_DIR}/proto/protobuf_under_tsan.h")
+  endif()
+endfunction()
+
 # expertmesh_binary(NAME SOURCES ... DEPS ...): executable NAME, installed.
 function(expertmesh_binary name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})

@@ -8,6 +8,7 @@
 #include "absl/synchronization/mutex.h"
 #include "common/base/message_bytes.h"
 #include "common/base/status_macros.h"
+#include "common/wire/error_reason.h"
 #include "common/wire/tensor_encode.h"
 
 namespace expertmesh::batch {
@@ -27,14 +28,16 @@ class BeyondRange {
     }
   }
 
-  absl::Status ToStatus(DType dtype) {
+  absl::Status ToStatus(Dtype dtype) {
     absl::MutexLock lock(&mutex_);
     if (row_ == kNone) {
       return absl::OkStatus();
     }
-    return absl::OutOfRangeError(absl::StrCat(
-        "output: token ", row_, " has a value of magnitude ", largest_, ", which ", NameOf(dtype),
-        " cannot hold; set output_dtype to a wider type (F32 holds all)"));
+    return ErrorOf(v1::ERROR_REASON_OUTPUT_OUT_OF_RANGE,
+                   absl::StrCat("output: token ", row_, " has a value of magnitude ", largest_,
+                                ", which ", NameOf(dtype),
+                                " cannot hold; set output_dtype to a wider type (F32 holds all)"),
+                   {{"token", absl::StrCat(row_)}});
   }
 
  private:
@@ -109,8 +112,8 @@ absl::StatusOr<TensorFrame> AnswerStage::Output(const Batch& batch, const Combin
   const size_t d_model = batch.environment->d_model;
   ThreadPool& pool = *batch.environment->pool;
   const size_t rows = job.rows();
-  RowEncoder encoder(DType::kF32, rows, d_model, job.output_dtype(), batch.environment->buffers);
-  const bool converts = job.output_dtype() != DType::kF32;
+  RowEncoder encoder(Dtype::kF32, rows, d_model, job.output_dtype(), batch.environment->buffers);
+  const bool converts = job.output_dtype() != Dtype::kF32;
   if (converts && sums_.size() < pool.slots()) {
     sums_.resize(pool.slots());
   }
@@ -128,7 +131,7 @@ absl::StatusOr<TensorFrame> AnswerStage::Output(const Batch& batch, const Combin
     for (size_t row = 0; row < count; ++row) {
       const float* const sum = sums.as<float>() + row * d_model;
       if (!encoder.Encode(begin + row, sum)) {
-        beyond.Found(begin + row, LargestFinite(DType::kF32, sum, d_model));
+        beyond.Found(begin + row, LargestFinite(Dtype::kF32, sum, d_model));
       }
     }
   });

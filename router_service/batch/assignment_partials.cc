@@ -38,7 +38,7 @@ class AssignmentSum final : public PartialsSum {
         }
       }
       if (shared != nullptr) {
-        AddElements(DType::kF32, shared + token * d_model_, d_model_, sum);
+        AddElements(Dtype::kF32, shared + token * d_model_, d_model_, sum);
       }
     }
   }

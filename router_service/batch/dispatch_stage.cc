@@ -1,18 +1,24 @@
 #include "router_service/batch/dispatch_stage.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/wire/error_reason.h"
 #include "common/wire/tensor_encode.h"
 #include "router_service/mesh/node_link.h"
 
 namespace expertmesh::batch {
 namespace {
+
+// As many as a program is told; people are told all of them.
+constexpr size_t kMostExpertsNamed = 32;
 
 // `cause`: why the assignments had to be placed again; OK when they are placed for the first time.
 void FailUnplaced(const Batch& batch, const std::vector<plan::Unplaced>& unplaced,
@@ -22,9 +28,6 @@ void FailUnplaced(const Batch& batch, const std::vector<plan::Unplaced>& unplace
     experts_of_request[batch.requests.RequestOfRow(assignment.row)].insert(assignment.expert);
   }
   for (const auto& [request, experts] : experts_of_request) {
-    const absl::StatusCode code = cause.code() == absl::StatusCode::kResourceExhausted
-                                      ? cause.code()
-                                      : absl::StatusCode::kUnavailable;
     std::string message =
         absl::StrCat("layer ", batch.layer_index(), ": no ready node holds expert",
                      experts.size() == 1 ? " " : "s ", absl::StrJoin(experts, ", "),
@@ -32,7 +35,13 @@ void FailUnplaced(const Batch& batch, const std::vector<plan::Unplaced>& unplace
     if (!cause.ok()) {
       absl::StrAppend(&message, "; last error: ", cause.message());
     }
-    batch.requests.jobs()[request]->Fail(absl::Status(code, message));
+    const std::vector<uint32_t> named(
+        experts.begin(), std::next(experts.begin(), std::min(experts.size(), kMostExpertsNamed)));
+    batch.requests.jobs()[request]->Fail(
+        absl::IsResourceExhausted(cause) ? ErrorOf(v1::ERROR_REASON_QUEUE_FULL, message)
+                                         : ErrorOf(v1::ERROR_REASON_EXPERTS_MISSING, message,
+                                                   {{"layer", absl::StrCat(batch.layer_index())},
+                                                    {"experts", absl::StrJoin(named, ",")}}));
   }
 }
 
@@ -75,8 +84,8 @@ void DispatchStage::Dispatch(const Batch& batch, plan::BatchPlan* plan,
 
 void DispatchStage::SendAsItFits(const Order& order, plan::NodePlan plan) {
   const BatchEnvironment& environment = *order.batch.environment;
-  const DType activation = environment.activation_dtype;
-  const DType narrow = order.view->node(plan.node).encoding.hidden_states;
+  const Dtype activation = environment.activation_dtype;
+  const Dtype narrow = order.view->node(plan.node).encoding.hidden_states;
   if (CanOverflow(activation, narrow)) {
     const std::vector<uint32_t> beyond = RowsBeyond(order.batch, plan, narrow);
     if (!beyond.empty()) {
@@ -109,14 +118,14 @@ std::shared_ptr<BatchPart> DispatchStage::MakePart(const Order& order, plan::Nod
   part->d_model = environment.d_model;
   part->partials_dtype = node.encoding.partials;
   part->kept_dtype =
-      IsActivationDType(node.encoding.partials) ? node.encoding.partials : DType::kF32;
+      IsActivationDtype(node.encoding.partials) ? node.encoding.partials : Dtype::kF32;
   part->partials = environment.buffers->Take(size_t{part->answer_rows} * environment.d_model *
                                              BytesOf(part->kept_dtype));
   parts_.push_back(part);
   return part;
 }
 
-void DispatchStage::Send(const Order& order, plan::NodePlan plan, DType hidden_states) {
+void DispatchStage::Send(const Order& order, plan::NodePlan plan, Dtype hidden_states) {
   const mesh::NodeView& node = order.view->node(plan.node);
   const std::shared_ptr<BatchPart> part = MakePart(order, std::move(plan));
   FrameEncoder::Address address;

@@ -47,7 +47,7 @@ class DispatchStage {
 
   // Sends rows beyond the range of the link's type as they are, apart from the others.
   void SendAsItFits(const Order& order, plan::NodePlan plan);
-  void Send(const Order& order, plan::NodePlan plan, DType hidden_states);
+  void Send(const Order& order, plan::NodePlan plan, Dtype hidden_states);
   std::shared_ptr<BatchPart> MakePart(const Order& order, plan::NodePlan plan);
 
   std::vector<std::shared_ptr<BatchPart>> parts_;

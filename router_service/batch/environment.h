@@ -36,7 +36,7 @@ struct BatchEnvironment {
   BufferPool* buffers = nullptr;
   uint32_t d_model = 0;
   // Type of rows inside the mesh.
-  DType activation_dtype = DType::kF32;
+  Dtype activation_dtype = Dtype::kF32;
   // Frames to nodes are cut to about this size, in bytes; at least one row goes into each.
   uint64_t max_frame_bytes = 1 << 20;
   // Rows of a node's answer to one batch times their size stay below this, in bytes.

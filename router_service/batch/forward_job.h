@@ -16,6 +16,7 @@
 #include "common/gate/routed_tokens.h"
 #include "common/tensor/dtype.h"
 #include "common/transport/call_context.h"
+#include "common/wire/error_reason.h"
 #include "common/wire/message_codec.h"
 #include "common/wire/status.h"
 #include "expertmesh/v1/router.pb.h"
@@ -53,7 +54,7 @@ class ForwardJob {
   TensorMessage<v1::ForwardRequest>* received() { return &received_; }
 
   // `observer` may be null; pointers must outlive the answer.
-  void Accept(DType output_dtype, absl::Time arrival, absl::Time deadline, CallContextPtr context,
+  void Accept(Dtype output_dtype, absl::Time arrival, absl::Time deadline, CallContextPtr context,
               TimerQueue* timers, JobObserver* observer, Respond respond) {
     output_dtype_ = output_dtype;
     arrival_ = arrival;
@@ -67,7 +68,7 @@ class ForwardJob {
   // Without its tensor.
   const v1::ForwardRequest& request() const { return received_.message; }
   const TensorFrame& hidden_states() const { return received_.tensor; }
-  DType output_dtype() const { return output_dtype_; }
+  Dtype output_dtype() const { return output_dtype_; }
   absl::Time arrival() const { return arrival_; }
   absl::Time deadline() const { return deadline_; }  // InfiniteFuture when there is none.
   // The call that brought the request.
@@ -85,14 +86,15 @@ class ForwardJob {
     }
     job->timer_ = job->timers_->Schedule(job->deadline_, [weak = std::weak_ptr<ForwardJob>(job)] {
       if (const std::shared_ptr<ForwardJob> job = weak.lock()) {
-        job->Fail(absl::DeadlineExceededError("the deadline passed before the experts answered"));
+        job->Fail(ErrorOf(v1::ERROR_REASON_DEADLINE_PASSED,
+                          "the deadline passed before the experts answered"));
       }
     });
   }
 
   void Fail(const absl::Status& status) {
     v1::ForwardResponse response;
-    *response.mutable_status() = ToWire(status);
+    *response.mutable_status() = ToWire(WithReason(status));
     Answer(&response, std::nullopt);
   }
 
@@ -134,7 +136,7 @@ class ForwardJob {
   static constexpr size_t kMostKept = 64 << 10;
 
   TensorMessage<v1::ForwardRequest> received_;
-  DType output_dtype_ = DType::kF32;
+  Dtype output_dtype_ = Dtype::kF32;
   absl::Time arrival_;
   absl::Time deadline_;
   CallContextPtr context_;

@@ -15,7 +15,7 @@ namespace {
 constexpr uint64_t kFrameHeaderBytes = 4096;
 
 // Bytes that a row of `plan` takes in a frame, at most.
-uint64_t RowCost(const plan::NodePlan& plan, DType dtype, size_t d_model) {
+uint64_t RowCost(const plan::NodePlan& plan, Dtype dtype, size_t d_model) {
   uint64_t most = 0;
   for (size_t row = 0; row < plan.rows.size(); ++row) {
     most = std::max<uint64_t>(most, plan.row_begin[row + 1] - plan.row_begin[row]);
@@ -25,7 +25,7 @@ uint64_t RowCost(const plan::NodePlan& plan, DType dtype, size_t d_model) {
 }
 
 // Measures what encoding costs, where the link's type is narrower than the rows'.
-void ObserveError(const Batch& batch, const plan::NodePlan& plan, uint64_t batch_id, DType dtype) {
+void ObserveError(const Batch& batch, const plan::NodePlan& plan, uint64_t batch_id, Dtype dtype) {
   const BatchEnvironment& environment = *batch.environment;
   if (!IsLossy(environment.activation_dtype, dtype)) {
     return;
@@ -38,7 +38,7 @@ void ObserveError(const Batch& batch, const plan::NodePlan& plan, uint64_t batch
 }
 
 // All of the plan's rows as `dtype`: gathered and converted in one step.
-TensorFrame Convert(const Batch& batch, const plan::NodePlan& plan, DType dtype) {
+TensorFrame Convert(const Batch& batch, const plan::NodePlan& plan, Dtype dtype) {
   const BatchEnvironment& environment = *batch.environment;
   TensorFrame converted = EncodeRows(environment.activation_dtype, batch.hidden_states->data(),
                                      plan.rows, environment.d_model, dtype, environment.buffers);
@@ -63,9 +63,9 @@ TensorFrame HiddenStates(const Batch& batch, const plan::NodePlan& plan,
 
 }  // namespace
 
-std::vector<uint32_t> RowsBeyond(const Batch& batch, const plan::NodePlan& plan, DType dtype) {
+std::vector<uint32_t> RowsBeyond(const Batch& batch, const plan::NodePlan& plan, Dtype dtype) {
   const BatchEnvironment& environment = *batch.environment;
-  const DType activation = environment.activation_dtype;
+  const Dtype activation = environment.activation_dtype;
   std::vector<uint32_t> beyond;
   for (const uint32_t row : plan.rows) {
     if (HasOverflow(activation, batch.Row(row), environment.d_model, dtype)) {
@@ -114,7 +114,7 @@ void FrameEncoder::DescribeRows(const plan::NodePlan& plan, uint32_t begin, uint
 std::vector<Frame>& FrameEncoder::Encode(const Batch& batch, const plan::NodePlan& plan,
                                          const Address& address) {
   const BatchEnvironment& environment = *batch.environment;
-  const DType dtype = address.encoding.hidden_states;
+  const Dtype dtype = address.encoding.hidden_states;
   ObserveError(batch, plan, address.batch_id, dtype);
   TensorFrame converted;
   if (dtype != environment.activation_dtype) {

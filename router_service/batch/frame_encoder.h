@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "common/wire/message_codec.h"
-#include "expertmesh/v1/expert.pb.h"
+#include "expertmesh/internal/v1/expert.pb.h"
 #include "router_service/batch/batch.h"
 #include "router_service/mesh/wire_encoding.h"
 #include "router_service/plan/node_plan.h"
@@ -15,7 +15,7 @@
 namespace expertmesh::batch {
 
 // Rows of `plan` with a finite value that would be infinite as `dtype`; ascending. Counts them.
-std::vector<uint32_t> RowsBeyond(const Batch& batch, const plan::NodePlan& plan, DType dtype);
+std::vector<uint32_t> RowsBeyond(const Batch& batch, const plan::NodePlan& plan, Dtype dtype);
 
 // Not thread-safe; keeps memory.
 class FrameEncoder {
@@ -41,7 +41,7 @@ class FrameEncoder {
   // The assignments of rows [begin, end) of the plan.
   void DescribeRows(const plan::NodePlan& plan, uint32_t begin, uint32_t end);
 
-  v1::ComputeRequest request_;  // Grows to the largest frame.
+  internal::v1::ComputeRequest request_;  // Grows to the largest frame.
   std::vector<Frame> frames_;
 };
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/wire/error_reason.h"
 
 namespace expertmesh::batch {
 namespace {
@@ -20,7 +21,8 @@ constexpr size_t kMostJobsKept = 1024;
 }  // namespace
 
 absl::Status RouterIsStopping() {
-  return absl::UnavailableError("this router is stopping; send to another, or retry later");
+  return ErrorOf(v1::ERROR_REASON_ROUTER_STOPPING,
+                 "this router is stopping; send to another, or retry later");
 }
 
 LayerBatcher::LayerBatcher(const BatcherOptions& options, Clock* clock, TimerQueue* timers,
@@ -58,9 +60,11 @@ absl::Status LayerBatcher::Add(ForwardJobPtr job) {
     }
     const uint64_t rows = job->rows();
     if (waiting_tokens_ > 0 && waiting_tokens_ + rows > options_.max_queue_tokens) {
-      return absl::ResourceExhaustedError(
+      return ErrorOf(
+          v1::ERROR_REASON_QUEUE_FULL,
           absl::StrCat("the queue of layer ", job->request().layer(), " holds ", waiting_tokens_,
-                       " tokens of at most ", options_.max_queue_tokens, "; retry later"));
+                       " tokens of at most ", options_.max_queue_tokens, "; retry later"),
+          {{"limit", absl::StrCat(options_.max_queue_tokens)}});
     }
     waiting_tokens_ += rows;
     if (clock_->Now() <= linger_end_) {

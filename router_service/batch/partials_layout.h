@@ -25,7 +25,7 @@ struct RowRange {
 // Rows of d_model elements of an activation type.
 struct Partials {
   const void* data = nullptr;
-  DType dtype = DType::kF32;
+  Dtype dtype = Dtype::kF32;
 
   const void* Row(size_t row, size_t d_model) const {
     return static_cast<const uint8_t*>(data) + row * d_model * BytesOf(dtype);

@@ -27,7 +27,7 @@ class RowSum final : public PartialsSum {
       }
     }
     if (shared != nullptr) {
-      AddElements(DType::kF32, shared + range.first * d_model_, range.count * d_model_, sum);
+      AddElements(Dtype::kF32, shared + range.first * d_model_, range.count * d_model_, sum);
     }
   }
 

@@ -95,7 +95,7 @@ void CrossChecker::End(uint32_t layer) {
 }
 
 void CrossChecker::Offer(uint32_t layer, const MeshView& view, const gate::RoutedTokens& routed,
-                         const uint8_t* hidden_states, DType dtype, size_t d_model) {
+                         const uint8_t* hidden_states, Dtype dtype, size_t d_model) {
   const std::optional<uint64_t> turn = Begin(layer);
   if (!turn) {
     return;
@@ -135,7 +135,7 @@ void CrossChecker::Offer(uint32_t layer, const MeshView& view, const gate::Route
 }
 
 void CrossChecker::Send(const std::shared_ptr<Check>& check, size_t which, const uint8_t* row,
-                        DType dtype, uint64_t epoch) {
+                        Dtype dtype, uint64_t epoch) {
   auto probe = std::make_shared<Probe>();
   probe->owner = this;
   probe->check = check;
@@ -146,7 +146,7 @@ void CrossChecker::Send(const std::shared_ptr<Check>& check, size_t which, const
   probe->partials = std::make_shared<AlignedBuffer>(check->d_model * sizeof(float));
 
   NodeLink& link = *check->links[which];
-  v1::ComputeRequest request;
+  internal::v1::ComputeRequest request;
   request.set_batch_id(link.NextBatchId());
   request.set_layer(check->layer);
   request.set_epoch(epoch);
@@ -173,7 +173,7 @@ void CrossChecker::Compare(const Check& check) {
   const double difference = RelativeChange(a, b, check.d_model);
   // Where both leave the range, how they do it means nothing.
   const bool beyond =
-      HasNonFinite(DType::kF32, a, check.d_model) && HasNonFinite(DType::kF32, b, check.d_model);
+      HasNonFinite(Dtype::kF32, a, check.d_model) && HasNonFinite(Dtype::kF32, b, check.d_model);
   const bool agree = beyond || difference <= tolerance;  // NaN is not.
   if (!agree) {
     metrics_->CountDisagreement(check.links[0]->address(), check.links[1]->address());

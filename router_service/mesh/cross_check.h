@@ -33,7 +33,7 @@ class CrossChecker {
   // Rows of a batch that is being served, [rows, d_model] of `dtype`, and where they went. Copies
   // one of them when it is time for a check of the layer.
   void Offer(uint32_t layer, const MeshView& view, const gate::RoutedTokens& routed,
-             const uint8_t* hidden_states, DType dtype, size_t d_model);
+             const uint8_t* hidden_states, Dtype dtype, size_t d_model);
 
  private:
   struct Check;
@@ -46,7 +46,7 @@ class CrossChecker {
   // The turn of the check that is due; none when none is.
   std::optional<uint64_t> Begin(uint32_t layer);
   void End(uint32_t layer);
-  void Send(const std::shared_ptr<Check>& check, size_t which, const uint8_t* row, DType dtype,
+  void Send(const std::shared_ptr<Check>& check, size_t which, const uint8_t* row, Dtype dtype,
             uint64_t epoch);
   void Compare(const Check& check);
 

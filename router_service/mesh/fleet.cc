@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/wire/error_reason.h"
 #include "common/wire/wire_dtype.h"
 #include "router_service/mesh/damaged_experts.h"
 
@@ -26,7 +27,7 @@ uint64_t CountMissing(const Placement& placement) {
 
 // What the nodes of a fleet offer, kept for as long as a placement is made from it.
 struct Offers {
-  std::vector<std::shared_ptr<const v1::DescribeResponse>> descriptions;
+  std::vector<std::shared_ptr<const v1::NodeDescription>> descriptions;
   std::vector<std::vector<const v1::HostedExperts*>> hosted;
   std::vector<NodeOffer> offers;
 };
@@ -37,7 +38,7 @@ NodeView AddOffer(NodeIndex node, const std::shared_ptr<NodeLink>& link, Offers*
   if (offered.description == nullptr) {
     return {};
   }
-  const v1::DescribeResponse& description = *offered.description;
+  const v1::NodeDescription& description = *offered.description;
   NodeOffer offer;
   offer.node = node;
   offer.last_resort = offered.last_resort;
@@ -182,14 +183,16 @@ absl::StatusOr<v1::TopologyNode> Fleet::Drain(const std::string& address, bool r
     }
   }
   if (node == nullptr) {
-    return absl::NotFoundError(
-        absl::StrCat("address '", address, "' is no node of this mesh; GetTopology lists them"));
+    return ErrorOf(
+        v1::ERROR_REASON_NODE_UNKNOWN,
+        absl::StrCat("address '", address, "' is no node of this mesh; GetTopology lists them"),
+        {{"address", address}});
   }
   node->SetDraining(!resume);
   return node->ToProto();
 }
 
-v1::GetTopologyResponse Fleet::Topology() const {
+v1::Topology Fleet::Topology() const {
   Links nodes;
   std::vector<DamagedExpert> damaged;
   std::shared_ptr<const MeshView> view;
@@ -199,7 +202,7 @@ v1::GetTopologyResponse Fleet::Topology() const {
     damaged = damaged_;
     view = view_;
   }
-  v1::GetTopologyResponse topology;
+  v1::Topology topology;
   topology.set_epoch(view->epoch());
   topology.set_ready(view->placement().complete());
   topology.set_fingerprint(checkpoint_->fingerprint());

@@ -75,7 +75,7 @@ class Fleet {
   // NOT_FOUND when no node has this address.
   absl::StatusOr<v1::TopologyNode> Drain(const std::string& address, bool resume);
 
-  v1::GetTopologyResponse Topology() const;
+  v1::Topology Topology() const;
   MeshSummary Summary() const;
 
   // Calls `callback` after every change, until unsubscribed; from any thread, one at a time, no

@@ -8,9 +8,10 @@
 
 namespace expertmesh::mesh {
 
-absl::Status NodeBatch::CheckContinues(const TensorMessage<v1::ComputeResponse>& answer) const {
+absl::Status NodeBatch::CheckContinues(
+    const TensorMessage<internal::v1::ComputeResponse>& answer) const {
   const uint64_t count = answer.tensor.rows;
-  const bool fits = answer.tensor.dtype == partials_dtype || answer.tensor.dtype == DType::kF32;
+  const bool fits = answer.tensor.dtype == partials_dtype || answer.tensor.dtype == Dtype::kF32;
   if (!answer.has_tensor || !fits || answer.tensor.cols != d_model || count == 0 ||
       answer.message.first_row() != received || count > answer_rows - received) {
     return absl::InternalError(absl::StrCat(
@@ -22,12 +23,12 @@ absl::Status NodeBatch::CheckContinues(const TensorMessage<v1::ComputeResponse>&
 }
 
 void NodeBatch::Receive(const TensorFrame& next) {
-  if (next.dtype == DType::kF32 && kept_dtype != DType::kF32) {
+  if (next.dtype == Dtype::kF32 && kept_dtype != Dtype::kF32) {
     const size_t received_elements = size_t{received} * d_model;
     auto wider = std::make_shared<AlignedBuffer>(size_t{answer_rows} * d_model * sizeof(float));
-    ConvertElements(kept_dtype, partials->data(), DType::kF32, wider->data(), received_elements);
+    ConvertElements(kept_dtype, partials->data(), Dtype::kF32, wider->data(), received_elements);
     partials = std::move(wider);
-    kept_dtype = DType::kF32;
+    kept_dtype = Dtype::kF32;
   }
   const size_t row_bytes = d_model * BytesOf(kept_dtype);
   uint8_t* const target = partials->data() + received * row_bytes;

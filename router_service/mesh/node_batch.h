@@ -9,7 +9,7 @@
 #include "absl/status/status.h"
 #include "common/tensor/aligned_buffer.h"
 #include "common/wire/message_codec.h"
-#include "expertmesh/v1/expert.pb.h"
+#include "expertmesh/internal/v1/expert.pb.h"
 
 namespace expertmesh::mesh {
 
@@ -22,11 +22,11 @@ struct NodeBatch {
   uint32_t answer_rows = 0;
   uint32_t d_model = 0;
   // Type in which partials come; rows that are beyond it come as kF32.
-  DType partials_dtype = DType::kF32;
+  Dtype partials_dtype = Dtype::kF32;
   // [answer_rows, d_model] of kept_dtype; complete when the batch is done without error.
   std::shared_ptr<AlignedBuffer> partials;
   // As they come, if that is a type to compute with; kF32 once a row has come wider.
-  DType kept_dtype = DType::kF32;
+  Dtype kept_dtype = Dtype::kF32;
   // Rows received so far; they come in order.
   uint32_t received = 0;
   // The received rows with a NaN or an infinity; ascending.
@@ -38,7 +38,7 @@ struct NodeBatch {
   bool complete() const { return received == answer_rows; }
 
   // Why a frame does not continue this batch; OK when it does.
-  absl::Status CheckContinues(const TensorMessage<v1::ComputeResponse>& answer) const;
+  absl::Status CheckContinues(const TensorMessage<internal::v1::ComputeResponse>& answer) const;
   // Decodes the next rows of the answer.
   void Receive(const TensorFrame& next);
   // As before it was filled; keeps memory.

@@ -41,8 +41,8 @@ v1::NodeLink ToWire(LinkState state) {
 
 // As Clear(), which would free the status inside: one that is not set means OK, as an empty one
 // does.
-void ClearAndKeepStatus(v1::ComputeResponse* message) {
-  std::unique_ptr<v1::Status> status(message->release_status());
+void ClearAndKeepStatus(internal::v1::ComputeResponse* message) {
+  std::unique_ptr<v1::RequestStatus> status(message->release_status());
   message->Clear();
   if (status != nullptr && status->message().empty()) {
     status->Clear();
@@ -267,7 +267,7 @@ v1::TopologyNode NodeLink::ToProto() const {
   return node;
 }
 
-void NodeLink::OnStatus(const v1::WatchStatusResponse& status) {
+void NodeLink::OnStatus(const internal::v1::WatchStatusResponse& status) {
   bool changed = false;
   {
     absl::MutexLock lock(&mutex_);
@@ -275,7 +275,7 @@ void NodeLink::OnStatus(const v1::WatchStatusResponse& status) {
     up_ = true;
     node_state_ = status.state();
     if (status.has_description()) {
-      description_ = std::make_shared<const v1::DescribeResponse>(status.description());
+      description_ = std::make_shared<const v1::NodeDescription>(status.description());
       refused_ = description_->fingerprint() != fingerprint_;
     }
     reason_.clear();
@@ -312,7 +312,7 @@ void NodeLink::OnFrame(Frame frame) {
 }
 
 absl::Status NodeLink::CheckChecksum() const {
-  const v1::ComputeResponse& message = answer_.message;
+  const internal::v1::ComputeResponse& message = answer_.message;
   const absl::StatusCode code = FromWire(message.status()).code();
   // What this router sends is valid when it is sent.
   if (code == absl::StatusCode::kDataLoss ||
@@ -328,7 +328,7 @@ absl::Status NodeLink::CheckChecksum() const {
 }
 
 void NodeLink::OnAnswer() {
-  const v1::ComputeResponse& message = answer_.message;
+  const internal::v1::ComputeResponse& message = answer_.message;
   std::shared_ptr<NodeBatch> batch;
   {
     absl::MutexLock lock(&mutex_);

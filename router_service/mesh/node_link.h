@@ -15,8 +15,8 @@
 #include "absl/types/span.h"
 #include "common/transport/transport.h"
 #include "common/wire/message_codec.h"
+#include "expertmesh/internal/v1/expert.pb.h"
 #include "expertmesh/v1/control.pb.h"
-#include "expertmesh/v1/expert.pb.h"
 #include "router_service/mesh/node_batch.h"
 #include "router_service/mesh/wire_encoding.h"
 #include "router_service/metrics/router_metrics.h"
@@ -40,7 +40,7 @@ enum class LinkState {
 // What a node says it holds, and how it is to be used.
 struct LinkOffer {
   // Null when the node cannot be used.
-  std::shared_ptr<const v1::DescribeResponse> description;
+  std::shared_ptr<const v1::NodeDescription> description;
   // Used only where no other node can serve: draining, or no longer listed.
   bool last_resort = false;
 };
@@ -99,7 +99,7 @@ class NodeLink final : public NodeObserver {
   v1::TopologyNode ToProto() const;
 
   // NodeObserver.
-  void OnStatus(const v1::WatchStatusResponse& status) override;
+  void OnStatus(const internal::v1::WatchStatusResponse& status) override;
   void OnFrame(Frame frame) override;
   void OnDisconnected(const absl::Status& why) override;
 
@@ -137,11 +137,11 @@ class NodeLink final : public NodeObserver {
   uint64_t disagreements_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t faulty_answers_ ABSL_GUARDED_BY(mutex_) = 0;
   v1::NodeState node_state_ ABSL_GUARDED_BY(mutex_) = v1::NODE_STATE_UNSPECIFIED;
-  std::shared_ptr<const v1::DescribeResponse> description_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<const v1::NodeDescription> description_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<uint64_t, std::shared_ptr<NodeBatch>> in_flight_ ABSL_GUARDED_BY(mutex_);
 
   // Used only by OnFrame, whose calls come one after the other; kept to avoid allocating.
-  TensorMessage<v1::ComputeResponse> answer_;
+  TensorMessage<internal::v1::ComputeResponse> answer_;
 
   // Keeps the frames of one batch together; the connection only queues them.
   absl::Mutex send_mutex_;

@@ -18,7 +18,7 @@
 #include "absl/types/span.h"
 #include "common/checkpoint/digest_cache.h"
 #include "common/model/model_description.h"
-#include "expertmesh/v1/expert.pb.h"
+#include "expertmesh/internal/v1/expert.pb.h"
 #include "router_service/mesh/placement.h"
 
 namespace expertmesh::mesh {

@@ -18,7 +18,7 @@ constexpr size_t kChangesTogether = 256;
 
 // What SliceOf asks for beside that the slices are even.
 absl::Status CheckSlice(const ExpertWeights& weights, IntermediateSlice slice) {
-  if (weights.down.dtype == DType::kF4 && weights.up.rows / slice.count % 2 != 0) {
+  if (weights.down.dtype == Dtype::kF4 && weights.up.rows / slice.count % 2 != 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("slice ", slice.index, " of ", slice.count, " cuts a byte of type F4"));
   }

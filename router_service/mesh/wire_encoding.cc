@@ -11,12 +11,12 @@
 namespace expertmesh::mesh {
 namespace {
 
-absl::StatusOr<DType> ParseType(absl::string_view flag, absl::string_view entry,
-                                absl::string_view name, DType activation_dtype) {
+absl::StatusOr<Dtype> ParseType(absl::string_view flag, absl::string_view entry,
+                                absl::string_view name, Dtype activation_dtype) {
   if (name == "auto") {
     return activation_dtype;
   }
-  if (const std::optional<DType> known = FindWireDType(name)) {
+  if (const std::optional<Dtype> known = FindWireDtype(name)) {
     return *known;
   }
   return absl::InvalidArgumentError(
@@ -28,7 +28,7 @@ absl::StatusOr<DType> ParseType(absl::string_view flag, absl::string_view entry,
 
 absl::StatusOr<WireEncodings::Direction> WireEncodings::ParseDirection(absl::string_view flag,
                                                                        absl::string_view text,
-                                                                       DType activation_dtype) {
+                                                                       Dtype activation_dtype) {
   Direction direction;
   direction.of_all = activation_dtype;
   bool seen = false;
@@ -36,7 +36,7 @@ absl::StatusOr<WireEncodings::Direction> WireEncodings::ParseDirection(absl::str
     const size_t equals = entry.rfind('=');
     const bool exception = equals != absl::string_view::npos;
     const absl::string_view name = exception ? entry.substr(equals + 1) : entry;
-    ASSIGN_OR_RETURN(const DType dtype, ParseType(flag, entry, name, activation_dtype));
+    ASSIGN_OR_RETURN(const Dtype dtype, ParseType(flag, entry, name, activation_dtype));
     if (!exception) {
       if (std::exchange(seen, true)) {
         return absl::InvalidArgumentError(
@@ -60,7 +60,7 @@ absl::StatusOr<WireEncodings::Direction> WireEncodings::ParseDirection(absl::str
 
 absl::StatusOr<WireEncodings> WireEncodings::Parse(absl::string_view hidden_states,
                                                    absl::string_view partials,
-                                                   DType activation_dtype) {
+                                                   Dtype activation_dtype) {
   WireEncodings encodings;
   ASSIGN_OR_RETURN(encodings.hidden_states_,
                    ParseDirection("--wire-hidden-states", hidden_states, activation_dtype));
@@ -69,7 +69,7 @@ absl::StatusOr<WireEncodings> WireEncodings::Parse(absl::string_view hidden_stat
   return encodings;
 }
 
-DType WireEncodings::Choose(const Direction& direction, const std::string& address) {
+Dtype WireEncodings::Choose(const Direction& direction, const std::string& address) {
   const auto exception = direction.of_address.find(address);
   return exception == direction.of_address.end() ? direction.of_all : exception->second;
 }

@@ -14,9 +14,9 @@ namespace expertmesh::mesh {
 // What one link carries. All types of the wire are allowed.
 struct WireEncoding {
   // On the way to the node.
-  DType hidden_states = DType::kF32;
+  Dtype hidden_states = Dtype::kF32;
   // On the way back.
-  DType partials = DType::kF32;
+  Dtype partials = Dtype::kF32;
   // Frames have checksums, both ways.
   bool checksums = false;
 };
@@ -29,7 +29,7 @@ class WireEncodings {
   // ADDRESS is a node's as the topology lists it; one that is never seen does nothing.
   //   INVALID_ARGUMENT  names the flag (--wire-hidden-states, --wire-partials) and the entry.
   static absl::StatusOr<WireEncodings> Parse(absl::string_view hidden_states,
-                                             absl::string_view partials, DType activation_dtype);
+                                             absl::string_view partials, Dtype activation_dtype);
 
   WireEncoding For(const std::string& address) const;
 
@@ -39,12 +39,12 @@ class WireEncodings {
  private:
   // What one flag says.
   struct Direction {
-    DType of_all = DType::kF32;
-    absl::flat_hash_map<std::string, DType> of_address;
+    Dtype of_all = Dtype::kF32;
+    absl::flat_hash_map<std::string, Dtype> of_address;
   };
   static absl::StatusOr<Direction> ParseDirection(absl::string_view flag, absl::string_view text,
-                                                  DType activation_dtype);
-  static DType Choose(const Direction& direction, const std::string& address);
+                                                  Dtype activation_dtype);
+  static Dtype Choose(const Direction& direction, const std::string& address);
 
   Direction hidden_states_;
   Direction partials_;

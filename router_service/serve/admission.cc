@@ -1,6 +1,7 @@
 #include "router_service/serve/admission.h"
 
 #include "absl/strings/str_cat.h"
+#include "common/wire/error_reason.h"
 #include "router_service/batch/layer_batcher.h"
 
 namespace expertmesh::serve {
@@ -14,8 +15,10 @@ absl::Status Admission::Admit(uint64_t rows) {
     return batch::RouterIsStopping();
   }
   if (tokens_ + rows > max_tokens_) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "the router holds ", tokens_, " tokens of at most ", max_tokens_, "; retry later"));
+    return ErrorOf(v1::ERROR_REASON_QUEUE_FULL,
+                   absl::StrCat("the router holds ", tokens_, " tokens of at most ", max_tokens_,
+                                "; retry later"),
+                   {{"limit", absl::StrCat(max_tokens_)}});
   }
   tokens_ += rows;
   ++requests_;

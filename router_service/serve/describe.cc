@@ -28,7 +28,7 @@ const char* NameOf(mesh::LinkState state) {
 }  // namespace
 
 v1::DescribeModelResponse DescribeModel(const checkpoint::MoeCheckpoint& checkpoint,
-                                        const ServedLayers& layers, DType activation_dtype,
+                                        const ServedLayers& layers, Dtype activation_dtype,
                                         uint64_t max_message_bytes, bool strict) {
   const ModelDescription& model = checkpoint.model();
   v1::DescribeModelResponse response;

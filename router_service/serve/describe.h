@@ -15,7 +15,7 @@
 namespace expertmesh::serve {
 
 v1::DescribeModelResponse DescribeModel(const checkpoint::MoeCheckpoint& checkpoint,
-                                        const ServedLayers& layers, DType activation_dtype,
+                                        const ServedLayers& layers, Dtype activation_dtype,
                                         uint64_t max_message_bytes, bool strict);
 
 // Assignments that each expert received since the router started.

@@ -9,8 +9,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/status_macros.h"
+#include "common/wire/error_reason.h"
 #include "common/wire/extensions.h"
 #include "common/wire/status.h"
+#include "common/wire/tensor_encode.h"
 #include "common/wire/wire_dtype.h"
 
 namespace expertmesh::serve {
@@ -33,12 +35,24 @@ ForwardService::ForwardService(const ForwardServiceOptions& options, const Serve
 void ForwardService::Forward(const Frame& request, const CallContextPtr& context, Respond respond) {
   const absl::Time arrival = clock_->Now();
   const ForwardJobPtr job = jobs_.Take();
-  const absl::Status accepted = Accept(request, arrival, context, job.get(), &respond);
+  absl::Status accepted = DecodeTensorMessage(request, job->received());
+  if (!accepted.ok()) {
+    job->received()->message.clear_request_id();  // What was read of it means nothing.
+  } else if (job->request().heartbeat()) {
+    v1::ForwardResponse response;
+    response.set_request_id(job->request().request_id());
+    response.set_heartbeat(true);
+    respond(response, std::nullopt);
+    return;
+  } else {
+    accepted = Accept(arrival, context, job.get(), &respond);
+  }
   if (!accepted.ok()) {
     metrics_->CountRequest(accepted.code());
     v1::ForwardResponse response;
     response.set_request_id(job->request().request_id());
-    *response.mutable_status() = ToWire(accepted);
+    *response.mutable_status() = ToWire(
+        WithReason(absl::IsInvalidArgument(accepted) ? WithFieldViolation(accepted) : accepted));
     respond(response, std::nullopt);
     return;
   }
@@ -95,26 +109,41 @@ absl::Status ForwardService::Validate(const TensorMessage<v1::ForwardRequest>& r
       routing, batch::TokensOf(request.message, request.tensor.rows, routing.seed));
 }
 
-absl::Status ForwardService::Accept(const Frame& frame, absl::Time arrival,
-                                    const CallContextPtr& context, ForwardJob* job,
-                                    Respond* respond) {
-  TensorMessage<v1::ForwardRequest>& request = *job->received();
-  if (absl::Status malformed = DecodeTensorMessage(frame, &request); !malformed.ok()) {
-    request.message.clear_request_id();  // What was read of it means nothing.
-    return malformed;
+// Before anything is computed: the tensor and the routing are all that grows with the tokens.
+absl::Status ForwardService::CheckAnswerSize(const TensorMessage<v1::ForwardRequest>& request,
+                                             Dtype output_dtype) const {
+  constexpr uint64_t kBytesPerAssignment = 8;  // An id, and a weight of 4 bytes, at most.
+  constexpr uint64_t kHeader = 256;            // All else, at most.
+  uint64_t row_bytes = WireRowBytes(output_dtype, options_.d_model);
+  if (request.message.return_routing()) {
+    const ServedLayer& layer = layers_->at(request.message.layer());
+    row_bytes += layer.runtime.description.routing.top_k * kBytesPerAssignment;
   }
+  const uint64_t bytes = kHeader + row_bytes * request.tensor.rows;
+  uint64_t limit = options_.max_response_bytes;
+  if (request.message.max_response_bytes() != 0) {
+    limit = std::min<uint64_t>(limit, request.message.max_response_bytes());
+  }
+  return bytes > limit ? AnswerTooLarge(bytes, limit) : absl::OkStatus();
+}
+
+absl::Status ForwardService::Accept(absl::Time arrival, const CallContextPtr& context,
+                                    ForwardJob* job, Respond* respond) {
+  const TensorMessage<v1::ForwardRequest>& request = *job->received();
   RETURN_IF_ERROR(request.tensor_status);
   RETURN_IF_ERROR(Validate(request));
-  DType output_dtype = request.tensor.dtype;
+  Dtype output_dtype = request.tensor.dtype;
   if (request.message.output_dtype() != v1::DTYPE_UNSPECIFIED) {
     ASSIGN_OR_RETURN(output_dtype, FromWire(request.message.output_dtype(), "output_dtype"));
   }
+  RETURN_IF_ERROR(CheckAnswerSize(request, output_dtype));
   absl::Time deadline = std::min(context->deadline(), arrival + options_.max_request_time);
   if (request.message.has_timeout_us()) {
     deadline = std::min(deadline, arrival + absl::Microseconds(request.message.timeout_us()));
   }
   if (deadline <= arrival) {
-    return absl::DeadlineExceededError("the deadline had passed when the request arrived");
+    return ErrorOf(v1::ERROR_REASON_DEADLINE_PASSED,
+                   "the deadline had passed when the request arrived");
   }
   RETURN_IF_ERROR(admission_->Admit(request.tensor.rows));
   job->Accept(output_dtype, arrival, deadline, context, timers_, admission_, std::move(*respond));

@@ -39,6 +39,8 @@ struct ForwardServiceOptions {
   uint64_t max_tokens = 0;
   // Longest time any request may take, also one that came without a deadline.
   absl::Duration max_request_time;
+  // Bytes of the largest answer that can be sent.
+  uint64_t max_response_bytes = 0;
 };
 
 // Thread-safe.
@@ -55,11 +57,13 @@ class ForwardService {
   void Forward(const Frame& request, const CallContextPtr& context, batch::Respond respond);
 
  private:
-  // Decodes `request` into `job`, and accepts it unless there is an error. Takes `respond` only
+  // Accepts the request that `job` has received, unless there is an error. Takes `respond` only
   // then.
-  absl::Status Accept(const Frame& request, absl::Time arrival, const CallContextPtr& context,
-                      batch::ForwardJob* job, batch::Respond* respond);
+  absl::Status Accept(absl::Time arrival, const CallContextPtr& context, batch::ForwardJob* job,
+                      batch::Respond* respond);
   absl::Status Validate(const TensorMessage<v1::ForwardRequest>& request) const;
+  absl::Status CheckAnswerSize(const TensorMessage<v1::ForwardRequest>& request,
+                               Dtype output_dtype) const;
   // For a request of no tokens.
   void AnswerNothing(batch::ForwardJob* job);
 

@@ -22,6 +22,7 @@ namespace expertmesh::serve {
 struct ServedRouter {
   ForwardService* forward = nullptr;
   mesh::Fleet* fleet = nullptr;
+  Clock* clock = nullptr;
   // For what is encoded as an answer.
   BufferPool* buffers = nullptr;
   std::function<v1::DescribeModelResponse()> describe_model;

@@ -9,7 +9,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "integration"))
 
-from expertmesh.v1.tensor_pb2 import DType  # pylint: disable=wrong-import-position
+from expertmesh.v1.tensor_pb2 import Dtype  # pylint: disable=wrong-import-position
 from mesh import OPTIONS, Mesh, Program, program, shards  # pylint: disable=wrong-import-position
 from supervisor.process import Process, ProcessError  # pylint: disable=wrong-import-position
 
@@ -60,7 +60,7 @@ class MeshSystem:
             (node.hidden_states_dtype, node.partials_dtype) for node in client.topology().nodes
         }
         found = (client.describe().activation_dtype, *links)
-        return [DType.Name(dtype).removeprefix("DTYPE_").lower() for dtype in found]
+        return [Dtype.Name(dtype).removeprefix("DTYPE_").lower() for dtype in found]
 
     def _counters(self):
         """Bytes received and sent, of the router and of all nodes, tokens that the router took, and nodes that it

@@ -8,7 +8,7 @@ import numpy as np
 from arrays import assert_same_bits
 from expertmesh import int8_blocks
 from expertmesh.v1 import router_pb2
-from expertmesh.v1.tensor_pb2 import DTYPE_INT8_BLOCK128, DType
+from expertmesh.v1.tensor_pb2 import DTYPE_INT8_BLOCK128, Dtype
 from recording import ELEMENTS
 
 
@@ -69,7 +69,7 @@ def _named(answer):
     yield "status", (response.status.code, response.status.message)
     yield "request_id", response.request_id
     yield "epoch since the topology's", answer.epoch
-    yield "output dtype", DType.Name(response.output.dtype)
+    yield "output dtype", Dtype.Name(response.output.dtype)
     yield "output shape", list(response.output.shape)
     yield from output_arrays(response.output).items()
     routing = response.routing

@@ -15,7 +15,7 @@ import grpc
 
 from answers import Answer, answer_of
 from expertmesh import codec
-from expertmesh.v1 import control_pb2, control_pb2_grpc, expert_pb2, router_pb2
+from expertmesh.v1 import control_pb2, control_pb2_grpc, node_pb2, router_pb2
 from mesh import PATIENCE, Program, wait_until
 
 PLAIN, STRICT = "plain", "strict"
@@ -101,7 +101,7 @@ class _Router:
         self._channel.close()
 
     def topology(self):
-        return self._control.GetTopology(control_pb2.GetTopologyRequest(), timeout=PATIENCE)
+        return self._control.GetTopology(control_pb2.GetTopologyRequest(), timeout=PATIENCE).topology
 
     def watch(self, condition):
         """Returns when a topology is so."""
@@ -109,7 +109,7 @@ class _Router:
             control_pb2.WatchTopologyRequest(), timeout=PATIENCE, wait_for_ready=True
         )
         try:
-            next(topology for topology in stream if condition(topology))
+            next(said.topology for said in stream if condition(said.topology))
         finally:
             stream.cancel()
 
@@ -182,7 +182,7 @@ def _ready(topology):
     """Every node has loaded all of its experts: some of them are enough for readiness."""
     return topology.ready and all(
         node.link == control_pb2.NODE_LINK_UP
-        and node.description.state == expert_pb2.NODE_STATE_READY
+        and node.description.state == node_pb2.NODE_STATE_READY
         for node in topology.nodes
     )
 

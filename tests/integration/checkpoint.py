@@ -77,7 +77,7 @@ class Checkpoint:
 
     def computed_by(self, mesh):
         """The same with the type that this mesh computes in, which depends on flags and CPU."""
-        name = tensor_pb2.DType.Name(mesh.client.describe().activation_dtype)
+        name = tensor_pb2.Dtype.Name(mesh.client.describe().activation_dtype)
         return dataclasses.replace(self, activations=DTYPES[name.removeprefix("DTYPE_")])
 
     @property

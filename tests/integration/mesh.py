@@ -146,7 +146,8 @@ class Mesh:
         )
         topology = None
         try:
-            for topology in stream:
+            for response in stream:
+                topology = response.topology
                 if condition(topology):
                     return topology
         except grpc.RpcError as error:

@@ -134,7 +134,8 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         )
 
     def GetTopology(self, request, context):
-        return control_pb2.GetTopologyResponse(epoch=5, ready=True, nodes=[self.node()])
+        topology = control_pb2.Topology(epoch=5, ready=True, nodes=[self.node()])
+        return control_pb2.GetTopologyResponse(topology=topology)
 
     def DrainNode(self, request, context):
         return control_pb2.DrainNodeResponse(node=self.node())

@@ -9,7 +9,9 @@ import sys
 
 import numpy as np
 import pytest
+from google.protobuf import json_format
 
+import internal_proto
 from arrays import assert_rows_close, assert_same_bits
 from expertmesh.v1 import router_pb2
 from mesh import PATIENCE, Mesh, shards
@@ -31,11 +33,24 @@ def run(*argv, **options):
 
 
 def test_messages_are_what_their_generator_makes():
-    kept = (WIRE / "messages.txt").read_text(encoding="utf-8").splitlines(keepends=True)
-    made = "".join(wire.lines()).splitlines(keepends=True)
-    for number, (line, wanted) in enumerate(zip(made, kept), 1):
-        assert line == wanted, f"line {number}"
-    assert len(made) == len(kept)
+    for file, messages in (
+        ("messages.txt", wire.MESSAGES),
+        ("internal_messages.txt", wire.INTERNAL_MESSAGES),
+    ):
+        kept = (WIRE / file).read_text(encoding="utf-8").splitlines(keepends=True)
+        made = "".join(wire.lines(messages)).splitlines(keepends=True)
+        for number, (line, wanted) in enumerate(zip(made, kept), 1):
+            assert line == wanted, f"{file}, line {number}"
+        assert len(made) == len(kept)
+
+
+@pytest.mark.parametrize("name, direction, data, content", wire.INTERNAL_MESSAGES)
+def test_internal_messages_have_the_bytes_of_the_contract(name, direction, data, content):
+    """Clients have no stubs of these; those of the public contract are checked by the stubs' programs."""
+    kind = internal_proto.message(name)
+    wanted = json_format.ParseDict(content, kind())
+    assert direction == "both" and wanted.SerializeToString() == data
+    assert kind.FromString(data) == wanted
 
 
 def test_forward_vectors_are_what_their_generator_makes(tmp_path):

@@ -75,8 +75,8 @@ class EchoNode final : public FakeEndpoint {
   }
 
  private:
-  static v1::DescribeResponse DescriptionOf(const std::string& node_id, v1::NodeState state) {
-    v1::DescribeResponse description;
+  static v1::NodeDescription DescriptionOf(const std::string& node_id, v1::NodeState state) {
+    v1::NodeDescription description;
     description.set_node_id(node_id);
     description.set_state(state);
     return description;

@@ -35,11 +35,11 @@ inline float FakeExpert(float code, IntermediateSlice slice, float x, uint32_t c
 // Thread-safe.
 class FakeBackend final : public experts::Backend {
  public:
-  explicit FakeBackend(DType compute_dtype = DType::kF32, FakeArithmetic arithmetic = &FakeExpert)
+  explicit FakeBackend(Dtype compute_dtype = Dtype::kF32, FakeArithmetic arithmetic = &FakeExpert)
       : compute_dtype_(compute_dtype), arithmetic_(std::move(arithmetic)) {}
 
   absl::string_view name() const override { return "fake"; }
-  DType compute_dtype() const override { return compute_dtype_; }
+  Dtype compute_dtype() const override { return compute_dtype_; }
 
   absl::StatusOr<std::shared_ptr<const experts::PackedExpert>> Pack(
       const ExpertOptions& options, const ExpertWeights& weights,
@@ -203,7 +203,7 @@ class FakeBackend final : public experts::Backend {
     }
     std::vector<float> x((*std::max_element(hidden_row_of.begin(), hidden_row_of.end()) + 1) *
                          batch.d_model);
-    ConvertElements(compute_dtype_, batch.hidden_states, DType::kF32, x.data(), x.size());
+    ConvertElements(compute_dtype_, batch.hidden_states, Dtype::kF32, x.data(), x.size());
     for (size_t row = 0; row < batch.rows; ++row) {
       for (size_t column = 0; column < batch.d_model; ++column) {
         float sum = 0;
@@ -218,7 +218,7 @@ class FakeBackend final : public experts::Backend {
     }
   }
 
-  const DType compute_dtype_;
+  const Dtype compute_dtype_;
   const FakeArithmetic arithmetic_;
   std::atomic<size_t> in_flight_{1};
   const std::shared_ptr<std::atomic<int>> alive_ = std::make_shared<std::atomic<int>>(0);

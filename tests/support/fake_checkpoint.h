@@ -25,7 +25,7 @@ struct FakeCheckpointOptions {
   bool shared_expert = false;
   bool shared_gate = false;
   // The type of the weights, as config.json would say.
-  DType dtype = DType::kF32;
+  Dtype dtype = Dtype::kF32;
   // Logits, scores and weights are rounded to the type of activations.
   bool rounded_routing = false;
   // The routed experts have it.
@@ -52,9 +52,9 @@ class FakeCheckpoint final : public checkpoint::MoeCheckpoint {
       layer.routing.top_k = options.top_k;
       layer.routing.renormalise = Renormalise::kSum;
       if (options.rounded_routing) {
-        layer.routing.logit_dtype = LogitDType::kModel;
-        layer.routing.score_dtype = ScoreDType::kModel;
-        layer.routing.weight_dtype = WeightDType::kModel;
+        layer.routing.logit_dtype = LogitDtype::kModel;
+        layer.routing.score_dtype = ScoreDtype::kModel;
+        layer.routing.weight_dtype = WeightDtype::kModel;
       }
       layer.expert = {options.d_model, options.intermediate_size, options.activation};
       layer.expert.bias = options.expert_bias;
@@ -76,10 +76,10 @@ class FakeCheckpoint final : public checkpoint::MoeCheckpoint {
     if (it == gates_.end()) {
       return absl::NotFoundError(absl::StrCat("layer ", layer, " is no MoE layer"));
     }
-    GateWeights gate{MatrixView::RowMajor(it->second.data(), DType::kF32, options_.num_experts,
+    GateWeights gate{MatrixView::RowMajor(it->second.data(), Dtype::kF32, options_.num_experts,
                                           options_.d_model)};
     if (options_.shared_gate) {  // The weights of expert 0 serve as the shared experts' gate, too.
-      gate.shared_gate = MatrixView::RowMajor(it->second.data(), DType::kF32, 1, options_.d_model);
+      gate.shared_gate = MatrixView::RowMajor(it->second.data(), Dtype::kF32, 1, options_.d_model);
     }
     return gate;
   }
@@ -95,7 +95,7 @@ class FakeCheckpoint final : public checkpoint::MoeCheckpoint {
     const size_t part = size_t{options_.intermediate_size} * options_.d_model;
     const float* data = it->second.data();
     const auto view = [](const float* at, size_t rows, size_t cols) {
-      return MatrixView::RowMajor(at, DType::kF32, rows, cols);
+      return MatrixView::RowMajor(at, Dtype::kF32, rows, cols);
     };
     return ExpertWeights{view(data, options_.intermediate_size, options_.d_model),
                          view(data + part, options_.intermediate_size, options_.d_model),

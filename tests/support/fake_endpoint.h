@@ -18,16 +18,16 @@ namespace expertmesh {
 // Thread-safe. Streams and subscriptions must be gone before it is destroyed.
 class FakeEndpoint : public NodeEndpoint {
  public:
-  explicit FakeEndpoint(v1::DescribeResponse description) : description_(std::move(description)) {}
+  explicit FakeEndpoint(v1::NodeDescription description) : description_(std::move(description)) {}
 
-  v1::DescribeResponse Describe() const override {
+  v1::NodeDescription Describe() const override {
     absl::MutexLock lock(&mutex_);
     return description_;
   }
 
-  v1::WatchStatusResponse Status() const override {
+  internal::v1::WatchStatusResponse Status() const override {
     absl::MutexLock lock(&mutex_);
-    v1::WatchStatusResponse status;
+    internal::v1::WatchStatusResponse status;
     status.set_state(description_.state());
     status.set_version(version_);
     *status.mutable_description() = description_;
@@ -41,26 +41,26 @@ class FakeEndpoint : public NodeEndpoint {
     return std::make_unique<Subscription>(this, id);
   }
 
-  absl::StatusOr<v1::LoadExpertsResponse> LoadExperts(
-      const v1::LoadExpertsRequest& request) override {
+  absl::StatusOr<internal::v1::LoadExpertsResponse> LoadExperts(
+      const internal::v1::LoadExpertsRequest& request) override {
     if (request.experts_size() == 0) {
       return absl::NotFoundError("experts: nothing asked for");
     }
-    v1::LoadExpertsResponse response;
+    internal::v1::LoadExpertsResponse response;
     response.set_loaded(static_cast<uint64_t>(request.experts_size()));
     return response;
   }
 
-  absl::StatusOr<v1::UnloadExpertsResponse> UnloadExperts(
-      const v1::UnloadExpertsRequest& request) override {
-    v1::UnloadExpertsResponse response;
+  absl::StatusOr<internal::v1::UnloadExpertsResponse> UnloadExperts(
+      const internal::v1::UnloadExpertsRequest& request) override {
+    internal::v1::UnloadExpertsResponse response;
     response.set_unloaded(static_cast<uint64_t>(request.experts_size()));
     return response;
   }
 
  protected:
   // From now on the node is as `description` says, and tells so.
-  void Become(v1::DescribeResponse description) {
+  void Become(v1::NodeDescription description) {
     absl::MutexLock lock(&mutex_);
     description_ = std::move(description);
     ++version_;
@@ -84,7 +84,7 @@ class FakeEndpoint : public NodeEndpoint {
   };
 
   mutable absl::Mutex mutex_;
-  v1::DescribeResponse description_ ABSL_GUARDED_BY(mutex_);
+  v1::NodeDescription description_ ABSL_GUARDED_BY(mutex_);
   uint64_t version_ ABSL_GUARDED_BY(mutex_) = 1;
   std::map<int, std::function<void()>> subscribers_ ABSL_GUARDED_BY(mutex_);
   int next_subscriber_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -127,7 +127,7 @@ class FakeNode final : public FakeEndpoint {
     return rows_;
   }
   // As the last frame had it.
-  DType hidden_states_dtype() const {
+  Dtype hidden_states_dtype() const {
     absl::MutexLock lock(&mutex_);
     return hidden_states_dtype_;
   }
@@ -139,7 +139,7 @@ class FakeNode final : public FakeEndpoint {
  private:
   // And says so.
   void Change(const std::function<void(FakeNodeOptions*)>& how) {
-    v1::DescribeResponse description;
+    v1::NodeDescription description;
     {
       absl::MutexLock lock(&mutex_);
       how(&options_);
@@ -151,7 +151,7 @@ class FakeNode final : public FakeEndpoint {
   struct Batch {
     std::vector<float> partials;
     uint32_t rows = 0;
-    DType partials_dtype = DType::kF32;
+    Dtype partials_dtype = Dtype::kF32;
     uint32_t answer_rows = 0;
     bool checksums = false;
   };
@@ -162,12 +162,12 @@ class FakeNode final : public FakeEndpoint {
         : node_(node), replies_(std::move(replies)) {}
 
     void OnFrame(Frame frame) override {
-      const auto request = DecodeTensorMessage<v1::ComputeRequest>(frame);
+      const auto request = DecodeTensorMessage<internal::v1::ComputeRequest>(frame);
       if (!request.ok() || !request->has_tensor) {
         node_->Refuse(absl::StatusCode::kInvalidArgument, 0, *replies_);
         return;
       }
-      const v1::ComputeRequest& message = request->message;
+      const internal::v1::ComputeRequest& message = request->message;
       if (message.has_checksum() && message.checksum() != ChecksumOf(message, request->tensor)) {
         node_->Refuse(absl::StatusCode::kDataLoss, message.batch_id(), *replies_);
         return;
@@ -188,8 +188,8 @@ class FakeNode final : public FakeEndpoint {
     absl::flat_hash_map<uint64_t, Batch> batches_;
   };
 
-  static v1::DescribeResponse DescriptionOf(const FakeNodeOptions& options) {
-    v1::DescribeResponse description;
+  static v1::NodeDescription DescriptionOf(const FakeNodeOptions& options) {
+    v1::NodeDescription description;
     description.set_fingerprint(options.fingerprint);
     description.set_d_model(options.d_model);
     description.set_state(v1::NODE_STATE_READY);
@@ -208,11 +208,11 @@ class FakeNode final : public FakeEndpoint {
     return description;
   }
 
-  void Compute(const TensorMessage<v1::ComputeRequest>& request, Batch* batch) {
+  void Compute(const TensorMessage<internal::v1::ComputeRequest>& request, Batch* batch) {
     absl::MutexLock lock(&mutex_);
     const size_t d_model = request.tensor.cols;
     std::vector<float> rows(request.tensor.rows * d_model);
-    DecodeRows(request.tensor, DType::kF32, rows.data());
+    DecodeRows(request.tensor, Dtype::kF32, rows.data());
     hidden_states_dtype_ = request.tensor.dtype;
     batch->partials_dtype = *FromWire(request.message.partials_dtype(), "partials_dtype");
     const bool per_assignment = request.message.per_assignment();
@@ -247,7 +247,7 @@ class FakeNode final : public FakeEndpoint {
   }
 
   void Answer(uint64_t batch_id, Batch batch, std::shared_ptr<FrameSink> replies) {
-    v1::ComputeResponse response;
+    internal::v1::ComputeResponse response;
     response.set_batch_id(batch_id);
     std::vector<Frame> frames;
     {
@@ -282,11 +282,11 @@ class FakeNode final : public FakeEndpoint {
   }
 
   // One frame; or one for each row, where a row is beyond the range of the type.
-  static std::vector<Frame> Encode(const Batch& batch, v1::ComputeResponse* response) {
+  static std::vector<Frame> Encode(const Batch& batch, internal::v1::ComputeResponse* response) {
     const size_t d_model = batch.partials.size() / batch.answer_rows;
-    const bool narrow = IsActivationDType(batch.partials_dtype);
+    const bool narrow = IsActivationDtype(batch.partials_dtype);
     const auto beyond = [&](size_t row, size_t rows) {
-      return narrow && HasOverflow(DType::kF32, batch.partials.data() + row * d_model,
+      return narrow && HasOverflow(Dtype::kF32, batch.partials.data() + row * d_model,
                                    rows * d_model, batch.partials_dtype);
     };
     const size_t step = beyond(0, batch.answer_rows) ? 1 : batch.answer_rows;
@@ -294,8 +294,8 @@ class FakeNode final : public FakeEndpoint {
     for (size_t row = 0; row < batch.answer_rows; row += step) {
       response->set_first_row(static_cast<uint32_t>(row));
       const TensorFrame tensor =
-          EncodeRows(DType::kF32, batch.partials.data() + row * d_model, step, d_model,
-                     beyond(row, step) ? DType::kF32 : batch.partials_dtype);
+          EncodeRows(Dtype::kF32, batch.partials.data() + row * d_model, step, d_model,
+                     beyond(row, step) ? Dtype::kF32 : batch.partials_dtype);
       if (batch.checksums) {
         response->set_checksum(ChecksumOf(*response, tensor));
       }
@@ -308,7 +308,7 @@ class FakeNode final : public FakeEndpoint {
   void Refuse(absl::StatusCode code, uint64_t batch_id, FrameSink& replies) {
     absl::MutexLock lock(&mutex_);
     EXPERTMESH_CHECK(options_.accepts_damage);
-    v1::ComputeResponse response;
+    internal::v1::ComputeResponse response;
     response.set_batch_id(batch_id);
     *response.mutable_status() = ToWire(absl::Status(code, "a damaged frame"));
     replies.Send(EncodeTensorMessage(response, nullptr)).IgnoreError();
@@ -326,7 +326,7 @@ class FakeNode final : public FakeEndpoint {
   uint64_t batches_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t assignments_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t rows_ ABSL_GUARDED_BY(mutex_) = 0;
-  DType hidden_states_dtype_ ABSL_GUARDED_BY(mutex_) = DType::kF32;
+  Dtype hidden_states_dtype_ ABSL_GUARDED_BY(mutex_) = Dtype::kF32;
 };
 
 }  // namespace expertmesh

@@ -151,7 +151,7 @@ class FaultyConnection final : public NodeConnection {
   class Ear final : public NodeObserver {
    public:
     Ear(FaultyConnection* owner, uint64_t session) : owner_(owner), session_(session) {}
-    void OnStatus(const v1::WatchStatusResponse& status) override {
+    void OnStatus(const internal::v1::WatchStatusResponse& status) override {
       owner_->InSession(session_, [owner = owner_, status] {
         owner->is_up_ = true;
         owner->observer_->OnStatus(status);

@@ -83,7 +83,7 @@ class InProcessLink : public std::enable_shared_from_this<InProcessLink> {
   struct Event {
     enum class Kind { kStatus, kFrame, kDisconnected } kind = Kind::kFrame;
     Frame frame;
-    v1::WatchStatusResponse status;
+    internal::v1::WatchStatusResponse status;
     absl::Status why;
   };
 
@@ -148,7 +148,7 @@ class InProcessLink : public std::enable_shared_from_this<InProcessLink> {
     to_router_.push_back(std::move(event));
   }
 
-  void PushStatus(v1::WatchStatusResponse status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  void PushStatus(internal::v1::WatchStatusResponse status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     Event event;
     event.kind = Event::Kind::kStatus;
     event.status = std::move(status);
@@ -204,7 +204,7 @@ class InProcessLink : public std::enable_shared_from_this<InProcessLink> {
       if (status_changed_) {
         status_changed_ = false;
         mutex_.Unlock();
-        v1::WatchStatusResponse status = endpoint->Status();
+        internal::v1::WatchStatusResponse status = endpoint->Status();
         mutex_.Lock();
         if (!closed_ && break_reason_.ok()) {
           PushStatus(std::move(status));

@@ -20,7 +20,7 @@ namespace expertmesh {
 class RecordingObserver final : public NodeObserver {
  public:
   struct Heard {
-    std::vector<v1::WatchStatusResponse> statuses;
+    std::vector<internal::v1::WatchStatusResponse> statuses;
     std::vector<std::string> frames;
     size_t frame_count = 0;
     std::vector<absl::Status> disconnects;
@@ -31,7 +31,7 @@ class RecordingObserver final : public NodeObserver {
   // `keep_frames` false: counts them only.
   explicit RecordingObserver(bool keep_frames = true) : keep_frames_(keep_frames) {}
 
-  void OnStatus(const v1::WatchStatusResponse& status) override {
+  void OnStatus(const internal::v1::WatchStatusResponse& status) override {
     const Alone alone(&inside_);
     absl::MutexLock lock(&mutex_);
     heard_.statuses.push_back(status);

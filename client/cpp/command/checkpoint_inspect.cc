@@ -25,7 +25,7 @@ struct Weights {
   uint64_t bytes_per_expert = 0;
   std::string fingerprint;
   // By the tensors, which config.json may contradict.
-  DType dtype = DType::kF32;
+  Dtype dtype = Dtype::kF32;
   std::vector<std::string> warnings;
 };
 

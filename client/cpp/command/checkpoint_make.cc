@@ -40,7 +40,7 @@ absl::Status Run(const Options& options) {
   made.family = options.Text("family");
   made.seed = options.Whole("seed");
   const std::string& dtype = options.Text("dtype");
-  made.dtype = dtype == "f32" ? DType::kF32 : dtype == "f16" ? DType::kF16 : DType::kBF16;
+  made.dtype = dtype == "f32" ? Dtype::kF32 : dtype == "f16" ? Dtype::kF16 : Dtype::kBF16;
   made.quantise = QuantisationNamed(options.Text("quantise"));
   const std::pair<const char*, uint32_t*> sizes[] = {
       {"d-model", &made.d_model},     {"layers", &made.num_layers},

@@ -186,7 +186,7 @@ absl::StatusOr<RoutingOptions> RoutingInForce(const checkpoint::MoeCheckpoint& c
 
 absl::StatusOr<Agreement> CompareWithReference(const checkpoint::MoeCheckpoint& checkpoint,
                                                const client::LayerInfo& layer,
-                                               client::DType activation_dtype,
+                                               client::Dtype activation_dtype,
                                                const Sample& sample) {
   ASSIGN_OR_RETURN(const RoutingOptions routing, RoutingInForce(checkpoint, layer));
   reference::ReferenceInput input;
@@ -228,11 +228,11 @@ OptionSpec ToleranceOption() {
               "are F32, otherwise 1e-2"};
 }
 
-double Tolerance(const Options& options, client::DType activation_dtype) {
+double Tolerance(const Options& options, client::Dtype activation_dtype) {
   if (options.Has("tolerance")) {
     return options.Number("tolerance");
   }
-  return activation_dtype == client::DType::kFloat32 ? 1e-5 : 1e-2;
+  return activation_dtype == client::Dtype::kFloat32 ? 1e-5 : 1e-2;
 }
 
 }  // namespace expertmesh::command

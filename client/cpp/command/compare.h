@@ -76,12 +76,12 @@ absl::StatusOr<RoutingOptions> RoutingInForce(const checkpoint::MoeCheckpoint& c
 //                        and the answers do not bring it.
 absl::StatusOr<Agreement> CompareWithReference(const checkpoint::MoeCheckpoint& checkpoint,
                                                const client::LayerInfo& layer,
-                                               client::DType activation_dtype,
+                                               client::Dtype activation_dtype,
                                                const Sample& sample);
 
 // --tolerance, and its value: by default what the type of activations in the mesh allows.
 OptionSpec ToleranceOption();
-double Tolerance(const Options& options, client::DType activation_dtype);
+double Tolerance(const Options& options, client::Dtype activation_dtype);
 
 }  // namespace expertmesh::command
 

@@ -57,7 +57,7 @@ class LayerRecord {
   // The layer's line of the table; how well it agrees with the reference goes to `agreement`. When
   // all callers are done.
   absl::StatusOr<std::vector<std::string>> Row(const checkpoint::MoeCheckpoint& checkpoint,
-                                               client::DType activation_dtype,
+                                               client::Dtype activation_dtype,
                                                Agreement* agreement) {
     Sample sample;
     std::vector<double> ms;
@@ -106,7 +106,7 @@ class Caller {
         progress_(progress) {
     forward_.timeout = options.Duration("timeout");
     forward_.return_routing = true;
-    forward_.output_dtype = client::DType::kFloat32;
+    forward_.output_dtype = client::Dtype::kFloat32;
   }
 
   void Run() {

@@ -130,7 +130,7 @@ absl::Status WriteLogits(const std::string& path, const std::vector<float>& logi
                          size_t vocabulary) {
   const std::vector<checkpoint::TensorToWrite> tensors = {
       {"logits",
-       DType::kF32,
+       Dtype::kF32,
        {logits.size() / vocabulary, vocabulary},
        {reinterpret_cast<const uint8_t*>(logits.data()), logits.size() * sizeof(float)}}};
   return checkpoint::WriteSafetensors(path, tensors, checkpoint::Durability::kRename);

@@ -23,7 +23,7 @@ absl::StatusOr<client::Matrix> ReadHidden(const std::string& path) {
   ASSIGN_OR_RETURN(std::shared_ptr<const checkpoint::SafetensorsReader> reader,
                    checkpoint::SafetensorsReader::OpenFile(path));
   ASSIGN_OR_RETURN(const checkpoint::TensorView* tensor, reader->Find(kInputTensor));
-  if (tensor->shape.size() != 2 || !IsActivationDType(tensor->dtype)) {
+  if (tensor->shape.size() != 2 || !IsActivationDtype(tensor->dtype)) {
     return absl::InvalidArgumentError(absl::StrCat(
         path, ": ", kInputTensor, " is ", NameOf(tensor->dtype), " ",
         checkpoint::ShapeString(tensor->shape), "; it must be F32, BF16 or F16 [tokens, d_model]"));
@@ -51,11 +51,11 @@ absl::Status WriteResult(const std::string& path, const client::ForwardResult& r
     if (!counts.empty()) {
       shape = {result.routing.expert_ids.size()};
       tensors.push_back(
-          {"assignments_per_token", DType::kI32, {output.rows()}, BytesOfVector(counts)});
+          {"assignments_per_token", Dtype::kI32, {output.rows()}, BytesOfVector(counts)});
     }
-    tensors.push_back({"expert_ids", DType::kI32, shape, BytesOfVector(result.routing.expert_ids)});
+    tensors.push_back({"expert_ids", Dtype::kI32, shape, BytesOfVector(result.routing.expert_ids)});
     tensors.push_back(
-        {"expert_weights", DType::kF32, shape, BytesOfVector(result.routing.expert_weights)});
+        {"expert_weights", Dtype::kF32, shape, BytesOfVector(result.routing.expert_weights)});
   }
   return checkpoint::WriteSafetensors(path, tensors, checkpoint::Durability::kRename);
 }
@@ -72,9 +72,9 @@ absl::Status Run(const Options& options) {
   forward.return_routing = options.Has("routing");
   if (options.Has("dtype")) {
     const std::string& dtype = options.Text("dtype");
-    forward.output_dtype = dtype == "f32"    ? client::DType::kFloat32
-                           : dtype == "bf16" ? client::DType::kBFloat16
-                                             : client::DType::kFloat16;
+    forward.output_dtype = dtype == "f32"    ? client::Dtype::kFloat32
+                           : dtype == "bf16" ? client::Dtype::kBFloat16
+                                             : client::Dtype::kFloat16;
   }
   ASSIGN_OR_RETURN(const std::unique_ptr<client::Client> mesh, Connect(options));
   const absl::StatusOr<client::ForwardResult> result =

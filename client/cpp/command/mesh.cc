@@ -148,17 +148,17 @@ absl::StatusOr<std::shared_ptr<const checkpoint::MoeCheckpoint>> OpenSameModel(
   return checkpoint;
 }
 
-client::Matrix ToMatrix(client::DType dtype, size_t rows, size_t cols, std::vector<float> values) {
-  if (dtype == client::DType::kFloat32) {
+client::Matrix ToMatrix(client::Dtype dtype, size_t rows, size_t cols, std::vector<float> values) {
+  if (dtype == client::Dtype::kFloat32) {
     return client::Matrix::Take(rows, cols, std::move(values));
   }
   std::string bytes(values.size() * client::BytesOf(dtype), '\0');
-  ConvertElements(DType::kF32, values.data(), client::ToInternal(dtype), bytes.data(),
+  ConvertElements(Dtype::kF32, values.data(), client::ToInternal(dtype), bytes.data(),
                   values.size());
   return client::Matrix::Take(dtype, rows, cols, std::move(bytes));
 }
 
-client::Matrix RandomHidden(client::DType dtype, size_t rows, size_t cols, uint64_t seed) {
+client::Matrix RandomHidden(client::Dtype dtype, size_t rows, size_t cols, uint64_t seed) {
   std::mt19937_64 generator(seed);
   std::normal_distribution<float> normal;
   std::vector<float> values(rows * cols);

@@ -47,10 +47,10 @@ absl::StatusOr<std::shared_ptr<const checkpoint::MoeCheckpoint>> OpenSameModel(
     const Mesh& mesh, const std::string& directory);
 
 // `values` [rows, cols] as a matrix of `dtype`.
-client::Matrix ToMatrix(client::DType dtype, size_t rows, size_t cols, std::vector<float> values);
+client::Matrix ToMatrix(client::Dtype dtype, size_t rows, size_t cols, std::vector<float> values);
 
 // Seeded, normally distributed values [rows, cols].
-client::Matrix RandomHidden(client::DType dtype, size_t rows, size_t cols, uint64_t seed);
+client::Matrix RandomHidden(client::Dtype dtype, size_t rows, size_t cols, uint64_t seed);
 
 // "layer 1: experts 0-3; layer 2: experts 5"
 std::string DescribeMissing(absl::Span<const client::ExpertSet> missing);

@@ -45,7 +45,7 @@ RoutingKind ParseRoutingKind(const std::string& name) {
 
 absl::StatusOr<HiddenMaker> HiddenMaker::Create(RoutingKind kind,
                                                 const checkpoint::MoeCheckpoint& checkpoint,
-                                                uint32_t layer, client::DType dtype) {
+                                                uint32_t layer, client::Dtype dtype) {
   HiddenMaker maker(dtype, checkpoint.model().d_model);
   maker.kind_ = kind;
   const MoeLayerDescription* description = checkpoint.model().FindLayer(layer);

@@ -32,14 +32,14 @@ RoutingKind ParseRoutingKind(const std::string& name);
 class HiddenMaker {
  public:
   // Noise alone, for any model.
-  HiddenMaker(client::DType dtype, size_t d_model) : dtype_(dtype), d_model_(d_model) {}
+  HiddenMaker(client::Dtype dtype, size_t d_model) : dtype_(dtype), d_model_(d_model) {}
 
   // For a layer of a checkpoint, which is only read during the call.
   //   INVALID_ARGUMENT  the layer's experts are not chosen by its gate's top k.
   //   NOT_FOUND         no such layer.
   static absl::StatusOr<HiddenMaker> Create(RoutingKind kind,
                                             const checkpoint::MoeCheckpoint& checkpoint,
-                                            uint32_t layer, client::DType dtype);
+                                            uint32_t layer, client::Dtype dtype);
 
   // The same values for the same seed.
   client::Matrix Make(size_t tokens, uint64_t seed) const;
@@ -48,7 +48,7 @@ class HiddenMaker {
   std::vector<uint32_t> Wanted(std::mt19937_64* random) const;
 
   RoutingKind kind_ = RoutingKind::kRandom;
-  client::DType dtype_;
+  client::Dtype dtype_;
   size_t d_model_ = 0;
   uint32_t top_k_ = 0;
   uint32_t groups_ = 1;

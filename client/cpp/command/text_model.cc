@@ -15,13 +15,13 @@ namespace {
 constexpr uint64_t kMaxThreads = 1024;
 
 // As the mesh has its activations, or as the checkpoint is stored, when nothing is said.
-absl::StatusOr<DType> ComputeDType(const Options& options, const TextModel& model) {
+absl::StatusOr<Dtype> ComputeDtype(const Options& options, const TextModel& model) {
   const std::string& flag = options.Text("compute-dtype");
   if (flag == "auto" && model.mesh.has_value()) {
-    return experts::ChooseComputeDType("auto",
+    return experts::ChooseComputeDtype("auto",
                                        client::ToInternal(model.mesh->model.activation_dtype));
   }
-  return experts::ChooseComputeDType(flag, model.checkpoint->model().dtype);
+  return experts::ChooseComputeDtype(flag, model.checkpoint->model().dtype);
 }
 
 absl::StatusOr<std::unique_ptr<tokenizer::Tokenizer>> OpenTokenizerOf(const TextModel& model,
@@ -88,7 +88,7 @@ absl::StatusOr<TextModel> OpenTextModel(const Options& options, bool needs_token
   } else {
     ASSIGN_OR_RETURN(model.checkpoint, checkpoint::MoeCheckpoint::Open(model.directory));
   }
-  ASSIGN_OR_RETURN(model.compute_dtype, ComputeDType(options, model));
+  ASSIGN_OR_RETURN(model.compute_dtype, ComputeDtype(options, model));
   decoder::DecoderOptions decoder;
   decoder.compute_dtype = model.compute_dtype;
   decoder.threads = static_cast<int>(options.Whole("threads"));

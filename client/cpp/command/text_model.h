@@ -26,7 +26,7 @@ struct TextModel {
   std::unique_ptr<decoder::Decoder> decoder;
   std::unique_ptr<tokenizer::Tokenizer> tokenizer;  // Null when it was not needed.
   // What the decoder multiplies in.
-  DType compute_dtype = DType::kF32;
+  Dtype compute_dtype = Dtype::kF32;
 
   // Experts of its own, once they are asked for.
   std::unique_ptr<experts::Backend> backend;

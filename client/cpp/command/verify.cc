@@ -24,7 +24,7 @@ absl::StatusOr<Agreement> Verify(const Mesh& mesh, const checkpoint::MoeCheckpoi
   client::ForwardOptions forward;
   forward.timeout = options.Duration("timeout");
   forward.return_routing = true;
-  forward.output_dtype = client::DType::kFloat32;
+  forward.output_dtype = client::Dtype::kFloat32;
   ASSIGN_OR_RETURN(const RoutingOptions routing, RoutingInForce(checkpoint, layer));
   if (routing.choice == Choice::kHash) {
     for (size_t token = 0; token < hidden.rows(); ++token) {

@@ -59,11 +59,11 @@ size_t AttendedPairs(const AttentionBatch& batch);
 absl::StatusOr<std::unique_ptr<const Attention>> MakeGroupedAttention(const DecoderConfig& config,
                                                                       const ModelTensors& tensors,
                                                                       uint32_t layer,
-                                                                      DType compute_dtype);
+                                                                      Dtype compute_dtype);
 absl::StatusOr<std::unique_ptr<const Attention>> MakeLatentAttention(const DecoderConfig& config,
                                                                      const ModelTensors& tensors,
                                                                      uint32_t layer,
-                                                                     DType compute_dtype);
+                                                                     Dtype compute_dtype);
 
 }  // namespace expertmesh::decoder
 

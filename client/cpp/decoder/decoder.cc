@@ -46,7 +46,7 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Open(const std::string& direct
 
 const std::vector<std::string>& Decoder::warnings() const { return tensors_->warnings(); }
 
-absl::Status Decoder::Load(const std::string& directory, DType compute_dtype) {
+absl::Status Decoder::Load(const std::string& directory, Dtype compute_dtype) {
   ASSIGN_OR_RETURN(tensors_, ModelTensors::Open(directory));
   ASSIGN_OR_RETURN(config_, ReadDecoderConfig(directory, tensors_->layout()));
   if (config_.dense_width > 0) {
@@ -66,7 +66,7 @@ absl::Status Decoder::Load(const std::string& directory, DType compute_dtype) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<Decoder::Layer> Decoder::LoadLayer(uint32_t index, DType compute_dtype) {
+absl::StatusOr<Decoder::Layer> Decoder::LoadLayer(uint32_t index, Dtype compute_dtype) {
   Layer layer;
   ASSIGN_OR_RETURN(layer.attention_norm, tensors_->Norm(index, "input_layernorm", config_.d_model));
   ASSIGN_OR_RETURN(layer.feed_forward_norm,
@@ -131,9 +131,9 @@ void Decoder::Normalise(const std::vector<float>& weight, absl::Span<const float
 
 absl::Status Decoder::Dense(const experts::PackedExpert& dense, absl::Span<const float> x,
                             float* y) {
-  const DType dtype = backend_->compute_dtype();
+  const Dtype dtype = backend_->compute_dtype();
   AlignedBuffer hidden(x.size() * BytesOf(dtype));
-  ConvertElements(DType::kF32, x.data(), dtype, hidden.data(), x.size());
+  ConvertElements(Dtype::kF32, x.data(), dtype, hidden.data(), x.size());
   experts::GroupedBatch batch;
   batch.hidden_states = hidden.data();
   batch.rows = x.size() / config_.d_model;

@@ -45,7 +45,7 @@ class DecoderObserver {
 
 struct DecoderOptions {
   // What projections and dense layers multiply in: kF32 or kBF16.
-  DType compute_dtype = DType::kF32;
+  Dtype compute_dtype = Dtype::kF32;
   // 0: one per available core.
   int threads = 0;
 };
@@ -95,8 +95,8 @@ class Decoder {
   struct Batch;
 
   explicit Decoder(const DecoderOptions& options);
-  absl::Status Load(const std::string& directory, DType compute_dtype);
-  absl::StatusOr<Layer> LoadLayer(uint32_t index, DType compute_dtype);
+  absl::Status Load(const std::string& directory, Dtype compute_dtype);
+  absl::StatusOr<Layer> LoadLayer(uint32_t index, Dtype compute_dtype);
 
   absl::StatusOr<Batch> Assemble(absl::Span<const DecoderInput> inputs) const;
   void Normalise(const std::vector<float>& weight, absl::Span<const float> x, float* out) const;

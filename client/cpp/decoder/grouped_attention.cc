@@ -19,7 +19,7 @@ class GroupedAttention final : public Attention {
   GroupedAttention(const GroupedAttentionOptions& options, size_t d_model, float norm_epsilon)
       : options_(options), d_model_(d_model), norm_epsilon_(norm_epsilon) {}
 
-  absl::Status Load(const ModelTensors& tensors, uint32_t layer, DType compute_dtype);
+  absl::Status Load(const ModelTensors& tensors, uint32_t layer, Dtype compute_dtype);
   void Attend(size_t layer, const AttentionBatch& batch, const float* x, experts::LinearTeam* team,
               float* y) const override;
 
@@ -45,7 +45,7 @@ class GroupedAttention final : public Attention {
 };
 
 absl::Status GroupedAttention::Load(const ModelTensors& tensors, uint32_t layer,
-                                    DType compute_dtype) {
+                                    Dtype compute_dtype) {
   std::vector<experts::Linear::Part> parts(3);
   ASSIGN_OR_RETURN(parts[0], tensors.Projection(layer, "self_attn.q_proj", q_width(), d_model_,
                                                 options_.qkv_bias));
@@ -150,7 +150,7 @@ void GroupedAttention::Attend(size_t layer, const AttentionBatch& batch, const f
 absl::StatusOr<std::unique_ptr<const Attention>> MakeGroupedAttention(const DecoderConfig& config,
                                                                       const ModelTensors& tensors,
                                                                       uint32_t layer,
-                                                                      DType compute_dtype) {
+                                                                      Dtype compute_dtype) {
   auto attention = std::make_unique<GroupedAttention>(
       std::get<GroupedAttentionOptions>(config.attention), config.d_model, config.norm_epsilon);
   RETURN_IF_ERROR(attention->Load(tensors, layer, compute_dtype));

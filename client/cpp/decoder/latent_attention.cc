@@ -24,7 +24,7 @@ class LatentAttention final : public Attention {
   LatentAttention(const LatentAttentionOptions& options, size_t d_model)
       : options_(options), d_model_(d_model) {}
 
-  absl::Status Load(const ModelTensors& tensors, uint32_t layer, DType compute_dtype);
+  absl::Status Load(const ModelTensors& tensors, uint32_t layer, Dtype compute_dtype);
   void Attend(size_t layer, const AttentionBatch& batch, const float* x, experts::LinearTeam* team,
               float* y) const override;
 
@@ -58,7 +58,7 @@ class LatentAttention final : public Attention {
 };
 
 absl::Status LatentAttention::Load(const ModelTensors& tensors, uint32_t layer,
-                                   DType compute_dtype) {
+                                   Dtype compute_dtype) {
   std::vector<experts::Linear::Part> parts(2);
   const uint32_t rank = options_.q_rank;
   if (rank == 0) {
@@ -193,7 +193,7 @@ void LatentAttention::Attend(size_t layer, const AttentionBatch& batch, const fl
 absl::StatusOr<std::unique_ptr<const Attention>> MakeLatentAttention(const DecoderConfig& config,
                                                                      const ModelTensors& tensors,
                                                                      uint32_t layer,
-                                                                     DType compute_dtype) {
+                                                                     Dtype compute_dtype) {
   auto attention = std::make_unique<LatentAttention>(
       std::get<LatentAttentionOptions>(config.attention), config.d_model);
   RETURN_IF_ERROR(attention->Load(tensors, layer, compute_dtype));

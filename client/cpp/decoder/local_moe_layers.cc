@@ -128,15 +128,15 @@ absl::Status LocalMoeLayers::AddShared(const LocalLayer& layer, const MoeCall& c
   shared_output_.Resize(output.size() * sizeof(float));
   RETURN_IF_ERROR(layer.shared->Compute(hidden_.data(), call.tokens, &shared_scratch_,
                                         shared_output_.as<float>()));
-  AddElements(DType::kF32, shared_output_.data(), output.size(), output.data());
+  AddElements(Dtype::kF32, shared_output_.data(), output.size(), output.data());
   return absl::OkStatus();
 }
 
 absl::StatusOr<MoeResult> LocalMoeLayers::Run(const LocalLayer& layer, const MoeCall& call) {
   // Hidden states as they would arrive in the mesh, for experts and gate alike.
-  const DType dtype = backend_->compute_dtype();
+  const Dtype dtype = backend_->compute_dtype();
   hidden_.Resize(call.hidden.size() * BytesOf(dtype));
-  ConvertElements(DType::kF32, call.hidden.data(), dtype, hidden_.data(), call.hidden.size());
+  ConvertElements(Dtype::kF32, call.hidden.data(), dtype, hidden_.data(), call.hidden.size());
   RETURN_IF_ERROR(Route(layer, call));
   MoeResult result;
   result.output.resize(call.hidden.size());

@@ -14,7 +14,7 @@ namespace {
 
 class MeshMoeLayers final : public MoeLayers {
  public:
-  MeshMoeLayers(client::Client* client, client::DType dtype, absl::Duration timeout,
+  MeshMoeLayers(client::Client* client, client::Dtype dtype, absl::Duration timeout,
                 bool return_routing)
       : client_(client), dtype_(dtype), timeout_(timeout), return_routing_(return_routing) {}
 
@@ -24,7 +24,7 @@ class MeshMoeLayers final : public MoeLayers {
   client::Matrix Pack(const MoeCall& call) const;
 
   client::Client* const client_;
-  const client::DType dtype_;
+  const client::Dtype dtype_;
   const absl::Duration timeout_;
   const bool return_routing_;
   std::unique_ptr<client::ForwardStream> stream_;
@@ -32,9 +32,9 @@ class MeshMoeLayers final : public MoeLayers {
 
 client::Matrix MeshMoeLayers::Pack(const MoeCall& call) const {
   const size_t d_model = call.tokens == 0 ? 0 : call.hidden.size() / call.tokens;
-  const DType dtype = client::ToInternal(dtype_);
+  const Dtype dtype = client::ToInternal(dtype_);
   std::string bytes(call.hidden.size() * BytesOf(dtype), '\0');
-  ConvertElements(DType::kF32, call.hidden.data(), dtype, bytes.data(), call.hidden.size());
+  ConvertElements(Dtype::kF32, call.hidden.data(), dtype, bytes.data(), call.hidden.size());
   return client::Matrix::Take(dtype_, call.tokens, d_model, std::move(bytes));
 }
 
@@ -42,7 +42,7 @@ absl::StatusOr<MoeResult> MeshMoeLayers::Compute(const MoeCall& call) {
   client::ForwardOptions options;
   options.timeout = timeout_;
   options.return_routing = return_routing_;
-  options.output_dtype = client::DType::kFloat32;
+  options.output_dtype = client::Dtype::kFloat32;
   options.group_sizes.assign(call.group_sizes.begin(), call.group_sizes.end());
   options.token_ids.assign(call.token_ids.begin(), call.token_ids.end());
   // A stream that broke once is not used again.
@@ -74,7 +74,7 @@ absl::StatusOr<MoeResult> MeshMoeLayers::Compute(const MoeCall& call) {
 
 }  // namespace
 
-std::unique_ptr<MoeLayers> MakeMeshMoeLayers(client::Client* client, client::DType dtype,
+std::unique_ptr<MoeLayers> MakeMeshMoeLayers(client::Client* client, client::Dtype dtype,
                                              absl::Duration timeout, bool return_routing) {
   return std::make_unique<MeshMoeLayers>(client, dtype, timeout, return_routing);
 }

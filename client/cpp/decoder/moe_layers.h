@@ -42,13 +42,13 @@ class MoeLayers {
 
 // By the mesh behind `client`, which must outlive it. Each call may take `timeout`; its errors are
 // those of Client::Forward and name the layer. `dtype` is how hidden states travel.
-std::unique_ptr<MoeLayers> MakeMeshMoeLayers(client::Client* client, client::DType dtype,
+std::unique_ptr<MoeLayers> MakeMeshMoeLayers(client::Client* client, client::Dtype dtype,
                                              absl::Duration timeout, bool return_routing);
 
 // In this process, without a mesh: what the mesh is measured against. Routes as a router without
-// flags does, and computes as nodes do: bit for bit what a mesh of one node answers that computes in
-// the same type and sends partials as float32. Loads all experts into `backend`, which must outlive
-// it. Gates run on `threads`; 0: one per core.
+// flags does, and computes as nodes do: bit for bit what a mesh of one node answers that computes
+// in the same type and sends partials as float32. Loads all experts into `backend`, which must
+// outlive it. Gates run on `threads`; 0: one per core.
 absl::StatusOr<std::unique_ptr<MoeLayers>> MakeLocalMoeLayers(
     std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint, experts::Backend* backend,
     int threads);

@@ -35,10 +35,10 @@
 namespace expertmesh::client {
 
 // With the numbers of the wire (proto/expertmesh/v1/tensor.proto).
-enum class DType { kFloat32 = 1, kBFloat16 = 2, kFloat16 = 3 };
+enum class Dtype { kFloat32 = 1, kBFloat16 = 2, kFloat16 = 3 };
 
 // Bytes of one element.
-constexpr size_t BytesOf(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
+constexpr size_t BytesOf(Dtype dtype) { return dtype == Dtype::kFloat32 ? 4 : 2; }
 
 // A row-major matrix whose bytes are shared, little endian and never change. Copying a Matrix
 // shares the bytes. Immutable, hence thread-safe.
@@ -49,16 +49,16 @@ class EXPERTMESH_CLIENT_EXPORT Matrix {
   // Takes over `values`, rows * cols of them; sending does not copy them.
   static Matrix Take(size_t rows, size_t cols, std::vector<float> values);
   // Takes over `bytes`, rows * cols elements of `dtype`.
-  static Matrix Take(DType dtype, size_t rows, size_t cols, std::string bytes);
+  static Matrix Take(Dtype dtype, size_t rows, size_t cols, std::string bytes);
   // Bytes that `owner` keeps alive. They must not change while this matrix, a copy of it or a
   // request that carries it exists; a request may outlive its answer for a moment, so give an owner
   // and do not borrow. Any alignment.
-  static Matrix Share(DType dtype, size_t rows, size_t cols, absl::Span<const uint8_t> bytes,
+  static Matrix Share(Dtype dtype, size_t rows, size_t cols, absl::Span<const uint8_t> bytes,
                       std::shared_ptr<const void> owner);
   // Copies `bytes`.
-  static Matrix Copy(DType dtype, size_t rows, size_t cols, absl::Span<const uint8_t> bytes);
+  static Matrix Copy(Dtype dtype, size_t rows, size_t cols, absl::Span<const uint8_t> bytes);
 
-  DType dtype() const { return dtype_; }
+  Dtype dtype() const { return dtype_; }
   size_t rows() const { return rows_; }
   size_t cols() const { return cols_; }
   // Whether there are exactly rows * cols elements is checked when the matrix is sent.
@@ -75,7 +75,7 @@ class EXPERTMESH_CLIENT_EXPORT Matrix {
   std::vector<float> ToFloats() const;
 
  private:
-  DType dtype_ = DType::kFloat32;
+  Dtype dtype_ = Dtype::kFloat32;
   size_t rows_ = 0;
   size_t cols_ = 0;
   absl::Span<const uint8_t> bytes_;
@@ -92,7 +92,7 @@ struct ForwardOptions {
   // Fill in ForwardResult::routing.
   bool return_routing = false;
   // Type of the output; unset: that of the hidden states. Not together with int8_output.
-  std::optional<DType> output_dtype;
+  std::optional<Dtype> output_dtype;
   // Let rows travel as int8, in blocks of 128 values with a float32 scale each: about half the
   // bytes of the 16-bit types, and lossy (router_service/README.md, Types on the wire). Their
   // encoding and decoding is this library's; an output that came so is kFloat32.
@@ -199,7 +199,7 @@ struct ModelInfo {
   std::string fingerprint;
   uint32_t d_model = 0;
   // Type that activations have inside the mesh.
-  DType activation_dtype = DType::kFloat32;
+  Dtype activation_dtype = Dtype::kFloat32;
   // Ascending by `layer`.
   std::vector<LayerInfo> layers;
   // Largest request accepted, in bytes.

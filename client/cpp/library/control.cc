@@ -31,8 +31,8 @@ const char* StateName(v1::NodeState state) {
 }
 
 // As the router's flags --wire-hidden-states and --wire-partials call them.
-std::string WireTypeName(v1::DType dtype) {
-  const std::optional<expertmesh::DType> known = FindWireDType(dtype);
+std::string WireTypeName(v1::Dtype dtype) {
+  const std::optional<expertmesh::Dtype> known = FindWireDtype(dtype);
   return known ? std::string(WireName(*known)) : "";
 }
 
@@ -56,7 +56,7 @@ NodeInfo ReadNode(const v1::TopologyNode& proto) {
   node.address = proto.address();
   node.link = LinkOf(proto.link());
   node.reason = proto.reason();
-  const v1::DescribeResponse& description = proto.description();
+  const v1::NodeDescription& description = proto.description();
   node.node_id = description.node_id();
   node.backend = description.backend();
   node.state = StateName(description.state());
@@ -82,7 +82,7 @@ NodeInfo ReadNode(const v1::TopologyNode& proto) {
   return node;
 }
 
-Topology ReadTopology(const v1::GetTopologyResponse& response) {
+Topology ReadTopology(const v1::Topology& response) {
   Topology topology;
   topology.epoch = response.epoch();
   topology.ready = response.ready();
@@ -137,7 +137,7 @@ absl::StatusOr<client::Topology> Client::Topology() {
   if (!response.ok()) {
     return response.status();
   }
-  return ReadTopology(*response);
+  return ReadTopology(response->topology());
 }
 
 absl::StatusOr<Load> Client::GetLoad() {
@@ -181,10 +181,10 @@ absl::Status Client::WatchTopology(const std::function<bool(const client::Topolo
     if (!frame.ok()) {
       return frame.status();
     }
-    const auto response = Parse<v1::GetTopologyResponse>(*frame);
+    const auto response = Parse<v1::WatchTopologyResponse>(*frame);
     if (!response.ok()) {
       status = response.status();
-    } else if (!on_change(ReadTopology(*response))) {
+    } else if (!on_change(ReadTopology(response->topology()))) {
       break;
     }
   }

@@ -15,13 +15,13 @@ namespace expertmesh::client {
 namespace {
 
 absl::StatusOr<ModelInfo> ReadModel(const v1::DescribeModelResponse& response) {
-  const absl::StatusOr<expertmesh::DType> dtype =
+  const absl::StatusOr<expertmesh::Dtype> dtype =
       FromWire(response.activation_dtype(), "activation_dtype");
   if (!dtype.ok()) {
     return absl::InternalError(
         absl::StrCat("the router's description is not valid: ", dtype.status().message()));
   }
-  if (!IsActivationDType(*dtype)) {
+  if (!IsActivationDtype(*dtype)) {
     return absl::InternalError(absl::StrCat(
         "the router's description is not valid: activation_dtype is ", NameOf(*dtype)));
   }

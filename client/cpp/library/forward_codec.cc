@@ -32,8 +32,8 @@ absl::Status CheckMatrix(const Matrix& matrix) {
 
 // The received pieces, gathered, int8 as float32: the one copy on this side.
 Matrix GatherOutput(const TensorFrame& tensor) {
-  const bool int8 = tensor.dtype == expertmesh::DType::kI8Block128;
-  const auto dtype = int8 ? expertmesh::DType::kF32 : tensor.dtype;
+  const bool int8 = tensor.dtype == expertmesh::Dtype::kI8Block128;
+  const auto dtype = int8 ? expertmesh::Dtype::kF32 : tensor.dtype;
   auto buffer =
       std::make_shared<AlignedBuffer>(tensor.rows * tensor.cols * expertmesh::BytesOf(dtype));
   DecodeRows(tensor, dtype, buffer->data());
@@ -44,7 +44,7 @@ Matrix GatherOutput(const TensorFrame& tensor) {
 TensorFrame FrameOf(const Matrix& hidden, bool int8) {
   if (int8) {
     return EncodeRows(ToInternal(hidden.dtype()), hidden.bytes().data(), hidden.rows(),
-                      hidden.cols(), expertmesh::DType::kI8Block128);
+                      hidden.cols(), expertmesh::Dtype::kI8Block128);
   }
   TensorFrame tensor;
   tensor.dtype = ToInternal(hidden.dtype());
@@ -124,9 +124,9 @@ absl::StatusOr<ForwardResult> ReadResult(const TensorMessage<v1::ForwardResponse
 
 }  // namespace
 
-expertmesh::DType ToInternal(DType dtype) { return *FindWireDType(static_cast<v1::DType>(dtype)); }
+expertmesh::Dtype ToInternal(Dtype dtype) { return *FindWireDtype(static_cast<v1::Dtype>(dtype)); }
 
-DType FromInternal(expertmesh::DType dtype) { return static_cast<DType>(ToWire(dtype)); }
+Dtype FromInternal(expertmesh::Dtype dtype) { return static_cast<Dtype>(ToWire(dtype)); }
 
 absl::StatusOr<Frame> EncodeForward(uint64_t request_id, uint32_t layer, const Matrix& hidden,
                                     const ForwardOptions& options) {

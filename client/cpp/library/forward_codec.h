@@ -12,9 +12,9 @@
 
 namespace expertmesh::client {
 
-expertmesh::DType ToInternal(DType dtype);
+expertmesh::Dtype ToInternal(Dtype dtype);
 // `dtype` must be an activation type.
-DType FromInternal(expertmesh::DType dtype);
+Dtype FromInternal(expertmesh::Dtype dtype);
 
 // A ForwardRequest that shares the bytes of `hidden`. INVALID_ARGUMENT when these are not rows *
 // cols elements.

@@ -64,7 +64,7 @@ float LimitGroups(const RoutingOptions& routing, std::vector<float>* choices) {
   return kept.margin;
 }
 
-SparseMix MixSparsely(const RoutingOptions& routing, DType rounding,
+SparseMix MixSparsely(const RoutingOptions& routing, Dtype rounding,
                       absl::Span<const float> logits) {
   const auto rounded = [rounding](float value) { return RoundReference(rounding, value); };
   const float limit = rounded(2.0f * routing.sparse_mixer_epsilon);
@@ -88,7 +88,7 @@ SparseMix MixSparsely(const RoutingOptions& routing, DType rounding,
       }
       if (expert != best && !std::isnan(behind)) {
         // What rounding may do to the comparison is not a distance.
-        const float unsure = rounding == DType::kF32 ? 0.0f : std::fabs(limit) * 0.016f;
+        const float unsure = rounding == Dtype::kF32 ? 0.0f : std::fabs(limit) * 0.016f;
         mix.margin = std::min(mix.margin, std::max(std::fabs(behind - limit) - unsure, 0.0f));
       }
     }

@@ -33,7 +33,7 @@ struct SparseMix {
   float margin = 0.0f;
 };
 
-SparseMix MixSparsely(const RoutingOptions& routing, DType rounding,
+SparseMix MixSparsely(const RoutingOptions& routing, Dtype rounding,
                       absl::Span<const float> logits);
 
 }  // namespace expertmesh::reference

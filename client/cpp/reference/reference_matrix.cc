@@ -51,25 +51,25 @@ std::array<float, 256> EightBitValues() {
   return values;
 }
 
-float ElementAt(DType dtype, const uint8_t* data, size_t index) {
+float ElementAt(Dtype dtype, const uint8_t* data, size_t index) {
   switch (dtype) {
-    case DType::kF32:
+    case Dtype::kF32:
       return Load<float>(data, index);
-    case DType::kBF16: {
+    case Dtype::kBF16: {
       const uint32_t bits = uint32_t{Load<uint16_t>(data, index)} << 16;
       float value;
       std::memcpy(&value, &bits, sizeof(value));
       return value;
     }
-    case DType::kF16:
+    case Dtype::kF16:
       return FromHalf(Load<uint16_t>(data, index));
-    case DType::kF8E4M3: {
+    case Dtype::kF8E4M3: {
       static const std::array<float, 256> kValues = EightBitValues();
       return kValues[data[index]];
     }
-    case DType::kF8E8M0:
+    case Dtype::kF8E8M0:
       return data[index] == 255 ? kNaN : std::ldexp(1.0f, data[index] - 127);
-    case DType::kF4: {
+    case Dtype::kF4: {
       // The even element is in the lower half of its byte.
       const uint8_t pair = data[index / 2];
       return FromBits(index % 2 == 1 ? pair >> 4 : pair & 0xfu, 2, 1);
@@ -85,8 +85,8 @@ float ScaleAt(const BlockScales& scales, size_t row, size_t col) {
   return ElementAt(scales.dtype, scales.data, block_row * scales.row_stride + block_col);
 }
 
-bool Known(DType dtype) {
-  return IsActivationDType(dtype) || dtype == DType::kF8E4M3 || dtype == DType::kF4;
+bool Known(Dtype dtype) {
+  return IsActivationDtype(dtype) || dtype == Dtype::kF8E4M3 || dtype == Dtype::kF4;
 }
 
 }  // namespace
@@ -100,7 +100,7 @@ absl::StatusOr<FloatMatrix> DecodeReference(const MatrixView& view) {
         absl::StrCat("the reference cannot read weights of type ", NameOf(view.dtype)));
   }
   const BlockScales& scales = view.scales;
-  if (!scales.empty() && !IsScaleDType(scales.dtype)) {
+  if (!scales.empty() && !IsScaleDtype(scales.dtype)) {
     return absl::InvalidArgumentError(
         absl::StrCat("the reference cannot read scales of type ", NameOf(scales.dtype)));
   }

@@ -79,7 +79,7 @@ void ForEachGroup(const ReferenceInput& input, const std::function<void(size_t, 
 }
 
 ReferenceGroup GroupAt(const RoutingOptions& routing, const ReferenceInput& input,
-                       const ReferenceRoutes& routes, DType activation_dtype, size_t begin,
+                       const ReferenceRoutes& routes, Dtype activation_dtype, size_t begin,
                        size_t count) {
   ReferenceGroup group;
   group.logits = absl::MakeConstSpan(routes.logits)
@@ -93,7 +93,7 @@ ReferenceGroup GroupAt(const RoutingOptions& routing, const ReferenceInput& inpu
 }
 
 // `view` as a model has it that computes in `dtype`.
-absl::StatusOr<FloatMatrix> DecodeRounded(const MatrixView& view, DType dtype) {
+absl::StatusOr<FloatMatrix> DecodeRounded(const MatrixView& view, Dtype dtype) {
   ASSIGN_OR_RETURN(FloatMatrix matrix, DecodeReference(view));
   for (float& value : matrix.values) {
     value = RoundReference(dtype, value);
@@ -105,8 +105,8 @@ absl::StatusOr<FloatMatrix> DecodeRounded(const MatrixView& view, DType dtype) {
 absl::Status ComputeLogits(const GateWeights& weights, const RoutingOptions& routing,
                            const ReferenceInput& input, const ReferenceOptions& options,
                            ReferenceRoutes* routes) {
-  const DType dtype =
-      routing.logit_dtype == LogitDType::kModel ? options.activation_dtype : DType::kF32;
+  const Dtype dtype =
+      routing.logit_dtype == LogitDtype::kModel ? options.activation_dtype : Dtype::kF32;
   ASSIGN_OR_RETURN(const FloatMatrix gate, DecodeRounded(weights.weight, dtype));
   ASSIGN_OR_RETURN(const FloatMatrix logit_bias, DecodeRounded(weights.logit_bias, dtype));
   ASSIGN_OR_RETURN(FloatMatrix select_bias, DecodeReference(weights.select_bias));

@@ -29,7 +29,7 @@ struct ReferenceInput {
 struct ReferenceOptions {
   // What the layer to compare with has its activations in: where a family rounds (logits, scores,
   // weights, gates), it rounds to this type. In kF32 nothing is rounded.
-  DType activation_dtype = DType::kF32;
+  Dtype activation_dtype = Dtype::kF32;
   // Threads to use; 0: one per core.
   int threads = 0;
 };

@@ -70,9 +70,9 @@ class GroupRouter {
   }
 
  private:
-  DType LogitType() const { return TypeOf(routing_.logit_dtype == LogitDType::kModel); }
-  DType ScoreType() const { return TypeOf(routing_.score_dtype == ScoreDType::kModel); }
-  DType TypeOf(bool model) const { return model ? group_.activation_dtype : DType::kF32; }
+  Dtype LogitType() const { return TypeOf(routing_.logit_dtype == LogitDtype::kModel); }
+  Dtype ScoreType() const { return TypeOf(routing_.score_dtype == ScoreDtype::kModel); }
+  Dtype TypeOf(bool model) const { return model ? group_.activation_dtype : Dtype::kF32; }
 
   std::vector<float> RoundedScores(std::vector<float> logits) const {
     std::vector<float> scores = ReferenceScores(routing_.score, std::move(logits));
@@ -168,7 +168,7 @@ class GroupRouter {
     }
     ReferenceRouting result;
     for (const size_t i : order) {
-      const float weight = RoundReference(TypeOf(routing_.weight_dtype == WeightDType::kModel),
+      const float weight = RoundReference(TypeOf(routing_.weight_dtype == WeightDtype::kModel),
                                           token->weights[i] * routing_.scale);
       result.expert_ids.push_back(token->ids[i]);
       result.weights.push_back(weight);

@@ -46,7 +46,7 @@ struct ReferenceGroup {
   // [tokens]; not read unless routing.choice is kHash.
   absl::Span<const uint32_t> token_ids = {};
   // What kModel rounds to: the type that the activations have.
-  DType activation_dtype = DType::kF32;
+  Dtype activation_dtype = Dtype::kF32;
 };
 
 // One for each token. `routing` has no random part and could be served (ValidateRouting).

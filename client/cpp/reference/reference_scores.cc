@@ -22,17 +22,17 @@ void Softmax(std::vector<float>* values) {
 }
 
 // What 1 is followed by, less 1: 7, 10 and 23 bits of mantissa.
-double MachineEpsilon(DType dtype) {
-  return std::ldexp(1.0, dtype == DType::kBF16 ? -7 : dtype == DType::kF16 ? -10 : -23);
+double MachineEpsilon(Dtype dtype) {
+  return std::ldexp(1.0, dtype == Dtype::kBF16 ? -7 : dtype == Dtype::kF16 ? -10 : -23);
 }
 
 }  // namespace
 
-float RoundReference(DType dtype, float value) {
+float RoundReference(Dtype dtype, float value) {
   switch (dtype) {
-    case DType::kBF16:
+    case Dtype::kBF16:
       return FloatFromBF16(BF16FromFloat(value));
-    case DType::kF16:
+    case Dtype::kF16:
       return FloatFromF16(F16FromFloat(value));
     default:
       return value;
@@ -62,7 +62,7 @@ std::vector<float> ReferenceScores(ScoreFunction function, std::vector<float> lo
   return logits;
 }
 
-double RenormaliseDivisor(const RoutingOptions& routing, DType activation_dtype,
+double RenormaliseDivisor(const RoutingOptions& routing, Dtype activation_dtype,
                           const std::vector<float>& weights) {
   double sum = 0.0;
   for (const float weight : weights) {
@@ -75,7 +75,7 @@ double RenormaliseDivisor(const RoutingOptions& routing, DType activation_dtype,
       return sum + routing.renormalise_epsilon;
     case Renormalise::kClampedSum:
       return std::max(sum, static_cast<double>(routing.renormalise_epsilon));
-    case Renormalise::kDTypeClampedSum:
+    case Renormalise::kDtypeClampedSum:
       return std::max(sum, MachineEpsilon(activation_dtype));
     case Renormalise::kLp: {
       double powers = 0.0;

@@ -10,13 +10,13 @@
 namespace expertmesh::reference {
 
 // `value` as a number of `dtype`, an activation type.
-float RoundReference(DType dtype, float value);
+float RoundReference(Dtype dtype, float value);
 
 // The score function over a row of logits.
 std::vector<float> ReferenceScores(ScoreFunction function, std::vector<float> logits);
 
 // What weights of one token are divided by.
-double RenormaliseDivisor(const RoutingOptions& routing, DType activation_dtype,
+double RenormaliseDivisor(const RoutingOptions& routing, Dtype activation_dtype,
                           const std::vector<float>& weights);
 
 }  // namespace expertmesh::reference

@@ -13,6 +13,7 @@ import pytest
 from expertmesh.v1 import (
     control_pb2,
     control_pb2_grpc,
+    errors_pb2,
     router_pb2,
     router_pb2_grpc,
     tensor_pb2,
@@ -110,7 +111,7 @@ class FakeRouter(router_pb2_grpc.RouterServicer, control_pb2_grpc.ControlService
                 held.append(
                     router_pb2.ForwardResponse(
                         request_id=request.request_id,
-                        status=tensor_pb2.Status(
+                        status=errors_pb2.RequestStatus(
                             code=refused.code.value[0], message=refused.message
                         ),
                     )
@@ -133,7 +134,8 @@ class FakeRouter(router_pb2_grpc.RouterServicer, control_pb2_grpc.ControlService
             hidden_states_dtype=tensor_pb2.DTYPE_BF16,
             partials_dtype=tensor_pb2.DTYPE_INT8_BLOCK128,
         )
-        return control_pb2.GetTopologyResponse(epoch=5, ready=True, nodes=[node])
+        topology = control_pb2.Topology(epoch=5, ready=True, nodes=[node])
+        return control_pb2.GetTopologyResponse(topology=topology)
 
 
 def health_check(request, context):

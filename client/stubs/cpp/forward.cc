@@ -105,8 +105,8 @@ void Check(const grpc::Status& status) {
 
 // Sends `values` as `sent` and returns the answer, asked for as `answered`.
 std::vector<float> Forward(em::Router::Stub& router, uint32_t layer,
-                           const std::vector<float>& values, size_t d_model, em::DType sent,
-                           em::DType answered) {
+                           const std::vector<float>& values, size_t d_model, em::Dtype sent,
+                           em::Dtype answered) {
   em::ForwardRequest request;
   request.set_layer(layer);
   request.set_output_dtype(answered);
@@ -141,7 +141,7 @@ bool Run(const std::string& address, const std::string& golden) {
               model.d_model(), layer);
 
   const struct {
-    em::DType sent, answered;
+    em::Dtype sent, answered;
     const char* expected;
     double tolerance;
   } cases[] = {{em::DTYPE_F32, em::DTYPE_F32, "output.f32", 1e-5},
@@ -161,7 +161,7 @@ bool Run(const std::string& address, const std::string& golden) {
     const Worst worst = WorstError(actual, expected, model.d_model());
     const bool within = worst.error <= one.tolerance;
     std::printf("%s to %s: error %.2e at token %zu, at most %.0e: %s\n",
-                em::DType_Name(one.sent).c_str(), em::DType_Name(one.answered).c_str(), worst.error,
+                em::Dtype_Name(one.sent).c_str(), em::Dtype_Name(one.answered).c_str(), worst.error,
                 worst.token, one.tolerance, within ? "ok" : "TOO LARGE");
     good = good && within;
   }

@@ -1,10 +1,10 @@
 import com.google.protobuf.ByteString;
-import expertmesh.v1.DType;
-import expertmesh.v1.DescribeModelRequest;
-import expertmesh.v1.DescribeModelResponse;
-import expertmesh.v1.ForwardRequest;
-import expertmesh.v1.RouterGrpc;
-import expertmesh.v1.Tensor;
+import dev.expertmesh.v1.Dtype;
+import dev.expertmesh.v1.DescribeModelRequest;
+import dev.expertmesh.v1.DescribeModelResponse;
+import dev.expertmesh.v1.ForwardRequest;
+import dev.expertmesh.v1.RouterGrpc;
+import dev.expertmesh.v1.Tensor;
 import io.grpc.ManagedChannel;
 import io.grpc.ManagedChannelBuilder;
 import io.grpc.StatusRuntimeException;
@@ -25,7 +25,7 @@ import java.util.concurrent.TimeUnit;
 public final class Forward {
   private static final long SECONDS = 30;
 
-  private record Case(DType sent, DType answered, String name, double tolerance) {}
+  private record Case(Dtype sent, Dtype answered, String name, double tolerance) {}
 
   private record Worst(int token, double error) {}
 
@@ -104,13 +104,13 @@ public final class Forward {
   }
 
   /** Sends values as one type and returns the answer, asked for as another. */
-  private float[] forward(int layer, float[] values, int dModel, DType sent, DType answered) {
+  private float[] forward(int layer, float[] values, int dModel, Dtype sent, Dtype answered) {
     Tensor hiddenStates =
         Tensor.newBuilder()
             .setDtype(sent)
             .addShape(values.length / dModel)
             .addShape(dModel)
-            .setData(sent == DType.DTYPE_F32 ? packF32(values) : packBf16(values))
+            .setData(sent == Dtype.DTYPE_F32 ? packF32(values) : packBf16(values))
             .build();
     ForwardRequest request =
         ForwardRequest.newBuilder()
@@ -119,7 +119,7 @@ public final class Forward {
             .setHiddenStates(hiddenStates)
             .build();
     Tensor output = router().forward(request).getOutput();
-    return output.getDtype() == DType.DTYPE_F32
+    return output.getDtype() == Dtype.DTYPE_F32
         ? unpackF32(output.getData())
         : unpackBf16(output.getData());
   }
@@ -136,9 +136,9 @@ public final class Forward {
     boolean good = true;
     for (Case one :
         List.of(
-            new Case(DType.DTYPE_F32, DType.DTYPE_F32, "output.f32", 1e-5),
-            new Case(DType.DTYPE_BF16, DType.DTYPE_F32, "output_of_bf16_input.f32", 1e-5),
-            new Case(DType.DTYPE_BF16, DType.DTYPE_BF16, "output_of_bf16_input.f32", 1e-2))) {
+            new Case(Dtype.DTYPE_F32, Dtype.DTYPE_F32, "output.f32", 1e-5),
+            new Case(Dtype.DTYPE_BF16, Dtype.DTYPE_F32, "output_of_bf16_input.f32", 1e-5),
+            new Case(Dtype.DTYPE_BF16, Dtype.DTYPE_BF16, "output_of_bf16_input.f32", 1e-2))) {
       float[] actual = forward(layer, hiddenStates, dModel, one.sent(), one.answered());
       float[] expected = readF32(golden.resolve(one.name()));
       if (actual.length != expected.length) {

@@ -23,7 +23,7 @@ public final class Wire {
     String hex = columns[2].equals("-") ? "" : columns[2];
     ByteString golden = ByteString.copyFrom(HexFormat.of().parseHex(hex));
 
-    Class<?> type = Class.forName("expertmesh.v1." + name);
+    Class<?> type = Class.forName("dev.expertmesh.v1." + name);
     Message.Builder builder = (Message.Builder) type.getMethod("newBuilder").invoke(null);
     Message.Builder empty = builder.clone();
     JsonFormat.parser().merge(columns[3], builder);

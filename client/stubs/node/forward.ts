@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { type CallOptions, credentials, Metadata, type ServiceError } from "@grpc/grpc-js";
 
 import { DescribeModelRequest, ForwardRequest, RouterClient } from "./expertmesh/v1/router.js";
-import { DType } from "./expertmesh/v1/tensor.js";
+import { Dtype } from "./expertmesh/v1/tensor.js";
 
 const SECONDS = 30;
 
@@ -88,8 +88,8 @@ async function forward(
   layer: number,
   values: Float32Array,
   dModel: number,
-  sent: DType,
-  answered: DType,
+  sent: Dtype,
+  answered: Dtype,
 ): Promise<Float32Array> {
   const request = ForwardRequest.create({
     layer,
@@ -98,27 +98,27 @@ async function forward(
       dtype: sent,
       // 64-bit integers of the contract are bigint here.
       shape: [BigInt(Math.floor(values.length / dModel)), BigInt(dModel)],
-      data: sent === DType.DTYPE_F32 ? packF32(values) : packBf16(values),
+      data: sent === Dtype.DTYPE_F32 ? packF32(values) : packBf16(values),
     },
   });
   const { output } = await call(client.forward.bind(client), request);
   if (output === undefined) {
     throw new Error("the answer has no output");
   }
-  return output.dtype === DType.DTYPE_F32 ? unpackF32(output.data) : unpackBf16(output.data);
+  return output.dtype === Dtype.DTYPE_F32 ? unpackF32(output.data) : unpackBf16(output.data);
 }
 
 const CASES = [
-  { sent: DType.DTYPE_F32, answered: DType.DTYPE_F32, name: "output.f32", tolerance: 1e-5 },
+  { sent: Dtype.DTYPE_F32, answered: Dtype.DTYPE_F32, name: "output.f32", tolerance: 1e-5 },
   {
-    sent: DType.DTYPE_BF16,
-    answered: DType.DTYPE_F32,
+    sent: Dtype.DTYPE_BF16,
+    answered: Dtype.DTYPE_F32,
     name: "output_of_bf16_input.f32",
     tolerance: 1e-5,
   },
   {
-    sent: DType.DTYPE_BF16,
-    answered: DType.DTYPE_BF16,
+    sent: Dtype.DTYPE_BF16,
+    answered: Dtype.DTYPE_BF16,
     name: "output_of_bf16_input.f32",
     tolerance: 1e-2,
   },
@@ -145,7 +145,7 @@ async function run(client: RouterClient, address: string, golden: string): Promi
     const { token, error } = worstError(actual, expected, dModel);
     const within = error <= tolerance;
     console.log(
-      `${DType[sent]} to ${DType[answered]}: error ${error.toExponential(2)} at token ${token}, ` +
+      `${Dtype[sent]} to ${Dtype[answered]}: error ${error.toExponential(2)} at token ${token}, ` +
         `at most ${tolerance.toExponential(0)}: ${within ? "ok" : "TOO LARGE"}`,
     );
     good = good && within;

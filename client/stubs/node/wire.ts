@@ -4,7 +4,7 @@
 import { readFileSync } from "node:fs";
 
 import * as control from "./expertmesh/v1/control.js";
-import * as expert from "./expertmesh/v1/expert.js";
+import * as node from "./expertmesh/v1/node.js";
 import * as router from "./expertmesh/v1/router.js";
 import * as tensor from "./expertmesh/v1/tensor.js";
 
@@ -15,7 +15,7 @@ interface Codec {
   fromJSON(json: unknown): unknown;
   toJSON(message: unknown): unknown;
 }
-const codecs = { ...tensor, ...router, ...expert, ...control } as unknown as Record<string, Codec>;
+const codecs = { ...tensor, ...router, ...node, ...control } as unknown as Record<string, Codec>;
 
 /** What is wrong with a line; empty when nothing is. */
 function check(line: string): string {

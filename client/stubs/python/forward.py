@@ -97,7 +97,7 @@ def run(address, golden):
                 f"{name} has {len(expected)}: does the router serve the golden checkpoint?"
             )
         token, error = worst_error(actual, expected, d_model)
-        names = f"{tensor_pb2.DType.Name(sent)} to {tensor_pb2.DType.Name(answered)}"
+        names = f"{tensor_pb2.Dtype.Name(sent)} to {tensor_pb2.Dtype.Name(answered)}"
         verdict = "ok" if error <= tolerance else "TOO LARGE"
         print(f"{names}: error {error:.2e} at token {token}, at most {tolerance:.0e}: {verdict}")
         good = good and error <= tolerance

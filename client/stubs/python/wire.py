@@ -6,10 +6,10 @@ wire.py MESSAGES      (tests/golden/wire/messages.txt, which is described in mak
 import pathlib
 import sys
 
-from expertmesh.v1 import control_pb2, expert_pb2, router_pb2, tensor_pb2
+from expertmesh.v1 import control_pb2, errors_pb2, node_pb2, router_pb2, tensor_pb2
 from google.protobuf import json_format
 
-FILES = (tensor_pb2, router_pb2, expert_pb2, control_pb2)
+FILES = (tensor_pb2, errors_pb2, node_pb2, router_pb2, control_pb2)
 
 
 def check(line):

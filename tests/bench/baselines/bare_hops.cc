@@ -12,7 +12,7 @@
 #include "common/base/status_macros.h"
 #include "common/net/grpc_client.h"
 #include "common/net/grpc_server.h"
-#include "expertmesh/v1/expert.grpc.pb.h"
+#include "expertmesh/internal/v1/expert.grpc.pb.h"
 #include "expertmesh/v1/router.grpc.pb.h"
 #include "tests/bench/baselines/blank_bytes.h"
 #include "tests/bench/baselines/target.h"
@@ -22,7 +22,7 @@ namespace {
 
 // Methods of the contract that take any bytes when served raw.
 constexpr char kUnary[] = "/expertmesh.v1.Router/Forward";
-constexpr char kStream[] = "/expertmesh.v1.Expert/Compute";
+constexpr char kStream[] = "/expertmesh.internal.v1.Expert/Compute";
 constexpr uint32_t kFrameBytes = 1 << 20;
 
 // How a frame between forwarder and echo begins.

@@ -42,7 +42,7 @@ double RoundsPerSecond(int threads, absl::Duration duration,
 // One thread's products of [rows, inner] by packed [inner, columns], as experts are multiplied.
 class OurProduct {
  public:
-  OurProduct(DType dtype, size_t rows, size_t inner, size_t columns)
+  OurProduct(Dtype dtype, size_t rows, size_t inner, size_t columns)
       : shape_(dtype, inner, columns),
         rows_(rows),
         x_(rows * shape_.x_row_bytes()),
@@ -106,7 +106,7 @@ absl::StatusOr<double> ReadBandwidth(int threads, absl::Duration duration) {
   return rounds * static_cast<double>(lines * kLine);
 }
 
-absl::StatusOr<double> ProductRate(DType dtype, int threads, absl::Duration duration) {
+absl::StatusOr<double> ProductRate(Dtype dtype, int threads, absl::Duration duration) {
   struct Size {
     size_t rows, inner, columns;
   };

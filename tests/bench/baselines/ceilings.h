@@ -13,7 +13,7 @@ absl::StatusOr<double> ReadBandwidth(int threads, absl::Duration duration);
 
 // Operations per second of products of `dtype` on `threads` threads at once: the best of a few
 // sizes with packed weights that stay in a core's cache, by oneDNN and by our own kernel.
-absl::StatusOr<double> ProductRate(DType dtype, int threads, absl::Duration duration);
+absl::StatusOr<double> ProductRate(Dtype dtype, int threads, absl::Duration duration);
 
 }  // namespace expertmesh::bench
 

@@ -34,7 +34,7 @@ class InProcess final : public Target {
     CountWork(absl::Now() - begin);
     RETURN_IF_ERROR(layer_.AddShared(rows_.data(), rows, sums_.as<float>()));
     output_.Resize(hidden.bytes().size());
-    ConvertElements(DType::kF32, sums_.data(), layer_.dtype, output_.data(), rows * layer_.d_model);
+    ConvertElements(Dtype::kF32, sums_.data(), layer_.dtype, output_.data(), rows * layer_.d_model);
     return absl::OkStatus();
   }
 

@@ -23,7 +23,7 @@ absl::StatusOr<LocalLayer> LocalLayer::Load(const TargetOptions& options,
   LocalLayer layer;
   layer.description = *description;
   layer.d_model = checkpoint.model().d_model;
-  ASSIGN_OR_RETURN(layer.dtype, experts::ChooseComputeDType("auto", checkpoint.model().dtype));
+  ASSIGN_OR_RETURN(layer.dtype, experts::ChooseComputeDtype("auto", checkpoint.model().dtype));
   experts::BackendOptions backend;
   backend.compute_dtype = layer.dtype;
   backend.threads = options.threads;

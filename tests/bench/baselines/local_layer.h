@@ -19,7 +19,7 @@ namespace expertmesh::bench {
 struct LocalLayer {
   MoeLayerDescription description;
   uint32_t d_model = 0;
-  DType dtype = DType::kF32;
+  Dtype dtype = Dtype::kF32;
   std::unique_ptr<const gate::Gate> gate;
   std::vector<float> select_bias;
   std::unique_ptr<experts::Backend> backend;

@@ -112,8 +112,8 @@ class Caller {
                                                               size_t tokens) {
     std::vector<client::Matrix>& requests = requests_[{routing, tokens}];
     if (requests.empty()) {
-      ASSIGN_OR_RETURN(const DType dtype,
-                       experts::ChooseComputeDType("auto", options_.checkpoint->model().dtype));
+      ASSIGN_OR_RETURN(const Dtype dtype,
+                       experts::ChooseComputeDtype("auto", options_.checkpoint->model().dtype));
       ASSIGN_OR_RETURN(
           const command::HiddenMaker maker,
           command::HiddenMaker::Create(command::ParseRoutingKind(routing), *options_.checkpoint,
@@ -140,8 +140,8 @@ absl::Status PrintCeilings() {
   const absl::Duration duration = absl::Seconds(absl::GetFlag(FLAGS_seconds));
   const int threads = absl::GetFlag(FLAGS_threads);
   ASSIGN_OR_RETURN(const TargetOptions options, OptionsFromFlags());
-  ASSIGN_OR_RETURN(const DType dtype,
-                   experts::ChooseComputeDType("auto", options.checkpoint->model().dtype));
+  ASSIGN_OR_RETURN(const Dtype dtype,
+                   experts::ChooseComputeDtype("auto", options.checkpoint->model().dtype));
   ASSIGN_OR_RETURN(const double bytes, ReadBandwidth(threads, duration));
   ASSIGN_OR_RETURN(const double flops, ProductRate(dtype, threads, duration));
   std::cout << json{{"read_bytes_per_second", bytes},

@@ -5,8 +5,8 @@
 
 #include "common/base/cpu_features.h"
 
-// From libgomp, the OpenMP that Debian's oneDNN is built with. Not through <omp.h>, which comes with
-// a compiler.
+// From libgomp, the OpenMP that Debian's oneDNN is built with. Not through <omp.h>, which comes
+// with a compiler.
 extern "C" void omp_set_num_threads(int threads);
 
 namespace expertmesh::bench {
@@ -79,10 +79,10 @@ class Product final : public OneDnnProduct {
 
 }  // namespace
 
-std::unique_ptr<OneDnnProduct> OneDnnProduct::Create(DType dtype, size_t rows, size_t inner,
+std::unique_ptr<OneDnnProduct> OneDnnProduct::Create(Dtype dtype, size_t rows, size_t inner,
                                                      size_t columns) {
   const memory::data_type type =
-      dtype == DType::kBF16 ? memory::data_type::bf16 : memory::data_type::f32;
+      dtype == Dtype::kBF16 ? memory::data_type::bf16 : memory::data_type::f32;
   omp_set_num_threads(1);
   try {
     const dnnl::matmul::desc desc(

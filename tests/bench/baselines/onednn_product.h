@@ -13,7 +13,7 @@ namespace expertmesh::bench {
 class OneDnnProduct {
  public:
   // `dtype` is kF32 or kBF16. Null where oneDNN has no such product for this CPU.
-  static std::unique_ptr<OneDnnProduct> Create(DType dtype, size_t rows, size_t inner,
+  static std::unique_ptr<OneDnnProduct> Create(Dtype dtype, size_t rows, size_t inner,
                                                size_t columns);
   virtual ~OneDnnProduct() = default;
 

@@ -51,7 +51,7 @@ class ExpertServer {
         *layer_.backend, {rows.data(), header.rows, layer_.d_model, row_begin, experts, weights,
                           ApplyWeight::kOutput, sums.as<float>()}));
     std::string reply(bytes, '\0');
-    ConvertElements(DType::kF32, sums.data(), layer_.dtype, reply.data(), elements);
+    ConvertElements(Dtype::kF32, sums.data(), layer_.dtype, reply.data(), elements);
     return Frame(std::move(reply));
   }
 
@@ -147,7 +147,7 @@ class RpcPerExpert final : public Target {
       for (size_t i = 0; i < call.rows.size(); ++i) {
         RETURN_IF_ERROR(call.reply.status());
         call.reply->CopyTo(i * row_bytes, row_bytes, row.data());
-        ConvertElements(layer_.dtype, row.data(), DType::kF32, values.data(), d_model);
+        ConvertElements(layer_.dtype, row.data(), Dtype::kF32, values.data(), d_model);
         float* sum = sums.as<float>() + call.rows[i] * d_model;
         for (size_t col = 0; col < d_model; ++col) {
           sum[col] += call.weights[i] * values[col];
@@ -156,7 +156,7 @@ class RpcPerExpert final : public Target {
     }
     RETURN_IF_ERROR(layer_.AddShared(hidden.bytes().data(), hidden.rows(), sums.as<float>()));
     std::string output(hidden.bytes().size(), '\0');
-    ConvertElements(DType::kF32, sums.data(), layer_.dtype, output.data(), hidden.rows() * d_model);
+    ConvertElements(Dtype::kF32, sums.data(), layer_.dtype, output.data(), hidden.rows() * d_model);
     return absl::OkStatus();
   }
 

@@ -1,12 +1,13 @@
-"""Makes messages.txt: messages of the contract and the exact bytes that each is on the wire.
+"""Makes messages.txt and internal_messages.txt: messages of the contract and the exact bytes that each is on
+the wire.
 
-    python3 tests/golden/wire/make_wire_golden.py [OUTPUT]
+    python3 tests/golden/wire/make_wire_golden.py [FOLDER]
 
 One message a line, four columns with one space between them; the last is the rest of the line:
 
     TYPE DIRECTION HEX JSON
 
-TYPE is a message of package expertmesh.v1. JSON is its content in protobuf's JSON mapping. HEX is its bytes
+TYPE is a message of package expertmesh.v1, in internal_messages.txt of expertmesh.internal.v1. JSON is its content in protobuf's JSON mapping. HEX is its bytes
 ("-" for none). DIRECTION is "both" where generated code writes exactly these bytes and reads them back, and
 "read" where it must understand them though it writes others.
 
@@ -116,6 +117,13 @@ TOPOLOGY_NODE_JSON = {
     "rowsInFlight": "300",
     "disconnects": "1",
 }
+TOPOLOGY = (
+    number(1, 5)
+    + number(2, 1)
+    + blob(3, "ab" * 32)
+    + blob(4, TOPOLOGY_NODE)
+    + blob(5, number(1, 4) + numbers(2, [1, 2]))
+)
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 MESSAGE = "layer is 9; the model's MoE layers are 1 to 3 – see DescribeModel"
 
@@ -286,6 +294,70 @@ MESSAGES = [
             "maxMessageBytes": str(2**31),
         },
     ),
+    ("NodeDescription", "both", DESCRIPTION, DESCRIPTION_JSON),
+    (
+        "Topology",
+        "both",
+        TOPOLOGY,
+        {
+            "epoch": "5",
+            "ready": True,
+            "fingerprint": "ab" * 32,
+            "nodes": [TOPOLOGY_NODE_JSON],
+            "missing": [{"layer": 4, "experts": [1, 2]}],
+        },
+    ),
+    ("GetTopologyResponse", "both", blob(1, number(1, 5)), {"topology": {"epoch": "5"}}),
+    ("WatchTopologyRequest", "both", number(1, 2500), {"heartbeatMs": 2500}),
+    ("WatchTopologyResponse", "both", blob(1, number(1, 5)), {"topology": {"epoch": "5"}}),
+    (
+        "ForwardRequest",
+        "both",
+        number(1, 3) + number(12, 1) + number(13, 2**33),
+        {"requestId": "3", "heartbeat": True, "maxResponseBytes": str(2**33)},
+    ),
+    ("ForwardResponse", "both", number(1, 3) + number(7, 1), {"requestId": "3", "heartbeat": True}),
+    (
+        "GetLoadResponse",
+        "both",
+        number(1, 5) + blob(2, number(1, 1) + number(2, 2**40) + numbers(3, [0, 2**63, 3])),
+        {
+            "epoch": "5",
+            "layers": [{"layer": 1, "tokens": str(2**40), "assignments": ["0", str(2**63), "3"]}],
+        },
+    ),
+    (
+        "DrainNodeRequest",
+        "both",
+        blob(1, "10.0.0.7:50061") + number(2, 1),
+        {"address": "10.0.0.7:50061", "resume": True},
+    ),
+    # Fields in any order, a list in pieces and not packed, a value said twice (the last one holds).
+    (
+        "Tensor",
+        "read",
+        blob(1000, struct.pack("<6f", *range(6)))
+        + number(2, 2)
+        + number(1, BF16)
+        + numbers(2, [3])
+        + number(1, F32),
+        TENSOR_JSON,
+    ),
+    # Fields of a later version of the contract.
+    (
+        "ForwardResponse",
+        "read",
+        number(536870911, 1)
+        + number(1, 7)
+        + blob(2, number(1, 3) + blob(2, MESSAGE) + blob(999, RAW))
+        + varint(998 << 3 | FIXED32)
+        + b"\0\1\2\3",
+        {"requestId": "7", "status": {"code": 3, "message": MESSAGE}},
+    ),
+]
+
+# The same for messages between routers and nodes, of package expertmesh.internal.v1.
+INTERNAL_MESSAGES = [
     (
         "ComputeRequest",
         "both",
@@ -332,7 +404,6 @@ MESSAGES = [
             "partials": TENSOR_JSON,
         },
     ),
-    ("DescribeResponse", "both", DESCRIPTION, DESCRIPTION_JSON),
     (
         "WatchStatusResponse",
         "both",
@@ -352,69 +423,18 @@ MESSAGES = [
         number(1, 3) + blob(2, MEMORY),
         {"unloaded": "3", "memory": MEMORY_JSON},
     ),
-    (
-        "GetTopologyResponse",
-        "both",
-        number(1, 5)
-        + number(2, 1)
-        + blob(3, "ab" * 32)
-        + blob(4, TOPOLOGY_NODE)
-        + blob(5, number(1, 4) + numbers(2, [1, 2])),
-        {
-            "epoch": "5",
-            "ready": True,
-            "fingerprint": "ab" * 32,
-            "nodes": [TOPOLOGY_NODE_JSON],
-            "missing": [{"layer": 4, "experts": [1, 2]}],
-        },
-    ),
-    (
-        "GetLoadResponse",
-        "both",
-        number(1, 5) + blob(2, number(1, 1) + number(2, 2**40) + numbers(3, [0, 2**63, 3])),
-        {
-            "epoch": "5",
-            "layers": [{"layer": 1, "tokens": str(2**40), "assignments": ["0", str(2**63), "3"]}],
-        },
-    ),
-    (
-        "DrainNodeRequest",
-        "both",
-        blob(1, "10.0.0.7:50061") + number(2, 1),
-        {"address": "10.0.0.7:50061", "resume": True},
-    ),
-    # Fields in any order, a list in pieces and not packed, a value said twice (the last one holds).
-    (
-        "Tensor",
-        "read",
-        blob(1000, struct.pack("<6f", *range(6)))
-        + number(2, 2)
-        + number(1, BF16)
-        + numbers(2, [3])
-        + number(1, F32),
-        TENSOR_JSON,
-    ),
-    # Fields of a later version of the contract.
-    (
-        "ForwardResponse",
-        "read",
-        number(536870911, 1)
-        + number(1, 7)
-        + blob(2, number(1, 3) + blob(2, MESSAGE) + blob(999, RAW))
-        + varint(998 << 3 | FIXED32)
-        + b"\0\1\2\3",
-        {"requestId": "7", "status": {"code": 3, "message": MESSAGE}},
-    ),
+    ("DescribeResponse", "both", blob(1, DESCRIPTION), {"description": DESCRIPTION_JSON}),
 ]
 
 
-def lines():
-    for name, direction, data, content in MESSAGES:
+def lines(messages):
+    for name, direction, data, content in messages:
         content = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
         yield f"{name} {direction} {data.hex() or '-'} {content}\n"
 
 
 if __name__ == "__main__":
-    default = pathlib.Path(__file__).resolve().parent / "messages.txt"
-    output = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else default
-    output.write_text("".join(lines()), encoding="utf-8")
+    here = pathlib.Path(__file__).resolve().parent
+    folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else here
+    for file, messages in (("messages", MESSAGES), ("internal_messages", INTERNAL_MESSAGES)):
+        (folder / f"{file}.txt").write_text("".join(lines(messages)), encoding="utf-8")

@@ -15,7 +15,7 @@ from operators import (
 STORAGE = (
     Mutation(
         "the model's type is that of its gates",
-        "ReadStoredDType",
+        "ReadStoredDtype",
         replace_argument("FindType", 2, "{NamesOfBlock(*layout, chosen)[1]}", touches="kEmbedding"),
         "moe_checkpoint_test",
     ),

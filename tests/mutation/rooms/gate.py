@@ -200,7 +200,7 @@ AFTER_CHOICE = (
     Mutation(
         "sum clamped to the step of float32, whatever activations are",
         "Divisor",
-        replace_argument("EpsilonOf", 1, "DType::kF32"),
+        replace_argument("EpsilonOf", 1, "Dtype::kF32"),
         "routing_test",
     ),
     Mutation(

@@ -53,7 +53,7 @@ class TinyCheckpoint final : public checkpoint::MoeCheckpoint {
 
  private:
   static MatrixView View(const float* data, size_t rows, size_t cols) {
-    return MatrixView::RowMajor(data, DType::kF32, rows, cols);
+    return MatrixView::RowMajor(data, Dtype::kF32, rows, cols);
   }
 
   ModelDescription model_;

@@ -64,7 +64,7 @@ std::vector<float> HiddenStates(const ReceivedBatch& batch) {
   std::vector<float> all;
   for (const TensorFrame& part : batch.parts) {
     std::vector<float> values(part.rows * part.cols);
-    CopyRows(part, DType::kF32, values.data());
+    CopyRows(part, Dtype::kF32, values.data());
     all.insert(all.end(), values.begin(), values.end());
   }
   return all;
@@ -93,8 +93,8 @@ void ExpectSame(const ReceivedBatch& batch, const TestBatch& sent) {
 
 TEST_F(BatchAssemblyTest, AFrameWhoseBytesChangedIsRefused) {
   const TestBatch sent = Random(7, 3);
-  v1::ComputeRequest message = MakeRequest(sent, 0, 3);
-  const auto whole = DecodeTensorMessage<v1::ComputeRequest>(MakeFrame(sent, 0, 3));
+  internal::v1::ComputeRequest message = MakeRequest(sent, 0, 3);
+  const auto whole = DecodeTensorMessage<internal::v1::ComputeRequest>(MakeFrame(sent, 0, 3));
   ASSERT_TRUE(whole.ok());
   message.set_checksum(ChecksumOf(message, whole->tensor));
   const Frame right = EncodeTensorMessage(message, &whole->tensor);
@@ -113,7 +113,7 @@ TEST_F(BatchAssemblyTest, AFrameWhoseBytesChangedIsRefused) {
 }
 
 TEST_F(BatchAssemblyTest, OneFrameIsABatch) {
-  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+  for (const Dtype dtype : {Dtype::kF32, Dtype::kBF16, Dtype::kF16}) {
     TestBatch sent = Random(7, 5, 2);
     sent.dtype = dtype;
     const BatchAssembler::Outcome outcome = assembler_->Add(MakeFrame(sent, 0, 5));
@@ -121,13 +121,13 @@ TEST_F(BatchAssemblyTest, OneFrameIsABatch) {
     ExpectSame(*outcome.batch, sent);
     EXPECT_EQ(outcome.batch->deadline, absl::InfiniteFuture());
     EXPECT_NE(outcome.batch->hosted->experts[3], nullptr);
-    EXPECT_EQ(outcome.batch->partials_dtype, DType::kF32);
+    EXPECT_EQ(outcome.batch->partials_dtype, Dtype::kF32);
   }
 }
 
 TEST_F(BatchAssemblyTest, Int8IsDecodedWithTheScalesOfItsRow) {
   TestBatch sent = Random(7, 5, 2);
-  sent.dtype = DType::kI8Block128;
+  sent.dtype = Dtype::kI8Block128;
   for (size_t row = 0; row < sent.rows(); ++row) {
     // The largest is 127 times a power of two: all of them are exact.
     sent.hidden_states[row].assign(kDModel, std::ldexp(3.0f, static_cast<int>(row)));
@@ -140,16 +140,16 @@ TEST_F(BatchAssemblyTest, Int8IsDecodedWithTheScalesOfItsRow) {
 }
 
 TEST_F(BatchAssemblyTest, PartialsOfAnyTypeCanBeAskedFor) {
-  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16, DType::kI8Block128}) {
+  for (const Dtype dtype : {Dtype::kF32, Dtype::kBF16, Dtype::kF16, Dtype::kI8Block128}) {
     const TestBatch sent = Random(7, 5, 2);
-    v1::ComputeRequest message = MakeRequest(sent, 0, 5);
+    internal::v1::ComputeRequest message = MakeRequest(sent, 0, 5);
     message.set_partials_dtype(ToWire(dtype));
     const BatchAssembler::Outcome outcome = assembler_->Add(MakeFrame(message, 5, kDModel));
     ASSERT_NE(outcome.batch, nullptr) << outcome.status;
     EXPECT_EQ(outcome.batch->partials_dtype, dtype);
   }
-  v1::ComputeRequest message = MakeRequest(Random(7, 5), 0, 5);
-  message.set_partials_dtype(static_cast<v1::DType>(99));
+  internal::v1::ComputeRequest message = MakeRequest(Random(7, 5), 0, 5);
+  message.set_partials_dtype(static_cast<v1::Dtype>(99));
   ExpectRefused(MakeFrame(message, 5, kDModel), absl::StatusCode::kInvalidArgument,
                 "partials_dtype is 99; send DTYPE_F32, ");
 }
@@ -178,7 +178,7 @@ TEST_F(BatchAssemblyTest, FramesOfSeveralBatchesInterleave) {
 TEST_F(BatchAssemblyTest, ShapesThatDoNotFitAreRefused) {
   constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
   const TestBatch good = Random(7, 2);
-  v1::ComputeRequest message = MakeRequest(good, 0, 2);
+  internal::v1::ComputeRequest message = MakeRequest(good, 0, 2);
   ExpectRefused(MakeFrame(message, 2, kDModel + 1), kInvalid, "d_model is 6");
   ExpectRefused(MakeFrame(message, 1, kDModel), kInvalid, "assignments_per_row has 2 entries");
   ExpectRefused(MakeFrame(message, 0, kDModel), kInvalid, "0 rows");
@@ -199,7 +199,7 @@ TEST_F(BatchAssemblyTest, ShapesThatDoNotFitAreRefused) {
 TEST_F(BatchAssemblyTest, AssignmentsThatDoNotAddUpAreRefused) {
   constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
   const TestBatch good = Random(7, 2);
-  v1::ComputeRequest message = MakeRequest(good, 0, 2);
+  internal::v1::ComputeRequest message = MakeRequest(good, 0, 2);
   message.add_expert_ids(0);
   ExpectRefused(MakeFrame(message, 2, kDModel), kInvalid, "expert_ids has");
   message.add_expert_weights(1);
@@ -231,7 +231,7 @@ TEST_F(BatchAssemblyTest, ExpertsThatAreNotHeldAreNamed) {
 
 TEST_F(BatchAssemblyTest, WrongTypesAndNonsenseAreAnsweredByBatchId) {
   const TestBatch good = Random(7, 2);
-  v1::ComputeRequest message = MakeRequest(good, 0, 2);
+  internal::v1::ComputeRequest message = MakeRequest(good, 0, 2);
   message.mutable_hidden_states()->set_dtype(v1::DTYPE_UNSPECIFIED);
   message.mutable_hidden_states()->add_shape(2);
   message.mutable_hidden_states()->add_shape(kDModel);
@@ -254,7 +254,7 @@ TEST_F(BatchAssemblyTest, WrongTypesAndNonsenseAreAnsweredByBatchId) {
 }
 
 TEST_F(BatchAssemblyTest, ClaimedSizesAreNotAllocated) {
-  v1::ComputeRequest message = MakeRequest(Random(7, 1), 0, 1);
+  internal::v1::ComputeRequest message = MakeRequest(Random(7, 1), 0, 1);
   message.mutable_hidden_states()->set_dtype(v1::DTYPE_F32);
   message.mutable_hidden_states()->add_shape(uint64_t{1} << 62);
   message.mutable_hidden_states()->add_shape(uint64_t{1} << 62);
@@ -288,7 +288,7 @@ TEST_F(BatchAssemblyTest, FramesOutOfOrderFailTheirBatchOnce) {
 TEST_F(BatchAssemblyTest, FramesThatDisagreeFailTheirBatch) {
   const TestBatch batch = Random(7, 4);
   EXPECT_TRUE(assembler_->Add(MakeFrame(batch, 0, 2)).status.ok());
-  v1::ComputeRequest message = MakeRequest(batch, 2, 2);
+  internal::v1::ComputeRequest message = MakeRequest(batch, 2, 2);
   message.set_layer(2);
   ExpectRefused(MakeFrame(message, 2, kDModel), absl::StatusCode::kInvalidArgument, "layer is 2");
   EXPECT_TRUE(assembler_->Add(MakeFrame(batch, 0, 2)).status.ok());

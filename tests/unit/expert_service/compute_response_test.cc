@@ -10,7 +10,7 @@
 #include "common/wire/message_codec.h"
 #include "common/wire/tensor_copy.h"
 #include "common/wire/wire_dtype.h"
-#include "expertmesh/v1/expert.pb.h"
+#include "expertmesh/internal/v1/expert.pb.h"
 #include "tests/support/compare_rows.h"
 
 namespace expertmesh::node {
@@ -37,13 +37,13 @@ TEST(ComputeResponseTest, ResultsAreCutAndNotCopied) {
   size_t rows = 0;
   for (const Frame& frame : frames) {
     EXPECT_LE(frame.size(), kLimit);
-    const absl::StatusOr<TensorMessage<v1::ComputeResponse>> decoded =
-        DecodeTensorMessage<v1::ComputeResponse>(frame);
+    const absl::StatusOr<TensorMessage<internal::v1::ComputeResponse>> decoded =
+        DecodeTensorMessage<internal::v1::ComputeResponse>(frame);
     ASSERT_TRUE(decoded.ok()) << decoded.status();
     EXPECT_EQ(decoded->message.batch_id(), 9u);
     EXPECT_EQ(decoded->message.status().code(), 0);
     EXPECT_EQ(decoded->message.first_row(), rows);
-    EXPECT_EQ(decoded->tensor.dtype, DType::kF32);
+    EXPECT_EQ(decoded->tensor.dtype, Dtype::kF32);
     EXPECT_EQ(decoded->tensor.cols, kCols);
     ASSERT_EQ(decoded->tensor.data.slices().size(), 1u);
     EXPECT_EQ(static_cast<const void*>(decoded->tensor.data.slices()[0].data()),
@@ -65,27 +65,27 @@ TEST(ComputeResponseTest, OtherTypesAreCutByTheirOwnSize) {
     (*values)[i] = i % kCols % 128 == 0 ? -127.0f : static_cast<float>(i % 127);
   }
   constexpr size_t kLimit = 2000;
-  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16, DType::kI8Block128}) {
+  for (const Dtype dtype : {Dtype::kF32, Dtype::kBF16, Dtype::kF16, Dtype::kI8Block128}) {
     std::vector<size_t> widened;
     const std::vector<Frame> frames =
         EncodePartials({9, values->data(), kRows, kCols, values, kTimes, dtype}, kLimit, &widened);
     EXPECT_TRUE(widened.empty());
     // No more frames than it takes.
     EXPECT_GT(frames.size(), 2u);
-    const size_t row_bytes = dtype == DType::kI8Block128 ? kCols + 8 : kCols * BytesOf(dtype);
+    const size_t row_bytes = dtype == Dtype::kI8Block128 ? kCols + 8 : kCols * BytesOf(dtype);
     const size_t rows_per_frame = (kLimit - 128) / row_bytes;
     EXPECT_EQ(frames.size(), (kRows + rows_per_frame - 1) / rows_per_frame);
     std::vector<float> all;
     for (const Frame& frame : frames) {
       EXPECT_LE(frame.size(), kLimit);
-      v1::ComputeResponse generated;
+      internal::v1::ComputeResponse generated;
       ASSERT_TRUE(generated.ParseFromString(frame.Flatten()));
       EXPECT_EQ(generated.partials().dtype(), ToWire(dtype));
       EXPECT_EQ(generated.first_row() * kCols, all.size());
-      const auto decoded = DecodeTensorMessage<v1::ComputeResponse>(frame);
+      const auto decoded = DecodeTensorMessage<internal::v1::ComputeResponse>(frame);
       ASSERT_TRUE(decoded.ok() && decoded->has_tensor) << decoded->tensor_status;
       std::vector<float> part(decoded->tensor.rows * kCols);
-      DecodeRows(decoded->tensor, DType::kF32, part.data());
+      DecodeRows(decoded->tensor, Dtype::kF32, part.data());
       all.insert(all.end(), part.begin(), part.end());
     }
     EXPECT_TRUE(SameRows(all, *values, kCols));
@@ -110,22 +110,22 @@ TEST(ComputeResponseTest, RowsBeyondTheTypeGoAsFloat32AndLeaveOthersAlone) {
   set(5, std::numeric_limits<float>::infinity());
   set(8, 3.4e38f);
   std::vector<size_t> widened;
-  const auto all_of = [&](DType dtype, size_t limit) {
+  const auto all_of = [&](Dtype dtype, size_t limit) {
     widened.clear();
     std::vector<float> all;
     size_t last_queue_us = 0;
     for (const Frame& frame : EncodePartials(
              {9, values->data(), kRows, kCols, values, kTimes, dtype}, limit, &widened)) {
-      const auto decoded = DecodeTensorMessage<v1::ComputeResponse>(frame);
+      const auto decoded = DecodeTensorMessage<internal::v1::ComputeResponse>(frame);
       EXPECT_TRUE(decoded.ok() && decoded->has_tensor);
       EXPECT_EQ(decoded->message.first_row() * kCols, all.size());
       for (size_t row = 0; row < decoded->tensor.rows; ++row) {
         const bool wide = std::count(widened.begin(), widened.end(), all.size() / kCols + row) > 0;
-        EXPECT_EQ(decoded->tensor.dtype, wide ? DType::kF32 : dtype);
+        EXPECT_EQ(decoded->tensor.dtype, wide ? Dtype::kF32 : dtype);
       }
       last_queue_us = decoded->message.queue_us();
       std::vector<float> part(decoded->tensor.rows * kCols);
-      DecodeRows(decoded->tensor, DType::kF32, part.data());
+      DecodeRows(decoded->tensor, Dtype::kF32, part.data());
       all.insert(all.end(), part.begin(), part.end());
     }
     EXPECT_EQ(last_queue_us, 11u);
@@ -134,18 +134,18 @@ TEST(ComputeResponseTest, RowsBeyondTheTypeGoAsFloat32AndLeaveOthersAlone) {
   for (const size_t limit : {size_t{1}, size_t{300}, size_t{1} << 20}) {
     std::vector<float> expected = *values;
     expected[0] = 65504.0f;
-    EXPECT_TRUE(SameRows(all_of(DType::kF16, limit), expected, kCols));
+    EXPECT_TRUE(SameRows(all_of(Dtype::kF16, limit), expected, kCols));
     EXPECT_THAT(widened, testing::ElementsAre(2, 3, 8));
-    all_of(DType::kBF16, limit);  // Ends between 3.39e38 and 3.4e38.
+    all_of(Dtype::kBF16, limit);  // Ends between 3.39e38 and 3.4e38.
     EXPECT_THAT(widened, testing::ElementsAre(8));
-    all_of(DType::kI8Block128, limit);
+    all_of(Dtype::kI8Block128, limit);
     EXPECT_THAT(widened, testing::IsEmpty());
   }
 }
 
 TEST(ComputeResponseTest, ErrorsNameBatchCodeAndMessage) {
   const Frame frame = EncodeError(5, absl::FailedPreconditionError("not held"));
-  v1::ComputeResponse response;
+  internal::v1::ComputeResponse response;
   ASSERT_TRUE(response.ParseFromString(frame.Flatten()));
   EXPECT_EQ(response.batch_id(), 5u);
   EXPECT_EQ(response.status().code(), 9);

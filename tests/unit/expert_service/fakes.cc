@@ -15,9 +15,9 @@
 namespace expertmesh::node {
 namespace {
 
-TensorFrame MakeTensor(DType dtype, uint64_t rows, uint64_t cols,
+TensorFrame MakeTensor(Dtype dtype, uint64_t rows, uint64_t cols,
                        const std::vector<float>& values) {
-  return EncodeRows(DType::kF32, values.data(), rows, cols, dtype);
+  return EncodeRows(Dtype::kF32, values.data(), rows, cols, dtype);
 }
 
 }  // namespace
@@ -72,13 +72,13 @@ TestBatch RandomBatch(std::mt19937* random, uint64_t batch_id, uint32_t layer, s
   return batch;
 }
 
-v1::ComputeRequest MakeRequest(const TestBatch& batch, size_t first, size_t count) {
-  v1::ComputeRequest request;
+internal::v1::ComputeRequest MakeRequest(const TestBatch& batch, size_t first, size_t count) {
+  internal::v1::ComputeRequest request;
   request.set_batch_id(batch.batch_id);
   request.set_layer(batch.layer);
   request.set_total_rows(static_cast<uint32_t>(batch.rows()));
   request.set_first_row(static_cast<uint32_t>(first));
-  if (batch.partials_dtype != DType::kF32) {
+  if (batch.partials_dtype != Dtype::kF32) {
     request.set_partials_dtype(ToWire(batch.partials_dtype));
   }
   request.set_per_assignment(batch.per_assignment);
@@ -114,9 +114,9 @@ std::vector<Frame> MakeFrames(const TestBatch& batch, size_t rows_per_frame) {
   return frames;
 }
 
-Frame MakeFrame(const v1::ComputeRequest& message, uint64_t rows, uint64_t cols) {
+Frame MakeFrame(const internal::v1::ComputeRequest& message, uint64_t rows, uint64_t cols) {
   const TensorFrame tensor =
-      MakeTensor(DType::kF32, rows, cols, std::vector<float>(rows * cols, 0.0f));
+      MakeTensor(Dtype::kF32, rows, cols, std::vector<float>(rows * cols, 0.0f));
   return EncodeTensorMessage(message, &tensor);
 }
 
@@ -138,10 +138,10 @@ std::vector<float> Expected(const TestBatch& batch, IntermediateSlice slice) {
 }
 
 absl::Status FakeSink::Send(Frame frame) {
-  absl::StatusOr<TensorMessage<v1::ComputeResponse>> decoded =
-      DecodeTensorMessage<v1::ComputeResponse>(frame);
+  absl::StatusOr<TensorMessage<internal::v1::ComputeResponse>> decoded =
+      DecodeTensorMessage<internal::v1::ComputeResponse>(frame);
   EXPERTMESH_CHECK(decoded.ok());
-  const v1::ComputeResponse& message = decoded->message;
+  const internal::v1::ComputeResponse& message = decoded->message;
   const absl::MutexLock lock(&mutex_);
   if (gone_ || failing_) {
     return absl::UnavailableError("the stream is gone");
@@ -157,7 +157,7 @@ absl::Status FakeSink::Send(Frame frame) {
                       message.first_row() * kDModel != answer.partials.size();
   const size_t old = answer.partials.size();
   answer.partials.resize(old + decoded->tensor.rows * decoded->tensor.cols);
-  DecodeRows(decoded->tensor, DType::kF32, answer.partials.data() + old);
+  DecodeRows(decoded->tensor, Dtype::kF32, answer.partials.data() + old);
   answer.dtype = decoded->tensor.dtype;
   answer.queue_us = message.queue_us();
   answer.compute_us = message.compute_us();

@@ -17,7 +17,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "common/transport/transport.h"
-#include "expertmesh/v1/expert.pb.h"
+#include "expertmesh/internal/v1/expert.pb.h"
 #include "tests/support/fake_backend.h"
 #include "tests/support/fake_checkpoint.h"
 
@@ -40,8 +40,8 @@ struct TestBatch {
   std::vector<std::vector<uint32_t>> experts;  // Per row.
   std::vector<std::vector<float>> weights;
   std::vector<std::vector<float>> hidden_states;  // Per row, [kDModel].
-  DType dtype = DType::kF32;
-  DType partials_dtype = DType::kF32;  // Left out of the message when it is kF32.
+  Dtype dtype = Dtype::kF32;
+  Dtype partials_dtype = Dtype::kF32;  // Left out of the message when it is kF32.
   bool per_assignment = false;
   bool has_timeout = false;
   int64_t timeout_us = 0;
@@ -56,12 +56,12 @@ TestBatch RandomBatch(std::mt19937* random, uint64_t batch_id, uint32_t layer, s
                       const std::vector<uint32_t>& allowed);
 
 // The message of rows [first, first + count), without the tensor; and the whole frame.
-v1::ComputeRequest MakeRequest(const TestBatch& batch, size_t first, size_t count);
+internal::v1::ComputeRequest MakeRequest(const TestBatch& batch, size_t first, size_t count);
 Frame MakeFrame(const TestBatch& batch, size_t first, size_t count);
 // The whole batch, cut every `rows_per_frame` rows.
 std::vector<Frame> MakeFrames(const TestBatch& batch, size_t rows_per_frame);
 // A frame with `message` as it is and a [rows, cols] F32 tensor of zeros.
-Frame MakeFrame(const v1::ComputeRequest& message, uint64_t rows, uint64_t cols);
+Frame MakeFrame(const internal::v1::ComputeRequest& message, uint64_t rows, uint64_t cols);
 
 // [answer rows * kDModel]: what must come back, experts held as `slice`.
 std::vector<float> Expected(const TestBatch& batch, IntermediateSlice slice = {});
@@ -72,7 +72,7 @@ class FakeSink final : public FrameSink {
   struct Answer {
     absl::Status status;
     std::vector<float> partials;  // Decoded.
-    DType dtype = DType::kF32;    // As they came.
+    Dtype dtype = Dtype::kF32;    // As they came.
     size_t frames = 0;
     uint64_t queue_us = 0;
     uint64_t compute_us = 0;

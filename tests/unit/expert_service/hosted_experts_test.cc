@@ -72,7 +72,7 @@ TEST_F(HostedExpertsTest, LoadsDescribesAndAccounts) {
 
 // A backend that holds less than the checkpoint has: the limit and what is held follow the backend.
 TEST_F(HostedExpertsTest, AccountsForWhatIsHeldAndForTheCheckpoint) {
-  FakeBackend half(DType::kBF16);
+  FakeBackend half(Dtype::kBF16);
   HostedExperts hosted(checkpoint_, &half, HostedExpertsOptions{kExpertBytes, 1}, [] {});
   ASSERT_TRUE(hosted.Load({{{1, {0}, {}}}}, Publish::kTogether).ok());
   EXPECT_EQ(hosted.memory().held_bytes(), kExpertBytes / 2);

@@ -105,7 +105,7 @@ class RouterDouble {
     sent.broken = Below(12) == 0;
     std::vector<Frame> frames = MakeFrames(sent.batch, 1 + Below(20));
     if (sent.broken) {
-      v1::ComputeRequest request = MakeRequest(sent.batch, 0, 1);
+      internal::v1::ComputeRequest request = MakeRequest(sent.batch, 0, 1);
       request.add_expert_ids(kNumExperts);
       frames = {MakeFrame(request, 1, kDModel)};
       sent.may_expire = false;
@@ -124,8 +124,8 @@ class RouterDouble {
 
 // Experts 8 and 9 of every layer come and go.
 void LoadAndUnload(Node* node, const std::atomic<bool>* stop) {
-  v1::LoadExpertsRequest load;
-  v1::UnloadExpertsRequest unload;
+  internal::v1::LoadExpertsRequest load;
+  internal::v1::UnloadExpertsRequest unload;
   for (const uint32_t layer : kLayers) {
     v1::HostedExperts hosted;
     hosted.set_layer(layer);

@@ -10,7 +10,7 @@
 #include <memory>
 #include <string>
 
-#include "expertmesh/v1/expert.grpc.pb.h"
+#include "expertmesh/internal/v1/expert.grpc.pb.h"
 #include "tests/support/call_recorders.h"
 #include "tests/support/echo_node.h"
 
@@ -29,7 +29,8 @@ class NodeServerTest : public testing::Test {
     server_ = *std::move(server);
     // Only a failure takes that long.
     context_.set_deadline(std::chrono::system_clock::now() + absl::ToChronoSeconds(kTooLong));
-    stub_ = v1::Expert::NewStub(grpc::CreateChannel(address(), grpc::InsecureChannelCredentials()));
+    stub_ = internal::v1::Expert::NewStub(
+        grpc::CreateChannel(address(), grpc::InsecureChannelCredentials()));
   }
 
   std::string address() const { return "127.0.0.1:" + std::to_string(server_->port()); }
@@ -53,17 +54,17 @@ class NodeServerTest : public testing::Test {
   EchoNode node_;
   net::GrpcRuntime runtime_;
   std::unique_ptr<NodeServer> server_;
-  std::unique_ptr<v1::Expert::Stub> stub_;
+  std::unique_ptr<internal::v1::Expert::Stub> stub_;
   grpc::ClientContext context_;
 };
 
 TEST_F(NodeServerTest, ComputeSpeaksToGeneratedStubs) {
   const auto stream = stub_->Compute(&context_);
-  v1::ComputeRequest request;
+  internal::v1::ComputeRequest request;
   request.set_batch_id(9);
   request.set_layer(4);
   ASSERT_TRUE(stream->Write(request));
-  v1::ComputeResponse response;
+  internal::v1::ComputeResponse response;
   ASSERT_TRUE(stream->Read(&response));  // The echo of the request: the same first field.
   EXPECT_EQ(response.batch_id(), 9u);
   ASSERT_TRUE(stream->WritesDone());
@@ -74,24 +75,24 @@ TEST_F(NodeServerTest, ComputeSpeaksToGeneratedStubs) {
 
 TEST_F(NodeServerTest, FrameOverTheLimitEndsItsStreamOnly) {
   const auto stream = stub_->Compute(&context_);
-  v1::ComputeRequest request;
+  internal::v1::ComputeRequest request;
   request.mutable_hidden_states()->set_data(std::string(2 << 20, 'x'));
   stream->Write(request);
-  v1::ComputeResponse response;
+  internal::v1::ComputeResponse response;
   EXPECT_FALSE(stream->Read(&response));
   EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
-  v1::DescribeResponse description;
+  internal::v1::DescribeResponse described;
   grpc::ClientContext second;
-  EXPECT_TRUE(stub_->Describe(&second, {}, &description).ok());
+  EXPECT_TRUE(stub_->Describe(&second, {}, &described).ok());
 }
 
 TEST_F(NodeServerTest, DescribeLoadAndUnloadReachTheEndpoint) {
-  v1::DescribeResponse description;
-  ASSERT_TRUE(stub_->Describe(&context_, {}, &description).ok());
-  EXPECT_EQ(description.node_id(), "fake");
+  internal::v1::DescribeResponse described;
+  ASSERT_TRUE(stub_->Describe(&context_, {}, &described).ok());
+  EXPECT_EQ(described.description().node_id(), "fake");
 
-  v1::LoadExpertsRequest load;
-  v1::LoadExpertsResponse loaded;
+  internal::v1::LoadExpertsRequest load;
+  internal::v1::LoadExpertsResponse loaded;
   {
     grpc::ClientContext context;
     const grpc::Status status = stub_->LoadExperts(&context, load, &loaded);
@@ -103,19 +104,19 @@ TEST_F(NodeServerTest, DescribeLoadAndUnloadReachTheEndpoint) {
   ASSERT_TRUE(stub_->LoadExperts(&second, load, &loaded).ok());
   EXPECT_EQ(loaded.loaded(), 1u);
 
-  v1::UnloadExpertsRequest unload;
+  internal::v1::UnloadExpertsRequest unload;
   unload.add_experts()->set_layer(1);
-  v1::UnloadExpertsResponse unloaded;
+  internal::v1::UnloadExpertsResponse unloaded;
   grpc::ClientContext third;
   ASSERT_TRUE(stub_->UnloadExperts(&third, unload, &unloaded).ok());
   EXPECT_EQ(unloaded.unloaded(), 1u);
 }
 
 TEST_F(NodeServerTest, WatchStatusTellsChangesAndBeats) {
-  v1::WatchStatusRequest request;
+  internal::v1::WatchStatusRequest request;
   request.set_heartbeat_ms(200);
   const auto stream = stub_->WatchStatus(&context_, request);
-  v1::WatchStatusResponse status;
+  internal::v1::WatchStatusResponse status;
   ASSERT_TRUE(stream->Read(&status));
   EXPECT_EQ(status.description().node_id(), "fake");
   EXPECT_EQ(status.version(), 1u);
@@ -147,7 +148,7 @@ TEST_F(NodeServerTest, ShutdownEndsStreamsAndWatchersInTime) {
   compute->WaitForInitialMetadata();
   grpc::ClientContext watch_context;
   const auto watch = stub_->WatchStatus(&watch_context, {});
-  v1::WatchStatusResponse status;
+  internal::v1::WatchStatusResponse status;
   ASSERT_TRUE(watch->Read(&status));
   const absl::Time begin = Clock::Real()->Now();
   server_->Shutdown(absl::Hours(1));  // Nothing is being worked on, so nothing takes time.
@@ -155,7 +156,7 @@ TEST_F(NodeServerTest, ShutdownEndsStreamsAndWatchersInTime) {
   while (watch->Read(&status)) {
   }
   EXPECT_EQ(watch->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
-  v1::ComputeResponse response;
+  internal::v1::ComputeResponse response;
   EXPECT_FALSE(compute->Read(&response));
   EXPECT_EQ(compute->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_TRUE(node_.AwaitHandlers(0));

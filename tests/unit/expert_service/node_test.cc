@@ -100,7 +100,7 @@ TEST_F(NodeTest, OptionsThatCannotWorkAreRefused) {
 }
 
 TEST_F(NodeTest, DescribesWhatItIsAndHolds) {
-  v1::DescribeResponse description = node_->Describe();
+  v1::NodeDescription description = node_->Describe();
   EXPECT_EQ(description.state(), v1::NODE_STATE_LOADING);
   EXPECT_EQ(description.hosted_size(), 0);
   ASSERT_TRUE(node_->Load({{{1, {3, 4}, {1, 2}}, {4, {0}, {}}}}).ok());
@@ -150,7 +150,7 @@ TEST_F(NodeTest, LayersServeWhileOthersLoad) {
 TEST_F(NodeTest, AFailedLoadIsAStateWithAReason) {
   checkpoint_->BreakLayer(2);
   EXPECT_EQ(node_->Load({{{1, {0}, {}}, {2, {0}, {}}}}).code(), absl::StatusCode::kDataLoss);
-  const v1::DescribeResponse description = node_->Describe();
+  const v1::NodeDescription description = node_->Describe();
   EXPECT_EQ(description.state(), v1::NODE_STATE_FAILED);
   EXPECT_THAT(description.message(), HasSubstr("layer 2 expert 0"));
   EXPECT_EQ(Metric("state{state=\"failed\"}"), "1");
@@ -163,10 +163,10 @@ TEST_F(NodeTest, SubscribersHearOfEveryChangeAndVersionsGrow) {
   const uint64_t before = node_->Status().version();
   LoadAll();
   EXPECT_EQ(heard, 4) << "three layers, then READY";
-  const v1::WatchStatusResponse loaded = node_->Status();
+  const internal::v1::WatchStatusResponse loaded = node_->Status();
   EXPECT_EQ(loaded.version(), before + 4);
   EXPECT_EQ(loaded.description().hosted_size(), 3);
-  v1::UnloadExpertsRequest unload;
+  internal::v1::UnloadExpertsRequest unload;
   *unload.add_experts() = Hosted(1, {0, 1});
   EXPECT_EQ(node_->UnloadExperts(unload)->unloaded(), 2u);
   EXPECT_EQ(heard, 5);
@@ -200,9 +200,9 @@ TEST_F(NodeTest, TimesOfABatchBeginWithItsLastFrame) {
 
 TEST_F(NodeTest, LoadsAndUnloadsWhileServing) {
   ASSERT_TRUE(node_->Load({{{1, {0}, {}}}}).ok());
-  v1::LoadExpertsRequest load;
+  internal::v1::LoadExpertsRequest load;
   *load.add_experts() = Hosted(1, {0, 9, 5, 5});
-  absl::StatusOr<v1::LoadExpertsResponse> loaded = node_->LoadExperts(load);
+  absl::StatusOr<internal::v1::LoadExpertsResponse> loaded = node_->LoadExperts(load);
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   EXPECT_EQ(loaded->loaded(), 2u);
   EXPECT_EQ(loaded->memory().weights_bytes(), 3 * 3 * kDModel * kIntermediate * 4u);
@@ -220,10 +220,10 @@ TEST_F(NodeTest, LoadsAndUnloadsWhileServing) {
   const TestBatch in_flight = RandomBatch(&random_, 1, 1, 4, {0, 5, 9});
   Send(stream.get(), in_flight);
   backend_.AwaitHeld();
-  v1::UnloadExpertsRequest unload;
+  internal::v1::UnloadExpertsRequest unload;
   *unload.add_experts() = Hosted(1, {5, 9, 3});
   std::thread unloading([&] {
-    const absl::StatusOr<v1::UnloadExpertsResponse> done = node_->UnloadExperts(unload);
+    const absl::StatusOr<internal::v1::UnloadExpertsResponse> done = node_->UnloadExperts(unload);
     EXPECT_EQ(done->unloaded(), 2u);
     EXPECT_EQ(done->memory().weights_bytes(), 3 * kDModel * kIntermediate * 4u);
     EXPECT_EQ(backend_.alive(), 1);
@@ -250,7 +250,7 @@ TEST_F(NodeTest, TheMemoryLimitHoldsForFlagsAndRequests) {
   EXPECT_EQ(node_->CheckLoad({three}).code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(backend_.packed(), 0);
   ASSERT_TRUE(node_->Load({{{1, {0}, {}}}}).ok());
-  v1::LoadExpertsRequest load;
+  internal::v1::LoadExpertsRequest load;
   *load.add_experts() = Hosted(1, {1, 2});
   EXPECT_EQ(node_->LoadExperts(load).status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(backend_.packed(), 1);
@@ -310,7 +310,7 @@ TEST_F(NodeTest, NonFiniteValuesPassThroughAndAreCounted) {
 }
 
 TEST_F(NodeTest, ComputesInBF16WhenTheBackendDoes) {
-  FakeBackend backend(DType::kBF16);
+  FakeBackend backend(Dtype::kBF16);
   absl::StatusOr<std::unique_ptr<Node>> node = Node::Create(
       options_, checkpoint_, &backend, &clock_, std::make_shared<prometheus::Registry>());
   ASSERT_TRUE((*node)->Load({{{1, kAll, {}}}}).ok());
@@ -318,7 +318,7 @@ TEST_F(NodeTest, ComputesInBF16WhenTheBackendDoes) {
   const auto sink = std::make_shared<FakeSink>();
   const std::unique_ptr<StreamHandler> stream = (*node)->OpenCompute(sink);
   uint64_t id = 0;
-  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+  for (const Dtype dtype : {Dtype::kF32, Dtype::kBF16, Dtype::kF16}) {
     TestBatch batch = Random(++id, 9);
     batch.dtype = dtype;
     Send(stream.get(), batch, 2);
@@ -331,7 +331,7 @@ TEST_F(NodeTest, PartialsComeInTheTypeThatWasAskedFor) {
   const auto sink = std::make_shared<FakeSink>();
   const std::unique_ptr<StreamHandler> stream = node_->OpenCompute(sink);
   uint64_t id = 0;
-  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16, DType::kI8Block128}) {
+  for (const Dtype dtype : {Dtype::kF32, Dtype::kBF16, Dtype::kF16, Dtype::kI8Block128}) {
     TestBatch batch = Random(++id, 9);
     batch.partials_dtype = dtype;
     Send(stream.get(), batch, 4);
@@ -343,9 +343,9 @@ TEST_F(NodeTest, PartialsComeInTheTypeThatWasAskedFor) {
       const auto row = expected.begin() + static_cast<ptrdiff_t>(i / kDModel * kDModel);
       const float largest = *std::max_element(row, row + kDModel);  // None is negative.
       // Half a unit in the last place of 8 and 11 bits, half of a scale.
-      return dtype == DType::kBF16         ? expected[i] * 0x1p-8f
-             : dtype == DType::kF16        ? expected[i] * 0x1p-11f
-             : dtype == DType::kI8Block128 ? largest / 127.0f * 0.50002f
+      return dtype == Dtype::kBF16         ? expected[i] * 0x1p-8f
+             : dtype == Dtype::kF16        ? expected[i] * 0x1p-11f
+             : dtype == Dtype::kI8Block128 ? largest / 127.0f * 0.50002f
                                            : 0.0f;
     };
     EXPECT_TRUE(RowsNear(answer.partials, expected, kDModel, bound)) << NameOf(dtype);
@@ -361,13 +361,13 @@ TEST_F(NodeTest, ARowOfPartialsHasTheSameBitsInAnyCompany) {
   const auto sink = std::make_shared<FakeSink>();
   const std::unique_ptr<StreamHandler> stream = node_->OpenCompute(sink);
   TestBatch together = Random(1, 9);
-  together.partials_dtype = DType::kI8Block128;
+  together.partials_dtype = Dtype::kI8Block128;
   Send(stream.get(), together, 4);
   const std::vector<float> all = sink->Await(1, 9).partials;
   for (size_t row = 0; row < 9; ++row) {
     TestBatch alone;
     alone.batch_id = 10 + row;
-    alone.partials_dtype = DType::kI8Block128;
+    alone.partials_dtype = Dtype::kI8Block128;
     alone.experts = {together.experts[row]};
     alone.weights = {together.weights[row]};
     alone.hidden_states = {together.hidden_states[row]};
@@ -481,7 +481,7 @@ TEST_F(NodeTest, DrainEndsALoad) {
 class Observer final : public NodeObserver {
  public:
   explicit Observer(std::shared_ptr<FakeSink> answers) : answers_(std::move(answers)) {}
-  void OnStatus(const v1::WatchStatusResponse& status) override {
+  void OnStatus(const internal::v1::WatchStatusResponse& status) override {
     const absl::MutexLock lock(&mutex_);
     state_ = status.state();
   }

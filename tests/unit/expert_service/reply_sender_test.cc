@@ -23,7 +23,7 @@ class ReplySenderTest : public testing::Test {
     for (uint64_t id = 1; id <= 2; ++id) {
       TestBatch sent = RandomBatch(&random_, id, 1, 4 + id, {0, 1, 2});
       sent.per_assignment = id == 1;
-      sent.partials_dtype = id == 1 ? DType::kF32 : DType::kBF16;
+      sent.partials_dtype = id == 1 ? Dtype::kF32 : Dtype::kBF16;
       sent_.push_back(sent);
       BatchAssembler assembler({}, &checkpoint_->model(), &hosted_, &clock_);
       queued_.push_back({7, sink_, assembler.Add(MakeFrame(sent, 0, sent.rows())).batch});
@@ -31,7 +31,7 @@ class ReplySenderTest : public testing::Test {
       times.started = times.complete + absl::Microseconds(30);
       times.computed = times.started + absl::Microseconds(400);
     }
-    merged_.Merge(queued_, DType::kF32);
+    merged_.Merge(queued_, Dtype::kF32);
     backend_.Submit(merged_.grouped(), [](absl::Status status) { EXPECT_TRUE(status.ok()); });
   }
 
@@ -63,7 +63,7 @@ TEST_F(ReplySenderTest, EachBatchGetsItsRowsItsTypeAndItsTimes) {
     EXPECT_EQ(answer.compute_us, 400u);
     const std::vector<float> expected = Expected(sent);
     ASSERT_EQ(answer.partials.size(), expected.size());
-    if (sent.partials_dtype == DType::kF32) {
+    if (sent.partials_dtype == Dtype::kF32) {
       EXPECT_TRUE(SameRows(answer.partials, expected, kDModel));
     } else {
       const std::vector<double> rounded(expected.begin(), expected.end());

@@ -37,7 +37,7 @@ class RouterCopiesTest : public RouterTest {
   }
 
   // Bytes that the router copies for one request.
-  uint64_t CopiedBytes(v1::DType output_dtype) {
+  uint64_t CopiedBytes(v1::Dtype output_dtype) {
     std::vector<float> rows(kTokens * d_model_);
     for (size_t i = 0; i < rows.size(); ++i) {
       rows[i] = static_cast<float>(i % 17) - 8.0f;

@@ -77,7 +77,7 @@ TEST_F(CrossCheckTest, WhoComputesSomethingElseIsNamedWithTheOther) {
   ASSERT_TRUE(Forward(1, RandomRows(2, 4)).status.ok());
   AwaitChecks(1.0);
   EXPECT_EQ(Checks("disagree"), 1.0);
-  const v1::GetTopologyResponse topology = router_->fleet().Topology();
+  const v1::Topology topology = router_->fleet().Topology();
   EXPECT_EQ(topology.nodes(0).disagreements(), 1u);
   EXPECT_EQ(topology.nodes(1).disagreements(), 1u);
 }

@@ -33,7 +33,7 @@ inline float FakeShared(float x) { return 1000.0f * x; }
 // Computes shared experts.
 inline std::unique_ptr<FakeBackend> MakeBackend() {
   return std::make_unique<FakeBackend>(
-      DType::kF32, [](float, IntermediateSlice, float x, uint32_t) { return FakeShared(x); });
+      Dtype::kF32, [](float, IntermediateSlice, float x, uint32_t) { return FakeShared(x); });
 }
 
 inline std::vector<float> RandomRows(uint32_t seed, size_t rows) {
@@ -49,7 +49,7 @@ struct Answer {
   absl::Status status;
   v1::ForwardResponse response;
   std::vector<float> output;  // Decoded.
-  DType dtype = DType::kF32;  // As it came.
+  Dtype dtype = Dtype::kF32;  // As it came.
 };
 
 class RouterTest : public testing::Test {
@@ -88,7 +88,7 @@ class RouterTest : public testing::Test {
   }
 
   // Waits until the router's topology satisfies `condition`.
-  void AwaitTopology(const std::function<bool(const v1::GetTopologyResponse&)>& condition) {
+  void AwaitTopology(const std::function<bool(const v1::Topology&)>& condition) {
     absl::Mutex mutex;
     bool met = condition(router_->fleet().Topology());
     const uint64_t id = router_->fleet().Subscribe([&] {
@@ -109,7 +109,7 @@ class RouterTest : public testing::Test {
   // alone: they are up a moment before what they hold is placed.
   void Connect() {
     router_->fleet().SetAddresses(addresses_);
-    AwaitTopology([this](const v1::GetTopologyResponse& topology) {
+    AwaitTopology([this](const v1::Topology& topology) {
       const std::shared_ptr<const mesh::MeshView> view = router_->fleet().view();
       bool placed = topology.ready();
       for (int node = 0; node < topology.nodes_size(); ++node) {
@@ -141,7 +141,7 @@ class RouterTest : public testing::Test {
 
   static Frame Encode(const v1::ForwardRequest& request, const std::vector<float>& rows,
                       uint32_t d_model = kModel) {
-    TensorFrame tensor{DType::kF32, rows.size() / d_model, d_model, {}};
+    TensorFrame tensor{Dtype::kF32, rows.size() / d_model, d_model, {}};
     tensor.data =
         Frame(std::string(reinterpret_cast<const char*>(rows.data()), rows.size() * sizeof(float)));
     return EncodeTensorMessage(request, &tensor);
@@ -161,7 +161,7 @@ class RouterTest : public testing::Test {
           answer->response = std::move(response);
           if (output) {
             answer->output.resize(output->rows * output->cols);
-            DecodeRows(*output, DType::kF32, answer->output.data());
+            DecodeRows(*output, Dtype::kF32, answer->output.data());
             answer->dtype = output->dtype;
           }
           done->Notify();

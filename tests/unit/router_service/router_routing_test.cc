@@ -309,7 +309,7 @@ TEST_F(RouterRoutingTest, RoundsToWhatItComputesInAndNotToTheCheckpoint) {
   request.set_return_routing(true);
   const std::vector<float> rows = RandomRows(12, 20);
   std::vector<std::string> answers;
-  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+  for (const Dtype dtype : {Dtype::kF32, Dtype::kBF16, Dtype::kF16}) {
     checkpoint.dtype = dtype;
     for (const bool rounded : {false, true}) {
       checkpoint.rounded_routing = rounded;

@@ -237,8 +237,8 @@ TEST_F(RouterTest, WithoutReplicasTheErrorNamesLayerAndExpertsAndServiceRecovers
   AddNode("b:1", {5});
   Connect();
   network_.Unregister("b:1");
-  AwaitTopology([](const v1::GetTopologyResponse& topology) { return !topology.ready(); });
-  const v1::GetTopologyResponse topology = router_->fleet().Topology();
+  AwaitTopology([](const v1::Topology& topology) { return !topology.ready(); });
+  const v1::Topology topology = router_->fleet().Topology();
   ASSERT_EQ(topology.missing_size(), 2);
   EXPECT_THAT(topology.missing(0).experts(), ElementsAre(5));
   EXPECT_EQ(topology.nodes(1).link(), v1::NODE_LINK_DOWN);
@@ -251,7 +251,7 @@ TEST_F(RouterTest, WithoutReplicasTheErrorNamesLayerAndExpertsAndServiceRecovers
               AllOf(HasSubstr("layer 3"), HasSubstr("expert 5")));
 
   network_.Register("b:1", nodes_["b:1"].get());
-  AwaitTopology([](const v1::GetTopologyResponse& topology) { return topology.ready(); });
+  AwaitTopology([](const v1::Topology& topology) { return topology.ready(); });
   ExpectRight(3, rows, Forward(3, rows));
 }
 
@@ -279,7 +279,7 @@ TEST_F(RouterTest, OnlyRequestsThatNeedTheMissingExpertFail) {
   Send(Encode(request, needs), &answers[1], &done[1]);
   Send(Encode(request, does_not), &answers[2], &done[2]);
   a.SetExperts({0, 1, 2, 3, 4});
-  AwaitTopology([](const v1::GetTopologyResponse& topology) { return !topology.ready(); });
+  AwaitTopology([](const v1::Topology& topology) { return !topology.ready(); });
   a.Release();
   for (absl::Notification& one : done) {
     one.WaitForNotification();
@@ -292,7 +292,7 @@ TEST_F(RouterTest, ANodeWithAnotherModelIsRefusedWithBothFingerprints) {
   StartRouter();
   AddNodeWith("a:1", FakeNodeOptions{.fingerprint = "bbbb", .experts = {0, 1, 2, 3, 4, 5}});
   router_->fleet().SetAddresses(addresses_);
-  AwaitTopology([](const v1::GetTopologyResponse& topology) {
+  AwaitTopology([](const v1::Topology& topology) {
     return topology.nodes_size() == 1 && topology.nodes(0).link() == v1::NODE_LINK_REFUSED;
   });
   EXPECT_THAT(router_->fleet().Topology().nodes(0).reason(),
@@ -490,7 +490,7 @@ TEST_F(RouterTest, BadRequestsNameTheFieldAndTheServiceGoesOn) {
   EXPECT_THAT(error(Encode(request, RandomRows(1, 1))),
               HasSubstr("extensions has an entry 'acme.x'"));
   request.clear_extensions();
-  request.set_output_dtype(static_cast<v1::DType>(99));
+  request.set_output_dtype(static_cast<v1::Dtype>(99));
   EXPECT_THAT(error(Encode(request, RandomRows(1, 1))), HasSubstr("output_dtype is 99"));
   const std::vector<float> rows = RandomRows(18, 2);
   ExpectRight(1, rows, Forward(1, rows));
@@ -570,11 +570,11 @@ TEST_F(RouterTest, ANodeThatIsNoLongerListedIsLetGoAndMayReturn) {
   router_->fleet().SetAddresses({"b:1"});
   clock_.AwaitWaiters(1);
   clock_.Advance(absl::Seconds(1));
-  AwaitTopology([](const v1::GetTopologyResponse& topology) { return topology.nodes_size() == 1; });
+  AwaitTopology([](const v1::Topology& topology) { return topology.nodes_size() == 1; });
   const std::vector<float> rows = RandomRows(22, 4);
   ExpectRight(1, rows, Forward(1, rows));
   router_->fleet().SetAddresses({"a:1", "b:1"});
-  AwaitTopology([](const v1::GetTopologyResponse& topology) {
+  AwaitTopology([](const v1::Topology& topology) {
     return topology.nodes_size() == 2 && topology.nodes(0).link() == v1::NODE_LINK_UP;
   });
 }

@@ -47,7 +47,7 @@ class RouterTrustTest : public RouterTest {
   }
   bool AllFinite(const Answer& answer) {
     return answer.status.ok() &&
-           !HasNonFinite(DType::kF32, answer.output.data(), answer.output.size());
+           !HasNonFinite(Dtype::kF32, answer.output.data(), answer.output.size());
   }
 };
 
@@ -76,7 +76,7 @@ TEST_P(NonFiniteTest, AHealthyReplicaIsAskedAndTheNodeIsNamed) {
   EXPECT_EQ(Faults("b:1"), 0.0);
   EXPECT_EQ(Verdicts("fault"), Faults("a:1"));
   EXPECT_EQ(Verdicts("confirmed") + Verdicts("unconfirmed"), 0.0);
-  const v1::GetTopologyResponse topology = router_->fleet().Topology();
+  const v1::Topology topology = router_->fleet().Topology();
   EXPECT_EQ(static_cast<double>(topology.nodes(0).faulty_answers()), Faults("a:1"));
   EXPECT_EQ(topology.nodes(1).faulty_answers(), 0u);
 }
@@ -226,7 +226,7 @@ class DamagedWeightsTest : public RouterTrustTest {
     return node;
   }
   void AwaitDamaged(const std::string& address, const std::vector<uint32_t>& experts) {
-    AwaitTopology([&](const v1::GetTopologyResponse& topology) {
+    AwaitTopology([&](const v1::Topology& topology) {
       for (const v1::TopologyNode& node : topology.nodes()) {
         if (node.address() != address || node.damaged_size() != 2) {
           continue;
@@ -265,14 +265,14 @@ TEST_F(DamagedWeightsTest, OfTheOnlyHolderAreMissing) {
   AddHonestNode("a:1", {3});
   router_->fleet().SetAddresses(addresses_);
   AwaitDamaged("a:1", {3});
-  const v1::GetTopologyResponse topology = router_->fleet().Topology();
+  const v1::Topology topology = router_->fleet().Topology();
   EXPECT_FALSE(topology.ready());
   EXPECT_EQ(topology.nodes(0).link(), v1::NODE_LINK_UP);
   ASSERT_EQ(topology.missing_size(), 2);
   EXPECT_THAT(topology.missing(0).experts(), testing::ElementsAre(3));
   // And are used again as soon as they are right.
   nodes_["a:1"]->SetDigest(Right);
-  AwaitTopology([](const v1::GetTopologyResponse& now) { return now.ready(); });
+  AwaitTopology([](const v1::Topology& now) { return now.ready(); });
   EXPECT_EQ(Metric("expertmesh_router_damaged_experts", "node", "a:1"), 0.0);
 }
 

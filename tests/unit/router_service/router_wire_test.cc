@@ -21,15 +21,15 @@ using testing::HasSubstr;
 
 struct WireCase {
   const char* name;
-  DType dtype;
+  Dtype dtype;
   // How much of the largest of its row a value may change: half a unit in the last place of 8 and
   // 11 bits, half of a 127th.
   float change;
 };
-const WireCase kCases[] = {{"f32", DType::kF32, 0.0f},
-                           {"bf16", DType::kBF16, 0x1p-8f},
-                           {"f16", DType::kF16, 0x1p-11f},
-                           {"int8", DType::kI8Block128, 0.50002f / 127.0f}};
+const WireCase kCases[] = {{"f32", Dtype::kF32, 0.0f},
+                           {"bf16", Dtype::kBF16, 0x1p-8f},
+                           {"f16", Dtype::kF16, 0x1p-11f},
+                           {"int8", Dtype::kI8Block128, 0.50002f / 127.0f}};
 
 class RouterWireTest : public RouterTest {
  protected:
@@ -85,7 +85,7 @@ TEST_P(EveryEncodingTest, OfHiddenStates) {
   const std::vector<float> rows = RandomRows(2, 40);
   ExpectWithin(rows, Forward(1, rows), GetParam().change, 0.0f);
   EXPECT_EQ(a.hidden_states_dtype(), GetParam().dtype);
-  EXPECT_EQ(ErrorsSampled(), GetParam().dtype == DType::kF32 ? 0u : 2u);
+  EXPECT_EQ(ErrorsSampled(), GetParam().dtype == Dtype::kF32 ? 0u : 2u);
 }
 
 TEST_P(EveryEncodingTest, OfPartials) {
@@ -99,7 +99,7 @@ TEST_P(EveryEncodingTest, OfPartials) {
   const std::vector<float> rows = RandomRows(3, 40);
   // Two nodes: each rounds its own.
   ExpectWithin(rows, Forward(1, rows), 0.0f, GetParam().change * 2.0f);
-  EXPECT_EQ(a.hidden_states_dtype(), DType::kF32);
+  EXPECT_EQ(a.hidden_states_dtype(), Dtype::kF32);
   EXPECT_EQ(ErrorsSampled(), 0u);
 }
 
@@ -109,9 +109,9 @@ TEST_P(EveryEncodingTest, OfAClient) {
   Connect();
   const std::vector<float> rows = RandomRows(4, 30);
   const TensorFrame tensor =
-      EncodeRows(DType::kF32, rows.data(), rows.size() / kModel, kModel, GetParam().dtype);
+      EncodeRows(Dtype::kF32, rows.data(), rows.size() / kModel, kModel, GetParam().dtype);
   std::vector<float> received(rows.size());
-  DecodeRows(tensor, DType::kF32, received.data());
+  DecodeRows(tensor, Dtype::kF32, received.data());
   v1::ForwardRequest request;
   request.set_layer(1);
   request.set_return_routing(true);
@@ -128,7 +128,7 @@ TEST_P(EveryEncodingTest, OfAClient) {
   ExpectWithin(received, answer, 0.0f, GetParam().change);
   request.set_output_dtype(v1::DTYPE_F32);
   answer = ask();
-  EXPECT_EQ(answer.dtype, DType::kF32);
+  EXPECT_EQ(answer.dtype, Dtype::kF32);
   ExpectRight(1, received, answer);
   // And the other way round.
   request.set_output_dtype(ToWire(GetParam().dtype));
@@ -150,10 +150,10 @@ TEST_F(RouterWireTest, LinksHaveTheirOwnTypesAndTheTopologySaysThem) {
   Connect();
   const std::vector<float> rows = RandomRows(5, 40);
   ExpectWithin(rows, Forward(1, rows), 0x1p-8f, 2.0f / 127.0f);
-  EXPECT_EQ(a.hidden_states_dtype(), DType::kF32);
-  EXPECT_EQ(b.hidden_states_dtype(), DType::kBF16);
+  EXPECT_EQ(a.hidden_states_dtype(), Dtype::kF32);
+  EXPECT_EQ(b.hidden_states_dtype(), Dtype::kBF16);
   EXPECT_EQ(ErrorsSampled(), 1u);
-  const v1::GetTopologyResponse topology = router_->fleet().Topology();
+  const v1::Topology topology = router_->fleet().Topology();
   EXPECT_EQ(topology.nodes(0).hidden_states_dtype(), v1::DTYPE_F32);
   EXPECT_EQ(topology.nodes(0).partials_dtype(), v1::DTYPE_INT8_BLOCK128);
   EXPECT_EQ(topology.nodes(1).hidden_states_dtype(), v1::DTYPE_BF16);
@@ -200,11 +200,11 @@ TEST_F(RouterWireTest, PartialsOfAnotherTypeThanAskedAreRefused) {
   StartRouter(options);
   FakeNode& a = AddNode("a:1", {0, 1, 2, 3, 4, 5});
   Connect();
-  v1::ComputeResponse response;
+  internal::v1::ComputeResponse response;
   response.set_batch_id(1);
   response.mutable_status();
   const std::vector<float> zeros(kModel, 0.0f);
-  const TensorFrame tensor = EncodeRows(DType::kF32, zeros.data(), 1, kModel, DType::kF16);
+  const TensorFrame tensor = EncodeRows(Dtype::kF32, zeros.data(), 1, kModel, Dtype::kF16);
   a.AnswerBytes(EncodeTensorMessage(response, &tensor).Flatten());
   const Answer answer = Forward(1, RandomRows(7, 1));
   EXPECT_FALSE(answer.status.ok());

@@ -25,7 +25,7 @@ from expertmesh.v1 import router_pb2, tensor_pb2
 ManyItem = Union[Tuple[int, ArrayLike], Tuple[int, ArrayLike, ForwardOptions]]
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-_TO_WIRE: Dict[np.dtype[Any], tensor_pb2.DType] = {
+_TO_WIRE: Dict[np.dtype[Any], tensor_pb2.Dtype] = {
     np.dtype(np.float32): tensor_pb2.DTYPE_F32,
     np.dtype(np.float16): tensor_pb2.DTYPE_F16,
     BFLOAT16: tensor_pb2.DTYPE_BF16,
@@ -69,7 +69,7 @@ def _dtype(value: DTypeLike) -> np.dtype[Any]:
         raise errors.InvalidArgument(f"output_dtype is {value!r}; use {_ACCEPTED}") from None
 
 
-def wire_dtype(value: DTypeLike) -> tensor_pb2.DType:
+def wire_dtype(value: DTypeLike) -> tensor_pb2.Dtype:
     """The wire's enum for a dtype given by name, as numpy dtype or as torch dtype."""
     if value is None:
         return tensor_pb2.DTYPE_UNSPECIFIED
@@ -119,7 +119,7 @@ def _encode_rows(rows: npt.NDArray[Any], int8: bool) -> tensor_pb2.Tensor:
     return tensor_pb2.Tensor(dtype=wire, shape=rows.shape, data=rows.tobytes())
 
 
-def _wire_output_dtype(options: ForwardOptions, array_dtype: np.dtype[Any]) -> tensor_pb2.DType:
+def _wire_output_dtype(options: ForwardOptions, array_dtype: np.dtype[Any]) -> tensor_pb2.Dtype:
     if options.int8_output:
         if options.output_dtype is not None:
             raise errors.InvalidArgument(

@@ -146,9 +146,12 @@ class UnaryMethods:
         return Call(self._health, service, timeout, instead=instead)
 
     @unary
-    def topology(self, *, timeout: Optional[float] = None) -> Call[control_pb2.GetTopologyResponse]:
+    def topology(self, *, timeout: Optional[float] = None) -> Call[control_pb2.Topology]:
         """The nodes, what each holds, the types on each link, and which experts are missing."""
-        return Call(self._control.GetTopology, control_pb2.GetTopologyRequest(), timeout)
+        request = control_pb2.GetTopologyRequest()
+        return Call(
+            self._control.GetTopology, request, timeout, lambda response: response.topology
+        )
 
     @unary
     def get_load(self, *, timeout: Optional[float] = None) -> Call[control_pb2.GetLoadResponse]:

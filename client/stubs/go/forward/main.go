@@ -12,7 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
-	em "expertmesh/v1"
+	em "expertmesh.dev/expertmesh/v1"
 
 	"google.golang.org/grpc"
 )
@@ -84,9 +84,9 @@ func worstError(actual, expected []float32, dModel int) (worst int, largest floa
 }
 
 // forward sends values as one type and returns the answer, asked for as another.
-func forward(router em.RouterClient, layer uint32, values []float32, dModel int, sent, answered em.DType) ([]float32, error) {
+func forward(router em.RouterClient, layer uint32, values []float32, dModel int, sent, answered em.Dtype) ([]float32, error) {
 	data := packF32(values)
-	if sent == em.DType_DTYPE_BF16 {
+	if sent == em.Dtype_DTYPE_BF16 {
 		data = packBF16(values)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
@@ -104,7 +104,7 @@ func forward(router em.RouterClient, layer uint32, values []float32, dModel int,
 		return nil, err
 	}
 	output := response.GetOutput()
-	if output.GetDtype() == em.DType_DTYPE_BF16 {
+	if output.GetDtype() == em.Dtype_DTYPE_BF16 {
 		return unpackBF16(output.GetData()), nil
 	}
 	return unpackF32(output.GetData()), nil
@@ -136,13 +136,13 @@ func run(address, golden string) (bool, error) {
 	}
 	good := true
 	for _, one := range []struct {
-		sent, answered em.DType
+		sent, answered em.Dtype
 		name           string
 		tolerance      float64
 	}{
-		{em.DType_DTYPE_F32, em.DType_DTYPE_F32, "output.f32", 1e-5},
-		{em.DType_DTYPE_BF16, em.DType_DTYPE_F32, "output_of_bf16_input.f32", 1e-5},
-		{em.DType_DTYPE_BF16, em.DType_DTYPE_BF16, "output_of_bf16_input.f32", 1e-2},
+		{em.Dtype_DTYPE_F32, em.Dtype_DTYPE_F32, "output.f32", 1e-5},
+		{em.Dtype_DTYPE_BF16, em.Dtype_DTYPE_F32, "output_of_bf16_input.f32", 1e-5},
+		{em.Dtype_DTYPE_BF16, em.Dtype_DTYPE_BF16, "output_of_bf16_input.f32", 1e-2},
 	} {
 		actual, err := forward(router, layer, hiddenStates, dModel, one.sent, one.answered)
 		if err != nil {

@@ -10,7 +10,7 @@ import (
 	"os"
 	"strings"
 
-	_ "expertmesh/v1" // Registers the messages.
+	_ "expertmesh.dev/expertmesh/v1" // Registers the messages.
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"

@@ -180,7 +180,7 @@ client::LayerInfo Layer(const std::string& routing = "") {
   return layer;
 }
 
-constexpr client::DType kFloat32 = client::DType::kFloat32;
+constexpr client::Dtype kFloat32 = client::Dtype::kFloat32;
 const float kFirst = 0.7310586f;   // 1 / (1 + e^-1)
 const float kSecond = 0.9820138f;  // 1 / (1 + e^-4)
 
@@ -218,10 +218,10 @@ TEST(CompareWithReferenceTest, RoutingInForceIsTheRoutersWord) {
 // bfloat16 rounds the weight of token 0 to 0.73046875, which is more than 1e-5 away.
 TEST(CompareWithReferenceTest, RoundsAsTheMeshDoes) {
   TinyCheckpoint checkpoint;
-  checkpoint.layer().routing.weight_dtype = WeightDType::kModel;
+  checkpoint.layer().routing.weight_dtype = WeightDtype::kModel;
   const Sample exact = FromTheMesh(checkpoint, {{{0}, {kFirst}}, {{1}, {kSecond}}});
   const Sample rounded = FromTheMesh(checkpoint, {{{0}, {0.73046875f}}, {{1}, {0.98046875f}}});
-  constexpr client::DType kBFloat16 = client::DType::kBFloat16;
+  constexpr client::Dtype kBFloat16 = client::Dtype::kBFloat16;
   EXPECT_TRUE(CompareWithReference(checkpoint, Layer(), kFloat32, exact)->Within(1e-6));
   EXPECT_FALSE(CompareWithReference(checkpoint, Layer(), kFloat32, rounded)->Within(1e-5));
   EXPECT_FALSE(CompareWithReference(checkpoint, Layer(), kBFloat16, exact)->Within(1e-5));

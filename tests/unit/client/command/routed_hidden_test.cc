@@ -70,7 +70,7 @@ class RoutedHiddenTest : public testing::TestWithParam<std::string> {
   }
 
   std::vector<std::vector<uint32_t>> Of(RoutingKind kind, uint64_t seed = 1) {
-    const auto maker = HiddenMaker::Create(kind, *checkpoint_, 0, client::DType::kBFloat16);
+    const auto maker = HiddenMaker::Create(kind, *checkpoint_, 0, client::Dtype::kBFloat16);
     EXPECT_TRUE(maker.ok()) << maker.status();
     return Routed(*checkpoint_, maker->Make(kTokens, seed));
   }
@@ -99,18 +99,16 @@ INSTANTIATE_TEST_SUITE_P(Families, RoutedHiddenTest, testing::Values("qwen3_moe"
                          [](const auto& family) { return family.param; });
 
 TEST(HiddenMakerTest, SameSeedSameValues) {
-  const HiddenMaker maker(client::DType::kFloat32, 8);
-  EXPECT_TRUE(SameBits(maker.Make(3, 5).ToFloats(),
-                       maker.Make(3, 5).ToFloats(), 8));
-  EXPECT_FALSE(SameRows(maker.Make(3, 5).ToFloats(),
-                        maker.Make(3, 6).ToFloats(), 8));
+  const HiddenMaker maker(client::Dtype::kFloat32, 8);
+  EXPECT_TRUE(SameBits(maker.Make(3, 5).ToFloats(), maker.Make(3, 5).ToFloats(), 8));
+  EXPECT_FALSE(SameRows(maker.Make(3, 5).ToFloats(), maker.Make(3, 6).ToFloats(), 8));
 }
 
 TEST(HiddenMakerTest, RefusesLayersThatAreNotThere) {
   const auto checkpoint = checkpoint::Make(FreshFolder("other"), checkpoint::Small("mixtral"));
   EXPECT_TRUE(
-      HiddenMaker::Create(RoutingKind::kUniform, *checkpoint, 0, client::DType::kFloat32).ok());
-  EXPECT_EQ(HiddenMaker::Create(RoutingKind::kUniform, *checkpoint, 9, client::DType::kFloat32)
+      HiddenMaker::Create(RoutingKind::kUniform, *checkpoint, 0, client::Dtype::kFloat32).ok());
+  EXPECT_EQ(HiddenMaker::Create(RoutingKind::kUniform, *checkpoint, 9, client::Dtype::kFloat32)
                 .status()
                 .code(),
             absl::StatusCode::kNotFound);

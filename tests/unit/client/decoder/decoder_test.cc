@@ -33,7 +33,7 @@ class Model {
     std::filesystem::remove_all(directory_);
     checkpoint::SyntheticOptions options;
     options.family = family;
-    options.dtype = DType::kF32;
+    options.dtype = Dtype::kF32;
     options.d_model = 64;
     options.num_layers = 3;
     options.num_experts = 8;
@@ -62,7 +62,7 @@ class Model {
     decoder = *std::move(opened);
     experts.reset();
     experts::BackendOptions options;
-    options.compute_dtype = DType::kF32;
+    options.compute_dtype = Dtype::kF32;
     options.threads = 1;
     backend_ = experts::MakeBackend("cpu", options).value();
     experts =

@@ -73,7 +73,7 @@ class LocalMoeLayersTest : public testing::Test {
   ~LocalMoeLayersTest() override { std::filesystem::remove_all(folder_); }
 
   // A random model of `family`, routed with these changes.
-  void Make(const std::string& family, DType stored, const std::string& routing = "{}") {
+  void Make(const std::string& family, Dtype stored, const std::string& routing = "{}") {
     std::filesystem::remove_all(folder_);
     std::string name = testing::UnitTest::GetInstance()->current_test_info()->name();
     std::replace(name.begin(), name.end(), '/', '_');
@@ -88,7 +88,7 @@ class LocalMoeLayersTest : public testing::Test {
         std::make_shared<Rerouted>(checkpoint::MoeCheckpoint::Open(folder_).value(), routing);
   }
 
-  absl::StatusOr<std::unique_ptr<MoeLayers>> Load(DType compute, int threads = 1) {
+  absl::StatusOr<std::unique_ptr<MoeLayers>> Load(Dtype compute, int threads = 1) {
     experts::BackendOptions options;
     options.compute_dtype = compute;
     options.threads = 1;
@@ -101,7 +101,7 @@ class LocalMoeLayersTest : public testing::Test {
 
   // Largest relative error of a token against the reference; tokens that rounding may send
   // elsewhere do not count.
-  double Error(DType compute) {
+  double Error(Dtype compute) {
     const MoeResult result = Load(compute).value()->Compute(Call()).value();
     const reference::ReferenceInput input = {hidden_, kTokens, token_ids_, kGroups};
     const reference::ReferenceOptions as{.activation_dtype = compute};
@@ -115,7 +115,7 @@ class LocalMoeLayersTest : public testing::Test {
     double worst = 0;
     size_t counted = 0;
     for (size_t token = 0; token < kTokens; ++token) {
-      if (routes.tokens[token].margin < (compute == DType::kF32 ? 1e-5f : 1e-4f)) {
+      if (routes.tokens[token].margin < (compute == Dtype::kF32 ? 1e-5f : 1e-4f)) {
         continue;
       }
       ++counted;
@@ -145,12 +145,12 @@ class LocalMoeLayersFamilyTest : public LocalMoeLayersTest,
                                  public testing::WithParamInterface<std::string> {};
 
 TEST_P(LocalMoeLayersFamilyTest, RoundsToWhatItComputesIn) {
-  Make(GetParam(), DType::kF32);
-  EXPECT_LE(Error(DType::kF32), 1e-5);
-  EXPECT_LE(Error(DType::kBF16), 1e-2);
-  Make(GetParam(), DType::kBF16);
-  EXPECT_LE(Error(DType::kF32), 1e-5);
-  EXPECT_LE(Error(DType::kBF16), 1e-2);
+  Make(GetParam(), Dtype::kF32);
+  EXPECT_LE(Error(Dtype::kF32), 1e-5);
+  EXPECT_LE(Error(Dtype::kBF16), 1e-2);
+  Make(GetParam(), Dtype::kBF16);
+  EXPECT_LE(Error(Dtype::kF32), 1e-5);
+  EXPECT_LE(Error(Dtype::kBF16), 1e-2);
 }
 
 // Logits and weights; the shared gate; the sparse mixer, every step.
@@ -167,8 +167,8 @@ TEST_F(LocalMoeLayersTest, RoutesByEveryOptionOfTheRouter) {
         R"({"top_k": 1, "score": "sigmoid", "renormalise": "none", "capacity_tokens": 2,
             "pass_through": "complement"})"}) {
     SCOPED_TRACE(routing);
-    Make("qwen2_moe", DType::kF32, routing);
-    EXPECT_LE(Error(DType::kF32), 1e-5);
+    Make("qwen2_moe", Dtype::kF32, routing);
+    EXPECT_LE(Error(Dtype::kF32), 1e-5);
   }
 }
 
@@ -176,16 +176,16 @@ TEST_F(LocalMoeLayersTest, RoutesByEveryOptionOfTheRouter) {
 TEST_F(LocalMoeLayersTest, NoiseFollowsFromTheSeed) {
   std::vector<std::vector<uint32_t>> chosen;
   for (const int seed : {5, 5, 6}) {
-    Make("mixtral", DType::kF32,
+    Make("mixtral", Dtype::kF32,
          absl::StrCat(R"({"noise": "gumbel", "noise_scale": 3, "seed": )", seed, "}"));
-    chosen.push_back(Load(DType::kF32).value()->Compute(Call()).value().expert_ids);
+    chosen.push_back(Load(Dtype::kF32).value()->Compute(Call()).value().expert_ids);
   }
   EXPECT_TRUE(chosen[0] == chosen[1]);
   EXPECT_FALSE(chosen[0] == chosen[2]);
 }
 
 TEST_F(LocalMoeLayersTest, ThreadsDoNotChangeABit) {
-  Make("deepseek_v3", DType::kBF16);
+  Make("deepseek_v3", Dtype::kBF16);
   // So many that the gate divides them.
   std::vector<float> hidden;
   for (size_t i = 0; i < 4; ++i) {
@@ -193,15 +193,15 @@ TEST_F(LocalMoeLayersTest, ThreadsDoNotChangeABit) {
     hidden.insert(hidden.end(), rows.begin(), rows.end());
   }
   const MoeCall call = {layer().layer, hidden, 4 * kTokens, {}, {}};
-  const MoeResult alone = Load(DType::kBF16).value()->Compute(call).value();
-  const MoeResult beside = Load(DType::kBF16, 3).value()->Compute(call).value();
+  const MoeResult alone = Load(Dtype::kBF16).value()->Compute(call).value();
+  const MoeResult beside = Load(Dtype::kBF16, 3).value()->Compute(call).value();
   EXPECT_TRUE(SameBits(beside.output, alone.output, kWidth));
   EXPECT_TRUE(SameBits(beside.expert_ids, alone.expert_ids, layer().routing.top_k));
 }
 
 TEST_F(LocalMoeLayersTest, ErrorsNameTheLayer) {
-  Make("mixtral", DType::kF32);
-  const auto layers = Load(DType::kF32).value();
+  Make("mixtral", Dtype::kF32);
+  const auto layers = Load(Dtype::kF32).value();
   MoeCall call = Call();
   call.layer = 77;
   EXPECT_EQ(layers->Compute(call).status().code(), absl::StatusCode::kNotFound);

@@ -42,8 +42,8 @@ v1::DescribeModelResponse Description() {
   return response;
 }
 
-v1::GetTopologyResponse TopologyOf(uint64_t epoch) {
-  v1::GetTopologyResponse response;
+v1::Topology TopologyOf(uint64_t epoch) {
+  v1::Topology response;
   response.set_epoch(epoch);
   v1::TopologyNode* node = response.add_nodes();
   node->set_address("host:1");
@@ -95,7 +95,9 @@ absl::StatusOr<v1::DrainNodeResponse> Drained(const v1::DrainNodeRequest& reques
 
 absl::Status WatchThreeEpochs(net::Watcher& watcher) {
   for (uint64_t epoch = 1; epoch <= 3; ++epoch) {
-    if (!watcher.Write(TopologyOf(epoch))) {
+    v1::WatchTopologyResponse response;
+    *response.mutable_topology() = TopologyOf(epoch);
+    if (!watcher.Write(response)) {
       return absl::CancelledError("the caller has seen enough");
     }
   }
@@ -214,7 +216,11 @@ class ClientTest : public testing::Test {
                          [](const v1::DescribeModelRequest&) { return Description(); }),
                      net::OrdinaryMethod<v1::GetTopologyRequest, v1::GetTopologyResponse>(
                          "/expertmesh.v1.Control/GetTopology",
-                         [](const v1::GetTopologyRequest&) { return TopologyOf(7); }),
+                         [](const v1::GetTopologyRequest&) {
+                           v1::GetTopologyResponse response;
+                           *response.mutable_topology() = TopologyOf(7);
+                           return response;
+                         }),
                      net::OrdinaryMethod<v1::GetLoadRequest, v1::GetLoadResponse>(
                          "/expertmesh.v1.Control/GetLoad",
                          [](const v1::GetLoadRequest&) { return LoadOf(uint64_t{1} << 40); }),
@@ -275,7 +281,7 @@ TEST_F(ClientTest, UnaryCarriesEveryFieldBothWays) {
   options.traceparent = "00-trace";
   options.tracestate = "state";
   options.return_routing = true;
-  options.output_dtype = DType::kFloat16;
+  options.output_dtype = Dtype::kFloat16;
   options.group_sizes = {1};
   options.token_ids = {77};
   options.routing_seed = 0;
@@ -353,9 +359,9 @@ TEST_F(ClientTest, ZeroTokensAndEveryDtypePass) {
   const auto none = client_->Forward(0, Matrix::Take(0, 2, {}));
   ASSERT_TRUE(none.ok()) << none.status();
   EXPECT_EQ(none->output.rows(), 0u);
-  const auto half = client_->Forward(0, Matrix::Take(DType::kBFloat16, 1, 2, {0, 63, 0, 64}));
+  const auto half = client_->Forward(0, Matrix::Take(Dtype::kBFloat16, 1, 2, {0, 63, 0, 64}));
   ASSERT_TRUE(half.ok()) << half.status();
-  EXPECT_EQ(half->output.dtype(), DType::kBFloat16);
+  EXPECT_EQ(half->output.dtype(), Dtype::kBFloat16);
   EXPECT_THAT(half->output.ToFloats(), ElementsAre(0.5f, 2.0f));
 }
 
@@ -366,7 +372,7 @@ TEST_F(ClientTest, WrongByteCountsAreRefusedBeforeSending) {
   EXPECT_THAT(result.status().message(), HasSubstr("[2, 2]"));
   EXPECT_THAT(result.status().message(), HasSubstr("12 bytes"));
   // Such that the product overflows to what is there.
-  const Matrix huge = Matrix::Take(DType::kFloat32, size_t{1} << 62, 1, "");
+  const Matrix huge = Matrix::Take(Dtype::kFloat32, size_t{1} << 62, 1, "");
   EXPECT_EQ(client_->Forward(0, huge).status().code(), absl::StatusCode::kInvalidArgument);
   Answer answer;
   client_->OpenStream()->Send(0, huge, {}, answer.callback());
@@ -540,7 +546,7 @@ TEST(ForwardCodecTest, RequestsShareTheCallersBytes) {
   const auto owner = std::make_shared<int>(0);
   const auto* data = reinterpret_cast<const uint8_t*>(bytes.data());
   auto frame = EncodeForward(
-      1, 2, Matrix::Share(DType::kBFloat16, 1 << 14, 2, {data, bytes.size()}, owner), {});
+      1, 2, Matrix::Share(Dtype::kBFloat16, 1 << 14, 2, {data, bytes.size()}, owner), {});
   ASSERT_TRUE(frame.ok()) << frame.status();
   EXPECT_EQ(frame->slices().back().data(), data);
   EXPECT_EQ(owner.use_count(), 2);
@@ -570,7 +576,7 @@ TEST(ForwardCodecTest, RowsTravelAsInt8WhenAskedTo) {
   const auto answer = DecodeForward(Frame(response.SerializeAsString()));
   ASSERT_TRUE(answer.ok()) << answer.status();
   ASSERT_TRUE(answer->result.ok()) << answer->result.status();
-  EXPECT_EQ(answer->result->output.dtype(), DType::kFloat32);
+  EXPECT_EQ(answer->result->output.dtype(), Dtype::kFloat32);
   const std::vector<float> output = answer->result->output.ToFloats();
   // Half of a block's scale.
   const auto bound = [](size_t i) { return (i < 128 ? 63.5f : 1.0f) / 127 / 2; };
@@ -591,7 +597,7 @@ TEST(ForwardCodecTest, Int8RowsAreAnsweredInTheTypeOfTheHiddenStates) {
 TEST(ForwardCodecTest, AnInt8OutputHasNoOtherType) {
   ForwardOptions options;
   options.int8_output = true;
-  options.output_dtype = DType::kBFloat16;
+  options.output_dtype = Dtype::kBFloat16;
   const auto frame = EncodeForward(1, 2, Matrix::Take(1, 1, std::vector<float>{1}), options);
   EXPECT_EQ(frame.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(frame.status().message()), HasSubstr("output_dtype"));
@@ -604,7 +610,7 @@ TEST_F(ClientTest, DescribesTheModel) {
   EXPECT_EQ(model->family, "mixtral");
   EXPECT_EQ(model->fingerprint, "abc");
   EXPECT_EQ(model->d_model, 2u);
-  EXPECT_EQ(model->activation_dtype, DType::kBFloat16);
+  EXPECT_EQ(model->activation_dtype, Dtype::kBFloat16);
   EXPECT_EQ(model->max_message_bytes, 1000u);
   ASSERT_EQ(model->layers.size(), 1u);
   EXPECT_EQ(model->layers[0].layer, 3u);

@@ -19,7 +19,7 @@ using testing::FloatNear;
 using testing::HasSubstr;
 
 MatrixView View(const std::vector<float>& data, size_t rows, size_t cols) {
-  return MatrixView::RowMajor(data.data(), DType::kF32, rows, cols);
+  return MatrixView::RowMajor(data.data(), Dtype::kF32, rows, cols);
 }
 
 std::vector<float> Values(const MatrixView& view) {
@@ -41,28 +41,28 @@ TEST(ReferenceMatrixTest, Strides) {
 
 TEST(ReferenceMatrixTest, SixteenBits) {
   const std::vector<uint16_t> half = {0x3c00, 0xc000, 0x0001, 0x7bff};
-  EXPECT_THAT(Values(MatrixView::RowMajor(half.data(), DType::kF16, 2, 2)),
+  EXPECT_THAT(Values(MatrixView::RowMajor(half.data(), Dtype::kF16, 2, 2)),
               ElementsAre(1.0f, -2.0f, std::ldexp(1.0f, -24), 65504.0f));
   const std::vector<uint16_t> special = {0x7c00, 0x7e00};
-  const std::vector<float> read = Values(MatrixView::RowMajor(special.data(), DType::kF16, 1, 2));
+  const std::vector<float> read = Values(MatrixView::RowMajor(special.data(), Dtype::kF16, 1, 2));
   EXPECT_TRUE(std::isinf(read[0]));
   EXPECT_TRUE(std::isnan(read[1]));
   const std::vector<uint16_t> brain = {0x3f80, 0xc040};
-  EXPECT_THAT(Values(MatrixView::RowMajor(brain.data(), DType::kBF16, 1, 2)),
+  EXPECT_THAT(Values(MatrixView::RowMajor(brain.data(), Dtype::kBF16, 1, 2)),
               ElementsAre(1.0f, -3.0f));
 }
 
 TEST(ReferenceMatrixTest, EightBitsWithBlocksOfScales) {
   // 1, 448 (the largest), 2^-9 (the smallest), -1.75; then zeroes and NaN.
   const std::vector<uint8_t> data = {0x38, 0x7e, 0x01, 0xbe, 0x00, 0x80, 0x7f, 0xff};
-  MatrixView view = MatrixView::RowMajor(data.data(), DType::kF8E4M3, 2, 4);
+  MatrixView view = MatrixView::RowMajor(data.data(), Dtype::kF8E4M3, 2, 4);
   std::vector<float> plain = Values(view);
   EXPECT_THAT(std::vector<float>(plain.begin(), plain.begin() + 4),
               ElementsAre(1.0f, 448.0f, std::ldexp(1.0f, -9), -1.75f));
   EXPECT_TRUE(std::isnan(plain[6]) && std::isnan(plain[7]));
   // Blocks of 1 x 3: the last of a row is not full.
   const std::vector<float> scales = {2.0f, 10.0f, 1.0f, 1.0f};
-  view.scales = {reinterpret_cast<const uint8_t*>(scales.data()), DType::kF32, 1, 3, 2};
+  view.scales = {reinterpret_cast<const uint8_t*>(scales.data()), Dtype::kF32, 1, 3, 2};
   const std::vector<float> scaled = Values(view);
   EXPECT_EQ(scaled[0], 2.0f);
   EXPECT_EQ(scaled[2], std::ldexp(1.0f, -8));
@@ -74,7 +74,7 @@ TEST(ReferenceMatrixTest, EightBitsWithBlocksOfScales) {
   EXPECT_EQ(Values(view)[2], 10.0f * std::ldexp(1.0f, -9));
   // Powers of two: 127 is 1, 129 is 4.
   const std::vector<uint8_t> powers = {127, 129, 127, 255};
-  view.scales = {powers.data(), DType::kF8E8M0, 1, 3, 2};
+  view.scales = {powers.data(), Dtype::kF8E8M0, 1, 3, 2};
   EXPECT_EQ(Values(view)[0], 1.0f);
   EXPECT_EQ(Values(view)[3], -7.0f);
   EXPECT_TRUE(std::isnan(Values(view)[7]));
@@ -84,25 +84,25 @@ TEST(ReferenceMatrixTest, ScalesOfSixteenBits) {
   const std::vector<uint8_t> data = {0x39, 0xb9};        // 1.125 and its opposite.
   const std::vector<uint16_t> brain = {0x3f81, 0x4000};  // 1 + 2^-7, 2.
   const std::vector<uint16_t> half = {0x3c01, 0x0001};   // 1 + 2^-10, 2^-24.
-  MatrixView view = MatrixView::RowMajor(data.data(), DType::kF8E4M3, 1, 2);
-  view.scales = {reinterpret_cast<const uint8_t*>(brain.data()), DType::kBF16, 1, 1, 2};
+  MatrixView view = MatrixView::RowMajor(data.data(), Dtype::kF8E4M3, 1, 2);
+  view.scales = {reinterpret_cast<const uint8_t*>(brain.data()), Dtype::kBF16, 1, 1, 2};
   EXPECT_THAT(Values(view), ElementsAre(1.1337890625f, -2.25f));
-  view.scales = {reinterpret_cast<const uint8_t*>(half.data()), DType::kF16, 1, 1, 2};
+  view.scales = {reinterpret_cast<const uint8_t*>(half.data()), Dtype::kF16, 1, 1, 2};
   EXPECT_THAT(Values(view), ElementsAre(1.1260986328125f, -0x1.2p-24f));
 }
 
 TEST(ReferenceMatrixTest, FourBits) {
   const std::vector<uint8_t> data = {0x21, 0xf8};
-  MatrixView view = MatrixView::RowMajor(data.data(), DType::kF4, 1, 4);
+  MatrixView view = MatrixView::RowMajor(data.data(), Dtype::kF4, 1, 4);
   EXPECT_THAT(Values(view), ElementsAre(0.5f, 1.0f, 0.0f, -6.0f));
   const std::vector<uint8_t> scales = {128, 127};
-  view.scales = {scales.data(), DType::kF8E8M0, 1, 2, 2};
+  view.scales = {scales.data(), Dtype::kF8E8M0, 1, 2, 2};
   EXPECT_THAT(Values(view), ElementsAre(1.0f, 2.0f, 0.0f, -6.0f));
 }
 
 TEST(ReferenceMatrixTest, RefusesWhatIsNoWeight) {
   const std::vector<uint8_t> data(4);
-  const auto read = DecodeReference(MatrixView::RowMajor(data.data(), DType::kI8, 2, 2));
+  const auto read = DecodeReference(MatrixView::RowMajor(data.data(), Dtype::kI8, 2, 2));
   EXPECT_EQ(read.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(read.status().message()), HasSubstr("I8"));
 }

@@ -102,12 +102,12 @@ TEST(ReferenceForward, SharedGate) {
 // 2.046875 is a number of bfloat16, sigmoid(0.0234375) = 0.50586 is none.
 TEST(ReferenceForward, RoundsToWhatActivationsAre) {
   TinyCheckpoint checkpoint;
-  checkpoint.layer().routing.logit_dtype = LogitDType::kModel;
+  checkpoint.layer().routing.logit_dtype = LogitDtype::kModel;
   checkpoint.layer().shared_gate = true;
   const std::vector<float> hidden = {2.046875f, 1};
   const auto exact = ReferenceForward(checkpoint, 1, hidden, 1);
   const auto rounded =
-      ReferenceForward(checkpoint, 1, hidden, 1, {.activation_dtype = DType::kBF16});
+      ReferenceForward(checkpoint, 1, hidden, 1, {.activation_dtype = Dtype::kBF16});
   ASSERT_TRUE(exact.ok() && rounded.ok());
   const double weight = 1 / (1 + std::exp(-1.046875));
   EXPECT_NEAR(exact->routes.tokens[0].weights[0], weight, 1e-6);
@@ -177,7 +177,7 @@ TEST(ReferenceForward, CountsTies) {
 std::vector<double> PlainExpert(const ExpertWeights& expert, const float* x) {
   const auto at = [](const MatrixView& view, size_t r, size_t c) {
     float value;
-    ConvertElements(view.dtype, view.data + (r * view.cols + c) * BytesOf(view.dtype), DType::kF32,
+    ConvertElements(view.dtype, view.data + (r * view.cols + c) * BytesOf(view.dtype), Dtype::kF32,
                     &value, 1);
     return static_cast<double>(value);
   };

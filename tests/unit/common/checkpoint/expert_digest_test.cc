@@ -21,7 +21,7 @@ using testing::HasSubstr;
 
 // [rows, cols] of float32, side by side or column by column.
 MatrixView View(const std::vector<float>& values, size_t rows, size_t cols, bool transposed) {
-  MatrixView view = MatrixView::RowMajor(values.data(), DType::kF32, rows, cols);
+  MatrixView view = MatrixView::RowMajor(values.data(), Dtype::kF32, rows, cols);
   if (transposed) {
     view.row_stride = 1;
     view.col_stride = rows;

@@ -65,13 +65,13 @@ TEST(Families, Mixtral) {
   EXPECT_EQ(model.family, "mixtral");
   EXPECT_EQ(model.d_model, 4096u);
   EXPECT_EQ(model.num_layers, 32u);
-  EXPECT_EQ(model.dtype, DType::kBF16);
+  EXPECT_EQ(model.dtype, Dtype::kBF16);
   ASSERT_EQ(model.layers.size(), 32u);
   const MoeLayerDescription& layer = model.layers[31];
   EXPECT_EQ(layer.layer, 31u);
   EXPECT_EQ(layer.routing.num_experts, 8u);
   EXPECT_EQ(layer.routing.top_k, 2u);
-  EXPECT_EQ(layer.routing.logit_dtype, LogitDType::kModel);
+  EXPECT_EQ(layer.routing.logit_dtype, LogitDtype::kModel);
   EXPECT_EQ(layer.routing.score, ScoreFunction::kSoftmax);
   EXPECT_EQ(layer.routing.scope, ScoreScope::kAll);
   EXPECT_FALSE(layer.routing.select_bias);
@@ -79,7 +79,7 @@ TEST(Families, Mixtral) {
   EXPECT_EQ(layer.routing.renormalise, Renormalise::kSum);
   EXPECT_EQ(layer.routing.renormalise_epsilon, 0.0f);
   EXPECT_EQ(layer.routing.scale, 1.0f);
-  EXPECT_EQ(layer.routing.weight_dtype, WeightDType::kModel);
+  EXPECT_EQ(layer.routing.weight_dtype, WeightDtype::kModel);
   EXPECT_EQ(layer.routing.apply, ApplyWeight::kOutput);
   EXPECT_EQ(layer.expert.d_model, 4096u);
   EXPECT_EQ(layer.expert.intermediate_size, 14336u);
@@ -95,9 +95,9 @@ TEST(Families, Qwen3Moe) {
   const RoutingOptions& routing = layout->model.layers[0].routing;
   EXPECT_EQ(routing.num_experts, 128u);
   EXPECT_EQ(routing.top_k, 8u);
-  EXPECT_EQ(routing.logit_dtype, LogitDType::kModel);
+  EXPECT_EQ(routing.logit_dtype, LogitDtype::kModel);
   EXPECT_EQ(routing.renormalise, Renormalise::kSum);
-  EXPECT_EQ(routing.weight_dtype, WeightDType::kModel);
+  EXPECT_EQ(routing.weight_dtype, WeightDtype::kModel);
   EXPECT_EQ(layout->model.layers[0].expert.intermediate_size, 768u);
 
   config.erase("norm_topk_prob");
@@ -126,7 +126,7 @@ TEST(Families, DeepseekV3) {
   EXPECT_EQ(model.layers.front().layer, 3u);
   EXPECT_EQ(model.layers.back().layer, 60u);
   const MoeLayerDescription& layer = model.layers.front();
-  EXPECT_EQ(layer.routing.logit_dtype, LogitDType::kF32);
+  EXPECT_EQ(layer.routing.logit_dtype, LogitDtype::kF32);
   EXPECT_EQ(layer.routing.score, ScoreFunction::kSigmoid);
   EXPECT_TRUE(layer.routing.select_bias);
   EXPECT_EQ(layer.routing.n_group, 8u);
@@ -136,7 +136,7 @@ TEST(Families, DeepseekV3) {
   EXPECT_EQ(layer.routing.renormalise, Renormalise::kSum);
   EXPECT_EQ(layer.routing.renormalise_epsilon, 1e-20f);
   EXPECT_EQ(layer.routing.scale, 2.5f);
-  EXPECT_EQ(layer.routing.weight_dtype, WeightDType::kF32);
+  EXPECT_EQ(layer.routing.weight_dtype, WeightDtype::kF32);
   EXPECT_EQ(layer.shared_intermediate_size, 2048u);
 }
 
@@ -184,7 +184,7 @@ TEST(Families, AliasesAndNewerKeys) {
   config["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 1e6}};
   const auto layout = Read(config);
   ASSERT_TRUE(layout.ok()) << layout.status();
-  EXPECT_EQ(layout->model.dtype, DType::kF16);
+  EXPECT_EQ(layout->model.dtype, Dtype::kF16);
   EXPECT_EQ(layout->model.parameters.total, 46'702'792'704u);
 }
 
@@ -263,13 +263,13 @@ TEST(Families, RefusesMoreExpertsThanAnyModelHas) {
   ExpectError(Read(config).status(), StatusCode::kInvalidArgument, "268435456 experts");
 }
 
-TEST(Families, DTypeMayBeAbsent) {
+TEST(Families, DtypeMayBeAbsent) {
   json config = Golden("mixtral-8x7b");
   config.erase("torch_dtype");
   const auto layout = Read(config);
   ASSERT_TRUE(layout.ok());
   EXPECT_FALSE(layout->dtype_known);
-  EXPECT_EQ(layout->model.dtype, DType::kF32);
+  EXPECT_EQ(layout->model.dtype, Dtype::kF32);
 }
 
 TEST(ReadModelDescription, NamesTheFile) {

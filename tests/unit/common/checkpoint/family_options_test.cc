@@ -63,12 +63,12 @@ struct Expected {
 void PrintTo(const Expected& expected, std::ostream* out) { *out << expected.model; }
 
 // Options of most families: logits and weights in the activations' dtype, softmax over all experts.
-RoutingOptions InModelDType(uint32_t experts, uint32_t top_k) {
+RoutingOptions InModelDtype(uint32_t experts, uint32_t top_k) {
   RoutingOptions routing;
   routing.num_experts = experts;
   routing.top_k = top_k;
-  routing.logit_dtype = LogitDType::kModel;
-  routing.weight_dtype = WeightDType::kModel;
+  routing.logit_dtype = LogitDtype::kModel;
+  routing.weight_dtype = WeightDtype::kModel;
   return routing;
 }
 
@@ -78,9 +78,9 @@ RoutingOptions With(RoutingOptions routing, const std::function<void(RoutingOpti
 }
 
 RoutingOptions Deepseek(uint32_t experts, uint32_t top_k, float scale) {
-  RoutingOptions routing = InModelDType(experts, top_k);
-  routing.logit_dtype = LogitDType::kF32;
-  routing.weight_dtype = WeightDType::kF32;
+  RoutingOptions routing = InModelDtype(experts, top_k);
+  routing.logit_dtype = LogitDtype::kF32;
+  routing.weight_dtype = WeightDtype::kF32;
   routing.sorted_selection = false;
   routing.scale = scale;
   return routing;
@@ -105,11 +105,11 @@ std::vector<Expected> Table() {
   };
   const auto of_selected = [](RoutingOptions* routing) { routing->scope = ScoreScope::kSelected; };
   const auto float_gate = [](RoutingOptions* routing) {
-    routing->logit_dtype = LogitDType::kF32;
-    routing->score_dtype = ScoreDType::kModel;
+    routing->logit_dtype = LogitDtype::kF32;
+    routing->score_dtype = ScoreDtype::kModel;
   };
   return {
-      {"mixtral-8x7b", With(InModelDType(8, 2), renormalised), {4096, 14336}},
+      {"mixtral-8x7b", With(InModelDtype(8, 2), renormalised), {4096, 14336}},
       {"deepseek-moe-16b", Deepseek(64, 6, 1.0f), {2048, 1408}, 2816},
       {"deepseek-v2-lite", Deepseek(64, 6, 1.0f), {2048, 1408}, 2816},
       {"deepseek-v2",
@@ -125,17 +125,17 @@ std::vector<Expected> Table() {
       {"deepseek-v3", DeepseekV3(256, 8, 4, 2.5f), {7168, 2048}, 2048},
       {"glm-4.5", DeepseekV3(160, 1, 1, 2.5f), {5120, 1536}, 1536},
       {"glm-4.5-air", DeepseekV3(128, 1, 1, 1.0f), {4096, 1408}, 1408},
-      {"qwen1.5-moe-a2.7b", InModelDType(60, 4), {2048, 1408}, 5632, true},
-      {"qwen2-57b-a14b", InModelDType(64, 8), {3584, 2560}, 20480, true},
-      {"qwen3-30b-a3b", With(InModelDType(128, 8), renormalised), {2048, 768}},
-      {"olmoe-1b-7b", InModelDType(64, 8), {2048, 1024}},
-      {"granite-3-1b-a400m", With(InModelDType(32, 8), of_selected), {1024, 512}},
+      {"qwen1.5-moe-a2.7b", InModelDtype(60, 4), {2048, 1408}, 5632, true},
+      {"qwen2-57b-a14b", InModelDtype(64, 8), {3584, 2560}, 20480, true},
+      {"qwen3-30b-a3b", With(InModelDtype(128, 8), renormalised), {2048, 768}},
+      {"olmoe-1b-7b", InModelDtype(64, 8), {2048, 1024}},
+      {"granite-3-1b-a400m", With(InModelDtype(32, 8), of_selected), {1024, 512}},
       {"gpt-oss-120b",
-       With(InModelDType(128, 4),
+       With(InModelDtype(128, 4),
             [](RoutingOptions* routing) {
               routing->logit_bias = true;
               routing->scope = ScoreScope::kSelected;
-              routing->score_dtype = ScoreDType::kModel;
+              routing->score_dtype = ScoreDtype::kModel;
             }),
        {.d_model = 2880,
         .intermediate_size = 2880,
@@ -143,7 +143,7 @@ std::vector<Expected> Table() {
         .bias = true,
         .swiglu_limit = 7.0f}},
       {"llama-4-maverick",
-       With(InModelDType(128, 1),
+       With(InModelDtype(128, 1),
             [](RoutingOptions* routing) {
               routing->score = ScoreFunction::kSigmoid;
               routing->scope = ScoreScope::kSelected;
@@ -152,32 +152,32 @@ std::vector<Expected> Table() {
        {5120, 8192},
        8192},
       {"phi-3.5-moe",
-       With(InModelDType(16, 2),
+       With(InModelDtype(16, 2),
             [](RoutingOptions* routing) {
               routing->choice = Choice::kSparseMixer;
               routing->sparse_mixer_epsilon = 0.01f;
-              routing->score_dtype = ScoreDType::kModel;
+              routing->score_dtype = ScoreDtype::kModel;
             }),
        {4096, 6400}},
       {"dbrx",
-       With(InModelDType(16, 4),
+       With(InModelDtype(16, 4),
             [](RoutingOptions* routing) {
               routing->renormalise = Renormalise::kLp;
               routing->renormalise_p = 1.0f;
             }),
        {6144, 10752}},
-      {"jamba-v0.1", InModelDType(16, 2), {4096, 14336}},
+      {"jamba-v0.1", InModelDtype(16, 2), {4096, 14336}},
       {"switch-base-8",
-       With(With(InModelDType(8, 1), float_gate),
+       With(With(InModelDtype(8, 1), float_gate),
             [](RoutingOptions* routing) { routing->capacity.tokens = 64; }),
        {.d_model = 768,
         .intermediate_size = 3072,
         .activation = Activation::kRelu,
         .gated = false}},
       {"nllb-moe-54b",
-       With(With(InModelDType(128, 2), float_gate),
+       With(With(InModelDtype(128, 2), float_gate),
             [](RoutingOptions* routing) {
-              routing->renormalise = Renormalise::kDTypeClampedSum;
+              routing->renormalise = Renormalise::kDtypeClampedSum;
               routing->renormalise_after_drop = true;
               routing->scale = 0.8f;
             }),
@@ -224,7 +224,7 @@ json Extra(const std::string& model_type, const json& more) {
 
 TEST(FamilyOptions, MinimaxM2) {
   const json config = Extra("minimax_m2", {{"num_local_experts", 8}, {"num_experts_per_tok", 3}});
-  RoutingOptions expected = InModelDType(8, 3);
+  RoutingOptions expected = InModelDtype(8, 3);
   expected.score = ScoreFunction::kSigmoid;
   expected.select_bias = true;
   expected.sorted_selection = false;
@@ -240,9 +240,9 @@ TEST(FamilyOptions, Lfm2Moe) {
                          {"num_dense_layers", 1},
                          {"routed_scaling_factor", 1.5},
                          {"layer_types", {"conv", "full_attention", "conv", "conv"}}});
-  RoutingOptions expected = InModelDType(8, 3);
+  RoutingOptions expected = InModelDtype(8, 3);
   expected.score = ScoreFunction::kSigmoid;
-  expected.score_dtype = ScoreDType::kModel;
+  expected.score_dtype = ScoreDtype::kModel;
   expected.select_bias = true;
   expected.renormalise = Renormalise::kSum;
   expected.renormalise_epsilon = 1e-6f;
@@ -261,8 +261,8 @@ TEST(FamilyOptions, Ernie45Moe) {
                                        {"moe_layer_interval", 2},
                                        {"moe_layer_start_index", 1},
                                        {"moe_layer_end_index", -1}});
-  RoutingOptions expected = InModelDType(8, 3);
-  expected.logit_dtype = LogitDType::kF32;
+  RoutingOptions expected = InModelDtype(8, 3);
+  expected.logit_dtype = LogitDtype::kF32;
   expected.select_bias = true;
   expected.renormalise = Renormalise::kClampedSum;
   expected.renormalise_epsilon = 1e-10f;
@@ -387,7 +387,7 @@ TEST(FamilyOptions, NllbPolicies) {
 }
 
 // What a model is stored as is no part of how it routes: it may be computed in another type.
-TEST(FamilyOptions, RoutingIsTheSameWhateverTheDType) {
+TEST(FamilyOptions, RoutingIsTheSameWhateverTheDtype) {
   for (const char* model : {"nllb-moe-54b", "switch-base-8", "phi-3.5-moe", "gpt-oss-20b"}) {
     json config = Golden(model);
     const std::string routing = RoutingJson(Routing(config));
@@ -433,14 +433,14 @@ TEST(FamilyOptions, TextConfigInheritsWhatItLacks) {
   auto layout = Read(config);
   ASSERT_TRUE(layout.ok()) << layout.status();
   EXPECT_TRUE(layout->dtype_known);
-  EXPECT_EQ(layout->model.dtype, DType::kF16);
+  EXPECT_EQ(layout->model.dtype, Dtype::kF16);
   EXPECT_TRUE(layout->tied_embeddings);
   EXPECT_EQ(layout->quantisation, "fp8");
   EXPECT_EQ(layout->fp8_block_rows, 64u);
   EXPECT_EQ(layout->fp8_block_cols, 32u);
   // Its own value goes first.
   config["text_config"]["torch_dtype"] = "float32";
-  EXPECT_EQ(Model(config).dtype, DType::kF32);
+  EXPECT_EQ(Model(config).dtype, Dtype::kF32);
 }
 
 TEST(FamilyOptions, PhiTakesTwo) { ExpectRefused(Golden("phi-3.5-moe"), "num_experts_per_tok", 3); }

@@ -41,7 +41,7 @@ inline std::shared_ptr<const MoeCheckpoint> Make(const std::string& directory,
 }
 
 struct OwnedTensor {
-  DType dtype;
+  Dtype dtype;
   std::vector<uint64_t> shape;
   std::string bytes;
 
@@ -51,7 +51,7 @@ struct OwnedTensor {
   // Values of an activation type.
   std::vector<float> Floats() const {
     std::vector<float> values(elements());
-    ConvertElements(dtype, bytes.data(), DType::kF32, values.data(), values.size());
+    ConvertElements(dtype, bytes.data(), Dtype::kF32, values.data(), values.size());
     return values;
   }
 };

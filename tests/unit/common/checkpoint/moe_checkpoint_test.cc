@@ -69,7 +69,7 @@ TEST(MoeCheckpoint, FindsDeepseekTensors) {
   ASSERT_TRUE(gate.ok()) << gate.status();
   EXPECT_EQ(gate->select_bias.rows, 1u);
   EXPECT_EQ(gate->select_bias.cols, 4u);
-  EXPECT_EQ(gate->select_bias.dtype, DType::kF32);
+  EXPECT_EQ(gate->select_bias.dtype, Dtype::kF32);
   ExpectSameBytes(gate->select_bias, **reader, "model.layers.1.mlp.gate.e_score_correction_bias");
   const auto shared = checkpoint->Shared(1);
   ASSERT_TRUE(shared.ok());
@@ -148,7 +148,7 @@ TEST(MoeCheckpoint, FingerprintCoversNamesAndTypes) {
   TemporaryFolder folder;
   const auto before = Make(folder / "m", Small("mixtral"));
   Rewrite(folder / "m",
-          [](OwnedTensors* tensors) { tensors->at("lm_head.weight").dtype = DType::kF16; });
+          [](OwnedTensors* tensors) { tensors->at("lm_head.weight").dtype = Dtype::kF16; });
   const std::string retyped = (*MoeCheckpoint::Open(folder / "m"))->fingerprint();
   EXPECT_NE(retyped, before->fingerprint());
   Rewrite(folder / "m", [](OwnedTensors* tensors) {
@@ -159,15 +159,15 @@ TEST(MoeCheckpoint, FingerprintCoversNamesAndTypes) {
   EXPECT_NE((*MoeCheckpoint::Open(folder / "m"))->fingerprint(), retyped);
 }
 
-TEST(MoeCheckpoint, TakesTheDTypeFromTensorsWhenConfigIsSilent) {
+TEST(MoeCheckpoint, TakesTheDtypeFromTensorsWhenConfigIsSilent) {
   TemporaryFolder folder;
   SyntheticOptions options = Small("mixtral");
-  options.dtype = DType::kF16;
+  options.dtype = Dtype::kF16;
   Make(folder / "m", options);
   nlohmann::json config = nlohmann::json::parse(ReadFile(folder / "m/config.json"));
   config.erase("torch_dtype");
   WriteFile(folder / "m/config.json", config.dump());
-  EXPECT_EQ((*MoeCheckpoint::Open(folder / "m"))->model().dtype, DType::kF16);
+  EXPECT_EQ((*MoeCheckpoint::Open(folder / "m"))->model().dtype, Dtype::kF16);
 }
 
 void ChangeConfig(const std::string& directory,
@@ -179,7 +179,7 @@ void ChangeConfig(const std::string& directory,
 
 void Widen(OwnedTensor* tensor) {
   const std::vector<float> values = tensor->Floats();
-  tensor->dtype = DType::kF32;
+  tensor->dtype = Dtype::kF32;
   tensor->bytes.assign(reinterpret_cast<const char*>(values.data()), 4 * values.size());
 }
 
@@ -205,12 +205,12 @@ TEST(MoeCheckpoint, GatesInFloat32DoNotMakeTheModelFloat32) {
     ChangeConfig(folder / "m", [](nlohmann::json* config) { config->erase("torch_dtype"); });
     const auto opened = MoeCheckpoint::Open(folder / "m");
     ASSERT_TRUE(opened.ok()) << opened.status();
-    EXPECT_EQ((*opened)->model().dtype, DType::kBF16) << family->name;
-    EXPECT_EQ((*opened)->Gate((*opened)->model().layers[0].layer)->weight.dtype, DType::kF32);
+    EXPECT_EQ((*opened)->model().dtype, Dtype::kBF16) << family->name;
+    EXPECT_EQ((*opened)->Gate((*opened)->model().layers[0].layer)->weight.dtype, Dtype::kF32);
   }
 }
 
-TEST(MoeCheckpoint, EmbeddingsThenNormsThenConfigThenExpertsSayTheDType) {
+TEST(MoeCheckpoint, EmbeddingsThenNormsThenConfigThenExpertsSayTheDtype) {
   TemporaryFolder folder;
   ASSERT_NE(Make(folder / "m", Small("mixtral")), nullptr);  // All BF16.
   const auto dtype = [&] { return (*MoeCheckpoint::Open(folder / "m"))->model().dtype; };
@@ -228,22 +228,22 @@ TEST(MoeCheckpoint, EmbeddingsThenNormsThenConfigThenExpertsSayTheDType) {
     }
   });
   ChangeConfig(folder / "m", [](nlohmann::json* config) { (*config)["torch_dtype"] = "float16"; });
-  EXPECT_EQ(dtype(), DType::kBF16);
+  EXPECT_EQ(dtype(), Dtype::kBF16);
   drop("embed_tokens");
-  EXPECT_EQ(dtype(), DType::kF32);
+  EXPECT_EQ(dtype(), Dtype::kF32);
   drop("norm");
-  EXPECT_EQ(dtype(), DType::kF16);
+  EXPECT_EQ(dtype(), Dtype::kF16);
   ChangeConfig(folder / "m", [](nlohmann::json* config) { config->erase("torch_dtype"); });
-  EXPECT_EQ(dtype(), DType::kBF16);
+  EXPECT_EQ(dtype(), Dtype::kBF16);
 }
 
-TEST(MoeCheckpoint, SaysSoWhenConfigNamesAnotherDType) {
+TEST(MoeCheckpoint, SaysSoWhenConfigNamesAnotherDtype) {
   TemporaryFolder folder;
   EXPECT_TRUE(Make(folder / "m", Small("mixtral"))->warnings().empty());
   ChangeConfig(folder / "m", [](nlohmann::json* config) { (*config)["torch_dtype"] = "float32"; });
   const auto opened = MoeCheckpoint::Open(folder / "m");
   ASSERT_TRUE(opened.ok()) << opened.status();
-  EXPECT_EQ((*opened)->model().dtype, DType::kBF16);
+  EXPECT_EQ((*opened)->model().dtype, Dtype::kBF16);
   ASSERT_EQ((*opened)->warnings().size(), 1u);
   for (const char* part : {"config.json", "torch_dtype", "F32", "BF16", "--compute-dtype"}) {
     EXPECT_THAT((*opened)->warnings()[0], testing::HasSubstr(part));
@@ -324,7 +324,7 @@ TEST_F(BadTensorTest, WrongShape) {
 
 TEST_F(BadTensorTest, TypeThatCannotBeUsed) {
   ExpectError(OpenAfter([](OwnedTensor* tensor) {
-                tensor->dtype = DType::kF8E5M2;
+                tensor->dtype = Dtype::kF8E5M2;
                 tensor->bytes.resize(512);
               }),
               StatusCode::kInvalidArgument, "model.safetensors", kName, "F8_E5M2",

@@ -56,7 +56,7 @@ void ExpectFp8(const MatrixView& matrix, const OwnedTensors& tensors, const std:
                const ScaleAt& scale) {
   const OwnedTensor& weight = tensors.at(name);
   const OwnedTensor& scales = tensors.at(name + "_scale_inv");
-  ASSERT_EQ(weight.dtype, DType::kF8E4M3);
+  ASSERT_EQ(weight.dtype, Dtype::kF8E4M3);
   const uint64_t columns = weight.shape[1];
   const std::vector<float> values = DecodeMatrix(matrix);
   ASSERT_EQ(values.size(), weight.elements());
@@ -91,8 +91,8 @@ TEST(Fp8Checkpoint, DecodesWithScalesOfItsBlocks) {
   const OwnedTensor& scales = tensors.at(kExpert + "gate_proj.weight_scale_inv");
   EXPECT_EQ(scales.shape, (std::vector<uint64_t>{2, 2}));
   EXPECT_NE(F32Scale(scales, 0), F32Scale(scales, 3));
-  EXPECT_EQ(checkpoint->Gate(1)->weight.dtype, DType::kBF16);
-  EXPECT_EQ(checkpoint->Gate(1)->select_bias.dtype, DType::kF32);
+  EXPECT_EQ(checkpoint->Gate(1)->weight.dtype, Dtype::kBF16);
+  EXPECT_EQ(checkpoint->Gate(1)->select_bias.dtype, Dtype::kF32);
 }
 
 TEST(Fp8Checkpoint, KeepsActivationsInScale) {
@@ -110,7 +110,7 @@ TEST(Fp8Checkpoint, KeepsActivationsInScale) {
 
 // Newer checkpoints have bytes that are exponents, under either of two types.
 TEST(Fp8Checkpoint, DecodesExponentsAsScales) {
-  for (const DType dtype : {DType::kU8, DType::kF8E8M0}) {
+  for (const Dtype dtype : {Dtype::kU8, Dtype::kF8E8M0}) {
     TemporaryFolder folder;
     ASSERT_NE(Make(folder / "m", Fp8()), nullptr);
     Rewrite(folder / "m", [&](OwnedTensors* tensors) {
@@ -136,7 +136,7 @@ TEST(Fp8Checkpoint, DecodesExponentsAsScales) {
 // Qwen's own FP8 files have scales in BF16, some in F16.
 TEST(Fp8Checkpoint, DecodesScalesOfSixteenBits) {
   for (const std::string family : {"qwen3_moe", "deepseek_v3"}) {
-    for (const DType dtype : {DType::kBF16, DType::kF16}) {
+    for (const Dtype dtype : {Dtype::kBF16, Dtype::kF16}) {
       TemporaryFolder folder;
       ASSERT_NE(Make(folder / "m", Fp8(family)), nullptr);
       Rewrite(folder / "m", [&](OwnedTensors* tensors) {
@@ -146,7 +146,7 @@ TEST(Fp8Checkpoint, DecodesScalesOfSixteenBits) {
             tensor.dtype = dtype;
             tensor.bytes.assign(2 * tensor.elements(), 0);
             for (uint64_t i = 0; i < tensor.elements(); ++i, scale *= 1.01f) {
-              ConvertElements(DType::kF32, &scale, dtype, tensor.bytes.data() + 2 * i, 1);
+              ConvertElements(Dtype::kF32, &scale, dtype, tensor.bytes.data() + 2 * i, 1);
             }
           }
         }
@@ -218,7 +218,7 @@ TEST_F(BadFp8Test, ScalesAreTruncated) {
 
 TEST_F(BadFp8Test, ScalesHaveAnotherType) {
   ExpectError(OpenAfter([](OwnedTensor* tensor) {
-                tensor->dtype = DType::kI8;
+                tensor->dtype = Dtype::kI8;
                 tensor->bytes.resize(4);
               }),
               StatusCode::kInvalidArgument, "model.safetensors", kScales, "I8", "F32, BF16 or F16");
@@ -227,7 +227,7 @@ TEST_F(BadFp8Test, ScalesHaveAnotherType) {
 TEST_F(BadFp8Test, GateIsNeverQuantised) {
   Rewrite(folder_ / "m", [&](auto* tensors) {
     OwnedTensor& gate = tensors->at("model.layers.1.mlp.gate.weight");
-    gate.dtype = DType::kF8E4M3;
+    gate.dtype = Dtype::kF8E4M3;
     gate.bytes.resize(gate.elements());
   });
   ExpectError(MoeCheckpoint::Open(folder_ / "m").status(), StatusCode::kInvalidArgument,
@@ -239,7 +239,7 @@ TEST(Fp8Checkpoint, NeedsMatricesThatBeginWithABlock) {
   ASSERT_NE(Make(folder / "m", Small("llama4")), nullptr);
   Rewrite(folder / "m", [&](OwnedTensors* tensors) {
     OwnedTensor& tensor = tensors->at("model.layers.0.feed_forward.experts.gate_up_proj");
-    tensor.dtype = DType::kF8E4M3;
+    tensor.dtype = Dtype::kF8E4M3;
     tensor.bytes.resize(tensor.elements());
   });
   ExpectError(MoeCheckpoint::Open(folder / "m").status(), StatusCode::kInvalidArgument,
@@ -256,10 +256,10 @@ TEST(Fp8Checkpoint, DecodesFusedHalves) {
   ASSERT_NE(Make(folder / "fused", options), nullptr);
   Rewrite(folder / "fused", [&](OwnedTensors* tensors) {
     const std::string block = "model.layers.0.mlp.experts.";
-    OwnedTensor gate_up = {DType::kF8E4M3, {4, 512, 160}, ""};
-    OwnedTensor gate_up_scales = {DType::kF32, {4, 4, 2}, ""};
-    OwnedTensor down = {DType::kF8E4M3, {4, 160, 256}, ""};
-    OwnedTensor down_scales = {DType::kF32, {4, 2, 2}, ""};
+    OwnedTensor gate_up = {Dtype::kF8E4M3, {4, 512, 160}, ""};
+    OwnedTensor gate_up_scales = {Dtype::kF32, {4, 4, 2}, ""};
+    OwnedTensor down = {Dtype::kF8E4M3, {4, 160, 256}, ""};
+    OwnedTensor down_scales = {Dtype::kF32, {4, 2, 2}, ""};
     for (int e = 0; e < 4; ++e) {
       const auto take = [&](const std::string& name, OwnedTensor* weight, OwnedTensor* scales) {
         const std::string full = block + std::to_string(e) + "." + name + ".weight";
@@ -356,7 +356,7 @@ TEST(Mxfp4Checkpoint, NamesWhatIsWrong) {
   for (const std::string part : {"_blocks", "_scales"}) {
     ExpectError(open([&](OwnedTensors* all) { all->erase(name + part); }), StatusCode::kNotFound,
                 name + part);
-    ExpectError(open([&](OwnedTensors* all) { all->at(name + part).dtype = DType::kI8; }),
+    ExpectError(open([&](OwnedTensors* all) { all->at(name + part).dtype = Dtype::kI8; }),
                 StatusCode::kInvalidArgument, "model.safetensors", name + part, "I8", "U8");
     ExpectError(open([&](OwnedTensors* all) {
                   OwnedTensor& tensor = all->at(name + part);

@@ -25,7 +25,7 @@ TEST(SafetensorsHeader, ReadsTensorsAndMetadata) {
   ASSERT_TRUE(header.ok()) << header.status();
   EXPECT_EQ(header->tensors.size(), 3u);
   const SafetensorsEntry& a = header->tensors.at("a");
-  EXPECT_EQ(a.dtype, DType::kBF16);
+  EXPECT_EQ(a.dtype, Dtype::kBF16);
   EXPECT_THAT(a.shape, ElementsAre(2, 3));
   EXPECT_EQ(a.end - a.begin, 12u);
   EXPECT_EQ(header->tensors.at("b").begin, a.end);
@@ -184,12 +184,12 @@ TEST(SafetensorsHeader, RefusesMalformedEntries) {
 }
 
 TEST(TensorBytes, CountsBits) {
-  EXPECT_EQ(TensorBytes(DType::kF4, {2, 3}), 3u);
-  EXPECT_EQ(TensorBytes(DType::kF6E2M3, {4}), 3u);
-  EXPECT_EQ(TensorBytes(DType::kF32, {}), 4u);
-  EXPECT_EQ(TensorBytes(DType::kF32, {5, 0}), 0u);
-  EXPECT_EQ(TensorBytes(DType::kF4, {1}), std::nullopt);
-  EXPECT_EQ(TensorBytes(DType::kU8, {std::numeric_limits<uint64_t>::max()}), std::nullopt);
+  EXPECT_EQ(TensorBytes(Dtype::kF4, {2, 3}), 3u);
+  EXPECT_EQ(TensorBytes(Dtype::kF6E2M3, {4}), 3u);
+  EXPECT_EQ(TensorBytes(Dtype::kF32, {}), 4u);
+  EXPECT_EQ(TensorBytes(Dtype::kF32, {5, 0}), 0u);
+  EXPECT_EQ(TensorBytes(Dtype::kF4, {1}), std::nullopt);
+  EXPECT_EQ(TensorBytes(Dtype::kU8, {std::numeric_limits<uint64_t>::max()}), std::nullopt);
 }
 
 }  // namespace

@@ -27,7 +27,7 @@ TEST(SafetensorsReader, ReadsOneFile) {
   ASSERT_TRUE(reader.ok()) << reader.status();
   const auto tensor = (*reader)->Find("a");
   ASSERT_TRUE(tensor.ok()) << tensor.status();
-  EXPECT_EQ((*tensor)->dtype, DType::kU8);
+  EXPECT_EQ((*tensor)->dtype, Dtype::kU8);
   EXPECT_THAT((*tensor)->shape, ElementsAre(4));
   EXPECT_THAT(std::vector<int>((*tensor)->data, (*tensor)->data + (*tensor)->bytes),
               ElementsAre(1, 2, 3, 4));
@@ -130,9 +130,9 @@ TEST(SafetensorsWriter, RoundTrip) {
   TemporaryFolder folder;
   const std::vector<float> wide = {1.5f, -2.0f, 3.0f, 0.0f, 5.0f, 6.0f};
   const std::vector<uint8_t> narrow = {7, 8, 9};
-  const TensorToWrite tensors[] = {{"narrow", DType::kU8, {3}, narrow},
-                                   {"wide", DType::kF32, {2, 3}, Bytes(wide)},
-                                   {"none", DType::kF16, {0, 4}, {}}};
+  const TensorToWrite tensors[] = {{"narrow", Dtype::kU8, {3}, narrow},
+                                   {"wide", Dtype::kF32, {2, 3}, Bytes(wide)},
+                                   {"none", Dtype::kF16, {0, 4}, {}}};
   ASSERT_TRUE(WriteSafetensors(folder / "x.safetensors", tensors).ok());
   const auto reader = SafetensorsReader::OpenFile(folder / "x.safetensors");
   ASSERT_TRUE(reader.ok()) << reader.status();
@@ -149,7 +149,7 @@ TEST(SafetensorsWriter, RoundTrip) {
 
 TEST(SafetensorsWriter, StreamsInPieces) {
   TemporaryFolder folder;
-  const TensorSpec specs[] = {{"a", DType::kU8, {6}}};
+  const TensorSpec specs[] = {{"a", Dtype::kU8, {6}}};
   const auto produce = [](size_t index, const ByteSink& sink) {
     EXPECT_EQ(index, 0u);
     const absl::Status first = sink("abcd", 4);
@@ -166,7 +166,7 @@ TEST(SafetensorsWriter, LeavesNothingBehindWhenItFails) {
   TemporaryFolder folder;
   const std::string path = folder / "x.safetensors";
   WriteFile(path, "old");
-  const TensorSpec specs[] = {{"a", DType::kU8, {6}}};
+  const TensorSpec specs[] = {{"a", Dtype::kU8, {6}}};
   const auto give = [&](absl::string_view bytes) {
     return WriteSafetensors(path, specs, [&](size_t, const ByteSink& sink) {
       return sink(bytes.data(), bytes.size());
@@ -187,12 +187,12 @@ TEST(SafetensorsWriter, RefusesBadSpecs) {
     return WriteSafetensors(folder / "x.safetensors", specs,
                             [](size_t, const ByteSink&) { return absl::OkStatus(); });
   };
-  ExpectError(write({{"a", DType::kU8, {0}}, {"a", DType::kU8, {0}}}), StatusCode::kInvalidArgument,
+  ExpectError(write({{"a", Dtype::kU8, {0}}, {"a", Dtype::kU8, {0}}}), StatusCode::kInvalidArgument,
               "'a'", "twice");
-  ExpectError(write({{"__metadata__", DType::kU8, {0}}}), StatusCode::kInvalidArgument, "reserved");
-  ExpectError(write({{"a", DType::kF32, {uint64_t{1} << 62}}}), StatusCode::kInvalidArgument, "'a'",
+  ExpectError(write({{"__metadata__", Dtype::kU8, {0}}}), StatusCode::kInvalidArgument, "reserved");
+  ExpectError(write({{"a", Dtype::kF32, {uint64_t{1} << 62}}}), StatusCode::kInvalidArgument, "'a'",
               "overflows");
-  ExpectError(write({{"\xff", DType::kF32, {0}}}), StatusCode::kInvalidArgument, "x.safetensors");
+  ExpectError(write({{"\xff", Dtype::kF32, {0}}}), StatusCode::kInvalidArgument, "x.safetensors");
   ExpectError(WriteSafetensors(folder / "no/x.safetensors", absl::Span<const TensorToWrite>()),
               StatusCode::kInternal, "no/x.safetensors");
 }

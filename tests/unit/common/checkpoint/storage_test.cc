@@ -295,8 +295,8 @@ void ExpectSameWeights(const MoeCheckpoint& a, const MoeCheckpoint& b) {
 // What version 5 of transformers keeps in memory: gate and up of all experts in one tensor.
 void FuseLayer(const std::string& layer, const std::array<std::string, 3>& names,
                const std::string& fused, OwnedTensors* tensors) {
-  OwnedTensor gate_up = {DType::kBF16, {4, 2 * kWidth, 32}, ""};
-  OwnedTensor down = {DType::kBF16, {4, 32, kWidth}, ""};
+  OwnedTensor gate_up = {Dtype::kBF16, {4, 2 * kWidth, 32}, ""};
+  OwnedTensor down = {Dtype::kBF16, {4, 32, kWidth}, ""};
   for (uint64_t e = 0; e < 4; ++e) {
     const auto take = [&](const std::string& name) {
       const std::string full = layer + absl::StrReplaceAll(name, {{"{e}", absl::StrCat(e)}});
@@ -380,9 +380,9 @@ TEST(Storage, SplitExpertsOfLlama4) {
         const ExpertWeights expert = *fused->Expert(layer, e);
         const auto put = [&](const std::string& name, const MatrixView& matrix) {
           const std::vector<float> values = DecodeMatrix(matrix);
-          OwnedTensor tensor = {DType::kBF16, {matrix.rows, matrix.cols}, ""};
+          OwnedTensor tensor = {Dtype::kBF16, {matrix.rows, matrix.cols}, ""};
           tensor.bytes.resize(2 * values.size());
-          ConvertElements(DType::kF32, values.data(), DType::kBF16, tensor.bytes.data(),
+          ConvertElements(Dtype::kF32, values.data(), Dtype::kBF16, tensor.bytes.data(),
                           values.size());
           (*tensors)[absl::StrCat(block, e, ".", name, ".weight")] = std::move(tensor);
         };
@@ -431,7 +431,7 @@ TEST(Storage, LanguageModelInsideAModelOfSeveralInputs) {
   const auto opened = MoeCheckpoint::Open(folder / "m");
   ASSERT_TRUE(opened.ok()) << opened.status();
   EXPECT_EQ((*opened)->model().family, "llama4");
-  EXPECT_EQ((*opened)->model().dtype, DType::kBF16);
+  EXPECT_EQ((*opened)->model().dtype, Dtype::kBF16);
   EXPECT_EQ((*opened)->fingerprint(), plain->fingerprint());
 }
 
@@ -463,7 +463,7 @@ TEST(Storage, NamesWhatIsMissingOrWrongInFusedTensors) {
                   "model.safetensors", name, "[1, 1, ");
       Rewrite(folder / "m", [&](OwnedTensors* all) {
         *all = tensors;
-        all->at(name).dtype = DType::kI16;
+        all->at(name).dtype = Dtype::kI16;
       });
       ExpectError(MoeCheckpoint::Open(folder / "m").status(), StatusCode::kInvalidArgument,
                   "model.safetensors", name, "I16");

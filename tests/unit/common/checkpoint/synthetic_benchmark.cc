@@ -14,7 +14,7 @@ namespace expertmesh::checkpoint {
 namespace {
 
 void BM_NormalSequence(benchmark::State& state) {
-  const DType dtype = static_cast<DType>(state.range(0));
+  const Dtype dtype = static_cast<Dtype>(state.range(0));
   constexpr size_t kElements = 1 << 18;
   std::vector<float> target(kElements);
   const NormalSequence sequence(1, "name");
@@ -27,9 +27,9 @@ void BM_NormalSequence(benchmark::State& state) {
   state.SetBytesProcessed(static_cast<int64_t>(state.iterations() * kElements * BytesOf(dtype)));
 }
 BENCHMARK(BM_NormalSequence)
-    ->Arg(static_cast<int>(DType::kF32))
-    ->Arg(static_cast<int>(DType::kBF16))
-    ->Arg(static_cast<int>(DType::kF16));
+    ->Arg(static_cast<int>(Dtype::kF32))
+    ->Arg(static_cast<int>(Dtype::kBF16))
+    ->Arg(static_cast<int>(Dtype::kF16));
 
 void BM_MakeCheckpoint(benchmark::State& state) {
   SyntheticOptions options;

@@ -58,7 +58,7 @@ std::vector<float> Floats(const SafetensorsReader& reader, const std::string& na
   const auto tensor = reader.Find(name);
   EXPECT_TRUE(tensor.ok()) << tensor.status();
   std::vector<float> values((*tensor)->bytes / BytesOf((*tensor)->dtype));
-  ConvertElements((*tensor)->dtype, (*tensor)->data, DType::kF32, values.data(), values.size());
+  ConvertElements((*tensor)->dtype, (*tensor)->data, Dtype::kF32, values.data(), values.size());
   return values;
 }
 
@@ -75,7 +75,7 @@ class FamilyTest : public testing::TestWithParam<const Family*> {};
 // What the family's reader says is there is there, in number and size, and opens.
 TEST_P(FamilyTest, HoldsEveryTensorOfTheFamily) {
   TemporaryFolder folder;
-  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+  for (const Dtype dtype : {Dtype::kF32, Dtype::kF16, Dtype::kBF16}) {
     SyntheticOptions options = WithEverything(*GetParam());
     options.dtype = dtype;
     const std::string directory = folder / std::string(NameOf(dtype));
@@ -199,7 +199,7 @@ TEST(Synthetic, WeightsKeepActivationsInScale) {
               1 / std::sqrt(48.0), 0.01);
   EXPECT_TRUE(SameRows(Floats(**reader, "model.norm.weight"), std::vector<float>(64, 1.0f), 64));
   const TensorView& bias = **(*reader)->Find(layer + "gate.e_score_correction_bias");
-  EXPECT_EQ(bias.dtype, DType::kF32);
+  EXPECT_EQ(bias.dtype, Dtype::kF32);
   for (const float value : Floats(**reader, layer + "gate.e_score_correction_bias")) {
     EXPECT_NE(value, 0.0f);
     EXPECT_LT(std::abs(value), 0.25f);
@@ -249,7 +249,7 @@ TEST(Synthetic, RefusesContradictorySizes) {
               "moe_every = 0");
   ExpectError(make([](auto* o) { o->num_layers = 1; }, "nllb_moe"), StatusCode::kInvalidArgument,
               "num_layers = 1", "nllb_moe");
-  ExpectError(make([](auto* o) { o->dtype = DType::kI8; }, "mixtral"), StatusCode::kInvalidArgument,
+  ExpectError(make([](auto* o) { o->dtype = Dtype::kI8; }, "mixtral"), StatusCode::kInvalidArgument,
               "I8", "BF16");
   ExpectError(make([](auto*) {}, "llama"), StatusCode::kInvalidArgument, "'llama'", "mixtral");
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
@@ -258,16 +258,16 @@ TEST(Synthetic, RefusesContradictorySizes) {
 TEST(NormalSequence, PiecesFitTogether) {
   const NormalSequence sequence(5, "name");
   std::vector<float> whole(1003);
-  sequence.Fill(0, 1003, 1.0f, DType::kF32, whole.data());
+  sequence.Fill(0, 1003, 1.0f, Dtype::kF32, whole.data());
   std::vector<float> pieces(1003);
-  sequence.Fill(0, 400, 1.0f, DType::kF32, pieces.data());
-  sequence.Fill(400, 603, 1.0f, DType::kF32, pieces.data() + 400);
+  sequence.Fill(0, 400, 1.0f, Dtype::kF32, pieces.data());
+  sequence.Fill(400, 603, 1.0f, Dtype::kF32, pieces.data() + 400);
   EXPECT_EQ(whole, pieces);
 }
 
 TEST(NormalSequence, IsNormal) {
   std::vector<float> values(1 << 18);
-  NormalSequence(1, "x").Fill(0, values.size(), 1.0f, DType::kF32, values.data());
+  NormalSequence(1, "x").Fill(0, values.size(), 1.0f, Dtype::kF32, values.data());
   double mean = 0.0;
   double second = 0.0;
   double fourth = 0.0;
@@ -286,7 +286,7 @@ TEST(NormalSequence, IsNormal) {
 // Guards the generator itself: checkpoints made with one version must be made again by the next.
 TEST(NormalSequence, NeverChanges) {
   float values[4];
-  NormalSequence(1, "model.norm.weight").Fill(0, 4, 1.0f, DType::kF32, values);
+  NormalSequence(1, "model.norm.weight").Fill(0, 4, 1.0f, Dtype::kF32, values);
   EXPECT_THAT(values, testing::ElementsAre(
                           testing::FloatEq(-0.0629405523f), testing::FloatEq(-0.443724443f),
                           testing::FloatEq(-1.56714549f), testing::FloatEq(-0.212273176f)));

@@ -83,7 +83,7 @@ class BackendConformance : public testing::TestWithParam<BackendCase> {
   }
 
   std::vector<TestExpert> RandomExperts(size_t count, size_t d, size_t i,
-                                        DType dtype = DType::kBF16) {
+                                        Dtype dtype = Dtype::kBF16) {
     std::vector<TestExpert> experts;
     for (size_t e = 0; e < count; ++e) {
       experts.emplace_back(random_, d, i, dtype);
@@ -115,7 +115,7 @@ class BackendConformance : public testing::TestWithParam<BackendCase> {
       for (size_t& id : ids) {
         id = random_() % experts;
       }
-      batch.AddRow(RandomRow(d), ids, RandomValues(random_, k, 1.0f, DType::kF32));
+      batch.AddRow(RandomRow(d), ids, RandomValues(random_, k, 1.0f, Dtype::kF32));
     }
     return batch;
   }
@@ -132,7 +132,7 @@ class BackendConformance : public testing::TestWithParam<BackendCase> {
         experts.push_back(packed[expert].get());
       }
       hidden.Resize(batch.hidden.size() * BytesOf(backend.compute_dtype()));
-      ConvertElements(DType::kF32, batch.hidden.data(), backend.compute_dtype(), hidden.data(),
+      ConvertElements(Dtype::kF32, batch.hidden.data(), backend.compute_dtype(), hidden.data(),
                       batch.hidden.size());
       grouped = {hidden.data(), batch.rows(), batch.d_model,   row_begin,    experts,
                  weights,       batch.apply,  partials.data(), hidden_row_of};
@@ -188,7 +188,7 @@ class BackendConformance : public testing::TestWithParam<BackendCase> {
 
   std::vector<double> Expected(const TestBatch& batch, size_t row,
                                const std::vector<TestExpert>& experts) const {
-    const DType compute = backend_->compute_dtype();
+    const Dtype compute = backend_->compute_dtype();
     std::vector<double> sum(batch.d_model, 0.0);
     for (size_t a = batch.row_begin[row]; a < batch.row_begin[row + 1]; ++a) {
       const bool input = batch.apply == ApplyWeight::kInput;

@@ -12,12 +12,12 @@ using ::testing::HasSubstr;
 
 TEST(BackendFactoryTest, MakesTheBackendOfAName) {
   BackendOptions options;
-  options.compute_dtype = DType::kF32;
+  options.compute_dtype = Dtype::kF32;
   options.threads = 1;
   const auto backend = MakeBackend("cpu", options);
   ASSERT_TRUE(backend.ok()) << backend.status();
   EXPECT_EQ((*backend)->name(), "cpu");
-  EXPECT_EQ((*backend)->compute_dtype(), DType::kF32);
+  EXPECT_EQ((*backend)->compute_dtype(), Dtype::kF32);
   EXPECT_GE((*backend)->preferred_in_flight(), 1u);
 }
 
@@ -28,7 +28,7 @@ TEST(BackendFactoryTest, AnUnknownNameIsRefusedWithThoseThereAre) {
 }
 
 TEST(BackendFactoryTest, ABackendRefusesOptionsThatItCannotDo) {
-  EXPECT_EQ(MakeBackend("cpu", {DType::kF16}).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(MakeBackend("cpu", {Dtype::kF16}).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST(BackendFactoryTest, ReadsTheFlagOfWeights) {

@@ -26,14 +26,14 @@ constexpr size_t kWidth = 768;
 constexpr size_t kExperts = 128;
 constexpr size_t kTopK = 8;
 
-std::vector<uint8_t> RandomMatrix(std::mt19937& random, size_t count, float spread, DType dtype) {
+std::vector<uint8_t> RandomMatrix(std::mt19937& random, size_t count, float spread, Dtype dtype) {
   std::uniform_real_distribution<float> uniform(-spread, spread);
   std::vector<float> values(count);
   for (float& value : values) {
     value = uniform(random);
   }
   std::vector<uint8_t> bytes(count * BytesOf(dtype));
-  ConvertElements(DType::kF32, values.data(), dtype, bytes.data(), count);
+  ConvertElements(Dtype::kF32, values.data(), dtype, bytes.data(), count);
   return bytes;
 }
 
@@ -45,8 +45,8 @@ struct Layer {
 
 // How a layer's experts are stored, and what the backend holds of them.
 struct LayerKind {
-  DType compute = DType::kBF16;
-  Storage storage = Storage::Plain(DType::kBF16);
+  Dtype compute = Dtype::kBF16;
+  Storage storage = Storage::Plain(Dtype::kBF16);
   WeightStorage weights = WeightStorage::kExpanded;
 
   friend bool operator==(const LayerKind&, const LayerKind&) = default;
@@ -83,7 +83,7 @@ const Layer& SharedLayer(const LayerKind& kind) {
 
 // Arguments: tokens. Counters: tokens/s; bytes of the weights that were hit, per second; FLOP/s.
 void BM_Layer(benchmark::State& state, const LayerKind& kind) {
-  const DType dtype = kind.compute;
+  const Dtype dtype = kind.compute;
   const Layer& layer = SharedLayer(kind);
   const size_t tokens = static_cast<size_t>(state.range(0));
   std::mt19937 random(2);
@@ -182,7 +182,7 @@ void BM_ReadMemory(benchmark::State& state) {
 }
 
 // One product per core, of packed weights that stay in its cache.
-void BM_BestProduct(benchmark::State& state, DType dtype, bool tiles) {
+void BM_BestProduct(benchmark::State& state, Dtype dtype, bool tiles) {
   if (tiles && !matmul::TilesAvailable()) {
     state.SkipWithError("this CPU has no AMX");
     return;
@@ -224,15 +224,15 @@ void BM_Pack(benchmark::State& state, const LayerKind& kind) {
 }
 
 BENCHMARK(BM_ReadMemory)->UseRealTime()->MeasureProcessCPUTime()->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(BM_BestProduct, bf16_tiles, DType::kBF16, true)
+BENCHMARK_CAPTURE(BM_BestProduct, bf16_tiles, Dtype::kBF16, true)
     ->UseRealTime()
     ->MeasureProcessCPUTime()
     ->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(BM_BestProduct, bf16, DType::kBF16, false)
+BENCHMARK_CAPTURE(BM_BestProduct, bf16, Dtype::kBF16, false)
     ->UseRealTime()
     ->MeasureProcessCPUTime()
     ->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(BM_BestProduct, f32, DType::kF32, false)
+BENCHMARK_CAPTURE(BM_BestProduct, f32, Dtype::kF32, false)
     ->UseRealTime()
     ->MeasureProcessCPUTime()
     ->Unit(benchmark::kMillisecond);
@@ -245,13 +245,13 @@ void Tokens(benchmark::internal::Benchmark* benchmark) {
 
 constexpr WeightStorage kCompressed = WeightStorage::kCompressed;
 const LayerKind kBF16 = {};
-const LayerKind kF32 = {DType::kF32, Storage::Plain(DType::kBF16)};
-const LayerKind kTransposed = {DType::kBF16, Storage::Plain(DType::kBF16).Transposed(0)};
-const LayerKind kF8 = {DType::kBF16, Storage::F8(DType::kF32)};
-const LayerKind kF4 = {DType::kBF16, Storage::F4().InTurns()};
-const LayerKind kBF16Compressed = {DType::kBF16, Storage::Plain(DType::kBF16), kCompressed};
-const LayerKind kF8Compressed = {DType::kBF16, Storage::F8(DType::kF32), kCompressed};
-const LayerKind kF4Compressed = {DType::kBF16, Storage::F4().InTurns(), kCompressed};
+const LayerKind kF32 = {Dtype::kF32, Storage::Plain(Dtype::kBF16)};
+const LayerKind kTransposed = {Dtype::kBF16, Storage::Plain(Dtype::kBF16).Transposed(0)};
+const LayerKind kF8 = {Dtype::kBF16, Storage::F8(Dtype::kF32)};
+const LayerKind kF4 = {Dtype::kBF16, Storage::F4().InTurns()};
+const LayerKind kBF16Compressed = {Dtype::kBF16, Storage::Plain(Dtype::kBF16), kCompressed};
+const LayerKind kF8Compressed = {Dtype::kBF16, Storage::F8(Dtype::kF32), kCompressed};
+const LayerKind kF4Compressed = {Dtype::kBF16, Storage::F4().InTurns(), kCompressed};
 
 BENCHMARK_CAPTURE(BM_Pack, bf16, kBF16)->Apply(Timing);
 BENCHMARK_CAPTURE(BM_Pack, bf16_transposed, kTransposed)->Apply(Timing);

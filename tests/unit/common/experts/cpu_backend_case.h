@@ -10,7 +10,7 @@
 
 namespace expertmesh::experts {
 
-inline BackendCase CpuCase(std::string name, DType dtype, double tolerance,
+inline BackendCase CpuCase(std::string name, Dtype dtype, double tolerance,
                            WeightStorage storage = WeightStorage::kExpanded) {
   BackendCase backend_case;
   backend_case.name = std::move(name);

@@ -13,14 +13,14 @@ namespace {
 
 INSTANTIATE_TEST_SUITE_P(
     Cpu, BackendConformance,
-    testing::Values(CpuCase("f32", DType::kF32, 1e-5), CpuCase("bf16", DType::kBF16, 1e-2),
-                    CpuCase("f32_compressed", DType::kF32, 1e-5, WeightStorage::kCompressed),
-                    CpuCase("bf16_compressed", DType::kBF16, 1e-2, WeightStorage::kCompressed)),
+    testing::Values(CpuCase("f32", Dtype::kF32, 1e-5), CpuCase("bf16", Dtype::kBF16, 1e-2),
+                    CpuCase("f32_compressed", Dtype::kF32, 1e-5, WeightStorage::kCompressed),
+                    CpuCase("bf16_compressed", Dtype::kBF16, 1e-2, WeightStorage::kCompressed)),
     [](const auto& info) { return info.param.name; });
 
 std::unique_ptr<Backend> MakeF32() {
   CpuBackendOptions options;
-  options.compute_dtype = DType::kF32;
+  options.compute_dtype = Dtype::kF32;
   options.threads = 1;
   return *MakeCpuBackend(options);
 }
@@ -28,9 +28,9 @@ std::unique_ptr<Backend> MakeF32() {
 // Whether expanded once or for every use: the same bits, for any number of threads and rows.
 TEST(CpuBackendTest, CompressedWeightsGiveTheSameBits) {
   std::mt19937 random(11);
-  const Storage storages[] = {Storage::F8(DType::kF32), Storage::F4().InTurns(),
-                              Storage::Plain(DType::kBF16).Transposed(1).InTurns(),
-                              Storage::Plain(DType::kF32)};
+  const Storage storages[] = {Storage::F8(Dtype::kF32), Storage::F4().InTurns(),
+                              Storage::Plain(Dtype::kBF16).Transposed(1).InTurns(),
+                              Storage::Plain(Dtype::kF32)};
   for (const Storage& storage : storages) {
     for (const ExpertOptions& options :
          {ExpertOptions{1100, 600, Activation::kClampedSwiglu, true, true},
@@ -39,13 +39,13 @@ TEST(CpuBackendTest, CompressedWeightsGiveTheSameBits) {
       const TestExpert a(random, options, storage), b(random, options, storage);
       // Two experts of so many rows in turns; the second rows' blocks are many.
       for (const size_t rows : {1, 5, 600}) {
-        const std::vector<float> hidden = RandomValues(random, rows * d, 1.0f, DType::kF32);
+        const std::vector<float> hidden = RandomValues(random, rows * d, 1.0f, Dtype::kF32);
         std::vector<uint32_t> row_begin(rows + 1);
         std::iota(row_begin.begin(), row_begin.end(), 0u);
-        const std::vector<float> weights = RandomValues(random, rows, 1.0f, DType::kF32);
-        for (const DType type : {DType::kF32, DType::kBF16}) {
+        const std::vector<float> weights = RandomValues(random, rows, 1.0f, Dtype::kF32);
+        for (const Dtype type : {Dtype::kF32, Dtype::kBF16}) {
           AlignedBuffer x(rows * d * BytesOf(type));
-          ConvertElements(DType::kF32, hidden.data(), type, x.data(), rows * d);
+          ConvertElements(Dtype::kF32, hidden.data(), type, x.data(), rows * d);
           const auto run = [&](WeightStorage weight_storage, int threads) {
             const auto backend = *MakeCpuBackend({type, threads, weight_storage});
             const auto first = *backend->Pack(options, a.weights(), {1, 2});
@@ -75,7 +75,7 @@ TEST(CpuBackendTest, CompressedWeightsGiveTheSameBits) {
 // What is kept is what the checkpoint has, and nothing of the checkpoint is needed afterwards.
 TEST(CpuBackendTest, CompressedExpertsKeepTheirBytes) {
   std::mt19937 random(12);
-  const auto backend = *MakeCpuBackend({DType::kF32, 1, WeightStorage::kCompressed});
+  const auto backend = *MakeCpuBackend({Dtype::kF32, 1, WeightStorage::kCompressed});
   const ExpertOptions options = {1024, 512, Activation::kClampedSwiglu, true, true};
   auto expert = std::make_unique<TestExpert>(random, options, Storage::F4().InTurns());
   for (const IntermediateSlice slice : {IntermediateSlice{0, 1}, IntermediateSlice{1, 4}}) {
@@ -87,9 +87,9 @@ TEST(CpuBackendTest, CompressedExpertsKeepTheirBytes) {
     EXPECT_LE(packed->bytes(), matrices + biases + 4096);
   }
   const auto packed = *backend->Pack(options, expert->weights(), {});
-  const std::vector<float> hidden = RandomValues(random, 1024, 1.0f, DType::kF32);
+  const std::vector<float> hidden = RandomValues(random, 1024, 1.0f, Dtype::kF32);
   std::vector<double> expected(1024, 0.0);
-  expert->Apply({hidden.begin(), hidden.end()}, 1.0, DType::kF32, &expected);
+  expert->Apply({hidden.begin(), hidden.end()}, 1.0, Dtype::kF32, &expected);
   expert.reset();
   std::vector<float> partials(1024);
   const std::vector<uint32_t> row_begin = {0, 1};
@@ -103,9 +103,9 @@ TEST(CpuBackendTest, CompressedExpertsKeepTheirBytes) {
 
 TEST(CpuBackendTest, RefusesBadOptions) {
   CpuBackendOptions options;
-  options.compute_dtype = DType::kF16;
+  options.compute_dtype = Dtype::kF16;
   EXPECT_EQ(MakeCpuBackend(options).status().code(), absl::StatusCode::kInvalidArgument);
-  options.compute_dtype = DType::kF32;
+  options.compute_dtype = Dtype::kF32;
   options.threads = -1;
   EXPECT_EQ(MakeCpuBackend(options).status().code(), absl::StatusCode::kInvalidArgument);
 }
@@ -113,23 +113,23 @@ TEST(CpuBackendTest, RefusesBadOptions) {
 TEST(CpuBackendTest, TellsNameAndType) {
   const auto backend = MakeF32();
   EXPECT_EQ(backend->name(), "cpu");
-  EXPECT_EQ(backend->compute_dtype(), DType::kF32);
+  EXPECT_EQ(backend->compute_dtype(), Dtype::kF32);
 }
 
 TEST(CpuBackendTest, ScratchLimitDoesNotChangeBits) {
   std::mt19937 random(7);
-  const TestExpert expert(random, 96, 64, DType::kF32);
+  const TestExpert expert(random, 96, 64, Dtype::kF32);
   const size_t rows = 100;
-  const std::vector<float> hidden = RandomValues(random, rows * 96, 1.0f, DType::kF32);
+  const std::vector<float> hidden = RandomValues(random, rows * 96, 1.0f, Dtype::kF32);
   std::vector<uint32_t> row_begin;
   for (uint32_t row = 0; row <= rows; ++row) {
     row_begin.push_back(2 * row);
   }
-  const std::vector<float> weights = RandomValues(random, 2 * rows, 1.0f, DType::kF32);
+  const std::vector<float> weights = RandomValues(random, 2 * rows, 1.0f, Dtype::kF32);
   std::vector<std::vector<float>> results;
   for (const size_t limit : {size_t{512} << 20, size_t{1} << 14, size_t{1}}) {
     CpuBackendOptions options;
-    options.compute_dtype = DType::kF32;
+    options.compute_dtype = Dtype::kF32;
     options.max_scratch_bytes = limit;
     const auto backend = *MakeCpuBackend(options);
     const auto packed = *backend->Pack(expert.options(), expert.weights(), {});
@@ -147,7 +147,7 @@ TEST(CpuBackendTest, ScratchLimitDoesNotChangeBits) {
 TEST(CpuBackendTest, RefusesBadBatches) {
   std::mt19937 random(8);
   const auto backend = MakeF32();
-  const TestExpert expert(random, 32, 16, DType::kF32);
+  const TestExpert expert(random, 32, 16, Dtype::kF32);
   const auto packed = *backend->Pack(expert.options(), expert.weights(), {});
   const std::vector<float> hidden(2 * 32, 1.0f);
   std::vector<float> partials(2 * 32);
@@ -181,8 +181,8 @@ TEST(CpuBackendTest, RefusesBadBatches) {
 
 TEST(CpuBackendTest, RefusesExpertsOfAnotherType) {
   std::mt19937 random(9);
-  const TestExpert expert(random, 32, 16, DType::kF32);
-  const auto bf16 = *MakeCpuBackend({DType::kBF16, 1});
+  const TestExpert expert(random, 32, 16, Dtype::kF32);
+  const auto bf16 = *MakeCpuBackend({Dtype::kBF16, 1});
   const auto packed = *bf16->Pack(expert.options(), expert.weights(), {});
   const std::vector<float> hidden(32, 1.0f);
   std::vector<float> partials(32);
@@ -197,7 +197,7 @@ TEST(CpuBackendTest, RefusesExpertsOfAnotherType) {
 
 TEST(CpuBackendTest, PackedExpertOutlivesItsBackend) {
   std::mt19937 random(10);
-  const TestExpert expert(random, 32, 16, DType::kF32);
+  const TestExpert expert(random, 32, 16, Dtype::kF32);
   auto backend = MakeF32();
   const auto packed = *backend->Pack(expert.options(), expert.weights(), {});
   backend.reset();

@@ -36,13 +36,13 @@ class TestExpert {
     up_ = StoredMatrix(random, i, d, up_spread, storage);
     down_ = StoredMatrix(random, d, i, down_spread, down_storage);
     if (options.bias) {
-      Storage bias = Storage::Plain(storage.quantised() ? DType::kBF16 : storage.type);
+      Storage bias = Storage::Plain(storage.quantised() ? Dtype::kBF16 : storage.type);
       up_bias_ = StoredMatrix(random, 1, i, 0.5f, bias);
       down_bias_ = StoredMatrix(random, 1, d, 0.5f, bias);
       gate_bias_ = options.gated ? StoredMatrix(random, 1, i, 0.5f, bias) : StoredMatrix();
     }
   }
-  TestExpert(std::mt19937& random, size_t d, size_t i, DType dtype)
+  TestExpert(std::mt19937& random, size_t d, size_t i, Dtype dtype)
       : TestExpert(random, {static_cast<uint32_t>(d), static_cast<uint32_t>(i)},
                    Storage::Plain(dtype)) {}
 
@@ -61,7 +61,7 @@ class TestExpert {
   }
 
   // Adds weight * expert(x) to `sum`, with matrices rounded to `compute`.
-  void Apply(const std::vector<double>& x, double weight, DType compute,
+  void Apply(const std::vector<double>& x, double weight, Dtype compute,
              std::vector<double>* sum) const {
     std::vector<double> hidden = Linear(up_, up_bias_, x, compute);
     const std::vector<double> gate =
@@ -77,7 +77,7 @@ class TestExpert {
 
  private:
   static std::vector<double> Linear(const StoredMatrix& matrix, const StoredMatrix& bias,
-                                    const std::vector<double>& x, DType compute) {
+                                    const std::vector<double>& x, Dtype compute) {
     std::vector<double> y(matrix.values.size() / x.size());
     for (size_t r = 0; r < y.size(); ++r) {
       for (size_t c = 0; c < x.size(); ++c) {

@@ -12,7 +12,7 @@ namespace expertmesh::experts {
 namespace {
 
 MatrixView View(const std::vector<float>& values, size_t rows, size_t cols) {
-  return MatrixView::RowMajor(values.data(), DType::kF32, rows, cols);
+  return MatrixView::RowMajor(values.data(), Dtype::kF32, rows, cols);
 }
 
 std::vector<float> Multiply(const Linear& linear, size_t rows, const std::vector<float>& x,
@@ -48,7 +48,7 @@ TEST(LinearTest, IsTheProductOfOddShapes) {
       const std::vector<float> w = NormalValues(inputs * outputs, 1);
       const std::vector<float> b = NormalValues(outputs, 2);
       const auto linear =
-          Linear::Pack(DType::kF32, {{View(w, outputs, inputs), View(b, 1, outputs)}});
+          Linear::Pack(Dtype::kF32, {{View(w, outputs, inputs), View(b, 1, outputs)}});
       ASSERT_TRUE(linear.ok()) << linear.status();
       for (const size_t rows : {1, 3, 9, 300}) {
         const std::vector<float> x = NormalValues(rows * inputs, 3);
@@ -63,7 +63,7 @@ TEST(LinearTest, PutsPartsSideBySide) {
   const std::vector<float> b = NormalValues(3 * 8, 2);
   const std::vector<float> bias = NormalValues(3, 3);
   const auto linear =
-      Linear::Pack(DType::kF32, {{View(a, 5, 8)}, {View(b, 3, 8), View(bias, 1, 3)}});
+      Linear::Pack(Dtype::kF32, {{View(a, 5, 8)}, {View(b, 3, 8), View(bias, 1, 3)}});
   ASSERT_TRUE(linear.ok()) << linear.status();
   EXPECT_EQ((*linear)->outputs(), 8u);
   std::vector<float> weights = a;
@@ -75,7 +75,7 @@ TEST(LinearTest, PutsPartsSideBySide) {
 }
 
 TEST(LinearTest, ARowHasTheSameBitsAloneAndBesideOthers) {
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+  for (const Dtype dtype : {Dtype::kF32, Dtype::kBF16}) {
     const size_t inputs = 1200;
     const size_t outputs = 520;
     const std::vector<float> w = NormalValues(inputs * outputs, 1);
@@ -96,7 +96,7 @@ TEST(LinearTest, ARowHasTheSameBitsAloneAndBesideOthers) {
 
 TEST(LinearTest, Bf16IsCloseToFloat32) {
   const std::vector<float> w = NormalValues(64 * 96, 1);
-  const auto linear = Linear::Pack(DType::kBF16, {{View(w, 64, 96)}});
+  const auto linear = Linear::Pack(Dtype::kBF16, {{View(w, 64, 96)}});
   ASSERT_TRUE(linear.ok()) << linear.status();
   const std::vector<float> x = NormalValues(4 * 96, 2);
   // Two roundings of 2^-9 each; sums of 96 products of size 1.
@@ -105,10 +105,10 @@ TEST(LinearTest, Bf16IsCloseToFloat32) {
 
 TEST(LinearTest, RefusesWhatDoesNotFit) {
   const std::vector<float> values(64, 1.0f);
-  EXPECT_EQ(Linear::Pack(DType::kF32, {}).status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(Linear::Pack(DType::kF32, {{View(values, 4, 8)}, {View(values, 4, 4)}}).status().code(),
+  EXPECT_EQ(Linear::Pack(Dtype::kF32, {}).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Linear::Pack(Dtype::kF32, {{View(values, 4, 8)}, {View(values, 4, 4)}}).status().code(),
             absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(Linear::Pack(DType::kF32, {{View(values, 4, 8), View(values, 1, 3)}}).status().code(),
+  EXPECT_EQ(Linear::Pack(Dtype::kF32, {{View(values, 4, 8), View(values, 1, 3)}}).status().code(),
             absl::StatusCode::kInvalidArgument);
 }
 

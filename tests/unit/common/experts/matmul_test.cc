@@ -19,22 +19,22 @@ namespace {
 
 struct Way {
   std::string name;
-  DType dtype;
+  Dtype dtype;
   bool tiles;
 };
 
 std::vector<Way> Ways() {
-  std::vector<Way> ways = {{"f32", DType::kF32, false}, {"bf16", DType::kBF16, false}};
+  std::vector<Way> ways = {{"f32", Dtype::kF32, false}, {"bf16", Dtype::kBF16, false}};
   if (matmul::TilesAvailable()) {
-    ways.push_back({"bf16_tiles", DType::kBF16, true});
+    ways.push_back({"bf16_tiles", Dtype::kBF16, true});
   }
   return ways;
 }
 
-std::vector<uint8_t> Random(size_t count, DType dtype, uint32_t seed) {
+std::vector<uint8_t> Random(size_t count, Dtype dtype, uint32_t seed) {
   const std::vector<float> values = NormalValues(count, seed);
   std::vector<uint8_t> bytes(count * BytesOf(dtype));
-  ConvertElements(DType::kF32, values.data(), dtype, bytes.data(), count);
+  ConvertElements(Dtype::kF32, values.data(), dtype, bytes.data(), count);
   return bytes;
 }
 

@@ -40,7 +40,7 @@ std::vector<std::pair<std::string, RoutingOptions>> Checkpoints() {
   RoutingOptions mixtral;
   mixtral.num_experts = 8;
   mixtral.top_k = 2;
-  mixtral.logit_dtype = LogitDType::kModel;
+  mixtral.logit_dtype = LogitDtype::kModel;
   mixtral.renormalise = Renormalise::kSum;
   RoutingOptions deepseek_v3;
   deepseek_v3.num_experts = 256;
@@ -59,7 +59,7 @@ std::vector<std::pair<std::string, RoutingOptions>> Checkpoints() {
   gpt_oss.top_k = 4;
   gpt_oss.logit_bias = true;
   gpt_oss.scope = ScoreScope::kSelected;
-  gpt_oss.score_dtype = ScoreDType::kModel;
+  gpt_oss.score_dtype = ScoreDtype::kModel;
   RoutingOptions llama4 = gpt_oss;
   llama4.num_experts = 16;
   llama4.top_k = 1;

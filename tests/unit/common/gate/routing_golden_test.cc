@@ -88,7 +88,7 @@ void ExpectRouted(const json& one, const RoutedTokens& routed, float tolerance) 
 
 void CheckCase(const json& one, TieOrder ties) {
   SCOPED_TRACE(one.at("name").get<std::string>());
-  const DType model = one.at("activation_dtype") == "BF16" ? DType::kBF16 : DType::kF32;
+  const Dtype model = one.at("activation_dtype") == "BF16" ? Dtype::kBF16 : Dtype::kF32;
   const FileRandom random(one.value("draws", json::array()));
   const RoutingRules rules{OptionsOf(one.at("options")), ties, model, &random};
   const auto bias = one.at("select_bias").get<std::vector<float>>();

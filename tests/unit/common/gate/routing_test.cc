@@ -44,7 +44,7 @@ RoutedTokens RouteAll(const RoutingRules& rules, RoutingInput input) {
 }
 
 Routed Route(const RoutingOptions& options, const std::vector<float>& logits,
-             const std::vector<float>& bias = {}, DType model = DType::kF32,
+             const std::vector<float>& bias = {}, Dtype model = Dtype::kF32,
              TieOrder ties = TieOrder::kLowestIndex) {
   RoutedTokens routed = RouteAll({options, ties, model}, {{}, logits, bias});
   for (size_t token = 0; token <= routed.tokens(); ++token) {
@@ -97,7 +97,7 @@ std::vector<RoutingOptions> ManyPoints() {
   points.back().sparse_mixer_epsilon = 0.1f;
   points.push_back(Options(16, 4));
   points.back().scope = ScoreScope::kSelected;
-  points.back().score_dtype = ScoreDType::kModel;
+  points.back().score_dtype = ScoreDtype::kModel;
   points.push_back(Options(9, 3));
   points.back().score = ScoreFunction::kSqrtSoftplus;
   points.back().renormalise = Renormalise::kLp;
@@ -126,7 +126,7 @@ TEST(Routing, ChoosesDistinctExpertsWhateverTheLogits) {
         }
       }
       const std::vector<float> bias(options.select_bias ? experts : 0, 0.1f);
-      const Routed routed = Route(options, logits, bias, DType::kF32, ties);
+      const Routed routed = Route(options, logits, bias, Dtype::kF32, ties);
       for (size_t token = 0; token < 40; ++token) {
         const auto begin = routed.ids.begin() + static_cast<ptrdiff_t>(token * options.top_k);
         const std::set<uint32_t> distinct(begin, begin + options.top_k);
@@ -296,30 +296,30 @@ TEST(Routing, WeightsAreRoundedToTheModelOnlyWhereTheFamilyDoes) {
   RoutingOptions options = Options(1, 1);
   options.score = ScoreFunction::kIdentity;
   const float value = 1.0f + 0x1p-9f + 0x1p-20f;  // Rounds up to the next bfloat16.
-  options.weight_dtype = WeightDType::kF32;
-  EXPECT_EQ(Route(options, {value}, {}, DType::kBF16).weights[0], value);
-  options.weight_dtype = WeightDType::kModel;
-  EXPECT_EQ(Route(options, {value}, {}, DType::kF32).weights[0], value);
-  EXPECT_EQ(Route(options, {1.0f + 0x1p-8f + 0x1p-20f}, {}, DType::kBF16).weights[0],
+  options.weight_dtype = WeightDtype::kF32;
+  EXPECT_EQ(Route(options, {value}, {}, Dtype::kBF16).weights[0], value);
+  options.weight_dtype = WeightDtype::kModel;
+  EXPECT_EQ(Route(options, {value}, {}, Dtype::kF32).weights[0], value);
+  EXPECT_EQ(Route(options, {1.0f + 0x1p-8f + 0x1p-20f}, {}, Dtype::kBF16).weights[0],
             1.0f + 0x1p-7f);
-  EXPECT_EQ(Route(options, {value}, {}, DType::kF16).weights[0], 1.0f + 0x1p-9f);
+  EXPECT_EQ(Route(options, {value}, {}, Dtype::kF16).weights[0], 1.0f + 0x1p-9f);
 }
 
 TEST(Routing, TiesByLowestIndexOrAsTorch) {
   RoutingOptions options = Options(128, 8);
   const std::vector<float> logits(128, 1.0f);
   EXPECT_THAT(Route(options, logits).ids, ElementsAre(0, 1, 2, 3, 4, 5, 6, 7));
-  const Routed sorted = Route(options, logits, {}, DType::kF32, TieOrder::kTorchCpu);
+  const Routed sorted = Route(options, logits, {}, Dtype::kF32, TieOrder::kTorchCpu);
   EXPECT_NE(sorted.ids, Route(options, logits).ids);
 }
 
 TEST(Routing, TorchOrderFollowsTheFamilysSortedFlag) {
   RoutingOptions options = Options(64, 6);
   const std::vector<float> logits = NormalValues(64, 8, 2.0f);
-  const Routed sorted = Route(options, logits, {}, DType::kF32, TieOrder::kTorchCpu);
+  const Routed sorted = Route(options, logits, {}, Dtype::kF32, TieOrder::kTorchCpu);
   EXPECT_EQ(sorted.ids, Route(options, logits).ids);
   options.sorted_selection = false;
-  const Routed unsorted = Route(options, logits, {}, DType::kF32, TieOrder::kTorchCpu);
+  const Routed unsorted = Route(options, logits, {}, Dtype::kF32, TieOrder::kTorchCpu);
   EXPECT_NE(unsorted.ids, sorted.ids);
   EXPECT_EQ(std::set<uint32_t>(unsorted.ids.begin(), unsorted.ids.end()),
             std::set<uint32_t>(sorted.ids.begin(), sorted.ids.end()));
@@ -417,7 +417,7 @@ TEST(Routing, NllbSecondExpertTable) {
   options.renormalise_after_drop = true;
   const TorchRandom torch(128);
   const RoutedTokens routed =
-      RouteAll({options, TieOrder::kLowestIndex, DType::kF32, &torch}, {{}, logits});
+      RouteAll({options, TieOrder::kLowestIndex, Dtype::kF32, &torch}, {{}, logits});
   const std::vector<std::vector<float>> table = {
       {0.4324f, 0.5676f, 0, 0}, {0, 0.4348f, 0, 0.5652f}, {0.4559f, 0.5441f, 0, 0},
       {0, 0, 0, 1.0f},          {0.4744f, 0.5256f, 0, 0}, {0, 0.5103f, 0, 0.4897f}};
@@ -444,10 +444,10 @@ TEST(Routing, ScoresAreRoundedBeforeAnythingIsChosen) {
   RoutingOptions options = Options(3, 1);
   options.score = ScoreFunction::kIdentity;
   const std::vector<float> logits = {0.0f, 1.0f, 1.0f + 0x1p-12f};
-  EXPECT_THAT(Route(options, logits, {}, DType::kBF16).ids, ElementsAre(2));
-  options.score_dtype = ScoreDType::kModel;
-  EXPECT_THAT(Route(options, logits, {}, DType::kBF16).ids, ElementsAre(1)) << "a tie now";
-  EXPECT_THAT(Route(options, logits, {}, DType::kF32).ids, ElementsAre(2));
+  EXPECT_THAT(Route(options, logits, {}, Dtype::kBF16).ids, ElementsAre(2));
+  options.score_dtype = ScoreDtype::kModel;
+  EXPECT_THAT(Route(options, logits, {}, Dtype::kBF16).ids, ElementsAre(1)) << "a tie now";
+  EXPECT_THAT(Route(options, logits, {}, Dtype::kF32).ids, ElementsAre(2));
 }
 
 TEST(Routing, TemperatureDividesLogits) {
@@ -474,9 +474,9 @@ TEST(Routing, RenormaliseKinds) {
 TEST(Routing, TheSumIsClampedToTheStepOfTheActivationsType) {
   RoutingOptions options = Options(2, 2);
   options.score = ScoreFunction::kIdentity;
-  options.renormalise = Renormalise::kDTypeClampedSum;
+  options.renormalise = Renormalise::kDtypeClampedSum;
   const float step[] = {0x1p-7f, 0x1p-10f, 0x1p-23f};
-  const DType dtypes[] = {DType::kBF16, DType::kF16, DType::kF32};
+  const Dtype dtypes[] = {Dtype::kBF16, Dtype::kF16, Dtype::kF32};
   for (size_t i = 0; i < 3; ++i) {
     const float half = step[i] / 2;
     EXPECT_THAT(Route(options, {step[i], step[i]}, {}, dtypes[i]).weights, ElementsAre(0.5f, 0.5f));
@@ -531,9 +531,9 @@ TEST(Routing, SparseMixerRoundsTheShareBeforeItIsCompared) {
   options.choice = Choice::kSparseMixer;
   options.sparse_mixer_epsilon = 0.01f;
   const std::vector<float> logits = {249.0f, 244.0f};
-  EXPECT_EQ(Route(options, logits, {}, DType::kBF16).weights[0], 1.0f) << "logits in float32";
-  options.logit_dtype = LogitDType::kModel;
-  EXPECT_LT(Route(options, logits, {}, DType::kBF16).weights[0], 1.0f);
+  EXPECT_EQ(Route(options, logits, {}, Dtype::kBF16).weights[0], 1.0f) << "logits in float32";
+  options.logit_dtype = LogitDtype::kModel;
+  EXPECT_LT(Route(options, logits, {}, Dtype::kBF16).weights[0], 1.0f);
 }
 
 TEST(Routing, SelectedScoresAreRoundedBeforeTheyAreScaled) {
@@ -542,9 +542,9 @@ TEST(Routing, SelectedScoresAreRoundedBeforeTheyAreScaled) {
   options.scale = 3.0f;
   const float exact = 1.0f / (1.0f + std::exp(-1.0f));
   const std::vector<float> logits = {2.0f, 1.0f, 0.0f};
-  EXPECT_THAT(Route(options, logits, {}, DType::kBF16).weights[0], FloatNear(3 * exact, 1e-6f));
-  options.score_dtype = ScoreDType::kModel;
-  EXPECT_EQ(Route(options, logits, {}, DType::kBF16).weights[0],
+  EXPECT_THAT(Route(options, logits, {}, Dtype::kBF16).weights[0], FloatNear(3 * exact, 1e-6f));
+  options.score_dtype = ScoreDtype::kModel;
+  EXPECT_EQ(Route(options, logits, {}, Dtype::kBF16).weights[0],
             3.0f * FloatFromBF16(BF16FromFloat(exact)));
 }
 

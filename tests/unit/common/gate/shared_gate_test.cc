@@ -15,10 +15,10 @@ namespace {
 
 using ::testing::HasSubstr;
 
-std::vector<float> Weights(const std::vector<float>& gate, DType model, const void* rows,
-                           DType dtype, size_t tokens) {
+std::vector<float> Weights(const std::vector<float>& gate, Dtype model, const void* rows,
+                           Dtype dtype, size_t tokens) {
   const auto made = SharedGate::Create(
-      MatrixView::RowMajor(gate.data(), DType::kF32, 1, gate.size()), gate.size(), model);
+      MatrixView::RowMajor(gate.data(), Dtype::kF32, 1, gate.size()), gate.size(), model);
   EXPECT_TRUE(made.ok()) << made.status();
   std::vector<float> weights(tokens);
   (*made)->Weights(rows, dtype, absl::MakeSpan(weights));
@@ -30,8 +30,8 @@ TEST(SharedGate, IsTheSigmoidOfTheProductRoundedTwice) {
   for (const size_t d_model : {1u, 7u, 16u, 33u, 256u, 1000u}) {
     const std::vector<float> gate = NormalBF16Values(d_model, 1, 0.1f);
     const std::vector<float> rows = NormalBF16Values(kTokens * d_model, 2, 1.0f);
-    const auto wide = Weights(gate, DType::kF32, rows.data(), DType::kF32, kTokens);
-    const auto narrow = Weights(gate, DType::kBF16, rows.data(), DType::kF32, kTokens);
+    const auto wide = Weights(gate, Dtype::kF32, rows.data(), Dtype::kF32, kTokens);
+    const auto narrow = Weights(gate, Dtype::kBF16, rows.data(), Dtype::kF32, kTokens);
     std::vector<double> exact;
     std::vector<float> twice_rounded;
     for (size_t token = 0; token < kTokens; ++token) {
@@ -52,12 +52,12 @@ TEST(SharedGate, IsTheSigmoidOfTheProductRoundedTwice) {
 TEST(SharedGate, ATokensBitsDependOnItselfAlone) {
   const std::vector<float> gate = NormalBF16Values(300, 3, 0.1f);
   const std::vector<float> rows = NormalBF16Values(9 * 300, 4, 1.0f);
-  const auto together = Weights(gate, DType::kF32, rows.data(), DType::kF32, 9);
+  const auto together = Weights(gate, Dtype::kF32, rows.data(), Dtype::kF32, 9);
   std::vector<uint8_t> bytes(rows.size() * 2 + 1);
-  ConvertElements(DType::kF32, rows.data(), DType::kBF16, bytes.data() + 1, rows.size());
-  EXPECT_TRUE(SameBits(Weights(gate, DType::kF32, bytes.data() + 1, DType::kBF16, 9), together, 1));
+  ConvertElements(Dtype::kF32, rows.data(), Dtype::kBF16, bytes.data() + 1, rows.size());
+  EXPECT_TRUE(SameBits(Weights(gate, Dtype::kF32, bytes.data() + 1, Dtype::kBF16, 9), together, 1));
   for (size_t token = 0; token < 9; ++token) {
-    EXPECT_EQ(Weights(gate, DType::kF32, rows.data() + token * 300, DType::kF32, 1)[0],
+    EXPECT_EQ(Weights(gate, Dtype::kF32, rows.data() + token * 300, Dtype::kF32, 1)[0],
               together[token]);
   }
 }
@@ -65,14 +65,14 @@ TEST(SharedGate, ATokensBitsDependOnItselfAlone) {
 TEST(SharedGate, RefusesWhatDoesNotFit) {
   const float values[4] = {};
   const auto message = [&](const MatrixView& view, size_t d_model) {
-    const auto made = SharedGate::Create(view, d_model, DType::kF32);
+    const auto made = SharedGate::Create(view, d_model, Dtype::kF32);
     EXPECT_EQ(made.status().code(), absl::StatusCode::kInvalidArgument);
     return std::string(made.status().message());
   };
   EXPECT_THAT(message(MatrixView(), 4), HasSubstr("[0, 0]; it must be F32, BF16 or F16 [1, "));
-  EXPECT_THAT(message(MatrixView::RowMajor(values, DType::kF32, 1, 4), 5), HasSubstr("[1, 4]"));
-  EXPECT_THAT(message(MatrixView::RowMajor(values, DType::kF32, 2, 2), 2), HasSubstr("[2, 2]"));
-  EXPECT_THAT(message(MatrixView::RowMajor(values, DType::kF8E4M3, 1, 4), 4), HasSubstr("F8_E4M3"));
+  EXPECT_THAT(message(MatrixView::RowMajor(values, Dtype::kF32, 1, 4), 5), HasSubstr("[1, 4]"));
+  EXPECT_THAT(message(MatrixView::RowMajor(values, Dtype::kF32, 2, 2), 2), HasSubstr("[2, 2]"));
+  EXPECT_THAT(message(MatrixView::RowMajor(values, Dtype::kF8E4M3, 1, 4), 4), HasSubstr("F8_E4M3"));
 }
 
 }  // namespace

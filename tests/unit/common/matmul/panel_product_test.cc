@@ -23,7 +23,7 @@ constexpr float kUntouched = -12345.0f;
 std::vector<float> AsFloats(const std::vector<float>& values) { return values; }
 std::vector<float> AsFloats(const std::vector<uint16_t>& values) {
   std::vector<float> floats(values.size());
-  ConvertElements(DType::kBF16, values.data(), DType::kF32, floats.data(), values.size());
+  ConvertElements(Dtype::kBF16, values.data(), Dtype::kF32, floats.data(), values.size());
   return floats;
 }
 
@@ -31,8 +31,8 @@ template <typename Element>
 std::vector<Element> RandomElements(size_t count, uint32_t seed) {
   const std::vector<float> values = NormalValues(count, seed);
   std::vector<Element> elements(count);
-  ConvertElements(DType::kF32, values.data(),
-                  sizeof(Element) == sizeof(float) ? DType::kF32 : DType::kBF16, elements.data(),
+  ConvertElements(Dtype::kF32, values.data(),
+                  sizeof(Element) == sizeof(float) ? Dtype::kF32 : Dtype::kBF16, elements.data(),
                   count);
   return elements;
 }
@@ -200,8 +200,8 @@ void ExpectRowsOfTheirOwn() {
   const float nan = NAN;
   for (const size_t row : {0, 2}) {
     for (size_t k = 0; k < sizes.inner; ++k) {
-      ConvertElements(DType::kF32, &nan,
-                      sizeof(Element) == sizeof(float) ? DType::kF32 : DType::kBF16,
+      ConvertElements(Dtype::kF32, &nan,
+                      sizeof(Element) == sizeof(float) ? Dtype::kF32 : Dtype::kBF16,
                       &x[row * sizes.inner + k], 1);
     }
   }

@@ -26,7 +26,7 @@ struct Weights {
         values(NormalBF16Values(columns * inner, random)),
         packed(PackedTileBytes(columns, inner)) {
     std::vector<uint16_t> source(columns * inner);
-    ConvertElements(DType::kF32, values.data(), DType::kBF16, source.data(), source.size());
+    ConvertElements(Dtype::kF32, values.data(), Dtype::kBF16, source.data(), source.size());
     PackTiles(source.data(), columns, inner, packed.data());
   }
 
@@ -41,7 +41,7 @@ std::vector<float> Multiply(const Weights& weights, const std::vector<float>& x,
                             size_t rows, size_t row_bytes) {
   AlignedBuffer rows_of_x(rows * row_bytes);
   for (size_t row = 0; row < rows; ++row) {
-    ConvertElements(DType::kF32, x.data() + (first + row) * weights.inner, DType::kBF16,
+    ConvertElements(Dtype::kF32, x.data() + (first + row) * weights.inner, Dtype::kBF16,
                     rows_of_x.data() + row * row_bytes, weights.inner);
   }
   const size_t strips = weights.columns / kStripColumns;

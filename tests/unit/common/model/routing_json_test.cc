@@ -14,14 +14,14 @@ using ::testing::HasSubstr;
 RoutingOptions Unusual() {
   RoutingOptions options;
   options.top_k = 3;
-  options.logit_dtype = LogitDType::kModel;
+  options.logit_dtype = LogitDtype::kModel;
   options.temperature = 0.1f;
   options.noise = Noise::kLearnedNormal;
   options.noise_scale = 0.01f;
   options.seed = std::numeric_limits<uint64_t>::max();
   options.score = ScoreFunction::kSqrtSoftplus;
   options.scope = ScoreScope::kSelected;
-  options.score_dtype = ScoreDType::kModel;
+  options.score_dtype = ScoreDtype::kModel;
   options.n_group = 4;
   options.topk_group = 2;
   options.group_score = GroupScore::kTopTwoSum;
@@ -37,7 +37,7 @@ RoutingOptions Unusual() {
   options.renormalise_after_drop = true;
   options.capacity = {7, 1.25f, 4, DropPolicy::kNextBest};
   options.scale = 2.5f;
-  options.weight_dtype = WeightDType::kModel;
+  options.weight_dtype = WeightDtype::kModel;
   options.pass_through = PassThrough::kComplement;
   return options;
 }

@@ -550,9 +550,9 @@ TEST_F(GrpcServerTest, ReflectionTellsServicesAndFiles) {
 
 TEST_F(GrpcServerTest, WatchAnswersUntilItReturns) {
   watch_ = [](const v1::WatchTopologyRequest&, Watcher& watcher) {
-    v1::GetTopologyResponse response;
+    v1::WatchTopologyResponse response;
     for (uint64_t epoch = 1; epoch <= 3; ++epoch) {
-      response.set_epoch(epoch);
+      response.mutable_topology()->set_epoch(epoch);
       EXPECT_TRUE(watcher.Write(response));
     }
     return absl::DataLossError("no more");
@@ -562,10 +562,10 @@ TEST_F(GrpcServerTest, WatchAnswersUntilItReturns) {
       v1::Control::NewStub(grpc::CreateChannel(address(), grpc::InsecureChannelCredentials()));
   grpc::ClientContext context;
   const auto reader = stub->WatchTopology(&context, {});
-  v1::GetTopologyResponse response;
+  v1::WatchTopologyResponse response;
   for (uint64_t epoch = 1; epoch <= 3; ++epoch) {
     ASSERT_TRUE(reader->Read(&response));
-    EXPECT_EQ(response.epoch(), epoch);
+    EXPECT_EQ(response.topology().epoch(), epoch);
   }
   EXPECT_FALSE(reader->Read(&response));
   const grpc::Status status = reader->Finish();

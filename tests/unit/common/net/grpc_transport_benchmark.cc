@@ -24,7 +24,7 @@ namespace {
 // Counts what arrives.
 class CountingObserver final : public NodeObserver {
  public:
-  void OnStatus(const v1::WatchStatusResponse&) override {
+  void OnStatus(const internal::v1::WatchStatusResponse&) override {
     absl::MutexLock lock(&mutex_);
     up_ = true;
   }

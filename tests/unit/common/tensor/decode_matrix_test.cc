@@ -17,8 +17,8 @@ using ::testing::HasSubstr;
 
 MatrixView F4Rows(const std::vector<uint8_t>& bytes, const std::vector<uint8_t>& scales,
                   size_t rows, size_t cols) {
-  MatrixView view = MatrixView::RowMajor(bytes.data(), DType::kF4, rows, cols);
-  view.scales = {scales.data(), DType::kF8E8M0, 1, 32, cols / 32};
+  MatrixView view = MatrixView::RowMajor(bytes.data(), Dtype::kF4, rows, cols);
+  view.scales = {scales.data(), Dtype::kF8E8M0, 1, 32, cols / 32};
   return view;
 }
 
@@ -64,7 +64,7 @@ TEST(DecodeMatrix, EveryValueOfF8) {
     bytes[i] = static_cast<uint8_t>(i);
   }
   const std::vector<float> values =
-      DecodeMatrix(MatrixView::RowMajor(bytes.data(), DType::kF8E4M3, 1, 256));
+      DecodeMatrix(MatrixView::RowMajor(bytes.data(), Dtype::kF8E4M3, 1, 256));
   EXPECT_EQ(values[0], 0.0f);
   EXPECT_EQ(values[1], std::ldexp(1.0f, -9));  // Smallest subnormal.
   EXPECT_EQ(values[7], 7 * std::ldexp(1.0f, -9));
@@ -84,8 +84,8 @@ TEST(DecodeMatrix, EveryValueOfF8) {
 TEST(DecodeMatrix, ScalesOfTwoDimensionalBlocks) {
   const std::vector<uint8_t> bytes(3 * 4, 0x40);  // Twos.
   const std::vector<float> scales = {1.0f, 10.0f, 100.0f, 1000.0f};
-  MatrixView view = MatrixView::RowMajor(bytes.data(), DType::kF8E4M3, 3, 4);
-  view.scales = {reinterpret_cast<const uint8_t*>(scales.data()), DType::kF32, 2, 3, 2};
+  MatrixView view = MatrixView::RowMajor(bytes.data(), Dtype::kF8E4M3, 3, 4);
+  view.scales = {reinterpret_cast<const uint8_t*>(scales.data()), Dtype::kF32, 2, 3, 2};
   EXPECT_THAT(DecodeMatrix(view), ElementsAre(2, 2, 2, 20, 2, 2, 2, 20, 200, 200, 200, 2000));
 }
 
@@ -94,16 +94,16 @@ TEST(DecodeMatrix, ScalesOfSixteenBits) {
   const std::vector<uint8_t> bytes = {0x39, 0x39};  // 1.125
   const std::vector<uint16_t> brain = {0x3fc0, 0x3f81};
   const std::vector<uint16_t> half = {0x3e00, 0x3c01};
-  MatrixView view = MatrixView::RowMajor(bytes.data(), DType::kF8E4M3, 1, 2);
-  view.scales = {reinterpret_cast<const uint8_t*>(brain.data()), DType::kBF16, 1, 1, 2};
+  MatrixView view = MatrixView::RowMajor(bytes.data(), Dtype::kF8E4M3, 1, 2);
+  view.scales = {reinterpret_cast<const uint8_t*>(brain.data()), Dtype::kBF16, 1, 1, 2};
   EXPECT_THAT(DecodeMatrix(view), ElementsAre(1.6875f, 1.125f * (1 + 0x1p-7f)));
-  view.scales = {reinterpret_cast<const uint8_t*>(half.data()), DType::kF16, 1, 1, 2};
+  view.scales = {reinterpret_cast<const uint8_t*>(half.data()), Dtype::kF16, 1, 1, 2};
   EXPECT_THAT(DecodeMatrix(view), ElementsAre(1.6875f, 1.125f * (1 + 0x1p-10f)));
 }
 
 TEST(DecodeMatrix, AnyStrides) {
   const std::vector<float> values = {1, 2, 3, 4, 5, 6};
-  MatrixView transposed = MatrixView::RowMajor(values.data(), DType::kF32, 2, 3);
+  MatrixView transposed = MatrixView::RowMajor(values.data(), Dtype::kF32, 2, 3);
   transposed.row_stride = 1;
   transposed.col_stride = 2;
   EXPECT_THAT(DecodeMatrix(transposed), ElementsAre(1, 3, 5, 2, 4, 6));
@@ -116,14 +116,14 @@ TEST(DecodeMatrix, WhatCannotBeReadIsNamed) {
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
     return std::string(status.message());
   };
-  EXPECT_THAT(error(MatrixView::RowMajor(bytes.data(), DType::kI8, 2, 2)),
+  EXPECT_THAT(error(MatrixView::RowMajor(bytes.data(), Dtype::kI8, 2, 2)),
               HasSubstr("the weight has type I8"));
-  EXPECT_THAT(error(MatrixView::RowMajor(nullptr, DType::kF32, 2, 2)), HasSubstr("no data"));
-  EXPECT_THAT(error(MatrixView::RowMajor(bytes.data(), DType::kF4, 2, 3)),
+  EXPECT_THAT(error(MatrixView::RowMajor(nullptr, Dtype::kF32, 2, 2)), HasSubstr("no data"));
+  EXPECT_THAT(error(MatrixView::RowMajor(bytes.data(), Dtype::kF4, 2, 3)),
               HasSubstr("whole bytes"));
-  MatrixView view = MatrixView::RowMajor(bytes.data(), DType::kF8E4M3, 2, 2);
+  MatrixView view = MatrixView::RowMajor(bytes.data(), Dtype::kF8E4M3, 2, 2);
   EXPECT_TRUE(CheckDecodable("the weight", view).ok());
-  view.scales = {bytes.data(), DType::kI8, 1, 1, 2};
+  view.scales = {bytes.data(), Dtype::kI8, 1, 1, 2};
   EXPECT_THAT(error(view), HasSubstr("scales of type I8"));
 }
 

@@ -18,12 +18,12 @@ namespace {
 
 std::vector<Storage> AllStorages() {
   std::vector<Storage> all;
-  for (const DType type : {DType::kF32, DType::kF16, DType::kBF16}) {
+  for (const Dtype type : {Dtype::kF32, Dtype::kF16, Dtype::kBF16}) {
     all.push_back(Storage::Plain(type));
     all.push_back(Storage::Plain(type).Transposed(2));
     all.push_back(Storage::Plain(type).Transposed(1).InTurns());
   }
-  for (const DType scales : {DType::kF32, DType::kBF16, DType::kF16, DType::kF8E8M0}) {
+  for (const Dtype scales : {Dtype::kF32, Dtype::kBF16, Dtype::kF16, Dtype::kF8E8M0}) {
     all.push_back(Storage::F8(scales));
     all.push_back(Storage::F8(scales).InTurns());
     all.push_back(Storage::F8(scales).Transposed(7));
@@ -39,8 +39,8 @@ void ExpectTile(const MatrixView& view, size_t row, size_t rows, size_t col, siz
   const size_t stride = cols + 3;
   std::vector<float> f32(rows * stride, -1.0f);
   std::vector<uint16_t> bf16(rows * stride, 0x1234);
-  DecodeTile(view, row, rows, col, cols, DType::kF32, f32.data(), stride);
-  DecodeTile(view, row, rows, col, cols, DType::kBF16, bf16.data(), stride);
+  DecodeTile(view, row, rows, col, cols, Dtype::kF32, f32.data(), stride);
+  DecodeTile(view, row, rows, col, cols, Dtype::kBF16, bf16.data(), stride);
   // What lies between rows stays.
   std::vector<float> right_f32(rows * stride, -1.0f);
   std::vector<uint16_t> right_bf16(rows * stride, 0x1234);
@@ -95,9 +95,9 @@ TEST(DecodeTile, SlicesThatCutBlocks) {
 
 TEST(MatrixSlice, StoredBytesCountValuesAndScales) {
   std::mt19937 random(7);
-  const StoredMatrix bf16(random, 30, 50, 1.0f, Storage::Plain(DType::kBF16).Transposed(9));
+  const StoredMatrix bf16(random, 30, 50, 1.0f, Storage::Plain(Dtype::kBF16).Transposed(9));
   EXPECT_EQ(StoredBytes(bf16.view()), 30u * 50 * 2);
-  const StoredMatrix f8(random, 130, 256, 1.0f, Storage::F8(DType::kF32));
+  const StoredMatrix f8(random, 130, 256, 1.0f, Storage::F8(Dtype::kF32));
   EXPECT_EQ(StoredBytes(f8.view()), 130u * 256 + 2 * 2 * 4);
   EXPECT_EQ(StoredBytes(RowsOf(f8.view(), 100, 28)), 28u * 256 + 1 * 2 * 4);
   EXPECT_EQ(StoredBytes(RowsOf(f8.view(), 100, 29)), 29u * 256 + 2 * 2 * 4);

@@ -25,7 +25,7 @@ double NearestEven(double value, int mantissa, int min_exponent) {
   return std::nearbyint(value / unit) * unit;  // The default rounding mode is to even.
 }
 
-TEST(DTypeTest, EveryHalfPrecisionValueSurvivesTheRoundTrip) {
+TEST(DtypeTest, EveryHalfPrecisionValueSurvivesTheRoundTrip) {
   for (uint32_t bits = 0; bits <= 0xffff; ++bits) {
     const uint16_t half = static_cast<uint16_t>(bits);
     const float value = FloatFromF16(half);
@@ -43,7 +43,7 @@ TEST(DTypeTest, EveryHalfPrecisionValueSurvivesTheRoundTrip) {
   }
 }
 
-TEST(DTypeTest, RoundsToNearestEvenOverTheWholeRange) {
+TEST(DtypeTest, RoundsToNearestEvenOverTheWholeRange) {
   std::mt19937 random(1);
   for (int i = 0; i < 200000; ++i) {
     const float value = std::bit_cast<float>(static_cast<uint32_t>(random()));
@@ -59,7 +59,7 @@ TEST(DTypeTest, RoundsToNearestEvenOverTheWholeRange) {
   }
 }
 
-TEST(DTypeTest, KeepsNaNInfinityAndTheSignOfZero) {
+TEST(DtypeTest, KeepsNaNInfinityAndTheSignOfZero) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const float infinity = std::numeric_limits<float>::infinity();
   EXPECT_TRUE(std::isnan(FloatFromBF16(BF16FromFloat(nan))));
@@ -74,12 +74,12 @@ TEST(DTypeTest, KeepsNaNInfinityAndTheSignOfZero) {
   EXPECT_EQ(BF16FromFloat(-0.0f), 0x8000);
 }
 
-TEST(DTypeTest, ConvertsUnalignedRows) {
+TEST(DtypeTest, ConvertsUnalignedRows) {
   const std::vector<float> values = {1.0f, -2.5f, 3.0e-8f, 1000.0f, 0.0f};
   std::vector<uint8_t> source(values.size() * 4 + 1);
   std::memcpy(source.data() + 1, values.data(), values.size() * 4);
   std::vector<uint8_t> target(values.size() * 2 + 1);
-  ConvertElements(DType::kF32, source.data() + 1, DType::kBF16, target.data() + 1, values.size());
+  ConvertElements(Dtype::kF32, source.data() + 1, Dtype::kBF16, target.data() + 1, values.size());
   for (size_t i = 0; i < values.size(); ++i) {
     uint16_t bits;
     std::memcpy(&bits, target.data() + 1 + 2 * i, 2);
@@ -87,7 +87,7 @@ TEST(DTypeTest, ConvertsUnalignedRows) {
   }
 }
 
-TEST(DTypeTest, RowsAreConvertedLikeSingleValues) {
+TEST(DtypeTest, RowsAreConvertedLikeSingleValues) {
   std::mt19937 random(2);
   std::vector<float> values(10007);
   for (float& value : values) {
@@ -95,8 +95,8 @@ TEST(DTypeTest, RowsAreConvertedLikeSingleValues) {
   }
   std::vector<uint16_t> f16(values.size());
   std::vector<uint16_t> bf16(values.size());
-  ConvertElements(DType::kF32, values.data(), DType::kF16, f16.data(), values.size());
-  ConvertElements(DType::kF32, values.data(), DType::kBF16, bf16.data(), values.size());
+  ConvertElements(Dtype::kF32, values.data(), Dtype::kF16, f16.data(), values.size());
+  ConvertElements(Dtype::kF32, values.data(), Dtype::kBF16, bf16.data(), values.size());
   std::vector<uint16_t> right_f16;
   std::vector<uint16_t> right_bf16;
   for (const float value : values) {
@@ -108,8 +108,8 @@ TEST(DTypeTest, RowsAreConvertedLikeSingleValues) {
 }
 
 // Around the widths of vectors, at addresses that fit none.
-TEST(DTypeTest, AddsEveryElementAndNoMore) {
-  for (const DType from : {DType::kF32, DType::kBF16, DType::kF16}) {
+TEST(DtypeTest, AddsEveryElementAndNoMore) {
+  for (const Dtype from : {Dtype::kF32, Dtype::kBF16, Dtype::kF16}) {
     for (const size_t count : {0, 1, 7, 8, 15, 16, 17, 63, 64, 65, 200}) {
       std::vector<float> source(count + 2), target(count + 2);
       for (size_t i = 0; i < source.size(); ++i) {
@@ -117,7 +117,7 @@ TEST(DTypeTest, AddsEveryElementAndNoMore) {
         target[i] = static_cast<float>(100 * i);
       }
       std::vector<uint8_t> encoded(source.size() * BytesOf(from));
-      ConvertElements(DType::kF32, source.data(), from, encoded.data(), source.size());
+      ConvertElements(Dtype::kF32, source.data(), from, encoded.data(), source.size());
       AddElements(from, encoded.data() + BytesOf(from), count, target.data() + 1);
       std::vector<float> expected;
       for (size_t i = 0; i < target.size(); ++i) {
@@ -129,18 +129,18 @@ TEST(DTypeTest, AddsEveryElementAndNoMore) {
   }
 }
 
-TEST(DTypeTest, FindsTheOneNonFiniteElement) {
+TEST(DtypeTest, FindsTheOneNonFiniteElement) {
   std::vector<float> values(100, 1.0f);
-  EXPECT_FALSE(HasNonFinite(DType::kF32, values.data(), values.size()));
+  EXPECT_FALSE(HasNonFinite(Dtype::kF32, values.data(), values.size()));
   values[99] = std::numeric_limits<float>::infinity();
-  EXPECT_TRUE(HasNonFinite(DType::kF32, values.data(), values.size()));
-  EXPECT_FALSE(HasNonFinite(DType::kF32, values.data(), 99));
+  EXPECT_TRUE(HasNonFinite(Dtype::kF32, values.data(), values.size()));
+  EXPECT_FALSE(HasNonFinite(Dtype::kF32, values.data(), 99));
   const std::vector<uint16_t> brain = {0x3f80, 0x7fc0};
-  EXPECT_TRUE(HasNonFinite(DType::kBF16, brain.data(), 2));
-  EXPECT_FALSE(HasNonFinite(DType::kBF16, brain.data(), 1));
+  EXPECT_TRUE(HasNonFinite(Dtype::kBF16, brain.data(), 2));
+  EXPECT_FALSE(HasNonFinite(Dtype::kBF16, brain.data(), 1));
   const std::vector<uint16_t> half = {0x7bff, 0xfc00};  // The largest finite value, and -inf.
-  EXPECT_FALSE(HasNonFinite(DType::kF16, half.data(), 1));
-  EXPECT_TRUE(HasNonFinite(DType::kF16, half.data(), 2));
+  EXPECT_FALSE(HasNonFinite(Dtype::kF16, half.data(), 1));
+  EXPECT_TRUE(HasNonFinite(Dtype::kF16, half.data(), 2));
 }
 
 }  // namespace

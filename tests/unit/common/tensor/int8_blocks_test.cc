@@ -25,7 +25,7 @@ Row Quantised(const std::vector<float>& values) {
   // Canaries behind both, so that a write past the end shows.
   Row row{std::vector<int8_t>(values.size() + 1, 99),
           std::vector<float>(Int8Blocks(values.size()) + 1, 99.0f)};
-  QuantiseRow(DType::kF32, values.data(), values.size(), row.integers.data(), row.scales.data());
+  QuantiseRow(Dtype::kF32, values.data(), values.size(), row.integers.data(), row.scales.data());
   EXPECT_EQ(row.integers.back(), 99);
   EXPECT_EQ(row.scales.back(), 99.0f);
   row.integers.pop_back();
@@ -37,7 +37,7 @@ std::vector<float> Decoded(const Row& row) {
   std::vector<float> values(row.integers.size());
   for (size_t begin = 0; begin < values.size(); begin += kInt8Block) {
     DequantiseBlock(row.integers.data() + begin, row.scales[begin / kInt8Block],
-                    std::min(kInt8Block, values.size() - begin), DType::kF32,
+                    std::min(kInt8Block, values.size() - begin), Dtype::kF32,
                     values.data() + begin);
   }
   return values;
@@ -155,11 +155,11 @@ TEST(Int8BlocksTest, TheEndsOfTheRange) {
 TEST(Int8BlocksTest, EveryActivationTypeOnBothSides) {
   std::mt19937 random(3);
   const std::vector<float> values = NormalValues(200, random, 1.0f);
-  for (const DType dtype : {DType::kBF16, DType::kF16}) {
+  for (const Dtype dtype : {Dtype::kBF16, Dtype::kF16}) {
     std::vector<uint16_t> halves(values.size());
-    ConvertElements(DType::kF32, values.data(), dtype, halves.data(), values.size());
+    ConvertElements(Dtype::kF32, values.data(), dtype, halves.data(), values.size());
     std::vector<float> widened(values.size());
-    ConvertElements(dtype, halves.data(), DType::kF32, widened.data(), values.size());
+    ConvertElements(dtype, halves.data(), Dtype::kF32, widened.data(), values.size());
     const Row expected = Quantised(widened);
     Row row{std::vector<int8_t>(values.size()), std::vector<float>(2)};
     QuantiseRow(dtype, halves.data(), values.size(), row.integers.data(), row.scales.data());
@@ -171,7 +171,7 @@ TEST(Int8BlocksTest, EveryActivationTypeOnBothSides) {
     DequantiseBlock(row.integers.data(), row.scales[0], kInt8Block, dtype, narrow.data());
     std::vector<uint16_t> rounded;
     for (size_t i = 0; i < kInt8Block; ++i) {
-      rounded.push_back(dtype == DType::kBF16 ? BF16FromFloat(decoded[i])
+      rounded.push_back(dtype == Dtype::kBF16 ? BF16FromFloat(decoded[i])
                                               : F16FromFloat(decoded[i]));
     }
     EXPECT_TRUE(SameRows(narrow, rounded, kInt8Block)) << NameOf(dtype);

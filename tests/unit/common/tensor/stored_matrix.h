@@ -18,15 +18,15 @@
 
 namespace expertmesh {
 
-inline float RoundTo(DType dtype, float value) {
-  return dtype == DType::kBF16  ? FloatFromBF16(BF16FromFloat(value))
-         : dtype == DType::kF16 ? FloatFromF16(F16FromFloat(value))
+inline float RoundTo(Dtype dtype, float value) {
+  return dtype == Dtype::kBF16  ? FloatFromBF16(BF16FromFloat(value))
+         : dtype == Dtype::kF16 ? FloatFromF16(F16FromFloat(value))
                                 : value;
 }
 
 // `count` values around 0, rounded to `dtype`.
 inline std::vector<float> RandomValues(std::mt19937& random, size_t count, float spread,
-                                       DType dtype) {
+                                       Dtype dtype) {
   std::uniform_real_distribution<float> uniform(-spread, spread);
   std::vector<float> values(count);
   for (float& value : values) {
@@ -37,9 +37,9 @@ inline std::vector<float> RandomValues(std::mt19937& random, size_t count, float
 
 // How matrices are stored.
 struct Storage {
-  DType type = DType::kF32;
+  Dtype type = Dtype::kF32;
   // kF8E4M3 and kF4 have scales, the other types none.
-  DType scale_type = DType::kF32;
+  Dtype scale_type = Dtype::kF32;
   size_t block_rows = 1;
   size_t block_cols = 1;
   // Columns are the outer dimension ("in x out").
@@ -50,11 +50,11 @@ struct Storage {
   // Elements of padding after each row (transposed: column).
   size_t gap = 0;
 
-  static Storage Plain(DType type) { return {type, DType::kF32, 1, 1, false, false, 0}; }
-  static Storage F8(DType scale_type) {
-    return {DType::kF8E4M3, scale_type, 128, 128, false, false, 0};
+  static Storage Plain(Dtype type) { return {type, Dtype::kF32, 1, 1, false, false, 0}; }
+  static Storage F8(Dtype scale_type) {
+    return {Dtype::kF8E4M3, scale_type, 128, 128, false, false, 0};
   }
-  static Storage F4() { return {DType::kF4, DType::kF8E8M0, 1, 32, false, false, 0}; }
+  static Storage F4() { return {Dtype::kF4, Dtype::kF8E8M0, 1, 32, false, false, 0}; }
   Storage Transposed(size_t gap_elements) const {
     Storage storage = *this;
     storage.transposed = true;
@@ -68,7 +68,7 @@ struct Storage {
   }
   friend bool operator==(const Storage&, const Storage&) = default;
 
-  bool quantised() const { return type == DType::kF8E4M3 || type == DType::kF4; }
+  bool quantised() const { return type == Dtype::kF8E4M3 || type == Dtype::kF4; }
 };
 
 inline std::ostream& operator<<(std::ostream& os, const Storage& s) {
@@ -85,7 +85,7 @@ class StoredMatrix {
     const size_t inner = (storage.transposed ? rows : cols) + storage.gap;
     const size_t outer = storage.transposed ? cols : rows;
     stride_ = (storage.in_turns ? 2 : 1) * inner;
-    if (storage.type == DType::kF4) {
+    if (storage.type == Dtype::kF4) {
       stride_ = (stride_ + 1) / 2 * 2;
     }
     // What is not part of the matrix is not zero either.
@@ -138,9 +138,9 @@ class StoredMatrix {
     }
     const size_t count = (rows_ + storage_.block_rows - 1) / storage_.block_rows * scale_stride();
     // Values of the format reach about 448, or 6.
-    const float unit = spread / (storage_.type == DType::kF4 ? 4.0f : 300.0f);
+    const float unit = spread / (storage_.type == Dtype::kF4 ? 4.0f : 300.0f);
     for (size_t i = 0; i < count; ++i) {
-      if (storage_.scale_type == DType::kF8E8M0) {
+      if (storage_.scale_type == Dtype::kF8E8M0) {
         const int exponent = std::ilogb(unit) - static_cast<int>(random() % 3);
         scales_.push_back(std::ldexp(1.0f, exponent));
         scale_bytes_.push_back(static_cast<uint8_t>(exponent + 127));
@@ -148,7 +148,7 @@ class StoredMatrix {
         scales_.push_back(RoundTo(storage_.scale_type,
                                   unit * (0.3f + static_cast<float>(random() % 1000) / 1000.0f)));
         uint8_t bytes[sizeof(float)];
-        ConvertElements(DType::kF32, &scales_.back(), storage_.scale_type, bytes, 1);
+        ConvertElements(Dtype::kF32, &scales_.back(), storage_.scale_type, bytes, 1);
         scale_bytes_.insert(scale_bytes_.end(), bytes, bytes + BytesOf(storage_.scale_type));
       }
     }
@@ -161,7 +161,7 @@ class StoredMatrix {
 
   float PutValue(std::mt19937& random, size_t r, size_t c, float spread) {
     const float value = RandomValues(random, 1, spread, storage_.type)[0];
-    ConvertElements(DType::kF32, &value, storage_.type,
+    ConvertElements(Dtype::kF32, &value, storage_.type,
                     bytes_.data() + kStart + Element(r, c) * BytesOf(storage_.type), 1);
     return value;
   }
@@ -169,7 +169,7 @@ class StoredMatrix {
   // OCP: E4M3 has bias 7 and NaN in place of the largest value, E2M1 has bias 1.
   float PutCode(std::mt19937& random, size_t r, size_t c) {
     const size_t element = Element(r, c);
-    if (storage_.type == DType::kF8E4M3) {
+    if (storage_.type == Dtype::kF8E4M3) {
       uint8_t code = static_cast<uint8_t>(random());
       code = (code & 0x7fu) == 0x7fu ? 0 : code;
       bytes_[kStart + element] = code;

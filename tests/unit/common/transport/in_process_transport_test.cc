@@ -48,7 +48,7 @@ TEST(InProcessNetworkTest, AnswersThatNobodyTakesBreakTheStream) {
   network.Register("node:1", &node);
   class StuckObserver final : public NodeObserver {
    public:
-    void OnStatus(const v1::WatchStatusResponse&) override {
+    void OnStatus(const internal::v1::WatchStatusResponse&) override {
       absl::MutexLock lock(&mutex_);
       mutex_.Await(absl::Condition(&free_));
     }

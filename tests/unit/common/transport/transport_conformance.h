@@ -89,7 +89,7 @@ TEST_P(TransportConformance, FirstStatusDescribesTheNode) {
   RecordingObserver observer;
   const auto connection = Connect(node.address(), &observer);
   ASSERT_TRUE(observer.AwaitUp());
-  const v1::WatchStatusResponse first = observer.heard().statuses.front();
+  const internal::v1::WatchStatusResponse first = observer.heard().statuses.front();
   EXPECT_EQ(first.description().node_id(), "fake");
   EXPECT_EQ(first.state(), v1::NODE_STATE_READY);
   EXPECT_TRUE(observer.heard().disconnects.empty());

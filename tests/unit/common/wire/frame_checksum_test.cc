@@ -11,8 +11,8 @@
 namespace expertmesh {
 namespace {
 
-v1::ComputeRequest Request() {
-  v1::ComputeRequest request;
+internal::v1::ComputeRequest Request() {
+  internal::v1::ComputeRequest request;
   request.set_batch_id(7);
   request.set_layer(2);
   request.set_epoch(9);
@@ -29,12 +29,12 @@ v1::ComputeRequest Request() {
   return request;
 }
 
-TensorFrame Rows(DType dtype) {
+TensorFrame Rows(Dtype dtype) {
   std::vector<float> values(2 * 130);
   for (size_t i = 0; i < values.size(); ++i) {
     values[i] = static_cast<float>(i) - 100.0f;
   }
-  return EncodeRows(DType::kF32, values.data(), 2, 130, dtype);
+  return EncodeRows(Dtype::kF32, values.data(), 2, 130, dtype);
 }
 
 // The same bytes with one bit changed.
@@ -45,7 +45,7 @@ Frame Flipped(const Frame& frame, size_t bit) {
 }
 
 TEST(FrameChecksumTest, SeesEveryBitOfTheTensor) {
-  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kI8Block128}) {
+  for (const Dtype dtype : {Dtype::kF32, Dtype::kBF16, Dtype::kI8Block128}) {
     const TensorFrame rows = Rows(dtype);
     std::set<uint64_t> seen = {ChecksumOf(Request(), rows)};
     size_t count = 1;
@@ -64,10 +64,10 @@ TEST(FrameChecksumTest, SeesEveryBitOfTheTensor) {
 }
 
 TEST(FrameChecksumTest, SeesWhatIsToBeDoneWithTheRows) {
-  const TensorFrame rows = Rows(DType::kF32);
+  const TensorFrame rows = Rows(Dtype::kF32);
   std::set<uint64_t> seen = {ChecksumOf(Request(), rows)};
   const auto with = [&](auto change) {
-    v1::ComputeRequest request = Request();
+    internal::v1::ComputeRequest request = Request();
     change(request);
     seen.insert(ChecksumOf(request, rows));
   };
@@ -84,7 +84,7 @@ TEST(FrameChecksumTest, SeesWhatIsToBeDoneWithTheRows) {
   with([](auto& request) { request.set_expert_ids(2, 7); });
   with([](auto& request) { request.set_expert_weights(1, 0.5f); });
   EXPECT_EQ(seen.size(), 13u);
-  v1::ComputeRequest traced = Request();
+  internal::v1::ComputeRequest traced = Request();
   traced.set_traceparent("00-1");
   traced.set_checksum(5);
   EXPECT_TRUE(seen.contains(ChecksumOf(traced, rows)));
@@ -92,7 +92,7 @@ TEST(FrameChecksumTest, SeesWhatIsToBeDoneWithTheRows) {
 
 // However the bytes are cut, and the same in every build.
 TEST(FrameChecksumTest, IsOfTheBytesAlone) {
-  const TensorFrame rows = Rows(DType::kF32);
+  const TensorFrame rows = Rows(Dtype::kF32);
   TensorFrame cut = rows;
   cut.data = Frame();
   for (size_t at = 0; at < rows.data.size(); at += 13) {
@@ -100,7 +100,7 @@ TEST(FrameChecksumTest, IsOfTheBytesAlone) {
   }
   EXPECT_EQ(ChecksumOf(Request(), cut), ChecksumOf(Request(), rows));
   EXPECT_EQ(ChecksumOf(Request(), rows), 11050699352825689109u);
-  v1::ComputeResponse response;
+  internal::v1::ComputeResponse response;
   response.set_batch_id(7);
   const uint64_t first = ChecksumOf(response, rows);
   response.set_first_row(1);

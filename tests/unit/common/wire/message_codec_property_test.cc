@@ -57,7 +57,7 @@ class Randomness {
 };
 
 void FillTensor(v1::Tensor* tensor, Randomness* random) {
-  const v1::DType dtypes[] = {v1::DTYPE_F32, v1::DTYPE_BF16, v1::DTYPE_F16};
+  const v1::Dtype dtypes[] = {v1::DTYPE_F32, v1::DTYPE_BF16, v1::DTYPE_F16};
   tensor->set_dtype(dtypes[random->Below(3)]);
   const uint32_t rows = random->Below(7);
   const uint32_t cols = random->Below(30);
@@ -271,8 +271,8 @@ class MessageCodecPropertyTest : public testing::Test {
   }
 };
 
-using Messages = testing::Types<v1::ForwardRequest, v1::ForwardResponse, v1::ComputeRequest,
-                                v1::ComputeResponse>;
+using Messages = testing::Types<v1::ForwardRequest, v1::ForwardResponse,
+                                internal::v1::ComputeRequest, internal::v1::ComputeResponse>;
 TYPED_TEST_SUITE(MessageCodecPropertyTest, Messages);
 
 TYPED_TEST(MessageCodecPropertyTest, ReadsAndWritesWhatGeneratedCodeDoes) {

@@ -36,8 +36,8 @@ Frame CutAtRandom(const std::string& bytes, std::mt19937* random, size_t longest
   return frame;
 }
 
-v1::ComputeRequest RandomRequest(std::mt19937* random) {
-  v1::ComputeRequest request;
+internal::v1::ComputeRequest RandomRequest(std::mt19937* random) {
+  internal::v1::ComputeRequest request;
   const auto number = [random](uint32_t below) {
     return static_cast<uint32_t>((*random)() % below);
   };
@@ -60,7 +60,7 @@ v1::ComputeRequest RandomRequest(std::mt19937* random) {
   if (number(5) != 0) {
     const uint32_t cols = 1 + number(number(4) == 0 ? 400 : 40);
     v1::Tensor& tensor = *request.mutable_hidden_states();
-    const v1::DType dtypes[] = {v1::DTYPE_F32, v1::DTYPE_BF16, v1::DTYPE_F16,
+    const v1::Dtype dtypes[] = {v1::DTYPE_F32, v1::DTYPE_BF16, v1::DTYPE_F16,
                                 v1::DTYPE_INT8_BLOCK128};
     const uint32_t dtype = number(4);
     tensor.set_dtype(dtypes[dtype]);
@@ -85,12 +85,12 @@ v1::ComputeRequest RandomRequest(std::mt19937* random) {
 TEST(MessageCodecTest, ReadsWhatGeneratedCodeWritesHoweverItIsCut) {
   std::mt19937 random(7);
   for (int i = 0; i < 500; ++i) {
-    const v1::ComputeRequest expected = RandomRequest(&random);
+    const internal::v1::ComputeRequest expected = RandomRequest(&random);
     const Frame frame = CutAtRandom(expected.SerializeAsString(), &random, 1 + i % 50);
-    const auto decoded = DecodeTensorMessage<v1::ComputeRequest>(frame);
+    const auto decoded = DecodeTensorMessage<internal::v1::ComputeRequest>(frame);
     ASSERT_TRUE(decoded.ok()) << decoded.status();
     ASSERT_EQ(decoded->has_tensor, expected.has_hidden_states());
-    v1::ComputeRequest rest = expected;
+    internal::v1::ComputeRequest rest = expected;
     rest.clear_hidden_states();
     EXPECT_TRUE(MessageDifferencer::Equals(decoded->message, rest));
     if (decoded->has_tensor) {
@@ -106,12 +106,13 @@ TEST(MessageCodecTest, ReadsWhatGeneratedCodeWritesHoweverItIsCut) {
 TEST(MessageCodecTest, WritesWhatGeneratedCodeReads) {
   std::mt19937 random(8);
   for (int i = 0; i < 500; ++i) {
-    const v1::ComputeRequest expected = RandomRequest(&random);
-    const auto split = DecodeTensorMessage<v1::ComputeRequest>(Frame(expected.SerializeAsString()));
+    const internal::v1::ComputeRequest expected = RandomRequest(&random);
+    const auto split =
+        DecodeTensorMessage<internal::v1::ComputeRequest>(Frame(expected.SerializeAsString()));
     ASSERT_TRUE(split.ok());
     const Frame frame =
         EncodeTensorMessage(split->message, split->has_tensor ? &split->tensor : nullptr);
-    v1::ComputeRequest parsed;
+    internal::v1::ComputeRequest parsed;
     ASSERT_TRUE(parsed.ParseFromString(frame.Flatten()));
     EXPECT_TRUE(MessageDifferencer::Equals(parsed, expected));
   }
@@ -142,7 +143,7 @@ TEST(MessageCodecTest, AcceptsFieldsInAnyOrderAndUnknownFields) {
 
 TEST(MessageCodecTest, TensorBytesAreSharedNotCopied) {
   auto bytes = std::make_shared<const std::string>(4096, 'z');
-  TensorFrame tensor{DType::kF32, 2, 512, {}};
+  TensorFrame tensor{Dtype::kF32, 2, 512, {}};
   tensor.data.Append(Slice(bytes->data(), bytes->size(), bytes));
   const Frame frame = EncodeTensorMessage(v1::ForwardResponse(), &tensor);
   EXPECT_EQ(frame.slices().back().data(), reinterpret_cast<const uint8_t*>(bytes->data()));
@@ -167,10 +168,10 @@ TEST(MessageCodecTest, NeverAcceptsWhatGeneratedCodeRefuses) {
     } else {
       bytes[random() % bytes.size()] = static_cast<char>(random());
     }
-    v1::ComputeRequest parsed;
+    internal::v1::ComputeRequest parsed;
     const bool valid = parsed.ParseFromString(bytes);
     const auto decoded =
-        DecodeTensorMessage<v1::ComputeRequest>(CutAtRandom(bytes, &random, 1 + i % 30));
+        DecodeTensorMessage<internal::v1::ComputeRequest>(CutAtRandom(bytes, &random, 1 + i % 30));
     if (!valid) {
       EXPECT_FALSE(decoded.ok() && decoded->tensor_status.ok());
       ++refused;
@@ -212,11 +213,11 @@ TEST_F(BadTensorTest, ByteCount) {
                                      HasSubstr("[2, 3]"), HasSubstr("12")));
 }
 
-TEST_F(BadTensorTest, DType) {
+TEST_F(BadTensorTest, Dtype) {
   v1::Tensor tensor = Valid();
   tensor.set_dtype(v1::DTYPE_UNSPECIFIED);
   EXPECT_THAT(ErrorOf(tensor), HasSubstr("hidden_states.dtype is DTYPE_UNSPECIFIED"));
-  tensor.set_dtype(static_cast<v1::DType>(99));
+  tensor.set_dtype(static_cast<v1::Dtype>(99));
   EXPECT_THAT(ErrorOf(tensor), HasSubstr("hidden_states.dtype is 99"));
 }
 
@@ -297,10 +298,10 @@ TEST(TensorCopyTest, Int8BlocksLieAcrossSlices) {
   }
   const std::string scale_bytes(reinterpret_cast<const char*>(scales.data()), 36);
   for (const size_t longest : {1, 7, 127, 128, 129, 1000}) {
-    const TensorFrame tensor{DType::kI8Block128, kRows, kCols, CutAtRandom(data, &random, longest),
+    const TensorFrame tensor{Dtype::kI8Block128, kRows, kCols, CutAtRandom(data, &random, longest),
                              CutAtRandom(scale_bytes, &random, 5)};
     std::vector<float> copied(kRows * kCols);
-    EXPECT_EQ(CopyRows(tensor, DType::kF32, copied.data()), 0u);
+    EXPECT_EQ(CopyRows(tensor, Dtype::kF32, copied.data()), 0u);
     std::vector<float> expected;
     std::vector<uint16_t> rounded;
     for (size_t i = 0; i < copied.size(); ++i) {
@@ -311,7 +312,7 @@ TEST(TensorCopyTest, Int8BlocksLieAcrossSlices) {
     }
     EXPECT_TRUE(SameRows(copied, expected, kCols));
     std::vector<uint16_t> narrow(copied.size());
-    CopyRows(tensor, DType::kBF16, narrow.data());
+    CopyRows(tensor, Dtype::kBF16, narrow.data());
     EXPECT_TRUE(SameRows(narrow, rounded, kCols));
   }
 }
@@ -319,10 +320,10 @@ TEST(TensorCopyTest, Int8BlocksLieAcrossSlices) {
 TEST(TensorCopyTest, CountsRowsWithAScaleThatIsNotFinite) {
   std::vector<float> scales = {1.0f, std::numeric_limits<float>::quiet_NaN(), 1.0f,
                                std::numeric_limits<float>::infinity()};
-  TensorFrame tensor{DType::kI8Block128, 4, 2, Frame(std::string(8, '\1'))};
+  TensorFrame tensor{Dtype::kI8Block128, 4, 2, Frame(std::string(8, '\1'))};
   tensor.scales = Frame(std::string(reinterpret_cast<const char*>(scales.data()), 16));
   std::vector<float> copied(8);
-  EXPECT_EQ(CopyRows(tensor, DType::kF32, copied.data()), 2u);
+  EXPECT_EQ(CopyRows(tensor, Dtype::kF32, copied.data()), 2u);
   EXPECT_TRUE(std::isnan(copied[2]) && std::isnan(copied[3]));
   EXPECT_EQ(copied[4], 1.0f);
 }
@@ -335,9 +336,9 @@ TEST(TensorCopyTest, ConvertsElementsThatLieAcrossSlices) {
   }
   const std::string bytes(reinterpret_cast<const char*>(values.data()), values.size() * 4);
   for (size_t longest = 1; longest < 12; ++longest) {
-    TensorFrame tensor{DType::kF32, 7, 11, CutAtRandom(bytes, &random, longest)};
+    TensorFrame tensor{Dtype::kF32, 7, 11, CutAtRandom(bytes, &random, longest)};
     std::vector<uint16_t> copied(values.size());
-    EXPECT_EQ(CopyRows(tensor, DType::kBF16, copied.data()), 0u);
+    EXPECT_EQ(CopyRows(tensor, Dtype::kBF16, copied.data()), 0u);
     std::vector<uint16_t> expected;
     for (const float value : values) {
       expected.push_back(BF16FromFloat(value));
@@ -387,10 +388,10 @@ TEST(TensorCopyTest, CountsRowsWithNaNOrInfinity) {
   values[1] = std::numeric_limits<float>::quiet_NaN();
   values[2] = std::numeric_limits<float>::infinity();
   values[11] = -std::numeric_limits<float>::infinity();
-  TensorFrame tensor{DType::kF32, 3, 4, {}};
+  TensorFrame tensor{Dtype::kF32, 3, 4, {}};
   tensor.data = Frame(std::string(reinterpret_cast<const char*>(values.data()), 48));
   std::vector<float> copied(12);
-  EXPECT_EQ(CopyRows(tensor, DType::kF32, copied.data()), 2u);
+  EXPECT_EQ(CopyRows(tensor, Dtype::kF32, copied.data()), 2u);
 }
 
 }  // namespace

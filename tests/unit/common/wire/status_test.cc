@@ -22,7 +22,7 @@ TEST(StatusTest, EveryCodeSurvivesBothWays) {
 }
 
 TEST(StatusTest, ANumberThatIsNoCodeBecomesUnknownAndIsNamed) {
-  v1::Status received;
+  v1::RequestStatus received;
   received.set_message("kept");
   for (const int code : {-1, 17, 1'000'000, std::numeric_limits<int>::min()}) {
     received.set_code(code);
@@ -35,7 +35,7 @@ TEST(StatusTest, ANumberThatIsNoCodeBecomesUnknownAndIsNamed) {
 }
 
 TEST(StatusTest, ACodeThatAbseilDoesNotKnowLeavesAsUnknown) {
-  const v1::Status sent = ToWire(absl::Status(static_cast<absl::StatusCode>(99), "kept"));
+  const v1::RequestStatus sent = ToWire(absl::Status(static_cast<absl::StatusCode>(99), "kept"));
   EXPECT_EQ(sent.code(), static_cast<int>(absl::StatusCode::kUnknown));
   EXPECT_EQ(sent.message(), "kept");
 }

@@ -13,12 +13,12 @@ namespace {
 
 constexpr size_t kCols = 2048;
 
-TensorFrame Rows(DType dtype, size_t rows) {
+TensorFrame Rows(Dtype dtype, size_t rows) {
   const std::vector<float> values(rows * kCols, 0.5f);
-  return EncodeRows(DType::kF32, values.data(), rows, kCols, dtype);
+  return EncodeRows(Dtype::kF32, values.data(), rows, kCols, dtype);
 }
 
-void Decode(benchmark::State& state, DType from, DType to) {
+void Decode(benchmark::State& state, Dtype from, Dtype to) {
   const size_t rows = static_cast<size_t>(state.range(0));
   const TensorFrame tensor = Rows(from, rows);
   AlignedBuffer target(rows * kCols * BytesOf(to));
@@ -28,7 +28,7 @@ void Decode(benchmark::State& state, DType from, DType to) {
   state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(tensor.data.size()));
 }
 
-void Bare(benchmark::State& state, DType from, DType to) {
+void Bare(benchmark::State& state, Dtype from, Dtype to) {
   const size_t rows = static_cast<size_t>(state.range(0));
   const TensorFrame tensor = Rows(from, rows);
   AlignedBuffer target(rows * kCols * BytesOf(to));
@@ -39,12 +39,12 @@ void Bare(benchmark::State& state, DType from, DType to) {
   state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(tensor.data.size()));
 }
 
-BENCHMARK_CAPTURE(Decode, f32, DType::kF32, DType::kF32)->Arg(1)->Arg(64)->Arg(512);
-BENCHMARK_CAPTURE(Bare, f32, DType::kF32, DType::kF32)->Arg(1)->Arg(64)->Arg(512);
-BENCHMARK_CAPTURE(Decode, bf16, DType::kBF16, DType::kBF16)->Arg(1)->Arg(64)->Arg(512);
-BENCHMARK_CAPTURE(Bare, bf16, DType::kBF16, DType::kBF16)->Arg(1)->Arg(64)->Arg(512);
-BENCHMARK_CAPTURE(Decode, f16_to_f32, DType::kF16, DType::kF32)->Arg(64);
-BENCHMARK_CAPTURE(Bare, f16_to_f32, DType::kF16, DType::kF32)->Arg(64);
+BENCHMARK_CAPTURE(Decode, f32, Dtype::kF32, Dtype::kF32)->Arg(1)->Arg(64)->Arg(512);
+BENCHMARK_CAPTURE(Bare, f32, Dtype::kF32, Dtype::kF32)->Arg(1)->Arg(64)->Arg(512);
+BENCHMARK_CAPTURE(Decode, bf16, Dtype::kBF16, Dtype::kBF16)->Arg(1)->Arg(64)->Arg(512);
+BENCHMARK_CAPTURE(Bare, bf16, Dtype::kBF16, Dtype::kBF16)->Arg(1)->Arg(64)->Arg(512);
+BENCHMARK_CAPTURE(Decode, f16_to_f32, Dtype::kF16, Dtype::kF32)->Arg(64);
+BENCHMARK_CAPTURE(Bare, f16_to_f32, Dtype::kF16, Dtype::kF32)->Arg(64);
 
 }  // namespace
 }  // namespace expertmesh

@@ -16,32 +16,32 @@ namespace {
 
 constexpr size_t kRows = 6;
 constexpr size_t kCols = 200;  // A block of int8 and a shorter one.
-constexpr DType kWireTypes[] = {DType::kF32, DType::kBF16, DType::kF16, DType::kI8Block128};
+constexpr Dtype kWireTypes[] = {Dtype::kF32, Dtype::kBF16, Dtype::kF16, Dtype::kI8Block128};
 
 std::vector<float> RandomMatrix(uint32_t seed) { return NormalValues(kRows * kCols, seed); }
 
 std::vector<float> Decoded(const TensorFrame& tensor) {
   std::vector<float> values(tensor.rows * tensor.cols);
-  DecodeRows(tensor, DType::kF32, values.data());
+  DecodeRows(tensor, Dtype::kF32, values.data());
   return values;
 }
 
 // How far a value may be off: half a unit in the last place of bf16 (8 bits) and f16 (11 bits),
 // half the scale of a block.
-float Bound(DType dtype, float value, float largest_of_block) {
+float Bound(Dtype dtype, float value, float largest_of_block) {
   switch (dtype) {
-    case DType::kBF16:
+    case Dtype::kBF16:
       return std::fabs(value) * 0x1p-8f;
-    case DType::kF16:
+    case Dtype::kF16:
       return std::fabs(value) * 0x1p-11f + 0x1p-24f;
-    case DType::kI8Block128:
+    case Dtype::kI8Block128:
       return largest_of_block / 127.0f * 0.50002f;
     default:
       return 0.0f;
   }
 }
 
-void ExpectClose(DType dtype, absl::Span<const float> row, absl::Span<const float> decoded) {
+void ExpectClose(Dtype dtype, absl::Span<const float> row, absl::Span<const float> decoded) {
   std::vector<double> bounds;
   for (size_t begin = 0; begin < kCols; begin += 128) {
     const size_t end = std::min(begin + 128, kCols);
@@ -59,8 +59,8 @@ void ExpectClose(DType dtype, absl::Span<const float> row, absl::Span<const floa
 TEST(TensorEncodeTest, RowsAreGatheredInTheOrderGiven) {
   const std::vector<float> matrix = RandomMatrix(1);
   const std::vector<uint32_t> rows = {4, 0, 5};
-  for (const DType dtype : kWireTypes) {
-    const TensorFrame tensor = EncodeRows(DType::kF32, matrix.data(), rows, kCols, dtype);
+  for (const Dtype dtype : kWireTypes) {
+    const TensorFrame tensor = EncodeRows(Dtype::kF32, matrix.data(), rows, kCols, dtype);
     EXPECT_EQ(tensor.dtype, dtype);
     ASSERT_EQ(tensor.rows, rows.size());
     ASSERT_EQ(tensor.cols, kCols);
@@ -75,11 +75,11 @@ TEST(TensorEncodeTest, RowsAreGatheredInTheOrderGiven) {
 
 TEST(TensorEncodeTest, ARowHasTheSameBitsInAnyCompany) {
   const std::vector<float> matrix = RandomMatrix(2);
-  for (const DType dtype : kWireTypes) {
-    const TensorFrame all = EncodeRows(DType::kF32, matrix.data(), kRows, kCols, dtype);
+  for (const Dtype dtype : kWireTypes) {
+    const TensorFrame all = EncodeRows(Dtype::kF32, matrix.data(), kRows, kCols, dtype);
     for (uint32_t row = 0; row < kRows; ++row) {
       const TensorFrame alone =
-          EncodeRows(DType::kF32, matrix.data(), std::vector<uint32_t>{row}, kCols, dtype);
+          EncodeRows(Dtype::kF32, matrix.data(), std::vector<uint32_t>{row}, kCols, dtype);
       const TensorFrame part = RowsOf(all, row, 1);
       EXPECT_EQ(part.rows, 1u);
       const std::string data = alone.data.Flatten();
@@ -91,7 +91,7 @@ TEST(TensorEncodeTest, ARowHasTheSameBitsInAnyCompany) {
 
 TEST(TensorEncodeTest, PartsShareTheBytes) {
   const std::vector<float> matrix = RandomMatrix(3);
-  const TensorFrame all = EncodeRows(DType::kF32, matrix.data(), kRows, kCols, DType::kI8Block128);
+  const TensorFrame all = EncodeRows(Dtype::kF32, matrix.data(), kRows, kCols, Dtype::kI8Block128);
   const TensorFrame part = RowsOf(all, 2, 3);
   ASSERT_EQ(part.data.slices().size(), 1u);
   EXPECT_EQ(part.data.slices()[0].data(), all.data.slices()[0].data() + 2 * kCols);
@@ -102,32 +102,32 @@ TEST(TensorEncodeTest, PartsShareTheBytes) {
 }
 
 TEST(TensorEncodeTest, BytesOfARow) {
-  EXPECT_EQ(WireRowBytes(DType::kF32, 300), 1200u);
-  EXPECT_EQ(WireRowBytes(DType::kBF16, 300), 600u);
-  EXPECT_EQ(WireRowBytes(DType::kF16, 300), 600u);
-  EXPECT_EQ(WireRowBytes(DType::kI8Block128, 300), 300u + 3 * 4);
+  EXPECT_EQ(WireRowBytes(Dtype::kF32, 300), 1200u);
+  EXPECT_EQ(WireRowBytes(Dtype::kBF16, 300), 600u);
+  EXPECT_EQ(WireRowBytes(Dtype::kF16, 300), 600u);
+  EXPECT_EQ(WireRowBytes(Dtype::kI8Block128, 300), 300u + 3 * 4);
 }
 
 TEST(TensorEncodeTest, ErrorIsTheRelativeChangeOfTheRow) {
   // 1.00390625 lies half-way between two values of bf16 and becomes 1; the others are exact.
   const std::vector<float> row = {1.00390625f, 2.0f, -2.0f};
-  EXPECT_DOUBLE_EQ(EncodingError(DType::kF32, row.data(), 3, DType::kBF16),
+  EXPECT_DOUBLE_EQ(EncodingError(Dtype::kF32, row.data(), 3, Dtype::kBF16),
                    0.00390625 / std::sqrt(1.00390625 * 1.00390625 + 8.0));
-  EXPECT_EQ(EncodingError(DType::kF32, row.data(), 3, DType::kF32), 0.0);
+  EXPECT_EQ(EncodingError(Dtype::kF32, row.data(), 3, Dtype::kF32), 0.0);
   const std::vector<float> zeros(3, 0.0f);
-  EXPECT_EQ(EncodingError(DType::kF32, zeros.data(), 3, DType::kI8Block128), 0.0);
+  EXPECT_EQ(EncodingError(Dtype::kF32, zeros.data(), 3, Dtype::kI8Block128), 0.0);
   const std::vector<float> bad = {1.0f, std::numeric_limits<float>::infinity()};
-  EXPECT_FALSE(std::isfinite(EncodingError(DType::kF32, bad.data(), 2, DType::kI8Block128)));
+  EXPECT_FALSE(std::isfinite(EncodingError(Dtype::kF32, bad.data(), 2, Dtype::kI8Block128)));
   const std::vector<float> large = {1e6f, 1.0f};  // Beyond F16.
-  EXPECT_FALSE(std::isfinite(EncodingError(DType::kF32, large.data(), 2, DType::kF16)));
+  EXPECT_FALSE(std::isfinite(EncodingError(Dtype::kF32, large.data(), 2, Dtype::kF16)));
 }
 
 TEST(TensorEncodeTest, LossyIsWhatNarrows) {
-  EXPECT_FALSE(IsLossy(DType::kBF16, DType::kBF16));
-  EXPECT_FALSE(IsLossy(DType::kBF16, DType::kF32));
-  EXPECT_TRUE(IsLossy(DType::kBF16, DType::kF16));
-  EXPECT_TRUE(IsLossy(DType::kF32, DType::kBF16));
-  EXPECT_TRUE(IsLossy(DType::kBF16, DType::kI8Block128));
+  EXPECT_FALSE(IsLossy(Dtype::kBF16, Dtype::kBF16));
+  EXPECT_FALSE(IsLossy(Dtype::kBF16, Dtype::kF32));
+  EXPECT_TRUE(IsLossy(Dtype::kBF16, Dtype::kF16));
+  EXPECT_TRUE(IsLossy(Dtype::kF32, Dtype::kBF16));
+  EXPECT_TRUE(IsLossy(Dtype::kBF16, Dtype::kI8Block128));
 }
 
 }  // namespace

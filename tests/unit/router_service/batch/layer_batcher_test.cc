@@ -35,8 +35,8 @@ class LayerBatcherTest : public testing::Test {
     auto job = std::make_shared<ForwardJob>();
     v1::ForwardRequest& request = job->received()->message;
     request.set_request_id(id);
-    job->received()->tensor = TensorFrame{DType::kF32, rows, 1, {}};
-    job->Accept(DType::kF32, clock_.Now(), deadline, context, &timers_, nullptr,
+    job->received()->tensor = TensorFrame{Dtype::kF32, rows, 1, {}};
+    job->Accept(Dtype::kF32, clock_.Now(), deadline, context, &timers_, nullptr,
                 [this](const v1::ForwardResponse& response, const std::optional<TensorFrame>&) {
                   absl::MutexLock lock(&mutex_);
                   answers_.emplace_back(response.request_id(), response.status().code());

@@ -53,15 +53,15 @@ TEST(RowPartialsTest, SumsEachRangeInTheOrderGivenWhateverTheType) {
   const float big[] = {kBig, 1.0f, kBig, 2.0f, kBig, 3.0f};
   uint16_t brain[4];
   const float of_brain[] = {3.0f, 0.5f, -3.0f, 0.25f};
-  ConvertElements(DType::kF32, of_brain, DType::kBF16, brain, 4);
+  ConvertElements(Dtype::kF32, of_brain, Dtype::kBF16, brain, 4);
   uint16_t half[6];
   const float of_half[] = {-1.0f, -2.0f, 7.0f, 8.0f, 9.0f, 0.0f};
-  ConvertElements(DType::kF32, of_half, DType::kF16, half, 6);
+  ConvertElements(Dtype::kF32, of_half, Dtype::kF16, half, 6);
   const float minus_big[] = {-kBig, 1.0f, -kBig, 1.0f, -kBig, 1.0f};
-  const std::vector<Contribution> contributions = {{&all_rows, nullptr, {big, DType::kF32}},
-                                                   {&some_rows, nullptr, {brain, DType::kBF16}},
-                                                   {&all_rows, nullptr, {minus_big, DType::kF32}},
-                                                   {&all_rows, nullptr, {half, DType::kF16}}};
+  const std::vector<Contribution> contributions = {{&all_rows, nullptr, {big, Dtype::kF32}},
+                                                   {&some_rows, nullptr, {brain, Dtype::kBF16}},
+                                                   {&all_rows, nullptr, {minus_big, Dtype::kF32}},
+                                                   {&all_rows, nullptr, {half, Dtype::kF16}}};
   const float shared[] = {10.0f, 20.0f, 30.0f, 40.0f, 50.0f, 60.0f};
   // In float32 1e8 + 3 is 1e8: what stands between the big ones is lost.
   const std::vector<float> expected = {9.0f, 20.5f, 37.0f, 51.0f, 59.0f, 64.25f};

@@ -28,9 +28,9 @@ class ScriptedTransport final : public Transport {
   // The node at `address` says that it is `node_id` and holds these experts of layer 1.
   void Up(const std::string& address, const std::string& node_id,
           const std::vector<uint32_t>& experts) {
-    v1::WatchStatusResponse status;
+    internal::v1::WatchStatusResponse status;
     status.set_state(v1::NODE_STATE_READY);
-    v1::DescribeResponse& description = *status.mutable_description();
+    v1::NodeDescription& description = *status.mutable_description();
     description.set_node_id(node_id);
     description.set_fingerprint(FakeCheckpoint(FakeCheckpointOptions()).fingerprint());
     v1::HostedExperts& hosted = *description.add_hosted();
@@ -67,7 +67,7 @@ class FleetTest : public testing::Test {
     auto biases = std::make_shared<SelectBiases>();
     (*biases)[kLayer] = {1, 2, 3, 4, 5, 6};
     FleetOptions options;
-    options.encodings = *WireEncodings::Parse("auto", "auto", DType::kF32);
+    options.encodings = *WireEncodings::Parse("auto", "auto", Dtype::kF32);
     options.biases = std::move(biases);
     fleet_ = std::make_unique<Fleet>(std::make_shared<FakeCheckpoint>(FakeCheckpointOptions()),
                                      std::move(options), &metrics_, &transport_, &timers_, &clock_);
@@ -75,7 +75,7 @@ class FleetTest : public testing::Test {
 
   std::vector<std::string> Addresses() const {
     std::vector<std::string> addresses;
-    const v1::GetTopologyResponse topology = fleet_->Topology();
+    const v1::Topology topology = fleet_->Topology();
     for (const v1::TopologyNode& node : topology.nodes()) {
       addresses.push_back(node.address());
     }

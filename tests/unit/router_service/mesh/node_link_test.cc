@@ -60,7 +60,7 @@ class NodeLinkTest : public testing::Test {
  protected:
   void SetUp() override {
     link_.Connect(&transport_);
-    v1::WatchStatusResponse status;
+    internal::v1::WatchStatusResponse status;
     status.set_state(v1::NODE_STATE_READY);
     status.mutable_description()->set_fingerprint("model");
     link_.OnStatus(status);
@@ -74,10 +74,10 @@ class NodeLinkTest : public testing::Test {
   }
   // The node answers one row of the batch.
   void Answer(uint64_t id, uint32_t row) {
-    v1::ComputeResponse response;
+    internal::v1::ComputeResponse response;
     response.set_batch_id(id);
     response.set_first_row(row);
-    TensorFrame tensor{DType::kF32, 1, kModelWidth, {}};
+    TensorFrame tensor{Dtype::kF32, 1, kModelWidth, {}};
     tensor.data = Frame(std::string(kModelWidth * sizeof(float), '\0'));
     link_.OnFrame(EncodeTensorMessage(response, &tensor));
   }

@@ -74,8 +74,8 @@ void RouteAndPlan(benchmark::State& state) {
   rules.options.num_experts = kExperts;
   rules.options.top_k = kTopK;
   rules.options.renormalise = Renormalise::kSum;
-  rules.options.weight_dtype = WeightDType::kModel;
-  rules.activation_dtype = DType::kBF16;
+  rules.options.weight_dtype = WeightDtype::kModel;
+  rules.activation_dtype = Dtype::kBF16;
   const gate::RequestTokens request{tokens};
   const gate::RoutingInput input{{&request, 1}, logits};
   gate::RoutingScratch scratch;
