@@ -5,7 +5,7 @@
 //   std::vector<float> rows = ...;                                     // [tokens, d_model]
 //   auto hidden = Matrix::Take(tokens, d_model, std::move(rows));
 //   auto result = (*client)->Forward(layer, hidden);
-//   if (!result.ok()) ...                                              // absl::Status
+//   if (!result.ok()) ...                                              // absl::Status, DetailsOf()
 //   const float* output = result->output.As<float>();                  // [tokens, d_model]
 //
 // Three ways to call: Forward waits; ForwardAsync calls back; a ForwardStream keeps many requests
@@ -20,9 +20,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -81,6 +83,21 @@ class EXPERTMESH_CLIENT_EXPORT Matrix {
   absl::Span<const uint8_t> bytes_;
   std::shared_ptr<const void> owner_;
 };
+
+// What an error carries for programs, as proto/expertmesh/v1/errors.proto says. Empty where it
+// carries nothing: it comes from gRPC, from a proxy or from this library.
+struct ErrorDetails {
+  // "EXPERTS_MISSING", "QUEUE_FULL", ...
+  std::string reason;
+  // The keys that the reason names.
+  std::map<std::string, std::string> metadata;
+  // Zero: not told.
+  absl::Duration retry_delay;
+  // With INVALID_FIELD: path of the field, and what is wrong with it.
+  std::vector<std::pair<std::string, std::string>> field_violations;
+};
+
+EXPERTMESH_CLIENT_EXPORT ErrorDetails DetailsOf(const absl::Status& status);
 
 struct ForwardOptions {
   // From the call until the answer; then DEADLINE_EXCEEDED, also when no router answers. Zero or
@@ -161,15 +178,17 @@ struct ForwardResult {
 // Must not block, nor destroy the client or stream it came from; may send further requests.
 using ForwardCallback = std::function<void(absl::StatusOr<ForwardResult>)>;
 
-// Many requests in flight, answered in any order. Thread-safe. Must not outlive its client.
+// Many requests in flight, answered in any order. A stream that ends for no fault of theirs (the
+// router left, a connection broke, a proxy thought it idle) is opened again, and what has no answer
+// is sent again; heartbeats keep it alive. Thread-safe. Must not outlive its client.
 class EXPERTMESH_CLIENT_EXPORT ForwardStream {
  public:
   // Requests in flight get CANCELLED. No callback runs afterwards.
   virtual ~ForwardStream();
 
   // Errors as for Client::Forward; an error of one request leaves the others alone. Besides,
-  //   UNAVAILABLE         the stream is broken. Every request in flight gets this once; open
-  //                       another stream.
+  //   UNAVAILABLE         the stream is broken: ClientOptions::max_attempts to open it again brought
+  //                       no answer. Every request in flight gets this once; open another stream.
   //   RESOURCE_EXHAUSTED  ClientOptions::stream_window_bytes wait to be sent already.
   virtual void Send(uint32_t layer, const Matrix& hidden, const ForwardOptions& options,
                     ForwardCallback done) = 0;
@@ -302,6 +321,10 @@ struct ClientOptions {
   size_t stream_window_bytes = size_t{64} << 20;
   // For the calls that describe (not Forward).
   absl::Duration describe_timeout = absl::Seconds(10);
+  // Times that a request is sent at most, when it fails for a reason that the same request may not
+  // meet again (errors.proto says which), or its connection is lost; 1: once. Later attempts wait
+  // longer, within the timeout of the request. Forward changes nothing, so that it is safe to repeat.
+  uint32_t max_attempts = 5;
   // Unset: no encryption.
   std::optional<TlsOptions> tls;
 };
@@ -345,7 +368,7 @@ class EXPERTMESH_CLIENT_EXPORT Client {
   absl::StatusOr<client::Topology> Topology();
 
   // Calls `on_change` with the topology now and after every change, on this thread, until it
-  // returns false (OK) or the connection breaks (the error).
+  // returns false (OK) or the connection is lost and cannot be made again (the error).
   absl::Status WatchTopology(const std::function<bool(const client::Topology&)>& on_change);
 
   // Tokens of each layer and assignments of each expert that this router served.

@@ -7,9 +7,11 @@
 #include "client/cpp/library/client_impl.h"
 #include "client/cpp/library/forward_codec.h"
 #include "client/cpp/library/forward_stream.h"
+#include "client/cpp/library/retrying_call.h"
 #include "common/base/address.h"
 #include "common/base/clock.h"
 #include "common/net/tls_options.h"
+#include "common/wire/error_reason.h"
 
 namespace expertmesh::client {
 namespace {
@@ -31,7 +33,9 @@ net::GrpcOptions ToGrpcOptions(const ClientOptions& options) {
 Client::Impl::Impl(const std::string& target, const ClientOptions& client_options)
     : address(target),
       options(client_options),
+      retries(client_options.max_attempts),
       timers(Clock::Real()),
+      waits(&timers),
       data(&runtime, target, ToGrpcOptions(client_options)),
       control(&runtime, target, ToGrpcOptions(client_options)) {}
 
@@ -40,16 +44,23 @@ absl::StatusOr<Frame> Client::Impl::AskInFrames(const char* method, const Frame&
   call.deadline = Clock::Real()->Now() + options.describe_timeout;
   absl::Notification answered;
   absl::StatusOr<Frame> answer = absl::UnknownError("");
-  control.UnaryCall(method, request, call, [&](absl::StatusOr<Frame> result) {
-    answer = std::move(result);
-    answered.Notify();
-  });
+  RetryingCall::Start({&control, &retries, &waits}, method, request, call,
+                      [&](absl::StatusOr<Frame> result) {
+                        answer = std::move(result);
+                        answered.Notify();
+                      });
   answered.WaitForNotification();
   return answer;
 }
 
+ErrorDetails DetailsOf(const absl::Status& status) {
+  expertmesh::ErrorDetails details = expertmesh::DetailsOf(status);
+  return {std::move(details.reason), std::move(details.metadata), details.retry_delay,
+          std::move(details.field_violations)};
+}
+
 Client::Client(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-Client::~Client() = default;
+Client::~Client() { impl_->waits.Close(); }
 
 absl::StatusOr<std::unique_ptr<Client>> Client::Connect(const std::string& address,
                                                         const ClientOptions& options) {
@@ -66,7 +77,8 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Connect(const std::string& addre
 
 void Client::ForwardAsync(uint32_t layer, const Matrix& hidden, const ForwardOptions& options,
                           ForwardCallback done) {
-  const absl::StatusOr<Frame> request = EncodeForward(0, layer, hidden, options);
+  const absl::StatusOr<Frame> request =
+      EncodeForward(0, layer, hidden, options, impl_->options.max_message_bytes);
   if (!request.ok()) {
     done(request.status());
     return;
@@ -75,19 +87,19 @@ void Client::ForwardAsync(uint32_t layer, const Matrix& hidden, const ForwardOpt
   if (options.timeout != absl::InfiniteDuration()) {
     call.deadline = Clock::Real()->Now() + options.timeout;
   }
-  impl_->data.UnaryCall(kForward, *request, call,
-                        [done = std::move(done)](absl::StatusOr<Frame> frame) {
-                          if (!frame.ok()) {
-                            done(frame.status());
-                            return;
-                          }
-                          absl::StatusOr<ForwardAnswer> answer = DecodeForward(*frame);
-                          if (answer.ok()) {
-                            done(std::move(answer->result));
-                          } else {
-                            done(answer.status());
-                          }
-                        });
+  RetryingCall::Start({&impl_->data, &impl_->retries, &impl_->waits}, kForward, *request, call,
+                      [done = std::move(done)](absl::StatusOr<Frame> frame) {
+                        if (!frame.ok()) {
+                          done(frame.status());
+                          return;
+                        }
+                        absl::StatusOr<ForwardAnswer> answer = DecodeForward(*frame);
+                        if (answer.ok()) {
+                          done(std::move(answer->result));
+                        } else {
+                          done(answer.status());
+                        }
+                      });
 }
 
 absl::StatusOr<ForwardResult> Client::Forward(uint32_t layer, const Matrix& hidden,
@@ -103,8 +115,13 @@ absl::StatusOr<ForwardResult> Client::Forward(uint32_t layer, const Matrix& hidd
 }
 
 std::unique_ptr<ForwardStream> Client::OpenStream() {
-  return OpenForwardStream(&impl_->data, &impl_->timers, impl_->address,
-                           impl_->options.stream_window_bytes);
+  return OpenForwardStream({.client = &impl_->data,
+                            .timers = &impl_->timers,
+                            .retries = &impl_->retries,
+                            .waits = &impl_->waits,
+                            .address = impl_->address,
+                            .window_bytes = impl_->options.stream_window_bytes,
+                            .max_message_bytes = impl_->options.max_message_bytes});
 }
 
 }  // namespace expertmesh::client

@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "client/cpp/expertmesh/client.h"
+#include "client/cpp/library/retry.h"
 #include "common/base/timer_queue.h"
 #include "common/net/grpc_client.h"
 #include "common/net/grpc_runtime.h"
@@ -27,7 +28,8 @@ absl::StatusOr<Message> Parse(const Frame& frame) {
 struct Client::Impl {
   Impl(const std::string& target, const ClientOptions& client_options);
 
-  // Waits for the answer to a request about the router, at most ClientOptions::describe_timeout.
+  // Waits for the answer to a request about the router, at most ClientOptions::describe_timeout;
+  // asks again where that may help.
   absl::StatusOr<Frame> AskInFrames(const char* method, const Frame& request);
 
   // The same in the contract's messages.
@@ -42,8 +44,11 @@ struct Client::Impl {
 
   const std::string address;
   const ClientOptions options;
+  RetryPolicy retries;
   // Gone after `runtime`, whose end answers the requests that have timers.
   TimerQueue timers;
+  // Closed by the client's end before `runtime` goes.
+  RetryTimers waits;
   net::GrpcRuntime runtime;
   // Two connections, so that tensors do not hold up small messages.
   net::GrpcClient data;

@@ -8,6 +8,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "client/cpp/library/client_impl.h"
 #include "common/wire/wire_dtype.h"
 #include "expertmesh/v1/control.pb.h"
@@ -129,6 +130,26 @@ class Inbox {
   std::optional<absl::Status> closed_ ABSL_GUARDED_BY(mutex_);
 };
 
+// One call of WatchTopology: `on_frame` gets each of its messages, on this thread, until it gives
+// an error. Returns that, or how the call ended.
+absl::Status FollowTopology(net::GrpcClient* client,
+                            const std::function<absl::Status(const Frame&)>& on_frame) {
+  const auto inbox = std::make_shared<Inbox>();
+  net::StreamCallbacks callbacks;
+  callbacks.on_frame = [inbox](Frame frame) { inbox->Put(std::move(frame)); };
+  callbacks.on_closed = [inbox](const absl::Status& why) { inbox->Close(why); };
+  const std::shared_ptr<net::ClientStream> stream =
+      client->OpenStream("/expertmesh.v1.Control/WatchTopology", {}, std::move(callbacks));
+  absl::Status status = stream->Send(Frame());
+  stream->CloseSend();
+  while (status.ok()) {
+    const absl::StatusOr<Frame> frame = inbox->Next();
+    status = frame.ok() ? on_frame(*frame) : frame.status();
+  }
+  stream->Cancel();
+  return status;
+}
+
 }  // namespace
 
 absl::StatusOr<client::Topology> Client::Topology() {
@@ -168,28 +189,32 @@ absl::StatusOr<NodeInfo> Client::DrainNode(const std::string& address, bool resu
 }
 
 absl::Status Client::WatchTopology(const std::function<bool(const client::Topology&)>& on_change) {
-  const auto inbox = std::make_shared<Inbox>();
-  net::StreamCallbacks callbacks;
-  callbacks.on_frame = [inbox](Frame frame) { inbox->Put(std::move(frame)); };
-  callbacks.on_closed = [inbox](const absl::Status& why) { inbox->Close(why); };
-  const std::shared_ptr<net::ClientStream> stream =
-      impl_->control.OpenStream("/expertmesh.v1.Control/WatchTopology", {}, std::move(callbacks));
-  absl::Status status = stream->Send(Frame());
-  stream->CloseSend();
-  while (status.ok()) {
-    absl::StatusOr<Frame> frame = inbox->Next();
-    if (!frame.ok()) {
-      return frame.status();
+  std::string last;
+  uint32_t failures = 0;
+  for (;;) {
+    bool goes_on = true;
+    const absl::Status end = FollowTopology(&impl_->control, [&](const Frame& frame) {
+      failures = 0;
+      std::string bytes = frame.Flatten();
+      if (bytes == last) {
+        return absl::OkStatus();  // A heartbeat.
+      }
+      const auto response = Parse<v1::WatchTopologyResponse>(frame);
+      if (response.ok()) {
+        last = std::move(bytes);
+        goes_on = on_change(ReadTopology(response->topology()));
+      }
+      return goes_on ? response.status() : absl::CancelledError("enough");
+    });
+    if (!goes_on) {
+      return absl::OkStatus();
     }
-    const auto response = Parse<v1::WatchTopologyResponse>(*frame);
-    if (!response.ok()) {
-      status = response.status();
-    } else if (!on_change(ReadTopology(response->topology()))) {
-      break;
+    const std::optional<absl::Duration> pause = impl_->retries.After(end, ++failures);
+    if (!pause.has_value()) {
+      return end;
     }
+    absl::SleepFor(*pause);
   }
-  stream->Cancel();
-  return status;
 }
 
 }  // namespace expertmesh::client

@@ -129,7 +129,7 @@ expertmesh::Dtype ToInternal(Dtype dtype) { return *FindWireDtype(static_cast<v1
 Dtype FromInternal(expertmesh::Dtype dtype) { return static_cast<Dtype>(ToWire(dtype)); }
 
 absl::StatusOr<Frame> EncodeForward(uint64_t request_id, uint32_t layer, const Matrix& hidden,
-                                    const ForwardOptions& options) {
+                                    const ForwardOptions& options, uint64_t max_response_bytes) {
   if (absl::Status status = CheckMatrix(hidden); !status.ok()) {
     return status;
   }
@@ -146,6 +146,7 @@ absl::StatusOr<Frame> EncodeForward(uint64_t request_id, uint32_t layer, const M
   request.set_traceparent(options.traceparent);
   request.set_tracestate(options.tracestate);
   request.set_return_routing(options.return_routing);
+  request.set_max_response_bytes(max_response_bytes);
   if (options.int8_output) {
     request.set_output_dtype(v1::DTYPE_INT8_BLOCK128);
   } else if (options.output_dtype.has_value()) {
@@ -163,6 +164,12 @@ absl::StatusOr<Frame> EncodeForward(uint64_t request_id, uint32_t layer, const M
   return EncodeTensorMessage(request, &tensor);
 }
 
+Frame EncodeHeartbeat() {
+  v1::ForwardRequest request;
+  request.set_heartbeat(true);
+  return Frame(request.SerializeAsString());
+}
+
 absl::StatusOr<ForwardAnswer> DecodeForward(const Frame& frame) {
   const absl::StatusOr<TensorMessage<v1::ForwardResponse>> answer =
       DecodeTensorMessage<v1::ForwardResponse>(frame);
@@ -170,7 +177,10 @@ absl::StatusOr<ForwardAnswer> DecodeForward(const Frame& frame) {
     return absl::InternalError(
         absl::StrCat("the router's answer cannot be read: ", answer.status().message()));
   }
-  return ForwardAnswer{answer->message.request_id(), ReadResult(*answer)};
+  if (answer->message.heartbeat()) {
+    return ForwardAnswer{answer->message.request_id(), /*heartbeat=*/true};
+  }
+  return ForwardAnswer{answer->message.request_id(), /*heartbeat=*/false, ReadResult(*answer)};
 }
 
 }  // namespace expertmesh::client

@@ -16,13 +16,18 @@ expertmesh::Dtype ToInternal(Dtype dtype);
 // `dtype` must be an activation type.
 Dtype FromInternal(expertmesh::Dtype dtype);
 
-// A ForwardRequest that shares the bytes of `hidden`. INVALID_ARGUMENT when these are not rows *
-// cols elements.
+// A ForwardRequest that shares the bytes of `hidden`, for an answer of `max_response_bytes` at
+// most. INVALID_ARGUMENT when `hidden` is not rows * cols elements.
 absl::StatusOr<Frame> EncodeForward(uint64_t request_id, uint32_t layer, const Matrix& hidden,
-                                    const ForwardOptions& options);
+                                    const ForwardOptions& options, uint64_t max_response_bytes);
+
+// A ForwardRequest that is a heartbeat.
+Frame EncodeHeartbeat();
 
 struct ForwardAnswer {
   uint64_t request_id = 0;
+  // It answers a heartbeat; `result` means nothing.
+  bool heartbeat = false;
   // The request's own error, or INTERNAL when the answer contradicts itself.
   absl::StatusOr<ForwardResult> result = absl::UnknownError("");
 };

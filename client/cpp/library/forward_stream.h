@@ -1,19 +1,15 @@
-// ForwardStream over one bidirectional call.
+// ForwardStream over bidirectional calls, one after the other.
 #ifndef EXPERTMESH_CLIENT_CPP_LIBRARY_FORWARD_STREAM_H_
 #define EXPERTMESH_CLIENT_CPP_LIBRARY_FORWARD_STREAM_H_
 
 #include <memory>
-#include <string>
 
 #include "client/cpp/expertmesh/client.h"
-#include "common/base/timer_queue.h"
-#include "common/net/grpc_client.h"
+#include "client/cpp/library/stream_requests.h"
 
 namespace expertmesh::client {
 
-// `client` and `timers` (on Clock::Real()) must outlive the stream; `address` is for messages.
-std::unique_ptr<ForwardStream> OpenForwardStream(net::GrpcClient* client, TimerQueue* timers,
-                                                 const std::string& address, size_t window_bytes);
+std::unique_ptr<ForwardStream> OpenForwardStream(const ForwardStreamOptions& options);
 
 }  // namespace expertmesh::client
 

@@ -541,12 +541,14 @@ TEST_F(ClientTest, CallbacksMaySendMore) {
   EXPECT_THAT(result->output.ToFloats(), ElementsAre(1, 2));
 }
 
+constexpr uint64_t kLimit = 1 << 20;
+
 TEST(ForwardCodecTest, RequestsShareTheCallersBytes) {
   const std::string bytes(1 << 16, 'x');
   const auto owner = std::make_shared<int>(0);
   const auto* data = reinterpret_cast<const uint8_t*>(bytes.data());
   auto frame = EncodeForward(
-      1, 2, Matrix::Share(Dtype::kBFloat16, 1 << 14, 2, {data, bytes.size()}, owner), {});
+      1, 2, Matrix::Share(Dtype::kBFloat16, 1 << 14, 2, {data, bytes.size()}, owner), {}, kLimit);
   ASSERT_TRUE(frame.ok()) << frame.status();
   EXPECT_EQ(frame->slices().back().data(), data);
   EXPECT_EQ(owner.use_count(), 2);
@@ -562,7 +564,7 @@ TEST(ForwardCodecTest, RowsTravelAsInt8WhenAskedTo) {
   ForwardOptions options;
   options.int8_hidden_states = true;
   options.int8_output = true;
-  const auto frame = EncodeForward(1, 2, Matrix::Take(1, 130, values), options);
+  const auto frame = EncodeForward(1, 2, Matrix::Take(1, 130, values), options, kLimit);
   ASSERT_TRUE(frame.ok()) << frame.status();
   v1::ForwardRequest request;
   ASSERT_TRUE(request.ParseFromString(frame->Flatten()));
@@ -587,7 +589,8 @@ TEST(ForwardCodecTest, RowsTravelAsInt8WhenAskedTo) {
 TEST(ForwardCodecTest, Int8RowsAreAnsweredInTheTypeOfTheHiddenStates) {
   ForwardOptions options;
   options.int8_hidden_states = true;
-  const auto frame = EncodeForward(1, 2, Matrix::Take(1, 1, std::vector<float>{1}), options);
+  const auto frame =
+      EncodeForward(1, 2, Matrix::Take(1, 1, std::vector<float>{1}), options, kLimit);
   ASSERT_TRUE(frame.ok()) << frame.status();
   v1::ForwardRequest request;
   ASSERT_TRUE(request.ParseFromString(frame->Flatten()));
@@ -598,7 +601,8 @@ TEST(ForwardCodecTest, AnInt8OutputHasNoOtherType) {
   ForwardOptions options;
   options.int8_output = true;
   options.output_dtype = Dtype::kBFloat16;
-  const auto frame = EncodeForward(1, 2, Matrix::Take(1, 1, std::vector<float>{1}), options);
+  const auto frame =
+      EncodeForward(1, 2, Matrix::Take(1, 1, std::vector<float>{1}), options, kLimit);
   EXPECT_EQ(frame.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(frame.status().message()), HasSubstr("output_dtype"));
 }
