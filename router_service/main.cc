@@ -68,6 +68,10 @@ ABSL_FLAG(uint64_t, max_tokens_in_flight, 262144, "Tokens accepted and not answe
 ABSL_FLAG(uint64_t, max_message_bytes, 256ull << 20, "Largest request or answer");
 ABSL_FLAG(uint64_t, max_metadata_bytes, 64 << 10,
           "Most metadata of one call; more fails that call");
+ABSL_FLAG(
+    absl::Duration, max_connection_age, absl::Minutes(30),
+    "Age, about, at which connections and streams of callers end, after what they were asked is "
+    "answered, so that callers spread over routers that were added; inf: any age");
 ABSL_FLAG(uint64_t, max_frame_bytes, 1 << 20, "Size that batches to nodes are cut to");
 ABSL_FLAG(uint32_t, max_attempts, 3, "Nodes tried for one assignment, the first included");
 ABSL_FLAG(bool, strict, false,
@@ -111,6 +115,11 @@ absl::Status CheckFlags(const std::vector<char*>& rest) {
       !(percent >= 0 && percent <= 100)) {
     return absl::InvalidArgumentError(
         absl::StrCat("--max-linger-percent is ", percent, "; use 0 to 100"));
+  }
+  if (absl::GetFlag(FLAGS_max_connection_age) < absl::Seconds(1)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--max-connection-age is ", absl::FormatDuration(absl::GetFlag(FLAGS_max_connection_age)),
+        "; use 1s or more, or inf"));
   }
   if (absl::GetFlag(FLAGS_cross_check_interval) < absl::ZeroDuration()) {
     return absl::InvalidArgumentError(
@@ -194,6 +203,7 @@ absl::Status Run(const std::vector<char*>& rest) {
   server_options.address = absl::GetFlag(FLAGS_listen);
   server_options.grpc.max_message_bytes = options.max_message_bytes;
   server_options.grpc.max_metadata_bytes = absl::GetFlag(FLAGS_max_metadata_bytes);
+  server_options.grpc.max_connection_age = absl::GetFlag(FLAGS_max_connection_age);
   server_options.runtime = &runtime;
   ASSIGN_OR_RETURN(std::unique_ptr<serve::RouterServer> server,
                    serve::RouterServer::Start(router->served(), server_options));

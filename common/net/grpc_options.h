@@ -29,6 +29,10 @@ struct GrpcOptions {
   // Server: pings that come faster are answered by closing the connection; must be less than the
   // clients' keepalive_time.
   absl::Duration min_ping_interval = absl::Seconds(5);
+  // Server: how old a connection may get, about (a tenth more or less), so that clients spread over
+  // servers that were added. Then it takes no more calls and ends after the last one; a stream of
+  // this age ends once what it was asked is answered, with STREAM_AGED. Infinite: any age.
+  absl::Duration max_connection_age = absl::InfiniteDuration();
   // Client: pauses between attempts to connect grow from the first to the last.
   absl::Duration reconnect_initial = absl::Milliseconds(100);
   absl::Duration reconnect_max = absl::Seconds(1);

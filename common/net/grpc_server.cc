@@ -144,7 +144,8 @@ class CqServer final : public GrpcServer {
                              .queue = queue.get(),
                              .max_message_bytes = spec_.options.max_message_bytes,
                              .max_metadata_bytes = spec_.options.max_metadata_bytes,
-                             .send_queue_bytes = spec_.send_queue_bytes};
+                             .send_queue_bytes = spec_.send_queue_bytes,
+                             .max_stream_age = spec_.options.max_connection_age};
       for (const RawUnaryMethod& method : unary_) {
         for (int i = 0; i < kWaitingUnaryCalls; ++i) {
           AwaitUnaryCall(host, &method);
@@ -209,7 +210,9 @@ class CqServer final : public GrpcServer {
                                                                  std::move(sink));
                          }});
     }
+    // A client that watches health does so for a connection, and leaves with it.
     methods.push_back(health_.WatchMethod());
+    methods.back().ages = false;
     std::set<std::string> services = {"grpc.reflection.v1.ServerReflection",
                                       "grpc.reflection.v1alpha.ServerReflection"};
     for (const RawUnaryMethod& method : unary_) {

@@ -43,6 +43,10 @@ class ServerStreamSink : public FrameSink {
  public:
   // Ends the stream with `why`, which is not OK, after the frames that were sent.
   virtual void Fail(const absl::Status& why) = 0;
+
+  // True once no more frames come from the client and the stream only waits for its sink to go: it
+  // was failed, is too old, or is gone. Answers to what came before may still be sent.
+  virtual bool IsEnding() const = 0;
 };
 
 // Called on a network thread for every new stream; must not block, must not return null.
@@ -74,6 +78,8 @@ struct RawUnaryMethod {
 struct RawStreamMethod {
   std::string name;
   StreamFactory factory;
+  // Ends at GrpcOptions::max_connection_age, for a client that will open another.
+  bool ages = true;
 };
 
 // A unary method that may block; see OrdinaryMethod().
@@ -93,8 +99,8 @@ class Watcher {
   [[nodiscard]] bool Write(const Response& response) {
     return sink_->Send(Frame(response.SerializeAsString())).ok();
   }
-  // The caller has gone, or the server is shutting down.
-  bool over() const { return sink_->IsGone() || stopping_->load(); }
+  // The caller has gone, the stream is too old, or the server is shutting down.
+  bool over() const { return sink_->IsEnding() || stopping_->load(); }
 
  private:
   const std::shared_ptr<ServerStreamSink> sink_;

@@ -34,7 +34,7 @@ grpc::Status ToGrpc(const absl::Status& status) {
   const auto code = static_cast<grpc::StatusCode>(status.code());
   std::string message(status.message());
   if (message.size() > kMaxTrailerMessage) {
-    message.resize(kMaxTrailerMessage);
+    message.resize(CutText(message, kMaxTrailerMessage).size());
     message += "...";
   }
   v1::RequestStatus details = ToWire(status);

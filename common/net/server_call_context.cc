@@ -54,6 +54,13 @@ absl::Status DeadlinePassed() {
       "the deadline of the call passed before it was answered; allow more time, or ask for less");
 }
 
+absl::Status StreamAged() {
+  return ErrorOf(
+      v1::ERROR_REASON_STREAM_AGED,
+      "the stream is as old as --max-connection-age allows; open another, and send there "
+      "what has no answer");
+}
+
 absl::Status ShuttingDown() {
   return ErrorOf(v1::ERROR_REASON_ROUTER_STOPPING, "the server is shutting down; call another one");
 }

@@ -51,6 +51,7 @@ struct ServerQueue {
   size_t max_message_bytes = 0;
   size_t max_metadata_bytes = 0;
   size_t send_queue_bytes = 0;
+  absl::Duration max_stream_age = absl::InfiniteDuration();
 };
 
 // The context of a call that has arrived.
@@ -59,9 +60,11 @@ std::shared_ptr<CallContext> MakeCallContext(const grpc::ServerContext& rpc);
 // RESOURCE_EXHAUSTED when the caller sent more than `max_bytes` of metadata.
 absl::Status CheckMetadata(const grpc::ServerContext& rpc, size_t max_bytes);
 
-// What a call is answered with when its deadline has passed, and when the server is shutting down.
+// What a call ends with when its deadline has passed, when the server is shutting down, and when it
+// is a stream of GrpcOptions::max_connection_age.
 absl::Status DeadlinePassed();
 absl::Status ShuttingDown();
+absl::Status StreamAged();
 
 // Waits for one call of the method; when it comes, waits for the next. `method` must outlive it.
 void AwaitUnaryCall(const ServerQueue& host, const RawUnaryMethod* method);

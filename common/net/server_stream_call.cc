@@ -1,9 +1,11 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "common/base/check.h"
+#include "common/base/clock.h"
 #include "common/base/ring_queue.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/grpc_status.h"
@@ -86,6 +88,11 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
     return broken_ || finishing_;
   }
 
+  bool IsEnding() const {
+    absl::MutexLock lock(&mutex_);
+    return broken_ || finishing_ || !outcome_.ok();
+  }
+
   void SinkReleased() {
     {
       absl::MutexLock lock(&mutex_);
@@ -109,6 +116,7 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
     absl::Status Send(Frame frame) override { return call_->Send(std::move(frame)); }
     bool IsGone() const override { return call_->IsGone(); }
     void Fail(const absl::Status& why) override { call_->Drain(why); }
+    bool IsEnding() const override { return call_->IsEnding(); }
 
    private:
     const std::shared_ptr<StreamCall> call_;
@@ -137,7 +145,7 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
       SinkReleased();
       Drain(refusal);
     } else {
-      StartTimer();
+      StartTimers();
       StartHandler();
     }
     // After the handler is there: that is what an open stream means to the client.
@@ -145,12 +153,22 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
     rpc_->stream.Read(&rpc_->received, read_tag_.Arm(shared_from_this()));
   }
 
-  void StartTimer() {
+  void StartTimers() {
+    absl::MutexLock lock(&mutex_);
     if (context_->deadline() != absl::InfiniteFuture()) {
-      absl::MutexLock lock(&mutex_);
       timer_ = host_.deadlines->Schedule(context_->deadline(), [call = shared_from_this()] {
         call->Break(DeadlinePassed(), /*cancel=*/call->IsSending());
       });
+    }
+    if (method_->ages && host_.max_stream_age != absl::InfiniteDuration()) {
+      // Streams that were opened together do not come back together.
+      const double jitter = absl::Uniform(absl::BitGen(), 0.9, 1.1);
+      age_timer_ = host_.deadlines->Schedule(Clock::Real()->Now() + jitter * host_.max_stream_age,
+                                             [weak = weak_from_this()] {
+                                               if (const auto call = weak.lock()) {
+                                                 call->Drain(StreamAged());
+                                               }
+                                             });
     }
   }
 
@@ -289,6 +307,7 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
       } else if (broken_ || (handler_over_ && sink_released_)) {
         finish = finishing_ = true;
         host_.deadlines->Cancel(timer_);
+        host_.deadlines->Cancel(age_timer_);
         outcome = outcome_;
       } else {
         return;
@@ -326,6 +345,7 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;
   bool finishing_ ABSL_GUARDED_BY(mutex_) = false;
   TimerQueue::Id timer_ ABSL_GUARDED_BY(mutex_) = 0;
+  TimerQueue::Id age_timer_ ABSL_GUARDED_BY(mutex_) = 0;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status outcome_ ABSL_GUARDED_BY(mutex_);
   int pending_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "common/wire/error_details.pb.h"
+#include "common/wire/status.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
@@ -56,7 +57,7 @@ void SetReason(v1::ErrorReason reason, const ErrorMetadata& metadata, absl::Stat
   info.set_reason(NameOf(reason));
   info.set_domain(std::string(kDomain));
   for (const auto& [key, value] : metadata) {
-    (*info.mutable_metadata())[key] = value.substr(0, kLongestValue);
+    (*info.mutable_metadata())[key] = std::string(CutText(value, kLongestValue));
   }
   SetDetail(info, status);
   const v1::ErrorPolicy& policy = PolicyOf(reason);
@@ -127,7 +128,7 @@ absl::Status WithFieldViolation(const absl::Status& status) {
   details::BadRequest bad;
   details::BadRequest::FieldViolation& violation = *bad.add_field_violations();
   violation.set_field(std::string(path));
-  violation.set_description(std::string(status.message().substr(0, kLongestDescription)));
+  violation.set_description(std::string(CutText(status.message(), kLongestDescription)));
   SetDetail(bad, &result);
   return result;
 }

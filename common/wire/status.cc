@@ -19,6 +19,19 @@ absl::Status StatusFromPeer(int code, absl::string_view message) {
   return absl::Status(static_cast<absl::StatusCode>(code), message);
 }
 
+absl::string_view CutText(absl::string_view text, size_t bytes) {
+  if (text.size() <= bytes) {
+    return text;
+  }
+  const auto continues = [&text](size_t at) {
+    return (static_cast<unsigned char>(text[at]) & 0xc0) == 0x80;
+  };
+  while (bytes > 0 && continues(bytes)) {
+    --bytes;
+  }
+  return text.substr(0, bytes);
+}
+
 absl::Status FromWire(const v1::RequestStatus& status) {
   absl::Status result = StatusFromPeer(status.code(), status.message());
   for (const google::protobuf::Any& detail : status.details()) {

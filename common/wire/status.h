@@ -4,6 +4,8 @@
 #ifndef EXPERTMESH_COMMON_WIRE_STATUS_H_
 #define EXPERTMESH_COMMON_WIRE_STATUS_H_
 
+#include <cstddef>
+
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "expertmesh/v1/errors.pb.h"
@@ -16,6 +18,10 @@ absl::Status StatusFromPeer(int code, absl::string_view message);
 absl::Status FromWire(const v1::RequestStatus& status);
 
 v1::RequestStatus ToWire(const absl::Status& status);
+
+// The first `bytes` of a text in UTF-8 at most, without a part of a character at the end, which
+// protobuf would refuse to read.
+absl::string_view CutText(absl::string_view text, size_t bytes);
 
 }  // namespace expertmesh
 
