@@ -3,6 +3,8 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/match.h"
+#include "common/wire/error_reason.h"
 #include "common/wire/status.h"
 
 namespace expertmesh::net {
@@ -22,6 +24,11 @@ absl::Status FromGrpc(const grpc::Status& status) {
     details.set_code(status.error_code());
     details.set_message(status.error_message());
     return FromWire(details);
+  }
+  if (status.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED &&
+      absl::StrContains(status.error_message(), "larger than max")) {
+    // gRPC's own refusal, which has no details.
+    return ErrorOf(v1::ERROR_REASON_MESSAGE_TOO_LARGE, status.error_message());
   }
   return StatusFromPeer(status.error_code(), status.error_message());
 }

@@ -15,10 +15,10 @@ constexpr absl::Duration kLongestPause = absl::Seconds(5);
 constexpr double kJitter = 0.2;
 constexpr double kEarnedByAnswer = 0.2;
 
-// `first`, twice as long with each attempt.
+// `first`, twice as long with each attempt, up to the longest pause or what `first` is itself.
 absl::Duration Grown(absl::Duration first, uint32_t attempts) {
   const uint32_t doublings = std::min<uint32_t>(attempts - 1, 16);
-  return std::min(first * (1 << doublings), kLongestPause);
+  return std::max(first, std::min(first * (1 << doublings), kLongestPause));
 }
 
 // Before the next of `attempts`; nothing where no other would go better.

@@ -9,6 +9,7 @@ import grpc
 import ml_dtypes
 import numpy as np
 import pytest
+from google.rpc import error_details_pb2
 
 from expertmesh.v1 import (
     control_pb2,
@@ -33,9 +34,22 @@ DTYPES = {
 
 
 class Refused(Exception):
-    def __init__(self, code, message):
+    def __init__(self, code, message, reason="", delay_ms=0):
         super().__init__(message)
-        self.code, self.message = code, message
+        self.code, self.message, self.reason, self.delay_ms = code, message, reason, delay_ms
+
+    def status(self):
+        """As a router says it."""
+        status = errors_pb2.RequestStatus(code=self.code.value[0], message=self.message)
+        if self.reason:
+            info = error_details_pb2.ErrorInfo(reason=self.reason, domain="expertmesh.v1")
+            info.metadata["layer"] = "1"
+            status.details.add().Pack(info)
+        if self.delay_ms:
+            retry = error_details_pb2.RetryInfo()
+            retry.retry_delay.FromMilliseconds(self.delay_ms)
+            status.details.add().Pack(retry)
+        return status
 
 
 class FakeRouter(router_pb2_grpc.RouterServicer, control_pb2_grpc.ControlServicer):
@@ -48,6 +62,12 @@ class FakeRouter(router_pb2_grpc.RouterServicer, control_pb2_grpc.ControlService
         # Experts of each token and dropped (token, expert), where they are not K each and none.
         self.assignments = None
         self.dropped = []
+        # Raised by the next requests, one each; None: that one is answered.
+        self.refusals = []
+        # The end of the next streams, one each: (requests that it answers, its error).
+        self.ends = []
+        self.streams = 0
+        self.heartbeats = 0
         self.hold = threading.Event()
         self.hold.set()
 
@@ -55,6 +75,9 @@ class FakeRouter(router_pb2_grpc.RouterServicer, control_pb2_grpc.ControlService
         self.requests.append(request)
         if self.fail_with is not None:
             raise Refused(*self.fail_with)
+        refusal = self.refusals.pop(0) if self.refusals else None
+        if refusal is not None:
+            raise refusal
         if request.layer >= LAYERS:
             raise Refused(
                 grpc.StatusCode.INVALID_ARGUMENT, f"layer is {request.layer}; layers are 0 to 3"
@@ -100,20 +123,33 @@ class FakeRouter(router_pb2_grpc.RouterServicer, control_pb2_grpc.ControlService
         try:
             return self.answer(request)
         except Refused as refused:
-            context.abort(refused.code, refused.message)
+            self.abort(context, refused)
+
+    @staticmethod
+    def abort(context, refused):
+        details = ("grpc-status-details-bin", refused.status().SerializeToString())
+        context.set_trailing_metadata((details,))
+        context.abort(refused.code, refused.message)
 
     def ForwardStream(self, requests, context):
         held = []
+        self.streams += 1
+        answers, end = self.ends.pop(0) if self.ends else (float("inf"), None)
         for request in requests:
+            if request.heartbeat:
+                self.heartbeats += 1
+                yield router_pb2.ForwardResponse(request_id=request.request_id, heartbeat=True)
+                continue
+            if answers <= 0:
+                self.requests.append(request)  # Taken and not answered.
+                self.abort(context, end)
+            answers -= 1
             try:
                 held.append(self.answer(request))
             except Refused as refused:
                 held.append(
                     router_pb2.ForwardResponse(
-                        request_id=request.request_id,
-                        status=errors_pb2.RequestStatus(
-                            code=refused.code.value[0], message=refused.message
-                        ),
+                        request_id=request.request_id, status=refused.status()
                     )
                 )
             if len(held) >= self.reverse_after:

@@ -9,7 +9,6 @@ from typing import (
     AsyncIterable,
     AsyncIterator,
     Callable,
-    Dict,
     Iterable,
     List,
     Optional,
@@ -25,6 +24,8 @@ import grpc.aio
 from expertmesh import codec, errors
 from expertmesh.codec import ManyItem
 from expertmesh.methods import Answer, Call, UnaryMethods
+from expertmesh.retry import Attempts, RetryPolicy
+from expertmesh.stream_state import StreamState, heartbeat
 from expertmesh.types import ForwardOptions, StreamAnswer
 from expertmesh.v1 import router_pb2
 
@@ -44,8 +45,10 @@ class AsyncClient(UnaryMethods):
         timeout: Optional[float] = 30.0,
         credentials: Optional[grpc.ChannelCredentials] = None,
         options: Sequence[Tuple[str, Any]] = (),
+        max_attempts: int = 5,
     ) -> None:
         self._timeout = timeout
+        self._policy = RetryPolicy(max_attempts)
         options = list(codec.CHANNEL_OPTIONS) + list(options)
         if credentials is None:
             self._channel = grpc.aio.insecure_channel(address, options)
@@ -84,21 +87,29 @@ class AsyncClient(UnaryMethods):
 
         As Client.forward_many; `requests` may be an asynchronous iterable as well.
         """
-        stream = _AsyncStream(requests, options, self._timeout, max_in_flight)
+        state = StreamState(options, self._timeout, self._policy)
+        stream = _AsyncStream(requests, state, max_in_flight)
         async for answer in stream.run(self._router.ForwardStream):
             yield answer
 
     async def _perform(self, prepare: Callable[[], Call[Answer]]) -> Answer:
         call = prepare()
-        timeout = self._timeout if call.timeout is None else call.timeout
-        try:
-            response = await call.stub(call.request, timeout=timeout)
-        except grpc.RpcError as error:
-            return call.fail(errors.from_rpc_error(error))
-        except grpc.aio.UsageError as error:
-            # gRPC's way to say that the channel was closed.
-            raise errors.Cancelled(str(error)) from None
-        return call.read(response)
+        attempts = Attempts(self._policy, self._timeout if call.timeout is None else call.timeout)
+        while True:
+            try:
+                response = await call.stub(call.request, timeout=attempts.next_timeout())
+            except grpc.RpcError as error:
+                failed = errors.from_rpc_error(error)
+                pause = attempts.pause_after(failed)
+                if pause is None:
+                    return call.fail(failed)
+                await asyncio.sleep(pause)
+            except grpc.aio.UsageError as error:
+                # gRPC's way to say that the channel was closed.
+                raise errors.Cancelled(str(error)) from None
+            else:
+                self._policy.answered()
+                return call.read(response)
 
 
 async def _iterate(requests: Requests) -> AsyncIterator[ManyItem]:
@@ -110,81 +121,114 @@ async def _iterate(requests: Requests) -> AsyncIterator[ManyItem]:
             yield item
 
 
-class _AsyncStream:
-    """One forward_many call: a task writes requests while the caller reads answers."""
+class _CallEnded(Exception):
+    """A call ended before all was answered."""
 
-    def __init__(
-        self,
-        requests: Requests,
-        options: ForwardOptions,
-        timeout: Optional[float],
-        max_in_flight: int,
-    ) -> None:
+    def __init__(self, error: errors.ExpertmeshError) -> None:
+        super().__init__()
+        self.error = error
+
+
+def _seen_by_reader(
+    code: grpc.StatusCode, message: Optional[str], metadata: Any
+) -> errors.ExpertmeshError:
+    """How a call ended. grpc.aio forgets what the server said when a message is being written just then."""
+    if code is grpc.StatusCode.INTERNAL and message == "Internal error from Core":
+        return errors.Unavailable("the call ended while a request was written")
+    return errors.from_call(code, message, metadata)
+
+
+class _AsyncStream:
+    """One forward_many call: one task reads the source, one for each call writes what is to be sent, the
+    caller takes the answers."""
+
+    def __init__(self, requests: Requests, state: StreamState, max_in_flight: int) -> None:
         if max_in_flight < 1:
             raise errors.InvalidArgument(f"max_in_flight is {max_in_flight}; use 1 or more")
         self._source = requests
-        self._options = options
-        self._timeout = timeout
         self._room = asyncio.Semaphore(max_in_flight)
-        self._in_flight: Dict[int, Tuple[int, codec.Shape]] = {}
-        self._failed: List[StreamAnswer] = []
+        self._state = state
+        self._changed = asyncio.Event()
 
-    async def _write(self, call: Any) -> None:
-        index = 0
+    async def _read_source(self) -> None:
         try:
             async for item in _iterate(self._source):
                 await self._room.acquire()
-                layer = item[0]
-                try:
-                    request, shape = codec.encode_item(item, self._options, self._timeout, index)
-                except errors.ExpertmeshError as error:
-                    self._failed.append(StreamAnswer(index, layer, None, error))
+                if not self._state.add(item):
                     self._room.release()
-                else:
-                    self._in_flight[index] = (layer, shape)
-                    await call.write(request)
-                index += 1
+                self._changed.set()
         finally:
-            await call.done_writing()
+            self._state.source_done = True
+            self._changed.set()
 
-    def _answer(self, response: router_pb2.ForwardResponse) -> StreamAnswer:
-        entry = self._in_flight.pop(response.request_id, None)
-        if entry is None:
-            raise errors.Internal(f"the router answered request {response.request_id}, never sent")
-        self._room.release()
-        layer, shape = entry
-        try:
-            result = codec.decode_response(response, shape)
-        except errors.ExpertmeshError as error:
-            return StreamAnswer(response.request_id, layer, None, error)
-        return StreamAnswer(response.request_id, layer, result, None)
+    async def _write(self, call: Any) -> None:
+        # Cancelling is not enough: before Python 3.12, wait_for may swallow it.
+        while not self._state.finished and not call.done():
+            self._changed.clear()
+            message = self._state.next_message()
+            if message is None:
+                try:
+                    await asyncio.wait_for(self._changed.wait(), self._state.seconds_to_wait())
+                    continue
+                except asyncio.TimeoutError:
+                    message = self._state.next_message() or heartbeat()
+            await call.write(message)
+        await call.done_writing()
 
-    def _take_failed(self) -> List[StreamAnswer]:
-        failed, self._failed = self._failed, []
-        return failed
+    def _take(self, response: Optional[router_pb2.ForwardResponse]) -> List[StreamAnswer]:
+        """What there is to yield, in order."""
+        answers, self._state.failed = self._state.failed, []
+        answer = None if response is None else self._state.take(response)
+        if answer is not None:
+            self._room.release()
+            answers.append(answer)
+        self._changed.set()
+        return answers
 
-    async def run(self, method: Any) -> AsyncIterator[StreamAnswer]:
+    async def _reopen(self, error: errors.ExpertmeshError) -> None:
+        failed = len(self._state.failed)
+        pause = self._state.reopen(error)
+        for _ in range(len(self._state.failed) - failed):
+            self._room.release()
+        await asyncio.sleep(pause)
+
+    async def _one_call(self, method: Any) -> AsyncIterator[StreamAnswer]:
+        """The answers of one call; raises what ended it, unless all is answered."""
         call = method()
         writer = asyncio.create_task(self._write(call))
         try:
             while (response := await call.read()) is not grpc.aio.EOF:
-                for failed in self._take_failed():
-                    yield failed
-                yield self._answer(response)
-            # An error of the stream itself comes before one that it caused in the writer.
+                for answer in self._take(response):
+                    yield answer
             code = await call.code()
             if code != grpc.StatusCode.OK:
-                raise errors.from_code(code, await call.details() or "")
-            await writer
-            for failed in self._take_failed():
-                yield failed
-            if self._in_flight:
-                raise errors.Internal(
-                    f"the router ended the stream before answering {sorted(self._in_flight)}"
-                )
+                metadata = await call.trailing_metadata()
+                raise _CallEnded(_seen_by_reader(code, await call.details(), metadata))
         except grpc.RpcError as error:
-            raise errors.from_rpc_error(error) from None
+            ended = _seen_by_reader(error.code(), error.details(), error.trailing_metadata())
+            raise _CallEnded(ended) from None
         finally:
             call.cancel()
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
+        for answer in self._take(None):
+            yield answer
+        if not self._state.finished:
+            raise _CallEnded(
+                errors.Unavailable("the router ended the stream before all was answered")
+            )
+
+    async def run(self, method: Any) -> AsyncIterator[StreamAnswer]:
+        reader = asyncio.create_task(self._read_source())
+        try:
+            while True:
+                try:
+                    async for answer in self._one_call(method):
+                        yield answer
+                    break
+                except _CallEnded as ended:
+                    await self._reopen(ended.error)
+            await reader  # Raises what the source raised.
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)

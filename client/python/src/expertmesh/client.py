@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
 from types import TracebackType
-from typing import Any, Callable, Dict, Iterable, Iterator, Optional, Sequence, Tuple, Type
+from typing import Any, Callable, Iterable, Iterator, List, Optional, Sequence, Tuple, Type
 
 import grpc
 
 from expertmesh import codec, errors
 from expertmesh.codec import ManyItem
 from expertmesh.methods import Answer, Call, UnaryMethods
+from expertmesh.retry import Attempts, RetryPolicy
+from expertmesh.stream_state import StreamState, heartbeat
 from expertmesh.types import ForwardOptions, StreamAnswer
 from expertmesh.v1 import router_pb2
 
@@ -22,6 +25,9 @@ class Client(UnaryMethods):
     timeout: seconds that a call may take unless it says otherwise; None: no limit.
     credentials: from `grpc.ssl_channel_credentials`; None: no encryption.
     options: further gRPC channel arguments.
+    max_attempts: times that a request is sent at most, when it fails for a reason that the same request
+        may not meet again (errors.proto says which), or its connection is lost; 1: once. Later attempts
+        wait longer, within the timeout. Requests change nothing, so that they are safe to repeat.
 
     Every method raises `ExpertmeshError`: `Unavailable` when the router cannot be reached,
     `DeadlineExceeded` when the timeout passes, and what the method itself names.
@@ -34,8 +40,10 @@ class Client(UnaryMethods):
         timeout: Optional[float] = 30.0,
         credentials: Optional[grpc.ChannelCredentials] = None,
         options: Sequence[Tuple[str, Any]] = (),
+        max_attempts: int = 5,
     ) -> None:
         self._timeout = timeout
+        self._policy = RetryPolicy(max_attempts)
         options = list(codec.CHANNEL_OPTIONS) + list(options)
         if credentials is None:
             self._channel = grpc.insecure_channel(address, options)
@@ -76,106 +84,128 @@ class Client(UnaryMethods):
         that fails has its error in its own answer and disturbs no other. `options` are those of every
         request whose item is (layer, array); an item (layer, array, options) has its own instead.
         `requests` is read in a thread of its own, at most `max_in_flight` ahead of the answers. A
-        timeout holds for each request by itself. Leaving the loop early cancels what is in flight.
+        timeout holds for each request by itself. Leaving the loop early cancels what is in flight. A
+        stream that ends for no fault of the requests (the router left, a connection broke, a proxy
+        thought it idle) is opened again, and what has no answer is sent again.
 
-        Raises ExpertmeshError when the stream itself breaks, and whatever `requests` raises.
+        Raises ExpertmeshError when the stream breaks and cannot be opened again, and whatever
+        `requests` raises.
         """
-        stream = _Stream(requests, options, self._timeout, max_in_flight)
-        return stream.run(self._router.ForwardStream)
+        state = StreamState(options, self._timeout, self._policy)
+        return _Stream(requests, state, max_in_flight).run(self._router.ForwardStream)
 
     def _perform(self, prepare: Callable[[], Call[Answer]]) -> Answer:
         call = prepare()
-        timeout = self._timeout if call.timeout is None else call.timeout
-        try:
-            response = call.stub(call.request, timeout=timeout)
-        except grpc.RpcError as error:
-            return call.fail(errors.from_rpc_error(error))
-        except ValueError as error:
-            # gRPC's way to say that the channel was closed.
-            raise errors.Cancelled(str(error)) from None
-        return call.read(response)
+        attempts = Attempts(self._policy, self._timeout if call.timeout is None else call.timeout)
+        while True:
+            try:
+                response = call.stub(call.request, timeout=attempts.next_timeout())
+            except grpc.RpcError as error:
+                failed = errors.from_rpc_error(error)
+                pause = attempts.pause_after(failed)
+                if pause is None:
+                    return call.fail(failed)
+                time.sleep(pause)
+            except ValueError as error:
+                # gRPC's way to say that the channel was closed.
+                raise errors.Cancelled(str(error)) from None
+            else:
+                self._policy.answered()
+                return call.read(response)
 
 
 class _Stream:
-    """One forward_many call: gRPC's thread writes (`_requests`), the caller's thread reads (`run`)."""
+    """One forward_many call. Three threads: one reads the source, gRPC's write what is to be sent
+    (`_messages`, one for each call), the caller's takes the answers (`run`)."""
 
     def __init__(
-        self,
-        requests: Iterable[ManyItem],
-        options: ForwardOptions,
-        timeout: Optional[float],
-        max_in_flight: int,
+        self, requests: Iterable[ManyItem], state: StreamState, max_in_flight: int
     ) -> None:
         if max_in_flight < 1:
             raise errors.InvalidArgument(f"max_in_flight is {max_in_flight}; use 1 or more")
         self._source = requests
-        self._options = options
-        self._timeout = timeout
         self._room = threading.Semaphore(max_in_flight)
-        self._lock = threading.Lock()
-        # Guarded by _lock: layer and shape of each request in flight, and what ended the source.
-        self._in_flight: Dict[int, Tuple[int, codec.Shape]] = {}
-        self._failed: Dict[int, StreamAnswer] = {}
+        self._changed = threading.Condition()
+        # Guarded by _changed:
+        self._state = state
         self._source_error: Optional[BaseException] = None
+        self._call = 0  # Number of the call that may send.
         self._closed = False
 
-    def _requests(self) -> Iterator[router_pb2.ForwardRequest]:
+    def _read_source(self) -> None:
         try:
-            for index, item in enumerate(self._source):
+            for item in self._source:
                 self._room.acquire()
-                if self._closed:
-                    return
-                layer = item[0]
-                try:
-                    request, shape = codec.encode_item(item, self._options, self._timeout, index)
-                except errors.ExpertmeshError as error:
-                    with self._lock:
-                        self._failed[index] = StreamAnswer(index, layer, None, error)
-                    self._room.release()
-                    continue
-                with self._lock:
-                    self._in_flight[index] = (layer, shape)
-                yield request
+                with self._changed:
+                    if self._closed:
+                        return
+                    if not self._state.add(item):
+                        self._room.release()
+                    self._changed.notify_all()
         except Exception as error:
-            # Ends the stream for the writer; the reader raises it after the last answer.
-            with self._lock:
-                self._source_error = error
+            # The caller's thread raises it after the last answer.
+            self._source_error = error
+        finally:
+            with self._changed:
+                self._state.source_done = True
+                self._changed.notify_all()
 
-    def _answer(self, response: router_pb2.ForwardResponse) -> StreamAnswer:
-        with self._lock:
-            entry = self._in_flight.pop(response.request_id, None)
-        if entry is None:
-            raise errors.Internal(f"the router answered request {response.request_id}, never sent")
-        self._room.release()
-        layer, shape = entry
-        try:
-            result = codec.decode_response(response, shape)
-        except errors.ExpertmeshError as error:
-            return StreamAnswer(response.request_id, layer, None, error)
-        return StreamAnswer(response.request_id, layer, result, None)
+    def _messages(self, call: int) -> Iterator[router_pb2.ForwardRequest]:
+        """What call number `call` sends, until all is answered or another call has its place."""
+        while True:
+            with self._changed:
+                if self._closed or self._call != call or self._state.finished:
+                    return
+                message = self._state.next_message()
+                if message is None and not self._changed.wait(self._state.seconds_to_wait()):
+                    message = self._state.next_message() or heartbeat()
+            if message is not None:
+                yield message
 
-    def _take_failed(self) -> Sequence[StreamAnswer]:
-        with self._lock:
-            failed, self._failed = list(self._failed.values()), {}
-        return failed
+    def _take(self, response: Optional[router_pb2.ForwardResponse]) -> List[StreamAnswer]:
+        """What there is to yield, in order."""
+        with self._changed:
+            answers, self._state.failed = self._state.failed, []
+            answer = None if response is None else self._state.take(response)
+            if answer is not None:
+                self._room.release()
+                answers.append(answer)
+            self._changed.notify_all()
+        return answers
+
+    def _reopen(self, error: errors.ExpertmeshError) -> None:
+        with self._changed:
+            failed = len(self._state.failed)
+            pause = self._state.reopen(error)
+            for _ in range(len(self._state.failed) - failed):
+                self._room.release()
+            self._call += 1
+            self._changed.notify_all()
+        time.sleep(pause)
 
     def run(self, method: Any) -> Iterator[StreamAnswer]:
-        call = method(self._requests())
+        threading.Thread(target=self._read_source, daemon=True).start()
+        call = None
         try:
-            for response in call:
-                yield from self._take_failed()
-                yield self._answer(response)
-            yield from self._take_failed()
-            with self._lock:
-                source_error, unanswered = self._source_error, sorted(self._in_flight)
-            if source_error is not None:
-                raise source_error
-            if unanswered:
-                raise errors.Internal(f"the router ended the stream before answering {unanswered}")
-        except grpc.RpcError as error:
-            raise errors.from_rpc_error(error) from None
+            while True:
+                call = method(self._messages(self._call))
+                try:
+                    for response in call:
+                        yield from self._take(response)
+                    lost = errors.Unavailable("the router ended the stream before all was answered")
+                except grpc.RpcError as error:
+                    lost = errors.from_rpc_error(error)
+                yield from self._take(None)
+                if self._state.finished:
+                    break
+                self._reopen(lost)
+            if self._source_error is not None:
+                raise self._source_error
         finally:
-            # Wakes a writer that waits for room, so that its thread ends.
-            self._closed = True
+            # Wakes those that wait for room or for something to send, so that their threads end.
+            with self._changed:
+                self._closed = True
+                self._changed.notify_all()
             self._room.release()
-            call.cancel()
+            if call is not None:
+                call.cancel()

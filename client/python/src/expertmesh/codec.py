@@ -269,7 +269,7 @@ def _decode_routing(
 def decode_response(response: router_pb2.ForwardResponse, shape: Shape) -> ForwardResult:
     """Turns an answer into arrays; raises the error that the answer carries."""
     if response.status.code != 0:
-        raise errors.from_number(response.status.code, response.status.message)
+        raise errors.from_status(response.status)
     expert_ids = expert_weights = counts = None
     if response.HasField("routing"):
         expert_ids, expert_weights, counts = _decode_routing(response.routing, shape)

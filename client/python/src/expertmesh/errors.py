@@ -1,20 +1,36 @@
-"""One exception class per gRPC status code."""
+"""One exception class per gRPC status code; each error carries the reason of the contract
+(expertmesh/v1/errors.proto)."""
 
 from __future__ import annotations
 
-from typing import Dict, Type
+from typing import Any, Dict, Iterable, List, Optional, Tuple, Type
 
 import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2
+
+from expertmesh.v1 import errors_pb2
 
 
 class ExpertmeshError(Exception):
-    """A request that failed: `code` is the gRPC status code, `message` the server's own words."""
+    """A request that failed: `code` is the gRPC status code, `message` the server's own words.
+
+    reason: a name of the contract's ErrorReason ("QUEUE_FULL"); empty where the error comes from gRPC,
+        from a proxy or from this package.
+    metadata: the keys that the reason names.
+    retry_delay: seconds after which the same request may succeed; None: not told.
+    field_violations: with INVALID_FIELD, (path of the field, what is wrong with it).
+    """
 
     code: grpc.StatusCode = grpc.StatusCode.UNKNOWN
 
     def __init__(self, message: str, code: grpc.StatusCode | None = None) -> None:
         super().__init__(message)
         self.message = message
+        self.reason = ""
+        self.metadata: Dict[str, str] = {}
+        self.retry_delay: Optional[float] = None
+        self.field_violations: List[Tuple[str, str]] = []
         if code is not None:
             self.code = code
 
@@ -129,15 +145,48 @@ def from_code(code: grpc.StatusCode, message: str) -> ExpertmeshError:
     return _BY_CODE.get(code, Unknown)(message, code)
 
 
-def from_number(number: int, message: str) -> ExpertmeshError:
-    """The exception for a code as it stands in a streamed answer's status (google.rpc.Code)."""
-    code = _CODE_BY_NUMBER.get(number)
+def from_status(status: errors_pb2.RequestStatus) -> ExpertmeshError:
+    """The exception for a status as it stands in a streamed answer (the fields of google.rpc.Status)."""
+    code = _CODE_BY_NUMBER.get(status.code)
     if code is None:
-        return Unknown(f"{message} (the server sent status code {number}, which no one knows)")
-    return from_code(code, message)
+        error: ExpertmeshError = Unknown(
+            f"{status.message} (the server sent status code {status.code}, which no one knows)"
+        )
+    else:
+        error = from_code(code, status.message)
+    _add_details(error, status.details)
+    return error
 
 
 def from_rpc_error(error: grpc.RpcError) -> ExpertmeshError:
     """The exception for an RPC that ended with an error, sync or asyncio."""
-    code = error.code() or grpc.StatusCode.UNKNOWN
-    return from_code(code, error.details() or "")
+    return from_call(error.code(), error.details(), error.trailing_metadata())
+
+
+def from_call(
+    code: Optional[grpc.StatusCode], message: Optional[str], trailing_metadata: Any
+) -> ExpertmeshError:
+    """The same for what gRPC tells of a call that ended."""
+    made = from_code(code or grpc.StatusCode.UNKNOWN, message or "")
+    for key, value in trailing_metadata or ():
+        if key == "grpc-status-details-bin":
+            try:
+                _add_details(made, errors_pb2.RequestStatus.FromString(value).details)
+            except DecodeError:
+                pass  # Code and message say what there is to say.
+    if not made.reason and isinstance(made, ResourceExhausted) and "larger than max" in made.message:
+        made.reason = "MESSAGE_TOO_LARGE"  # gRPC refuses such a message itself, without details.
+    return made
+
+
+def _add_details(error: ExpertmeshError, details: Iterable[Any]) -> None:
+    for detail in details:
+        info = error_details_pb2.ErrorInfo()
+        retry = error_details_pb2.RetryInfo()
+        bad = error_details_pb2.BadRequest()
+        if detail.Is(info.DESCRIPTOR) and detail.Unpack(info):
+            error.reason, error.metadata = info.reason, dict(info.metadata)
+        elif detail.Is(retry.DESCRIPTOR) and detail.Unpack(retry):
+            error.retry_delay = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+        elif detail.Is(bad.DESCRIPTOR) and detail.Unpack(bad):
+            error.field_violations = [(one.field, one.description) for one in bad.field_violations]

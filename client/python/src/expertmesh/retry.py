@@ -1,0 +1,102 @@
+"""Which requests that failed are sent again, and when.
+
+What may be sent again stands in the contract (expertmesh/v1/errors.proto); how often, and how much
+later, is decided here, as in the C++ client.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from typing import Dict, Optional
+
+import grpc
+
+from expertmesh import errors
+from expertmesh.v1 import errors_pb2
+
+# Seconds between attempts on other connections: the first is made at once where the router said so.
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 5.0
+_JITTER = 0.2
+# Retries that are left, so that a mesh in trouble is not asked more than it was before.
+_FULL_BUDGET = 1000.0
+_EARNED_BY_ANSWER = 0.2
+
+_PREFIX = "ERROR_REASON_"
+_POLICIES: Dict[str, errors_pb2.ErrorPolicy] = {
+    value.name[len(_PREFIX) :]: value.GetOptions().Extensions[errors_pb2.policy]
+    for value in errors_pb2.ErrorReason.DESCRIPTOR.values
+}
+
+
+def _grown(first: float, attempts: int) -> float:
+    """`first`, twice as long with each attempt, up to the longest pause or what `first` is itself."""
+    return max(first, min(first * 2 ** min(attempts - 1, 16), _LONGEST_PAUSE))
+
+
+def pause_after(error: errors.ExpertmeshError, attempts: int) -> Optional[float]:
+    """Seconds before the next of `attempts`; None where no other would go better."""
+    policy = _POLICIES.get(error.reason)
+    if policy is None:
+        # From gRPC or from a proxy: the connection was lost or refused.
+        return _grown(_FIRST_PAUSE, attempts) if error.code is grpc.StatusCode.UNAVAILABLE else None
+    if policy.retry == errors_pb2.RETRY_ELSEWHERE:
+        return 0.0 if attempts == 1 else _grown(_FIRST_PAUSE, attempts - 1)
+    if policy.retry == errors_pb2.RETRY_LATER:
+        return _grown(max(error.retry_delay or 0.0, 0.001), attempts)
+    return None
+
+
+class RetryPolicy:
+    """Decides for all requests of a client. Thread-safe.
+
+    max_attempts: times that one request is sent at most; 1: never again.
+    """
+
+    def __init__(self, max_attempts: int) -> None:
+        if max_attempts < 1:
+            raise errors.InvalidArgument(f"max_attempts is {max_attempts}; use 1 or more")
+        self.max_attempts = max_attempts
+        self._lock = threading.Lock()
+        self._budget = _FULL_BUDGET
+
+    def after(self, error: errors.ExpertmeshError, attempts: int) -> Optional[float]:
+        """Seconds until a request is sent again that was sent `attempts` times and failed, the last time
+        with `error`; None: the error is final."""
+        pause = pause_after(error, attempts) if attempts < self.max_attempts else None
+        if pause is None:
+            return None
+        with self._lock:
+            if self._budget < 1:
+                return None
+            self._budget -= 1
+        # Callers that failed together do not come back together.
+        return pause * random.uniform(1 - _JITTER, 1 + _JITTER)
+
+    def answered(self) -> None:
+        """A request was answered: what has been spent on others comes back."""
+        with self._lock:
+            self._budget = min(_FULL_BUDGET, self._budget + _EARNED_BY_ANSWER)
+
+
+class Attempts:
+    """The attempts of one call, within its timeout in seconds (None: no limit)."""
+
+    def __init__(self, policy: RetryPolicy, timeout: Optional[float]) -> None:
+        self._policy = policy
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._made = 0
+
+    def next_timeout(self) -> Optional[float]:
+        """Begins an attempt; returns the seconds that it may take."""
+        self._made += 1
+        return None if self._deadline is None else self._deadline - time.monotonic()
+
+    def pause_after(self, error: errors.ExpertmeshError) -> Optional[float]:
+        """Seconds before the next attempt; None: `error` is final."""
+        pause = self._policy.after(error, self._made)
+        if pause is None or self._deadline is None or time.monotonic() + pause < self._deadline:
+            return pause
+        return None
