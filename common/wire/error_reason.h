@@ -43,7 +43,7 @@ std::string NameOf(v1::ErrorReason reason);
 
 const v1::ErrorPolicy& PolicyOf(v1::ErrorReason reason);
 
-// What an error carries, whoever made it. Empty where it carries nothing.
+// What an error carries, of this system or of another. Empty where it carries nothing.
 struct ErrorDetails {
   std::string reason;
   std::map<std::string, std::string> metadata;

@@ -5,6 +5,8 @@
 
 #include <string>
 
+#include "common/wire/error_reason.h"
+
 namespace expertmesh::net {
 namespace {
 
@@ -14,6 +16,38 @@ TEST(GrpcStatusTest, EveryCodeSurvivesBothWays) {
     EXPECT_EQ(static_cast<int>(ToGrpc(status).error_code()), code);
     EXPECT_EQ(FromGrpc(ToGrpc(status)), status);
   }
+}
+
+TEST(GrpcStatusTest, AReasonSurvivesBothWays) {
+  const absl::Status error =
+      ErrorOf(v1::ERROR_REASON_EXPERTS_MISSING, "experts 3, 5 are nowhere", {{"layer", "7"}});
+  EXPECT_EQ(FromGrpc(ToGrpc(error)), error);  // Details included.
+  EXPECT_EQ(ReasonOf(FromGrpc(ToGrpc(error))), v1::ERROR_REASON_EXPERTS_MISSING);
+}
+
+TEST(GrpcStatusTest, DetailsThatAreNoneAreLeftOut) {
+  const grpc::Status broken(grpc::StatusCode::UNAVAILABLE, "kept", "\xff\xff");
+  EXPECT_EQ(FromGrpc(broken), absl::UnavailableError("kept"));
+}
+
+TEST(GrpcStatusTest, GrpcsOwnRefusalOfALargeMessageHasItsReason) {
+  const grpc::Status refused(grpc::StatusCode::RESOURCE_EXHAUSTED,
+                             "Received message larger than max (5 vs. 4)");
+  EXPECT_EQ(ReasonOf(FromGrpc(refused)), v1::ERROR_REASON_MESSAGE_TOO_LARGE);
+  EXPECT_EQ(ReasonOf(FromGrpc(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "full"))),
+            v1::ERROR_REASON_UNSPECIFIED);
+}
+
+TEST(GrpcStatusTest, DetailsFitIntoTrailers) {
+  std::string everything = "x";  // Characters of two bytes, cut anywhere.
+  while (everything.size() < 100'000) {
+    everything += "ü";
+  }
+  const absl::Status error = WithFieldViolation(
+      ErrorOf(v1::ERROR_REASON_INVALID_FIELD, everything, {{"a", everything}, {"b", everything}}));
+  const grpc::Status sent = ToGrpc(error);
+  EXPECT_LE(3 * sent.error_message().size() + sent.error_details().size() * 4 / 3, size_t{7168});
+  EXPECT_EQ(ReasonOf(FromGrpc(sent)), v1::ERROR_REASON_INVALID_FIELD);
 }
 
 TEST(GrpcStatusTest, StrangeCodesBecomeUnknown) {

@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "common/base/status_context.h"
-#include "common/net/grpc_status.h"
 #include "common/wire/status.h"
 
 namespace expertmesh {
@@ -37,8 +36,7 @@ TEST(ErrorReasonTest, AnErrorCarriesItsReasonOnEveryWay) {
                                      {{"layer", "7"}, {"experts", "3,5"}});
   EXPECT_EQ(error.code(), absl::StatusCode::kUnavailable);
   for (const absl::Status& received :
-       {error, FromWire(ToWire(error)), net::FromGrpc(net::ToGrpc(error)),
-        WithContext("node 1", error), WithReason(error)}) {
+       {error, FromWire(ToWire(error)), WithContext("node 1", error), WithReason(error)}) {
     EXPECT_EQ(ReasonOf(received), v1::ERROR_REASON_EXPERTS_MISSING);
     const ErrorDetails details = DetailsOf(received);
     EXPECT_EQ(details.reason, "EXPERTS_MISSING");
@@ -104,18 +102,6 @@ TEST(ErrorReasonTest, WhatIsUnknownOrBrokenHasNoReason) {
                      absl::Cord("\x0a\x0aQUEUE_FULL\x12\x05other"));
   EXPECT_EQ(DetailsOf(foreign).reason, "QUEUE_FULL");
   EXPECT_EQ(ReasonOf(foreign), v1::ERROR_REASON_UNSPECIFIED);
-}
-
-TEST(ErrorReasonTest, DetailsFitIntoTrailers) {
-  std::string everything = "x";  // Characters of two bytes, cut anywhere.
-  while (everything.size() < 100'000) {
-    everything += "ü";
-  }
-  const absl::Status error = WithFieldViolation(
-      ErrorOf(v1::ERROR_REASON_INVALID_FIELD, everything, {{"a", everything}, {"b", everything}}));
-  const grpc::Status sent = net::ToGrpc(error);
-  EXPECT_LE(3 * sent.error_message().size() + sent.error_details().size() * 4 / 3, size_t{7168});
-  EXPECT_EQ(ReasonOf(net::FromGrpc(sent)), v1::ERROR_REASON_INVALID_FIELD);
 }
 
 }  // namespace
