@@ -139,7 +139,7 @@ def test_an_unknown_node(serving):
 
 
 def test_missing_experts(mesh, checkpoint):
-    mesh.start_nodes(checkpoint.path, [("--experts", "0-10")])  # Of 12.
+    mesh.start_nodes(checkpoint.path, [("--experts", "0-10")])  # There are 12.
     mesh.start_router(checkpoint.path)
     mesh.watch(lambda topology: topology.missing[0].experts == [11], "all but one")
     stub = router_pb2_grpc.RouterStub(mesh.client.channel)

@@ -223,6 +223,7 @@ StreamRequests::AfterEnd StreamRequests::JudgeEnd(const absl::Status& why) {
   if (!broken_.ok()) {
     return after;
   }
+  const bool asked = !requests_.empty();
   // What was sent too often already may be why calls end.
   for (auto it = requests_.begin(); it != requests_.end();) {
     const auto next = std::next(it);
@@ -233,7 +234,7 @@ StreamRequests::AfterEnd StreamRequests::JudgeEnd(const absl::Status& why) {
   }
   if (!absl::IsUnavailable(why)) {
     after.give_up = true;
-  } else if (!requests_.empty()) {
+  } else if (asked) {
     after.open_again = options_.retries->After(why, ++failures_);
     after.give_up = !after.open_again.has_value();
     opening_ = !after.give_up;

@@ -7,6 +7,7 @@ from rooms import (
     base,
     batch,
     checkpoint,
+    client_library,
     decoder,
     experts,
     gate,
@@ -32,5 +33,6 @@ MUTATIONS = (
     + mesh.MUTATIONS
     + batch.MUTATIONS
     + node.MUTATIONS
+    + client_library.MUTATIONS
     + decoder.MUTATIONS
 )
