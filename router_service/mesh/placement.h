@@ -30,6 +30,9 @@ struct NodeOffer {
   std::vector<std::pair<uint32_t, uint32_t>> excluded = {};
 };
 
+// False for slices that the layer's experts cannot have: nothing is made of what a node makes up.
+bool IsPossibleSlice(const v1::HostedExperts& hosted, const MoeLayerDescription& layer);
+
 // Nodes that can serve one expert. An expert split into slices needs one node for each slice.
 struct ExpertReplicas {
   // replicas[s]: nodes that hold slice s, in placement order. Empty when the expert is missing:

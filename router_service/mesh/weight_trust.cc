@@ -9,13 +9,6 @@
 namespace expertmesh::mesh {
 namespace {
 
-// False for slices that the layer's experts cannot have: nothing is remembered of what a node makes
-// up.
-bool IsPossible(const v1::HostedExperts& entry, const MoeLayerDescription& layer) {
-  return entry.slice_count() > 0 && entry.slice_index() < entry.slice_count() &&
-         layer.expert.intermediate_size % entry.slice_count() == 0;
-}
-
 template <typename Copies>
 size_t CountOf(const Copies& copies, uint64_t digest) {
   return static_cast<size_t>(std::count_if(
@@ -31,7 +24,7 @@ WeightTrust::Copies WeightTrust::Collect(absl::Span<const NodeHoldings> nodes,
     bool is_silent = false;
     for (const v1::HostedExperts* entry : node.hosted) {
       const MoeLayerDescription* layer = model_->FindLayer(entry->layer());
-      if (layer == nullptr || !IsPossible(*entry, *layer)) {
+      if (layer == nullptr || !IsPossibleSlice(*entry, *layer)) {
         continue;
       }
       if (entry->digests_size() != entry->experts_size()) {

@@ -18,6 +18,7 @@ ModelDescription TwoLayers(uint32_t experts) {
     MoeLayerDescription layer;
     layer.layer = index;
     layer.routing.num_experts = experts;
+    layer.expert.intermediate_size = 12;
     model.layers.push_back(layer);
   }
   return model;
@@ -75,6 +76,17 @@ TEST(PlacementTest, AnExpertIsThereOnlyWithAllItsSlices) {
   const Placement placement = offers.Build(model);
   EXPECT_TRUE(placement.complete());
   EXPECT_THAT((*placement.Layer(2))[0].slices, ElementsAre(ElementsAre(0), ElementsAre(1)));
+}
+
+TEST(PlacementTest, NumbersThatANodeMakesUpSizeNothing) {
+  const ModelDescription model = TwoLayers(1);
+  for (const uint32_t count : {0u, 5u, 13u, 1'000'000u, ~0u}) {
+    Offers offers;
+    offers.Add(0, 2, {0}, 0, count).Add(0, 2, {0}, count - 1, count).Add(1, 5, {0});
+    EXPECT_THAT((*offers.Build(model).Layer(2))[0].slices, IsEmpty()) << count;
+    offers.Add(2, 2, {0}, 0, 2).Add(3, 2, {0}, 1, 2);
+    EXPECT_TRUE(offers.Build(model).complete()) << count;
+  }
 }
 
 TEST(PlacementTest, PrefersWholeExpertsToSlices) {
