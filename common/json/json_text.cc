@@ -1,8 +1,11 @@
 #include "common/json/json_text.h"
 
+#include <sys/stat.h>
+
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -19,32 +22,69 @@ std::string Quoted(absl::string_view name) {
   return absl::StrCat("'", absl::CHexEscape(name.substr(0, kMaxLength)), cut ? "...'" : "'");
 }
 
-absl::StatusOr<nlohmann::json> ParseJson(absl::string_view text, absl::string_view source) {
-  // nlohmann keeps the last of two equal keys; here both are refused.
-  std::vector<absl::flat_hash_set<std::string>> keys;
-  std::string duplicate;
-  bool found_duplicate = false;
-  const nlohmann::json::parser_callback_t watch = [&](int, nlohmann::json::parse_event_t event,
-                                                      nlohmann::json& parsed) {
-    using Event = nlohmann::json::parse_event_t;
-    if (event == Event::object_start) {
-      keys.emplace_back();
-    } else if (event == Event::object_end) {
-      keys.pop_back();
-    } else if (event == Event::key && !found_duplicate) {
-      const std::string& key = parsed.get_ref<const std::string&>();
-      if (!keys.back().insert(key).second) {
-        found_duplicate = true;
-        duplicate = key;
-      }
-    }
+namespace {
+
+// Looks for a key that an object has twice, of which nlohmann would keep the last. A pass of its
+// own, since nlohmann's parser takes time in the square of an object's members when it has a
+// callback.
+class DuplicateKeyFinder final : public nlohmann::json_sax<nlohmann::json> {
+ public:
+  const std::optional<std::string>& duplicate() const { return duplicate_; }
+
+  bool null() override { return true; }
+  bool boolean(bool) override { return true; }
+  bool number_integer(number_integer_t) override { return true; }
+  bool number_unsigned(number_unsigned_t) override { return true; }
+  bool number_float(number_float_t, const string_t&) override { return true; }
+  bool string(string_t&) override { return true; }
+  bool binary(binary_t&) override { return true; }
+  bool start_array(size_t) override { return true; }
+  bool end_array() override { return true; }
+  bool start_object(size_t) override {
+    keys_.emplace_back();
     return true;
-  };
+  }
+  bool end_object() override {
+    keys_.pop_back();
+    return true;
+  }
+  bool key(string_t& key) override {
+    if (!keys_.back().insert(key).second) {
+      duplicate_ = key;
+    }
+    return !duplicate_.has_value();
+  }
+  // What is no JSON is said by the parser.
+  bool parse_error(size_t, const std::string&, const nlohmann::json::exception&) override {
+    return false;
+  }
+
+ private:
+  std::vector<absl::flat_hash_set<std::string>> keys_;
+  std::optional<std::string> duplicate_;
+};
+
+// A reader would wait for ever at a pipe.
+absl::Status CheckRegularFile(const std::string& path) {
+  struct stat info;
+  if (stat(path.c_str(), &info) != 0) {
+    return absl::NotFoundError(absl::StrCat(path, ": ", std::strerror(errno)));
+  }
+  return S_ISREG(info.st_mode)
+             ? absl::OkStatus()
+             : absl::InvalidArgumentError(absl::StrCat(path, ": not a regular file"));
+}
+
+}  // namespace
+
+absl::StatusOr<nlohmann::json> ParseJson(absl::string_view text, absl::string_view source) {
   try {
-    nlohmann::json json = nlohmann::json::parse(text.begin(), text.end(), watch);
-    if (found_duplicate) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(source, ": key ", Quoted(duplicate), " appears twice in one object"));
+    nlohmann::json json = nlohmann::json::parse(text.begin(), text.end());
+    DuplicateKeyFinder finder;
+    nlohmann::json::sax_parse(text.begin(), text.end(), &finder);
+    if (finder.duplicate().has_value()) {
+      return absl::InvalidArgumentError(absl::StrCat(source, ": key ", Quoted(*finder.duplicate()),
+                                                     " appears twice in one object"));
     }
     return json;
   } catch (const nlohmann::json::parse_error& error) {
@@ -56,6 +96,9 @@ absl::StatusOr<nlohmann::json> ParseJson(absl::string_view text, absl::string_vi
 }
 
 absl::StatusOr<std::string> ReadSmallFile(const std::string& path, size_t max_bytes) {
+  if (absl::Status status = CheckRegularFile(path); !status.ok()) {
+    return status;
+  }
   std::ifstream file(path, std::ios::binary);
   if (!file) {
     return absl::NotFoundError(absl::StrCat(path, ": ", std::strerror(errno)));

@@ -3,6 +3,7 @@
 #include <limits>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "tests/unit/common/checkpoint/checkpoint_test_util.h"
 
 namespace expertmesh::checkpoint {
@@ -48,6 +49,20 @@ TEST(SafetensorsHeader, KnowsEveryType) {
     ASSERT_TRUE(header.ok()) << type.name << ": " << header.status();
     EXPECT_EQ(NameOf(header->tensors.at("t").dtype), type.name);
   }
+}
+
+// In the square of the tensors this would take half an hour.
+TEST(SafetensorsHeader, AFileMayHaveManyTensors) {
+  constexpr int kTensors = 100'000;
+  std::string text = "{";
+  for (int i = 0; i < kTensors; ++i) {
+    absl::StrAppend(&text, i == 0 ? "" : ",", "\"model.layers.0.mlp.experts.", i,
+                    ".up_proj.weight\":{\"dtype\":\"U8\",\"shape\":[1,1],\"data_offsets\":[", i,
+                    ",", i + 1, "]}");
+  }
+  const auto header = Parse(text + "}", kTensors);
+  ASSERT_TRUE(header.ok()) << header.status();
+  EXPECT_EQ(header->tensors.size(), size_t{kTensors});
 }
 
 TEST(SafetensorsHeader, RefusesFileTooShortForALength) {

@@ -1,5 +1,7 @@
 #include "common/checkpoint/safetensors.h"
 
+#include <sys/stat.h>
+
 #include <string>
 #include <vector>
 
@@ -33,6 +35,14 @@ TEST(SafetensorsReader, ReadsOneFile) {
               ElementsAre(1, 2, 3, 4));
   EXPECT_EQ((*reader)->PathOf(**tensor), folder / "x.safetensors");
   (*reader)->WillNeed((*tensor)->data, (*tensor)->bytes);
+}
+
+TEST(SafetensorsReader, APipeIsRefusedAtOnce) {
+  TemporaryFolder folder;
+  const std::string pipe = folder / "x.safetensors";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  ExpectError(SafetensorsReader::OpenFile(pipe).status(), StatusCode::kInvalidArgument,
+              "x.safetensors", "not a regular file");
 }
 
 TEST(SafetensorsReader, NamesFileAndTensorWhenMissing) {
