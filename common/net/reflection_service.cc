@@ -19,6 +19,74 @@ using google::protobuf::FileDescriptor;
 constexpr char kV1Alpha[] = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
 constexpr char kV1[] = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 
+// A file that is spoken of here under another name than the one it is compiled under.
+struct Alias {
+  const char* compiled;
+  const char* name;
+  const char* package;
+};
+constexpr Alias kAliases[] = {
+    // Details of errors are google.rpc's, on the wire.
+    {"common/wire/error_details.proto", "google/rpc/error_details.proto", "google.rpc"},
+    // Both versions of reflection are one protocol.
+    {"grpc/reflection/v1alpha/reflection.proto", "grpc/reflection/v1/reflection.proto",
+     "grpc.reflection.v1"},
+};
+
+// `name` of a type, with `to` in place of package `from`.
+void Move(const std::string& from, const std::string& to, std::string* name) {
+  const std::string prefix = "." + from + ".";
+  if (name->rfind(prefix, 0) == 0) {
+    *name = "." + to + "." + name->substr(prefix.size());
+  }
+}
+
+void MoveTypes(const std::string& from, const std::string& to,
+               google::protobuf::DescriptorProto* message) {
+  for (auto& field : *message->mutable_field()) {
+    Move(from, to, field.mutable_type_name());
+    if (field.type_name().empty()) {
+      field.clear_type_name();
+    }
+  }
+  for (auto& nested : *message->mutable_nested_type()) {
+    MoveTypes(from, to, &nested);
+  }
+}
+
+void AddAlias(const Alias& alias, DescriptorPool* pool) {
+  const FileDescriptor* compiled = DescriptorPool::generated_pool()->FindFileByName(alias.compiled);
+  if (compiled == nullptr) {
+    return;
+  }
+  google::protobuf::FileDescriptorProto file;
+  compiled->CopyTo(&file);
+  for (auto& message : *file.mutable_message_type()) {
+    MoveTypes(compiled->package(), alias.package, &message);
+  }
+  for (auto& service : *file.mutable_service()) {
+    for (auto& method : *service.mutable_method()) {
+      Move(compiled->package(), alias.package, method.mutable_input_type());
+      Move(compiled->package(), alias.package, method.mutable_output_type());
+    }
+  }
+  file.set_name(alias.name);
+  file.set_package(alias.package);
+  pool->BuildFile(file);
+}
+
+// Everything that is compiled into this program, and the aliases.
+const DescriptorPool* KnownTypes() {
+  static const DescriptorPool* const pool = [] {
+    auto* made = new DescriptorPool(DescriptorPool::generated_pool());
+    for (const Alias& alias : kAliases) {
+      AddAlias(alias, made);
+    }
+    return made;
+  }();
+  return pool;
+}
+
 void SetNotFound(reflection::ServerReflectionResponse* response, const std::string& what) {
   response->mutable_error_response()->set_error_code(static_cast<int>(absl::StatusCode::kNotFound));
   response->mutable_error_response()->set_error_message("not known here: " + what);
@@ -32,6 +100,7 @@ void AddFile(const FileDescriptor* file, std::set<const FileDescriptor*>* seen,
   }
   google::protobuf::FileDescriptorProto proto;
   file->CopyTo(&proto);
+  file->CopyJsonNameTo(&proto);  // As protoc's descriptors have them: what tools print.
   response->add_file_descriptor_proto(proto.SerializeAsString());
   for (int i = 0; i < file->dependency_count(); ++i) {
     AddFile(file->dependency(i), seen, response);
@@ -49,7 +118,7 @@ void SetFile(const FileDescriptor* file, const std::string& what,
 }
 
 void SetExtensionNumbers(const std::string& type, reflection::ServerReflectionResponse* response) {
-  const DescriptorPool* pool = DescriptorPool::generated_pool();
+  const DescriptorPool* pool = KnownTypes();
   const google::protobuf::Descriptor* message = pool->FindMessageTypeByName(type);
   if (message == nullptr) {
     SetNotFound(response, type);
@@ -66,7 +135,7 @@ void SetExtensionNumbers(const std::string& type, reflection::ServerReflectionRe
 
 void SetFileOfExtension(const reflection::ExtensionRequest& asked,
                         reflection::ServerReflectionResponse* response) {
-  const DescriptorPool* pool = DescriptorPool::generated_pool();
+  const DescriptorPool* pool = KnownTypes();
   const google::protobuf::Descriptor* message =
       pool->FindMessageTypeByName(asked.containing_type());
   const google::protobuf::FieldDescriptor* extension =
@@ -93,7 +162,7 @@ class ReflectionHandler final : public StreamHandler {
  private:
   reflection::ServerReflectionResponse Answer(
       const reflection::ServerReflectionRequest& request) const {
-    const DescriptorPool* pool = DescriptorPool::generated_pool();
+    const DescriptorPool* pool = KnownTypes();
     reflection::ServerReflectionResponse response;
     response.set_valid_host(request.host());
     *response.mutable_original_request() = request;

@@ -28,20 +28,23 @@ void FailUnplaced(const Batch& batch, const std::vector<plan::Unplaced>& unplace
     experts_of_request[batch.requests.RequestOfRow(assignment.row)].insert(assignment.expert);
   }
   for (const auto& [request, experts] : experts_of_request) {
+    const bool full = absl::IsResourceExhausted(cause);
     std::string message =
-        absl::StrCat("layer ", batch.layer_index(), ": no ready node holds expert",
+        absl::StrCat("layer ", batch.layer_index(),
+                     full ? ": the queues are full of all nodes that hold expert"
+                          : ": no ready node holds expert",
                      experts.size() == 1 ? " " : "s ", absl::StrJoin(experts, ", "),
-                     "; retry when one does (Control.GetTopology tells)");
+                     full ? "; retry later" : "; retry when one does (Control.GetTopology tells)");
     if (!cause.ok()) {
       absl::StrAppend(&message, "; last error: ", cause.message());
     }
     const std::vector<uint32_t> named(
         experts.begin(), std::next(experts.begin(), std::min(experts.size(), kMostExpertsNamed)));
     batch.requests.jobs()[request]->Fail(
-        absl::IsResourceExhausted(cause) ? ErrorOf(v1::ERROR_REASON_QUEUE_FULL, message)
-                                         : ErrorOf(v1::ERROR_REASON_EXPERTS_MISSING, message,
-                                                   {{"layer", absl::StrCat(batch.layer_index())},
-                                                    {"experts", absl::StrJoin(named, ",")}}));
+        full ? ErrorOf(v1::ERROR_REASON_QUEUE_FULL, message)
+             : ErrorOf(v1::ERROR_REASON_EXPERTS_MISSING, message,
+                       {{"layer", absl::StrCat(batch.layer_index())},
+                        {"experts", absl::StrJoin(named, ",")}}));
   }
 }
 

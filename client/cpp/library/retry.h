@@ -24,8 +24,7 @@ class RetryPolicy {
   explicit RetryPolicy(uint32_t max_attempts) : max_attempts_(max_attempts) {}
 
   // How long to wait until a request is sent again that was sent `attempts` times and failed, the
-  // last time with `why`. Nothing: the error is final. An error without a reason comes from gRPC or
-  // from a proxy: UNAVAILABLE then means that the connection was lost or refused.
+  // last time with `why`. Nothing: the error is final.
   std::optional<absl::Duration> After(const absl::Status& why, uint32_t attempts);
 
   uint32_t max_attempts() const { return max_attempts_; }

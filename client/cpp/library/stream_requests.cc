@@ -28,11 +28,12 @@ absl::Status AsLostConnection(const absl::Status& why) {
   }
   switch (why.code()) {
     case absl::StatusCode::kOk:
+      return absl::UnavailableError("the router closed it");
     case absl::StatusCode::kCancelled:
     case absl::StatusCode::kDeadlineExceeded:
     case absl::StatusCode::kInternal:
     case absl::StatusCode::kUnknown:
-      return absl::UnavailableError(why.ok() ? "the router closed it" : why.message());
+      return absl::UnavailableError(why.message());
     default:
       return why;
   }
@@ -254,10 +255,12 @@ void StreamRequests::OnClosed(const absl::Status& why, bool* ended) {
     opening_ = false;
     after = JudgeEnd(reason);
   }
-  AnswerAll(std::move(after.exhausted), told);
+  // Broken first: a caller that has an answer knows that no other call will be opened.
   if (after.give_up) {
     Break(told);
-  } else if (after.open_again.has_value()) {
+  }
+  AnswerAll(std::move(after.exhausted), told);
+  if (after.open_again.has_value()) {
     options_.waits->Wait(*after.open_again,
                          [self = shared_from_this()](const absl::Status& status) {
                            if (status.ok()) {

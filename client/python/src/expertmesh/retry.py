@@ -24,6 +24,16 @@ _JITTER = 0.2
 _FULL_BUDGET = 1000.0
 _EARNED_BY_ANSWER = 0.2
 
+# An error without a reason comes from gRPC or from a proxy. These codes then mean that the connection, or the
+# call on it, was lost or refused: proxies reset a call whose router has gone, for which HTTP/2 has no code of its
+# own, or answer with a status of HTTP; a server that stops cancels what it has not begun.
+LOST_CALL = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNKNOWN,
+    grpc.StatusCode.CANCELLED,
+)
+
 _PREFIX = "ERROR_REASON_"
 _POLICIES: Dict[str, errors_pb2.ErrorPolicy] = {
     value.name[len(_PREFIX) :]: value.GetOptions().Extensions[errors_pb2.policy]
@@ -40,8 +50,7 @@ def pause_after(error: errors.ExpertmeshError, attempts: int) -> Optional[float]
     """Seconds before the next of `attempts`; None where no other would go better."""
     policy = _POLICIES.get(error.reason)
     if policy is None:
-        # From gRPC or from a proxy: the connection was lost or refused.
-        return _grown(_FIRST_PAUSE, attempts) if error.code is grpc.StatusCode.UNAVAILABLE else None
+        return _grown(_FIRST_PAUSE, attempts) if error.code in LOST_CALL else None
     if policy.retry == errors_pb2.RETRY_ELSEWHERE:
         return 0.0 if attempts == 1 else _grown(_FIRST_PAUSE, attempts - 1)
     if policy.retry == errors_pb2.RETRY_LATER:

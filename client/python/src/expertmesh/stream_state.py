@@ -19,14 +19,6 @@ from expertmesh.v1 import router_pb2
 # Seconds of silence before a heartbeat: less than the 15 after which proxies end idle streams.
 HEARTBEAT_SECONDS = 10.0
 
-# Codes with which a call ends that was lost on its way, or that a proxy ended; without a reason.
-_LOST = (
-    grpc.StatusCode.CANCELLED,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.INTERNAL,
-    grpc.StatusCode.UNKNOWN,
-)
-
 
 @dataclasses.dataclass
 class _Request:
@@ -125,7 +117,8 @@ class StreamState:
         """Seconds until another call is made after one that ended with `error`; then everything in
         flight is to be sent. Raises `error` when another call would be no use."""
         lost = error
-        if not error.reason and error.code in _LOST:
+        if not error.reason and error.code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            # Each request has a deadline of its own, the stream has none: a proxy ended it.
             lost = errors.Unavailable(error.message)
         self._failures += 1
         pause = self._policy.after(lost, self._failures)

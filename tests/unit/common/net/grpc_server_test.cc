@@ -541,8 +541,21 @@ TEST_F(GrpcServerTest, ReflectionTellsServicesAndFiles) {
                        HasSubstr("grpc.reflection.v1alpha.ServerReflection")));
     // The file itself and what it imports.
     EXPECT_THAT(recorder.frames()[1], testing::AllOf(HasSubstr("expertmesh/v1/router.proto"),
-                                                     HasSubstr("expertmesh/v1/tensor.proto")));
+                                                     HasSubstr("expertmesh/v1/tensor.proto"),
+                                                     HasSubstr("hiddenStates")));  // JSON's name
     EXPECT_THAT(recorder.frames()[2], HasSubstr("not known here: none"));
+    // What errors carry, and reflection itself, under the names that tools look for.
+    size_t frames = 3;
+    for (const auto& [name, file] : std::vector<std::pair<std::string, std::string>>{
+             {"google.rpc.ErrorInfo", "google/rpc/error_details.proto"},
+             {"google.rpc.BadRequest.FieldViolation", "google/rpc/error_details.proto"},
+             {"grpc.reflection.v1.ServerReflection", "grpc/reflection/v1/reflection.proto"},
+             {"grpc.reflection.v1alpha.ServerReflection",
+              "grpc/reflection/v1alpha/reflection.proto"}}) {
+      ASSERT_TRUE(reflection->Send(Frame("\x22" + std::string(1, char(name.size())) + name)).ok());
+      ASSERT_TRUE(recorder.AwaitFrames(++frames));
+      EXPECT_THAT(recorder.frames().back(), HasSubstr(file)) << name;
+    }
     reflection->CloseSend();
     EXPECT_TRUE(recorder.AwaitClosed().ok());
   }
