@@ -67,6 +67,9 @@ class FakeRouter(router_pb2_grpc.RouterServicer, control_pb2_grpc.ControlService
         # The end of the next streams, one each: (requests that it answers, its error).
         self.ends = []
         self.streams = 0
+        self.watches = 0
+        # How watches end; None: well.
+        self.watch_end = None
         self.heartbeats = 0
         self.hold = threading.Event()
         self.hold.set()
@@ -163,6 +166,15 @@ class FakeRouter(router_pb2_grpc.RouterServicer, control_pb2_grpc.ControlService
             d_model=D_MODEL,
             layers=[router_pb2.MoeLayer(layer=layer) for layer in range(LAYERS)],
         )
+
+    def WatchTopology(self, request, context):
+        """Each watch tells one epoch, twice, and ends."""
+        self.watches += 1
+        topology = control_pb2.Topology(epoch=self.watches)
+        yield control_pb2.WatchTopologyResponse(topology=topology)
+        yield control_pb2.WatchTopologyResponse(topology=topology)
+        if self.watch_end is not None:
+            self.abort(context, self.watch_end)
 
     def GetTopology(self, request, context):
         node = control_pb2.TopologyNode(

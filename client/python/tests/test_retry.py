@@ -155,6 +155,41 @@ def test_a_refused_request_of_a_stream_is_sent_again(kind, router):
     assert router.streams == 1
 
 
+@pytest.mark.parametrize("end", [None, STOPPING, Refused(grpc.StatusCode.INTERNAL, "reset")])
+def test_a_watch_that_ends_goes_on(kind, router, end):
+    router.watch_end = end
+    if kind == "blocking":
+        with expertmesh.Client(router.address) as client:
+            seen = [next(watch).epoch for watch in [client.watch_topology()] for _ in range(3)]
+    else:
+
+        async def run():
+            async with expertmesh.AsyncClient(router.address) as client:
+                watch = client.watch_topology()
+                seen = [(await watch.__anext__()).epoch for _ in range(3)]
+                await watch.aclose()
+                return seen
+
+        seen = asyncio.run(run())
+    assert seen == [1, 2, 3]
+
+
+def test_a_watch_that_is_forbidden_ends(kind, router):
+    router.watch_end = Refused(grpc.StatusCode.PERMISSION_DENIED, "not you")
+    with pytest.raises(errors.PermissionDenied):
+        if kind == "blocking":
+            with expertmesh.Client(router.address) as client:
+                list(client.watch_topology())
+        else:
+
+            async def run():
+                async with expertmesh.AsyncClient(router.address) as client:
+                    return [topology async for topology in client.watch_topology()]
+
+            asyncio.run(run())
+    assert router.watches == 1
+
+
 def test_a_silent_stream_sends_heartbeats(kind, router, monkeypatch):
     monkeypatch.setattr(stream_state, "HEARTBEAT_SECONDS", 0.02)
     router.refusals = [Refused(FULL.code, "full", "QUEUE_FULL", delay_ms=500)]

@@ -24,10 +24,10 @@ import grpc.aio
 from expertmesh import codec, errors
 from expertmesh.codec import ManyItem
 from expertmesh.methods import Answer, Call, UnaryMethods
-from expertmesh.retry import Attempts, RetryPolicy
+from expertmesh.retry import Attempts, RetryPolicy, Watch
 from expertmesh.stream_state import StreamState, heartbeat
 from expertmesh.types import ForwardOptions, StreamAnswer
-from expertmesh.v1 import router_pb2
+from expertmesh.v1 import control_pb2, router_pb2
 
 Requests = Union[Iterable[ManyItem], AsyncIterable[ManyItem]]
 
@@ -91,6 +91,22 @@ class AsyncClient(UnaryMethods):
         stream = _AsyncStream(requests, state, max_in_flight)
         async for answer in stream.run(self._router.ForwardStream):
             yield answer
+
+    async def watch_topology(self) -> AsyncIterator[control_pb2.Topology]:
+        """Yields the topology now and after every change. As Client.watch_topology."""
+        watch = Watch(self._policy)
+        while True:
+            call = self._control.WatchTopology(control_pb2.WatchTopologyRequest())
+            try:
+                async for response in call:
+                    if watch.is_news(response.topology):
+                        yield response.topology
+                ended: errors.ExpertmeshError = errors.Unavailable("the router ended the watch")
+            except grpc.RpcError as error:
+                ended = errors.from_rpc_error(error)
+            finally:
+                call.cancel()
+            await asyncio.sleep(watch.pause_after(ended))
 
     async def _perform(self, prepare: Callable[[], Call[Answer]]) -> Answer:
         call = prepare()

@@ -12,10 +12,10 @@ import grpc
 from expertmesh import codec, errors
 from expertmesh.codec import ManyItem
 from expertmesh.methods import Answer, Call, UnaryMethods
-from expertmesh.retry import Attempts, RetryPolicy
+from expertmesh.retry import Attempts, RetryPolicy, Watch
 from expertmesh.stream_state import StreamState, heartbeat
 from expertmesh.types import ForwardOptions, StreamAnswer
-from expertmesh.v1 import router_pb2
+from expertmesh.v1 import control_pb2, router_pb2
 
 
 class Client(UnaryMethods):
@@ -93,6 +93,26 @@ class Client(UnaryMethods):
         """
         state = StreamState(options, self._timeout, self._policy)
         return _Stream(requests, state, max_in_flight).run(self._router.ForwardStream)
+
+    def watch_topology(self) -> Iterator[control_pb2.Topology]:
+        """Yields the topology now and after every change, for as long as you read. A watch that is cut is
+        made again; leaving the loop ends it.
+
+        Raises ExpertmeshError when the router cannot be reached any more.
+        """
+        watch = Watch(self._policy)
+        while True:
+            call = self._control.WatchTopology(control_pb2.WatchTopologyRequest())
+            try:
+                for response in call:
+                    if watch.is_news(response.topology):
+                        yield response.topology
+                ended: errors.ExpertmeshError = errors.Unavailable("the router ended the watch")
+            except grpc.RpcError as error:
+                ended = errors.from_rpc_error(error)
+            finally:
+                call.cancel()
+            time.sleep(watch.pause_after(ended))
 
     def _perform(self, prepare: Callable[[], Call[Answer]]) -> Answer:
         call = prepare()

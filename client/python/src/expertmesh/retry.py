@@ -14,7 +14,7 @@ from typing import Dict, Optional
 import grpc
 
 from expertmesh import errors
-from expertmesh.v1 import errors_pb2
+from expertmesh.v1 import control_pb2, errors_pb2
 
 # Seconds between attempts on other connections: the first is made at once where the router said so.
 _FIRST_PAUSE = 0.05
@@ -109,3 +109,26 @@ class Attempts:
         if pause is None or self._deadline is None or time.monotonic() + pause < self._deadline:
             return pause
         return None
+
+
+class Watch:
+    """A watch over one call after the other: what is new, and when another call is made."""
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self._failures = 0
+        self._last: Optional[control_pb2.Topology] = None
+
+    def is_news(self, topology: control_pb2.Topology) -> bool:
+        """False for a heartbeat, which repeats what was said."""
+        self._failures = 0
+        known, self._last = self._last, topology
+        return known != topology
+
+    def pause_after(self, error: errors.ExpertmeshError) -> float:
+        """Seconds until another call; raises `error` when there is to be none."""
+        self._failures += 1
+        pause = self._policy.after(error, self._failures)
+        if pause is None:
+            raise error
+        return pause
