@@ -26,6 +26,9 @@ def text_of(error):
 class RawCaller:
     """Generated stubs and nothing else."""
 
+    # What is in flight in a router that ends is lost, and callers see it.
+    loses = True
+
     def __init__(self, address):
         self.channel = grpc.insecure_channel(address, options=OPTIONS)
         self._router = router_pb2_grpc.RouterStub(self.channel)
@@ -76,6 +79,8 @@ class RawCaller:
 class ClientCaller:
     """expertmesh.Client, which retries, reconnects and sends heartbeats by itself."""
 
+    loses = False
+
     def __init__(self, address):
         self.client = expertmesh.Client(address, timeout=120)
 
@@ -85,7 +90,8 @@ class ClientCaller:
     def forward(self, layer, rows, timeout, metadata=()):
         if metadata:
             raise NotImplementedError("this client sends no metadata of the caller's own")
-        return np.asarray(self.client.forward(layer, rows, timeout=timeout).output).tobytes()
+        options = expertmesh.ForwardOptions(timeout=timeout)
+        return np.asarray(self.client.forward(layer, rows, options).output).tobytes()
 
     def many(self, items):
         requests = (item for item in items if item is not HEARTBEAT)

@@ -37,6 +37,8 @@ def big(caller, _mesh):
     start = time.monotonic()
     try:
         answered = caller.forward(FAST_LAYER, array, 100)
+    except NotImplementedError:
+        raise
     except Exception as error:  # pylint: disable=broad-exception-caught
         return Outcome(False, f"fails after {time.monotonic() - start:.1f} s", text_of(error))
     good = len(answered) == array.nbytes
@@ -51,6 +53,8 @@ def metadata(caller, _mesh):
         value = "".join(letters[: size * 1024])
         try:
             caller.forward(FAST_LAYER, rows(1), 20, metadata=[("x-test", value)])
+        except NotImplementedError:
+            raise
         except Exception as error:  # pylint: disable=broad-exception-caught
             return Outcome(False, f"{passed} kB", f"{size} kB: {text_of(error)}")
         passed = size
@@ -66,6 +70,8 @@ def slow(caller, mesh, seconds=20):
     timer.start()
     try:
         caller.forward(HELD_LAYER, array, 60)
+    except NotImplementedError:
+        raise
     except Exception as error:  # pylint: disable=broad-exception-caught
         return Outcome(False, f"fails after {time.monotonic() - start:.0f} s", text_of(error))
     took = time.monotonic() - start
@@ -79,6 +85,8 @@ def _stream(caller, items):
     try:
         for _ in caller.many(items):
             answered += 1
+    except NotImplementedError:
+        raise
     except Exception as error:  # pylint: disable=broad-exception-caught
         return answered, time.monotonic() - start, text_of(error)
     return answered, time.monotonic() - start, ""
@@ -128,8 +136,7 @@ def silent(caller, mesh, seconds=90):
 
 def watch(caller, _mesh, seconds=90, heartbeat_ms=0):
     """WatchTopology for 90 s in which nothing changes; the router repeats the topology every 10 s."""
-    seen = []
-    errors = []
+    seen, errors, refused = [], [], []
     start = time.monotonic()
 
     def read():
@@ -137,12 +144,16 @@ def watch(caller, _mesh, seconds=90, heartbeat_ms=0):
             for _ in caller.watch(heartbeat_ms):
                 seen.append(time.monotonic() - start)
             errors.append((time.monotonic() - start, "the stream ended without an error"))
+        except NotImplementedError as error:
+            refused.append(error)
         except Exception as error:  # pylint: disable=broad-exception-caught
             errors.append((time.monotonic() - start, text_of(error)))
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     reader.join(seconds + 2)
+    if refused:
+        raise refused[0]
     if errors:
         return Outcome(False, f"ends after {errors[0][0]:.0f} s", errors[0][1])
     expected = 1 if heartbeat_ms else seconds // HEARTBEAT_SECONDS
