@@ -17,7 +17,7 @@ BUILD = ROOT / "build" / "ecosystems"
 STUBS = ROOT / "build" / "stubs"
 HERE = pathlib.Path(__file__).parent
 PROTO = ROOT / "proto"
-# Of client/stubs, each by its `check`.
+# Those of client/stubs, each by its `check`.
 LANGUAGES = ("cpp", "python", "go", "node", "connect", "java", "rust")
 # The oldest that both need: grpclib's own messages, and googleapis' details.
 PLAIN = ("grpclib==0.4.9", "h2==4.4.1", "googleapis-common-protos==1.75.0", "numpy==2.4.6")
@@ -142,7 +142,8 @@ def check_language(name, address, golden):
         )
         print(done.stdout, end="")
         if done.returncode == 3:
-            columns.say("generate", "n/a", done.stderr)
+            for column in columns.COLUMNS:
+                columns.say(column, "n/a", done.stderr)
             return
         if done.returncode == 2:
             print(f"missing: {done.stderr.strip().splitlines()[0]}")

@@ -47,7 +47,7 @@ def output(answer):
 class Tool:
     """A program that takes JSON and prints JSON. Subclasses say how it is called."""
 
-    # Of a message received, where no flag raises it.
+    # Bytes of the largest message that it takes, where no flag raises it.
     limit = ""
 
     def __init__(self, program, address):

@@ -16,13 +16,13 @@ IN_FLIGHT = 4
 
 @dataclasses.dataclass
 class Counts:
-    """Of all callers together; guarded by `lock`."""
+    """What all callers have seen together; guarded by `lock`."""
 
     lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
     calls: int = 0
     failed: list = dataclasses.field(default_factory=list)
     messages: int = 0
-    # Of each stream that broke: when, requests without an answer, and why.
+    # For each stream that broke: when, requests without an answer, and why.
     broken: list = dataclasses.field(default_factory=list)
 
 

@@ -1,4 +1,4 @@
-"""Calls a mesh of two routers through each proxy and prints what passes: tests/proxies/README.md.
+"""Calls a mesh of two routers through each proxy and prints what passes: see tests/README.md, Proxies.
 
     tests/proxies/run.py [--proxy NAME]... [--settings page|defaults] [--clients raw|expertmesh|MODULE:CLASS]
                          [--check NAME]... [--seconds N] [--json FILE]
@@ -97,17 +97,21 @@ class Results:
         print(f"{proxy:8} {check:12} {mark} {outcome.text}  {outcome.error}", flush=True)
 
 
+def ordered(group, wanted):
+    return [name for name in group if name in wanted]
+
+
 def run_all(options, mesh, proxies, results):
     wanted = options.check or CHECKS
     make_caller = callers.caller(options.clients)
     for name, proxy in proxies.items():
         checks.reached(proxy.address)
-        for check in FIRST.keys() & wanted:
+        for check in ordered(FIRST, wanted):
             results.add(name, check, one(FIRST[check], make_caller, proxy.address, mesh))
     pool = concurrent.futures.ThreadPoolExecutor(len(proxies) * (len(LONG) + 1))
     started = []
     for name, proxy in proxies.items():
-        for check in LONG.keys() & wanted:
+        for check in ordered(LONG, wanted):
             work = (LONG[check], make_caller, proxy.address, mesh, options.seconds)
             started.append((name, check, pool.submit(one, *work)))
     if "slow" in wanted:
@@ -115,7 +119,7 @@ def run_all(options, mesh, proxies, results):
     for name, check, future in started:
         results.add(name, check, future.result())
     for name, proxy in proxies.items():
-        for check in LAST.keys() & wanted:
+        for check in ordered(LAST, wanted):
             if name != "none":
                 results.add(name, check, LAST[check](make_caller, proxy.address, mesh))
 
