@@ -62,7 +62,7 @@ async def check(address, golden):
     rows = len(data) // 4 // model.d_model
     with column("unary"):
         answer = await stub.forward(request(layer, data, rows), timeout=SECONDS)
-    with column("golden"):
+    with column("bits"):
         golden.check(answer.output.data)
     with column("stream"):
         await stream(stub, layer, data, rows)

@@ -19,7 +19,7 @@ COLUMNS = (
     "reflection",
     "big",
     "errors",
-    "golden",
+    "bits",
 )
 BIG_BYTES = 60_000_000
 # What a request with a layer that the model has not, and one that accepts an answer of 1 byte, must be told.

@@ -131,25 +131,27 @@ def check_tool(name, address, golden):
 
 
 def check_language(name, address, golden):
-    """By the scripts of client/stubs, which print the lines themselves."""
+    """By the scripts of client/stubs, which print the lines of a running program themselves."""
     stubs = ROOT / "client" / "stubs"
-    for argv in (
-        [stubs / "generate.sh", "--language", name, STUBS],
-        [stubs / "example.sh", name, STUBS, "check", address, golden],
+    for column, argv in (
+        ("generate", [stubs / "generate.sh", "--language", name, STUBS]),
+        ("compile", [stubs / "example.sh", name, STUBS, "none"]),
+        ("", [stubs / "example.sh", name, STUBS, "check", address, golden]),
     ):
-        done = subprocess.run(
-            [str(part) for part in argv], capture_output=True, text=True, timeout=1800, check=False
-        )
+        argv = [str(part) for part in argv]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=1800, check=False)
         print(done.stdout, end="")
-        if done.returncode == 3:
-            for column in columns.COLUMNS:
-                columns.say(column, "n/a", done.stderr)
-            return
         if done.returncode == 2:
-            print(f"missing: {done.stderr.strip().splitlines()[0]}")
+            print(f"missing: {(done.stderr.strip() or argv[0]).splitlines()[0]}")
             return
-        if done.returncode != 0 and not columns.parse(done.stdout):
-            columns.say("compile" if "example" in str(argv[0]) else "generate", "no", done.stderr)
+        if done.returncode == 3:
+            for each in columns.COLUMNS:
+                columns.say(each, "n/a", done.stderr)
+            return
+        if column:
+            columns.say(column, "no" if done.returncode else "yes", done.stderr if done.returncode else "")
+        if done.returncode:
+            print(done.stderr, file=sys.stderr)
             return
 
 

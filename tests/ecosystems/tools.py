@@ -135,7 +135,7 @@ def check(tool, golden):
     request = json_request(model, golden.hidden_states, rows)
     with column("unary"):
         (answer,) = tool.call("expertmesh.v1.Router/Forward", request)
-    with column("golden"):
+    with column("bits"):
         golden.check(output(answer))
     with column("stream"):
         sent = [json_request(model, golden.hidden_states, rows, n) for n in range(1, TENSORS + 1)]
@@ -192,7 +192,7 @@ def check_ghz(ghz, model, golden):
     """`model` is what another tool was told: ghz shows no answers."""
     columns.say("generate", "n/a", "it asks the server's reflection")
     columns.say("compile", "n/a", "it asks the server's reflection")
-    columns.say("golden", "n/a", "it shows no answers")
+    columns.say("bits", "n/a", "it shows no answers")
     rows = len(golden.hidden_states) // 4 // model["dModel"]
     request = json_request(model, golden.hidden_states, rows)
     with column("unary"):

@@ -2,6 +2,7 @@
 that are short. All six proxies and long streams: build/venv/bin/python tests/proxies/run.py."""
 
 import pathlib
+import re
 import sys
 
 import pytest
@@ -48,8 +49,8 @@ def caller(proxy):
     made.close()
 
 
-@pytest.mark.parametrize("check", [checks.big, checks.metadata], ids=["big", "metadata"])
-def test_large_calls_pass(check, caller, mesh):
+@pytest.mark.parametrize("check", [checks.big, checks.errors, checks.metadata])
+def test_calls_and_errors_pass(check, caller, mesh):
     outcome = check(caller, mesh)
     assert outcome.good, outcome
 
@@ -66,6 +67,11 @@ def test_a_router_that_ends_loses_what_is_in_flight_at_most(lose, proxy, mesh):
     assert outcome.good, outcome
 
 
+def test_without_a_ready_router_callers_see_what_is_missing(proxy, mesh):
+    outcome = loss.not_ready(callers.RawCaller, proxy.address, mesh)
+    assert outcome.good, outcome
+
+
 @pytest.mark.parametrize("source", [behind.PAGE, behind.DEFAULTS], ids=["page", "defaults"])
 @pytest.mark.parametrize("name", programs.KINDS)
 def test_configurations_have_the_addresses(name, source):
@@ -73,7 +79,9 @@ def test_configurations_have_the_addresses(name, source):
     ports = ["61231", "61232", "61233"]
     text = "".join((source / file).read_text() for file in programs.KINDS[name].files)
     changed = behind.at(text, [f"127.0.0.1:{port}" for port in ports])
-    assert [changed.count(port) for port in ports] == [1, 1, 1]
+    assert all(port in changed for port in ports)
+    written = "|".join(old.split(":")[1] for old in behind.WRITTEN)
+    assert not re.search(rf"127\.0\.0\.1[:,]( port_value: )?({written})\b", changed)
 
 
 def test_lines_of_checks_are_read():

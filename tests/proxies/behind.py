@@ -175,11 +175,14 @@ class TwoRouters(Mesh):
         self.relay = Relay(self.nodes[1].address)
         addresses = ",".join([self.nodes[0].address, self.relay.address])
         for name in ("router-0", "router-1"):
-            self.router = self.start_router_named(name, model, addresses)
+            self.routers.append(self.start_router_named(name, model, addresses))
+        return self.all_ready()
+
+    def all_ready(self):
+        for self.router in self.routers:
             self.wait_ready()
             self._client.close()
             self._client = None
-            self.routers.append(self.router)
         return self
 
     def start_router_named(self, name, model, nodes):

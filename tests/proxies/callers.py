@@ -6,7 +6,14 @@ import grpc
 import numpy as np
 
 import expertmesh
-from expertmesh.v1 import control_pb2, control_pb2_grpc, router_pb2, router_pb2_grpc, tensor_pb2
+from expertmesh.v1 import (
+    control_pb2,
+    control_pb2_grpc,
+    errors_pb2,
+    router_pb2,
+    router_pb2_grpc,
+    tensor_pb2,
+)
 
 # Each caller has a connection of its own.
 OPTIONS = [
@@ -21,6 +28,18 @@ def text_of(error):
     if isinstance(error, grpc.RpcError):
         return f"{error.code().name}: {error.details()}".replace("\n", " ")
     return f"{type(error).__name__}: {error}".replace("\n", " ")
+
+
+def reason_of(error):
+    """The reason that the router gave; empty where none arrived."""
+    if not isinstance(error, grpc.RpcError):
+        return getattr(error, "reason", "")
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            for name in errors_pb2.ErrorReason.keys():
+                if name.removeprefix("ERROR_REASON_").encode() in value:
+                    return name.removeprefix("ERROR_REASON_")
+    return ""
 
 
 class RawCaller:

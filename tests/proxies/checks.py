@@ -10,13 +10,14 @@ import grpc
 import numpy as np
 
 from behind import D_MODEL, FAST_LAYER, HELD_LAYER
-from callers import HEARTBEAT, RawCaller, text_of
+from callers import HEARTBEAT, RawCaller, reason_of, text_of
 
 BIG_ROWS = 60_000_000 // (4 * D_MODEL)
 METADATA_KB = (4, 8, 15, 30, 60)
 # As large as the field is, so as good as never.
 NEVER_MS = 2**32 - 1
 HEARTBEAT_SECONDS = 10
+NO_LAYER = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,18 @@ def big(caller, _mesh):
         return Outcome(False, f"fails after {time.monotonic() - start:.1f} s", text_of(error))
     good = len(answered) == array.nbytes
     return Outcome(good, f"{time.monotonic() - start:.1f} s")
+
+
+def errors(caller, _mesh, count=100):
+    """Refused calls: each must say its code and its reason."""
+    wrong = []
+    for _ in range(count):
+        try:
+            caller.forward(NO_LAYER, rows(1), 20)
+        except Exception as error:  # pylint: disable=broad-exception-caught
+            if "INVALID_ARGUMENT" not in text_of(error) or reason_of(error) != "INVALID_FIELD":
+                wrong.append(text_of(error))
+    return Outcome(not wrong, f"{count - len(wrong)} of {count}", wrong[0] if wrong else "")
 
 
 def metadata(caller, _mesh):

@@ -5,7 +5,7 @@ import threading
 import time
 import collections
 
-from behind import FAST_LAYER
+from behind import FAST_LAYER, HELD_LAYER
 from callers import text_of
 from checks import Outcome, rows
 
@@ -158,3 +158,25 @@ def kill(make_caller, address, mesh):
 def drain(make_caller, address, mesh):
     """SIGTERM to one of two routers."""
     return _lose(make_caller, address, mesh, lambda router: router.stop())
+
+
+def not_ready(make_caller, address, mesh):
+    """One of two layers has no node, so that no router is ready: the other layer is served all the same, and an error
+    says which experts are missing."""
+    node = mesh.nodes[HELD_LAYER]
+    caller = make_caller(address)
+    node.kill()
+    # Longer than a proxy's check takes to notice.
+    time.sleep(3)
+    said = ["", ""]
+    for layer in (FAST_LAYER, HELD_LAYER):
+        try:
+            caller.forward(layer, rows(1), 10)
+        except Exception as caught:  # pylint: disable=broad-exception-caught
+            said[layer] = text_of(caught)
+    caller.close()
+    node.start()
+    mesh.all_ready()
+    good = not said[FAST_LAYER] and "no ready node holds" in said[HELD_LAYER]
+    served = "the other layer is refused" if said[FAST_LAYER] else "the other layer is served"
+    return Outcome(good, served, said[FAST_LAYER] or said[HELD_LAYER])

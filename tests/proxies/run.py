@@ -32,7 +32,7 @@ import loss
 import programs
 
 # Alone, since the processor is what they take, or the node's answers.
-FIRST = {"big": checks.big, "metadata": checks.metadata}
+FIRST = {"big": checks.big, "errors": checks.errors, "metadata": checks.metadata}
 # All at once: they wait most of the time.
 LONG = {
     "active": checks.active,
@@ -41,7 +41,7 @@ LONG = {
     "watch": checks.watch,
     "silent_watch": checks.silent_watch,
 }
-LAST = {"kill": loss.kill, "drain": loss.drain}
+LAST = {"kill": loss.kill, "drain": loss.drain, "not_ready": loss.not_ready}
 CHECKS = [*FIRST, "slow", *LONG, *LAST]
 
 
