@@ -49,6 +49,7 @@ async def end_by_deadline(stub, deadline):
 async def lost(connect, address, make_deadline):
     """Whether the neighbour died, and how the other watch ended."""
     channel = connect(address)
+    ended = "not begun"
     try:
         stub = control_grpc.ControlStub(channel)
         async with stub.WatchTopology.open(timeout=60) as neighbour:
