@@ -167,7 +167,7 @@ class TwoRouters(Mesh):
         self.routers = []
         self.relay = None
 
-    def start_all(self):
+    def start_all(self, *router_flags):
         model = self.folder / "model"
         sizes = ["--layers", 2, "--d-model", D_MODEL, "--experts", 8, "--intermediate", 64]
         cli("checkpoint", "make", "--output", model, *sizes, "--dtype", "f32")
@@ -175,7 +175,7 @@ class TwoRouters(Mesh):
         self.relay = Relay(self.nodes[1].address)
         addresses = ",".join([self.nodes[0].address, self.relay.address])
         for name in ("router-0", "router-1"):
-            self.routers.append(self.start_router_named(name, model, addresses))
+            self.routers.append(self.start_router_named(name, model, addresses, *router_flags))
         return self.all_ready()
 
     def all_ready(self):
@@ -185,8 +185,8 @@ class TwoRouters(Mesh):
             self._client = None
         return self
 
-    def start_router_named(self, name, model, nodes):
-        argv = [program("router"), "--model", model, "--nodes", nodes, "--drain-timeout", "10s"]
+    def start_router_named(self, name, model, nodes, *flags):
+        argv = [program("router"), "--model", model, "--nodes", nodes, "--drain-timeout", "10s", *flags]
         return self._add(name, argv).start()
 
     @property

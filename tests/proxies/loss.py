@@ -160,6 +160,19 @@ def drain(make_caller, address, mesh):
     return _lose(make_caller, address, mesh, lambda router: router.stop())
 
 
+def steady(make_caller, address, _mesh, seconds=15):
+    """Load while nothing happens to the routers, but for what their flags say: a connection's age, for example."""
+    with Load(make_caller, address) as load:
+        time.sleep(seconds)
+    counts = load.counts
+    lost = sum(entry[1] for entry in counts.broken)
+    errors = collections.Counter(entry[-1] for entry in counts.failed + counts.broken)
+    text = f"{len(counts.failed)} of {counts.calls} calls failed; {len(counts.broken)} streams ended, {lost} unanswered"
+    error = "; ".join(f"{count} x {said}" for said, count in errors.most_common(4))
+    streams = getattr(make_caller, "loses", False) or not counts.broken
+    return Outcome(not counts.failed and streams, text, error)
+
+
 def not_ready(make_caller, address, mesh):
     """One of two layers has no node, so that no router is ready: the other layer is served all the same, and an error
     says which experts are missing."""

@@ -1,7 +1,7 @@
 """Calls a mesh of two routers through each proxy and prints what passes: see tests/README.md, Proxies.
 
     tests/proxies/run.py [--proxy NAME]... [--settings page|defaults] [--clients raw|expertmesh|MODULE:CLASS]
-                         [--check NAME]... [--seconds N] [--json FILE]
+                         [--check NAME]... [--seconds N] [--router-flag=FLAG]... [--json FILE]
 
 The proxies come from PATH, or from tests/proxies/programs.py, which this calls first.
 """
@@ -42,6 +42,8 @@ LONG = {
     "silent_watch": checks.silent_watch,
 }
 LAST = {"kill": loss.kill, "drain": loss.drain, "not_ready": loss.not_ready}
+# Only when asked for.
+EXTRA = {"steady": loss.steady}
 CHECKS = [*FIRST, "slow", *LONG, *LAST]
 
 
@@ -50,7 +52,8 @@ def arguments():
     parser.add_argument("--proxy", action="append", choices=["none", *programs.KINDS])
     parser.add_argument("--settings", default="page", choices=["page", "defaults"])
     parser.add_argument("--clients", default="raw")
-    parser.add_argument("--check", action="append", choices=CHECKS)
+    parser.add_argument("--check", action="append", choices=[*CHECKS, *EXTRA])
+    parser.add_argument("--router-flag", action="append", default=[], metavar="FLAG")
     parser.add_argument("--seconds", type=int, default=90, help="life of the long streams")
     parser.add_argument("--json", type=pathlib.Path)
     return parser.parse_args()
@@ -119,9 +122,10 @@ def run_all(options, mesh, proxies, results):
     for name, check, future in started:
         results.add(name, check, future.result())
     for name, proxy in proxies.items():
-        for check in ordered(LAST, wanted):
-            if name != "none":
-                results.add(name, check, LAST[check](make_caller, proxy.address, mesh))
+        for check, work in {**LAST, **EXTRA}.items():
+            # Without a proxy, the router that is called is the one that stays.
+            if check in wanted and (name != "none" or check in EXTRA):
+                results.add(name, check, work(make_caller, proxy.address, mesh))
 
 
 def slow_calls(proxies, make_caller, mesh, pool, started):
@@ -137,7 +141,7 @@ def slow_calls(proxies, make_caller, mesh, pool, started):
 def table(results):
     names = list(results)
     lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for check in CHECKS:
+    for check in [*CHECKS, *EXTRA]:
         cells = []
         for name in names:
             outcome = results[name].get(check)
@@ -157,7 +161,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="expertmesh-proxies-") as folder:
         folder = pathlib.Path(folder)
         with behind.TwoRouters(folder) as mesh:
-            mesh.start_all()
+            mesh.start_all(*options.router_flag)
             proxies = {}
             try:
                 for name in names:
