@@ -3,10 +3,11 @@
 //   wire.js MESSAGES      (tests/golden/wire/messages.txt, which is described in make_wire_golden.py)
 import { readFileSync } from "node:fs";
 
-import * as control from "./expertmesh/v1/control.js";
-import * as node from "./expertmesh/v1/node.js";
-import * as router from "./expertmesh/v1/router.js";
-import * as tensor from "./expertmesh/v1/tensor.js";
+import * as control from "../expertmesh/v1/control.js";
+import * as errors from "../expertmesh/v1/errors.js";
+import * as node from "../expertmesh/v1/node.js";
+import * as router from "../expertmesh/v1/router.js";
+import * as tensor from "../expertmesh/v1/tensor.js";
 
 // What every generated message has.
 interface Codec {
@@ -15,7 +16,7 @@ interface Codec {
   fromJSON(json: unknown): unknown;
   toJSON(message: unknown): unknown;
 }
-const codecs = { ...tensor, ...router, ...node, ...control } as unknown as Record<string, Codec>;
+const codecs = { ...tensor, ...errors, ...router, ...node, ...control } as unknown as Record<string, Codec>;
 
 /** What is wrong with a line; empty when nothing is. */
 function check(line: string): string {
