@@ -101,7 +101,12 @@ need_connect() {
 need_java() {
   need java javac mvn
   at_least java javac "$(javac -version)" 17
-  at_least java mvn "$(mvn --version | head -n 1)" 3.8.2
+  at_least java mvn "$(maven_version)" 3.8
+}
+
+# Its name may be in colours.
+maven_version() {
+  mvn --version | sed -n 's/.*Apache Maven \([0-9.]*\).*/\1/p'
 }
 
 need_rust() {
@@ -181,7 +186,7 @@ generate_java() {
 
 # The generator is a crate of the same workspace, so one Cargo.lock pins all of it.
 generate_rust() {
-  cp -r "$here/rust/." "$1/"
+  cp -r "$here"/rust/{Cargo.toml,Cargo.lock,expertmesh,generate,examples} "$1/"
   quietly cargo run --manifest-path "$1/Cargo.toml" --target-dir "$out/rust/target" --locked \
     --package expertmesh-generate -- "$root/proto" "$1/expertmesh/src"
 }
@@ -206,7 +211,7 @@ key() { # LANGUAGE
   sha256sum "${sources[@]}" | sed 's/ .*//'
   case $language in
     python) python3 --version ;;
-    java) javac -version && mvn --version | head -n 1 ;;
+    java) javac -version && maven_version ;;
     rust) cargo --version ;;
     *) protoc --version ;;
   esac
