@@ -47,10 +47,9 @@ function requireNamesLayer(error: ConnectError): void {
   const reason = error.findDetails(ErrorInfoSchema)[0]?.reason;
   const [request] = error.findDetails(BadRequestSchema);
   const fields = request?.fieldViolations.map(({ field }) => field);
-  require(
-    error.code === Code.InvalidArgument && reason === "INVALID_FIELD" && `${fields}` === "layer",
-    `code ${error.code}, reason ${reason}, fields ${fields}`,
-  );
+  require(error.code === Code.InvalidArgument &&
+    reason === "INVALID_FIELD" &&
+    `${fields}` === "layer", `code ${error.code}, reason ${reason}, fields ${fields}`);
 }
 
 /** The same of the status of an answer on a stream. */
@@ -63,10 +62,9 @@ function requireStatusNamesLayer(status: RequestStatus | undefined): void {
       ...(anyUnpack(detail, BadRequestSchema)?.fieldViolations ?? []).map(({ field }) => field),
     );
   }
-  require(
-    status?.code === Code.InvalidArgument && reason === "INVALID_FIELD" && `${fields}` === "layer",
-    `code ${status?.code}, reason ${reason}, fields ${fields}`,
-  );
+  require(status?.code === Code.InvalidArgument &&
+    reason === "INVALID_FIELD" &&
+    `${fields}` === "layer", `code ${status?.code}, reason ${reason}, fields ${fields}`);
 }
 
 /** A method for each column. */

@@ -54,7 +54,11 @@ const CASES = [
 ];
 
 /** True when every answer is within its tolerance. */
-async function run(client: Client<typeof Router>, address: string, golden: string): Promise<boolean> {
+async function run(
+  client: Client<typeof Router>,
+  address: string,
+  golden: string,
+): Promise<boolean> {
   const model = await client.describeModel({});
   const { family, dModel } = model;
   const layer = model.layers[0].layer;
@@ -74,7 +78,8 @@ async function run(client: Client<typeof Router>, address: string, golden: strin
     const { token, error } = worstError(actual, expected, dModel);
     const within = error <= tolerance;
     console.log(
-      `DTYPE_${Dtype[sent]} to DTYPE_${Dtype[answered]}: error ${error.toExponential(2)} at token ${token}, ` +
+      `DTYPE_${Dtype[sent]} to DTYPE_${Dtype[answered]}: ` +
+        `error ${error.toExponential(2)} at token ${token}, ` +
         `at most ${tolerance.toExponential(0)}: ${within ? "ok" : "TOO LARGE"}`,
     );
     good = good && within;

@@ -1,9 +1,18 @@
 // Checks that protobuf-es writes and reads the bytes of the contract.
 //
-//   wire.js MESSAGES      (tests/golden/wire/messages.txt, which is described in make_wire_golden.py)
+//   wire.js MESSAGES
+//
+// MESSAGES is tests/golden/wire/messages.txt, which is described in make_wire_golden.py.
 import { readFileSync } from "node:fs";
 
-import { createRegistry, equals, fromBinary, fromJson, toBinary, toJsonString } from "@bufbuild/protobuf";
+import {
+  createRegistry,
+  equals,
+  fromBinary,
+  fromJson,
+  toBinary,
+  toJsonString,
+} from "@bufbuild/protobuf";
 
 import { file_expertmesh_v1_control } from "../expertmesh/v1/control_pb.js";
 import { file_expertmesh_v1_errors } from "../expertmesh/v1/errors_pb.js";
@@ -51,7 +60,9 @@ function main(args: string[]): number {
     console.error("usage: wire.js MESSAGES");
     return 2;
   }
-  const lines = readFileSync(args[0], "utf8").split("\n").filter((line) => line !== "");
+  const lines = readFileSync(args[0], "utf8")
+    .split("\n")
+    .filter((line) => line !== "");
   const problems = lines.map(check).filter((problem) => problem !== "");
   problems.forEach((problem) => console.log(problem));
   console.log(`${lines.length} messages, ${problems.length} wrong`);

@@ -44,10 +44,9 @@ function requireNamesLayer(status: RequestStatus): void {
       fields = BadRequest.decode(value).fieldViolations.map(({ field }) => field);
     }
   }
-  require(
-    status.code === code.INVALID_ARGUMENT && reason === "INVALID_FIELD" && `${fields}` === "layer",
-    `code ${status.code}, reason ${reason}, fields ${fields}`,
-  );
+  require(status.code === code.INVALID_ARGUMENT &&
+    reason === "INVALID_FIELD" &&
+    `${fields}` === "layer", `code ${status.code}, reason ${reason}, fields ${fields}`);
 }
 
 /** A method for each column. */
@@ -60,13 +59,18 @@ class Checker {
   private layer = 0;
   private dModel = 0;
 
-  constructor(private readonly address: string, golden: string) {
+  constructor(
+    private readonly address: string,
+    golden: string,
+  ) {
     this.router = this.client(RouterClient);
     this.hiddenStates = readFileSync(join(golden, "hidden_states.f32"));
     this.expected = unpackF32(readFileSync(join(golden, "output.f32")));
   }
 
-  private client<T extends Client>(kind: new (...to: ConstructorParameters<typeof Client>) => T): T {
+  private client<T extends Client>(
+    kind: new (...to: ConstructorParameters<typeof Client>) => T,
+  ): T {
     const made = new kind(this.address, credentials.createInsecure(), this.options);
     this.open.push(made);
     return made;

@@ -26,7 +26,9 @@ function explain(error: ServiceError): string {
 
 const call = { deadline: Date.now() + 30_000 };
 router.forward(request, new Metadata(), call, (error, answer) => {
-  console.log(error ? explain(error) : `[${answer.output?.shape}] ${answer.output?.data.length} bytes`);
+  console.log(
+    error ? explain(error) : `[${answer.output?.shape}] ${answer.output?.data.length} bytes`,
+  );
   process.exitCode = error ? 1 : 0;
   router.close();
 });

@@ -1,4 +1,4 @@
-//! Writes the code of the crate `expertmesh`. protox compiles protos in Rust: no protoc has to be there.
+//! Writes the code of the crate `expertmesh`. protox compiles protos in Rust: no protoc is needed.
 //!
 //!     expertmesh-generate PROTO_ROOT OUTPUT_DIR
 use std::{env, error::Error, fs, path::PathBuf};

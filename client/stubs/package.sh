@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# The contract as a package of a language, built from this tree. Nothing is published.
+#
+#   client/stubs/package.sh LANGUAGE OUTPUT_DIR [STUBS_DIR]
+#
+#   python    expertmesh-VERSION-*.whl: the client of client/python, stubs included
+#   go        a file tree that GOPROXY=file://OUTPUT_DIR/go serves: the module expertmesh.dev/expertmesh
+#   node      expertmesh-grpc-js-VERSION.tgz, as ECMAScript and CommonJS modules, with types
+#   connect   expertmesh-connect-VERSION.tgz, likewise
+#   java      expertmesh-proto-VERSION.jar, with the .proto files inside, and its .pom
+#   rust      expertmesh-VERSION.crate, with generated code: no build script, no protoc
+#
+# C++ is installed by CMake (client/README.md). VERSION is that of the top CMakeLists.txt. STUBS_DIR is the
+# OUTPUT_DIR of generate.sh, and is brought up to date; default: OUTPUT_DIR/.stubs. The registries are asked only
+# for what was never fetched. Status 3 when the toolchain of the language is missing.
+# shellcheck disable=SC2317  # Functions are called by name.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../.." && pwd)
+# shellcheck source=client/stubs/toolchain.sh
+source "$here/toolchain.sh"
+packages=(python go node connect java rust)
+
+bad_usage() {
+  echo "$0: $1" >&2
+  sed -n '4s/^# *//p' "$0" >&2
+  exit 2
+}
+
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then
+  sed -n '2,/^set -euo/{/^set -euo/d;/^# shellcheck/d;s/^# \{0,1\}//p;}' "$0"
+  exit 0
+fi
+(($# == 2 || $# == 3)) || bad_usage "give LANGUAGE, OUTPUT_DIR and perhaps STUBS_DIR"
+language=$1
+[[ " ${packages[*]} " == *" $language "* ]] ||
+  bad_usage "LANGUAGE is $language; known: ${packages[*]}"
+mkdir -p "$2"
+out=$(cd "$2" && pwd)
+stubs=${3:-$out/.stubs}
+mkdir -p "$stubs"
+stubs=$(cd "$stubs" && pwd)/$language
+version=$(sed -n 's/^project(expertmesh VERSION \([0-9.]*\).*/\1/p' "$root/CMakeLists.txt")
+
+# staging: an empty folder for what goes into the package, with the licence.
+staging() {
+  rm -rf "$stubs/package"
+  mkdir -p "$stubs/package/${1:-}"
+  cp "$root/LICENSE" "$stubs/package/${1:-}"
+}
+
+# The environment of the stubs has grpcio-tools; setuptools is all that a build of the client lacks.
+package_python() {
+  quietly "$stubs/.venv/bin/python" -m pip install 'setuptools>=68' wheel
+  quietly "$stubs/.venv/bin/python" -m pip wheel --no-deps --no-build-isolation \
+    --wheel-dir "$out" "$root/client/python"
+}
+
+# What a proxy of Go modules serves is these files.
+package_go() {
+  local folder=$out/go/expertmesh.dev/expertmesh/@v name=expertmesh.dev/expertmesh@v$version
+  staging "$name"
+  cp -r "$stubs"/expertmesh/* "$stubs/package/$name/"
+  mkdir -p "$folder"
+  rm -f "$folder/v$version.zip"
+  (cd "$stubs/package" && quietly python3 -m zipfile -c "$folder/v$version.zip" expertmesh.dev)
+  cp "$stubs/expertmesh/go.mod" "$folder/v$version.mod"
+  printf '{"Version":"v%s"}\n' "$version" >"$folder/v$version.info"
+  printf 'v%s\n' "$version" >"$folder/list"
+}
+
+# Once for each kind of module. The compiler takes the kind from the package.json beside the sources.
+package_npm() {
+  local kind
+  staging
+  for kind in module commonjs; do
+    mkdir -p "$stubs/package/$kind" "$stubs/package/.$kind"
+    printf '{ "type": "%s" }\n' "$kind" | tee "$stubs/package/.$kind/package.json" \
+      >"$stubs/package/$kind/package.json"
+    cp -r "$stubs/expertmesh" "$stubs/package/.$kind/"
+    [[ ! -d $stubs/google ]] || cp -r "$stubs/google" "$stubs/package/.$kind/"
+    find "$stubs/package/.$kind" -name '*.ts' -print0 |
+      quietly xargs -0 "$stubs/node_modules/.bin/tsc" --strict --declaration --skipLibCheck \
+        --target ES2022 --module NodeNext --types node --typeRoots "$stubs/node_modules/@types" \
+        --rootDir "$stubs/package/.$kind" --outDir "$stubs/package/$kind"
+  done
+  cp "$here/$language/package.json" "$stubs/package/"
+  (cd "$stubs/package" && quietly npm pack --ignore-scripts --pack-destination "$out")
+}
+
+package_node() {
+  package_npm
+}
+
+package_connect() {
+  package_npm
+}
+
+package_java() {
+  mkdir -p "$stubs/proto/src/main/resources/META-INF"
+  cp "$root/LICENSE" "$stubs/proto/src/main/resources/META-INF/"
+  quietly_maven "$stubs/proto/pom.xml" package
+  cp "$stubs/proto/target/expertmesh-proto-$version.jar" "$out/"
+  cp "$stubs/proto/pom.xml" "$out/expertmesh-proto-$version.pom"
+}
+
+package_rust() {
+  cp "$root/LICENSE" "$stubs/expertmesh/"
+  local package=(cargo package --manifest-path "$stubs/Cargo.toml" --target-dir "$stubs/target"
+    --package expertmesh --allow-dirty --no-verify)
+  "${package[@]}" --offline >/dev/null 2>&1 || quietly "${package[@]}"
+  cp "$stubs/target/package/expertmesh-$version.crate" "$out/"
+}
+
+"$here/generate.sh" --language "$language" "${stubs%/*}"
+"package_$language"
+echo "$language: version $version is in $out"
