@@ -52,7 +52,7 @@ staging() {
 
 # The environment of the stubs has grpcio-tools; setuptools is all that a build of the client lacks.
 package_python() {
-  quietly "$stubs/.venv/bin/python" -m pip install 'setuptools>=68' wheel
+  quietly "$stubs/.venv/bin/python" -m pip install 'setuptools>=77' wheel
   quietly "$stubs/.venv/bin/python" -m pip wheel --no-deps --no-build-isolation \
     --wheel-dir "$out" "$root/client/python"
 }

@@ -3,7 +3,7 @@
 //!     wire MESSAGES
 //!
 //! MESSAGES is tests/golden/wire/messages.txt, which is described in make_wire_golden.py. prost has
-//! no JSON: what a line says is read by the contract's descriptors, and goes through generated code.
+//! no JSON: what a line says is read by the contract's descriptors, and goes through the stubs.
 use std::{env, error::Error, fs, process::ExitCode};
 
 use expertmesh::v1;
