@@ -234,7 +234,9 @@ bool Run(Checker& checker) {
       (checker.*column.check)();
       std::printf("%s yes\n", column.name);
     } catch (const std::exception& error) {
-      std::printf("%s no: %s\n", column.name, error.what());
+      std::string why = error.what();
+      std::replace(why.begin(), why.end(), '\n', ' ');
+      std::printf("%s no: %s\n", column.name, why.c_str());
       good = false;
     }
   }

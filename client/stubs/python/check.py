@@ -141,11 +141,9 @@ def main(arguments):
         try:
             getattr(checker, column)()
             print(f"{column} yes", flush=True)
-        except grpc.RpcError as error:
-            print(f"{column} no: {error.code().name}: {error.details()}", flush=True)
-            code = 1
         except Exception as error:  # pylint: disable=broad-except  # Each column has its line.
-            print(f"{column} no: {error!r}", flush=True)
+            details = error.details() if isinstance(error, grpc.RpcError) else repr(error)
+            print(f"{column} no:", *details.split(), flush=True)
             code = 1
     return code
 

@@ -202,7 +202,7 @@ async function main(args: string[]): Promise<number> {
       await checker[column]();
       console.log(`${column} yes`);
     } catch (error) {
-      console.log(`${column} no: ${error instanceof Error ? error.message : error}`);
+      console.log(`${column} no: ${error}`.replace(/\s+/g, " "));
       exit = 1;
     }
   }

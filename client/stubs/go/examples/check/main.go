@@ -11,6 +11,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"expertmesh.dev/examples/tensors"
@@ -278,10 +279,10 @@ func main() {
 		err := column.run(ctx)
 		cancel()
 		if err != nil {
-			fmt.Printf("%s no: %v\n", column.name, err)
+			fmt.Println(column.name, "no:", strings.Join(strings.Fields(err.Error()), " "))
 			code = 1
 		} else {
-			fmt.Printf("%s yes\n", column.name)
+			fmt.Println(column.name, "yes")
 		}
 	}
 	os.Exit(code)

@@ -225,7 +225,8 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
         match checker.run(column).await {
             Ok(()) => println!("{column} yes"),
             Err(error) => {
-                println!("{column} no: {error}");
+                let why = error.to_string();
+                println!("{column} no: {}", why.split_whitespace().collect::<Vec<_>>().join(" "));
                 code = ExitCode::FAILURE;
             }
         }

@@ -246,7 +246,8 @@ public final class Check {
         column.getValue().run();
         System.out.println(column.getKey() + " yes");
       } catch (Exception error) {
-        System.out.println(column.getKey() + " no: " + error.getMessage());
+        String why = String.valueOf(error.getMessage()).replaceAll("\\s+", " ");
+        System.out.println(column.getKey() + " no: " + why);
         good = false;
       }
     }
