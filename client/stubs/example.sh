@@ -18,7 +18,7 @@
 #
 # The exit status is the program's (0: all as expected, 1: not, 2: bad usage), or 3 when the toolchain of the
 # language is missing.
-# shellcheck disable=SC2317  # Functions are called by name.
+# shellcheck disable=SC2317,SC2329  # Functions are called by name.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -22,7 +22,7 @@
 # with status 3, before anything of that language is touched; the rest is made all the same. Nothing is
 # made again while nothing that it depends on has changed, and a registry is asked only for what was
 # never fetched.
-# shellcheck disable=SC2317  # Functions are called by name.
+# shellcheck disable=SC2317,SC2329  # Functions are called by name.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -13,7 +13,7 @@
 # C++ is installed by CMake (client/README.md). VERSION is that of the top CMakeLists.txt. STUBS_DIR is the
 # OUTPUT_DIR of generate.sh, and is brought up to date; default: OUTPUT_DIR/.stubs. The registries are asked only
 # for what was never fetched. Status 3 when the toolchain of the language is missing.
-# shellcheck disable=SC2317  # Functions are called by name.
+# shellcheck disable=SC2317,SC2329  # Functions are called by name.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -114,5 +114,8 @@ package_rust() {
 }
 
 "$here/generate.sh" --language "$language" "${stubs%/*}"
+exec 9>"$stubs/.lock"
+flock 9
 "package_$language"
+exec 9>&-
 echo "$language: version $version is in $out"

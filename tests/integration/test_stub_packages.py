@@ -50,11 +50,28 @@ def protoc(folder, *options, compiler="protoc", ours=PROTO):
 
 # Each takes an empty folder and returns what its program prints.
 def use_cpp(folder):
-    protoc(folder, "--cpp_out=.", "--grpc_out=.", "--plugin=protoc-gen-grpc=" + which("grpc_cpp_plugin"))
+    protoc(
+        folder,
+        "--cpp_out=.",
+        "--grpc_out=.",
+        "--plugin=protoc-gen-grpc=" + which("grpc_cpp_plugin"),
+    )
     flags = must("pkg-config", "--cflags", "--libs", "grpc++", "protobuf").split()
     objects = (STUBS / "cpp/build/CMakeFiles/stubs.dir").rglob("*.o")
     sources = [USER / "main.cc", *folder.glob("acme/v1/*.cc")]
-    must("c++", "-std=c++17", "-I.", "-I", STUBS / "cpp", *sources, *objects, *flags, "-o", "main", cwd=folder)
+    must(
+        "c++",
+        "-std=c++17",
+        "-I.",
+        "-I",
+        STUBS / "cpp",
+        *sources,
+        *objects,
+        *flags,
+        "-o",
+        "main",
+        cwd=folder,
+    )
     return must(folder / "main")
 
 
@@ -62,7 +79,12 @@ def use_python(folder):
     (wheel,) = package("python", folder).glob("*.whl")
     python = STUBS / "python/.venv/bin/python"
     must(python, "-m", "pip", "install", "--no-deps", "--target", folder, wheel)
-    protoc(folder, "--python_out=.", "--grpc_python_out=.", compiler=[python, "-m", "grpc_tools.protoc"])
+    protoc(
+        folder,
+        "--python_out=.",
+        "--grpc_python_out=.",
+        compiler=[python, "-m", "grpc_tools.protoc"],
+    )
     # Run by the Python of the tests, which has what the client depends on.
     return must(sys.executable, USER / "main.py", env=os.environ | {"PYTHONPATH": str(folder)})
 
@@ -91,7 +113,15 @@ def use_npm(language, folder, *options):
     wanted = here["devDependencies"] | here["dependencies"] | {here["name"]: f"file:{archive.name}"}
     manifest = {"name": "acme", "type": "module", "dependencies": wanted}
     (folder / "package.json").write_text(json.dumps(manifest))
-    must("npm", "install", "--prefer-offline", "--ignore-scripts", "--no-audit", "--no-fund", cwd=folder)
+    must(
+        "npm",
+        "install",
+        "--prefer-offline",
+        "--ignore-scripts",
+        "--no-audit",
+        "--no-fund",
+        cwd=folder,
+    )
     protoc(folder, *options)
     shutil.copy(USER / f"{language}.ts", folder)
     tsc = ["--strict", "--skipLibCheck", "--target", "ES2022", "--module", "NodeNext"]
@@ -136,7 +166,16 @@ def use_java(folder):
     options = ["--java_out=.", "--grpc_out=.", f"--plugin=protoc-gen-grpc={plugin}"]
     protoc(folder, *options, compiler=compiler, ours=folder / "jars")
     path = f"{jar}:{path}"
-    must("javac", "-cp", path, "-d", "classes", USER / "Main.java", *folder.rglob("acme/v1/*.java"), cwd=folder)
+    must(
+        "javac",
+        "-cp",
+        path,
+        "-d",
+        "classes",
+        USER / "Main.java",
+        *folder.rglob("acme/v1/*.java"),
+        cwd=folder,
+    )
     return must("java", "-ea", "-cp", f"classes:{path}", "Main", cwd=folder)
 
 
@@ -146,7 +185,9 @@ def use_rust(folder):
         archive.extractall(folder, filter="data")
     made = shutil.copytree(USER / "rust", folder / "user")
     manifest = (made / "Cargo.toml").read_text()
-    (made / "Cargo.toml").write_text(manifest.replace("expertmesh-VERSION", f"expertmesh-{VERSION}"))
+    (made / "Cargo.toml").write_text(
+        manifest.replace("expertmesh-VERSION", f"expertmesh-{VERSION}")
+    )
     shutil.copy(SOURCES / "rust/Cargo.lock", made)
     env = os.environ | {"PROTO_PATH": f"{USER}:{PROTO}"}
     target = ["--target-dir", STUBS / "rust/target"]
@@ -178,7 +219,10 @@ def test_every_package_has_the_version_and_the_licence_of_the_tree():
             found[f"{name}/{file}"] = (npm["version"], npm["license"])
     maven = {"m": "http://maven.apache.org/POM/4.0.0"}
     pom = xml.etree.ElementTree.parse(SOURCES / "java/proto/pom.xml")
-    found["java"] = (pom.findtext("m:version", None, maven), pom.findtext(".//m:license/m:name", None, maven))
+    found["java"] = (
+        pom.findtext("m:version", None, maven),
+        pom.findtext(".//m:license/m:name", None, maven),
+    )
     assert found == dict.fromkeys(found, (VERSION, "Apache-2.0"))
     for file in ("java/pom.xml", "java/examples/pom.xml"):
         pom = xml.etree.ElementTree.parse(SOURCES / file)
@@ -188,7 +232,10 @@ def test_every_package_has_the_version_and_the_licence_of_the_tree():
 
 
 def test_bad_usage_of_package():
-    for arguments, told in (([], "give LANGUAGE, OUTPUT_DIR"), (["cobol", "out"], "LANGUAGE is cobol")):
+    for arguments, told in (
+        ([], "give LANGUAGE, OUTPUT_DIR"),
+        (["cobol", "out"], "LANGUAGE is cobol"),
+    ):
         done = run(SOURCES / "package.sh", *arguments)
         assert done.returncode == 2 and told in done.stderr
         assert "package.sh LANGUAGE OUTPUT_DIR" in done.stderr
