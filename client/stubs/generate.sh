@@ -30,8 +30,6 @@ root=$(cd "$here/../.." && pwd)
 # shellcheck source=client/stubs/toolchain.sh
 source "$here/toolchain.sh"
 protos=("$root"/proto/expertmesh/v1/*.proto)
-go_plugins=(google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
-  google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.1)
 
 bad_usage() {
   echo "$0: $1" >&2
@@ -144,9 +142,8 @@ generate_python() {
 generate_go() {
   local plugins=$out/go/.bin
   if ((!system)); then
-    # By name and version: the module of the stubs has no use for its plugins.
-    quietly env GOBIN="$plugins" GOFLAGS= go install "${go_plugins[0]}"
-    quietly env GOBIN="$plugins" GOFLAGS= go install "${go_plugins[1]}"
+    # From a module of their own: that of the stubs has no use for its plugins.
+    quietly env GOBIN="$plugins" GOFLAGS= go install -C "$here/go/plugins" tool
   else
     plugins=$(dirname "$(command -v protoc-gen-go)")
   fi
@@ -197,7 +194,7 @@ key() { # LANGUAGE
   case $language in
     cpp) sources+=("$(command -v grpc_cpp_plugin)") ;;
     python) sources+=("$root/client/python/pyproject.toml") ;;
-    go) mapfile -t -O "${#sources[@]}" sources < <(find "$here/go/expertmesh" -type f | LC_ALL=C sort) ;;
+    go) mapfile -t -O "${#sources[@]}" sources < <(find "$here"/go/{expertmesh,plugins} -type f | LC_ALL=C sort) ;;
     node | connect) sources+=("$here/$language/package.json" "$here/$language/package-lock.json") ;;
     java) mapfile -t -O "${#sources[@]}" sources < <(find "$here/java/proto" -type f | LC_ALL=C sort) ;;
     rust) mapfile -t -O "${#sources[@]}" sources < <(find "$here/rust" -type f | LC_ALL=C sort) ;;

@@ -4,7 +4,6 @@ read, and what a real mesh answers them.
 EXPERTMESH_STUBS names the languages, all by default. Built programs stay in build/stubs.
 """
 
-import pathlib
 import re
 import shutil
 import sys
