@@ -85,15 +85,19 @@ need_go() {
   ((!system)) || need go protoc-gen-go protoc-gen-go-grpc
 }
 
+need_npm() { # LANGUAGE, oldest Node.js, plugin
+  need "$1" protoc node npm
+  at_least_protoc "$1"
+  at_least "$1" node "$(node --version)" "$2"
+  ((!system)) || need "$1" "protoc-gen-$3"
+}
+
 need_node() {
-  need "${1:-node}" protoc node npm
-  at_least_protoc "${1:-node}"
-  at_least "${1:-node}" node "$(node --version)" 20
-  ((!system)) || need "${1:-node}" "protoc-gen-${2:-ts_proto}"
+  need_npm node 18 ts_proto
 }
 
 need_connect() {
-  need_node connect es
+  need_npm connect 20 es
 }
 
 need_java() {

@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 STUBS = ROOT / "build" / "stubs"
 LANGUAGES = os.environ.get("EXPERTMESH_STUBS", "cpp python go node connect java rust").split()
 # Without their toolchains a test fails; those of the other languages may be missing.
-REQUIRED = ("cpp", "python", "node", "connect")
+REQUIRED = ("cpp", "python", "node")
 # A bound on installing from registries and compiling.
 BUILD_SECONDS = 8 * PATIENCE
 

@@ -18,7 +18,12 @@ import zipfile
 import pytest
 
 import stubs
+from mesh import Mesh, shards
+from readmes import commands_of
 from stubs import BUILD_SECONDS, ROOT, STUBS, run
+
+sys.path.append(str(ROOT / "tests" / "golden" / "forward"))
+import make_forward_golden  # noqa: E402
 
 USER = pathlib.Path(__file__).parent / "user_proto"
 PROTO = ROOT / "proto"
@@ -204,6 +209,23 @@ def which(program):
 def test_a_contract_of_a_users_own_imports_ours(language, tmp_path):
     stubs.build(language)
     assert globals()[f"use_{language}"](tmp_path) == BYTES
+
+
+@pytest.mark.skipif("go" not in stubs.LANGUAGES, reason="grpcurl is written in Go")
+def test_grpcurl_as_the_readme_calls_it(tmp_path):
+    stubs.build("go")
+    programs = STUBS / "go" / ".grpcurl"
+    if not (programs / "grpcurl").exists():
+        env = os.environ | {"GOBIN": str(programs), "GOFLAGS": ""}
+        must("go", "install", "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4", env=env)
+    (block,) = [one for one in commands_of("client/README.md") if "grpcurl" in one.text]
+    make_forward_golden.make_checkpoint(tmp_path / "checkpoint")
+    with Mesh(tmp_path) as mesh:
+        mesh.start(tmp_path / "checkpoint", shards(1))
+        text = block.text.replace("127.0.0.1:50050", mesh.router.address)
+        path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+        answer = json.loads(must("bash", "-euc", text, env=os.environ | {"PATH": path}))
+    assert answer["output"]["shape"] == ["1", "32"]
 
 
 def test_every_package_has_the_version_and_the_licence_of_the_tree():
