@@ -76,6 +76,8 @@ need_cpp() {
 need_python() {
   need python python3
   at_least python python3 "$(python3 --version)" 3.9
+  ((!system)) || python3 -c 'import grpc_tools' 2>/dev/null ||
+    toolchain_missing python "python3 has no grpc_tools"
 }
 
 need_go() {
@@ -204,6 +206,7 @@ key() { # LANGUAGE
     rust) mapfile -t -O "${#sources[@]}" sources < <(find "$here/rust" -type f | LC_ALL=C sort) ;;
   esac
   if ((system)); then
+    echo "plugins of the system"
     # A plugin of the system says its version in ways of its own; its bytes always differ.
     for tool in protoc-gen-go protoc-gen-go-grpc protoc-gen-ts_proto protoc-gen-es; do
       if command -v "$tool" >/dev/null; then sources+=("$(command -v "$tool")"); fi

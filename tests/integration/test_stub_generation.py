@@ -220,6 +220,14 @@ def test_plugins_of_the_system_are_taken_only_when_asked_for(tree, tmp_path):
     assert done.returncode == 3
     assert "go: the toolchain is missing: no protoc-gen-go protoc-gen-go-grpc" in done.stderr
 
+    python = tmp_path / "bin" / "python3"
+    python.unlink()
+    python.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.11.2\n')
+    python.chmod(0o755)
+    done = run(tree / GENERATE, "--language", "python", "--system-plugins", tree / "out", env=env)
+    assert done.returncode == 3
+    assert "python: the toolchain is missing: python3 has no grpc_tools" in done.stderr
+
 
 @pytest.mark.parametrize(
     "arguments, told",
