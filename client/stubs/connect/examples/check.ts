@@ -119,7 +119,8 @@ class Checker {
 
   async watch(): Promise<void> {
     const control = createClient(Control, this.transport);
-    // Leaving the loop ends neither the call nor its timer: that takes an abort, read to its end.
+    // Before Connect 2.3, leaving the loop ends neither the call nor its timer: that takes an abort,
+    // read to its end.
     const enough = new AbortController();
     let first: Topology | undefined;
     try {
