@@ -7,10 +7,11 @@
 #   go        a file tree that GOPROXY=file://OUTPUT_DIR/go serves: the module expertmesh.dev/expertmesh
 #   node      expertmesh-grpc-js-VERSION.tgz, as ECMAScript and CommonJS modules, with types
 #   connect   expertmesh-connect-VERSION.tgz, likewise
-#   java      expertmesh-proto-VERSION.jar, with the .proto files inside, and its .pom
+#   java      expertmesh-proto-VERSION.jar and its .pom
 #   rust      expertmesh-VERSION.crate, with generated code: no build script, no protoc
 #
-# C++ is installed by CMake (client/README.md). VERSION is that of the top CMakeLists.txt. STUBS_DIR is the
+# Each has the .proto files too, for protos that import them: the jar and the wheel at their top, the others in the
+# folder proto. C++ is installed by CMake (client/README.md). VERSION is that of the top CMakeLists.txt. STUBS_DIR is the
 # OUTPUT_DIR of generate.sh, and is brought up to date; default: OUTPUT_DIR/.stubs. The registries are asked only
 # for what was never fetched. Status 3 when the toolchain of the language is missing.
 # shellcheck disable=SC2317,SC2329  # Functions are called by name.
@@ -43,11 +44,18 @@ mkdir -p "$stubs"
 stubs=$(cd "$stubs" && pwd)/$language
 version=$(sed -n 's/^project(expertmesh VERSION \([0-9.]*\).*/\1/p' "$root/CMakeLists.txt")
 
-# staging: an empty folder for what goes into the package, with the licence.
+# add_sources FOLDER: the licence, and the contract for protos that import it.
+add_sources() {
+  mkdir -p "$1/proto/expertmesh/v1"
+  cp "$root/LICENSE" "$1/"
+  cp "$root"/proto/expertmesh/v1/*.proto "$1/proto/expertmesh/v1/"
+}
+
+# staging [NAME]: an empty folder for what goes into the package.
 staging() {
   rm -rf "$stubs/package"
   mkdir -p "$stubs/package/${1:-}"
-  cp "$root/LICENSE" "$stubs/package/${1:-}"
+  add_sources "$stubs/package/${1:-}"
 }
 
 # The environment of the stubs has grpcio-tools; setuptools is all that a build of the client lacks.
@@ -106,7 +114,7 @@ package_java() {
 }
 
 package_rust() {
-  cp "$root/LICENSE" "$stubs/expertmesh/"
+  add_sources "$stubs/expertmesh"
   local package=(cargo package --manifest-path "$stubs/Cargo.toml" --target-dir "$stubs/target"
     --package expertmesh --allow-dirty --no-verify)
   "${package[@]}" --offline >/dev/null 2>&1 || quietly "${package[@]}"

@@ -48,15 +48,16 @@ def package(language, out):
     return out
 
 
-def protoc(folder, *options, compiler="protoc", ours=PROTO):
-    argv = compiler if isinstance(compiler, list) else [compiler]
-    must(*argv, "-I", ours, "-I", USER, *options, JOB, cwd=folder)
+def protoc(folder, ours, *options, compiler=("protoc",), env=None):
+    """Compiles the user's contract; ours is in the folder `ours`: that of the package, where there is one."""
+    must(*compiler, "-I", ours, "-I", USER, *options, JOB, cwd=folder, env=env)
 
 
 # Each takes an empty folder and returns what its program prints.
 def use_cpp(folder):
     protoc(
         folder,
+        PROTO,
         "--cpp_out=.",
         "--grpc_out=.",
         "--plugin=protoc-gen-grpc=" + which("grpc_cpp_plugin"),
@@ -86,6 +87,7 @@ def use_python(folder):
     must(python, "-m", "pip", "install", "--no-deps", "--target", folder, wheel)
     protoc(
         folder,
+        folder,
         "--python_out=.",
         "--grpc_python_out=.",
         compiler=[python, "-m", "grpc_tools.protoc"],
@@ -102,13 +104,13 @@ def use_go(folder):
     options = ["--go_out=.", "--go_opt=module=acme.test/jobs"]
     options += [option.replace("--go_", "--go-grpc_") for option in options]
     with_plugins = os.environ | {"PATH": plugins, "GOFLAGS": "-mod=mod"}
-    must("protoc", "-I", PROTO, "-I", USER, *options, JOB, cwd=folder, env=with_plugins)
+    module = folder / f"expertmesh.dev/expertmesh@v{VERSION}"
+    protoc(folder, module / "proto", *options, env=with_plugins)
     shutil.copy(USER / "main.go", folder)
     shutil.copy(SOURCES / "go/examples/go.sum", folder)
-    module = (SOURCES / "go/examples/go.mod").read_text()
-    module = module.replace("module expertmesh.dev/examples", "module acme.test/jobs")
-    module = module.replace("../expertmesh", f"./expertmesh.dev/expertmesh@v{VERSION}")
-    (folder / "go.mod").write_text(module)
+    text = (SOURCES / "go/examples/go.mod").read_text()
+    text = text.replace("module expertmesh.dev/examples", "module acme.test/jobs")
+    (folder / "go.mod").write_text(text.replace("../expertmesh", str(module)))
     return must("go", "run", ".", cwd=folder, env=with_plugins)
 
 
@@ -127,7 +129,7 @@ def use_npm(language, folder, *options):
         "--no-fund",
         cwd=folder,
     )
-    protoc(folder, *options)
+    protoc(folder, folder / "node_modules" / here["name"] / "proto", *options)
     shutil.copy(USER / f"{language}.ts", folder)
     tsc = ["--strict", "--skipLibCheck", "--target", "ES2022", "--module", "NodeNext"]
     must("node_modules/.bin/tsc", *tsc, f"{language}.ts", cwd=folder)
@@ -169,7 +171,7 @@ def use_java(folder):
     (compiler,) = plugins.glob("protoc-[0-9]*.exe")
     (plugin,) = plugins.glob("protoc-gen-grpc-java-*.exe")
     options = ["--java_out=.", "--grpc_out=.", f"--plugin=protoc-gen-grpc={plugin}"]
-    protoc(folder, *options, compiler=compiler, ours=folder / "jars")
+    protoc(folder, folder / "jars", *options, compiler=[compiler])
     path = f"{jar}:{path}"
     must(
         "javac",
@@ -194,7 +196,7 @@ def use_rust(folder):
         manifest.replace("expertmesh-VERSION", f"expertmesh-{VERSION}")
     )
     shutil.copy(SOURCES / "rust/Cargo.lock", made)
-    env = os.environ | {"PROTO_PATH": f"{USER}:{PROTO}"}
+    env = os.environ | {"PROTO_PATH": f"{USER}:{folder}/expertmesh-{VERSION}/proto"}
     target = ["--target-dir", STUBS / "rust/target"]
     return must("cargo", "run", "--quiet", *target, cwd=made, env=env)
 
