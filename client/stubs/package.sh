@@ -67,12 +67,16 @@ package_python() {
 
 # What a proxy of Go modules serves is these files.
 package_go() {
+  need go python3
   local folder=$out/go/expertmesh.dev/expertmesh/@v name=expertmesh.dev/expertmesh@v$version
   staging "$name"
   cp -r "$stubs"/expertmesh/* "$stubs/package/$name/"
   mkdir -p "$folder"
-  rm -f "$folder/v$version.zip"
-  (cd "$stubs/package" && quietly python3 -m zipfile -c "$folder/v$version.zip" expertmesh.dev)
+  # Go refuses an archive that has folders as entries of their own, as `python3 -m zipfile` writes them.
+  (cd "$stubs/package" && find "$name" -type f | LC_ALL=C sort | python3 -c 'import sys, zipfile
+with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_DEFLATED) as archive:
+    for name in sys.stdin.read().splitlines():
+        archive.write(name)' "$folder/v$version.zip")
   cp "$stubs/expertmesh/go.mod" "$folder/v$version.mod"
   printf '{"Version":"v%s"}\n' "$version" >"$folder/v$version.info"
   printf 'v%s\n' "$version" >"$folder/list"

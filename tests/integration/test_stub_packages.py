@@ -97,14 +97,15 @@ def use_python(folder):
 
 
 def use_go(folder):
-    served = package("go", folder) / "go/expertmesh.dev/expertmesh/@v"
-    assert json.loads((served / f"v{VERSION}.info").read_text()) == {"Version": f"v{VERSION}"}
-    zipfile.ZipFile(served / f"v{VERSION}.zip").extractall(folder)
+    served = package("go", folder) / "go"
+    only_ours = {"GOPROXY": f"file://{served}", "GONOSUMDB": "expertmesh.dev"}
+    only_ours |= {"GOMODCACHE": str(folder / "cache"), "GOFLAGS": "-modcacherw"}
+    download = ["go", "mod", "download", "-json", f"expertmesh.dev/expertmesh@v{VERSION}"]
+    module = pathlib.Path(json.loads(must(*download, env=os.environ | only_ours))["Dir"])
     plugins = f"{STUBS}/go/.bin{os.pathsep}{os.environ['PATH']}"
     options = ["--go_out=.", "--go_opt=module=acme.test/jobs"]
     options += [option.replace("--go_", "--go-grpc_") for option in options]
     with_plugins = os.environ | {"PATH": plugins, "GOFLAGS": "-mod=mod"}
-    module = folder / f"expertmesh.dev/expertmesh@v{VERSION}"
     protoc(folder, module / "proto", *options, env=with_plugins)
     shutil.copy(USER / "main.go", folder)
     shutil.copy(SOURCES / "go/examples/go.sum", folder)
