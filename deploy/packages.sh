@@ -5,7 +5,8 @@
 #   deploy/packages.sh install [--tests] [--stubs] [--training]   install those that are missing (with sudo
 #                                                                 when not root)
 #
-# --tests adds what only tests/run.sh uses, --stubs the toolchains of client/stubs (Node.js, Go and Java),
+# --tests adds what only tests/run.sh uses, --stubs the toolchains of client/stubs (Node.js, Go, Java with
+# Maven, and Rust: client/stubs says which of them a release has too old),
 # --training the text that client/python/examples/train_demo.py reads.
 # Known: Debian 12 and 13, Ubuntu 24.04.
 set -euo pipefail
@@ -39,16 +40,10 @@ test_packages() {
   printf '%s\n' clang "$runtime"
 }
 
-# For the stubs of each language beside C++ and Python: a compiler, a generator and gRPC's runtime. Node's
-# generator and runtime come from npm.
+# For the stubs of each language beside C++ and Python. Generators and runtimes come from the registries of
+# the languages.
 stub_packages() {
-  printf '%s\n' \
-    nodejs npm \
-    golang-go golang-google-grpc-dev golang-github-golang-protobuf-1-5-dev \
-    protoc-gen-go-1-5 protoc-gen-go-grpc \
-    default-jdk-headless protobuf-compiler-grpc-java-plugin libgrpc-java libprotobuf-java \
-    libnetty-java libguava-java libgoogle-gson-java libperfmark-java \
-    libgeronimo-annotation-1.3-spec-java
+  printf '%s\n' nodejs npm golang-go default-jdk-headless maven cargo
 }
 
 wanted() {
@@ -76,6 +71,8 @@ missing() {
       nodejs) if command -v node >/dev/null; then continue; fi ;;
       golang-go) if command -v go >/dev/null; then continue; fi ;;
       default-jdk-headless) if command -v javac >/dev/null; then continue; fi ;;
+      maven) if command -v mvn >/dev/null; then continue; fi ;;
+      cargo) if command -v cargo >/dev/null; then continue; fi ;;
     esac
     if ! grep -qx "installed $name" <<<"$installed"; then
       printf '%s\n' "$name"

@@ -48,6 +48,10 @@ class BuildWithStubs(build_py):
         out = HERE / "src" if self.editable_mode else pathlib.Path(self.build_lib)
         out.mkdir(parents=True, exist_ok=True)
         generate(out)
+        if not self.editable_mode:
+            # For protos that import ours: the folder of the packages is then a path of protoc.
+            for proto in (proto_root() / "expertmesh" / "v1").glob("*.proto"):
+                shutil.copy(proto, out / "expertmesh" / "v1")
 
 
 class SdistWithProtos(sdist):

@@ -3,21 +3,28 @@
 #
 #   client/stubs/example.sh LANGUAGE STUBS_DIR PROGRAM [ARGUMENT...]
 #
-#   LANGUAGE    cpp, python, node, go or java
+#   LANGUAGE    cpp, python, go, node, connect, java or rust
 #   STUBS_DIR   the OUTPUT_DIR of generate.sh; what is built goes there too
-#   PROGRAM     forward ROUTER GOLDEN_DIR   calls a router that serves the checkpoint of
+#   PROGRAM     quickstart ROUTER           the smallest useful program: one call of layer 1 of a model
+#                                           whose hidden states have 32 values
+#               forward ROUTER GOLDEN_DIR   calls a router that serves the checkpoint of
 #                                           tests/golden/forward, and compares what it answers
+#               check ROUTER GOLDEN_DIR     the same router: "COLUMN yes" or "COLUMN no: why" for unary,
+#                                           stream, watch, health, reflection, big (60 MB both ways: start
+#                                           the router with --max-tokens-in-flight=1000000 and the node
+#                                           with --max-queue-rows=1000000), errors and bits
 #               wire MESSAGES               checks the stubs against tests/golden/wire/messages.txt
-#               none                        builds both, and runs nothing
+#               none                        builds them, and runs nothing
 #
 # The exit status is the program's (0: all as expected, 1: not, 2: bad usage), or 3 when the toolchain of the
 # language is missing.
-# shellcheck disable=SC2317  # Functions are called by name.
+# shellcheck disable=SC2317,SC2329  # Functions are called by name.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=client/stubs/toolchain.sh
 source "$here/toolchain.sh"
+programs=(quickstart forward check wire none)
 
 bad_usage() {
   echo "$0: $1" >&2
@@ -31,14 +38,10 @@ if [[ ${1:-} == -h || ${1:-} == --help ]]; then
 fi
 (($# >= 3)) || bad_usage "LANGUAGE, STUBS_DIR or PROGRAM is missing"
 language=$1 program=$3
-case $language in
-  cpp | python | node | go | java) ;;
-  *) bad_usage "LANGUAGE is $language; known: cpp python node go java" ;;
-esac
-case $program in
-  forward | wire | none) ;;
-  *) bad_usage "PROGRAM is $program; known: forward wire none" ;;
-esac
+[[ " ${known[*]} " == *" $language "* ]] ||
+  bad_usage "LANGUAGE is $language; known: ${known[*]}"
+[[ " ${programs[*]} " == *" $program "* ]] ||
+  bad_usage "PROGRAM is $program; known: ${programs[*]}"
 [[ -f $2/$language/.made ]] ||
   bad_usage "no $language stubs in $2; run client/stubs/generate.sh --language $language $2"
 stubs=$(cd "$2/$language" && pwd)
@@ -56,6 +59,8 @@ run_cpp() {
 
 build_python() {
   need python python3
+  [[ -x $stubs/.venv/bin/python ]] || quietly python3 -m venv "$stubs/.venv"
+  quietly "$stubs/.venv/bin/python" -m pip install -r "$here/python/requirements.txt"
 }
 
 run_python() {
@@ -63,69 +68,81 @@ run_python() {
     "$here/python/$program.py" "$@"
 }
 
-# The compiler looks for packages beside the source, so the source goes to the packages.
-build_node() {
-  need node node npm
-  cp "$here"/node/*.ts "$here/node/tsconfig.json" "$stubs/"
-  quietly "$stubs/node_modules/.bin/tsc" -p "$stubs"
+# fresh_examples [FILE...]: copies the examples to the stubs that they import.
+fresh_examples() {
+  rm -rf "$stubs/examples"
+  cp -r "$here/$language/examples" "$stubs/"
+  (($# == 0)) || cp "$@" "$stubs/examples/"
 }
 
-run_node() {
-  exec node "$stubs/dist/$program.js" "$@"
-}
-
-# Debian has gRPC for Go as sources for GOPATH.
 build_go() {
   need go go
-  local one
-  for one in forward wire; do
-    quietly env GO111MODULE=off GOFLAGS= GOPATH="$stubs:/usr/share/gocode" \
-      GOCACHE="$stubs/cache" go build -o "$stubs/bin/$one" "$here/go/$one/main.go"
-  done
+  fresh_examples
+  quietly env GOFLAGS= go build -C "$stubs/examples" -o "$stubs/bin/" ./...
 }
 
 run_go() {
   exec "$stubs/bin/$program" "$@"
 }
 
-# Found by name in Debian's folder or in $EXPERTMESH_JARS; those after the first line are needed only at run time.
-jars=(protobuf protobuf-util grpc-api grpc-stub grpc-protobuf guava geronimo-annotation-1.3-spec
-  grpc-core grpc-netty grpc-context grpc-protobuf-lite gson perfmark-api
-  netty-{buffer,codec,codec-http,codec-http2,common,handler,resolver,transport})
+# build_npm OPTION...: what no package of npm has compiled is generated beside the examples.
+build_npm() {
+  need "$language" protoc node npm
+  find "$here/third_party" -name '*.proto' -print0 |
+    quietly xargs -0 protoc -I "$here/third_party" "$@"
+  quietly "$stubs/node_modules/.bin/tsc" -p "$stubs/examples"
+}
 
-class_path() {
-  local jar folder=${EXPERTMESH_JARS:-/usr/share/java} path='' missing=()
-  for jar in "${jars[@]}"; do
-    [[ -f $folder/$jar.jar ]] || missing+=("$jar.jar")
-    path+=:$folder/$jar.jar
-  done
-  if ((${#missing[@]})); then
-    # In a command substitution, set -e does not hold.
-    toolchain_missing java "${missing[*]} in $folder" || return
-  fi
-  printf '%s' "${path#:}"
+build_node() {
+  fresh_examples
+  build_npm --plugin="$stubs/node_modules/.bin/protoc-gen-ts_proto" \
+    --ts_proto_out="$stubs/examples" "${ts_proto[@]/#/--ts_proto_opt=}"
+}
+
+build_connect() {
+  fresh_examples "$here/node/examples/tensors.ts"
+  build_npm --plugin="$stubs/node_modules/.bin/protoc-gen-es" \
+    --es_out="$stubs/examples" "${protobuf_es[@]/#/--es_opt=}"
+}
+
+run_node() {
+  exec node "$stubs/dist/examples/$program.js" "$@"
+}
+
+run_connect() {
+  run_node "$@"
 }
 
 build_java() {
-  need java java javac
-  local path
-  path=$(class_path)
-  rm -rf "$stubs/classes"
-  quietly javac -proc:none -nowarn -cp "$path" -d "$stubs/classes" \
-    "$stubs"/expertmesh/v1/*.java "$here"/java/*.java
+  need java java mvn
+  fresh_examples
+  cp "$here/java/pom.xml" "$stubs/"
+  quietly_maven "$stubs/pom.xml" compile
 }
 
 run_java() {
-  local path
-  path=$(class_path)
+  local built=$stubs/examples/target
   # Ends as soon as it began: no time to optimise in.
-  exec java -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$stubs/classes:$path" "${program^}" "$@"
+  exec java -XX:+UseSerialGC -XX:TieredStopAtLevel=1 \
+    -cp "$built/classes:$(<"$built/class-path")" "${program^}" "$@"
+}
+
+build_rust() {
+  need rust cargo
+  fresh_examples
+  quietly cargo build --manifest-path "$stubs/Cargo.toml" --target-dir "$stubs/target" --locked \
+    --package expertmesh-examples
+}
+
+run_rust() {
+  exec "$stubs/target/debug/$program" "$@"
 }
 
 # What the programs are built from.
 key() {
   cat "$stubs/.made"
-  find "$here/$language" "$here/example.sh" -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
+  find "$here"/{"$language",third_party,node/examples/tensors.ts,example.sh,toolchain.sh} \
+    -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
 }
 
 exec 9>"$stubs/.lock"

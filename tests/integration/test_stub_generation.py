@@ -114,8 +114,8 @@ def test_stubs_follow_the_contract(tree):
 
     proto = tree / "proto/expertmesh/v1/tensor.proto"
     text = proto.read_text()
-    assert "message Status {" in text
-    proto.write_text(text.replace("message Status {", "message Status {\n  bool of_a_test = 99;"))
+    assert "message Tensor {" in text
+    proto.write_text(text.replace("message Tensor {", "message Tensor {\n  bool of_a_test = 99;"))
     assert run(*generate).returncode == 0
     assert "set_of_a_test" in header.read_text()
 
@@ -142,12 +142,31 @@ def path_without(folder, *hidden):
     return str(folder)
 
 
+def test_only_the_public_contract_is_generated(tree):
+    assert run(tree / GENERATE, "--language", "cpp", tree / "out").returncode == 0
+    made = {path.name.split(".")[0] for path in (tree / "out/cpp").rglob("*.pb.h")}
+    assert made == {path.stem for path in (ROOT / "proto/expertmesh/v1").glob("*.proto")}
+
+
+def test_another_plugin_makes_it_again(tree, tmp_path):
+    """Debian's plugin says no version, so what counts is its bytes."""
+    plugin = tmp_path / "grpc_cpp_plugin"
+    env = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    for release in (1, 2):
+        plugin.write_text(f'#!/bin/sh\n# {release}\nexec {shutil.which(plugin.name)} "$@"\n')
+        plugin.chmod(0o755)
+        for made in (True, False):
+            done = run(tree / GENERATE, "--language", "cpp", tree / "out", env=env)
+            assert done.returncode == 0, done.stderr
+            assert ("cpp: " in done.stdout) == made
+
+
 def test_a_missing_toolchain_is_named(tree, tmp_path):
-    without = os.environ | {"PATH": path_without(tmp_path / "bin", "protoc-gen-go", "ninja")}
+    without = os.environ | {"PATH": path_without(tmp_path / "bin", "go", "protoc-gen-go", "ninja")}
     languages = ["--language", "go", "--language", "cpp"]
     done = run(tree / GENERATE, *languages, tree / "out", env=without)
     assert done.returncode == 3
-    assert "go: the toolchain is missing: no protoc-gen-go on PATH" in done.stderr
+    assert "go: the toolchain is missing: no go on PATH" in done.stderr
     assert "deploy/packages.sh install --stubs" in done.stderr
     # The other language is there all the same.
     assert (tree / "out/cpp/expertmesh/v1/router.grpc.pb.h").exists()
@@ -158,15 +177,56 @@ def test_a_missing_toolchain_is_named(tree, tmp_path):
     assert "cpp: the toolchain is missing: no ninja on PATH" in done.stderr
 
 
-@pytest.mark.skipif(not shutil.which("javac"), reason="needs a JDK")
-def test_missing_jars_are_named(tmp_path):
-    (tmp_path / "java").mkdir()
-    (tmp_path / "java" / ".made").touch()
-    (tmp_path / "jars").mkdir()
-    env = os.environ | {"EXPERTMESH_JARS": str(tmp_path / "jars")}
-    done = run(EXAMPLE, "java", tmp_path, "none", env=env)
+@pytest.mark.parametrize(
+    "language, tool, said, told",
+    [
+        ("node", "protoc", "libprotoc 3.12.4", "protoc is 3.12.4, 3.15 or later is needed"),
+        ("connect", "node", "v18.20.0", "node is 18.20.0, 20 or later is needed"),
+        ("go", "go", "go version go1.19.8 linux/amd64", "go is 1.19.8, 1.24 or later is needed"),
+        ("rust", "cargo", "cargo 1.63.0", "cargo is 1.63.0, 1.88 or later is needed"),
+        ("java", "mvn", "\033[1mApache Maven 3.6.3\033[m", "mvn is 3.6.3, 3.8 or later is needed"),
+    ],
+)
+def test_a_toolchain_that_is_too_old_is_told_in_one_line(
+    tree, tmp_path, language, tool, said, told
+):
+    words = {
+        "protoc": "libprotoc 3.21.12",
+        "node": "v20.0.0",
+        "npm": "10.0.0",
+        "go": "go version go1.24.0 linux/amd64",
+        "cargo": "cargo 1.88.0",
+        "javac": "javac 17.0.1",
+        "mvn": "Apache Maven 3.8.7",
+    }
+    (tmp_path / "bin").mkdir()
+    for name, version in (words | {tool: said}).items():
+        program = tmp_path / "bin" / name
+        program.write_text(f"#!/bin/sh\necho '{version}'\n")
+        program.chmod(0o755)
+    env = os.environ | {"PATH": f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}"}
+    done = run(tree / GENERATE, "--language", language, tree / "out", env=env)
     assert done.returncode == 3
-    assert "java: the toolchain is missing: no protobuf.jar protobuf-util.jar" in done.stderr
+    (line,) = done.stderr.splitlines()
+    assert f"{language}: the toolchain is missing: {told}" in line
+    assert not (tree / "out" / language).exists()
+
+
+@pytest.mark.skipif(not shutil.which("go"), reason="needs Go")
+def test_plugins_of_the_system_are_taken_only_when_asked_for(tree, tmp_path):
+    without = path_without(tmp_path / "bin", "protoc-gen-go", "protoc-gen-go-grpc")
+    env = os.environ | {"PATH": without}
+    done = run(tree / GENERATE, "--language", "go", "--system-plugins", tree / "out", env=env)
+    assert done.returncode == 3
+    assert "go: the toolchain is missing: no protoc-gen-go protoc-gen-go-grpc" in done.stderr
+
+    python = tmp_path / "bin" / "python3"
+    python.unlink()
+    python.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.11.2\n')
+    python.chmod(0o755)
+    done = run(tree / GENERATE, "--language", "python", "--system-plugins", tree / "out", env=env)
+    assert done.returncode == 3
+    assert "python: the toolchain is missing: python3 has no grpc_tools" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -174,7 +234,10 @@ def test_missing_jars_are_named(tmp_path):
     [
         ([], "OUTPUT_DIR is missing"),
         (["--language"], "--language needs a value"),
-        (["--language", "cobol", "out"], "--language is cobol; known: cpp python node go java"),
+        (
+            ["--language", "cobol", "out"],
+            "--language is cobol; known: cpp python go node connect java rust",
+        ),
         (["--fast", "out"], "unknown flag --fast"),
         (["one", "two"], "more than one OUTPUT_DIR: one and two"),
     ],

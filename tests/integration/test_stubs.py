@@ -4,55 +4,29 @@ read, and what a real mesh answers them.
 EXPERTMESH_STUBS names the languages, all by default. Built programs stay in build/stubs.
 """
 
-import os
-import pathlib
 import re
 import shutil
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from mesh import PATIENCE, Mesh, shards
+import stubs
+from mesh import Mesh, shards
+from stubs import ROOT, example
 
-ROOT = pathlib.Path(__file__).parents[2]
-STUBS = ROOT / "build" / "stubs"
 FORWARD = ROOT / "tests" / "golden" / "forward"
 MESSAGES = ROOT / "tests" / "golden" / "wire" / "messages.txt"
-LANGUAGES = os.environ.get("EXPERTMESH_STUBS", "cpp python node go java").split()
-# Without their toolchains the test fails; those of the other languages may be missing.
-REQUIRED = ("cpp", "python", "node")
-# A bound on installing from the registries of pip and npm, and compiling.
-BUILD_SECONDS = 8 * PATIENCE
+COLUMNS = ("unary", "stream", "watch", "health", "reflection", "big", "errors", "bits")
 
 sys.path.append(str(FORWARD))
 import make_forward_golden  # noqa: E402
 
 
-def run(*argv, seconds=PATIENCE):
-    return subprocess.run(
-        [str(argument) for argument in argv], capture_output=True, text=True, timeout=seconds
-    )
-
-
-def example(language, *arguments):
-    return run(ROOT / "client/stubs/example.sh", language, STUBS, *arguments)
-
-
-@pytest.fixture(scope="session", params=LANGUAGES)
+@pytest.fixture(scope="session", params=stubs.LANGUAGES)
 def language(request):
     """A language whose stubs are generated and whose examples are built."""
-    name = request.param
-    for argv in (
-        [ROOT / "client/stubs/generate.sh", "--language", name, STUBS],
-        [ROOT / "client/stubs/example.sh", name, STUBS, "none"],
-    ):
-        done = run(*argv, seconds=BUILD_SECONDS)
-        if done.returncode == 3 and name not in REQUIRED:
-            pytest.skip(done.stderr.strip())
-        assert done.returncode == 0, done.stderr
-    return name
+    return stubs.build(request.param)
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +35,9 @@ def router(tmp_path_factory):
     folder = tmp_path_factory.mktemp("golden")
     make_forward_golden.make_checkpoint(folder / "checkpoint")
     with Mesh(folder) as mesh:
-        mesh.start(folder / "checkpoint", shards(2))
+        # 60 MB of so narrow a model are 468,750 tokens in one request.
+        nodes = shards(2, "--max-queue-rows", "1000000")
+        mesh.start(folder / "checkpoint", nodes, "--max-tokens-in-flight", "1000000")
         yield mesh.router.address
 
 
@@ -162,8 +138,43 @@ def test_forward_without_a_router(language):
     assert done.stderr.strip()
 
 
+def test_the_check_of_all_columns(language, router):
+    done = example(language, "check", router, FORWARD)
+    assert done.stdout.splitlines() == [f"{column} yes" for column in COLUMNS], done.stderr
+    assert done.returncode == 0
+
+
+def test_the_check_tells_a_wrong_answer(language, router, tmp_path):
+    golden = copy_of_golden(tmp_path, "output.f32", lambda values: values * 1.001)
+    done = example(language, "check", router, golden)
+    assert done.returncode == 1, done.stdout + done.stderr
+    # Those that compare outputs.
+    wrong = {"stream", "big", "bits"}
+    for column, line in zip(COLUMNS, done.stdout.splitlines(), strict=True):
+        assert line.startswith(f"{column} no: " if column in wrong else f"{column} yes"), line
+
+
+def test_quickstart(language, router):
+    done = example(language, "quickstart", router)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "128 bytes" in done.stdout
+    done = example(language, "quickstart", "127.0.0.1:1")
+    assert done.returncode != 0, done.stdout
+
+
+def test_quickstart_tells_the_reason(language, tmp_path):
+    """The one error that it knows by its reason: half of the experts have no node."""
+    make_forward_golden.make_checkpoint(tmp_path / "checkpoint")
+    with Mesh(tmp_path) as mesh:
+        mesh.start_nodes(tmp_path / "checkpoint", shards(2)[:1])
+        mesh.start_router(tmp_path / "checkpoint")
+        done = example(language, "quickstart", mesh.router.address)
+    assert done.returncode != 0, done.stdout
+    assert "no node holds experts" in done.stdout + done.stderr
+
+
 def test_bad_usage(language):
-    for program in ("forward", "wire"):
+    for program in ("forward", "wire", "check"):
         done = example(language, program)
         assert done.returncode == 2
         assert "usage: " in done.stderr

@@ -3,98 +3,24 @@
 //   forward ROUTER GOLDEN_DIR
 //
 // The library expertmesh::client (client/cpp) does this with less to write, and more. This program
-// shows what is on the wire. It must run on a little-endian machine, as gRPC's tensors are little
-// endian.
+// shows what is on the wire.
 #include <grpcpp/grpcpp.h>
 
 #include <chrono>
-#include <cmath>
 #include <cstdint>
 #include <cstdio>
-#include <cstring>
-#include <fstream>
-#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "expertmesh/v1/router.grpc.pb.h"
+#include "tensors.h"
 
 namespace em = expertmesh::v1;
 
 namespace {
 
 constexpr auto kTimeout = std::chrono::seconds(30);
-
-// float32, little endian.
-std::string PackF32(const std::vector<float>& values) {
-  return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)};
-}
-
-std::vector<float> UnpackF32(const std::string& data) {
-  std::vector<float> values(data.size() / sizeof(float));
-  std::memcpy(values.data(), data.data(), values.size() * sizeof(float));
-  return values;
-}
-
-// The upper half of each float32, rounded to nearest, ties to even; little endian.
-std::string PackBf16(const std::vector<float>& values) {
-  std::string data(values.size() * sizeof(uint16_t), '\0');
-  for (size_t i = 0; i < values.size(); ++i) {
-    uint32_t bits;
-    std::memcpy(&bits, &values[i], sizeof(bits));
-    // Rounding would carry a NaN with few bits into an infinity.
-    const uint32_t rounded =
-        std::isnan(values[i]) ? bits | 0x400000 : bits + 0x7fff + (bits >> 16 & 1);
-    const uint16_t half = static_cast<uint16_t>(rounded >> 16);
-    std::memcpy(&data[i * sizeof(half)], &half, sizeof(half));
-  }
-  return data;
-}
-
-std::vector<float> UnpackBf16(const std::string& data) {
-  std::vector<float> values(data.size() / sizeof(uint16_t));
-  for (size_t i = 0; i < values.size(); ++i) {
-    uint16_t half;
-    std::memcpy(&half, &data[i * sizeof(half)], sizeof(half));
-    const uint32_t bits = static_cast<uint32_t>(half) << 16;
-    std::memcpy(&values[i], &bits, sizeof(bits));
-  }
-  return values;
-}
-
-std::vector<float> ReadF32(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) {
-    throw std::runtime_error("cannot read " + path);
-  }
-  return UnpackF32({std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()});
-}
-
-struct Worst {
-  size_t token = 0;
-  double error = 0;  // Norm of the difference over norm of the expected row.
-};
-
-Worst WorstError(const std::vector<float>& actual, const std::vector<float>& expected,
-                 size_t d_model) {
-  Worst worst;
-  for (size_t token = 0; token < expected.size() / d_model; ++token) {
-    double difference = 0, norm = 0;
-    for (size_t i = token * d_model; i < (token + 1) * d_model; ++i) {
-      difference += std::pow(static_cast<double>(actual[i]) - expected[i], 2);
-      norm += std::pow(static_cast<double>(expected[i]), 2);
-    }
-    const double error = std::sqrt(difference / norm);
-    if (std::isnan(error)) {
-      return {token, error};
-    }
-    if (error > worst.error) {
-      worst = {token, error};
-    }
-  }
-  return worst;
-}
 
 void Check(const grpc::Status& status) {
   if (!status.ok()) {

@@ -4,83 +4,12 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
-import { type CallOptions, credentials, Metadata, type ServiceError } from "@grpc/grpc-js";
+import { credentials } from "@grpc/grpc-js";
 
-import { DescribeModelRequest, ForwardRequest, RouterClient } from "./expertmesh/v1/router.js";
-import { Dtype } from "./expertmesh/v1/tensor.js";
-
-const SECONDS = 30;
-
-/** float32, little endian, whatever the machine is. */
-function packF32(values: Float32Array): Buffer {
-  const data = Buffer.alloc(4 * values.length);
-  values.forEach((value, i) => data.writeFloatLE(value, 4 * i));
-  return data;
-}
-
-function unpackF32(data: Buffer): Float32Array {
-  return Float32Array.from({ length: data.length / 4 }, (_, i) => data.readFloatLE(4 * i));
-}
-
-/** The upper half of each float32, rounded to nearest, ties to even; little endian. */
-function packBf16(values: Float32Array): Buffer {
-  const wide = packF32(values);
-  const data = Buffer.alloc(2 * values.length);
-  values.forEach((value, i) => {
-    const bits = wide.readUInt32LE(4 * i);
-    // Rounding would carry a NaN with few bits into an infinity.
-    const rounded = Number.isNaN(value) ? bits | 0x400000 : bits + 0x7fff + ((bits >>> 16) & 1);
-    data.writeUInt16LE(rounded >>> 16, 2 * i);
-  });
-  return data;
-}
-
-function unpackBf16(data: Buffer): Float32Array {
-  const wide = Buffer.alloc(2 * data.length);
-  for (let i = 0; i < data.length / 2; ++i) {
-    wide.writeUInt16LE(data.readUInt16LE(2 * i), 4 * i + 2);
-  }
-  return unpackF32(wide);
-}
-
-/** Norm of the difference over norm of the expected row, of the worst token. */
-function worstError(actual: Float32Array, expected: Float32Array, dModel: number) {
-  let worst = { token: 0, error: 0 };
-  for (let token = 0; token < expected.length / dModel; ++token) {
-    let difference = 0;
-    let norm = 0;
-    for (let i = token * dModel; i < (token + 1) * dModel; ++i) {
-      difference += (actual[i] - expected[i]) ** 2;
-      norm += expected[i] ** 2;
-    }
-    const error = Math.sqrt(difference / norm);
-    if (Number.isNaN(error)) {
-      return { token, error };
-    }
-    if (error > worst.error) {
-      worst = { token, error };
-    }
-  }
-  return worst;
-}
-
-/** A call with a deadline, as a promise. */
-function call<Request, Answer>(
-  method: (
-    request: Request,
-    metadata: Metadata,
-    options: Partial<CallOptions>,
-    done: (error: ServiceError | null, answer: Answer) => void,
-  ) => unknown,
-  request: Request,
-): Promise<Answer> {
-  const options = { deadline: Date.now() + 1000 * SECONDS };
-  return new Promise((resolve, reject) => {
-    method(request, new Metadata(), options, (error, answer) =>
-      error === null ? resolve(answer) : reject(error),
-    );
-  });
-}
+import { DescribeModelRequest, ForwardRequest, RouterClient } from "../expertmesh/v1/router.js";
+import { Dtype } from "../expertmesh/v1/tensor.js";
+import { call } from "./calls.js";
+import { packBf16, packF32, unpackBf16, unpackF32, worstError } from "./tensors.js";
 
 /** Sends `values` as `sent` and returns the answer, asked for as `answered`. */
 async function forward(

@@ -1,4 +1,3 @@
-import com.google.protobuf.ByteString;
 import dev.expertmesh.v1.Dtype;
 import dev.expertmesh.v1.DescribeModelRequest;
 import dev.expertmesh.v1.DescribeModelResponse;
@@ -9,9 +8,6 @@ import io.grpc.ManagedChannel;
 import io.grpc.ManagedChannelBuilder;
 import io.grpc.StatusRuntimeException;
 import java.io.IOException;
-import java.nio.ByteBuffer;
-import java.nio.ByteOrder;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Locale;
@@ -27,75 +23,10 @@ public final class Forward {
 
   private record Case(Dtype sent, Dtype answered, String name, double tolerance) {}
 
-  private record Worst(int token, double error) {}
-
   private final RouterGrpc.RouterBlockingStub router;
 
   private Forward(ManagedChannel channel) {
     router = RouterGrpc.newBlockingStub(channel);
-  }
-
-  private static ByteBuffer littleEndian(int bytes) {
-    return ByteBuffer.allocate(bytes).order(ByteOrder.LITTLE_ENDIAN);
-  }
-
-  /** float32, little endian. */
-  private static ByteString packF32(float[] values) {
-    ByteBuffer data = littleEndian(4 * values.length);
-    data.asFloatBuffer().put(values);
-    return ByteString.copyFrom(data);
-  }
-
-  private static float[] unpackF32(ByteString data) {
-    float[] values = new float[data.size() / 4];
-    data.asReadOnlyByteBuffer().order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer().get(values);
-    return values;
-  }
-
-  /** The upper half of each float32, rounded to nearest, ties to even; little endian. */
-  private static ByteString packBf16(float[] values) {
-    ByteBuffer data = littleEndian(2 * values.length);
-    for (float value : values) {
-      int bits = Float.floatToRawIntBits(value);
-      // Rounding would carry a NaN with few bits into an infinity.
-      int rounded = Float.isNaN(value) ? bits | 0x400000 : bits + 0x7fff + (bits >>> 16 & 1);
-      data.putShort((short) (rounded >>> 16));
-    }
-    return ByteString.copyFrom(data.flip());
-  }
-
-  private static float[] unpackBf16(ByteString data) {
-    float[] values = new float[data.size() / 2];
-    ByteBuffer halves = data.asReadOnlyByteBuffer().order(ByteOrder.LITTLE_ENDIAN);
-    for (int i = 0; i < values.length; ++i) {
-      values[i] = Float.intBitsToFloat(halves.getShort() << 16);
-    }
-    return values;
-  }
-
-  private static float[] readF32(Path file) throws IOException {
-    return unpackF32(ByteString.copyFrom(Files.readAllBytes(file)));
-  }
-
-  /** Norm of the difference over norm of the expected row, of the worst token. */
-  private static Worst worstError(float[] actual, float[] expected, int dModel) {
-    Worst worst = new Worst(0, 0);
-    for (int token = 0; token < expected.length / dModel; ++token) {
-      double difference = 0;
-      double norm = 0;
-      for (int i = token * dModel; i < (token + 1) * dModel; ++i) {
-        difference += Math.pow((double) actual[i] - expected[i], 2);
-        norm += Math.pow(expected[i], 2);
-      }
-      double error = Math.sqrt(difference / norm);
-      if (Double.isNaN(error)) {
-        return new Worst(token, error);
-      }
-      if (error > worst.error()) {
-        worst = new Worst(token, error);
-      }
-    }
-    return worst;
   }
 
   /** A deadline is of one call, not of a stub. */
@@ -110,7 +41,7 @@ public final class Forward {
             .setDtype(sent)
             .addShape(values.length / dModel)
             .addShape(dModel)
-            .setData(sent == Dtype.DTYPE_F32 ? packF32(values) : packBf16(values))
+            .setData(sent == Dtype.DTYPE_F32 ? Tensors.packF32(values) : Tensors.packBf16(values))
             .build();
     ForwardRequest request =
         ForwardRequest.newBuilder()
@@ -120,8 +51,8 @@ public final class Forward {
             .build();
     Tensor output = router().forward(request).getOutput();
     return output.getDtype() == Dtype.DTYPE_F32
-        ? unpackF32(output.getData())
-        : unpackBf16(output.getData());
+        ? Tensors.unpackF32(output.getData())
+        : Tensors.unpackBf16(output.getData());
   }
 
   /** True when every answer is within its tolerance. */
@@ -132,7 +63,7 @@ public final class Forward {
     System.out.printf(
         "%s: %s, d_model %d, first MoE layer %d%n", address, model.getFamily(), dModel, layer);
 
-    float[] hiddenStates = readF32(golden.resolve("hidden_states.f32"));
+    float[] hiddenStates = Tensors.readF32(golden.resolve("hidden_states.f32"));
     boolean good = true;
     for (Case one :
         List.of(
@@ -140,14 +71,14 @@ public final class Forward {
             new Case(Dtype.DTYPE_BF16, Dtype.DTYPE_F32, "output_of_bf16_input.f32", 1e-5),
             new Case(Dtype.DTYPE_BF16, Dtype.DTYPE_BF16, "output_of_bf16_input.f32", 1e-2))) {
       float[] actual = forward(layer, hiddenStates, dModel, one.sent(), one.answered());
-      float[] expected = readF32(golden.resolve(one.name()));
+      float[] expected = Tensors.readF32(golden.resolve(one.name()));
       if (actual.length != expected.length) {
         throw new IOException(
             String.format(
                 "the answer has %d values, %s has %d: does the router serve the golden checkpoint?",
                 actual.length, one.name(), expected.length));
       }
-      Worst worst = worstError(actual, expected, dModel);
+      Tensors.Worst worst = Tensors.worstError(actual, expected, dModel);
       boolean within = worst.error() <= one.tolerance();
       System.out.printf(
           Locale.ROOT,

@@ -5,89 +5,25 @@ package main
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"math"
 	"os"
-	"path/filepath"
 	"time"
 
+	"expertmesh.dev/examples/tensors"
 	em "expertmesh.dev/expertmesh/v1"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 )
 
 const timeout = 30 * time.Second
 
-// packF32 makes float32, little endian.
-func packF32(values []float32) []byte {
-	data := make([]byte, 4*len(values))
-	for i, value := range values {
-		binary.LittleEndian.PutUint32(data[4*i:], math.Float32bits(value))
-	}
-	return data
-}
-
-func unpackF32(data []byte) []float32 {
-	values := make([]float32, len(data)/4)
-	for i := range values {
-		values[i] = math.Float32frombits(binary.LittleEndian.Uint32(data[4*i:]))
-	}
-	return values
-}
-
-// packBF16 makes the upper half of each float32, rounded to nearest, ties to even; little endian.
-func packBF16(values []float32) []byte {
-	data := make([]byte, 2*len(values))
-	for i, value := range values {
-		bits := math.Float32bits(value)
-		if value != value {
-			bits |= 0x400000 // Rounding would carry a NaN with few bits into an infinity.
-		} else {
-			bits += 0x7fff + bits>>16&1
-		}
-		binary.LittleEndian.PutUint16(data[2*i:], uint16(bits>>16))
-	}
-	return data
-}
-
-func unpackBF16(data []byte) []float32 {
-	values := make([]float32, len(data)/2)
-	for i := range values {
-		values[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(data[2*i:])) << 16)
-	}
-	return values
-}
-
-func readF32(folder, name string) ([]float32, error) {
-	data, err := os.ReadFile(filepath.Join(folder, name))
-	return unpackF32(data), err
-}
-
-// worstError is the norm of the difference over the norm of the expected row, of the worst token.
-func worstError(actual, expected []float32, dModel int) (worst int, largest float64) {
-	for token := 0; token < len(expected)/dModel; token++ {
-		var difference, norm float64
-		for i := token * dModel; i < (token+1)*dModel; i++ {
-			difference += math.Pow(float64(actual[i])-float64(expected[i]), 2)
-			norm += math.Pow(float64(expected[i]), 2)
-		}
-		err := math.Sqrt(difference / norm)
-		if math.IsNaN(err) {
-			return token, err
-		}
-		if err > largest {
-			worst, largest = token, err
-		}
-	}
-	return worst, largest
-}
-
 // forward sends values as one type and returns the answer, asked for as another.
 func forward(router em.RouterClient, layer uint32, values []float32, dModel int, sent, answered em.Dtype) ([]float32, error) {
-	data := packF32(values)
+	data := tensors.PackF32(values)
 	if sent == em.Dtype_DTYPE_BF16 {
-		data = packBF16(values)
+		data = tensors.PackBF16(values)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
@@ -105,15 +41,15 @@ func forward(router em.RouterClient, layer uint32, values []float32, dModel int,
 	}
 	output := response.GetOutput()
 	if output.GetDtype() == em.Dtype_DTYPE_BF16 {
-		return unpackBF16(output.GetData()), nil
+		return tensors.UnpackBF16(output.GetData()), nil
 	}
-	return unpackF32(output.GetData()), nil
+	return tensors.UnpackF32(output.GetData()), nil
 }
 
 // run is true when every answer is within its tolerance.
 func run(address, golden string) (bool, error) {
 	// Tensors are larger than gRPC's default limit of 4 MiB for a message received.
-	channel, err := grpc.Dial(address, grpc.WithInsecure(),
+	channel, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)))
 	if err != nil {
 		return false, err
@@ -130,7 +66,7 @@ func run(address, golden string) (bool, error) {
 	layer, dModel := model.GetLayers()[0].GetLayer(), int(model.GetDModel())
 	fmt.Printf("%s: %s, d_model %d, first MoE layer %d\n", address, model.GetFamily(), dModel, layer)
 
-	hiddenStates, err := readF32(golden, "hidden_states.f32")
+	hiddenStates, err := tensors.ReadF32(golden, "hidden_states.f32")
 	if err != nil {
 		return false, err
 	}
@@ -148,7 +84,7 @@ func run(address, golden string) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		expected, err := readF32(golden, one.name)
+		expected, err := tensors.ReadF32(golden, one.name)
 		if err != nil {
 			return false, err
 		}
@@ -156,7 +92,7 @@ func run(address, golden string) (bool, error) {
 			return false, fmt.Errorf("the answer has %d values, %s has %d: does the router serve the golden checkpoint?",
 				len(actual), one.name, len(expected))
 		}
-		token, relative := worstError(actual, expected, dModel)
+		token, relative := tensors.WorstError(actual, expected, dModel)
 		verdict := "ok"
 		if !(relative <= one.tolerance) {
 			verdict, good = "TOO LARGE", false

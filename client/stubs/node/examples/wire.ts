@@ -1,12 +1,15 @@
 // Checks that generated TypeScript code writes and reads the bytes of the contract.
 //
-//   wire.js MESSAGES      (tests/golden/wire/messages.txt, which is described in make_wire_golden.py)
+//   wire.js MESSAGES
+//
+// MESSAGES is tests/golden/wire/messages.txt, which is described in make_wire_golden.py.
 import { readFileSync } from "node:fs";
 
-import * as control from "./expertmesh/v1/control.js";
-import * as node from "./expertmesh/v1/node.js";
-import * as router from "./expertmesh/v1/router.js";
-import * as tensor from "./expertmesh/v1/tensor.js";
+import * as control from "../expertmesh/v1/control.js";
+import * as errors from "../expertmesh/v1/errors.js";
+import * as node from "../expertmesh/v1/node.js";
+import * as router from "../expertmesh/v1/router.js";
+import * as tensor from "../expertmesh/v1/tensor.js";
 
 // What every generated message has.
 interface Codec {
@@ -15,7 +18,10 @@ interface Codec {
   fromJSON(json: unknown): unknown;
   toJSON(message: unknown): unknown;
 }
-const codecs = { ...tensor, ...router, ...node, ...control } as unknown as Record<string, Codec>;
+const codecs = { ...tensor, ...errors, ...router, ...node, ...control } as unknown as Record<
+  string,
+  Codec
+>;
 
 /** What is wrong with a line; empty when nothing is. */
 function check(line: string): string {
@@ -45,7 +51,9 @@ function main(args: string[]): number {
     console.error("usage: wire.js MESSAGES");
     return 2;
   }
-  const lines = readFileSync(args[0], "utf8").split("\n").filter((line) => line !== "");
+  const lines = readFileSync(args[0], "utf8")
+    .split("\n")
+    .filter((line) => line !== "");
   const problems = lines.map(check).filter((problem) => problem !== "");
   problems.forEach((problem) => console.log(problem));
   console.log(`${lines.length} messages, ${problems.length} wrong`);
