@@ -48,7 +48,8 @@ stubs=$(cd "$2/$language" && pwd)
 shift 3
 
 build_cpp() {
-  need cpp cmake ninja c++
+  need cpp cmake ninja c++ python3
+  third_party_descriptors "$stubs"
   quietly cmake -S "$here/cpp" -B "$stubs/build" -G Ninja -DSTUBS="$stubs"
   quietly cmake --build "$stubs/build"
 }
@@ -87,9 +88,9 @@ run_go() {
 
 # build_npm OPTION...: what no package of npm has compiled is generated beside the examples.
 build_npm() {
-  need "$language" protoc node npm
-  find "$here/third_party" -name '*.proto' -print0 |
-    quietly xargs -0 protoc -I "$here/third_party" "$@"
+  need "$language" protoc node npm python3
+  third_party_descriptors "$stubs"
+  quietly protoc --descriptor_set_in="$stubs/third_party.binpb" "$@" "${third_party[@]}"
   quietly "$stubs/node_modules/.bin/tsc" -p "$stubs/examples"
 }
 

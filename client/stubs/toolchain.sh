@@ -49,6 +49,19 @@ quietly() {
   rm -f "$log"
 }
 
+# What gRPC and Google publish and no library of C++ or TypeScript has compiled.
+third_party=(google/rpc/status.proto google/rpc/error_details.proto grpc/health/v1/health.proto
+  grpc/reflection/v1/reflection.proto)
+
+# third_party_descriptors FOLDER: makes FOLDER/third_party.binpb, which protoc reads for those.
+third_party_descriptors() {
+  local from python=$1/.third_party/bin/python
+  from=$(dirname "${BASH_SOURCE[0]}")/third_party
+  [[ -x $python ]] || quietly python3 -m venv "$1/.third_party"
+  quietly "$python" -m pip install -r "$from/requirements.txt"
+  quietly "$python" "$from/descriptors.py" "$1/third_party.binpb"
+}
+
 # quietly_maven POM ARGUMENT...: without the network where all is in Maven's own folder already.
 quietly_maven() {
   local pom=$1

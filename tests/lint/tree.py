@@ -9,10 +9,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 # Made, not written: builds, caches, packages, generated stubs.
 GENERATED_FOLDERS = ("build", "__pycache__", "node_modules")
-# As others published it.
-FOREIGN_FOLDERS = ("third_party",)
 GENERATED_SUFFIXES = ("_pb2.py", "_pb2_grpc.py")
-SKIPPED = GENERATED_FOLDERS + FOREIGN_FOLDERS
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -30,7 +27,7 @@ def files(root, suffixes, folders=("",)):
     found = set()
     for folder in folders:
         for directory, names, entries in os.walk(root / folder):
-            names[:] = [n for n in names if n not in SKIPPED and n[0] != "."]
+            names[:] = [n for n in names if n not in GENERATED_FOLDERS and n[0] != "."]
             for entry in entries:
                 if entry.endswith(suffixes) and not entry.endswith(GENERATED_SUFFIXES):
                     path = pathlib.Path(directory, entry)
