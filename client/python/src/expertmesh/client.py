@@ -22,9 +22,10 @@ class Client(UnaryMethods):
     """Calls a router. Thread-safe; make one and share it.
 
     address: "host:port" of the router (any gRPC target, "dns:///name:port" too).
-    timeout: seconds that a call may take unless it says otherwise; None: no limit.
+    timeout: seconds that a call may take unless it says otherwise; None or infinity: no limit.
     credentials: from `grpc.ssl_channel_credentials`; None: no encryption.
-    options: further gRPC channel arguments.
+    options: further gRPC channel arguments, say ("grpc.enable_http_proxy", 1) to go through the http_proxy
+        of the environment.
     max_attempts: times that a request is sent at most, when it fails for a reason that the same request
         may not meet again (errors.proto says which), or its connection is lost; 1: once. Later attempts
         wait longer, within the timeout. Requests change nothing, so that they are safe to repeat.

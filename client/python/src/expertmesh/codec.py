@@ -180,19 +180,16 @@ def encode_request(
     return request, Shape(leading, d_model, _is_torch(array))
 
 
-def encode_item(
-    item: ManyItem, options: ForwardOptions, timeout: Optional[float], index: int
-) -> Tuple[router_pb2.ForwardRequest, Shape]:
-    """Builds the request of an item of forward_many.
+def options_of(item: ManyItem, options: ForwardOptions) -> ForwardOptions:
+    """Those of an item of forward_many; `options` of items that bring none."""
+    return item[2] if len(item) > 2 else options
 
-    options: of items that bring none. timeout: the client's, of options that name none.
-    """
-    chosen = item[2] if len(item) > 2 else options
-    request, shape = encode_request(item[0], item[1], chosen, request_id=index)
-    limit = timeout if chosen.timeout is None else chosen.timeout
-    if limit is not None:
-        request.timeout_us = int(limit * 1e6)
-    return request, shape
+
+def encode_item(
+    item: ManyItem, options: ForwardOptions, index: int
+) -> Tuple[router_pb2.ForwardRequest, Shape]:
+    """Builds the request of an item of forward_many, without its timeout. options: of items that bring none."""
+    return encode_request(item[0], item[1], options_of(item, options), request_id=index)
 
 
 def _elements(tensor: tensor_pb2.Tensor, dtype: np.dtype[Any], shape: Shape) -> npt.NDArray[Any]:
@@ -316,8 +313,11 @@ def decode_health_response(data: bytes) -> Health:
     return Health.UNKNOWN
 
 
-# Tensors are larger than gRPC's default limit for received messages; the router's own limit holds.
+# Tensors are larger than gRPC's default limit for received messages; the router's own limit holds. As the C++
+# client and the command, this one does not go through http_proxy and the like of the environment: routers
+# are near, and such a proxy is for the way out.
 CHANNEL_OPTIONS = (
+    ("grpc.enable_http_proxy", 0),
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
 )

@@ -6,6 +6,7 @@ later, is decided here, as in the C++ client.
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -90,12 +91,26 @@ class RetryPolicy:
             self._budget = min(_FULL_BUDGET, self._budget + _EARNED_BY_ANSWER)
 
 
+# Seconds; what is longer gRPC cannot count, and takes for a time that is over.
+_LONGEST_TIMEOUT = 10 * 365 * 24 * 3600.0
+
+
+def time_limit(timeout: Optional[float]) -> Optional[float]:
+    """Seconds that a request may take; None, for a timeout of None or infinity, too: no limit."""
+    if timeout is None or timeout > _LONGEST_TIMEOUT:
+        return None
+    if math.isnan(timeout):
+        raise errors.InvalidArgument("timeout is nan; use seconds, or None for no limit")
+    return timeout
+
+
 class Attempts:
     """The attempts of one call, within its timeout in seconds (None: no limit)."""
 
     def __init__(self, policy: RetryPolicy, timeout: Optional[float]) -> None:
         self._policy = policy
-        self._deadline = None if timeout is None else time.monotonic() + timeout
+        limit = time_limit(timeout)
+        self._deadline = None if limit is None else time.monotonic() + limit
         self._made = 0
 
     def next_timeout(self) -> Optional[float]:

@@ -12,7 +12,7 @@ import grpc
 
 from expertmesh import codec, errors
 from expertmesh.codec import ManyItem
-from expertmesh.retry import RetryPolicy
+from expertmesh.retry import RetryPolicy, time_limit
 from expertmesh.types import ForwardOptions, StreamAnswer
 from expertmesh.v1 import router_pb2
 
@@ -59,14 +59,17 @@ class StreamState:
         """Takes the next request. False when it failed already."""
         index, layer = self._next_index, item[0]
         self._next_index += 1
+        deadline = None
         try:
-            message, shape = codec.encode_item(item, self._options, self._timeout, index)
+            message, shape = codec.encode_item(item, self._options, index)
+            chosen = codec.options_of(item, self._options).timeout
+            limit = time_limit(self._timeout if chosen is None else chosen)
+            if limit is not None:
+                message.timeout_us = int(limit * 1e6)
+                deadline = time.monotonic() + limit
         except errors.ExpertmeshError as error:
             self.failed.append(StreamAnswer(index, layer, None, error))
             return False
-        deadline = None
-        if message.HasField("timeout_us"):
-            deadline = time.monotonic() + message.timeout_us / 1e6
         self._in_flight[index] = _Request(layer, shape, message, deadline)
         self._to_send.append(index)
         return True
