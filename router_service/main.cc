@@ -191,11 +191,12 @@ absl::Status Run(const std::vector<char*>& rest) {
   ASSIGN_OR_RETURN(std::unique_ptr<Router> router,
                    Router::Create(options, checkpoint, std::move(backend), &transport,
                                   Clock::Real(), registry.get()));
-  const absl::StatusOr<std::unique_ptr<mesh::NodeSource>> nodes =
-      mesh::MakeNodeSource(absl::GetFlag(FLAGS_nodes), mesh::NodeSourceOptions(),
-                           [&router](const std::vector<std::string>& addresses) {
-                             router->fleet().SetAddresses(addresses);
-                           });
+  const absl::StatusOr<std::unique_ptr<mesh::NodeSource>> nodes = mesh::MakeNodeSource(
+      absl::GetFlag(FLAGS_nodes), mesh::NodeSourceOptions(),
+      [&router](const std::vector<std::string>& addresses) {
+        router->fleet().SetAddresses(addresses);
+      },
+      [&router](const absl::Status& status) { router->fleet().SetLookupStatus(status); });
   if (!nodes.ok()) {
     return WithContext("--nodes", nodes.status());
   }

@@ -67,10 +67,12 @@ absl::StatusOr<std::vector<std::string>> ResolveAddresses(absl::string_view spec
 
 bool HasNames(absl::string_view spec) { return absl::StrContains(spec, kDnsScheme); }
 
-DnsNodes::DnsNodes(std::string spec, NodeSourceOptions options, OnChange on_change)
+DnsNodes::DnsNodes(std::string spec, NodeSourceOptions options, OnChange on_change,
+                   OnStatus on_status)
     : spec_(std::move(spec)),
       options_(std::move(options)),
       on_change_(std::move(on_change)),
+      on_status_(std::move(on_status)),
       thread_([this] { Run(); }) {}
 
 DnsNodes::~DnsNodes() {
@@ -82,18 +84,14 @@ DnsNodes::~DnsNodes() {
   thread_.join();
 }
 
-absl::Status DnsNodes::last_status() const {
-  absl::MutexLock lock(&mutex_);
-  return last_status_;
-}
-
 void DnsNodes::Run() {
   std::optional<std::vector<std::string>> current;
+  absl::Status status;
   for (;;) {
     absl::StatusOr<std::vector<std::string>> found = ResolveAddresses(spec_, options_.lookup);
-    {
-      absl::MutexLock lock(&mutex_);
-      last_status_ = found.status();
+    if (found.status() != status) {
+      status = found.status();
+      on_status_(status);
     }
     if (found.ok() && current != *found) {
       current = *std::move(found);

@@ -26,14 +26,13 @@ absl::StatusOr<std::vector<std::string>> ResolveAddresses(absl::string_view spec
 // `spec` has an entry whose addresses may change.
 bool HasNames(absl::string_view spec);
 
-// Looks `spec` up again and again, on a thread of its own, which calls `on_change`. Thread-safe.
+// Looks `spec` up again and again, on a thread of its own, which calls `on_change` and `on_status`.
+// Thread-safe.
 class DnsNodes final : public NodeSource {
  public:
   // `spec` passes ResolveAddresses.
-  DnsNodes(std::string spec, NodeSourceOptions options, OnChange on_change);
+  DnsNodes(std::string spec, NodeSourceOptions options, OnChange on_change, OnStatus on_status);
   ~DnsNodes() override;
-
-  absl::Status last_status() const override;
 
  private:
   void Run();
@@ -41,10 +40,10 @@ class DnsNodes final : public NodeSource {
   const std::string spec_;
   const NodeSourceOptions options_;
   const OnChange on_change_;
-  mutable absl::Mutex mutex_;
+  const OnStatus on_status_;
+  absl::Mutex mutex_;
   absl::CondVar changed_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::Status last_status_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;  // Last: starts when everything else is there.
 };
 

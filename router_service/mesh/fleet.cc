@@ -196,13 +196,16 @@ v1::Topology Fleet::Topology() const {
   Links nodes;
   std::vector<DamagedExpert> damaged;
   std::shared_ptr<const MeshView> view;
+  absl::Status lookup;
   {
     absl::MutexLock lock(&mutex_);
     nodes = nodes_;
     damaged = damaged_;
     view = view_;
+    lookup = lookup_status_;
   }
   v1::Topology topology;
+  topology.set_lookup_error(std::string(lookup.message()));
   topology.set_epoch(view->epoch());
   topology.set_ready(view->placement().complete());
   topology.set_fingerprint(checkpoint_->fingerprint());
@@ -233,6 +236,7 @@ MeshSummary Fleet::Summary() const {
     nodes = nodes_;
     summary.epoch = view_->epoch();
     summary.missing_experts = CountMissing(view_->placement());
+    summary.lookup_fails = !lookup_status_.ok();
   }
   for (const std::shared_ptr<NodeLink>& node : nodes) {
     if (node != nullptr) {
@@ -284,10 +288,28 @@ void Fleet::Rebuild() {
       }
     }
   }
+  TellSubscribers();
+}
+
+void Fleet::TellSubscribers() {
   absl::MutexLock lock(&subscribers_mutex_);
   for (const auto& [id, callback] : subscribers_) {
     callback();
   }
+}
+
+void Fleet::SetLookupStatus(const absl::Status& status) {
+  if (status.ok()) {
+    spdlog::info("nodes can be looked up again");
+  } else {
+    spdlog::warn("nodes cannot be looked up: {}; those that are known stay",
+                 std::string(status.message()));
+  }
+  {
+    absl::MutexLock lock(&mutex_);
+    lookup_status_ = status;
+  }
+  TellSubscribers();
 }
 
 std::shared_ptr<const MeshView> Fleet::MakeView(uint64_t epoch, const Links& links,

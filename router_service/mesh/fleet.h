@@ -40,6 +40,7 @@ struct MeshSummary {
   uint64_t missing_experts = 0;
   // Nodes by LinkState.
   std::map<LinkState, uint64_t> nodes;
+  bool lookup_fails = false;
 };
 
 // Thread-safe. A new view, with the next epoch, is made whenever a node comes, goes, is refused,
@@ -67,6 +68,9 @@ class Fleet {
   // finishes what it has, serves only what no other node holds, and is let go.
   void SetAddresses(const std::vector<std::string>& addresses);
 
+  // The outcome of looking for nodes, for those who watch the topology. In the log, too.
+  void SetLookupStatus(const absl::Status& status);
+
   // Never null.
   std::shared_ptr<const MeshView> view() const;
   // Every expert of every layer has a node.
@@ -89,6 +93,7 @@ class Fleet {
 
   // Makes a new view from what the nodes say now, and tells subscribers.
   void Rebuild();
+  void TellSubscribers();
   // The place of a new node: one that is free.
   NodeIndex FreePlace() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Gives nodes that came back under another address the places that they had.
@@ -118,6 +123,7 @@ class Fleet {
   // Links whose node has said its node_id.
   absl::flat_hash_set<const NodeLink*> recognised_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<const MeshView> view_ ABSL_GUARDED_BY(mutex_);
+  absl::Status lookup_status_ ABSL_GUARDED_BY(mutex_);
   // By node, layer and expert.
   std::vector<DamagedExpert> damaged_ ABSL_GUARDED_BY(mutex_);
   TimerSlot reap_timer_ ABSL_GUARDED_BY(mutex_);

@@ -22,11 +22,11 @@ class NodeSource {
   // so that all routers that see the same nodes have the same order. One call at a time.
   using OnChange = std::function<void(const std::vector<std::string>& addresses)>;
 
-  virtual ~NodeSource() = default;
+  // Gets the outcome of a look-up that differs from that of the one before; the first one that is
+  // told is an error. A look-up that fails changes nothing: the last list stays. Likewise.
+  using OnStatus = std::function<void(const absl::Status&)>;
 
-  // Outcome of the last look-up; OK before the first. A look-up that fails changes nothing: the
-  // last list stays.
-  virtual absl::Status last_status() const = 0;
+  virtual ~NodeSource() = default;
 };
 
 // Addresses of a host name, numeric, IPv6 without brackets, in any order. May block.
@@ -48,7 +48,8 @@ struct NodeSourceOptions {
 //   INVALID_ARGUMENT  an entry makes no sense; named.
 absl::StatusOr<std::unique_ptr<NodeSource>> MakeNodeSource(const std::string& spec,
                                                            const NodeSourceOptions& options,
-                                                           NodeSource::OnChange on_change);
+                                                           NodeSource::OnChange on_change,
+                                                           NodeSource::OnStatus on_status);
 
 }  // namespace expertmesh::mesh
 

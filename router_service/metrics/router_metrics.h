@@ -77,6 +77,9 @@ class RouterMetrics {
       registry_, "expertmesh_router_placement_epoch", "Version of bias and placement in use");
   prometheus::Gauge& missing_experts = telemetry::RegisterGauge(
       registry_, "expertmesh_router_missing_experts", "Experts without a ready node");
+  prometheus::Gauge& node_lookup_fails =
+      telemetry::RegisterGauge(registry_, "expertmesh_router_node_lookup_fails",
+                               "1 while a name of --nodes cannot be looked up");
   // {state}.
   prometheus::Family<prometheus::Gauge>& nodes = telemetry::RegisterGauges(
       registry_, "expertmesh_router_nodes", "Nodes by state of their link");

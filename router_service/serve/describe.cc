@@ -69,6 +69,7 @@ v1::GetLoadResponse DescribeLoad(const ServedLayers& layers, uint64_t epoch) {
 void SetMeshMetrics(const mesh::MeshSummary& mesh, metrics::RouterMetrics* metrics) {
   metrics->epoch.Set(static_cast<double>(mesh.epoch));
   metrics->missing_experts.Set(static_cast<double>(mesh.missing_experts));
+  metrics->node_lookup_fails.Set(mesh.lookup_fails ? 1 : 0);
   for (const auto& [state, count] : mesh.nodes) {
     metrics->nodes.Add({{"state", NameOf(state)}}).Set(static_cast<double>(count));
   }

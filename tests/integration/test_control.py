@@ -216,3 +216,13 @@ def test_files_of_tls_that_cannot_be_used_are_named(tmp_path):
     ):
         said = cli("topology", "--router", "127.0.0.1:1", *flags, code=1)
         assert words in said.stderr
+
+
+def test_a_name_that_cannot_be_looked_up_is_named_everywhere(mesh, checkpoint):
+    mesh.start_router(checkpoint.path, nodes=["dns:///no-such-name.invalid:50061"])
+    topology = mesh.watch(lambda topology: topology.lookup_error, "the look-up failed")
+    assert "no-such-name.invalid" in topology.lookup_error
+    assert mesh.router.metric("expertmesh_router_node_lookup_fails") == 1
+    assert "no-such-name.invalid" in mesh.router.log()
+    said = cli("topology", "--router", mesh.router.address).stdout
+    assert "nodes cannot be looked up: cannot resolve no-such-name.invalid" in said

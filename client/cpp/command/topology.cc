@@ -58,7 +58,8 @@ nlohmann::json ToJson(const client::Topology& topology) {
           {"ready", topology.ready},
           {"fingerprint", topology.fingerprint},
           {"nodes", std::move(nodes)},
-          {"missing", ToJson(topology.missing, false)}};
+          {"missing", ToJson(topology.missing, false)},
+          {"lookup_error", topology.lookup_error}};
 }
 
 // Runs of layers that are held alike take one line.
@@ -117,6 +118,9 @@ std::string Describe(const client::Topology& topology) {
   for (const client::NodeInfo& node : topology.nodes) {
     absl::StrAppend(&text, "  ", DescribeNode(node), "\n", DescribeWire(node), DescribeFaults(node),
                     DescribeHosted(node.hosted));
+  }
+  if (!topology.lookup_error.empty()) {
+    absl::StrAppend(&text, "nodes cannot be looked up: ", topology.lookup_error, "\n");
   }
   if (!topology.missing.empty()) {
     absl::StrAppend(&text, "missing: ", DescribeMissing(topology.missing), "\n");

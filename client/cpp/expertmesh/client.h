@@ -287,6 +287,8 @@ struct Topology {
   // In the order in which partials are summed.
   std::vector<NodeInfo> nodes;
   std::vector<ExpertSet> missing;
+  // Why a name of the router's --nodes cannot be looked up; empty: all is well.
+  std::string lookup_error;
 };
 
 struct LayerLoad {

@@ -88,6 +88,7 @@ Topology ReadTopology(const v1::Topology& response) {
   topology.epoch = response.epoch();
   topology.ready = response.ready();
   topology.fingerprint = response.fingerprint();
+  topology.lookup_error = response.lookup_error();
   for (const v1::TopologyNode& node : response.nodes()) {
     topology.nodes.push_back(ReadNode(node));
   }

@@ -123,6 +123,7 @@ TOPOLOGY = (
     + blob(3, "ab" * 32)
     + blob(4, TOPOLOGY_NODE)
     + blob(5, number(1, 4) + numbers(2, [1, 2]))
+    + blob(6, "cannot resolve nodes.mesh")
 )
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 MESSAGE = "layer is 9; the model's MoE layers are 1 to 3 – see DescribeModel"
@@ -305,6 +306,7 @@ MESSAGES = [
             "fingerprint": "ab" * 32,
             "nodes": [TOPOLOGY_NODE_JSON],
             "missing": [{"layer": 4, "experts": [1, 2]}],
+            "lookupError": "cannot resolve nodes.mesh",
         },
     ),
     ("GetTopologyResponse", "both", blob(1, number(1, 5)), {"topology": {"epoch": "5"}}),
