@@ -11,12 +11,6 @@ MUTATIONS = (
         "client_retry_test",
     ),
     Mutation(
-        "retry: attempts have no end",
-        "RetryPolicy::After",
-        force(False, touches="max_attempts_"),
-        "client_retry_test",
-    ),
-    Mutation(
         "retry: retries cost nothing",
         "RetryPolicy::Spend",
         delete_statement(within="budget_"),

@@ -98,6 +98,28 @@ TEST(RetryPolicyTest, RetriesAreBoughtWithAnswers) {
   EXPECT_FALSE(policy.After(error, 1).has_value());
 }
 
+TEST(RetryTimersTest, EveryWaitEndsOnce) {
+  TimerQueue timers(Clock::Real());
+  RetryTimers waits(&timers);
+  absl::Notification fired;
+  waits.Wait(absl::ZeroDuration(), [&fired](const absl::Status& status) {
+    EXPECT_TRUE(status.ok());
+    fired.Notify();
+  });
+  EXPECT_TRUE(fired.WaitForNotificationWithTimeout(kTooLong));
+  std::vector<absl::Status> ends;
+  const auto note = [&ends](const absl::Status& status) { ends.push_back(status); };
+  waits.Wait(absl::Hours(1), note);
+  EXPECT_TRUE(ends.empty());
+  waits.Close();
+  EXPECT_EQ(ends.size(), 1u);
+  waits.Wait(absl::ZeroDuration(), note);
+  EXPECT_EQ(ends.size(), 2u);
+  for (const absl::Status& end : ends) {
+    EXPECT_EQ(end.code(), absl::StatusCode::kCancelled);
+  }
+}
+
 // A router whose every answer the test decides.
 class RetryTest : public testing::Test {
  protected:
@@ -338,6 +360,26 @@ TEST_F(RetryTest, ARequestThatEndsEveryStreamEndsWithAnError) {
   }
   EXPECT_EQ(answer.Await().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(streams(), 5);
+}
+
+TEST_F(RetryTest, ARequestIsNotSentWithoutEndBesideOthersThatAreAnswered) {
+  Serve();
+  const auto stream = client_->OpenStream();
+  OneAnswer unlucky;
+  stream->Send(1, Row(), {}, unlucky.callback());
+  for (int attempt = 0; attempt < 5; ++attempt) {
+    OneAnswer other;
+    stream->Send(2, Row(), {}, other.callback());
+    for (int i = 0; i < 2; ++i) {
+      if (const v1::ForwardRequest request = Next(); request.layer() == 2) {
+        Answer(request);
+      }
+    }
+    EXPECT_TRUE(other.Await().ok());
+    EndStream(absl::UnavailableError("gone"));
+  }
+  EXPECT_EQ(unlucky.Await().code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(stream->status().ok());
 }
 
 TEST_F(RetryTest, ARefusedRequestOfAStreamIsSentAgain) {
