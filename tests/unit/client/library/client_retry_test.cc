@@ -175,7 +175,10 @@ class RetryTest : public testing::Test {
   v1::ForwardRequest Next() {
     absl::MutexLock lock(&mutex_);
     const auto some = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !received_.empty(); };
-    EXPECT_TRUE(mutex_.AwaitWithTimeout(absl::Condition(&some), kTooLong));
+    if (!mutex_.AwaitWithTimeout(absl::Condition(&some), kTooLong)) {
+      ADD_FAILURE() << "no request came";
+      return {};
+    }
     v1::ForwardRequest request = std::move(received_.front());
     received_.pop_front();
     return request;
