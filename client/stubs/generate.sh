@@ -116,6 +116,8 @@ maven_version() {
 need_rust() {
   need rust cargo
   at_least rust cargo "$(cargo --version)" 1.88
+  cargo fetch --locked --quiet --manifest-path "$here/rust/Cargo.toml" 2>/dev/null ||
+    toolchain_missing rust "its crates cannot be fetched"
 }
 
 # generate_LANGUAGE TARGET: writes the files that belong into OUTPUT_DIR/LANGUAGE below TARGET.
