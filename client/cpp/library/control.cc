@@ -193,7 +193,7 @@ absl::Status Client::WatchTopology(const std::function<bool(const client::Topolo
   std::string last;
   uint32_t failures = 0;
   for (;;) {
-    bool goes_on = true;
+    std::optional<absl::Status> result;  // For good, whatever becomes of the call.
     const absl::Status end = FollowTopology(&impl_->control, [&](const Frame& frame) {
       failures = 0;
       std::string bytes = frame.Flatten();
@@ -201,14 +201,16 @@ absl::Status Client::WatchTopology(const std::function<bool(const client::Topolo
         return absl::OkStatus();  // A heartbeat.
       }
       const auto response = Parse<v1::WatchTopologyResponse>(frame);
-      if (response.ok()) {
-        last = std::move(bytes);
-        goes_on = on_change(ReadTopology(response->topology()));
+      last = std::move(bytes);
+      if (!response.ok()) {
+        result = response.status();
+      } else if (!on_change(ReadTopology(response->topology()))) {
+        result = absl::OkStatus();
       }
-      return goes_on ? response.status() : absl::CancelledError("enough");
+      return result.has_value() ? absl::CancelledError("enough") : absl::OkStatus();
     });
-    if (!goes_on) {
-      return absl::OkStatus();
+    if (result.has_value()) {
+      return *result;
     }
     const std::optional<absl::Duration> pause = impl_->retries.After(end, ++failures);
     if (!pause.has_value()) {

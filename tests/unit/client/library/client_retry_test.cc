@@ -448,6 +448,29 @@ TEST_F(RetryTest, ASilentStreamSendsHeartbeats) {
   waits.Close();
 }
 
+// Asking again would bring the same: it is told, and not taken for a lost call.
+TEST_F(RetryTest, AWatchThatCannotBeReadEndsAtOnce) {
+  std::atomic<int> calls{0};
+  net::GrpcServerSpec spec;
+  spec.address = "127.0.0.1:0";
+  spec.streams = {{"/expertmesh.v1.Control/WatchTopology",
+                   [&calls](std::shared_ptr<net::ServerStreamSink> sink, const CallContextPtr&) {
+                     ++calls;
+                     struct Nothing final : StreamHandler {
+                       void OnFrame(Frame) override {}
+                     };
+                     sink->Send(Frame(std::string("\xff\xff\xff"))).IgnoreError();
+                     return std::make_unique<Nothing>();
+                   }}};
+  const auto server = net::GrpcServer::Start(std::move(spec));
+  ASSERT_TRUE(server.ok()) << server.status();
+  const auto client = Client::Connect("127.0.0.1:" + std::to_string((*server)->port()));
+  const absl::Status end = (*client)->WatchTopology([](const client::Topology&) { return true; });
+  EXPECT_EQ(end.code(), absl::StatusCode::kInternal);
+  (*server)->Shutdown(absl::ZeroDuration());
+  EXPECT_EQ(calls, 1);
+}
+
 TEST_F(RetryTest, AWatchThatEndsGoesOn) {
   Serve();
   std::vector<uint64_t> seen;
