@@ -52,9 +52,7 @@ void StreamRequests::Send(uint32_t layer, const Matrix& hidden, const ForwardOpt
     if (broken.ok()) {
       id = next_id_++;
       Request& request = requests_[id];
-      request.layer = layer;
-      request.hidden = hidden;
-      request.options = options;
+      request.asked = std::make_shared<const Asked>(Asked{layer, hidden, options});
       request.done = std::move(done);
       StartTimer(id, &request);
       sent_something_ = true;
@@ -73,7 +71,7 @@ void StreamRequests::Send(uint32_t layer, const Matrix& hidden, const ForwardOpt
 }
 
 void StreamRequests::StartTimer(uint64_t id, Request* request) {
-  const absl::Duration timeout = request->options.timeout;
+  const absl::Duration timeout = request->asked->options.timeout;
   if (timeout == absl::InfiniteDuration()) {
     return;
   }
@@ -131,7 +129,9 @@ void StreamRequests::Open() {
 
 void StreamRequests::SendNow(uint64_t id) {
   std::shared_ptr<net::ClientStream> stream;
-  Request request;  // Its callback and its timer stay where they are.
+  std::shared_ptr<const Asked> asked;
+  absl::Time deadline;
+  bool again = false;
   {
     absl::MutexLock lock(&mutex_);
     const auto found = requests_.find(id);
@@ -143,17 +143,17 @@ void StreamRequests::SendNow(uint64_t id) {
     if (stream == nullptr) {
       return;
     }
-    request.attempts = ++found->second.attempts;
-    request.layer = found->second.layer;
-    request.hidden = found->second.hidden;
-    request.options = found->second.options;
-    request.deadline = found->second.deadline;
+    again = ++found->second.attempts > 1;
+    asked = found->second.asked;
+    deadline = found->second.deadline;
   }
-  if (request.attempts > 1 && request.deadline != absl::InfiniteFuture()) {
-    request.options.timeout = request.deadline - Clock::Real()->Now();
+  if (again && deadline != absl::InfiniteFuture()) {
+    Asked now = *asked;
+    now.options.timeout = deadline - Clock::Real()->Now();
+    asked = std::make_shared<const Asked>(std::move(now));
   }
   absl::StatusOr<Frame> frame =
-      EncodeForward(id, request.layer, request.hidden, request.options, options_.max_message_bytes);
+      EncodeForward(id, asked->layer, asked->hidden, asked->options, options_.max_message_bytes);
   const absl::Status sent =
       frame.ok() ? stream->Send(*std::move(frame)) : std::move(frame).status();
   // UNAVAILABLE: the call has ended, and the next one sends it.

@@ -62,10 +62,13 @@ class StreamRequests : public std::enable_shared_from_this<StreamRequests> {
   absl::Status status() const;
 
  private:
-  struct Request {
+  struct Asked {
     uint32_t layer = 0;
     Matrix hidden;
     ForwardOptions options;
+  };
+  struct Request {
+    std::shared_ptr<const Asked> asked;  // All attempts share it.
     absl::Time deadline = absl::InfiniteFuture();
     TimerQueue::Id timer = 0;
     ForwardCallback done;

@@ -180,18 +180,6 @@ def encode_request(
     return request, Shape(leading, d_model, _is_torch(array))
 
 
-def options_of(item: ManyItem, options: ForwardOptions) -> ForwardOptions:
-    """Those of an item of forward_many; `options` of items that bring none."""
-    return item[2] if len(item) > 2 else options
-
-
-def encode_item(
-    item: ManyItem, options: ForwardOptions, index: int
-) -> Tuple[router_pb2.ForwardRequest, Shape]:
-    """Builds the request of an item of forward_many, without its timeout. options: of items that bring none."""
-    return encode_request(item[0], item[1], options_of(item, options), request_id=index)
-
-
 def _elements(tensor: tensor_pb2.Tensor, dtype: np.dtype[Any], shape: Shape) -> npt.NDArray[Any]:
     wanted = shape.leading + (shape.d_model,)
     data = tensor.data

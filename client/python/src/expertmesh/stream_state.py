@@ -59,11 +59,11 @@ class StreamState:
         """Takes the next request. False when it failed already."""
         index, layer = self._next_index, item[0]
         self._next_index += 1
+        options = item[2] if len(item) > 2 else self._options
         deadline = None
         try:
-            message, shape = codec.encode_item(item, self._options, index)
-            chosen = codec.options_of(item, self._options).timeout
-            limit = time_limit(self._timeout if chosen is None else chosen)
+            message, shape = codec.encode_request(layer, item[1], options, request_id=index)
+            limit = time_limit(self._timeout if options.timeout is None else options.timeout)
             if limit is not None:
                 message.timeout_us = int(limit * 1e6)
                 deadline = time.monotonic() + limit
