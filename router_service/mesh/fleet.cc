@@ -107,7 +107,7 @@ void Fleet::SetAddresses(const std::vector<std::string>& addresses) {
       }
       const NodeIndex index = FreePlace();
       index_of_address_[address] = index;
-      nodes_[index] = std::make_shared<NodeLink>(address, checkpoint_->fingerprint(),
+      nodes_[index] = std::make_shared<NodeLink>(address, checkpoint_->model_identity(),
                                                  options_.encodings.For(address), metrics_,
                                                  [this] { Rebuild(); });
       to_connect.push_back(nodes_[index]);

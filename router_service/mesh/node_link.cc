@@ -52,10 +52,10 @@ void ClearAndKeepStatus(internal::v1::ComputeResponse* message) {
 
 }  // namespace
 
-NodeLink::NodeLink(std::string address, std::string fingerprint, WireEncoding encoding,
+NodeLink::NodeLink(std::string address, ModelIdentity model, WireEncoding encoding,
                    metrics::RouterMetrics* metrics, std::function<void()> on_change)
     : address_(std::move(address)),
-      fingerprint_(std::move(fingerprint)),
+      model_(std::move(model)),
       encoding_(encoding),
       metrics_(metrics),
       on_change_(std::move(on_change)) {
@@ -276,12 +276,12 @@ void NodeLink::OnStatus(const internal::v1::WatchStatusResponse& status) {
     node_state_ = status.state();
     if (status.has_description()) {
       description_ = std::make_shared<const v1::NodeDescription>(status.description());
-      refused_ = description_->fingerprint() != fingerprint_;
+      refused_ = !SameModel({description_->fingerprint(), description_->outline()}, model_);
     }
     reason_.clear();
     if (refused_) {
       reason_ = absl::StrCat("node ", address_, " serves model ", description_->fingerprint(),
-                             ", this router ", fingerprint_,
+                             ", this router ", model_.fingerprint,
                              "; start the node with the router's checkpoint");
     } else if (node_state_ == v1::NODE_STATE_FAILED && description_ != nullptr) {
       reason_ = description_->message();

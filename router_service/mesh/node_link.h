@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
+#include "common/model/model_identity.h"
 #include "common/transport/transport.h"
 #include "common/wire/message_codec.h"
 #include "expertmesh/internal/v1/expert.pb.h"
@@ -49,9 +50,9 @@ struct LinkOffer {
 class NodeLink final : public NodeObserver {
  public:
   // `on_change` is called, without locks held, whenever what ToProto() or Offer() say may have
-  // changed (not for load). `fingerprint`: of the router's model; a node with another one is
-  // refused. `metrics` must outlive the link.
-  NodeLink(std::string address, std::string fingerprint, WireEncoding encoding,
+  // changed (not for load). `model`: the router's; a node with another one is refused. `metrics`
+  // must outlive the link.
+  NodeLink(std::string address, ModelIdentity model, WireEncoding encoding,
            metrics::RouterMetrics* metrics, std::function<void()> on_change);
   ~NodeLink() override;
 
@@ -119,7 +120,7 @@ class NodeLink final : public NodeObserver {
   LinkState StateLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::string address_;
-  const std::string fingerprint_;
+  const ModelIdentity model_;
   const WireEncoding encoding_;
   metrics::RouterMetrics* const metrics_;
   const std::function<void()> on_change_;

@@ -187,7 +187,8 @@ class EXPERTMESH_CLIENT_EXPORT ForwardStream {
   virtual ~ForwardStream();
 
   // Errors as for Client::Forward; an error of one request leaves the others alone. Besides,
-  //   UNAVAILABLE         the stream is broken: ClientOptions::max_attempts to open it again brought
+  //   UNAVAILABLE         the stream is broken: ClientOptions::max_attempts to open it again
+  //   brought
   //                       no answer. Every request in flight gets this once; open another stream.
   //   RESOURCE_EXHAUSTED  ClientOptions::stream_window_bytes wait to be sent already.
   virtual void Send(uint32_t layer, const Matrix& hidden, const ForwardOptions& options,
@@ -214,7 +215,7 @@ struct LayerInfo {
 
 struct ModelInfo {
   std::string family;
-  // 64 hex digits.
+  // 64 hex digits; "partial:" and the outline when the router has not all files of its checkpoint.
   std::string fingerprint;
   uint32_t d_model = 0;
   // Type that activations have inside the mesh.
@@ -223,6 +224,9 @@ struct ModelInfo {
   std::vector<LayerInfo> layers;
   // Largest request accepted, in bytes.
   uint64_t max_message_bytes = 0;
+  // 64 hex digits, compared where a fingerprint is partial. Empty when the router is too old to
+  // tell.
+  std::string outline;
 };
 
 // Experts of one layer.
@@ -325,7 +329,8 @@ struct ClientOptions {
   absl::Duration describe_timeout = absl::Seconds(10);
   // Times that a request is sent at most, when it fails for a reason that the same request may not
   // meet again (errors.proto says which), or its connection is lost; 1: once. Later attempts wait
-  // longer, within the timeout of the request. Forward changes nothing, so that it is safe to repeat.
+  // longer, within the timeout of the request. Forward changes nothing, so that it is safe to
+  // repeat.
   uint32_t max_attempts = 5;
   // Unset: no encryption.
   std::optional<TlsOptions> tls;

@@ -276,10 +276,12 @@ MESSAGES = [
             + blob(6, '{"score": "softmax"}'),
         )
         + blob(5, number(1, 1))
-        + number(6, 2**31),
+        + number(6, 2**31)
+        + blob(9, "cd" * 32),
         {
             "family": "qwen3_moe",
             "fingerprint": "ab" * 32,
+            "outline": "cd" * 32,
             "dModel": 2048,
             "activationDtype": "DTYPE_BF16",
             "layers": [
