@@ -115,7 +115,10 @@ std::shared_ptr<BatchPart> DispatchStage::MakePart(const Order& order, plan::Nod
     const bool doubted = !replaces->doubtful_rows.empty() && replaces->plan.node != plan.node;
     part->second_opinion = doubted || replaces->second_opinion;
   }
+  part->layer = order.batch.layer_index();
+  part->last_attempt = part->attempt >= environment.max_attempts;
   part->plan = std::move(plan);
+  part->assignments = static_cast<uint32_t>(part->plan.expert_ids.size());
   part->rows = static_cast<uint32_t>(part->plan.rows.size());
   part->answer_rows = environment.layout->AnswerRows(part->plan);
   part->d_model = environment.d_model;
