@@ -76,6 +76,9 @@ class Transport {
   // through OnDisconnected, with INVALID_ARGUMENT.
   virtual std::unique_ptr<NodeConnection> Connect(std::string address, NodeObserver* observer) = 0;
 
+  // Since when, on the clock of the transport, the threads that bring frames have run without a
+  // pause: now while they do not run, InfinitePast when they never paused. Silence of a node counts
+  // from there: what came before may not have been read yet.
   virtual absl::Time AwakeSince() const { return absl::InfinitePast(); }
 };
 

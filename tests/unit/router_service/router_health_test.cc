@@ -110,6 +110,9 @@ TEST_F(RouterHealthTest, ANodeThatIsStillSilentWhenItIsTriedStaysOut) {
   clock_.Advance(absl::Seconds(1));
   a.AwaitHeld(2);  // It is tried,
   clock_.Advance(kOverdue);
+  while (First().overdue_batches() < 2) {
+    std::this_thread::yield();
+  }
   EXPECT_EQ(First().link(), v1::NODE_LINK_EJECTED);  // in vain.
   a.Release();
   AwaitRestored();
