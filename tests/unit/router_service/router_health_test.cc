@@ -44,9 +44,14 @@ class RouterHealthTest : public RouterTest {
   }
 
   v1::TopologyNode First() { return router_->fleet().Topology().nodes(0); }
+  // Until the first node has this link, and batches are placed by it: what another node holds, too,
+  // is placed on the first one only while that is up.
   void AwaitLink(v1::NodeLink link) {
-    AwaitTopology(
-        [link](const v1::Topology& topology) { return topology.nodes(0).link() == link; });
+    AwaitTopology([this, link](const v1::Topology& topology) {
+      const auto view = router_->fleet().view();
+      const bool used = (*view->placement().Layer(1))[0].SliceOn(0).has_value();
+      return topology.nodes(0).link() == link && used == (link == v1::NODE_LINK_UP);
+    });
   }
   // The first node is tried again, and is used.
   void AwaitRestored() {
@@ -84,6 +89,7 @@ TEST_F(RouterHealthTest, WhatASilentNodeOwesIsAskedOfAReplicaAndTheNodeIsNotUsed
   clock_.Advance(kOverdue);
   waiting.done.WaitForNotification();
   ExpectRight(1, waiting.rows, waiting.answer);  // Each assignment once.
+  AwaitLink(v1::NODE_LINK_EJECTED);
   EXPECT_EQ(First().link(), v1::NODE_LINK_EJECTED);
   EXPECT_THAT(First().reason(), HasSubstr("no answers"));
   EXPECT_EQ(First().ejections(), 1);
