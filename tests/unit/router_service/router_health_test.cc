@@ -252,7 +252,6 @@ TEST_F(RouterHealthTest, WithoutAReplicaACallerIsNotToldThatItsRequestWasWrong) 
   EXPECT_EQ(ReasonOf(answer.status), v1::ERROR_REASON_NODES_LOST);
 }
 
-// As of an expert that is held by two nodes of which both fail: they are asked again, in turns.
 TEST_F(RouterHealthTest, ANodeThatIsEjectedStillServesWhatNoOtherHolds) {
   StartRouter(Options());
   FakeNode& a = AddNode("a:1", kAll);
@@ -265,6 +264,18 @@ TEST_F(RouterHealthTest, ANodeThatIsEjectedStillServesWhatNoOtherHolds) {
   AwaitLink(v1::NODE_LINK_EJECTED);
   EXPECT_TRUE(router_->ready());
   ExpectServed(5);
+}
+
+TEST_F(RouterHealthTest, WhenAllHoldersFailItIsNotSaidThatThereAreNone) {
+  StartRouter(Options());
+  for (const char* address : {"a:1", "b:1"}) {
+    AddNode(address, kAll).FailWith(absl::UnavailableError("out of order"));
+  }
+  Connect();
+  const Answer answer = Forward(1, RandomRows(12, 2));
+  EXPECT_EQ(ReasonOf(answer.status), v1::ERROR_REASON_NODES_LOST);
+  EXPECT_THAT(std::string(answer.status.message()),
+              testing::AllOf(HasSubstr("all nodes that hold expert"), HasSubstr("out of order")));
 }
 
 }  // namespace
