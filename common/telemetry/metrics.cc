@@ -106,7 +106,15 @@ class ProcessCollectable final : public prometheus::Collectable {
     metric = {};
     metric.counter.value = static_cast<double>(copied_tensor_bytes.load(std::memory_order_relaxed));
     copied.metric.push_back(std::move(metric));
-    return {std::move(resident), std::move(bytes), std::move(copied)};
+    prometheus::MetricFamily buffered =
+        Family("expertmesh_process_buffered_bytes",
+               "Requests received and not yet answered, and answers not yet sent",
+               prometheus::MetricType::Gauge);
+    metric = {};
+    metric.gauge.value =
+        static_cast<double>(message_bytes.buffered.load(std::memory_order_relaxed));
+    buffered.metric.push_back(std::move(metric));
+    return {std::move(resident), std::move(bytes), std::move(copied), std::move(buffered)};
   }
 };
 
