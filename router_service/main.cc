@@ -13,6 +13,7 @@
 #include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/clock.h"
+#include "common/base/idle_memory.h"
 #include "common/base/process.h"
 #include "common/base/status_context.h"
 #include "common/base/status_macros.h"
@@ -217,6 +218,7 @@ absl::Status Run(const std::vector<char*>& rest) {
   if (const std::string address = absl::GetFlag(FLAGS_metrics_listen); !address.empty()) {
     ASSIGN_OR_RETURN(metrics, telemetry::MetricsServer::Start(address, registry));
   }
+  const IdleMemory idle_memory([&router] { router->ShedMemory(); }, Clock::Real());
   const int metrics_port = metrics == nullptr ? 0 : metrics->port();
   RETURN_IF_ERROR(WritePortFile(absl::GetFlag(FLAGS_port_file), server->port(), metrics_port));
   spdlog::info("serving {} ({}) on port {}, metrics on port {}", absl::GetFlag(FLAGS_model),

@@ -77,6 +77,26 @@ def test_readers_that_stopped_share_what_the_router_may_hold(mesh, checkpoint, r
     wait_until(lambda: buffered(mesh.router) == 0, "nothing is held for streams that are gone")
 
 
+def test_memory_is_given_back_at_rest(mesh, checkpoint, requests):
+    mesh.start(checkpoint.path, shards(2))
+    many = [requests[i % 4] for i in range(COUNT)]
+    list(mesh.client.forward_many(many[:4]))
+    before = resident(mesh.router)
+    threads = [
+        threading.Thread(target=lambda: list(mesh.client.forward_many(many))) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    wait_until(lambda: resident(mesh.router) <= 1.1 * before, "memory is given back")
+    assert mesh.router.metric("expertmesh_process_returned_bytes_total") > 0
+
+
+def resident(program):
+    return program.metric("expertmesh_process_resident_bytes")
+
+
 def test_a_large_refused_upload_is_not_held(mesh, checkpoint):
     mesh.start(checkpoint.path, shards(2))
     raw = mesh.client.channel.unary_unary("/expertmesh.v1.Router/Forward")
