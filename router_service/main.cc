@@ -13,6 +13,7 @@
 #include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/clock.h"
+#include "common/base/idle_memory.h"
 #include "common/base/process.h"
 #include "common/base/status_context.h"
 #include "common/base/status_macros.h"
@@ -66,6 +67,9 @@ ABSL_FLAG(double, max_linger_percent, 5,
 ABSL_FLAG(uint64_t, max_queue_tokens, 65536, "Tokens that may wait per layer; more are refused");
 ABSL_FLAG(uint64_t, max_tokens_in_flight, 262144, "Tokens accepted and not answered, all layers");
 ABSL_FLAG(uint64_t, max_message_bytes, 256ull << 20, "Largest request or answer");
+ABSL_FLAG(uint64_t, max_buffered_bytes, 512 << 20,
+          "Requests not yet answered and answers not yet read, all callers together; the less is "
+          "left of it, the less of one stream is read ahead");
 ABSL_FLAG(uint64_t, max_metadata_bytes, 64 << 10,
           "Most metadata of one call; more fails that call");
 // Not by default: gRPC's filter for it takes 2 % of the time of a small request.
@@ -214,6 +218,7 @@ absl::Status Run(const std::vector<char*>& rest) {
   serve::RouterServerOptions server_options;
   server_options.address = absl::GetFlag(FLAGS_listen);
   server_options.grpc.max_message_bytes = options.max_message_bytes;
+  server_options.max_buffered_bytes = absl::GetFlag(FLAGS_max_buffered_bytes);
   server_options.grpc.max_metadata_bytes = absl::GetFlag(FLAGS_max_metadata_bytes);
   server_options.grpc.max_connection_age = absl::GetFlag(FLAGS_max_connection_age);
   server_options.runtime = &runtime;
@@ -223,6 +228,7 @@ absl::Status Run(const std::vector<char*>& rest) {
   if (const std::string address = absl::GetFlag(FLAGS_metrics_listen); !address.empty()) {
     ASSIGN_OR_RETURN(metrics, telemetry::MetricsServer::Start(address, registry));
   }
+  const IdleMemory idle_memory([&router] { router->ShedMemory(); }, Clock::Real());
   const int metrics_port = metrics == nullptr ? 0 : metrics->port();
   RETURN_IF_ERROR(WritePortFile(absl::GetFlag(FLAGS_port_file), server->port(), metrics_port));
   spdlog::info("serving {} ({}) on port {}, metrics on port {}", absl::GetFlag(FLAGS_model),

@@ -145,6 +145,14 @@ v1::GetLoadResponse Router::GetLoad() const {
   return serve::DescribeLoad(layers_, fleet_->view()->epoch());
 }
 
+void Router::ShedMemory() {
+  forward_->ShedMemory();
+  runs_.Shed();
+  parts_.Shed();
+  buffers_.Shed();
+  node_plans_.Shed();
+}
+
 serve::ServedRouter Router::served() {
   return {forward_.get(),
           fleet_.get(),

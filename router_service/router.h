@@ -104,6 +104,9 @@ class Router {
   // time is over. True when everything was answered.
   bool Drain(absl::Duration timeout) { return admission_.Drain(timeout); }
 
+  // Frees what is kept of batches that are over.
+  void ShedMemory();
+
   // For a server; valid for as long as the router.
   serve::ServedRouter served();
 
