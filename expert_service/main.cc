@@ -14,6 +14,7 @@
 #include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/clock.h"
+#include "common/base/idle_memory.h"
 #include "common/base/process.h"
 #include "common/base/status_macros.h"
 #include "common/base/usage.h"
@@ -215,6 +216,7 @@ absl::Status Run(const std::vector<char*>& rest) {
   if (const std::string address = absl::GetFlag(FLAGS_metrics_listen); !address.empty()) {
     ASSIGN_OR_RETURN(metrics, telemetry::MetricsServer::Start(address, registry));
   }
+  const IdleMemory idle_memory(nullptr, Clock::Real());
   const int metrics_port = metrics == nullptr ? 0 : metrics->port();
   RETURN_IF_ERROR(WritePortFile(absl::GetFlag(FLAGS_port_file), server->port(), metrics_port));
   spdlog::info("{}: {} ({}, {}) on port {}, metrics on port {}", options.node_id,

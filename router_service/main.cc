@@ -13,6 +13,7 @@
 #include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/clock.h"
+#include "common/base/idle_memory.h"
 #include "common/base/process.h"
 #include "common/base/status_context.h"
 #include "common/base/status_macros.h"
@@ -66,6 +67,9 @@ ABSL_FLAG(double, max_linger_percent, 5,
 ABSL_FLAG(uint64_t, max_queue_tokens, 65536, "Tokens that may wait per layer; more are refused");
 ABSL_FLAG(uint64_t, max_tokens_in_flight, 262144, "Tokens accepted and not answered, all layers");
 ABSL_FLAG(uint64_t, max_message_bytes, 256ull << 20, "Largest request or answer");
+ABSL_FLAG(uint64_t, max_buffered_bytes, 512 << 20,
+          "Requests not yet answered and answers not yet read, all callers together; the less is "
+          "left of it, the less of one stream is read ahead");
 ABSL_FLAG(uint64_t, max_metadata_bytes, 64 << 10,
           "Most metadata of one call; more fails that call");
 // Not by default: gRPC's filter for it takes 2 % of the time of a small request.
@@ -75,6 +79,10 @@ ABSL_FLAG(
     "answered, so that callers spread over routers that were added; inf: any age");
 ABSL_FLAG(uint64_t, max_frame_bytes, 1 << 20, "Size that batches to nodes are cut to");
 ABSL_FLAG(uint32_t, max_attempts, 3, "Nodes tried for one assignment, the first included");
+ABSL_FLAG(absl::Duration, attempt_timeout, absl::Milliseconds(250),
+          "Time that a node always has for an answer; after it, and after 4 times what the mesh "
+          "usually takes for as much work, another node is asked where one can serve; inf: nodes "
+          "are not judged by time");
 ABSL_FLAG(bool, strict, false,
           "Output bits independent of which nodes serve a token, for top-k times the bytes of "
           "answers; see router_service/README.md, Strict");
@@ -122,6 +130,11 @@ absl::Status CheckFlags(const std::vector<char*>& rest) {
         "--max-connection-age is ", absl::FormatDuration(absl::GetFlag(FLAGS_max_connection_age)),
         "; use 1s or more, or inf"));
   }
+  if (absl::GetFlag(FLAGS_attempt_timeout) < absl::Milliseconds(1)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--attempt-timeout is ", absl::FormatDuration(absl::GetFlag(FLAGS_attempt_timeout)),
+        "; use 1ms or more, or inf"));
+  }
   if (absl::GetFlag(FLAGS_cross_check_interval) < absl::ZeroDuration()) {
     return absl::InvalidArgumentError(
         absl::StrCat("--cross-check-interval is ",
@@ -158,6 +171,7 @@ absl::StatusOr<RouterOptions> OptionsFromFlags() {
   options.wire_partials = absl::GetFlag(FLAGS_wire_partials);
   options.max_frame_bytes = absl::GetFlag(FLAGS_max_frame_bytes);
   options.max_attempts = absl::GetFlag(FLAGS_max_attempts);
+  options.health.shortest_limit = absl::GetFlag(FLAGS_attempt_timeout);
   options.inline_tokens = absl::GetFlag(FLAGS_inline_tokens);
   options.strict = absl::GetFlag(FLAGS_strict);
   options.cross_check_interval = absl::GetFlag(FLAGS_cross_check_interval);
@@ -168,12 +182,17 @@ absl::StatusOr<RouterOptions> OptionsFromFlags() {
   return options;
 }
 
-absl::Status Run(const std::vector<char*>& rest) {
-  RETURN_IF_ERROR(CheckFlags(rest));
+absl::Status StartLogging() {
   RETURN_IF_ERROR(telemetry::InitLogging("expertmesh-router", absl::GetFlag(FLAGS_log_level)));
   if (const std::string note = ReadCoreLimits().Note(); !note.empty()) {
     spdlog::info("{}", note);
   }
+  return absl::OkStatus();
+}
+
+absl::Status Run(const std::vector<char*>& rest) {
+  RETURN_IF_ERROR(CheckFlags(rest));
+  RETURN_IF_ERROR(StartLogging());
   ASSIGN_OR_RETURN(const RouterOptions options, OptionsFromFlags());
   ASSIGN_OR_RETURN(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
                    checkpoint::MoeCheckpoint::Open(absl::GetFlag(FLAGS_model)));
@@ -207,6 +226,7 @@ absl::Status Run(const std::vector<char*>& rest) {
   serve::RouterServerOptions server_options;
   server_options.address = absl::GetFlag(FLAGS_listen);
   server_options.grpc.max_message_bytes = options.max_message_bytes;
+  server_options.max_buffered_bytes = absl::GetFlag(FLAGS_max_buffered_bytes);
   server_options.grpc.max_metadata_bytes = absl::GetFlag(FLAGS_max_metadata_bytes);
   server_options.grpc.max_connection_age = absl::GetFlag(FLAGS_max_connection_age);
   server_options.runtime = &runtime;
@@ -216,6 +236,7 @@ absl::Status Run(const std::vector<char*>& rest) {
   if (const std::string address = absl::GetFlag(FLAGS_metrics_listen); !address.empty()) {
     ASSIGN_OR_RETURN(metrics, telemetry::MetricsServer::Start(address, registry));
   }
+  const IdleMemory idle_memory([&router] { router->ShedMemory(); }, Clock::Real());
   const int metrics_port = metrics == nullptr ? 0 : metrics->port();
   RETURN_IF_ERROR(WritePortFile(absl::GetFlag(FLAGS_port_file), server->port(), metrics_port));
   spdlog::info("serving {} ({}) on port {}, metrics on port {}", absl::GetFlag(FLAGS_model),

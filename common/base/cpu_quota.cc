@@ -89,7 +89,7 @@ std::optional<double> QuotaOf(const std::string& folder, int version) {
   return quota / period;
 }
 
-// Of all groups from the process's own to the one that is mounted; in a container without a
+// Looks at all groups from the process's own to the one that is mounted; in a container without a
 // namespace for groups the path begins with the mounted group, and may lie outside of it.
 void AddQuotas(const std::string& root, const Mount& mount, std::optional<double>* least) {
   const std::string path = GroupOf(root, mount.version);

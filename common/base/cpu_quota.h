@@ -8,7 +8,7 @@
 namespace expertmesh {
 
 // How many cores' worth of time this process gets: the least quota of its groups and of those that
-// they lie in, of cgroups version 1 and 2. Nothing when there is none, or nobody can tell.
+// they lie in, of cgroups version 1 and 2. Nothing when there is none, or it cannot be told.
 //
 // Reads /proc/self/cgroup, /proc/self/mountinfo and the files of the groups, below `root`.
 std::optional<double> CpuQuota(const std::string& root = "");

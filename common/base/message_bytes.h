@@ -3,6 +3,7 @@
 #define EXPERTMESH_COMMON_BASE_MESSAGE_BYTES_H_
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 
 namespace expertmesh {
@@ -11,6 +12,8 @@ namespace expertmesh {
 struct MessageBytes {
   std::atomic<uint64_t> sent{0};
   std::atomic<uint64_t> received{0};
+  // Held now for the callers of the process's servers: see net::BufferBudget.
+  std::atomic<size_t> buffered{0};
 };
 
 inline MessageBytes message_bytes;

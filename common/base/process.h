@@ -12,7 +12,8 @@ namespace expertmesh {
 
 // Keeps freed memory in the process (glibc would give it back and fault it in again for every
 // tensor: two to three times slower) and ignores SIGPIPE. Must run before any thread or large
-// allocation. The price: resident memory stays at its high-water mark.
+// allocation. The price: resident memory stays at its high-water mark, until IdleMemory finds the
+// process at rest.
 void TuneProcess();
 
 // Turns the hyphens of flag names into underscores, in place: flags are documented and may be

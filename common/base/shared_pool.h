@@ -31,7 +31,7 @@ template <typename T>
 class SharedPool {
  public:
   explicit SharedPool(const PoolLimits& limits = {}) : core_(std::make_shared<Core>(limits)) {}
-  ~SharedPool() { core_->Close(); }
+  ~SharedPool() { core_->Shed(/*close=*/true); }
   SharedPool(const SharedPool&) = delete;
   SharedPool& operator=(const SharedPool&) = delete;
 
@@ -49,6 +49,9 @@ class SharedPool {
     entry->core = core_;
     return std::shared_ptr<T>(&entry->object, &Recycle, ControlBlock<T>{entry});
   }
+
+  // Frees what waits.
+  void Shed() { core_->Shed(/*close=*/false); }
 
   size_t objects() const { return core_->objects(); }
   // Memory that the waiting objects keep.
@@ -91,7 +94,7 @@ class SharedPool {
   class Core {
    public:
     explicit Core(const PoolLimits& limits) : limits_(limits) { free_.reserve(limits.objects + 1); }
-    ~Core() { Close(); }
+    ~Core() { Shed(/*close=*/true); }
 
     template <typename Fits>
     Entry* Find(const Fits& fits) {
@@ -114,11 +117,13 @@ class SharedPool {
       }
     }
 
-    void Close() {
+    // `close`: what comes back later is freed at once.
+    void Shed(bool close) {
       std::vector<Entry*> free;
+      free.reserve(limits_.objects + 1);
       {
         absl::MutexLock lock(&mutex_);
-        closed_ = true;
+        closed_ = closed_ || close;
         free.swap(free_);
         bytes_ = 0;
       }

@@ -9,9 +9,9 @@
 namespace expertmesh::checkpoint {
 
 // While it lives, a SIGBUS for an address in a mapping does no harm: from that page to the end of
-// the mapping zeros take the place of the file, whoever reads goes on with these, and the guard
-// remembers it. So the reader asks the guard when it has read. Reading costs nothing more and
-// needs no buffer.
+// the mapping zeros take the place of the file, the reader goes on with these, and the guard
+// remembers it. So a reader asks the guard when it has read. Reading costs nothing more and needs
+// no buffer.
 //
 // The first guard installs the process's handler of SIGBUS; what is no guard's goes to the handler
 // that was there before. Thread-safe.

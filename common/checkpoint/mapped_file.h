@@ -16,7 +16,7 @@
 
 namespace expertmesh::checkpoint {
 
-// Immutable and thread-safe. Whoever reads the bytes asks CheckUnchanged afterwards: a file that
+// Immutable and thread-safe. Readers of the bytes ask CheckUnchanged afterwards: a file that
 // was shortened or written to meanwhile, or a disk that fails, ends no process (FaultGuard), but
 // what was read is not what the file held.
 class MappedFile {
@@ -39,8 +39,8 @@ class MappedFile {
   const std::string& identity() const { return identity_; }
 
   // DATA_LOSS naming the file, what was expected and what is there when the file is no longer as it
-  // was when it was opened, or a page of it could not be read. Whoever replaces a file by a new one
-  // of its name changes nothing here.
+  // was when it was opened, or a page of it could not be read. A new file that is
+  // renamed to its name changes nothing here.
   absl::Status CheckUnchanged() const;
 
   // From now on a page that is touched brings in no neighbours: looking at one tensor does not read

@@ -57,7 +57,7 @@ class SafetensorsMoeCheckpoint final : public MoeCheckpoint {
                                          const ChosenStorage& chosen) const;
   absl::StatusOr<GateWeights> FindGate(const TensorFinder& finder, const MoeLayerDescription& layer,
                                        const Storage& storage, const std::string& prefix) const;
-  // OK when an error may be told to whoever asks for the weights, and to nobody else.
+  // OK when an error may wait until somebody asks for the weights.
   absl::Status UnlessElsewhere(const absl::Status& found) const;
   absl::StatusOr<const LayerWeights*> Layer(uint32_t layer) const;
   absl::StatusOr<const ExpertWeights*> Find(uint32_t layer, uint32_t expert) const;

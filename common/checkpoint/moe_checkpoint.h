@@ -18,7 +18,7 @@
 
 namespace expertmesh::checkpoint {
 
-// Immutable and thread-safe. Views are valid for as long as the checkpoint lives, and whoever has
+// Immutable and thread-safe. Views are valid for as long as the checkpoint lives, and who has
 // read one calls ConfirmRead. Errors name the file and the tensor (or the configuration key).
 class MoeCheckpoint {
  public:
@@ -74,7 +74,7 @@ class MoeCheckpoint {
   virtual void Release(const ExpertWeights& weights) const { (void)weights; }
 
  private:
-  // Of ConfirmRead; some of `views` may be empty.
+  // Does what ConfirmRead says; some of `views` may be empty.
   virtual absl::Status ConfirmViews(absl::Span<const MatrixView> views) const {
     (void)views;
     return absl::OkStatus();

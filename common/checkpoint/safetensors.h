@@ -21,7 +21,7 @@
 namespace expertmesh::checkpoint {
 
 // One tensor, row-major, little endian. `data` points into the mapped file, has any alignment, and
-// lives as long as its SafetensorsReader. Whoever has read it asks CheckUnchanged.
+// lives as long as its SafetensorsReader. Its readers ask CheckUnchanged afterwards.
 struct TensorView {
   Dtype dtype = Dtype::kF32;
   std::vector<uint64_t> shape;
@@ -73,7 +73,7 @@ class SafetensorsReader {
   const absl::btree_map<std::string, std::string>& metadata() const { return metadata_; }
 
   const std::string& PathOf(const TensorView& tensor) const { return files_[tensor.file]->path(); }
-  // Of a tensor that Knows() has: the file it is in, or should be.
+  // The file that a tensor which Knows() has is in, or should be.
   std::string PlaceOf(absl::string_view name) const;
 
   // OK when what was read of `data`, which lies in one of the files, or of all files, is what they

@@ -13,9 +13,9 @@ namespace expertmesh {
 inline constexpr absl::string_view kPartialFingerprint = "partial:";
 
 struct ModelIdentity {
-  // Of all that tells a checkpoint from another one, see checkpoint::IdentityOf.
+  // A digest of all that tells a checkpoint from another one, see checkpoint::IdentityOf.
   std::string fingerprint;
-  // Of what every process has, whichever weights lie beside it. Empty: an older program.
+  // A digest of what every process has, whichever weights lie beside it. Empty: an older program.
   std::string outline;
 };
 

@@ -145,6 +145,8 @@ class CqServer final : public GrpcServer {
                              .max_message_bytes = spec_.options.max_message_bytes,
                              .max_metadata_bytes = spec_.options.max_metadata_bytes,
                              .send_queue_bytes = spec_.send_queue_bytes,
+                             .budget = &budget_,
+                             .max_unread_time = spec_.max_unread_time,
                              .max_stream_age = spec_.options.max_connection_age};
       for (const RawUnaryMethod& method : unary_) {
         for (int i = 0; i < kWaitingUnaryCalls; ++i) {
@@ -259,6 +261,7 @@ class CqServer final : public GrpcServer {
   GrpcRuntime& runtime_;
   int port_ = 0;
   std::atomic<bool> stopping_{false};
+  BufferBudget budget_{spec_.max_buffered_bytes};
   HealthService health_;
   BlockingCalls blocking_{kMostBlockingCalls};
   TimerQueue deadlines_{Clock::Real()};

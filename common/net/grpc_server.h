@@ -57,8 +57,10 @@ class ServerStreamSink : public FrameSink {
 // shutdown) when the last reference to the sink is dropped: keep one for every request that is
 // being worked on and none anywhere else.
 //
+// While the client leaves much unread no frame of its stream is read, see RawStreamMethod.
+//
 // FrameSink::Send gives INVALID_ARGUMENT for a frame over GrpcOptions::max_message_bytes, and
-// RESOURCE_EXHAUSTED when the client has left send_queue_bytes unread; that breaks the stream.
+// RESOURCE_EXHAUSTED when the client has left too much unread; that breaks the stream.
 using StreamFactory = std::function<std::unique_ptr<StreamHandler>(
     std::shared_ptr<ServerStreamSink>, const CallContextPtr&)>;
 
@@ -80,6 +82,10 @@ struct RawStreamMethod {
   StreamFactory factory;
   // Ends at GrpcOptions::max_connection_age, for a client that will open another.
   bool ages = true;
+  // Every frame that comes is answered by exactly one: then what is being worked on counts with
+  // what is queued, and so little is read from a client which does not read that it is never
+  // broken for that, but for GrpcServerSpec::max_unread_time.
+  bool answers_each = false;
 };
 
 // A unary method that may block; see OrdinaryMethod().
@@ -156,8 +162,15 @@ struct GrpcServerSpec {
   std::vector<RawStreamMethod> streams;
   std::vector<BlockingMethod> ordinary;
   std::vector<WatchMethod> watches;
-  // Bytes of answers queued on one stream before it is broken.
+  // Bytes of answers queued on one stream before it is broken; from half of it on nothing is read.
+  // Where RawStreamMethod::answers_each, the most that it may run ahead of its client.
   size_t send_queue_bytes = size_t{64} << 20;
+  // Requests not yet answered and answers not yet sent, of all calls. The more of it is used, the
+  // less each stream may run ahead; a unary call that finds no room is refused.
+  size_t max_buffered_bytes = size_t{512} << 20;
+  // A stream whose client has read nothing for so long, about, is broken when more than a little
+  // is queued.
+  absl::Duration max_unread_time = absl::Minutes(5);
   // Whose threads and queues are used, and outlive the server; null: its own.
   GrpcRuntime* runtime = nullptr;
   // Network threads of its own runtime; 0: DefaultPollers().

@@ -40,9 +40,10 @@ class SendQueue {
     return next;
   }
 
-  void Written() {
+  // Returns the bytes of the frame that was being written.
+  size_t Written() {
     bytes_ -= writing_bytes_;
-    writing_bytes_ = 0;
+    return std::exchange(writing_bytes_, 0);
   }
 
   // Drops what waits; not what is being written. Returns it, to be destroyed without locks.

@@ -1,5 +1,8 @@
+#include <grpc/grpc.h>
+
 #include "absl/strings/str_cat.h"
 #include "common/base/clock.h"
+#include "common/net/grpc_status.h"
 #include "common/net/server_calls.h"
 #include "common/wire/error_reason.h"
 
@@ -59,6 +62,25 @@ absl::Status StreamAged() {
       v1::ERROR_REASON_STREAM_AGED,
       "the stream is as old as --max-connection-age allows; open another, and send there "
       "what has no answer");
+}
+
+absl::Status AnswersUnread(size_t bytes, size_t limit) {
+  return ErrorOf(v1::ERROR_REASON_ANSWERS_UNREAD,
+                 absl::StrCat("the client has left ", bytes,
+                              " bytes of answers unread; read faster or have fewer requests in "
+                              "flight"),
+                 {{"limit", absl::StrCat(limit)}});
+}
+
+absl::Status FrameTooLarge(size_t bytes, size_t limit) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("the frame has ", bytes, " bytes, the limit is ", limit, "; send less"));
+}
+
+void CancelCall(const absl::Status& why, grpc::ServerContext* rpc) {
+  const grpc::Status status = ToGrpc(why);
+  grpc_call_cancel_with_status(rpc->c_call(), static_cast<grpc_status_code>(status.error_code()),
+                               status.error_message().c_str(), nullptr);
 }
 
 absl::Status ShuttingDown() {

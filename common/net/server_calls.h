@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "common/base/timer_queue.h"
+#include "common/net/buffer_budget.h"
 #include "common/net/grpc_runtime.h"
 #include "common/net/grpc_server.h"
 
@@ -51,6 +52,8 @@ struct ServerQueue {
   size_t max_message_bytes = 0;
   size_t max_metadata_bytes = 0;
   size_t send_queue_bytes = 0;
+  BufferBudget* budget = nullptr;
+  absl::Duration max_unread_time = absl::InfiniteDuration();
   absl::Duration max_stream_age = absl::InfiniteDuration();
 };
 
@@ -65,6 +68,14 @@ absl::Status CheckMetadata(const grpc::ServerContext& rpc, size_t max_bytes);
 absl::Status DeadlinePassed();
 absl::Status ShuttingDown();
 absl::Status StreamAged();
+// What it ends with when its client left `bytes` of answers unread, and what is wrong with an
+// answer of so many.
+absl::Status AnswersUnread(size_t bytes, size_t limit);
+absl::Status FrameTooLarge(size_t bytes, size_t limit);
+
+// Ends a call that has not finished with `why`, past whatever waits for the client to read it. Code
+// and message are all that gRPC can send so.
+void CancelCall(const absl::Status& why, grpc::ServerContext* rpc);
 
 // Waits for one call of the method; when it comes, waits for the next. `method` must outlive it.
 void AwaitUnaryCall(const ServerQueue& host, const RawUnaryMethod* method);

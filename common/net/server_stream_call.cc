@@ -1,24 +1,24 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/random/random.h"
-#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "common/base/check.h"
 #include "common/base/clock.h"
 #include "common/base/ring_queue.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/grpc_status.h"
+#include "common/net/handler_slot.h"
 #include "common/net/send_queue.h"
 #include "common/net/server_calls.h"
-#include "common/wire/error_reason.h"
+#include "common/net/stream_timers.h"
+#include "common/net/stream_window.h"
 
 namespace expertmesh::net {
 namespace {
 
 // Life of a stream. Reading and sending go on side by side:
 //   reading  until the client closes its side, the stream breaks or the server drains; then the
-//            handler is destroyed.
+//            handler is destroyed. Rests while the window is full.
 //   sending  one operation at a time, chosen by Advance(): initial metadata, frames of the queue,
 //            and at last Finish, when the handler is gone and the last sink too, or the stream is
 //            broken.
@@ -26,7 +26,11 @@ namespace {
 class StreamCall final : public LiveCall, public std::enable_shared_from_this<StreamCall> {
  public:
   StreamCall(const ServerQueue& host, const RawStreamMethod* method)
-      : host_(host), method_(method), rpc_(std::make_unique<Rpc>()) {}
+      : host_(host),
+        method_(method),
+        rpc_(std::make_unique<Rpc>()),
+        timers_(host.deadlines),
+        window_(host.budget, host.send_queue_bytes, method->answers_each) {}
 
   void Await() {
     if (!host_.calls->Add(shared_from_this())) {
@@ -45,42 +49,43 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
       if (!accepted_) {
         return;
       }
-      if (outcome_.ok()) {
-        outcome_ = why;
-      }
+      outcome_.Update(why);
     }
     EndHandler();
     Advance();
   }
 
   absl::Status Send(Frame frame) {
-    if (frame.size() > host_.max_message_bytes) {
-      return absl::InvalidArgumentError(absl::StrCat("the frame has ", frame.size(),
-                                                     " bytes, the limit is ",
-                                                     host_.max_message_bytes, "; send less"));
-    }
-    bool full = false;
+    const size_t bytes = frame.size();
+    absl::Status status;
+    bool over = false;
+    bool resumes = false;
     {
       absl::MutexLock lock(&mutex_);
-      if (broken_ || finishing_) {
-        return absl::UnavailableError("the stream is gone, so this answer cannot be sent");
-      }
-      full = queue_.bytes() >= host_.send_queue_bytes;
-      if (!full) {
+      window_.Answered();
+      if (bytes > host_.max_message_bytes) {
+        status = FrameTooLarge(bytes, host_.max_message_bytes);
+      } else if (broken_ || finishing_) {
+        status = absl::UnavailableError("the stream is gone, so this answer cannot be sent");
+      } else if (window_.IsOver()) {
+        over = true;
+        status = AnswersUnread(window_.queued(), host_.send_queue_bytes);
+      } else {
         queue_.Push(std::move(frame));
+        window_.Queued(bytes);
+        WatchReader();
       }
+      resumes = EndRest();
     }
-    if (full) {
-      const absl::Status why = ErrorOf(
-          v1::ERROR_REASON_ANSWERS_UNREAD,
-          absl::StrCat("the client has left ", host_.send_queue_bytes,
-                       " bytes of answers unread; read faster or have fewer requests in flight"),
-          {{"limit", absl::StrCat(host_.send_queue_bytes)}});
-      Break(why, /*cancel=*/true);
-      return why;
+    if (resumes) {
+      Read();
     }
-    Advance();
-    return absl::OkStatus();
+    if (over) {
+      Break(status, /*cancel=*/true);
+    } else if (status.ok()) {
+      Advance();
+    }
+    return status;
   }
 
   bool IsGone() const {
@@ -150,25 +155,22 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
     }
     // After the handler is there: that is what an open stream means to the client.
     rpc_->stream.SendInitialMetadata(write_tag_.Arm(shared_from_this()));
-    rpc_->stream.Read(&rpc_->received, read_tag_.Arm(shared_from_this()));
+    Read();
   }
+
+  void Read() { rpc_->stream.Read(&rpc_->received, read_tag_.Arm(shared_from_this())); }
 
   void StartTimers() {
     absl::MutexLock lock(&mutex_);
-    if (context_->deadline() != absl::InfiniteFuture()) {
-      timer_ = host_.deadlines->Schedule(context_->deadline(), [call = shared_from_this()] {
-        call->Break(DeadlinePassed(), /*cancel=*/call->IsSending());
+    timers_.AtDeadline(context_->deadline(), [call = shared_from_this()] {
+      call->Break(DeadlinePassed(), /*cancel=*/call->IsSending());
+    });
+    if (method_->ages) {
+      timers_.AtAge(host_.max_stream_age, [weak = weak_from_this()] {
+        if (const auto call = weak.lock()) {
+          call->Drain(StreamAged());
+        }
       });
-    }
-    if (method_->ages && host_.max_stream_age != absl::InfiniteDuration()) {
-      // Streams that were opened together do not come back together.
-      const double jitter = absl::Uniform(absl::BitGen(), 0.9, 1.1);
-      age_timer_ = host_.deadlines->Schedule(Clock::Real()->Now() + jitter * host_.max_stream_age,
-                                             [weak = weak_from_this()] {
-                                               if (const auto call = weak.lock()) {
-                                                 call->Drain(StreamAged());
-                                               }
-                                             });
     }
   }
 
@@ -183,21 +185,14 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
         method_->factory(std::make_shared<Sink>(shared_from_this()), context_);
     EXPERTMESH_CHECK(handler != nullptr);
     absl::MutexLock lock(&mutex_);
-    if (!handler_over_) {
-      handler_.swap(handler);
-    }
+    handler = handler_.Set(std::move(handler));
   }
 
   // Destroys the handler, or lets the frame that it is working on do so.
   void EndHandler() {
-    std::unique_ptr<StreamHandler> dying;
-    {
-      absl::MutexLock lock(&mutex_);
-      handler_over_ = true;
-      if (!in_handler_) {
-        dying = std::move(handler_);
-      }
-    }
+    std::unique_ptr<StreamHandler> dying;  // Destroyed after the lock is gone.
+    absl::MutexLock lock(&mutex_);
+    dying = handler_.End();
   }
 
   void OnRead(bool ok) {
@@ -206,30 +201,77 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
       OperationDone();
       return;
     }
+    Frame frame = TakeFrame(&rpc_->received);
     StreamHandler* handler = nullptr;
     {
       absl::MutexLock lock(&mutex_);
-      handler = handler_over_ ? nullptr : handler_.get();
-      in_handler_ = handler != nullptr;
+      handler = handler_.Enter();
+      if (handler != nullptr) {
+        window_.Received(frame.size());
+      }
     }
-    Frame frame = TakeFrame(&rpc_->received);
+    bool rests = false;
     if (handler != nullptr) {
       handler->OnFrame(std::move(frame));
       std::unique_ptr<StreamHandler> dying;  // Destroyed after the lock is gone.
       absl::MutexLock lock(&mutex_);
-      in_handler_ = false;
-      if (handler_over_) {
-        dying = std::move(handler_);
-      }
+      dying = handler_.Leave();
+      rests = resting_ = !handler_.over() && window_.IsFull();
     }
-    rpc_->stream.Read(&rpc_->received, read_tag_.Arm(shared_from_this()));
+    if (rests) {
+      OperationDone();
+    } else {
+      Read();
+    }
+  }
+
+  // True when the caller has to Read(), which counts as under way already.
+  bool EndRest() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (!resting_ || broken_ || handler_.over() || !window_.HasRoom()) {
+      return false;
+    }
+    resting_ = false;
+    ++pending_;
+    return true;
+  }
+
+  // From when something is queued that the client may never read.
+  void WatchReader() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (window_.HoldsMuch() && !timers_.watches_reader()) {
+      timers_.WatchReader(host_.max_unread_time, [weak = weak_from_this(), written = written_] {
+        if (const auto call = weak.lock()) {
+          call->CheckReader(written);
+        }
+      });
+    }
+  }
+
+  // `written` frames had been when the time began.
+  void CheckReader(uint64_t written) {
+    absl::Status why;
+    {
+      absl::MutexLock lock(&mutex_);
+      timers_.ReaderChecked();
+      if (written_ != written || !sending_) {
+        WatchReader();
+        return;
+      }
+      why = AnswersUnread(window_.queued(), host_.send_queue_bytes);
+    }
+    Break(why, /*cancel=*/true);
   }
 
   void OnWritten(bool ok) {
+    bool resumes = false;
     {
       absl::MutexLock lock(&mutex_);
       sending_ = false;
-      queue_.Written();
+      ++written_;
+      window_.Sent(queue_.Written(), /*read_all=*/queue_.empty());
+      resumes = EndRest();
+    }
+    if (resumes) {
+      Read();
     }
     if (!ok) {
       Break(absl::UnavailableError("the stream broke"), /*cancel=*/false);
@@ -261,15 +303,14 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
         return;
       }
       broken_ = true;
-      if (outcome_.ok()) {
-        outcome_ = why;
-      }
+      outcome_.Update(why);
       dropped = queue_.Clear();
-      ++pending_;  // Keeps rpc_ for TryCancel.
+      window_.Dropped(/*left=*/queue_.bytes());
+      ++pending_;  // Keeps rpc_ for CancelCall.
     }
     context_->Cancel();
     if (cancel) {
-      rpc_->context.TryCancel();
+      CancelCall(why, &rpc_->context);
     }
     dropped = {};
     EndHandler();
@@ -304,10 +345,9 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
       if (!broken_ && !queue_.empty()) {
         next = queue_.Pop();
         sending_ = true;
-      } else if (broken_ || (handler_over_ && sink_released_)) {
+      } else if (broken_ || (handler_.over() && sink_released_)) {
         finish = finishing_ = true;
-        host_.deadlines->Cancel(timer_);
-        host_.deadlines->Cancel(age_timer_);
+        timers_.CancelAll();
         outcome = outcome_;
       } else {
         return;
@@ -336,16 +376,16 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
 
   mutable absl::Mutex mutex_;
   bool accepted_ ABSL_GUARDED_BY(mutex_) = false;
-  std::unique_ptr<StreamHandler> handler_ ABSL_GUARDED_BY(mutex_);
-  bool in_handler_ ABSL_GUARDED_BY(mutex_) = false;
-  bool handler_over_ ABSL_GUARDED_BY(mutex_) = false;
+  HandlerSlot handler_ ABSL_GUARDED_BY(mutex_);
   bool sink_released_ ABSL_GUARDED_BY(mutex_) = false;
+  StreamTimers timers_ ABSL_GUARDED_BY(mutex_);
   SendQueue queue_ ABSL_GUARDED_BY(mutex_);
+  StreamWindow window_ ABSL_GUARDED_BY(mutex_);
+  bool resting_ ABSL_GUARDED_BY(mutex_) = false;  // No read is under way; the next one may begin.
+  uint64_t written_ ABSL_GUARDED_BY(mutex_) = 0;  // Frames.
   bool sending_ ABSL_GUARDED_BY(mutex_) = false;  // A sending operation other than Finish.
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;
   bool finishing_ ABSL_GUARDED_BY(mutex_) = false;
-  TimerQueue::Id timer_ ABSL_GUARDED_BY(mutex_) = 0;
-  TimerQueue::Id age_timer_ ABSL_GUARDED_BY(mutex_) = 0;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status outcome_ ABSL_GUARDED_BY(mutex_);
   int pending_ ABSL_GUARDED_BY(mutex_) = 0;

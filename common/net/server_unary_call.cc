@@ -44,6 +44,8 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
       answered_ = true;
       ++pending_;
       host_.deadlines->Cancel(timer_);
+      // By now the request is no longer needed.
+      Hold(answer.ok() ? answer->size() : 0);
     }
     if (answer.ok() && answer->size() > host_.max_message_bytes) {
       answer = AnswerTooLarge(answer->size(), host_.max_message_bytes);
@@ -91,6 +93,12 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
       Respond(std::move(status));
       return;
     }
+    Frame request = TakeFrame(&rpc_->request);
+    if (absl::Status status = HoldRequest(request.size()); !status.ok()) {
+      request = {};
+      Respond(std::move(status));
+      return;
+    }
     StartTimer();
     // Answers by itself when the last copy of the responder goes.
     struct Responder {
@@ -101,9 +109,29 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
       const std::shared_ptr<UnaryCall> call;
     };
     method_->handler(
-        TakeFrame(&rpc_->request), context_,
+        std::move(request), context_,
         [responder = std::make_shared<Responder>(shared_from_this())](
             absl::StatusOr<Frame> answer) { responder->call->Respond(std::move(answer)); });
+  }
+
+  // RESOURCE_EXHAUSTED when others hold so much that there is no room for a request of `bytes`.
+  absl::Status HoldRequest(size_t bytes) {
+    const size_t held = host_.budget->held();
+    if (held > 0 && bytes > kAlwaysTaken && held + bytes > host_.budget->limit()) {
+      return ErrorOf(
+          v1::ERROR_REASON_QUEUE_FULL,
+          absl::StrCat("requests and answers of ", held, " bytes are held already, the limit is ",
+                       host_.budget->limit(), "; retry later"));
+    }
+    absl::MutexLock lock(&mutex_);
+    Hold(bytes);
+    return absl::OkStatus();
+  }
+
+  // In place of what was held before.
+  void Hold(size_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    host_.budget->Add(bytes);
+    host_.budget->Remove(std::exchange(held_bytes_, bytes));
   }
 
   void StartTimer() {
@@ -134,10 +162,14 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
         return;
       }
       over = std::move(rpc_);
+      Hold(0);
     }
     over.reset();
     host_.calls->Remove(this);
   }
+
+  // Bytes of a request that finds room whatever is held: those that ask how the server is.
+  static constexpr size_t kAlwaysTaken = 64 << 10;
 
   const ServerQueue host_;
   const RawUnaryMethod* const method_;
@@ -154,6 +186,7 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
   bool answered_ ABSL_GUARDED_BY(mutex_) = false;
   TimerQueue::Id timer_ ABSL_GUARDED_BY(mutex_) = 0;
   int pending_ ABSL_GUARDED_BY(mutex_) = 0;
+  size_t held_bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // Of the budget.
 };
 
 }  // namespace

@@ -18,6 +18,7 @@
 #include "absl/strings/strip.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
+#include "common/base/idle_memory.h"
 #include "common/base/message_bytes.h"
 #include "common/base/process.h"
 
@@ -106,7 +107,23 @@ class ProcessCollectable final : public prometheus::Collectable {
     metric = {};
     metric.counter.value = static_cast<double>(copied_tensor_bytes.load(std::memory_order_relaxed));
     copied.metric.push_back(std::move(metric));
-    return {std::move(resident), std::move(bytes), std::move(copied)};
+    prometheus::MetricFamily buffered =
+        Family("expertmesh_process_buffered_bytes",
+               "Requests received and not yet answered, and answers not yet sent",
+               prometheus::MetricType::Gauge);
+    metric = {};
+    metric.gauge.value =
+        static_cast<double>(message_bytes.buffered.load(std::memory_order_relaxed));
+    buffered.metric.push_back(std::move(metric));
+    prometheus::MetricFamily returned =
+        Family("expertmesh_process_returned_bytes_total",
+               "Resident bytes given back to the system while the process was at rest",
+               prometheus::MetricType::Counter);
+    metric = {};
+    metric.counter.value = static_cast<double>(returned_bytes.load(std::memory_order_relaxed));
+    returned.metric.push_back(std::move(metric));
+    return {std::move(resident), std::move(bytes), std::move(copied), std::move(buffered),
+            std::move(returned)};
   }
 };
 

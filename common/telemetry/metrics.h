@@ -54,8 +54,9 @@ void RegisterProcessMetrics(const std::string& process, const Version& version,
                             prometheus::Registry& registry);
 
 // Serves GET /metrics until destroyed: `registry`, and what is read when scraped,
-// expertmesh_process_resident_bytes, expertmesh_process_message_bytes_total{direction} and
-// expertmesh_process_tensor_copied_bytes_total.
+// expertmesh_process_resident_bytes, expertmesh_process_message_bytes_total{direction},
+// expertmesh_process_tensor_copied_bytes_total, expertmesh_process_buffered_bytes and
+// expertmesh_process_returned_bytes_total.
 // Thread-safe.
 class MetricsServer {
  public:

@@ -30,6 +30,9 @@ class BufferPool {
     return buffer;
   }
 
+  // Frees the buffers that are not in use.
+  void Shed() { pool_.Shed(); }
+
   size_t bytes() const { return pool_.bytes(); }
 
  private:

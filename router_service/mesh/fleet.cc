@@ -9,6 +9,7 @@
 #include "common/wire/error_reason.h"
 #include "common/wire/wire_dtype.h"
 #include "router_service/mesh/damaged_experts.h"
+#include "router_service/mesh/twins.h"
 
 namespace expertmesh::mesh {
 namespace {
@@ -70,7 +71,8 @@ Fleet::Fleet(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint, FleetO
           std::vector<NodeView>())),
       reap_timer_(timers),
       verifier_(std::make_unique<WeightVerifier>(checkpoint_, options_.verify_bytes_per_second,
-                                                 clock, [this] { Rebuild(); })) {}
+                                                 clock, [this] { Rebuild(); })),
+      judge_(transport, timers, clock, [this] { return Subjects(); }) {}
 
 Fleet::~Fleet() { Close(); }
 
@@ -85,6 +87,7 @@ void Fleet::Close() {
     index_of_address_.clear();
   }
   timers_->AwaitEnd(begun);
+  judge_.Stop();
   verifier_->Stop();
   for (const std::shared_ptr<NodeLink>& node : nodes) {
     if (node != nullptr) {
@@ -107,9 +110,11 @@ void Fleet::SetAddresses(const std::vector<std::string>& addresses) {
       }
       const NodeIndex index = FreePlace();
       index_of_address_[address] = index;
-      nodes_[index] = std::make_shared<NodeLink>(address, checkpoint_->model_identity(),
-                                                 options_.encodings.For(address), metrics_,
-                                                 [this] { Rebuild(); });
+      nodes_[index] = std::make_shared<NodeLink>(
+          address,
+          NodeLinkOptions{checkpoint_->model_identity(), checkpoint_->model().d_model,
+                          options_.encodings.For(address), options_.health},
+          metrics_, clock_, [this] { Rebuild(); });
       to_connect.push_back(nodes_[index]);
     }
     for (const std::shared_ptr<NodeLink>& node : nodes_) {
@@ -192,6 +197,11 @@ absl::StatusOr<v1::TopologyNode> Fleet::Drain(const std::string& address, bool r
   return node->ToProto();
 }
 
+NodeJudge::Subjects Fleet::Subjects() const {
+  absl::MutexLock lock(&mutex_);
+  return {nodes_, view_};
+}
+
 v1::Topology Fleet::Topology() const {
   Links nodes;
   std::vector<DamagedExpert> damaged;
@@ -230,7 +240,8 @@ MeshSummary Fleet::Summary() const {
   summary.nodes = {{LinkState::kDown, 0},
                    {LinkState::kUp, 0},
                    {LinkState::kRefused, 0},
-                   {LinkState::kDraining, 0}};
+                   {LinkState::kDraining, 0},
+                   {LinkState::kEjected, 0}};
   {
     absl::MutexLock lock(&mutex_);
     nodes = nodes_;
@@ -272,6 +283,7 @@ void Fleet::Rebuild() {
       nodes = nodes_;
       epoch = view_->epoch() + 1;
     }
+    MarkTwins(nodes);
     std::vector<DamagedExpert> damaged;
     std::shared_ptr<const MeshView> view = MakeView(epoch, nodes, &damaged);
     std::vector<DamagedExpert> before = damaged;

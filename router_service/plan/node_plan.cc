@@ -98,6 +98,13 @@ void NodePlanPool::Recycle(NodePlan plan) {
   Keep(plan);
 }
 
+void NodePlanPool::Shed() {
+  std::vector<NodePlan> free;  // Destroyed after the lock is gone.
+  absl::MutexLock lock(&mutex_);
+  free.swap(free_);
+  bytes_ = 0;
+}
+
 void CutToRows(NodePlan plan, uint32_t limit, NodePlanPool* pool, std::vector<NodePlan>* pieces) {
   if (limit == 0 || plan.rows.size() <= limit) {
     pieces->push_back(std::move(plan));

@@ -37,6 +37,9 @@ class NodePlanPool {
   void Recycle(std::vector<NodePlan>* plans);
   void Recycle(NodePlan plan);
 
+  // Frees what is kept.
+  void Shed();
+
   static constexpr size_t kMaxBytes = size_t{64} << 20;
 
  private:

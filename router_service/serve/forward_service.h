@@ -56,6 +56,9 @@ class ForwardService {
   // respond is always called, once, perhaps before Forward returns.
   void Forward(const Frame& request, const CallContextPtr& context, batch::Respond respond);
 
+  // Frees the memory of requests that are over.
+  void ShedMemory() { jobs_.Shed(); }
+
  private:
   // Accepts the request that `job` has received, unless there is an error. Takes `respond` only
   // then.

@@ -87,6 +87,8 @@ class RouterServerImpl final : public RouterServer {
                        return std::make_unique<ForwardStreamHandler>(router, std::move(answers),
                                                                      context);
                      }}};
+    spec.streams.back().answers_each = true;
+    spec.max_buffered_bytes = options.max_buffered_bytes;
     spec.ordinary = {net::OrdinaryMethod<v1::DescribeModelRequest, v1::DescribeModelResponse>(
         net::MethodOf<v1::Router>("DescribeModel"),
         [router = &router_](const v1::DescribeModelRequest&) { return router->describe_model(); })};

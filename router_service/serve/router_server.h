@@ -33,6 +33,8 @@ struct RouterServerOptions {
   // host:port; port 0: a free one.
   std::string address;
   net::GrpcOptions grpc;
+  // As GrpcServerSpec::max_buffered_bytes.
+  size_t max_buffered_bytes = size_t{512} << 20;
   // As GrpcServerSpec::runtime: best the one of the transport to the nodes.
   net::GrpcRuntime* runtime = nullptr;
 };

@@ -88,7 +88,7 @@ def test_a_router_without_all_files_takes_nodes_that_have_all(mesh, part, checkp
     mesh.start_router(part(0))
     mesh.wait_ready()
     assert entry(mesh.client.topology(), mesh.nodes[0]).reason == ""
-    # Whoever runs the rest of the model needs no experts either.
+    # A program that runs the rest of the model needs no experts either.
     inspected = json.loads(cli("checkpoint", "inspect", part(0, 1), "--json").stdout)
     assert mesh.client.describe().outline in inspected["weights"]["fingerprint"]
 

@@ -36,7 +36,7 @@ absl::StatusOr<float> PositiveFloat(const JsonReader& config, absl::string_view 
   return value;
 }
 
-// Of `original` tokens, when positions are stretched by `factor`.
+// How many tokens fit where positions of `original` are stretched by `factor`.
 uint32_t StretchedContext(uint32_t original, float factor) {
   const double stretched = static_cast<double>(original) * static_cast<double>(factor);
   return static_cast<uint32_t>(std::min<double>(stretched, std::numeric_limits<int32_t>::max()));

@@ -224,8 +224,7 @@ struct ModelInfo {
   std::vector<LayerInfo> layers;
   // Largest request accepted, in bytes.
   uint64_t max_message_bytes = 0;
-  // 64 hex digits, compared where a fingerprint is partial. Empty when the router is too old to
-  // tell.
+  // 64 hex digits, compared where a fingerprint is partial. Empty: the router is too old to tell.
   std::string outline;
 };
 
@@ -249,7 +248,7 @@ struct DamagedExperts {
   std::string reason;
 };
 
-enum class Link { kUnknown, kDown, kUp, kRefused, kDraining };
+enum class Link { kUnknown, kDown, kUp, kRefused, kDraining, kEjected };
 
 struct NodeInfo {
   std::string address;
@@ -281,6 +280,9 @@ struct NodeInfo {
   uint64_t faulty_answers = 0;
   // Cross-checks in which this node and another one computed different values of the same row.
   uint64_t disagreements = 0;
+  // Times the router ejected it, and batches whose answers came so late that others were asked.
+  uint64_t ejections = 0;
+  uint64_t overdue_batches = 0;
 };
 
 struct Topology {

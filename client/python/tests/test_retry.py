@@ -120,6 +120,7 @@ def test_no_attempt_begins_after_the_deadline(kind, router):
     [
         Refused(grpc.StatusCode.UNAVAILABLE, "old", "STREAM_AGED"),
         Refused(grpc.StatusCode.INTERNAL, "a proxy's word for an idle stream"),
+        Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "answers unread: no reason can be sent then"),
     ],
 )
 def test_a_stream_that_ends_loses_no_request(kind, router, end):

@@ -19,6 +19,13 @@ from expertmesh.v1 import router_pb2
 # Seconds of silence before a heartbeat: less than the 15 after which proxies end idle streams.
 HEARTBEAT_SECONDS = 10.0
 
+# Without a reason these say nothing of the requests. Each has a deadline of its own, the stream has none: a
+# proxy ended it. And a router that ends it since answers were left unread can send no reason past these.
+_ENDS_A_STREAM_ONLY = (
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+)
+
 
 @dataclasses.dataclass
 class _Request:
@@ -120,8 +127,7 @@ class StreamState:
         """Seconds until another call is made after one that ended with `error`; then everything in
         flight is to be sent. Raises `error` when another call would be no use."""
         lost = error
-        if not error.reason and error.code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            # Each request has a deadline of its own, the stream has none: a proxy ended it.
+        if not error.reason and error.code in _ENDS_A_STREAM_ONLY:
             lost = errors.Unavailable(error.message)
         self._failures += 1
         pause = self._policy.after(lost, self._failures)

@@ -41,6 +41,20 @@ TEST(SharedPoolTest, GivesWhatCameBackLastAndHasDroppedWhatItHeld) {
   EXPECT_EQ(pool.objects(), 0u);
 }
 
+TEST(SharedPoolTest, ShedsWhatWaitsAndGoesOn) {
+  SharedPool<Thing> pool;
+  const std::shared_ptr<Thing> out = pool.Take();
+  pool.Take()->bytes = 7;
+  EXPECT_EQ(pool.bytes(), 7u);
+  EXPECT_EQ(Thing::alive, 2);
+  pool.Shed();
+  EXPECT_EQ(pool.bytes(), 0u);
+  EXPECT_EQ(Thing::alive, 1);
+  Thing* const kept = pool.Take().get();
+  EXPECT_EQ(pool.objects(), 1u);
+  EXPECT_EQ(pool.Take().get(), kept);
+}
+
 TEST(SharedPoolTest, AnObjectWaitsForItsWeakReferences) {
   SharedPool<Thing> pool;
   std::shared_ptr<Thing> thing = pool.Take();
