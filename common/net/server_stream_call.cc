@@ -83,6 +83,26 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
     return absl::OkStatus();
   }
 
+  void SendLatest(ServerStreamSink::LatestFrame make) {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (!broken_ && !finishing_) {
+        queue_.SetLatest(std::move(make));
+      }
+    }
+    Advance();
+  }
+
+  void OnEnding(ServerStreamSink::EndingCallback callback) {
+    {
+      absl::MutexLock lock(&mutex_);
+      on_ending_ = std::move(callback);
+    }
+    if (IsEnding()) {
+      EndHandler();  // Once more, for the callback.
+    }
+  }
+
   bool IsGone() const {
     absl::MutexLock lock(&mutex_);
     return broken_ || finishing_;
@@ -115,6 +135,8 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
     ~Sink() override { call_->SinkReleased(); }
     absl::Status Send(Frame frame) override { return call_->Send(std::move(frame)); }
     bool IsGone() const override { return call_->IsGone(); }
+    void SendLatest(LatestFrame make) override { call_->SendLatest(std::move(make)); }
+    void OnEnding(EndingCallback callback) override { call_->OnEnding(std::move(callback)); }
     void Fail(const absl::Status& why) override { call_->Drain(why); }
     bool IsEnding() const override { return call_->IsEnding(); }
 
@@ -188,15 +210,23 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
     }
   }
 
-  // Destroys the handler, or lets the frame that it is working on do so.
+  // Destroys the handler, or lets the frame that it is working on do so. Tells when the stream
+  // ends.
   void EndHandler() {
     std::unique_ptr<StreamHandler> dying;
+    ServerStreamSink::EndingCallback ending;
     {
       absl::MutexLock lock(&mutex_);
       handler_over_ = true;
       if (!in_handler_) {
         dying = std::move(handler_);
       }
+      if (broken_ || !outcome_.ok()) {
+        ending = std::exchange(on_ending_, nullptr);
+      }
+    }
+    if (ending != nullptr) {
+      ending();
     }
   }
 
@@ -255,6 +285,7 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
   // No answer can be sent any more.
   void Break(const absl::Status& why, bool cancel) {
     RingQueue<Frame> dropped;
+    SendQueue::LatestFrame unasked;  // May hold the sink.
     {
       absl::MutexLock lock(&mutex_);
       if (!accepted_ || broken_ || rpc_ == nullptr) {
@@ -265,6 +296,7 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
         outcome_ = why;
       }
       dropped = queue_.Clear();
+      unasked = queue_.TakeLatest();
       ++pending_;  // Keeps rpc_ for TryCancel.
     }
     context_->Cancel();
@@ -272,6 +304,7 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
       rpc_->context.TryCancel();
     }
     dropped = {};
+    unasked = nullptr;
     EndHandler();
     OperationDone();
   }
@@ -317,6 +350,9 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
     if (finish) {
       rpc_->stream.Finish(ToGrpc(outcome), finish_tag_.Arm(shared_from_this()));
     } else {
+      if (next.make != nullptr) {
+        next.frame = next.make();
+      }
       rpc_->stream.Write(ToByteBuffer(next.frame), next.options,
                          write_tag_.Arm(shared_from_this()));
     }
@@ -341,6 +377,7 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
   bool handler_over_ ABSL_GUARDED_BY(mutex_) = false;
   bool sink_released_ ABSL_GUARDED_BY(mutex_) = false;
   SendQueue queue_ ABSL_GUARDED_BY(mutex_);
+  ServerStreamSink::EndingCallback on_ending_ ABSL_GUARDED_BY(mutex_);
   bool sending_ ABSL_GUARDED_BY(mutex_) = false;  // A sending operation other than Finish.
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;
   bool finishing_ ABSL_GUARDED_BY(mutex_) = false;
