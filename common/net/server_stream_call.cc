@@ -88,6 +88,26 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
     return status;
   }
 
+  void SendLatest(ServerStreamSink::LatestFrame make) {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (!broken_ && !finishing_) {
+        queue_.SetLatest(std::move(make));
+      }
+    }
+    Advance();
+  }
+
+  void OnEnding(ServerStreamSink::EndingCallback callback) {
+    {
+      absl::MutexLock lock(&mutex_);
+      on_ending_ = std::move(callback);
+    }
+    if (IsEnding()) {
+      EndHandler();  // Once more, for the callback.
+    }
+  }
+
   bool IsGone() const {
     absl::MutexLock lock(&mutex_);
     return broken_ || finishing_;
@@ -120,6 +140,8 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
     ~Sink() override { call_->SinkReleased(); }
     absl::Status Send(Frame frame) override { return call_->Send(std::move(frame)); }
     bool IsGone() const override { return call_->IsGone(); }
+    void SendLatest(LatestFrame make) override { call_->SendLatest(std::move(make)); }
+    void OnEnding(EndingCallback callback) override { call_->OnEnding(std::move(callback)); }
     void Fail(const absl::Status& why) override { call_->Drain(why); }
     bool IsEnding() const override { return call_->IsEnding(); }
 
@@ -188,11 +210,21 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
     handler = handler_.Set(std::move(handler));
   }
 
-  // Destroys the handler, or lets the frame that it is working on do so.
+  // Destroys the handler, or lets the frame that it is working on do so. Tells when the stream
+  // ends.
   void EndHandler() {
     std::unique_ptr<StreamHandler> dying;  // Destroyed after the lock is gone.
-    absl::MutexLock lock(&mutex_);
-    dying = handler_.End();
+    ServerStreamSink::EndingCallback ending;
+    {
+      absl::MutexLock lock(&mutex_);
+      dying = handler_.End();
+      if (broken_ || !outcome_.ok()) {
+        ending = std::exchange(on_ending_, nullptr);
+      }
+    }
+    if (ending != nullptr) {
+      ending();
+    }
   }
 
   void OnRead(bool ok) {
@@ -297,6 +329,7 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
   // No answer can be sent any more.
   void Break(const absl::Status& why, bool cancel) {
     RingQueue<Frame> dropped;
+    SendQueue::LatestFrame unasked;  // May hold the sink.
     {
       absl::MutexLock lock(&mutex_);
       if (!accepted_ || broken_ || rpc_ == nullptr) {
@@ -306,6 +339,7 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
       outcome_.Update(why);
       dropped = queue_.Clear();
       window_.Dropped(/*left=*/queue_.bytes());
+      unasked = queue_.TakeLatest();
       ++pending_;  // Keeps rpc_ for CancelCall.
     }
     context_->Cancel();
@@ -313,6 +347,7 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
       CancelCall(why, &rpc_->context);
     }
     dropped = {};
+    unasked = nullptr;
     EndHandler();
     OperationDone();
   }
@@ -357,6 +392,9 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
     if (finish) {
       rpc_->stream.Finish(ToGrpc(outcome), finish_tag_.Arm(shared_from_this()));
     } else {
+      if (next.make != nullptr) {
+        next.frame = next.make();
+      }
       rpc_->stream.Write(ToByteBuffer(next.frame), next.options,
                          write_tag_.Arm(shared_from_this()));
     }
@@ -383,6 +421,7 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
   StreamWindow window_ ABSL_GUARDED_BY(mutex_);
   bool resting_ ABSL_GUARDED_BY(mutex_) = false;  // No read is under way; the next one may begin.
   uint64_t written_ ABSL_GUARDED_BY(mutex_) = 0;  // Frames.
+  ServerStreamSink::EndingCallback on_ending_ ABSL_GUARDED_BY(mutex_);
   bool sending_ ABSL_GUARDED_BY(mutex_) = false;  // A sending operation other than Finish.
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;
   bool finishing_ ABSL_GUARDED_BY(mutex_) = false;

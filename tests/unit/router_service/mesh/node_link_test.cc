@@ -113,7 +113,8 @@ class NodeLinkTest : public testing::Test {
   metrics::RouterMetrics metrics_{registry_};
   RecordingTransport transport_;
   FakeClock clock_;
-  NodeLink link_{"node:1", {"model", kModelWidth, {}, {}}, &metrics_, &clock_, [] {}};
+  TimerQueue timers_{&clock_};
+  NodeLink link_{"node:1", {"model", kModelWidth, {}, {}}, &metrics_, &timers_, &clock_, [] {}};
 };
 
 TEST_F(NodeLinkTest, TheConnectionRestsWhenNothingIsAwaited) {
