@@ -136,7 +136,7 @@ std::string NodeLink::ReasonLocked() const {
   }
   if (refused_) {
     return absl::StrCat("node ", address_, " serves model ", description_->fingerprint(),
-                        ", this router ", options_.fingerprint,
+                        ", this router ", options_.model.fingerprint,
                         "; start the node with the router's checkpoint");
   }
   if (!twin_.empty()) {
@@ -208,7 +208,7 @@ void NodeLink::OnStatus(const internal::v1::WatchStatusResponse& status) {
     node_state_ = status.state();
     if (status.has_description()) {
       description_ = std::make_shared<const v1::NodeDescription>(status.description());
-      refused_ = description_->fingerprint() != options_.fingerprint;
+      refused_ = !SameModel({description_->fingerprint(), description_->outline()}, options_.model);
     }
     node_id = description_->node_id();
   }
