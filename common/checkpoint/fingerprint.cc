@@ -9,6 +9,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
 #include "common/base/check.h"
 #include "common/model/routing_json.h"
@@ -72,7 +73,7 @@ std::string CheckpointFingerprint(const ModelDescription& model, const Safetenso
   }
   for (const auto& [name, tensor] : tensors.tensors()) {
     hash.Add(name);
-    hash.Add(absl::StrCat(NameOf(tensor.dtype), " ", ShapeString(tensor.shape)));
+    hash.Add(absl::StrCat(NameOf(tensor.dtype), " [", absl::StrJoin(tensor.shape, ", "), "]"));
   }
   for (const MatrixView& gate : gates) {
     const size_t bytes = gate.rows * gate.cols * BytesOf(gate.dtype);

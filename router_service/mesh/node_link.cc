@@ -9,6 +9,7 @@
 #include "common/base/check.h"
 #include "common/base/status_context.h"
 #include "common/wire/frame_checksum.h"
+#include "common/wire/peer_message.h"
 #include "common/wire/status.h"
 #include "common/wire/wire_dtype.h"
 
@@ -275,7 +276,9 @@ void NodeLink::OnStatus(const internal::v1::WatchStatusResponse& status) {
     up_ = true;
     node_state_ = status.state();
     if (status.has_description()) {
-      description_ = std::make_shared<const v1::NodeDescription>(status.description());
+      auto description = std::make_shared<v1::NodeDescription>(status.description());
+      MakeTextsPrintable(description.get());
+      description_ = std::move(description);
       refused_ = description_->fingerprint() != fingerprint_;
     }
     reason_.clear();

@@ -88,6 +88,19 @@ class NodeLinkTest : public testing::Test {
   NodeLink link_{"node:1", "model", {}, &metrics_, [] {}};
 };
 
+TEST_F(NodeLinkTest, WhatANodeSaysIsShownPrintableAndBounded) {
+  internal::v1::WatchStatusResponse status;
+  status.set_state(v1::NODE_STATE_FAILED);
+  status.mutable_description()->set_fingerprint("model");
+  status.mutable_description()->set_node_id("two\nlines");
+  status.mutable_description()->set_message("\x1b" + std::string(5'000'000, 'x'));
+  link_.OnStatus(status);
+  const v1::TopologyNode shown = link_.ToProto();
+  EXPECT_EQ(shown.description().node_id(), "two\\nlines");
+  EXPECT_THAT(shown.description().message(), testing::StartsWith("\\x1bxxx"));
+  EXPECT_LT(shown.ByteSizeLong(), 4000u);
+}
+
 TEST_F(NodeLinkTest, TheConnectionRestsWhenNothingIsAwaited) {
   const auto batch = Send(1, 2);
   EXPECT_THAT(transport_.TakeCalls(), ElementsAre("send"));
