@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/clock.h"
 #include "common/base/idle_memory.h"
@@ -252,11 +251,10 @@ int main(int argc, char** argv) {
   expertmesh::TuneProcess();
   expertmesh::BlockStopSignals();
   expertmesh::net::RouteGrpcLogs();
-  expertmesh::DescribeProgram(
+  const std::vector<char*> rest = expertmesh::ParseFlags(
       "Routes hidden states to expert services.\n"
-      "  expertmesh-router --model DIR --nodes host:port,host:port");
-  expertmesh::AcceptHyphens(argc, argv);
-  const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
+      "  expertmesh-router --model DIR --nodes host:port,host:port",
+      argc, argv);
   const absl::Status status = expertmesh::router::Run(rest);
   if (!status.ok()) {
     std::fprintf(stderr, "expertmesh-router: %s\n", std::string(status.message()).c_str());

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/wire/peer_message.h"
 #include "common/wire/wire_dtype.h"
 #include "router_service/mesh/mesh_view.h"
 #include "router_service/mesh/node_link.h"
@@ -207,7 +208,9 @@ void NodeLink::OnStatus(const internal::v1::WatchStatusResponse& status) {
     up_ = true;
     node_state_ = status.state();
     if (status.has_description()) {
-      description_ = std::make_shared<const v1::NodeDescription>(status.description());
+      auto description = std::make_shared<v1::NodeDescription>(status.description());
+      MakeTextsPrintable(description.get());
+      description_ = std::move(description);
       refused_ = !SameModel({description_->fingerprint(), description_->outline()}, options_.model);
     }
     node_id = description_->node_id();
