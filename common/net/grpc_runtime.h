@@ -15,6 +15,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <thread>
 #include <utility>
@@ -145,9 +146,9 @@ class GrpcRuntime {
   const std::vector<std::unique_ptr<grpc::ServerCompletionQueue>>& queues() const {
     return queues_;
   }
-  // Returns when whatever had completed on the queues before has been handed out. Not from a
-  // callback.
-  void Flush();
+  // Returns when whatever had completed on the queues before has been handed out, and `also`, if
+  // there is one, has been called by the thread of each. Not from a callback.
+  void Flush(const std::function<void()>& also = nullptr);
 
  private:
   LiveCalls calls_;
