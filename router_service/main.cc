@@ -182,6 +182,17 @@ absl::StatusOr<RouterOptions> OptionsFromFlags() {
   return options;
 }
 
+serve::RouterServerOptions ServerOptionsFromFlags(net::GrpcRuntime* runtime) {
+  serve::RouterServerOptions server_options;
+  server_options.address = absl::GetFlag(FLAGS_listen);
+  server_options.grpc.max_message_bytes = absl::GetFlag(FLAGS_max_message_bytes);
+  server_options.max_buffered_bytes = absl::GetFlag(FLAGS_max_buffered_bytes);
+  server_options.grpc.max_metadata_bytes = absl::GetFlag(FLAGS_max_metadata_bytes);
+  server_options.grpc.max_connection_age = absl::GetFlag(FLAGS_max_connection_age);
+  server_options.runtime = runtime;
+  return server_options;
+}
+
 absl::Status Run(const std::vector<char*>& rest) {
   RETURN_IF_ERROR(CheckFlags(rest));
   RETURN_IF_ERROR(telemetry::InitLogging("expertmesh-router", absl::GetFlag(FLAGS_log_level)));
@@ -215,15 +226,8 @@ absl::Status Run(const std::vector<char*>& rest) {
   if (!nodes.ok()) {
     return WithContext("--nodes", nodes.status());
   }
-  serve::RouterServerOptions server_options;
-  server_options.address = absl::GetFlag(FLAGS_listen);
-  server_options.grpc.max_message_bytes = options.max_message_bytes;
-  server_options.max_buffered_bytes = absl::GetFlag(FLAGS_max_buffered_bytes);
-  server_options.grpc.max_metadata_bytes = absl::GetFlag(FLAGS_max_metadata_bytes);
-  server_options.grpc.max_connection_age = absl::GetFlag(FLAGS_max_connection_age);
-  server_options.runtime = &runtime;
   ASSIGN_OR_RETURN(std::unique_ptr<serve::RouterServer> server,
-                   serve::RouterServer::Start(router->served(), server_options));
+                   serve::RouterServer::Start(router->served(), ServerOptionsFromFlags(&runtime)));
   std::unique_ptr<telemetry::MetricsServer> metrics;
   if (const std::string address = absl::GetFlag(FLAGS_metrics_listen); !address.empty()) {
     ASSIGN_OR_RETURN(metrics, telemetry::MetricsServer::Start(address, registry));
