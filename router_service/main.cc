@@ -233,8 +233,9 @@ absl::Status Run(const std::vector<char*>& rest) {
     ASSIGN_OR_RETURN(metrics, telemetry::MetricsServer::Start(address, registry));
   }
   const IdleMemory idle_memory(
-      [&router, &runtime] {
+      [&router, &server, &runtime] {
         router->ShedMemory();
+        server->TrimThreads();
         runtime.Flush(TrimThread);
       },
       Clock::Real());

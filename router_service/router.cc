@@ -159,6 +159,7 @@ void Router::ShedMemory() {
   parts_.Shed();
   buffers_.Shed();
   node_plans_.Shed();
+  timers_->Schedule(clock_->Now(), TrimThread);
   // Who works meanwhile is not at rest.
   pool_->OnEachThread(TrimThread, absl::Milliseconds(100));
 }
