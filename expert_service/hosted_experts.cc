@@ -194,13 +194,15 @@ absl::Status HostedExperts::PackOne(Item* item) {
                    checkpoint_->Expert(item->layer->layer, item->expert));
   ASSIGN_OR_RETURN(std::shared_ptr<const experts::PackedExpert> packed,
                    backend_->Pack(item->layer->expert, weights, item->slice));
-  uint64_t id = 0;
   const ExpertWeights stored = SliceOf(weights, item->slice);
+  // Never from a cache: the bytes were just read, and it is these that count.
+  const uint64_t digest = checkpoint::DigestOf(stored);
+  RETURN_IF_ERROR(checkpoint_->ConfirmRead(stored));
+  uint64_t id = 0;
   const ExpertMemory memory = {packed->bytes(), StoredBytes(stored)};
   RETURN_IF_ERROR(ledger_->AddEntry(item->reserved_bytes, memory, &id));
-  // Never from a cache: the bytes were just read, and it is these that count.
-  item->loaded = std::make_shared<const HostedExpert>(ledger_, id, std::move(packed), item->slice,
-                                                      checkpoint::DigestOf(stored));
+  item->loaded =
+      std::make_shared<const HostedExpert>(ledger_, id, std::move(packed), item->slice, digest);
   return absl::OkStatus();
 }
 

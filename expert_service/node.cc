@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/process.h"
 #include "common/base/status_macros.h"
@@ -63,6 +64,12 @@ std::vector<LayerExperts> FromProto(
   return result;
 }
 
+// Tells this start of a node from any other.
+std::string MakeInstanceId() {
+  absl::BitGen random;
+  return absl::StrCat(absl::Hex(absl::Uniform<uint64_t>(random), absl::kZeroPad16));
+}
+
 uint64_t BytesOfRows(uint64_t rows, const ModelDescription& model) {
   return rows * model.d_model * sizeof(float);
 }
@@ -94,6 +101,7 @@ absl::StatusOr<std::unique_ptr<Node>> Node::Create(
 Node::Node(const NodeOptions& options, std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
            experts::Backend* backend, Clock* clock, std::shared_ptr<prometheus::Registry> registry)
     : options_(options),
+      instance_id_(MakeInstanceId()),
       checkpoint_(std::move(checkpoint)),
       backend_(backend),
       clock_(clock),
@@ -207,6 +215,7 @@ v1::NodeDescription Node::Describe() const {
   }
   response.set_node_id(options_.node_id);
   response.set_version(options_.version);
+  response.set_instance_id(instance_id_);
   response.set_family(checkpoint_->model().family);
   response.set_fingerprint(checkpoint_->fingerprint());
   response.set_d_model(checkpoint_->model().d_model);

@@ -107,6 +107,7 @@ class Node final : public NodeEndpoint {
   v1::MemoryUsage Memory() const;
 
   const NodeOptions options_;
+  const std::string instance_id_;
   const std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint_;
   experts::Backend* const backend_;
   Clock* const clock_;

@@ -83,6 +83,10 @@ ABSL_FLAG(
     "answered, so that callers spread over routers that were added; inf: any age");
 ABSL_FLAG(uint64_t, max_frame_bytes, 1 << 20, "Size that batches to nodes are cut to");
 ABSL_FLAG(uint32_t, max_attempts, 3, "Nodes tried for one assignment, the first included");
+ABSL_FLAG(absl::Duration, attempt_timeout, absl::Milliseconds(250),
+          "Time that a node always has for an answer; after it, and after 4 times what the mesh "
+          "usually takes for as much work, another node is asked where one can serve; inf: nodes "
+          "are not judged by time");
 ABSL_FLAG(bool, strict, false,
           "Output bits independent of which nodes serve a token, for top-k times the bytes of "
           "answers; see router_service/README.md, Strict");
@@ -135,6 +139,11 @@ absl::Status CheckFlags(const std::vector<char*>& rest) {
         "--max-queue-time is ", absl::FormatDuration(absl::GetFlag(FLAGS_max_queue_time)),
         "; use more than 0"));
   }
+  if (absl::GetFlag(FLAGS_attempt_timeout) < absl::Milliseconds(1)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--attempt-timeout is ", absl::FormatDuration(absl::GetFlag(FLAGS_attempt_timeout)),
+        "; use 1ms or more, or inf"));
+  }
   if (absl::GetFlag(FLAGS_cross_check_interval) < absl::ZeroDuration()) {
     return absl::InvalidArgumentError(
         absl::StrCat("--cross-check-interval is ",
@@ -172,6 +181,7 @@ absl::StatusOr<RouterOptions> OptionsFromFlags() {
   options.wire_partials = absl::GetFlag(FLAGS_wire_partials);
   options.max_frame_bytes = absl::GetFlag(FLAGS_max_frame_bytes);
   options.max_attempts = absl::GetFlag(FLAGS_max_attempts);
+  options.health.shortest_limit = absl::GetFlag(FLAGS_attempt_timeout);
   options.inline_tokens = absl::GetFlag(FLAGS_inline_tokens);
   options.strict = absl::GetFlag(FLAGS_strict);
   options.cross_check_interval = absl::GetFlag(FLAGS_cross_check_interval);

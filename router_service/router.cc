@@ -74,10 +74,11 @@ void Router::Start(Transport* transport, mesh::WireEncodings encodings) {
   timers_ = std::make_unique<TimerQueue>(clock_);
   cross_checker_ =
       std::make_unique<mesh::CrossChecker>(options_.cross_check_interval, &metrics_, clock_);
-  fleet_ = std::make_unique<mesh::Fleet>(
-      checkpoint_,
-      mesh::FleetOptions{std::move(encodings), options_.verify_bytes_per_second, biases_},
-      &metrics_, transport, timers_.get(), clock_);
+  fleet_ =
+      std::make_unique<mesh::Fleet>(checkpoint_,
+                                    mesh::FleetOptions{std::move(encodings), options_.health,
+                                                       options_.verify_bytes_per_second, biases_},
+                                    &metrics_, transport, timers_.get(), clock_);
   environment_.fleet = fleet_.get();
   environment_.cross_checker = cross_checker_.get();
   environment_.pool = pool_.get();

@@ -61,6 +61,8 @@ struct RouterOptions {
   uint64_t max_frame_bytes = 1 << 20;
   // Nodes tried for one assignment, the first included. At least 1.
   uint32_t max_attempts = 3;
+  // When answers of nodes are overdue, and what becomes of nodes that fail.
+  mesh::HealthOptions health;
   // Batches of at most so many tokens are routed and summed on the network thread, which saves two
   // changes of threads and keeps that thread from anything else meanwhile. 0: none.
   uint64_t inline_tokens = 8;

@@ -5,14 +5,20 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "common/checkpoint/fault_guard.h"
 
 namespace expertmesh::checkpoint {
 
-// Immutable and thread-safe. The file must not shrink while it is mapped.
+// Immutable and thread-safe. Whoever reads the bytes asks CheckUnchanged afterwards: a file that
+// was shortened or written to meanwhile, or a disk that fails, ends no process (FaultGuard), but
+// what was read is not what the file held.
 class MappedFile {
  public:
   // NOT_FOUND when it cannot be opened, INVALID_ARGUMENT when it is no regular file.
@@ -32,6 +38,11 @@ class MappedFile {
   // takes pains.
   const std::string& identity() const { return identity_; }
 
+  // DATA_LOSS naming the file, what was expected and what is there when the file is no longer as it
+  // was when it was opened, or a page of it could not be read. Whoever replaces a file by a new one
+  // of its name changes nothing here.
+  absl::Status CheckUnchanged() const;
+
   // From now on a page that is touched brings in no neighbours: looking at one tensor does not read
   // another one.
   void AdviseRandom() const;
@@ -44,13 +55,15 @@ class MappedFile {
   void DontNeed(size_t offset, size_t count) const;
 
  private:
-  MappedFile(std::string path, std::string identity, const uint8_t* data, size_t size)
-      : path_(std::move(path)), identity_(std::move(identity)), data_(data), size_(size) {}
+  // Takes `file`, which is open, and the mapping.
+  MappedFile(std::string path, int file, std::string identity, const uint8_t* data, size_t size);
 
   const std::string path_;
+  const int file_;
   const std::string identity_;
   const uint8_t* const data_;  // Null when the file is empty.
   const size_t size_;
+  std::optional<FaultGuard> guard_;  // Nothing when the file is empty.
 };
 
 }  // namespace expertmesh::checkpoint

@@ -50,6 +50,7 @@ class SafetensorsMoeCheckpoint final : public MoeCheckpoint {
   void Release(const ExpertWeights& weights) const override;
 
  private:
+  absl::Status ConfirmViews(absl::Span<const MatrixView> views) const override;
   absl::StatusOr<LayerWeights> FindLayer(const MoeLayerDescription& layer,
                                          const ChosenStorage& chosen) const;
   absl::StatusOr<const LayerWeights*> Layer(uint32_t layer) const;
@@ -77,7 +78,7 @@ absl::Status SafetensorsMoeCheckpoint::Load(const ChosenStorage& chosen) {
     layers_.push_back(std::move(weights));
   }
   fingerprint_ = CheckpointFingerprint(layout_.model, *tensors_, gates);
-  return absl::OkStatus();
+  return ConfirmViews(gates);
 }
 
 absl::StatusOr<LayerWeights> SafetensorsMoeCheckpoint::FindLayer(
@@ -158,6 +159,14 @@ void SafetensorsMoeCheckpoint::Release(const ExpertWeights& weights) const {
   }
 }
 
+absl::Status SafetensorsMoeCheckpoint::ConfirmViews(absl::Span<const MatrixView> views) const {
+  for (const MatrixView& view : views) {
+    RETURN_IF_ERROR(tensors_->CheckUnchanged(view.data));
+    RETURN_IF_ERROR(tensors_->CheckUnchanged(view.scales.data));
+  }
+  return absl::OkStatus();
+}
+
 void SafetensorsMoeCheckpoint::WillNeed(const ExpertWeights& expert) const {
   for (const MatrixView& matrix : {expert.gate, expert.up, expert.down}) {
     WillNeed(matrix);
@@ -204,6 +213,16 @@ absl::Status CheckQuantisation(const std::string& directory, const ModelLayout& 
 }
 
 }  // namespace
+
+absl::Status MoeCheckpoint::ConfirmRead(const ExpertWeights& weights) const {
+  return ConfirmViews({weights.gate, weights.up, weights.down, weights.gate_bias, weights.up_bias,
+                       weights.down_bias});
+}
+
+absl::Status MoeCheckpoint::ConfirmRead(const GateWeights& weights) const {
+  return ConfirmViews({weights.weight, weights.logit_bias, weights.select_bias, weights.noise,
+                       weights.shared_gate});
+}
 
 uint64_t MoeCheckpoint::ExpertBytes(uint32_t layer, uint32_t expert) const {
   const absl::StatusOr<ExpertWeights> weights = Expert(layer, expert);

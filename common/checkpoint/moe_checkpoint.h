@@ -8,15 +8,17 @@
 #include <memory>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/model/expert_weights.h"
 #include "common/model/model_description.h"
+#include "common/tensor/matrix_view.h"
 
 namespace expertmesh::checkpoint {
 
-// Immutable and thread-safe. Views are valid for as long as the checkpoint lives. Errors name the
-// file and the tensor (or the configuration key).
+// Immutable and thread-safe. Views are valid for as long as the checkpoint lives, and whoever has
+// read one calls ConfirmRead. Errors name the file and the tensor (or the configuration key).
 class MoeCheckpoint {
  public:
   virtual ~MoeCheckpoint() = default;
@@ -42,6 +44,12 @@ class MoeCheckpoint {
   virtual absl::StatusOr<ExpertWeights> Expert(uint32_t layer, uint32_t expert) const = 0;
   virtual absl::StatusOr<ExpertWeights> Shared(uint32_t layer) const = 0;
 
+  // OK when what was read of these weights since they were given is what the files hold. DATA_LOSS
+  // naming the file, with its size and the one expected, when it was shortened or written to
+  // meanwhile, or could not be read: what was read must not be used.
+  absl::Status ConfirmRead(const ExpertWeights& weights) const;
+  absl::Status ConfirmRead(const GateWeights& weights) const;
+
   // What is worth a line in a log: where config.json and the files say different things, or where
   // this build follows one reading of config.json and other programs another. Whole sentences.
   virtual absl::Span<const std::string> warnings() const { return {}; }
@@ -57,6 +65,13 @@ class MoeCheckpoint {
   // Tells that the caller has read `weights` and will not read them again soon: they need not stay
   // in the memory of this process. Views stay valid.
   virtual void Release(const ExpertWeights& weights) const { (void)weights; }
+
+ private:
+  // Of ConfirmRead; some of `views` may be empty.
+  virtual absl::Status ConfirmViews(absl::Span<const MatrixView> views) const {
+    (void)views;
+    return absl::OkStatus();
+  }
 };
 
 }  // namespace expertmesh::checkpoint

@@ -92,7 +92,9 @@ absl::StatusOr<std::unique_ptr<SafetensorsReader>> SafetensorsReader::OpenFolder
 
 absl::Status SafetensorsReader::AddFile(const std::string& path, const WantedNames* wanted) {
   ASSIGN_OR_RETURN(std::unique_ptr<MappedFile> file, MappedFile::Open(path));
-  ASSIGN_OR_RETURN(SafetensorsHeader header, ParseSafetensorsHeader(file->bytes(), path));
+  absl::StatusOr<SafetensorsHeader> parsed = ParseSafetensorsHeader(file->bytes(), path);
+  RETURN_IF_ERROR(file->CheckUnchanged());
+  ASSIGN_OR_RETURN(SafetensorsHeader header, std::move(parsed));
   file->AdviseRandom();
   const size_t index = files_.size();
   const auto add = [&](const std::string& name, SafetensorsEntry entry) {
@@ -141,6 +143,18 @@ std::pair<const MappedFile*, size_t> SafetensorsReader::FileOf(const uint8_t* da
     }
   }
   return {nullptr, 0};
+}
+
+absl::Status SafetensorsReader::CheckUnchanged(const uint8_t* data) const {
+  const auto [file, offset] = FileOf(data);
+  return file == nullptr ? absl::OkStatus() : file->CheckUnchanged();
+}
+
+absl::Status SafetensorsReader::CheckUnchanged() const {
+  for (const std::unique_ptr<MappedFile>& file : files_) {
+    RETURN_IF_ERROR(file->CheckUnchanged());
+  }
+  return absl::OkStatus();
 }
 
 void SafetensorsReader::WillNeed(const uint8_t* data, size_t bytes) const {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/container/btree_map.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "common/checkpoint/mapped_file.h"
@@ -19,7 +20,7 @@
 namespace expertmesh::checkpoint {
 
 // One tensor, row-major, little endian. `data` points into the mapped file, has any alignment, and
-// lives as long as its SafetensorsReader.
+// lives as long as its SafetensorsReader. Whoever has read it asks CheckUnchanged.
 struct TensorView {
   Dtype dtype = Dtype::kF32;
   std::vector<uint64_t> shape;
@@ -53,6 +54,11 @@ class SafetensorsReader {
   const absl::btree_map<std::string, std::string>& metadata() const { return metadata_; }
 
   const std::string& PathOf(const TensorView& tensor) const { return files_[tensor.file]->path(); }
+
+  // OK when what was read of `data`, which lies in one of the files, or of all files, is what they
+  // held when they were opened. DATA_LOSS otherwise, see MappedFile::CheckUnchanged.
+  absl::Status CheckUnchanged(const uint8_t* data) const;
+  absl::Status CheckUnchanged() const;
 
   // Starts reading a part of a tensor, or several, into memory without waiting. `data` lies in one
   // of the mapped files.

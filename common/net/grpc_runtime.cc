@@ -1,7 +1,5 @@
 #include "common/net/grpc_runtime.h"
 
-#include <grpcpp/alarm.h>
-
 #include <algorithm>
 
 #include "absl/synchronization/notification.h"
@@ -22,6 +20,39 @@ QueuePoller::QueuePoller(grpc::CompletionQueue* queue)
 QueuePoller::~QueuePoller() {
   queue_->Shutdown();
   thread_.join();
+}
+
+QueuePulse::QueuePulse(grpc::CompletionQueue* queue) : queue_(queue) {
+  absl::MutexLock lock(&mutex_);
+  Arm();
+}
+
+QueuePulse::~QueuePulse() {
+  {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+    alarm_.Cancel();
+  }
+  over_.WaitForNotification();
+}
+
+void QueuePulse::Proceed(bool) {
+  pulse_.Beat();
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!stopping_) {
+      Arm();
+      return;
+    }
+  }
+  over_.Notify();
+}
+
+void QueuePulse::Arm() {
+  BeforeOperation();
+  const gpr_timespec period =
+      gpr_time_from_millis(absl::ToInt64Milliseconds(kPulsePeriod), GPR_TIMESPAN);
+  alarm_.Set(queue_, gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), period), static_cast<Tag*>(this));
 }
 
 int DefaultPollers() {
@@ -72,6 +103,7 @@ GrpcRuntime::GrpcRuntime(int pollers) {
   for (int i = 0; i < count; ++i) {
     queues_.push_back(server_builder_.AddCompletionQueue());
     pollers_.push_back(std::make_unique<QueuePoller>(queues_.back().get()));
+    pulses_.push_back(std::make_unique<QueuePulse>(queues_.back().get()));
   }
 }
 
@@ -100,6 +132,14 @@ void GrpcRuntime::Flush(const std::function<void()>& also) {
     alarm.Set(queue.get(), gpr_now(GPR_CLOCK_REALTIME), static_cast<Tag*>(&barrier));
     barrier.passed.WaitForNotification();
   }
+}
+
+absl::Time GrpcRuntime::AwakeSince() const {
+  absl::Time since = absl::InfinitePast();
+  for (const std::unique_ptr<QueuePulse>& pulse : pulses_) {
+    since = std::max(since, pulse->AwakeSince());
+  }
+  return since;
 }
 
 grpc::CompletionQueue* GrpcRuntime::NextQueue() {

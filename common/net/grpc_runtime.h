@@ -10,6 +10,7 @@
 #ifndef EXPERTMESH_COMMON_NET_GRPC_RUNTIME_H_
 #define EXPERTMESH_COMMON_NET_GRPC_RUNTIME_H_
 
+#include <grpcpp/alarm.h>
 #include <grpcpp/completion_queue.h>
 #include <grpcpp/server_builder.h>
 
@@ -25,8 +26,10 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "common/base/check.h"
+#include "common/net/pulse.h"
 
 namespace expertmesh::net {
 
@@ -95,6 +98,30 @@ class QueuePoller {
   std::thread thread_;
 };
 
+// Asks the thread of one queue for a beat again and again, behind whatever else has completed
+// there.
+class QueuePulse final : public Tag {
+ public:
+  // `queue` must outlive the pulse, and be polled as long.
+  explicit QueuePulse(grpc::CompletionQueue* queue);
+  ~QueuePulse();
+  QueuePulse(const QueuePulse&) = delete;
+  QueuePulse& operator=(const QueuePulse&) = delete;
+
+  void Proceed(bool ok) override;
+  absl::Time AwakeSince() const { return pulse_.AwakeSince(); }
+
+ private:
+  void Arm() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  grpc::CompletionQueue* const queue_;
+  Pulse pulse_{Clock::Real()};
+  absl::Mutex mutex_;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  grpc::Alarm alarm_ ABSL_GUARDED_BY(mutex_);
+  absl::Notification over_;
+};
+
 // 1 up to 4 cores, then a quarter of the cores, at most 4.
 int DefaultPollers();
 
@@ -150,12 +177,17 @@ class GrpcRuntime {
   // there is one, has been called by the thread of each. Not from a callback.
   void Flush(const std::function<void()>& also = nullptr);
 
+  // Since when, on Clock::Real(), every queue has been polled without a pause; now during one. What
+  // was not heard before that may yet lie unread in a socket.
+  absl::Time AwakeSince() const;
+
  private:
   LiveCalls calls_;
   std::atomic<size_t> next_{0};
   grpc::ServerBuilder server_builder_;
   std::vector<std::unique_ptr<grpc::ServerCompletionQueue>> queues_;
   std::vector<std::unique_ptr<QueuePoller>> pollers_;  // After queues_: gone before them.
+  std::vector<std::unique_ptr<QueuePulse>> pulses_;    // Likewise, before pollers_.
 };
 
 }  // namespace expertmesh::net

@@ -16,6 +16,9 @@ namespace {
 
 constexpr char kComputeMethod[] = "/expertmesh.internal.v1.Expert/Compute";
 constexpr char kWatchMethod[] = "/expertmesh.internal.v1.Expert/WatchStatus";
+// So often in a row may pauses of this process excuse a node's silence: a process that is paused
+// again and again must still notice in the end that a node is gone.
+constexpr int kMostExcuses = 5;
 
 // One connection. Everything that happens to it goes through `serializer_`, and the members marked
 // so are used there only. An event of an attempt that is over is ignored.
@@ -102,6 +105,7 @@ class Link : public std::enable_shared_from_this<Link> {
     data_open_ = false;
     first_status_.reset();
     last_heard_ = clock_->Now();
+    excuses_ = 0;
     GrpcOptions grpc = options_.grpc;
     grpc.max_message_bytes = options_.frame_limit_bytes;
     CallOptions call;
@@ -133,6 +137,7 @@ class Link : public std::enable_shared_from_this<Link> {
     callbacks.on_frame = [self, attempt, on_frame](Frame frame) {
       self->Post(attempt, [self = self.get(), on_frame, frame = std::move(frame)]() mutable {
         self->last_heard_ = self->clock_->Now();
+        self->excuses_ = 0;
         (self->*on_frame)(std::move(frame));
       });
     };
@@ -190,9 +195,15 @@ class Link : public std::enable_shared_from_this<Link> {
   }
 
   void CheckHeartbeat() {
-    const absl::Duration silence = clock_->Now() - last_heard_;
-    if (silence < options_.heartbeat_timeout) {
-      After(options_.heartbeat_timeout - silence, [this] { CheckHeartbeat(); });
+    const absl::Time now = clock_->Now();
+    const absl::Duration silence = now - last_heard_;
+    const absl::Time awake_since = options_.awake_since();
+    const absl::Duration counted = now - std::max(last_heard_, awake_since);
+    // The end of a pause uses up an excuse, its length none.
+    const bool excused =
+        silence < options_.heartbeat_timeout || awake_since >= now || ++excuses_ <= kMostExcuses;
+    if (counted < options_.heartbeat_timeout && excused) {
+      After(options_.heartbeat_timeout - counted, [this] { CheckHeartbeat(); });
       return;
     }
     Fail(absl::UnavailableError(absl::StrCat("nothing heard for ", absl::FormatDuration(silence))));
@@ -236,6 +247,7 @@ class Link : public std::enable_shared_from_this<Link> {
   bool data_open_ = false;
   std::optional<internal::v1::WatchStatusResponse> first_status_;
   absl::Time last_heard_;
+  int excuses_ = 0;  // Since then.
   absl::Duration backoff_;
   TimerQueue::Id timer_ = 0;
   std::shared_ptr<ClientStream> data_;
@@ -258,11 +270,25 @@ class GrpcConnection final : public NodeConnection {
   const std::shared_ptr<Link> link_;
 };
 
+GrpcTransportOptions WithPulse(GrpcTransportOptions options, const GrpcRuntime& runtime,
+                               const Clock* clock) {
+  if (options.awake_since == nullptr) {
+    options.awake_since = [&runtime, real = clock == Clock::Real()] {
+      return real ? runtime.AwakeSince() : absl::InfinitePast();
+    };
+  }
+  return options;
+}
+
 }  // namespace
 
-GrpcTransport::GrpcTransport(GrpcRuntime* runtime, Clock* clock,
-                             const GrpcTransportOptions& options)
-    : runtime_(runtime), clock_(clock), options_(options), timers_(clock) {}
+GrpcTransport::GrpcTransport(GrpcRuntime* runtime, Clock* clock, GrpcTransportOptions options)
+    : runtime_(runtime),
+      clock_(clock),
+      options_(WithPulse(std::move(options), *runtime, clock)),
+      timers_(clock) {}
+
+absl::Time GrpcTransport::AwakeSince() const { return options_.awake_since(); }
 
 std::unique_ptr<NodeConnection> GrpcTransport::Connect(std::string address,
                                                        NodeObserver* observer) {

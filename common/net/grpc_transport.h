@@ -3,12 +3,13 @@
 // Each connection has two TCP connections to its node, so that tensors never hold up heartbeats:
 // Expert.Compute on one, Expert.WatchStatus on the other. It is up when the node has accepted the
 // first and described itself on the second, and down when either ends or nothing has been heard for
-// the heartbeat timeout. Every attempt uses fresh channels, so pauses between attempts are governed
-// here, by the Clock, and not by gRPC.
+// the heartbeat timeout, pauses of this process itself aside. Every attempt uses fresh channels, so
+// pauses between attempts are governed here, by the Clock, and not by gRPC.
 #ifndef EXPERTMESH_COMMON_NET_GRPC_TRANSPORT_H_
 #define EXPERTMESH_COMMON_NET_GRPC_TRANSPORT_H_
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -32,6 +33,8 @@ struct GrpcTransportOptions {
   // be larger).
   absl::Duration heartbeat = absl::Seconds(1);
   absl::Duration heartbeat_timeout = absl::Seconds(3);
+  // Transport::AwakeSince(). Null: that of the runtime on Clock::Real(), none on any other clock.
+  std::function<absl::Time()> awake_since = nullptr;
   // Pause after a failed attempt to connect: backoff_initial at first, doubled after each failure
   // up to backoff_max, and back to backoff_initial after a success.
   absl::Duration backoff_initial = absl::Milliseconds(100);
@@ -42,10 +45,11 @@ struct GrpcTransportOptions {
 class GrpcTransport final : public Transport {
  public:
   // `runtime` and `clock` must outlive the transport.
-  GrpcTransport(GrpcRuntime* runtime, Clock* clock, const GrpcTransportOptions& options);
+  GrpcTransport(GrpcRuntime* runtime, Clock* clock, GrpcTransportOptions options);
 
   // `address`: host:port or unix:/path.
   std::unique_ptr<NodeConnection> Connect(std::string address, NodeObserver* observer) override;
+  absl::Time AwakeSince() const override;
 
  private:
   GrpcRuntime* const runtime_;

@@ -25,6 +25,7 @@ absl::StatusOr<std::unique_ptr<const SharedExperts>> SharedExperts::Load(
   plain.intermediate_size = layer.shared_intermediate_size;
   std::unique_ptr<SharedExperts> shared(new SharedExperts(backend, plain.d_model));
   ASSIGN_OR_RETURN(shared->packed_, backend->Pack(plain, weights, IntermediateSlice()));
+  RETURN_IF_ERROR(checkpoint.ConfirmRead(weights));
   if (layer.shared_gate) {
     ASSIGN_OR_RETURN(shared->gate_, gate::SharedGate::Create(gate.shared_gate, plain.d_model,
                                                              backend->compute_dtype()));

@@ -23,6 +23,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "common/wire/frame.h"
 #include "expertmesh/internal/v1/expert.pb.h"
 
@@ -74,6 +75,11 @@ class Transport {
   // `observer` must outlive the connection. Never fails: an address that makes no sense is reported
   // through OnDisconnected, with INVALID_ARGUMENT.
   virtual std::unique_ptr<NodeConnection> Connect(std::string address, NodeObserver* observer) = 0;
+
+  // Since when, on the clock of the transport, the threads that bring frames have run without a
+  // pause: now while they do not run, InfinitePast when they never paused. Silence of a node counts
+  // from there: what came before may not have been read yet.
+  virtual absl::Time AwakeSince() const { return absl::InfinitePast(); }
 };
 
 // The way back to the peer of one stream. Thread-safe; may outlive the stream.

@@ -22,14 +22,14 @@ class PartObserver {
  public:
   virtual ~PartObserver() = default;
   // As NodeBatch::Done.
-  virtual void OnPartDone(BatchPart* part, const absl::Status& status, bool lost) = 0;
+  virtual void OnPartDone(BatchPart* part, const absl::Status& status) = 0;
 };
 
 // Lives in a SharedPool.
 struct BatchPart final : mesh::NodeBatch {
-  void Done(const absl::Status& status, bool lost) override {
-    observer->OnPartDone(this, status, lost);
-  }
+  // NodeBatch.
+  bool CanGoElsewhere(const mesh::MeshView& now) const override;
+  void Done(const absl::Status& status) override { observer->OnPartDone(this, status); }
 
   // SharedPool.
   void Recycle();
@@ -37,15 +37,17 @@ struct BatchPart final : mesh::NodeBatch {
 
   // Which does not end before Done.
   PartObserver* observer = nullptr;
+  uint32_t layer = 0;
   plan::NodePlan plan;
   // What it was planned on.
   std::shared_ptr<const mesh::MeshView> view;
-  // Nodes that lost these assignments before; and nodes that refused the batch since they do not
-  // hold all of it, or whose answer was damaged or in doubt. The former are not asked again, the
-  // latter only for what no other node holds.
+  // Nodes that lost these assignments before, or are full; and nodes that are there, but refused
+  // the batch, failed, or answered with what is damaged or in doubt. The former are not asked
+  // again, the latter only for what no other node holds.
   absl::flat_hash_set<mesh::NodeIndex> lost_by;
   absl::flat_hash_set<mesh::NodeIndex> refused_by;
   uint32_t attempt = 1;
+  bool last_attempt = false;
   absl::Status why_lost;
   // Done without error, and no other node was asked instead.
   bool contributes = false;
@@ -55,6 +57,10 @@ struct BatchPart final : mesh::NodeBatch {
   // Another node's answer was in doubt, so this one was asked.
   bool second_opinion = false;
 };
+
+// By expert: which nodes of `view` may be asked again for what `part` had. Each assignment stays
+// with the slice of its expert that the part's node had.
+std::vector<mesh::ExpertReplicas> ReplicasFor(const BatchPart& part, const mesh::MeshView& view);
 
 }  // namespace expertmesh::batch
 

@@ -67,8 +67,8 @@ void BatchRun::ComputeShared() {
   }
 }
 
-void BatchRun::OnPartDone(BatchPart* part, const absl::Status& status, bool lost) {
-  if (!AsksAgain(batch_, status, lost, part)) {
+void BatchRun::OnPartDone(BatchPart* part, const absl::Status& status) {
+  if (!AsksAgain(batch_, status, part)) {
     WorkDone(inline_);
     return;
   }
@@ -108,8 +108,7 @@ void BatchRun::DispatchLost() {
     }
     // The mesh of now: it is likely to know that a node is gone.
     const std::shared_ptr<const mesh::MeshView> view = batch_.environment->fleet->view();
-    plan::BatchPlan& plan =
-        plan_.PlanAgain(batch_, *part, *view, ReplicasFor(batch_, *part, *view));
+    plan::BatchPlan& plan = plan_.PlanAgain(batch_, *part, *view, ReplicasFor(*part, *view));
     dispatch_.Dispatch(batch_, &plan, view, part, this, &work_);
     WorkDone(/*finish_here=*/false);
   }

@@ -40,7 +40,7 @@ class BatchRun final : private PartObserver {
   // Everything that computes, up to what the nodes are sent.
   void Start();
   void ComputeShared();
-  void OnPartDone(BatchPart* part, const absl::Status& status, bool lost) override;
+  void OnPartDone(BatchPart* part, const absl::Status& status) override;
   // Plans and dispatches what was lost, part by part, until no more is.
   void DispatchLost();
   // Lets lost parts be dispatched again: at once those that wait already.

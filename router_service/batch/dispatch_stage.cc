@@ -20,31 +20,45 @@ namespace {
 // As many as a program is told; people are told all of them.
 constexpr size_t kMostExpertsNamed = 32;
 
-// `cause`: why the assignments had to be placed again; OK when they are placed for the first time.
+// What a request is told of the experts that could not be placed for it. `held`: nodes of the mesh
+// hold all of them, but those have been asked in vain. `cause`: the last of their errors, OK if
+// none was asked.
+absl::Status UnplacedError(uint32_t layer, const std::set<uint32_t>& experts, bool held,
+                           const absl::Status& cause) {
+  const std::string which =
+      absl::StrCat(experts.size() == 1 ? "expert " : "experts ", absl::StrJoin(experts, ", "));
+  const std::string last =
+      cause.ok() ? "" : absl::StrCat("; last error: ", std::string(cause.message()));
+  if (absl::IsResourceExhausted(cause)) {
+    return ErrorOf(v1::ERROR_REASON_QUEUE_FULL,
+                   absl::StrCat("layer ", layer, ": the queues are full of all nodes that hold ",
+                                which, "; retry later", last));
+  }
+  if (held && !cause.ok()) {
+    return ErrorOf(v1::ERROR_REASON_NODES_LOST,
+                   absl::StrCat("layer ", layer, ": all nodes that hold ", which,
+                                " have failed or were lost; retry later", last),
+                   {{"layer", absl::StrCat(layer)}});
+  }
+  const std::vector<uint32_t> named(
+      experts.begin(), std::next(experts.begin(), std::min(experts.size(), kMostExpertsNamed)));
+  return ErrorOf(v1::ERROR_REASON_EXPERTS_MISSING,
+                 absl::StrCat("layer ", layer, ": no ready node holds ", which,
+                              "; retry when one does (Control.GetTopology tells)", last),
+                 {{"layer", absl::StrCat(layer)}, {"experts", absl::StrJoin(named, ",")}});
+}
+
 void FailUnplaced(const Batch& batch, const std::vector<plan::Unplaced>& unplaced,
-                  const absl::Status& cause) {
+                  const mesh::MeshView& view, const absl::Status& cause) {
+  const std::vector<mesh::ExpertReplicas>& replicas = *view.placement().Layer(batch.layer_index());
   std::map<size_t, std::set<uint32_t>> experts_of_request;
   for (const plan::Unplaced& assignment : unplaced) {
     experts_of_request[batch.requests.RequestOfRow(assignment.row)].insert(assignment.expert);
   }
   for (const auto& [request, experts] : experts_of_request) {
-    const bool full = absl::IsResourceExhausted(cause);
-    std::string message =
-        absl::StrCat("layer ", batch.layer_index(),
-                     full ? ": the queues are full of all nodes that hold expert"
-                          : ": no ready node holds expert",
-                     experts.size() == 1 ? " " : "s ", absl::StrJoin(experts, ", "),
-                     full ? "; retry later" : "; retry when one does (Control.GetTopology tells)");
-    if (!cause.ok()) {
-      absl::StrAppend(&message, "; last error: ", cause.message());
-    }
-    const std::vector<uint32_t> named(
-        experts.begin(), std::next(experts.begin(), std::min(experts.size(), kMostExpertsNamed)));
-    batch.requests.jobs()[request]->Fail(
-        full ? ErrorOf(v1::ERROR_REASON_QUEUE_FULL, message)
-             : ErrorOf(v1::ERROR_REASON_EXPERTS_MISSING, message,
-                       {{"layer", absl::StrCat(batch.layer_index())},
-                        {"experts", absl::StrJoin(named, ",")}}));
+    const bool held = std::none_of(experts.begin(), experts.end(),
+                                   [&](uint32_t expert) { return replicas[expert].missing(); });
+    batch.requests.jobs()[request]->Fail(UnplacedError(batch.layer_index(), experts, held, cause));
   }
 }
 
@@ -69,7 +83,7 @@ void DispatchStage::Dispatch(const Batch& batch, plan::BatchPlan* plan,
                              std::atomic<uint32_t>* work) {
   const BatchEnvironment& environment = *batch.environment;
   if (!plan->unplaced.empty()) {
-    FailUnplaced(batch, plan->unplaced,
+    FailUnplaced(batch, plan->unplaced, *view,
                  replaces == nullptr ? absl::OkStatus() : replaces->why_lost);
   }
   const Order order{batch, view, replaces, observer, work};
@@ -115,7 +129,10 @@ std::shared_ptr<BatchPart> DispatchStage::MakePart(const Order& order, plan::Nod
     const bool doubted = !replaces->doubtful_rows.empty() && replaces->plan.node != plan.node;
     part->second_opinion = doubted || replaces->second_opinion;
   }
+  part->layer = order.batch.layer_index();
+  part->last_attempt = part->attempt >= environment.max_attempts;
   part->plan = std::move(plan);
+  part->assignments = static_cast<uint32_t>(part->plan.expert_ids.size());
   part->rows = static_cast<uint32_t>(part->plan.rows.size());
   part->answer_rows = environment.layout->AnswerRows(part->plan);
   part->d_model = environment.d_model;

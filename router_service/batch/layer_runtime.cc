@@ -50,6 +50,7 @@ absl::StatusOr<LayerRuntime> LoadLayer(const checkpoint::MoeCheckpoint& checkpoi
   *select_bias = *std::move(bias);
   ASSIGN_OR_RETURN(layer.shared, shared_experts::SharedExperts::Load(checkpoint, layer.description,
                                                                      weights, backend));
+  RETURN_IF_ERROR(checkpoint.ConfirmRead(weights));
   return layer;
 }
 

@@ -5,6 +5,8 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "common/wire/error_reason.h"
 #include "router_service/mesh/node_link.h"
 
 namespace expertmesh::batch {
@@ -12,33 +14,6 @@ namespace {
 
 using mesh::ExpertReplicas;
 using mesh::NodeIndex;
-
-// The slice of an expert that `node` held `before`, as it is held `now`: only that one is to be
-// served again, and only where the expert is cut the same way.
-ExpertReplicas ReplicasOfSlice(const ExpertReplicas& before, const ExpertReplicas& now,
-                               NodeIndex node) {
-  const std::optional<size_t> slice = before.SliceOn(node);
-  if (!slice || before.slices.size() != now.slices.size()) {
-    return {};
-  }
-  return ExpertReplicas{{now.slices[*slice]}};
-}
-
-// Takes out the nodes that lost the part, and those that refused it where another one is left.
-void LeaveOutNodesThatFailed(const BatchPart& part, ExpertReplicas* replicas) {
-  for (std::vector<NodeIndex>& nodes : replicas->slices) {
-    std::erase_if(nodes, [&part](NodeIndex node) { return part.lost_by.contains(node); });
-    std::vector<NodeIndex> willing = nodes;
-    std::erase_if(willing, [&part](NodeIndex node) { return part.refused_by.contains(node); });
-    if (!willing.empty()) {
-      nodes = std::move(willing);
-    }
-    if (nodes.empty()) {
-      *replicas = {};
-      return;
-    }
-  }
-}
 
 // Rows of the batch that `part` brought back with a NaN or an infinity although they, and the
 // weights of their assignments, were finite.
@@ -68,14 +43,13 @@ bool DoubtsAnswer(const Batch& batch, BatchPart* part) {
     return false;
   }
   part->doubtful_rows = DoubtfulRows(batch, *part);
-  if (part->doubtful_rows.empty() || part->attempt >= batch.environment->max_attempts ||
-      batch.requests.AllAnswered()) {
+  if (part->doubtful_rows.empty() || part->last_attempt || batch.requests.AllAnswered()) {
     return false;
   }
   // As after a refusal: what no other node holds is asked of this one again.
   part->refused_by.insert(part->plan.node);
   const std::vector<ExpertReplicas> replicas =
-      ReplicasFor(batch, *part, *batch.environment->fleet->view());
+      ReplicasFor(*part, *batch.environment->fleet->view());
   const auto has_another = [&](uint32_t expert) {
     const std::vector<std::vector<NodeIndex>>& slices = replicas[expert].slices;
     return !slices.empty() &&
@@ -87,6 +61,25 @@ bool DoubtsAnswer(const Batch& batch, BatchPart* part) {
   }
   part->why_lost = absl::UnavailableError("a node answered with NaN or an infinity");
   return true;
+}
+
+// Whether the node that ended a part so is worth asking again, when no other can serve: it is
+// there, and has room.
+bool MayBeAskedAgain(absl::StatusCode code) {
+  return code != absl::StatusCode::kUnavailable && code != absl::StatusCode::kResourceExhausted &&
+         code != absl::StatusCode::kDeadlineExceeded;
+}
+
+// An error of a node as one of the mesh: its code means nothing to the caller, who has done nothing
+// wrong.
+absl::Status ForCaller(const BatchPart& part, const absl::Status& status) {
+  const v1::ErrorReason reason =
+      absl::IsResourceExhausted(status) ? v1::ERROR_REASON_QUEUE_FULL : v1::ERROR_REASON_NODES_LOST;
+  return ErrorOf(reason,
+                 absl::StrCat("layer ", part.layer, ": nodes failed ", part.attempt,
+                              " times; retry later. Last error: ", status.message(), " (",
+                              absl::StatusCodeToString(status.code()), ")"),
+                 {{"layer", absl::StrCat(part.layer)}});
 }
 
 // What counts for `row` is finite.
@@ -105,36 +98,19 @@ bool IsFinite(absl::Span<const std::shared_ptr<BatchPart>> parts, uint32_t row) 
 
 }  // namespace
 
-bool AsksAgain(const Batch& batch, const absl::Status& status, bool lost, BatchPart* part) {
+bool AsksAgain(const Batch& batch, const absl::Status& status, BatchPart* part) {
   if (status.ok()) {
     const bool doubted = DoubtsAnswer(batch, part);
     part->contributes = !doubted;
     return doubted;
   }
-  if (!lost || part->attempt >= batch.environment->max_attempts || batch.requests.AllAnswered()) {
-    batch.requests.FailRows(part->plan.rows, status);
+  if (part->last_attempt || batch.requests.AllAnswered()) {
+    batch.requests.FailRows(part->plan.rows, ForCaller(*part, status));
     return false;
   }
   part->why_lost = status;
-  // A node that is there may be asked again when no other can.
-  const bool is_there = absl::IsFailedPrecondition(status) || absl::IsDataLoss(status);
-  (is_there ? part->refused_by : part->lost_by).insert(part->plan.node);
+  (MayBeAskedAgain(status.code()) ? part->refused_by : part->lost_by).insert(part->plan.node);
   return true;
-}
-
-std::vector<ExpertReplicas> ReplicasFor(const Batch& batch, const BatchPart& part,
-                                        const mesh::MeshView& view) {
-  const uint32_t layer = batch.layer_index();
-  const std::vector<ExpertReplicas>& before = *part.view->placement().Layer(layer);
-  const std::vector<ExpertReplicas>& now = *view.placement().Layer(layer);
-  std::vector<ExpertReplicas> replicas(now.size());
-  for (const uint32_t expert : part.plan.expert_ids) {
-    if (replicas[expert].missing()) {
-      replicas[expert] = ReplicasOfSlice(before[expert], now[expert], part.plan.node);
-      LeaveOutNodesThatFailed(part, &replicas[expert]);
-    }
-  }
-  return replicas;
 }
 
 void JudgeDoubtful(const Batch& batch, absl::Span<const std::shared_ptr<BatchPart>> parts) {

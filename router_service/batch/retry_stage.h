@@ -15,12 +15,7 @@ namespace expertmesh::batch {
 // Decides about `part`, which ended with `status`. True when its assignments are to be planned and
 // dispatched again; else it contributes, or the requests of its rows have failed. By any thread,
 // once for each part.
-bool AsksAgain(const Batch& batch, const absl::Status& status, bool lost, BatchPart* part);
-
-// By expert: which nodes of `view` may be asked again for what `part` had. Each assignment stays
-// with the slice of its expert that the part's node had.
-std::vector<mesh::ExpertReplicas> ReplicasFor(const Batch& batch, const BatchPart& part,
-                                              const mesh::MeshView& view);
+bool AsksAgain(const Batch& batch, const absl::Status& status, BatchPart* part);
 
 // Counts each of `parts`, all of a batch, that was in doubt by whether other nodes said the same.
 void JudgeDoubtful(const Batch& batch, absl::Span<const std::shared_ptr<BatchPart>> parts);

@@ -7,8 +7,6 @@
 #include <utility>
 
 #include "common/tensor/aligned_buffer.h"
-#include "common/wire/frame_checksum.h"
-#include "common/wire/message_codec.h"
 #include "common/wire/tensor_encode.h"
 #include "router_service/mesh/node_link.h"
 
@@ -43,31 +41,6 @@ struct CrossChecker::Check {
   absl::Mutex mutex;
   size_t answered ABSL_GUARDED_BY(mutex) = 0;
   bool failed ABSL_GUARDED_BY(mutex) = false;
-};
-
-// One node's half of it.
-struct CrossChecker::Probe final : NodeBatch {
-  void Done(const absl::Status& status, bool) override {
-    bool last = false;
-    bool failed = false;
-    check->partials[which] = partials;
-    {
-      absl::MutexLock lock(&check->mutex);
-      check->failed = check->failed || !status.ok();
-      last = ++check->answered == check->links.size();
-      failed = check->failed;
-    }
-    if (last && !failed) {
-      owner->Compare(*check);
-    }
-    if (last) {
-      owner->End(check->layer);
-    }
-  }
-
-  CrossChecker* owner = nullptr;
-  std::shared_ptr<Check> check;
-  size_t which = 0;
 };
 
 CrossChecker::CrossChecker(absl::Duration interval, metrics::RouterMetrics* metrics, Clock* clock)
@@ -136,34 +109,38 @@ void CrossChecker::Offer(uint32_t layer, const MeshView& view, const gate::Route
 
 void CrossChecker::Send(const std::shared_ptr<Check>& check, size_t which, const uint8_t* row,
                         Dtype dtype, uint64_t epoch) {
-  auto probe = std::make_shared<Probe>();
-  probe->owner = this;
-  probe->check = check;
-  probe->which = which;
-  probe->d_model = static_cast<uint32_t>(check->d_model);
-  probe->rows = 1;
-  probe->answer_rows = 1;
-  probe->partials = std::make_shared<AlignedBuffer>(check->d_model * sizeof(float));
+  ProbeRequest request;
+  request.layer = check->layer;
+  request.expert = check->expert;
+  request.weight = check->weight;
+  request.epoch = epoch;
+  request.timeout = kPatience;
+  request.d_model = static_cast<uint32_t>(check->d_model);
+  request.hidden_states = row;
+  request.dtype = dtype;
+  SendProbe(request, check->links[which].get(),
+            [this, check, which](const NodeProbe& probe, const absl::Status& status) {
+              OnAnswer(check, which, probe, status);
+            });
+}
 
-  NodeLink& link = *check->links[which];
-  internal::v1::ComputeRequest request;
-  request.set_batch_id(link.NextBatchId());
-  request.set_layer(check->layer);
-  request.set_epoch(epoch);
-  request.set_timeout_us(absl::ToInt64Microseconds(kPatience));
-  request.set_total_rows(1);
-  request.add_assignments_per_row(1);
-  request.add_expert_ids(check->expert);
-  request.add_expert_weights(check->weight);
-  request.set_partials_dtype(v1::DTYPE_F32);
-  TensorFrame tensor{dtype, 1, check->d_model, {}};
-  tensor.data =
-      Frame(std::string(reinterpret_cast<const char*>(row), check->d_model * BytesOf(dtype)));
-  if (link.encoding().checksums) {
-    request.set_checksum(ChecksumOf(request, tensor));
+void CrossChecker::OnAnswer(const std::shared_ptr<Check>& check, size_t which,
+                            const NodeProbe& probe, const absl::Status& status) {
+  bool last = false;
+  bool failed = false;
+  check->partials[which] = probe.partials;
+  {
+    absl::MutexLock lock(&check->mutex);
+    check->failed = check->failed || !status.ok();
+    last = ++check->answered == check->links.size();
+    failed = check->failed;
   }
-  Frame frame = EncodeTensorMessage(request, &tensor);
-  link.Send(request.batch_id(), std::move(probe), absl::MakeSpan(&frame, 1));
+  if (last && !failed) {
+    Compare(*check);
+  }
+  if (last) {
+    End(check->layer);
+  }
 }
 
 void CrossChecker::Compare(const Check& check) {

@@ -16,6 +16,7 @@
 #include "common/gate/routed_tokens.h"
 #include "common/tensor/dtype.h"
 #include "router_service/mesh/mesh_view.h"
+#include "router_service/mesh/node_probe.h"
 #include "router_service/metrics/router_metrics.h"
 
 namespace expertmesh::mesh {
@@ -37,7 +38,6 @@ class CrossChecker {
 
  private:
   struct Check;
-  struct Probe;
   struct Schedule {
     absl::Time next;
     uint64_t turn = 0;
@@ -48,6 +48,8 @@ class CrossChecker {
   void End(uint32_t layer);
   void Send(const std::shared_ptr<Check>& check, size_t which, const uint8_t* row, Dtype dtype,
             uint64_t epoch);
+  void OnAnswer(const std::shared_ptr<Check>& check, size_t which, const NodeProbe& probe,
+                const absl::Status& status);
   void Compare(const Check& check);
 
   const absl::Duration interval_;

@@ -9,12 +9,14 @@
 #include "common/wire/error_reason.h"
 #include "common/wire/wire_dtype.h"
 #include "router_service/mesh/damaged_experts.h"
+#include "router_service/mesh/twins.h"
 
 namespace expertmesh::mesh {
 namespace {
 
 // How often nodes that left are looked at, until they are idle.
 constexpr absl::Duration kReapInterval = absl::Seconds(1);
+constexpr absl::Duration kLogInterval = absl::Seconds(1);
 
 // How many experts are missing in all.
 uint64_t CountMissing(const Placement& placement) {
@@ -65,12 +67,15 @@ Fleet::Fleet(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint, FleetO
       transport_(transport),
       timers_(timers),
       clock_(clock),
+      epoch_line_(kLogInterval, timers, clock,
+                  [](const std::string& line) { spdlog::info("{}", line); }),
       view_(std::make_shared<const MeshView>(
           1, Placement(checkpoint_->model(), absl::Span<const NodeOffer>()), options_.biases,
           std::vector<NodeView>())),
       reap_timer_(timers),
       verifier_(std::make_unique<WeightVerifier>(checkpoint_, options_.verify_bytes_per_second,
-                                                 clock, [this] { Rebuild(); })) {}
+                                                 clock, [this] { Rebuild(); })),
+      judge_(transport, timers, clock, [this] { return Subjects(); }) {}
 
 Fleet::~Fleet() { Close(); }
 
@@ -85,6 +90,7 @@ void Fleet::Close() {
     index_of_address_.clear();
   }
   timers_->AwaitEnd(begun);
+  judge_.Stop();
   verifier_->Stop();
   for (const std::shared_ptr<NodeLink>& node : nodes) {
     if (node != nullptr) {
@@ -107,9 +113,11 @@ void Fleet::SetAddresses(const std::vector<std::string>& addresses) {
       }
       const NodeIndex index = FreePlace();
       index_of_address_[address] = index;
-      nodes_[index] = std::make_shared<NodeLink>(address, checkpoint_->fingerprint(),
-                                                 options_.encodings.For(address), metrics_,
-                                                 [this] { Rebuild(); });
+      nodes_[index] = std::make_shared<NodeLink>(
+          address,
+          NodeLinkOptions{checkpoint_->fingerprint(), checkpoint_->model().d_model,
+                          options_.encodings.For(address), options_.health},
+          metrics_, timers_, clock_, [this] { Rebuild(); });
       to_connect.push_back(nodes_[index]);
     }
     for (const std::shared_ptr<NodeLink>& node : nodes_) {
@@ -192,6 +200,11 @@ absl::StatusOr<v1::TopologyNode> Fleet::Drain(const std::string& address, bool r
   return node->ToProto();
 }
 
+NodeJudge::Subjects Fleet::Subjects() const {
+  absl::MutexLock lock(&mutex_);
+  return {nodes_, view_};
+}
+
 v1::Topology Fleet::Topology() const {
   Links nodes;
   std::vector<DamagedExpert> damaged;
@@ -230,7 +243,8 @@ MeshSummary Fleet::Summary() const {
   summary.nodes = {{LinkState::kDown, 0},
                    {LinkState::kUp, 0},
                    {LinkState::kRefused, 0},
-                   {LinkState::kDraining, 0}};
+                   {LinkState::kDraining, 0},
+                   {LinkState::kEjected, 0}};
   {
     absl::MutexLock lock(&mutex_);
     nodes = nodes_;
@@ -272,6 +286,7 @@ void Fleet::Rebuild() {
       nodes = nodes_;
       epoch = view_->epoch() + 1;
     }
+    MarkTwins(nodes);
     std::vector<DamagedExpert> damaged;
     std::shared_ptr<const MeshView> view = MakeView(epoch, nodes, &damaged);
     std::vector<DamagedExpert> before = damaged;
@@ -335,9 +350,9 @@ std::shared_ptr<const MeshView> Fleet::MakeView(uint64_t epoch, const Links& lin
     }
   }
   Placement placement(checkpoint_->model(), offers.offers);
-  spdlog::info("epoch {}: {} of {} nodes usable, {} experts missing", epoch, offers.offers.size(),
-               links.size() - std::count(links.begin(), links.end(), nullptr),
-               CountMissing(placement));
+  epoch_line_.Write(absl::StrCat("epoch ", epoch, ": ", offers.offers.size(), " of ",
+                                 links.size() - std::count(links.begin(), links.end(), nullptr),
+                                 " nodes usable, ", CountMissing(placement), " experts missing"));
   return std::make_shared<const MeshView>(epoch, std::move(placement), options_.biases,
                                           std::move(views));
 }

@@ -15,10 +15,12 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "common/base/clock.h"
+#include "common/base/log_limit.h"
 #include "common/base/timer_queue.h"
 #include "common/checkpoint/moe_checkpoint.h"
 #include "common/transport/transport.h"
 #include "router_service/mesh/mesh_view.h"
+#include "router_service/mesh/node_judge.h"
 #include "router_service/mesh/node_link.h"
 #include "router_service/mesh/placement.h"
 #include "router_service/mesh/weight_verifier.h"
@@ -28,6 +30,7 @@ namespace expertmesh::mesh {
 
 struct FleetOptions {
   WireEncodings encodings;
+  HealthOptions health;
   // See WeightVerifier.
   uint64_t verify_bytes_per_second = 0;
   // The checkpoint's; used by the first view. Not null.
@@ -102,6 +105,7 @@ class Fleet {
   std::shared_ptr<const MeshView> MakeView(uint64_t epoch, const Links& links,
                                            std::vector<DamagedExpert>* damaged)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(rebuild_mutex_);
+  NodeJudge::Subjects Subjects() const;
   // Destroys links that are no longer listed and idle.
   void Reap();
   void ScheduleReap() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -112,6 +116,7 @@ class Fleet {
   Transport* const transport_;
   TimerQueue* const timers_;
   Clock* const clock_;
+  LatestLine epoch_line_;
 
   // Serialises Rebuild; taken before mutex_.
   absl::Mutex rebuild_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
@@ -135,6 +140,7 @@ class Fleet {
 
   // Last: its thread calls Rebuild.
   std::unique_ptr<WeightVerifier> verifier_;
+  NodeJudge judge_;  // Likewise.
 };
 
 }  // namespace expertmesh::mesh

@@ -45,6 +45,7 @@ void NodeBatch::Receive(const TensorFrame& next) {
 void NodeBatch::Clear() {
   rows = 0;
   answer_rows = 0;
+  assignments = 0;
   partials.reset();
   received = 0;
   nonfinite_rows.clear();

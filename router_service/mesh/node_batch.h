@@ -13,6 +13,8 @@
 
 namespace expertmesh::mesh {
 
+class MeshView;
+
 // Filled by its owner before NodeLink::Send; then the link's until Done.
 struct NodeBatch {
   virtual ~NodeBatch() = default;
@@ -20,6 +22,8 @@ struct NodeBatch {
   // Token rows that the node gets, and rows that it answers with.
   uint32_t rows = 0;
   uint32_t answer_rows = 0;
+  // What the node does with them.
+  uint32_t assignments = 0;
   uint32_t d_model = 0;
   // Type in which partials come; rows that are beyond it come as kF32.
   Dtype partials_dtype = Dtype::kF32;
@@ -44,9 +48,12 @@ struct NodeBatch {
   // As before it was filled; keeps memory.
   void Clear();
 
-  // Called once, from any thread, without locks held. `lost`: nothing of this batch counts and
-  // another node may take it.
-  virtual void Done(const absl::Status& status, bool lost) = 0;
+  // By `now`, other nodes can serve all of it: there is no need to wait for one that is overdue.
+  // Called with the link's lock held, before Done.
+  virtual bool CanGoElsewhere(const MeshView& now) const = 0;
+
+  // Called once, from any thread, without locks held. On error nothing of this batch counts.
+  virtual void Done(const absl::Status& status) = 0;
 };
 
 }  // namespace expertmesh::mesh

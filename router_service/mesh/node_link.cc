@@ -2,7 +2,6 @@
 
 #include <spdlog/spdlog.h>
 
-#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -10,34 +9,11 @@
 #include "common/base/status_context.h"
 #include "common/wire/frame_checksum.h"
 #include "common/wire/status.h"
-#include "common/wire/wire_dtype.h"
 
 namespace expertmesh::mesh {
 namespace {
 
-// Whether another node might do better.
-bool RetryElsewhere(absl::StatusCode code) {
-  return code == absl::StatusCode::kUnavailable || code == absl::StatusCode::kResourceExhausted ||
-         code == absl::StatusCode::kFailedPrecondition || code == absl::StatusCode::kInternal ||
-         code == absl::StatusCode::kDataLoss;
-}
-
-// Batches in flight that there is room for from the start.
-constexpr size_t kUsualInFlight = 64;
-
-v1::NodeLink ToWire(LinkState state) {
-  switch (state) {
-    case LinkState::kDown:
-      return v1::NODE_LINK_DOWN;
-    case LinkState::kUp:
-      return v1::NODE_LINK_UP;
-    case LinkState::kRefused:
-      return v1::NODE_LINK_REFUSED;
-    case LinkState::kDraining:
-      return v1::NODE_LINK_DRAINING;
-  }
-  EXPERTMESH_CHECK(false);
-}
+constexpr absl::Duration kLogInterval = absl::Seconds(1);
 
 // As Clear(), which would free the status inside: one that is not set means OK, as an empty one
 // does.
@@ -52,15 +28,16 @@ void ClearAndKeepStatus(internal::v1::ComputeResponse* message) {
 
 }  // namespace
 
-NodeLink::NodeLink(std::string address, std::string fingerprint, WireEncoding encoding,
-                   metrics::RouterMetrics* metrics, std::function<void()> on_change)
+NodeLink::NodeLink(std::string address, NodeLinkOptions options, metrics::RouterMetrics* metrics,
+                   TimerQueue* timers, Clock* clock, std::function<void()> on_change)
     : address_(std::move(address)),
-      fingerprint_(std::move(fingerprint)),
-      encoding_(encoding),
+      options_(std::move(options)),
       metrics_(metrics),
-      on_change_(std::move(on_change)) {
-  in_flight_.reserve(kUsualInFlight);
-}
+      clock_(clock),
+      on_change_(std::move(on_change)),
+      log_(kLogInterval, timers, clock, [](const std::string& line) { spdlog::warn("{}", line); }),
+      down_since_(clock->Now()),
+      health_(options_.health) {}
 
 NodeLink::~NodeLink() { Close(); }
 
@@ -87,9 +64,10 @@ void NodeLink::Close() {
 
 void NodeLink::Send(uint64_t batch_id, std::shared_ptr<NodeBatch> batch, absl::Span<Frame> frames) {
   {
+    const absl::Time now = clock_->Now();
     absl::MutexLock lock(&mutex_);
-    rows_in_flight_.fetch_add(batch->rows, std::memory_order_relaxed);
-    in_flight_.emplace(batch_id, std::move(batch));
+    in_flight_.Add(batch_id, std::move(batch), now);
+    rows_in_flight_.store(in_flight_.rows(), std::memory_order_relaxed);
   }
   absl::Status status;
   {
@@ -106,189 +84,51 @@ void NodeLink::Send(uint64_t batch_id, std::shared_ptr<NodeBatch> batch, absl::S
     }
   }
   if (!status.ok()) {
-    if (const std::shared_ptr<NodeBatch> taken = Take(batch_id)) {
-      taken->Done(status, RetryElsewhere(status.code()));
+    if (const std::shared_ptr<NodeBatch> taken = TakeUnsent(batch_id)) {
+      taken->Done(status);
     }
   }
 }
 
-std::shared_ptr<NodeBatch> NodeLink::Take(uint64_t batch_id) {
+std::shared_ptr<NodeBatch> NodeLink::TakeUnsent(uint64_t batch_id) {
   absl::MutexLock lock(&mutex_);
-  return TakeLocked(batch_id);
+  const InFlight::Entry* const entry = in_flight_.Find(batch_id);
+  if (entry == nullptr || entry->receiving) {
+    return nullptr;  // A node that answers what it has not got: overdue before long.
+  }
+  std::shared_ptr<NodeBatch> batch = in_flight_.Take(batch_id).batch;
+  rows_in_flight_.store(in_flight_.rows(), std::memory_order_relaxed);
+  return batch;
 }
 
-std::shared_ptr<NodeBatch> NodeLink::TakeAnswered(uint64_t batch_id) {
+std::shared_ptr<NodeBatch> NodeLink::TakeAnswered(uint64_t batch_id, const absl::Status& status) {
+  const absl::Time now = clock_->Now();
   absl::MutexLock lock(&mutex_);
-  std::shared_ptr<NodeBatch> batch = TakeLocked(batch_id);
+  InFlight::Entry entry = in_flight_.Take(batch_id);
+  rows_in_flight_.store(in_flight_.rows(), std::memory_order_relaxed);
+  if (entry.batch != nullptr && status.ok()) {
+    last_answer_ = now;
+    health_.Served(now - entry.sent, entry.assignments);
+  } else if (entry.batch != nullptr && !SpeaksAgainstNode(status.code())) {
+    health_.Refused();
+  }
   NodeConnection* const connection = caller_.load();
   // With the lock: a batch that comes is sent after this, which ends the pause.
   if (in_flight_.empty() && connection != nullptr) {
     connection->PauseReading();
   }
-  return batch;
-}
-
-std::shared_ptr<NodeBatch> NodeLink::TakeLocked(uint64_t batch_id) {
-  const auto it = in_flight_.find(batch_id);
-  if (it == in_flight_.end()) {
-    return nullptr;
-  }
-  std::shared_ptr<NodeBatch> batch = std::move(it->second);
-  in_flight_.erase(it);
-  rows_in_flight_.fetch_sub(batch->rows, std::memory_order_relaxed);
-  return batch;
+  return std::move(entry.batch);
 }
 
 void NodeLink::LoseAll(const absl::Status& why) {
-  absl::flat_hash_map<uint64_t, std::shared_ptr<NodeBatch>> lost;
+  std::vector<std::shared_ptr<NodeBatch>> lost;
   {
     absl::MutexLock lock(&mutex_);
-    lost.swap(in_flight_);
-    for (const auto& [id, batch] : lost) {
-      rows_in_flight_.fetch_sub(batch->rows, std::memory_order_relaxed);
-    }
+    lost = in_flight_.TakeAll();
+    rows_in_flight_.store(0, std::memory_order_relaxed);
   }
-  for (const auto& [id, batch] : lost) {
-    batch->Done(why, true);
-  }
-}
-
-LinkOffer NodeLink::Offer() const {
-  absl::MutexLock lock(&mutex_);
-  const LinkState state = StateLocked();
-  if (state == LinkState::kDown || state == LinkState::kRefused) {
-    return {};
-  }
-  return {description_, state == LinkState::kDraining};
-}
-
-LinkState NodeLink::state() const {
-  absl::MutexLock lock(&mutex_);
-  return StateLocked();
-}
-
-std::string NodeLink::node_id() const {
-  absl::MutexLock lock(&mutex_);
-  return description_ == nullptr ? std::string() : description_->node_id();
-}
-
-void NodeLink::ContinueFrom(const NodeLink& before) {
-  bool draining = false;
-  uint64_t disconnects = 0;
-  uint64_t disagreements = 0;
-  uint64_t faulty_answers = 0;
-  {
-    absl::MutexLock lock(&before.mutex_);
-    draining = before.draining_;
-    disconnects = before.disconnects_;
-    disagreements = before.disagreements_;
-    faulty_answers = before.faulty_answers_;
-  }
-  absl::MutexLock lock(&mutex_);
-  draining_ = draining_ || draining;
-  disconnects_ += disconnects;
-  disagreements_ += disagreements;
-  faulty_answers_ += faulty_answers;
-}
-
-void NodeLink::SetDraining(bool draining) {
-  {
-    absl::MutexLock lock(&mutex_);
-    draining_ = draining;
-  }
-  on_change_();
-}
-
-bool NodeLink::SetListed(bool listed) {
-  absl::MutexLock lock(&mutex_);
-  return std::exchange(listed_, listed) != listed;
-}
-
-bool NodeLink::Listed() const {
-  absl::MutexLock lock(&mutex_);
-  return listed_;
-}
-
-bool NodeLink::Idle() const {
-  absl::MutexLock lock(&mutex_);
-  return !listed_ && in_flight_.empty();
-}
-
-LinkState NodeLink::StateLocked() const {
-  if (!up_) {
-    return LinkState::kDown;
-  }
-  if (refused_) {
-    return LinkState::kRefused;
-  }
-  if (draining_ || !listed_ || node_state_ == v1::NODE_STATE_DRAINING) {
-    return LinkState::kDraining;
-  }
-  return LinkState::kUp;
-}
-
-void NodeLink::CountFault(NodeFault fault) {
-  uint64_t count = 0;
-  {
-    absl::MutexLock lock(&mutex_);
-    count = ++faulty_answers_;
-  }
-  const bool nonfinite = fault == NodeFault::kNonFinite;
-  metrics_->CountNodeFault(address_, nonfinite ? "nonfinite" : "checksum");
-  if ((count & (count - 1)) == 0) {  // The first, the second, the fourth ...
-    spdlog::warn("node {}: {}; not used. Faulty answers of this node so far: {}", address_,
-                 nonfinite ? "NaN or an infinity for finite rows, where another replica is finite"
-                           : "the checksum of a frame does not fit its bytes",
-                 count);
-  }
-}
-
-void NodeLink::CountDisagreement() {
-  absl::MutexLock lock(&mutex_);
-  ++disagreements_;
-}
-
-v1::TopologyNode NodeLink::ToProto() const {
-  absl::MutexLock lock(&mutex_);
-  v1::TopologyNode node;
-  node.set_address(address_);
-  node.set_link(ToWire(StateLocked()));
-  node.set_reason(reason_);
-  if (description_ != nullptr) {
-    *node.mutable_description() = *description_;
-  }
-  node.set_batches_in_flight(static_cast<uint32_t>(in_flight_.size()));
-  node.set_rows_in_flight(rows_in_flight());
-  node.set_disconnects(disconnects_);
-  node.set_faulty_answers(faulty_answers_);
-  node.set_disagreements(disagreements_);
-  node.set_hidden_states_dtype(ToWire(encoding_.hidden_states));
-  node.set_partials_dtype(ToWire(encoding_.partials));
-  return node;
-}
-
-void NodeLink::OnStatus(const internal::v1::WatchStatusResponse& status) {
-  bool changed = false;
-  {
-    absl::MutexLock lock(&mutex_);
-    changed = !up_ || node_state_ != status.state() || status.has_description();
-    up_ = true;
-    node_state_ = status.state();
-    if (status.has_description()) {
-      description_ = std::make_shared<const v1::NodeDescription>(status.description());
-      refused_ = description_->fingerprint() != fingerprint_;
-    }
-    reason_.clear();
-    if (refused_) {
-      reason_ = absl::StrCat("node ", address_, " serves model ", description_->fingerprint(),
-                             ", this router ", fingerprint_,
-                             "; start the node with the router's checkpoint");
-    } else if (node_state_ == v1::NODE_STATE_FAILED && description_ != nullptr) {
-      reason_ = description_->message();
-    }
-  }
-  if (changed) {
-    on_change_();
+  for (const std::shared_ptr<NodeBatch>& batch : lost) {
+    batch->Done(why);
   }
 }
 
@@ -298,7 +138,8 @@ void NodeLink::OnFrame(Frame frame) {
     // Whose answer it was cannot be told, so nothing in flight can be trusted to end.
     const std::string what =
         absl::StrCat("node ", address_, " sent an answer that cannot be read: ", status.message());
-    LoseAll(encoding_.checksums ? absl::DataLossError(what) : absl::UnavailableError(what));
+    CountFault(NodeFault::kUnreadable);
+    LoseAll(options_.encoding.checksums ? absl::DataLossError(what) : absl::UnavailableError(what));
     return;
   }
   if (const absl::Status status = CheckChecksum(); !status.ok()) {
@@ -316,7 +157,7 @@ absl::Status NodeLink::CheckChecksum() const {
   const absl::StatusCode code = FromWire(message.status()).code();
   // What this router sends is valid when it is sent.
   if (code == absl::StatusCode::kDataLoss ||
-      (encoding_.checksums && code == absl::StatusCode::kInvalidArgument)) {
+      (options_.encoding.checksums && code == absl::StatusCode::kInvalidArgument)) {
     return absl::DataLossError(absl::StrCat("node ", address_, ": ", message.status().message()));
   }
   if (message.has_checksum() &&
@@ -329,50 +170,43 @@ absl::Status NodeLink::CheckChecksum() const {
 
 void NodeLink::OnAnswer() {
   const internal::v1::ComputeResponse& message = answer_.message;
+  const uint64_t batch_id = message.batch_id();
   std::shared_ptr<NodeBatch> batch;
   {
     absl::MutexLock lock(&mutex_);
-    const auto it = in_flight_.find(message.batch_id());
-    if (it == in_flight_.end()) {
+    InFlight::Entry* const entry = in_flight_.Find(batch_id);
+    if (entry == nullptr) {
       return;  // Given up before; its assignments went elsewhere.
     }
-    batch = it->second;
+    batch = entry->batch;
+    entry->receiving = true;
   }
   absl::Status status = FromWire(message.status());
-  if (status.ok()) {
+  std::optional<NodeFault> fault;
+  if (!status.ok() && SpeaksAgainstNode(status.code())) {
+    fault = NodeFault::kError;
+  } else if (status.ok()) {
     status = batch->CheckContinues(answer_);
+    fault = status.ok() ? std::nullopt : std::make_optional(NodeFault::kUnreadable);
   }
   if (status.ok()) {
     batch->Receive(answer_.tensor);
     answer_.tensor = {};
     if (!batch->complete()) {
+      absl::MutexLock lock(&mutex_);
+      if (InFlight::Entry* const entry = in_flight_.Find(batch_id)) {
+        entry->receiving = false;
+      }
       return;
     }
     batch->queue_us = message.queue_us();
     batch->compute_us = message.compute_us();
   }
-  if (TakeAnswered(message.batch_id()) != nullptr) {
-    const bool lost = RetryElsewhere(status.code());
-    batch->Done(status.ok() ? status : WithContext(absl::StrCat("node ", address_), status), lost);
+  if (fault) {
+    CountFault(*fault);
   }
-}
-
-void NodeLink::OnDisconnected(const absl::Status& why) {
-  bool was_up = false;
-  {
-    absl::MutexLock lock(&mutex_);
-    was_up = up_;
-    up_ = false;
-    reason_ = std::string(why.message());
-    if (was_up) {
-      ++disconnects_;
-    }
-  }
-  if (was_up) {
-    // First the new placement, so that what was lost is planned without this node.
-    on_change_();
-    LoseAll(absl::UnavailableError(
-        absl::StrCat("node ", address_, " is gone: ", std::string(why.message()))));
+  if (TakeAnswered(batch_id, status) != nullptr) {
+    batch->Done(status.ok() ? status : WithContext(absl::StrCat("node ", address_), status));
   }
 }
 

@@ -6,42 +6,63 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "common/base/clock.h"
+#include "common/base/log_limit.h"
+#include "common/base/timer_queue.h"
 #include "common/transport/transport.h"
 #include "common/wire/message_codec.h"
 #include "expertmesh/internal/v1/expert.pb.h"
 #include "expertmesh/v1/control.pb.h"
+#include "router_service/mesh/in_flight.h"
 #include "router_service/mesh/node_batch.h"
+#include "router_service/mesh/node_health.h"
 #include "router_service/mesh/wire_encoding.h"
 #include "router_service/metrics/router_metrics.h"
 
 namespace expertmesh::mesh {
 
-// Why an answer of a node is not used although the node is there.
-enum class NodeFault {
-  kNonFinite,  // A NaN or an infinity for finite rows, which a replica did not have.
-  kChecksum,   // The bytes are not those that were sent.
-};
-
 // Whether the router uses a node, as one word.
 enum class LinkState {
   kDown,      // Not reachable; tried again and again.
   kUp,        // Gets batches.
-  kRefused,   // Reachable, but serves another model.
+  kRefused,   // Reachable, but serves another model, or is in use under another address.
   kDraining,  // Serves only what no other node holds.
+  kEjected,   // The same, since its answers failed or did not come.
+};
+
+struct NodeLinkOptions {
+  // The router's model: a node with another one is refused.
+  std::string fingerprint;
+  uint32_t d_model = 0;
+  WireEncoding encoding;
+  HealthOptions health;
+};
+
+// What all links are judged by, at one time.
+struct Judgement {
+  absl::Time now;
+  // As Transport::AwakeSince: nothing was overdue before that.
+  absl::Time awake_since;
+  // See UsualPace.
+  absl::Duration usual_pace;
+  // Of now.
+  const MeshView* view = nullptr;
 };
 
 // What a node says it holds, and how it is to be used.
 struct LinkOffer {
   // Null when the node cannot be used.
   std::shared_ptr<const v1::NodeDescription> description;
-  // Used only where no other node can serve: draining, or no longer listed.
+  // Used only where no other node can serve: draining, ejected, or no longer listed.
   bool last_resort = false;
 };
 
@@ -49,10 +70,9 @@ struct LinkOffer {
 class NodeLink final : public NodeObserver {
  public:
   // `on_change` is called, without locks held, whenever what ToProto() or Offer() say may have
-  // changed (not for load). `fingerprint`: of the router's model; a node with another one is
-  // refused. `metrics` must outlive the link.
-  NodeLink(std::string address, std::string fingerprint, WireEncoding encoding,
-           metrics::RouterMetrics* metrics, std::function<void()> on_change);
+  // changed (not for load). Pointers must outlive the link.
+  NodeLink(std::string address, NodeLinkOptions options, metrics::RouterMetrics* metrics,
+           TimerQueue* timers, Clock* clock, std::function<void()> on_change);
   ~NodeLink() override;
 
   // Called once. Send() answers UNAVAILABLE before it and after Close().
@@ -63,7 +83,7 @@ class NodeLink final : public NodeObserver {
 
   const std::string& address() const { return address_; }
   // The types that rows have on this link.
-  WireEncoding encoding() const { return encoding_; }
+  WireEncoding encoding() const { return options_.encoding; }
 
   // Id for a batch of this router, unique on this link.
   uint64_t NextBatchId() { return next_batch_id_.fetch_add(1, std::memory_order_relaxed); }
@@ -78,6 +98,16 @@ class NodeLink final : public NodeObserver {
   LinkState state() const;
   // As the node described itself last; empty before that.
   std::string node_id() const;
+  std::string instance_id() const;
+  // The address under which the same node is used, which makes this link refused; empty: none. True
+  // when that changed; `on_change` is not called.
+  bool SetTwin(const std::string& address);
+
+  // Time for each assignment in flight that the node takes lately; none before its first answer.
+  std::optional<absl::Duration> RecentPace() const;
+  // Looks at what is in flight: gives what is overdue to other nodes where they can serve it, and
+  // ejects the node, or tries it again. Now and then, by one thread at a time.
+  void Judge(const Judgement& by);
 
   // Operator's wish: no new batches if avoidable.
   void SetDraining(bool draining);
@@ -91,7 +121,8 @@ class NodeLink final : public NodeObserver {
   // drained it, go on here.
   void ContinueFrom(const NodeLink& before);
 
-  // Counts it, in the topology, the metrics and now and then the log.
+  // Counts it, in the topology, the metrics and now and then the log; it speaks for ejecting the
+  // node.
   void CountFault(NodeFault fault);
   // The node and another one computed different values of the same row.
   void CountDisagreement();
@@ -104,11 +135,11 @@ class NodeLink final : public NodeObserver {
   void OnDisconnected(const absl::Status& why) override;
 
  private:
-  // Out of those in flight; null when it is not there.
-  std::shared_ptr<NodeBatch> Take(uint64_t batch_id);
-  // The same, from OnFrame; and when nothing is awaited any more, lets the connection rest.
-  std::shared_ptr<NodeBatch> TakeAnswered(uint64_t batch_id);
-  std::shared_ptr<NodeBatch> TakeLocked(uint64_t batch_id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Out of those in flight, since not all of it could be sent; null when it is not there.
+  std::shared_ptr<NodeBatch> TakeUnsent(uint64_t batch_id);
+  // The same by an answer, which was `status`; and when nothing is awaited any more, lets the
+  // connection rest.
+  std::shared_ptr<NodeBatch> TakeAnswered(uint64_t batch_id, const absl::Status& status);
   // DATA_LOSS when the bytes in answer_ are not those that the node sent, or those that it got not
   // those that this router sent.
   absl::Status CheckChecksum() const;
@@ -116,29 +147,50 @@ class NodeLink final : public NodeObserver {
   void OnAnswer();
   // Gives up on every batch in flight.
   void LoseAll(const absl::Status& why);
+  // Notes what is overdue, and takes out what can go elsewhere.
+  std::vector<std::shared_ptr<NodeBatch>> TakeOverdue(const Judgement& by)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Ejects the node if that is due: says why, empty when it did not.
+  std::string EjectIfDue(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Sends a batch that no request waits for.
+  void Try(uint64_t epoch);
+  void OnTried(const absl::Status& status);
+  void Count(NodeFault fault, uint64_t count);
   LinkState StateLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::string ReasonLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::string address_;
-  const std::string fingerprint_;
-  const WireEncoding encoding_;
+  const NodeLinkOptions options_;
   metrics::RouterMetrics* const metrics_;
+  Clock* const clock_;
   const std::function<void()> on_change_;
+  // What becomes of the link, which may change many times a second.
+  LatestLine log_;
 
   std::atomic<uint64_t> next_batch_id_{1};
   std::atomic<uint64_t> rows_in_flight_{0};
 
   mutable absl::Mutex mutex_;
   bool up_ ABSL_GUARDED_BY(mutex_) = false;
+  bool was_up_ ABSL_GUARDED_BY(mutex_) = false;  // At any time.
   bool refused_ ABSL_GUARDED_BY(mutex_) = false;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   bool listed_ ABSL_GUARDED_BY(mutex_) = true;
-  std::string reason_ ABSL_GUARDED_BY(mutex_) = "not yet connected";
+  std::string twin_ ABSL_GUARDED_BY(mutex_);
+  std::string why_down_ ABSL_GUARDED_BY(mutex_) = "not yet connected";
+  absl::Time down_since_ ABSL_GUARDED_BY(mutex_);
   uint64_t disconnects_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t disagreements_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t faulty_answers_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t overdue_batches_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t ejections_ ABSL_GUARDED_BY(mutex_) = 0;
   v1::NodeState node_state_ ABSL_GUARDED_BY(mutex_) = v1::NODE_STATE_UNSPECIFIED;
   std::shared_ptr<const v1::NodeDescription> description_ ABSL_GUARDED_BY(mutex_);
-  absl::flat_hash_map<uint64_t, std::shared_ptr<NodeBatch>> in_flight_ ABSL_GUARDED_BY(mutex_);
+  InFlight in_flight_ ABSL_GUARDED_BY(mutex_);
+  absl::Time last_answer_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  NodeHealth health_ ABSL_GUARDED_BY(mutex_);
+  std::string why_ejected_ ABSL_GUARDED_BY(mutex_);
+  bool trying_ ABSL_GUARDED_BY(mutex_) = false;
 
   // Used only by OnFrame, whose calls come one after the other; kept to avoid allocating.
   TensorMessage<internal::v1::ComputeResponse> answer_;

@@ -97,6 +97,7 @@ absl::StatusOr<uint64_t> WeightVerifier::Find(const checkpoint::ExpertSliceId& i
   RETURN_IF_ERROR(CheckSlice(whole, id.slice));
   const ExpertWeights weights = SliceOf(whole, id.slice);
   const uint64_t digest = checkpoint::DigestOf(weights);
+  RETURN_IF_ERROR(checkpoint_->ConfirmRead(weights));
   *bytes = StoredBytes(weights);
   checkpoint_->Release(weights);
   cache_.Add(id, digest);

@@ -100,9 +100,12 @@ class RouterMetrics {
 
   // Wrong nodes.
 
-  // `fault` is "nonfinite" (a NaN or an infinity that a replica did not have) or "checksum".
+  // `fault` as NameOf(mesh::NodeFault) says it.
   void CountNodeFault(const std::string& address, const std::string& fault) {
     node_faults_.Add({{"fault", fault}, {"node", address}}).Increment();
+  }
+  void CountEjection(const std::string& address) {
+    node_ejections_.Add({{"node", address}}).Increment();
   }
   // "fault" (a replica was finite), "confirmed" (replicas had the same) or "unconfirmed" (no other
   // node could be asked).
@@ -136,7 +139,11 @@ class RouterMetrics {
   // {node,fault}.
   prometheus::Family<prometheus::Counter>& node_faults_ =
       telemetry::RegisterCounters(registry_, "expertmesh_router_node_faults_total",
-                                  "Answers of a node that were not used since they were wrong");
+                                  "Batches of a node that were not used: wrong, or overdue");
+  // {node}.
+  prometheus::Family<prometheus::Counter>& node_ejections_ = telemetry::RegisterCounters(
+      registry_, "expertmesh_router_node_ejections_total",
+      "Times a node was ejected, since its answers failed or did not come");
   // {verdict}.
   prometheus::Family<prometheus::Counter>& nonfinite_answers_ =
       telemetry::RegisterCounters(registry_, "expertmesh_router_nonfinite_answers_total",

@@ -21,6 +21,8 @@ const char* NameOf(mesh::LinkState state) {
       return "refused";
     case mesh::LinkState::kDraining:
       return "draining";
+    case mesh::LinkState::kEjected:
+      return "ejected";
   }
   EXPERTMESH_CHECK(false);
 }

@@ -1,5 +1,8 @@
 """Experts that are loaded and unloaded while the mesh serves."""
 
+import os
+import shutil
+
 import grpc
 import pytest
 
@@ -82,6 +85,26 @@ def test_bad_loads_are_refused_whole(mesh, checkpoint):
         code, _ = code_of(node.load, [7], slice_index=3, slice_count=2)
         assert code == grpc.StatusCode.INVALID_ARGUMENT
         assert node.hosted() == held
+
+
+def test_a_checkpoint_that_is_shortened_in_place_ends_no_process(mesh, checkpoint, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(checkpoint.path, model)
+    weights = model / "model.safetensors"
+    size = weights.stat().st_size
+    mesh.start(model, [["--experts", "0-5"], ["--experts", "6-11"]])
+    x = hidden_states(50, checkpoint.d_model)
+    before = [mesh.client.forward(layer, x).output for layer in (0, 1)]
+    with Node(mesh.nodes[0]) as node:
+        held = node.hosted()
+        os.truncate(weights, size // 10)
+        code, message = code_of(node.load, [6, 7])
+        assert code == grpc.StatusCode.DATA_LOSS, message
+        for part in (str(weights), f"has {size // 10} bytes", f"had {size}", "shortened"):
+            assert part in message
+        assert node.hosted() == held
+    for layer in (0, 1):
+        assert (mesh.client.forward(layer, x).output == before[layer]).all()
 
 
 def test_memory_limit(mesh, checkpoint):

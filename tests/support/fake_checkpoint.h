@@ -109,10 +109,27 @@ class FakeCheckpoint final : public checkpoint::MoeCheckpoint {
     return Expert(layer, 0);
   }
 
+  // What was read turns out not to be what the files held (DATA_LOSS). `on_told` is called whenever
+  // a reader hears that; may be null. Set before use.
+  void ShortenFiles(std::function<void()> on_told = nullptr) {
+    shortened_ = true;
+    on_told_ = std::move(on_told);
+  }
+
   // Experts of this layer cannot be read (DATA_LOSS). Set before use.
   void BreakLayer(uint32_t layer) { broken_layer_ = layer; }
 
  private:
+  absl::Status ConfirmViews(absl::Span<const MatrixView>) const override {
+    if (!shortened_) {
+      return absl::OkStatus();
+    }
+    if (on_told_ != nullptr) {
+      on_told_();
+    }
+    return absl::DataLossError("model.safetensors was shortened");
+  }
+
   std::vector<float> Weights(uint32_t layer, uint32_t expert) const {
     const size_t count = 3 * size_t{options_.intermediate_size} * options_.d_model;
     return options_.expert_weight != nullptr
@@ -135,6 +152,8 @@ class FakeCheckpoint final : public checkpoint::MoeCheckpoint {
   std::map<uint32_t, std::vector<float>> gates_;
   std::map<std::pair<uint32_t, uint32_t>, std::vector<float>> experts_;
   int64_t broken_layer_ = -1;
+  bool shortened_ = false;
+  std::function<void()> on_told_;
 };
 
 }  // namespace expertmesh

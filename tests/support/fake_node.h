@@ -96,6 +96,13 @@ class FakeNode final : public FakeEndpoint {
     bytes_ = bytes;
   }
 
+  // Every later answer that is no error is changed so before it is sent; null ends that.
+  using Edit = std::function<void(internal::v1::ComputeResponse* response, TensorFrame* partials)>;
+  void EditAnswers(Edit edit) {
+    absl::MutexLock lock(&mutex_);
+    edit_ = std::move(edit);
+  }
+
   // What the answers to the next batches, one entry each, say of their time (errors too); 0 when no
   // entry is left.
   struct Times {
@@ -265,7 +272,7 @@ class FakeNode final : public FakeEndpoint {
         frames = {EncodeTensorMessage(response, nullptr)};
         failure_ = --failures_left_ == 0 ? absl::OkStatus() : failure_;
       } else {
-        frames = Encode(batch, &response);
+        frames = Encode(batch, edit_, &response);
       }
       if (holding_) {
         held_.push_back([replies, frames] { SendAll(frames, *replies); });
@@ -282,7 +289,8 @@ class FakeNode final : public FakeEndpoint {
   }
 
   // One frame; or one for each row, where a row is beyond the range of the type.
-  static std::vector<Frame> Encode(const Batch& batch, internal::v1::ComputeResponse* response) {
+  static std::vector<Frame> Encode(const Batch& batch, const Edit& edit,
+                                   internal::v1::ComputeResponse* response) {
     const size_t d_model = batch.partials.size() / batch.answer_rows;
     const bool narrow = IsActivationDtype(batch.partials_dtype);
     const auto beyond = [&](size_t row, size_t rows) {
@@ -293,11 +301,14 @@ class FakeNode final : public FakeEndpoint {
     std::vector<Frame> frames;
     for (size_t row = 0; row < batch.answer_rows; row += step) {
       response->set_first_row(static_cast<uint32_t>(row));
-      const TensorFrame tensor =
+      TensorFrame tensor =
           EncodeRows(Dtype::kF32, batch.partials.data() + row * d_model, step, d_model,
                      beyond(row, step) ? Dtype::kF32 : batch.partials_dtype);
       if (batch.checksums) {
         response->set_checksum(ChecksumOf(*response, tensor));
+      }
+      if (edit != nullptr) {
+        edit(response, &tensor);
       }
       frames.push_back(EncodeTensorMessage(*response, &tensor));
     }
@@ -322,6 +333,7 @@ class FakeNode final : public FakeEndpoint {
   int failures_left_ ABSL_GUARDED_BY(mutex_) = 0;  // None left: they have no end.
   absl::flat_hash_map<uint32_t, float> damaged_ ABSL_GUARDED_BY(mutex_);
   std::string bytes_ ABSL_GUARDED_BY(mutex_);
+  Edit edit_ ABSL_GUARDED_BY(mutex_);
   std::deque<Times> times_ ABSL_GUARDED_BY(mutex_);
   uint64_t batches_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t assignments_ ABSL_GUARDED_BY(mutex_) = 0;

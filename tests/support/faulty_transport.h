@@ -53,6 +53,7 @@ class FaultyTransport final : public Transport {
   ~FaultyTransport() override;
 
   std::unique_ptr<NodeConnection> Connect(std::string address, NodeObserver* observer) override;
+  absl::Time AwakeSince() const override { return inner_->AwakeSince(); }
 
   FaultCounts counts() const;
 

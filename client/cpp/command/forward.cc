@@ -19,9 +19,8 @@ namespace {
 constexpr char kInputTensor[] = "hidden_states";
 
 // The file's bytes, sent as they lie there.
-absl::StatusOr<client::Matrix> ReadHidden(const std::string& path) {
-  ASSIGN_OR_RETURN(std::shared_ptr<const checkpoint::SafetensorsReader> reader,
-                   checkpoint::SafetensorsReader::OpenFile(path));
+absl::StatusOr<client::Matrix> ReadHidden(
+    const std::string& path, std::shared_ptr<const checkpoint::SafetensorsReader> reader) {
   ASSIGN_OR_RETURN(const checkpoint::TensorView* tensor, reader->Find(kInputTensor));
   if (tensor->shape.size() != 2 || !IsActivationDtype(tensor->dtype)) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -66,7 +65,10 @@ absl::Status Run(const Options& options) {
   if (layer > std::numeric_limits<uint32_t>::max()) {
     return absl::InvalidArgumentError(absl::StrCat("--layer is ", layer, "; no model has that"));
   }
-  ASSIGN_OR_RETURN(const client::Matrix hidden, ReadHidden(options.Text("input")));
+  const std::string& input = options.Text("input");
+  ASSIGN_OR_RETURN(const std::shared_ptr<const checkpoint::SafetensorsReader> reader,
+                   checkpoint::SafetensorsReader::OpenFile(input));
+  ASSIGN_OR_RETURN(const client::Matrix hidden, ReadHidden(input, reader));
   client::ForwardOptions forward;
   forward.timeout = options.Duration("timeout");
   forward.return_routing = options.Has("routing");
@@ -79,6 +81,7 @@ absl::Status Run(const Options& options) {
   ASSIGN_OR_RETURN(const std::unique_ptr<client::Client> mesh, Connect(options));
   const absl::StatusOr<client::ForwardResult> result =
       mesh->Forward(static_cast<uint32_t>(layer), hidden, forward);
+  RETURN_IF_ERROR(reader->CheckUnchanged());
   if (!result.ok()) {
     return In(address, result.status());
   }

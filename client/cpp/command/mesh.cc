@@ -187,6 +187,8 @@ const char* LinkName(client::Link link) {
       return "refused";
     case client::Link::kDraining:
       return "draining";
+    case client::Link::kEjected:
+      return "ejected";
     case client::Link::kUnknown:
       break;
   }

@@ -62,6 +62,7 @@ absl::StatusOr<HiddenMaker> HiddenMaker::Create(RoutingKind kind,
   maker.groups_of_token_ = routing.topk_group;
   ASSIGN_OR_RETURN(const GateWeights weights, checkpoint.Gate(layer));
   maker.gate_ = DecodeMatrix(weights.weight);
+  RETURN_IF_ERROR(checkpoint.ConfirmRead(weights));
   maker.all_.resize(maker.d_model_);
   for (size_t row = 0; row < weights.weight.rows; ++row) {
     float* values = maker.gate_.data() + row * maker.d_model_;

@@ -52,7 +52,9 @@ nlohmann::json ToJson(const client::Topology& topology) {
                      {"partials_dtype", node.partials_dtype},
                      {"damaged", ToJson(node.damaged)},
                      {"faulty_answers", node.faulty_answers},
-                     {"disagreements", node.disagreements}});
+                     {"disagreements", node.disagreements},
+                     {"ejections", node.ejections},
+                     {"overdue_batches", node.overdue_batches}});
   }
   return {{"epoch", topology.epoch},
           {"ready", topology.ready},
@@ -103,6 +105,10 @@ std::string DescribeFaults(const client::NodeInfo& node) {
   }
   if (node.faulty_answers > 0) {
     absl::StrAppend(&text, "    FAULTY answers that were not used: ", node.faulty_answers, "\n");
+  }
+  if (node.ejections > 0) {
+    absl::StrAppend(&text, "    EJECTED so far: ", node.ejections,
+                    " times; batches overdue: ", node.overdue_batches, "\n");
   }
   if (node.disagreements > 0) {
     absl::StrAppend(&text, "    DISAGREES with a replica in ", node.disagreements,

@@ -63,7 +63,7 @@ absl::Status Decoder::Load(const std::string& directory, Dtype compute_dtype) {
   ASSIGN_OR_RETURN(last_norm_, tensors_->LastNorm());
   ASSIGN_OR_RETURN(const MatrixView head, tensors_->Head());
   ASSIGN_OR_RETURN(head_, experts::Linear::Pack(compute_dtype, {{head}}));
-  return absl::OkStatus();
+  return tensors_->CheckUnchanged();
 }
 
 absl::StatusOr<Decoder::Layer> Decoder::LoadLayer(uint32_t index, Dtype compute_dtype) {
@@ -186,6 +186,8 @@ absl::StatusOr<std::vector<float>> Decoder::Forward(absl::Span<const DecoderInpu
   for (size_t row = 0; row < batch.rows; ++row) {
     DecodeRow(embeddings_, batch.tokens[row], 0, d_model, x.data() + row * d_model);
   }
+  // These stay where they are in the checkpoint; all else was packed.
+  RETURN_IF_ERROR(tensors_->CheckUnchanged(embeddings_));
   const AttentionBatch attended = {batch.segments, batch.rows, batch.angles};
   absl::Duration attention;
   for (uint32_t layer = 0; layer < config_.num_layers; ++layer) {

@@ -88,10 +88,12 @@ absl::StatusOr<LocalLayer> LocalMoeLayers::LoadLayer(const MoeLayerDescription& 
                      checkpoint_->Expert(description.layer, expert));
     ASSIGN_OR_RETURN(std::shared_ptr<const experts::PackedExpert> packed,
                      backend_->Pack(description.expert, expert_weights, {}));
+    RETURN_IF_ERROR(checkpoint_->ConfirmRead(expert_weights));
     layer.experts.push_back(std::move(packed));
   }
   ASSIGN_OR_RETURN(layer.shared, shared_experts::SharedExperts::Load(*checkpoint_, description,
                                                                      weights, backend_));
+  RETURN_IF_ERROR(checkpoint_->ConfirmRead(weights));
   return layer;
 }
 

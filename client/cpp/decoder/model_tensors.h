@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "common/checkpoint/model_layout.h"
@@ -42,6 +43,12 @@ class ModelTensors {
   // [vocab_size, d_model]: the embeddings when tied, unless the checkpoint has a head of its own
   // that differs from them.
   absl::StatusOr<MatrixView> Head() const;
+
+  // SafetensorsReader::CheckUnchanged: of a view given here that was read, or of all files.
+  absl::Status CheckUnchanged(const MatrixView& view) const {
+    return tensors_->CheckUnchanged(view.data);
+  }
+  absl::Status CheckUnchanged() const { return tensors_->CheckUnchanged(); }
 
   // What a user of the checkpoint should be told: whole sentences.
   const std::vector<std::string>& warnings() const { return warnings_; }

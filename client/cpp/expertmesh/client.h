@@ -187,7 +187,8 @@ class EXPERTMESH_CLIENT_EXPORT ForwardStream {
   virtual ~ForwardStream();
 
   // Errors as for Client::Forward; an error of one request leaves the others alone. Besides,
-  //   UNAVAILABLE         the stream is broken: ClientOptions::max_attempts to open it again brought
+  //   UNAVAILABLE         the stream is broken: ClientOptions::max_attempts to open it again
+  //   brought
   //                       no answer. Every request in flight gets this once; open another stream.
   //   RESOURCE_EXHAUSTED  ClientOptions::stream_window_bytes wait to be sent already.
   virtual void Send(uint32_t layer, const Matrix& hidden, const ForwardOptions& options,
@@ -245,7 +246,7 @@ struct DamagedExperts {
   std::string reason;
 };
 
-enum class Link { kUnknown, kDown, kUp, kRefused, kDraining };
+enum class Link { kUnknown, kDown, kUp, kRefused, kDraining, kEjected };
 
 struct NodeInfo {
   std::string address;
@@ -277,6 +278,9 @@ struct NodeInfo {
   uint64_t faulty_answers = 0;
   // Cross-checks in which this node and another one computed different values of the same row.
   uint64_t disagreements = 0;
+  // Times the router ejected it, and batches whose answers came so late that others were asked.
+  uint64_t ejections = 0;
+  uint64_t overdue_batches = 0;
 };
 
 struct Topology {
@@ -325,7 +329,8 @@ struct ClientOptions {
   absl::Duration describe_timeout = absl::Seconds(10);
   // Times that a request is sent at most, when it fails for a reason that the same request may not
   // meet again (errors.proto says which), or its connection is lost; 1: once. Later attempts wait
-  // longer, within the timeout of the request. Forward changes nothing, so that it is safe to repeat.
+  // longer, within the timeout of the request. Forward changes nothing, so that it is safe to
+  // repeat.
   uint32_t max_attempts = 5;
   // Unset: no encryption.
   std::optional<TlsOptions> tls;

@@ -47,6 +47,8 @@ Link LinkOf(v1::NodeLink link) {
       return Link::kRefused;
     case v1::NODE_LINK_DRAINING:
       return Link::kDraining;
+    case v1::NODE_LINK_EJECTED:
+      return Link::kEjected;
     default:
       return Link::kUnknown;
   }
@@ -80,6 +82,8 @@ NodeInfo ReadNode(const v1::TopologyNode& proto) {
   }
   node.faulty_answers = proto.faulty_answers();
   node.disagreements = proto.disagreements();
+  node.ejections = proto.ejections();
+  node.overdue_batches = proto.overdue_batches();
   return node;
 }
 

@@ -170,7 +170,7 @@ class Computation {
     std::vector<absl::Status> statuses(lists.size());
     ParallelFor(lists.size(), options_.threads, [&](size_t i) {
       const absl::StatusOr<FloatExpert> expert = DecodeReferenceExpert(layer_.expert, weights[i]);
-      statuses[i] = expert.status();
+      statuses[i] = expert.ok() ? checkpoint_.ConfirmRead(weights[i]) : expert.status();
       for (const auto& [token, slot] : *lists[i]) {
         if (expert.ok()) {
           ComputeAssignment(*expert, token, slot);
@@ -191,10 +191,12 @@ class Computation {
     if (has_shared) {
       ASSIGN_OR_RETURN(const ExpertWeights weights, checkpoint_.Shared(layer_.layer));
       ASSIGN_OR_RETURN(shared, DecodeReferenceExpert(SharedExpertOptions(layer_), weights));
+      RETURN_IF_ERROR(checkpoint_.ConfirmRead(weights));
     }
     if (layer_.shared_gate) {
       ASSIGN_OR_RETURN(const GateWeights gate, checkpoint_.Gate(layer_.layer));
       ASSIGN_OR_RETURN(shared_gate, DecodeRounded(gate.shared_gate, options_.activation_dtype));
+      RETURN_IF_ERROR(checkpoint_.ConfirmRead(gate));
       if (shared_gate.values.size() != d_model_) {
         return Wrong("the shared experts' gate", shared_gate.values.size(), d_model_);
       }
@@ -288,6 +290,7 @@ absl::StatusOr<ReferenceRoutes> RouteWithReference(const checkpoint::MoeCheckpoi
   ReferenceRoutes routes;
   ASSIGN_OR_RETURN(const GateWeights gate, checkpoint.Gate(layer));
   RETURN_IF_ERROR(ComputeLogits(gate, routing, input, options, &routes));
+  RETURN_IF_ERROR(checkpoint.ConfirmRead(gate));
   ForEachGroup(input, [&](size_t begin, size_t count) {
     const ReferenceGroup group =
         GroupAt(routing, input, routes, options.activation_dtype, begin, count);

@@ -132,6 +132,18 @@ TEST_F(HostedExpertsTest, AFailedLoadLeavesNothingBehind) {
   EXPECT_EQ(hosted.memory().used_bytes(), kExpertBytes);
 }
 
+TEST_F(HostedExpertsTest, WeightsOfAFileThatChangedAreNotHeld) {
+  HostedExperts& hosted = Make();
+  ASSERT_TRUE(hosted.Load({{{1, {0}, {}}}}, Publish::kTogether).ok());
+  checkpoint_->ShortenFiles();
+  const absl::Status status = hosted.Load({{{1, {1, 2}, {}}}}, Publish::kTogether).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("shortened"));
+  EXPECT_EQ(backend_.alive(), 1);
+  EXPECT_EQ(hosted.memory().used_bytes(), kExpertBytes);
+  EXPECT_NE(hosted.FindLayer(1)->experts[0], nullptr);
+}
+
 TEST_F(HostedExpertsTest, ImpossibleRequestsAreRefused) {
   HostedExperts& hosted = Make();
   const auto code = [&hosted](const std::vector<LayerExperts>& request) {

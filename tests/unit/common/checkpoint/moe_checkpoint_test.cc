@@ -10,6 +10,7 @@
 #include "common/checkpoint/safetensors.h"
 #include "common/checkpoint/safetensors_writer.h"
 #include "common/checkpoint/synthetic.h"
+#include "common/tensor/decode_matrix.h"
 #include "nlohmann/json.hpp"
 #include "tests/support/compare_rows.h"
 #include "tests/unit/common/checkpoint/checkpoint_test_util.h"
@@ -329,6 +330,21 @@ TEST_F(BadTensorTest, TypeThatCannotBeUsed) {
               }),
               StatusCode::kInvalidArgument, "model.safetensors", kName, "F8_E5M2",
               "F32, F16 and BF16");
+}
+
+// What was given before is read without harm, and told to be wrong.
+TEST_F(BadTensorTest, FileTruncatedWhileOpen) {
+  const auto checkpoint = MoeCheckpoint::Open(folder_ / "m");
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  const ExpertWeights expert = *(*checkpoint)->Expert(1, 2);
+  const GateWeights gate = *(*checkpoint)->Gate(1);
+  EXPECT_TRUE((*checkpoint)->ConfirmRead(expert).ok());
+  EXPECT_TRUE((*checkpoint)->ConfirmRead(gate).ok());
+  std::filesystem::resize_file(folder_ / "m/model.safetensors", 0);
+  EXPECT_EQ(DecodeMatrix(expert.up), std::vector<float>(16 * 32, 0.0f));
+  ExpectError((*checkpoint)->ConfirmRead(expert), StatusCode::kDataLoss, "model.safetensors",
+              "has 0 bytes");
+  EXPECT_FALSE((*checkpoint)->ConfirmRead(gate).ok());
 }
 
 TEST_F(BadTensorTest, TruncatedFile) {

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <map>
 #include <set>
 #include <string>
@@ -159,6 +160,48 @@ class DeadlineClock final : public Clock {
   absl::Mutex mutex_;
   std::set<absl::Time> deadlines_ ABSL_GUARDED_BY(mutex_);
 };
+
+// A process that does not run hears nothing, which says nothing of its nodes.
+TEST_F(GrpcTransportTimeTest, PausesOfThisProcessAreNoSilence) {
+  const auto server = Serve();
+  DeadlineClock clock;
+  std::atomic<bool> paused = true;
+  std::atomic<int64_t> awake_since_nanos = 0;
+  const auto awake_since = [&] {
+    return paused ? clock.Now() : absl::FromUnixNanos(awake_since_nanos);
+  };
+  GrpcTransport transport(&runtime_, &clock, {.awake_since = awake_since});
+  const auto connection =
+      transport.Connect("127.0.0.1:" + std::to_string(server->port()), &observer_);
+  ASSERT_TRUE(observer_.AwaitUp());
+  clock.Advance(absl::Seconds(10));
+  ASSERT_TRUE(clock.AwaitDeadline(clock.Now() + absl::Seconds(3)));
+  EXPECT_EQ(transport.AwakeSince(), clock.Now());
+  clock.Advance(absl::Seconds(2));
+  paused = false;
+  awake_since_nanos = absl::ToUnixNanos(clock.Now());
+  clock.Advance(absl::Seconds(1));
+  // Seen again, and not for long enough.
+  ASSERT_TRUE(clock.AwaitDeadline(clock.Now() + absl::Seconds(2)));
+  EXPECT_TRUE(observer_.heard().disconnects.empty());
+  clock.Advance(absl::Seconds(2));
+  ASSERT_TRUE(observer_.AwaitDisconnects(1));
+  EXPECT_THAT(std::string(observer_.heard().disconnects.front().message()),
+              testing::HasSubstr("nothing heard for 15s"));
+}
+
+TEST_F(GrpcTransportTimeTest, SilenceBetweenPausesWithoutEndIsNoticed) {
+  const auto server = Serve();
+  GrpcTransport transport(&runtime_, &clock_,
+                          {.awake_since = [&] { return clock_.Now() - absl::Seconds(1); }});
+  const auto connection =
+      transport.Connect("127.0.0.1:" + std::to_string(server->port()), &observer_);
+  ASSERT_TRUE(observer_.AwaitUp());
+  while (observer_.heard().disconnects.empty()) {
+    clock_.Advance(absl::Seconds(1));
+    std::this_thread::yield();
+  }
+}
 
 TEST_F(GrpcTransportTimeTest, PausesBetweenAttemptsGrowToTheMaximum) {
   DeadPort port;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "common/wire/tensor_encode.h"
+#include "router_service/mesh/mesh_view.h"
 
 namespace expertmesh::mesh {
 namespace {
@@ -52,7 +53,9 @@ struct Batch final : NodeBatch {
     d_model = kModelWidth;
     partials = std::make_shared<AlignedBuffer>(count * kModelWidth * sizeof(float));
   }
-  void Done(const absl::Status& status, bool) override { ended.push_back(status); }
+  bool CanGoElsewhere(const MeshView&) const override { return can_go; }
+  void Done(const absl::Status& status) override { ended.push_back(status); }
+  bool can_go = false;
   std::vector<absl::Status> ended;
 };
 
@@ -60,14 +63,19 @@ class NodeLinkTest : public testing::Test {
  protected:
   void SetUp() override {
     link_.Connect(&transport_);
+    ComeUp();
+  }
+
+  void ComeUp() {
     internal::v1::WatchStatusResponse status;
     status.set_state(v1::NODE_STATE_READY);
     status.mutable_description()->set_fingerprint("model");
     link_.OnStatus(status);
   }
 
-  std::shared_ptr<Batch> Send(uint64_t id, uint32_t rows) {
+  std::shared_ptr<Batch> Send(uint64_t id, uint32_t rows, uint32_t assignments = 1) {
     auto batch = std::make_shared<Batch>(rows);
+    batch->assignments = assignments;
     Frame frame("a request");
     link_.Send(id, batch, absl::MakeSpan(&frame, 1));
     return batch;
@@ -82,10 +90,31 @@ class NodeLinkTest : public testing::Test {
     link_.OnFrame(EncodeTensorMessage(response, &tensor));
   }
 
+  // As if the mesh took 1 ms for each assignment.
+  void Judge() {
+    const MeshView view(1, Placement(), std::make_shared<const SelectBiases>(), {});
+    link_.Judge({clock_.Now(), awake_since_, absl::Milliseconds(1), &view});
+  }
+  double Faults(const std::string& fault) {
+    for (const prometheus::MetricFamily& family : registry_.Collect()) {
+      for (const prometheus::ClientMetric& metric : family.metric) {
+        for (const auto& label : metric.label) {
+          if (label.name == "fault" && label.value == fault) {
+            return metric.counter.value;
+          }
+        }
+      }
+    }
+    return 0;
+  }
+
+  absl::Time awake_since_ = absl::InfinitePast();
   prometheus::Registry registry_;
   metrics::RouterMetrics metrics_{registry_};
   RecordingTransport transport_;
-  NodeLink link_{"node:1", "model", {}, &metrics_, [] {}};
+  FakeClock clock_;
+  TimerQueue timers_{&clock_};
+  NodeLink link_{"node:1", {"model", kModelWidth, {}, {}}, &metrics_, &timers_, &clock_, [] {}};
 };
 
 TEST_F(NodeLinkTest, TheConnectionRestsWhenNothingIsAwaited) {
@@ -110,7 +139,8 @@ TEST_F(NodeLinkTest, TheConnectionDoesNotRestWhileABatchIsInFlight) {
 // Rest, then send: a connection that is told in the other order would not read the answer.
 TEST_F(NodeLinkTest, ABatchSentFromTheEndOfAnotherIsAwaited) {
   struct Chained final : NodeBatch {
-    void Done(const absl::Status&, bool) override { next(); }
+    bool CanGoElsewhere(const MeshView&) const override { return false; }
+    void Done(const absl::Status&) override { next(); }
     std::function<void()> next;
   };
   auto batch = std::make_shared<Chained>();
@@ -122,6 +152,80 @@ TEST_F(NodeLinkTest, ABatchSentFromTheEndOfAnotherIsAwaited) {
   link_.Send(1, batch, absl::MakeSpan(&frame, 1));
   Answer(1, 0);
   EXPECT_THAT(transport_.TakeCalls(), ElementsAre("send", "pause", "send"));
+}
+
+TEST_F(NodeLinkTest, WhatIsOverdueGoesElsewhereIfItCan) {
+  const auto stays = Send(1, 1);
+  const auto goes = Send(2, 1);
+  goes->can_go = true;
+  clock_.Advance(absl::Milliseconds(250));
+  Judge();
+  EXPECT_THAT(goes->ended, IsEmpty());
+  clock_.Advance(absl::Milliseconds(1));
+  Judge();
+  EXPECT_THAT(stays->ended, IsEmpty());
+  ASSERT_EQ(goes->ended.size(), 1);
+  EXPECT_EQ(goes->ended[0].code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(link_.rows_in_flight(), 1);
+  Answer(2, 0);  // Too late.
+  Answer(1, 0);
+  EXPECT_EQ(goes->ended.size(), 1);
+  EXPECT_THAT(stays->ended, ElementsAre(absl::OkStatus()));
+}
+
+TEST_F(NodeLinkTest, MoreWorkInFlightMayTakeLonger) {
+  const auto batch = Send(1, 1, 1000);
+  batch->can_go = true;
+  clock_.Advance(absl::Milliseconds(4000));
+  Judge();
+  EXPECT_THAT(batch->ended, IsEmpty());
+  clock_.Advance(absl::Milliseconds(1));
+  Judge();
+  EXPECT_EQ(batch->ended.size(), 1);
+}
+
+TEST_F(NodeLinkTest, ANodeThatAnswersOthersMeanwhileIsLateAndOneThatDoesNotIsSilent) {
+  Send(1, 1);
+  Send(2, 1);
+  clock_.Advance(absl::Milliseconds(100));
+  Answer(2, 0);
+  clock_.Advance(absl::Milliseconds(200));
+  Judge();
+  EXPECT_EQ(Faults("late"), 1);
+  EXPECT_EQ(Faults("silent"), 0);
+  EXPECT_EQ(link_.state(), LinkState::kUp);
+  Send(3, 1);
+  clock_.Advance(absl::Milliseconds(300));
+  Judge();
+  Judge();  // Counted once.
+  EXPECT_EQ(Faults("late"), 1);
+  EXPECT_EQ(Faults("silent"), 1);
+  EXPECT_EQ(link_.state(), LinkState::kEjected);
+}
+
+// The router itself was stopped, or had no time for its network: what came is not read yet.
+TEST_F(NodeLinkTest, NothingIsOverdueThatCouldNotBeHeard) {
+  const auto batch = Send(1, 1);
+  batch->can_go = true;
+  clock_.Advance(absl::Seconds(10));
+  awake_since_ = clock_.Now();
+  Judge();
+  EXPECT_THAT(batch->ended, IsEmpty());
+  clock_.Advance(absl::Milliseconds(251));
+  Judge();
+  EXPECT_EQ(batch->ended.size(), 1);
+}
+
+TEST_F(NodeLinkTest, AnotherProcessThatComesBackIsNotEjectedForTheOneBefore) {
+  Send(1, 1);
+  clock_.Advance(absl::Milliseconds(300));
+  Judge();
+  EXPECT_EQ(link_.state(), LinkState::kEjected);
+  link_.OnDisconnected(absl::UnavailableError("it died"));
+  EXPECT_EQ(link_.state(), LinkState::kDown);
+  ComeUp();
+  EXPECT_EQ(link_.state(), LinkState::kUp);
+  EXPECT_EQ(link_.ToProto().ejections(), 1);
 }
 
 }  // namespace

@@ -170,7 +170,7 @@ class WeightVerifierTest : public testing::Test {
     return Names(holders.AskedBy([verifier](const auto& nodes) { return verifier->Judge(nodes); }));
   }
 
-  const std::shared_ptr<const FakeCheckpoint> checkpoint_ = std::make_shared<FakeCheckpoint>();
+  const std::shared_ptr<FakeCheckpoint> checkpoint_ = std::make_shared<FakeCheckpoint>();
   FakeClock clock_;
 };
 
@@ -182,6 +182,18 @@ TEST_F(WeightVerifierTest, ReadsWhatIsDisputedAtOnceAndSaysSo) {
   EXPECT_THAT(Judge(&verifier, holders), ElementsAre("1/2"));
   changed.WaitForNotification();
   EXPECT_THAT(Judge(&verifier, holders), ElementsAre("0/2"));
+}
+
+TEST_F(WeightVerifierTest, AFileThatChangedMeanwhileTellsNothing) {
+  absl::Notification told;
+  checkpoint_->ShortenFiles([&] { told.Notify(); });
+  WeightVerifier verifier(checkpoint_, 0, &clock_, [] {});
+  Holders holders;
+  holders.Node(0, {{2, 5}}).Node(1, {{2, Right(2)}});
+  EXPECT_THAT(Judge(&verifier, holders), ElementsAre("1/2"));
+  told.WaitForNotification();
+  verifier.Stop();
+  EXPECT_THAT(Judge(&verifier, holders), ElementsAre("1/2"));
 }
 
 TEST_F(WeightVerifierTest, ReadsTheOthersAtABoundedRate) {
