@@ -19,6 +19,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/address.h"
+#include "common/base/process.h"
 #include "common/base/status_macros.h"
 #include "common/net/blocking_calls.h"
 #include "common/net/health_service.h"
@@ -140,6 +141,13 @@ class CqServer final : public GrpcServer {
   void SetReady(bool ready) override {
     SetServing("", ready);
     SetServing("ready", ready);
+  }
+
+  void TrimThreads() override {
+    deadlines_.Schedule(Clock::Real()->Now(), TrimThread);
+    if (own_runtime_ != nullptr) {
+      own_runtime_->Flush(TrimThread);
+    }
   }
 
   void Shutdown(absl::Duration grace) override {
