@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/clock.h"
 #include "common/base/idle_memory.h"
@@ -232,11 +231,10 @@ int main(int argc, char** argv) {
   expertmesh::TuneProcess();
   expertmesh::BlockStopSignals();
   expertmesh::net::RouteGrpcLogs();
-  expertmesh::DescribeProgram(
+  const std::vector<char*> rest = expertmesh::ParseFlags(
       "Holds experts of a model and computes them for routers.\n"
-      "  expertmesh-expert --model DIR [--shard i/n [--replicas r]]");
-  expertmesh::AcceptHyphens(argc, argv);
-  const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
+      "  expertmesh-expert --model DIR [--shard i/n [--replicas r]]",
+      argc, argv);
   const absl::Status status = expertmesh::node::Run(rest);
   if (!status.ok()) {
     std::fprintf(stderr, "expertmesh-expert: %s\n", std::string(status.message()).c_str());

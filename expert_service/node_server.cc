@@ -1,6 +1,8 @@
 #include "expert_service/node_server.h"
 
 #include <algorithm>
+#include <functional>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -9,6 +11,7 @@
 #include "absl/synchronization/mutex.h"
 #include "common/base/status_macros.h"
 #include "common/net/grpc_server.h"
+#include "common/net/watch_method.h"
 #include "expertmesh/internal/v1/expert.grpc.pb.h"
 
 namespace expertmesh::node {
@@ -17,6 +20,32 @@ namespace {
 constexpr uint32_t kDefaultHeartbeatMs = 1000;
 constexpr uint32_t kMinHeartbeatMs = 10;
 constexpr uint32_t kMaxHeartbeatMs = 60'000;
+
+absl::StatusOr<absl::Duration> HeartbeatOf(const Frame& frame) {
+  ASSIGN_OR_RETURN(const internal::v1::WatchStatusRequest request,
+                   net::ParseRequest<internal::v1::WatchStatusRequest>(frame));
+  const uint32_t asked = request.heartbeat_ms() == 0 ? kDefaultHeartbeatMs : request.heartbeat_ms();
+  return absl::Milliseconds(std::clamp(asked, kMinHeartbeatMs, kMaxHeartbeatMs));
+}
+
+net::WatchedState ReadStatus(const NodeEndpoint& endpoint) {
+  internal::v1::WatchStatusResponse status = endpoint.Status();
+  net::WatchedState state;
+  state.version = status.version();
+  state.whole = Frame(status.SerializeAsString());
+  status.clear_description();
+  state.brief = Frame(status.SerializeAsString());
+  return state;
+}
+
+net::WatchMethod WatchStatus(NodeEndpoint* endpoint) {
+  return {.name = net::MethodOf<internal::v1::Expert>("WatchStatus"),
+          .heartbeat = &HeartbeatOf,
+          .read = [endpoint] { return ReadStatus(*endpoint); },
+          .subscribe = [endpoint](std::function<void()> on_change) -> std::shared_ptr<void> {
+            return endpoint->Subscribe(std::move(on_change));
+          }};
+}
 
 // Lets threads wait for the next change of an endpoint, or for the end.
 class ChangeSignal {
@@ -85,26 +114,21 @@ class CqNodeServer final : public NodeServer {
               *response.mutable_description() = endpoint_->Describe();
               return response;
             }),
-        net::OrdinaryMethod<internal::v1::LoadExpertsRequest, internal::v1::LoadExpertsResponse>(
+        net::LastingMethod<internal::v1::LoadExpertsRequest, internal::v1::LoadExpertsResponse>(
             net::MethodOf<internal::v1::Expert>("LoadExperts"),
             [this](const internal::v1::LoadExpertsRequest& request) {
               return endpoint_->LoadExperts(request);
             }),
-        net::OrdinaryMethod<internal::v1::UnloadExpertsRequest,
-                            internal::v1::UnloadExpertsResponse>(
+        net::LastingMethod<internal::v1::UnloadExpertsRequest, internal::v1::UnloadExpertsResponse>(
             net::MethodOf<internal::v1::Expert>("UnloadExperts"),
             [this](const internal::v1::UnloadExpertsRequest& request) {
               return endpoint_->UnloadExperts(request);
             })};
-    spec.watches = {net::Watch<internal::v1::WatchStatusRequest>(
-        net::MethodOf<internal::v1::Expert>("WatchStatus"),
-        [this](const internal::v1::WatchStatusRequest& request, net::Watcher& watcher) {
-          return WatchStatus(request, watcher);
-        })};
+    spec.watches = {WatchStatus(endpoint_)};
+    spec.clock = options_.clock;
     spec.send_queue_bytes = options_.send_queue_bytes;
     spec.pollers = options_.pollers;
     spec.serving = false;
-    spec.on_shutdown = [this] { signal_.Stop(); };
     ASSIGN_OR_RETURN(server_, net::GrpcServer::Start(std::move(spec)));
     health_ = std::thread([this] { FollowHealth(); });
     return absl::OkStatus();
@@ -114,39 +138,15 @@ class CqNodeServer final : public NodeServer {
 
   void Shutdown(absl::Duration grace) override {
     std::call_once(shut_down_, [this, grace] {  // A second caller waits for the first.
-      if (server_ == nullptr) {
-        signal_.Stop();
-        return;
+      signal_.Stop();
+      if (server_ != nullptr) {
+        server_->Shutdown(grace);
+        health_.join();
       }
-      server_->Shutdown(grace);
-      health_.join();
     });
   }
 
  private:
-  absl::Status WatchStatus(const internal::v1::WatchStatusRequest& request, net::Watcher& watcher) {
-    const uint32_t asked =
-        request.heartbeat_ms() == 0 ? kDefaultHeartbeatMs : request.heartbeat_ms();
-    const absl::Duration heartbeat =
-        absl::Milliseconds(std::clamp(asked, kMinHeartbeatMs, kMaxHeartbeatMs));
-    bool first = true;
-    uint64_t version = 0;
-    uint64_t seen = 0;
-    do {
-      seen = signal_.changes();
-      internal::v1::WatchStatusResponse status = endpoint_->Status();
-      if (!first && status.version() == version) {
-        status.clear_description();
-      }
-      first = false;
-      version = status.version();
-      if (!watcher.Write(status)) {
-        return absl::CancelledError("the watcher has gone");
-      }
-    } while (signal_.Wait(seen, options_.clock->Now() + heartbeat));
-    return absl::UnavailableError("the node is shutting down");
-  }
-
   void FollowHealth() {
     uint64_t seen = 0;
     do {

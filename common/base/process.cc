@@ -9,6 +9,7 @@
 #include <cmath>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
@@ -27,11 +28,13 @@ sigset_t StopSignals() {
   return set;
 }
 
+constexpr int kTrimThreshold = 256 << 20;
+
 }  // namespace
 
 void TuneProcess() {
   // Both: setting one alone turns off glibc's dynamic mmap threshold.
-  if (mallopt(M_TRIM_THRESHOLD, 256 << 20) != 1 || mallopt(M_MMAP_THRESHOLD, 32 << 20) != 1) {
+  if (mallopt(M_TRIM_THRESHOLD, kTrimThreshold) != 1 || mallopt(M_MMAP_THRESHOLD, 32 << 20) != 1) {
     std::fprintf(stderr, "mallopt refused the trim or mmap threshold; tensors will be slower\n");
   }
   // Debian builds Abseil with its detector of deadlocks, which passes every lock of the process,
@@ -39,6 +42,17 @@ void TuneProcess() {
   // instead.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   std::signal(SIGPIPE, SIG_IGN);
+}
+
+void TrimThread() {
+  // To free a block of more than 64 KiB makes glibc look at its threshold.
+  constexpr size_t kBlock = 128 << 10;
+  static absl::Mutex mutex(absl::kConstInit);
+  absl::MutexLock lock(&mutex);
+  mallopt(M_TRIM_THRESHOLD, 0);
+  void* volatile block = std::malloc(kBlock);
+  std::free(block);
+  mallopt(M_TRIM_THRESHOLD, kTrimThreshold);
 }
 
 void AcceptHyphens(int argc, char** argv) {

@@ -16,6 +16,10 @@ namespace expertmesh {
 // process at rest.
 void TuneProcess();
 
+// Gives back what glibc keeps free at the end of the memory that the calling thread allocates from:
+// malloc_trim() does not, and what is freed while there is traffic is kept. For times of rest.
+void TrimThread();
+
 // Turns the hyphens of flag names into underscores, in place: flags are documented and may be
 // written as
 // --drain-timeout, and Abseil knows underscores only. Call before parsing.

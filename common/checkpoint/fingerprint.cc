@@ -11,6 +11,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
 #include "common/base/check.h"
 #include "common/model/routing_json.h"
@@ -73,7 +74,7 @@ std::string FingerprintOf(const ModelDescription& model, const SafetensorsReader
   for (const auto& [name, tensor] : tensors.tensors()) {
     if (tensor.listed) {
       hash.Add(name);
-      hash.Add(absl::StrCat(NameOf(tensor.dtype), " ", ShapeString(tensor.shape)));
+      hash.Add(absl::StrCat(NameOf(tensor.dtype), " [", absl::StrJoin(tensor.shape, ", "), "]"));
     }
   }
   for (const MatrixView& gate : gates) {

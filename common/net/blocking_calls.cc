@@ -1,45 +1,100 @@
 #include "common/net/blocking_calls.h"
 
-#include <thread>
+#include <spdlog/spdlog.h>
+
+#include <optional>
 #include <utility>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
+#include "absl/strings/str_cat.h"
+#include "common/wire/error_reason.h"
 
 namespace expertmesh::net {
+namespace {
 
-struct BlockingCalls::State {
-  absl::Mutex mutex;
-  int running ABSL_GUARDED_BY(mutex) = 0;
-};
+constexpr absl::Duration kLogInterval = absl::Seconds(10);
 
-BlockingCalls::BlockingCalls(int most) : most_(most), state_(std::make_shared<State>()) {}
+}  // namespace
 
-BlockingCalls::~BlockingCalls() { AwaitNone(); }
+BlockingCalls::BlockingCalls(int threads, size_t most_waiting, Clock* clock)
+    : most_waiting_(most_waiting),
+      log_limit_(kLogInterval, clock),
+      places_(most_waiting),
+      pool_(std::make_unique<ThreadPool>(threads)) {}
 
-bool BlockingCalls::Run(std::function<void()> call) {
+BlockingCalls::~BlockingCalls() { Stop(absl::CancelledError("the server is gone")); }
+
+void BlockingCalls::Run(const std::string& peer, Call call) {
+  absl::Status stopped;
+  bool taken = false;
+  Waiting displaced;
   {
-    absl::MutexLock lock(&state_->mutex);
-    if (state_->running >= most_) {
-      return false;
+    absl::MutexLock lock(&mutex_);
+    stopped = stopped_;
+    if (stopped.ok()) {
+      const uint64_t id = next_id_++;
+      const PeerPlaces::Outcome outcome = places_.Take(peer, id);
+      taken = outcome.taken;
+      if (outcome.displaced.has_value()) {
+        displaced = std::move(waiting_.extract(*outcome.displaced).mapped());
+      }
+      if (taken) {
+        waiting_[id] = {peer, std::move(call)};
+        pool_->Run([this] { RunOldest(); });
+      }
     }
-    ++state_->running;
   }
-  std::thread([state = state_, call = std::move(call)]() mutable {
-    call();
-    call = nullptr;  // What it holds may be waited for, too.
-    absl::MutexLock lock(&state->mutex);
-    --state->running;
-  }).detach();
-  return true;
+  if (displaced.call != nullptr) {
+    Refuse(displaced.peer, displaced.call);
+  }
+  if (!stopped.ok()) {
+    call(stopped);
+  } else if (!taken) {
+    Refuse(peer, call);
+  }
 }
 
-void BlockingCalls::AwaitNone() {
-  absl::MutexLock lock(&state_->mutex);
-  const auto none = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_->mutex) {
-    return state_->running == 0;
-  };
-  state_->mutex.Await(absl::Condition(&none));
+void BlockingCalls::RunOldest() {
+  Waiting next;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (waiting_.empty()) {
+      return;
+    }
+    const auto oldest = waiting_.begin();
+    next = std::move(oldest->second);
+    places_.Leave(next.peer, oldest->first);
+    waiting_.erase(oldest);
+  }
+  next.call(absl::OkStatus());
+}
+
+void BlockingCalls::Refuse(const std::string& peer, const Call& call) {
+  const absl::Status why = ErrorOf(
+      v1::ERROR_REASON_QUEUE_FULL,
+      absl::StrCat(most_waiting_, " calls of methods that block wait already; retry later"));
+  if (const std::optional<uint64_t> left_out = log_limit_.Take()) {
+    spdlog::warn("a call from {} was refused: {}{}", peer, std::string(why.message()),
+                 LeftOutText(*left_out));
+  }
+  call(why);
+}
+
+void BlockingCalls::Stop(const absl::Status& why) {
+  std::map<uint64_t, Waiting> dropped;
+  std::unique_ptr<ThreadPool> pool;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!stopped_.ok()) {
+      return;
+    }
+    stopped_ = why;
+    dropped.swap(waiting_);
+    pool = std::move(pool_);
+  }
+  for (const auto& [id, waiting] : dropped) {
+    waiting.call(why);
+  }
+  pool.reset();
 }
 
 }  // namespace expertmesh::net

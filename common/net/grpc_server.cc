@@ -19,11 +19,13 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/address.h"
+#include "common/base/process.h"
 #include "common/base/status_macros.h"
 #include "common/net/blocking_calls.h"
 #include "common/net/health_service.h"
 #include "common/net/reflection_service.h"
 #include "common/net/server_calls.h"
+#include "common/net/watch_hub.h"
 #include "common/wire/error_reason.h"
 
 namespace expertmesh::net {
@@ -32,8 +34,11 @@ namespace {
 // Calls of each method that wait on each queue: with fewer, a burst of new calls is slowed down.
 constexpr int kWaitingUnaryCalls = 32;
 constexpr int kWaitingStreamCalls = 4;
-// Methods that block, at once.
-constexpr int kMostBlockingCalls = 256;
+// Methods that block: threads, and calls that wait for one.
+constexpr int kBlockingThreads = 4;
+constexpr size_t kMostWaitingCalls = 1024;
+constexpr int kLastingThreads = 4;
+constexpr size_t kMostWaitingLastingCalls = 64;
 
 // gRPC says only that it could not listen; binding once more tells why.
 std::string WhyNotBound(const std::string& address) {
@@ -70,42 +75,6 @@ std::string WhyNotBound(const std::string& address) {
 // "expertmesh.v1.Router" of "/expertmesh.v1.Router/Forward".
 std::string ServiceOf(const std::string& method) { return method.substr(1, method.rfind('/') - 1); }
 
-// The one request of a watch, on a thread of its own.
-class WatchHandler final : public StreamHandler {
- public:
-  WatchHandler(const WatchMethod* method, BlockingCalls* calls, const std::atomic<bool>* stopping,
-               std::shared_ptr<ServerStreamSink> sink)
-      : method_(method), calls_(calls), stopping_(stopping), sink_(std::move(sink)) {}
-
-  void OnFrame(Frame frame) override {
-    const std::shared_ptr<ServerStreamSink> sink = std::move(sink_);
-    if (sink == nullptr) {
-      return;  // There is one request only.
-    }
-    const auto watch = [method = method_, stopping = stopping_, sink, frame] {
-      Watcher watcher(sink, stopping);
-      if (const absl::Status status = method->call(frame, watcher); !status.ok()) {
-        sink->Fail(status);
-      }
-    };
-    if (!calls_->Run(watch)) {
-      sink->Fail(TooManyCalls());
-    }
-  }
-
-  static absl::Status TooManyCalls() {
-    return ErrorOf(v1::ERROR_REASON_QUEUE_FULL,
-                   absl::StrCat(kMostBlockingCalls,
-                                " calls of ordinary methods are running already; retry later"));
-  }
-
- private:
-  const WatchMethod* const method_;
-  BlockingCalls* const calls_;
-  const std::atomic<bool>* const stopping_;
-  std::shared_ptr<ServerStreamSink> sink_;
-};
-
 class CqServer final : public GrpcServer {
  public:
   explicit CqServer(GrpcServerSpec spec)
@@ -113,6 +82,7 @@ class CqServer final : public GrpcServer {
         own_runtime_(spec_.runtime == nullptr ? std::make_unique<GrpcRuntime>(spec_.pollers)
                                               : nullptr),
         runtime_(spec_.runtime == nullptr ? *own_runtime_ : *spec_.runtime),
+        watches_(WatchHubs()),
         unary_(UnaryMethods()),
         streams_(StreamMethods()),
         service_(unary_, streams_) {}
@@ -173,6 +143,13 @@ class CqServer final : public GrpcServer {
     SetServing("ready", ready);
   }
 
+  void TrimThreads() override {
+    deadlines_.Schedule(Clock::Real()->Now(), TrimThread);
+    if (own_runtime_ != nullptr) {
+      own_runtime_->Flush(TrimThread);
+    }
+  }
+
   void Shutdown(absl::Duration grace) override {
     if (server_ != nullptr) {
       // A second caller waits for the first.
@@ -186,16 +163,19 @@ class CqServer final : public GrpcServer {
   std::vector<RawUnaryMethod> UnaryMethods() {
     std::vector<RawUnaryMethod> methods = spec_.unary;
     for (const BlockingMethod& method : spec_.ordinary) {
-      methods.push_back({method.name, [this, &method](Frame request, const CallContextPtr&,
-                                                      const UnaryResponder& respond) {
-                           const bool taken =
-                               blocking_.Run([&method, request = std::move(request), respond] {
-                                 respond(method.call(request));
-                               });
-                           if (!taken) {
-                             respond(WatchHandler::TooManyCalls());
-                           }
-                         }});
+      BlockingCalls* const calls = method.lasting ? &lasting_ : &blocking_;
+      methods.push_back(
+          {method.name,
+           [calls, &method](Frame request, const CallContextPtr& context, UnaryResponder respond) {
+             calls->Run(context->peer(), [&method, request = std::move(request), context,
+                                          respond = std::move(respond)](const absl::Status& go) {
+               if (go.ok() && context->cancelled()) {
+                 respond(absl::CancelledError("the caller has gone"));
+               } else {
+                 respond(go.ok() ? method.call(request) : go);
+               }
+             });
+           }});
     }
     for (RawUnaryMethod& method : health_.UnaryMethods()) {
       methods.push_back(std::move(method));
@@ -203,14 +183,19 @@ class CqServer final : public GrpcServer {
     return methods;
   }
 
+  std::vector<std::unique_ptr<WatchHub>> WatchHubs() const {
+    std::vector<std::unique_ptr<WatchHub>> hubs;
+    for (const WatchMethod& method : spec_.watches) {
+      hubs.push_back(std::make_unique<WatchHub>(&method, spec_.most_watchers,
+                                                spec_.options.max_message_bytes, spec_.clock));
+    }
+    return hubs;
+  }
+
   std::vector<RawStreamMethod> StreamMethods() {
     std::vector<RawStreamMethod> methods = spec_.streams;
-    for (const WatchMethod& method : spec_.watches) {
-      methods.push_back({method.name, [this, &method](std::shared_ptr<ServerStreamSink> sink,
-                                                      const CallContextPtr&) {
-                           return std::make_unique<WatchHandler>(&method, &blocking_, &stopping_,
-                                                                 std::move(sink));
-                         }});
+    for (const std::unique_ptr<WatchHub>& hub : watches_) {
+      methods.push_back(hub->Method());
     }
     // A client that watches health does so for a connection, and leaves with it.
     methods.push_back(health_.WatchMethod());
@@ -237,9 +222,8 @@ class CqServer final : public GrpcServer {
     for (const std::shared_ptr<LiveCall>& call : calls) {
       call->Drain(why);
     }
-    stopping_ = true;
-    if (spec_.on_shutdown) {
-      spec_.on_shutdown();
+    for (const std::unique_ptr<WatchHub>& hub : watches_) {
+      hub->Stop();
     }
     // It waits for every call to be finished, so they are ended meanwhile.
     const auto deadline = std::chrono::system_clock::now() + absl::ToChronoNanoseconds(grace);
@@ -251,7 +235,8 @@ class CqServer final : public GrpcServer {
       calls_.AwaitNone(absl::InfiniteDuration());
     }
     closing.join();
-    blocking_.AwaitNone();
+    blocking_.Stop(why);
+    lasting_.Stop(why);
     // gRPC itself has requests on the queues, which know the server.
     runtime_.Flush();
   }
@@ -260,13 +245,14 @@ class CqServer final : public GrpcServer {
   const std::unique_ptr<GrpcRuntime> own_runtime_;
   GrpcRuntime& runtime_;
   int port_ = 0;
-  std::atomic<bool> stopping_{false};
   BufferBudget budget_{spec_.max_buffered_bytes};
   HealthService health_;
-  BlockingCalls blocking_{kMostBlockingCalls};
+  BlockingCalls blocking_{kBlockingThreads, kMostWaitingCalls, Clock::Real()};
+  BlockingCalls lasting_{kLastingThreads, kMostWaitingLastingCalls, Clock::Real()};
   TimerQueue deadlines_{Clock::Real()};
   LiveCalls calls_;
   // All that is served, constant.
+  const std::vector<std::unique_ptr<WatchHub>> watches_;
   const std::vector<RawUnaryMethod> unary_;
   const std::vector<RawStreamMethod> streams_;
   RawService service_;

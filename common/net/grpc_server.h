@@ -12,7 +12,6 @@
 #ifndef EXPERTMESH_COMMON_NET_GRPC_SERVER_H_
 #define EXPERTMESH_COMMON_NET_GRPC_SERVER_H_
 
-#include <atomic>
 #include <cstddef>
 #include <functional>
 #include <memory>
@@ -20,11 +19,14 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "common/base/clock.h"
 #include "common/net/grpc_options.h"
 #include "common/net/grpc_runtime.h"
+#include "common/net/watch_method.h"
 #include "common/transport/call_context.h"
 #include "common/transport/transport.h"
 #include "common/wire/frame.h"
@@ -47,6 +49,17 @@ class ServerStreamSink : public FrameSink {
   // True once no more frames come from the client and the stream only waits for its sink to go: it
   // was failed, is too old, or is gone. Answers to what came before may still be sent.
   virtual bool IsEnding() const = 0;
+
+  // For states of which only the newest matters: `make` is asked for the frame, which is within
+  // GrpcOptions::max_message_bytes, once all before it is with the network, and is dropped when one
+  // already waits for that, or when the stream is gone. It may be asked on this thread, at once.
+  using LatestFrame = absl::AnyInvocable<Frame()>;
+  virtual void SendLatest(LatestFrame make) = 0;
+
+  // Calls `callback` once when IsEnding() becomes true, on any thread; at once if it is. It must
+  // not block. One for each stream.
+  using EndingCallback = absl::AnyInvocable<void()>;
+  virtual void OnEnding(EndingCallback callback) = 0;
 };
 
 // Called on a network thread for every new stream; must not block, must not return null.
@@ -92,32 +105,8 @@ struct RawStreamMethod {
 struct BlockingMethod {
   std::string name;
   std::function<absl::StatusOr<Frame>(const Frame& request)> call;
-};
-
-// The caller of a WatchMethod. Thread-safe.
-class Watcher {
- public:
-  Watcher(std::shared_ptr<ServerStreamSink> sink, const std::atomic<bool>* stopping)
-      : sink_(std::move(sink)), stopping_(stopping) {}
-
-  // False once the caller has gone.
-  template <typename Response>
-  [[nodiscard]] bool Write(const Response& response) {
-    return sink_->Send(Frame(response.SerializeAsString())).ok();
-  }
-  // The caller has gone, the stream is too old, or the server is shutting down.
-  bool over() const { return sink_->IsEnding() || stopping_->load(); }
-
- private:
-  const std::shared_ptr<ServerStreamSink> sink_;
-  const std::atomic<bool>* const stopping_;
-};
-
-// One request, many answers, by a function that may block as long as its caller listens; see
-// Watch().
-struct WatchMethod {
-  std::string name;
-  std::function<absl::Status(const Frame& request, Watcher& watcher)> call;
+  // May take seconds and more, and so has no part in the threads of those that answer at once.
+  bool lasting = false;
 };
 
 template <typename Request>
@@ -146,12 +135,13 @@ BlockingMethod OrdinaryMethod(std::string name,
           }};
 }
 
-template <typename Request>
-WatchMethod Watch(std::string name, std::function<absl::Status(const Request&, Watcher&)> method) {
-  return {std::move(name), [method = std::move(method)](const Frame& frame, Watcher& watcher) {
-            const absl::StatusOr<Request> request = ParseRequest<Request>(frame);
-            return request.ok() ? method(*request, watcher) : request.status();
-          }};
+// An OrdinaryMethod() that may take long.
+template <typename Request, typename Response>
+BlockingMethod LastingMethod(std::string name,
+                             std::function<absl::StatusOr<Response>(const Request&)> method) {
+  BlockingMethod made = OrdinaryMethod<Request, Response>(std::move(name), std::move(method));
+  made.lasting = true;
+  return made;
 }
 
 struct GrpcServerSpec {
@@ -175,8 +165,10 @@ struct GrpcServerSpec {
   GrpcRuntime* runtime = nullptr;
   // Network threads of its own runtime; 0: DefaultPollers().
   int pollers = 0;
-  // Called once, when a shutdown has begun and Watcher::over() says so. May be empty.
-  std::function<void()> on_shutdown;
+  // Watchers of one method at once; see watch_hub.h for how peers share them.
+  size_t most_watchers = 10'000;
+  // Measures the heartbeats of watches.
+  Clock* clock = Clock::Real();
   // Health of "" and "ready" from the start; that of "live" is SERVING as long as the server is up.
   bool serving = true;
 };
@@ -199,9 +191,12 @@ class GrpcServer {
   // The same for the process as a whole, which has two names: "" and "ready".
   virtual void SetReady(bool ready) = 0;
 
+  // Has its own threads give back, soon, what they keep free: see TrimThread().
+  virtual void TrimThreads() = 0;
+
   // Stops accepting, tells clients to go elsewhere, lets calls finish for `grace` and then cancels
   // them: takes little longer than `grace`, whatever clients and handlers do, as long as blocking
-  // methods return, watches once they are over. No handler runs afterwards.
+  // methods return. No handler runs afterwards, and no function of a watch.
   // Health is NOT_SERVING from the start of it.
   virtual void Shutdown(absl::Duration grace) = 0;
 };

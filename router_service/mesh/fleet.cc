@@ -16,6 +16,7 @@ namespace {
 
 // How often nodes that left are looked at, until they are idle.
 constexpr absl::Duration kReapInterval = absl::Seconds(1);
+constexpr absl::Duration kLogInterval = absl::Seconds(1);
 
 // How many experts are missing in all.
 uint64_t CountMissing(const Placement& placement) {
@@ -66,6 +67,8 @@ Fleet::Fleet(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint, FleetO
       transport_(transport),
       timers_(timers),
       clock_(clock),
+      epoch_line_(kLogInterval, timers, clock,
+                  [](const std::string& line) { spdlog::info("{}", line); }),
       view_(std::make_shared<const MeshView>(
           1, Placement(checkpoint_->model(), absl::Span<const NodeOffer>()), options_.biases,
           std::vector<NodeView>())),
@@ -114,7 +117,7 @@ void Fleet::SetAddresses(const std::vector<std::string>& addresses) {
           address,
           NodeLinkOptions{checkpoint_->model_identity(), checkpoint_->model().d_model,
                           options_.encodings.For(address), options_.health},
-          metrics_, clock_, [this] { Rebuild(); });
+          metrics_, timers_, clock_, [this] { Rebuild(); });
       to_connect.push_back(nodes_[index]);
     }
     for (const std::shared_ptr<NodeLink>& node : nodes_) {
@@ -347,9 +350,9 @@ std::shared_ptr<const MeshView> Fleet::MakeView(uint64_t epoch, const Links& lin
     }
   }
   Placement placement(checkpoint_->model(), offers.offers);
-  spdlog::info("epoch {}: {} of {} nodes usable, {} experts missing", epoch, offers.offers.size(),
-               links.size() - std::count(links.begin(), links.end(), nullptr),
-               CountMissing(placement));
+  epoch_line_.Write(absl::StrCat("epoch ", epoch, ": ", offers.offers.size(), " of ",
+                                 links.size() - std::count(links.begin(), links.end(), nullptr),
+                                 " nodes usable, ", CountMissing(placement), " experts missing"));
   return std::make_shared<const MeshView>(epoch, std::move(placement), options_.biases,
                                           std::move(views));
 }

@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "common/base/clock.h"
+#include "common/base/log_limit.h"
 #include "common/base/timer_queue.h"
 #include "common/checkpoint/moe_checkpoint.h"
 #include "common/transport/transport.h"
@@ -115,6 +116,7 @@ class Fleet {
   Transport* const transport_;
   TimerQueue* const timers_;
   Clock* const clock_;
+  LatestLine epoch_line_;
 
   // Serialises Rebuild; taken before mutex_.
   absl::Mutex rebuild_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);

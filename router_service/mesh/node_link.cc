@@ -13,6 +13,8 @@
 namespace expertmesh::mesh {
 namespace {
 
+constexpr absl::Duration kLogInterval = absl::Seconds(1);
+
 // As Clear(), which would free the status inside: one that is not set means OK, as an empty one
 // does.
 void ClearAndKeepStatus(internal::v1::ComputeResponse* message) {
@@ -27,12 +29,13 @@ void ClearAndKeepStatus(internal::v1::ComputeResponse* message) {
 }  // namespace
 
 NodeLink::NodeLink(std::string address, NodeLinkOptions options, metrics::RouterMetrics* metrics,
-                   Clock* clock, std::function<void()> on_change)
+                   TimerQueue* timers, Clock* clock, std::function<void()> on_change)
     : address_(std::move(address)),
       options_(std::move(options)),
       metrics_(metrics),
       clock_(clock),
       on_change_(std::move(on_change)),
+      log_(kLogInterval, timers, clock, [](const std::string& line) { spdlog::warn("{}", line); }),
       down_since_(clock->Now()),
       health_(options_.health) {}
 

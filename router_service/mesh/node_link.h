@@ -16,6 +16,8 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "common/base/clock.h"
+#include "common/base/log_limit.h"
+#include "common/base/timer_queue.h"
 #include "common/model/model_identity.h"
 #include "common/transport/transport.h"
 #include "common/wire/message_codec.h"
@@ -39,7 +41,7 @@ enum class LinkState {
 };
 
 struct NodeLinkOptions {
-  // The router's model: a node with another one is refused.
+  // The router's: a node with another one is refused.
   ModelIdentity model;
   uint32_t d_model = 0;
   WireEncoding encoding;
@@ -71,7 +73,7 @@ class NodeLink final : public NodeObserver {
   // `on_change` is called, without locks held, whenever what ToProto() or Offer() say may have
   // changed (not for load). Pointers must outlive the link.
   NodeLink(std::string address, NodeLinkOptions options, metrics::RouterMetrics* metrics,
-           Clock* clock, std::function<void()> on_change);
+           TimerQueue* timers, Clock* clock, std::function<void()> on_change);
   ~NodeLink() override;
 
   // Called once. Send() answers UNAVAILABLE before it and after Close().
@@ -163,12 +165,15 @@ class NodeLink final : public NodeObserver {
   metrics::RouterMetrics* const metrics_;
   Clock* const clock_;
   const std::function<void()> on_change_;
+  // What becomes of the link, which may change many times a second.
+  LatestLine log_;
 
   std::atomic<uint64_t> next_batch_id_{1};
   std::atomic<uint64_t> rows_in_flight_{0};
 
   mutable absl::Mutex mutex_;
   bool up_ ABSL_GUARDED_BY(mutex_) = false;
+  bool was_up_ ABSL_GUARDED_BY(mutex_) = false;  // At any time.
   bool refused_ ABSL_GUARDED_BY(mutex_) = false;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   bool listed_ ABSL_GUARDED_BY(mutex_) = true;

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/wire/peer_message.h"
 #include "common/wire/wire_dtype.h"
 #include "router_service/mesh/mesh_view.h"
 #include "router_service/mesh/node_link.h"
@@ -195,23 +196,30 @@ v1::TopologyNode NodeLink::ToProto() const {
 void NodeLink::OnStatus(const internal::v1::WatchStatusResponse& status) {
   bool changed = false;
   bool came_up = false;
+  bool came_back = false;
   absl::Duration away;
   std::string node_id;
   {
     absl::MutexLock lock(&mutex_);
     came_up = !up_;
+    came_back = std::exchange(was_up_, true) && came_up;
     changed = came_up || node_state_ != status.state() || status.has_description();
     away = clock_->Now() - down_since_;
     up_ = true;
     node_state_ = status.state();
     if (status.has_description()) {
-      description_ = std::make_shared<const v1::NodeDescription>(status.description());
+      auto description = std::make_shared<v1::NodeDescription>(status.description());
+      MakeTextsPrintable(description.get());
+      description_ = std::move(description);
       refused_ = !SameModel({description_->fingerprint(), description_->outline()}, options_.model);
     }
     node_id = description_->node_id();
   }
-  if (came_up) {
-    spdlog::info("node {} is up: {}, after {}", address_, node_id, absl::FormatDuration(away));
+  if (came_back) {
+    log_.Write(absl::StrCat("node ", address_, " is up again: ", node_id, ", after ",
+                            absl::FormatDuration(away)));
+  } else if (came_up) {
+    spdlog::info("node {} is up: {}", address_, node_id);
   }
   if (changed) {
     on_change_();
@@ -234,8 +242,8 @@ void NodeLink::OnDisconnected(const absl::Status& why) {
     }
   }
   if (was_up) {
-    spdlog::warn("node {} is lost, with {} batches on their way: {}", address_, batches,
-                 std::string(why.message()));
+    log_.Write(absl::StrCat("node ", address_, " is lost, with ", batches,
+                            " batches on their way: ", std::string(why.message())));
     // First the new placement, so that what was lost is planned without this node.
     on_change_();
     LoseAll(absl::UnavailableError(
@@ -270,7 +278,7 @@ void NodeLink::Judge(const Judgement& by) {
   }
   if (!why_ejected.empty()) {
     metrics_->CountEjection(address_);
-    spdlog::warn("node {} is ejected: {}", address_, why_ejected);
+    log_.Write(absl::StrCat("node ", address_, " is ejected: ", why_ejected));
     on_change_();  // First the new placement, as when it is lost.
   }
   for (const std::shared_ptr<NodeBatch>& batch : overdue) {
@@ -354,7 +362,7 @@ void NodeLink::OnTried(const absl::Status& status) {
     }
     health_.Restore(now);
   }
-  spdlog::info("node {} answers again, and is used", address_);
+  log_.Write(absl::StrCat("node ", address_, " answers again, and is used"));
   on_change_();
 }
 

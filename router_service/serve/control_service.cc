@@ -1,56 +1,56 @@
 #include "router_service/serve/control_service.h"
 
 #include <algorithm>
-#include <string>
+#include <functional>
+#include <memory>
 #include <utility>
 
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "common/base/peer_text.h"
+#include "common/base/status_macros.h"
+#include "common/net/watch_method.h"
 #include "expertmesh/v1/control.grpc.pb.h"
 
 namespace expertmesh::serve {
 namespace {
 
-// How long a watcher may go on after its caller has left: how often it is looked for.
-constexpr absl::Duration kGoneCheckInterval = absl::Milliseconds(500);
 // Proxies end streams that are idle for 15 s and more.
 constexpr absl::Duration kDefaultHeartbeat = absl::Seconds(10);
+constexpr size_t kMostAddress = 256;
+constexpr absl::Duration kMinHeartbeat = absl::Milliseconds(10);
 
-absl::Status WatchTopology(mesh::Fleet* fleet, const v1::WatchTopologyRequest& request,
-                           Clock* clock, net::Watcher& watcher) {
-  const absl::Duration heartbeat =
-      request.heartbeat_ms() == 0 ? kDefaultHeartbeat : absl::Milliseconds(request.heartbeat_ms());
-  absl::Mutex mutex;
-  bool changed = true;
-  const uint64_t subscription = fleet->Subscribe([&mutex, &changed] {
-    absl::MutexLock lock(&mutex);
-    changed = true;
-  });
-  absl::Time silent_until = absl::InfiniteFuture();
-  while (!watcher.over()) {
-    bool write = false;
-    {
-      absl::MutexLock lock(&mutex);
-      mutex.AwaitWithTimeout(absl::Condition(&changed), std::min(kGoneCheckInterval, heartbeat));
-      write = changed || clock->Now() >= silent_until;
-      changed = false;
-    }
-    if (write) {
-      v1::WatchTopologyResponse response;
-      *response.mutable_topology() = fleet->Topology();
-      if (!watcher.Write(response)) {
-        break;
-      }
-      silent_until = clock->Now() + heartbeat;
-    }
-  }
-  fleet->Unsubscribe(subscription);
-  return absl::OkStatus();
+absl::StatusOr<absl::Duration> HeartbeatOf(const Frame& frame) {
+  ASSIGN_OR_RETURN(const v1::WatchTopologyRequest request,
+                   net::ParseRequest<v1::WatchTopologyRequest>(frame));
+  return request.heartbeat_ms() == 0
+             ? kDefaultHeartbeat
+             : std::max(kMinHeartbeat, absl::Milliseconds(request.heartbeat_ms()));
+}
+
+net::WatchedState ReadTopology(const mesh::Fleet& fleet) {
+  v1::WatchTopologyResponse response;
+  *response.mutable_topology() = fleet.Topology();
+  const Frame frame(response.SerializeAsString());
+  return {.version = response.topology().epoch(), .whole = frame, .brief = frame};
+}
+
+net::WatchMethod WatchTopology(mesh::Fleet* fleet) {
+  return {.name = net::MethodOf<v1::Control>("WatchTopology"),
+          .heartbeat = &HeartbeatOf,
+          .read = [fleet] { return ReadTopology(*fleet); },
+          .subscribe =
+              [fleet](std::function<void()> on_change) {
+                const uint64_t id = fleet->Subscribe(std::move(on_change));
+                return std::shared_ptr<void>(fleet, [fleet, id](void*) { fleet->Unsubscribe(id); });
+              },
+          .fresh = absl::Milliseconds(100)};
 }
 
 absl::StatusOr<v1::DrainNodeResponse> DrainNode(mesh::Fleet* fleet,
                                                 const v1::DrainNodeRequest& request) {
-  absl::StatusOr<v1::TopologyNode> node = fleet->Drain(request.address(), request.resume());
+  // No node has an address that is changed by this; errors show it.
+  absl::StatusOr<v1::TopologyNode> node =
+      fleet->Drain(PeerText(request.address(), kMostAddress), request.resume());
   if (!node.ok()) {
     return node.status();
   }
@@ -71,14 +71,11 @@ void AddControlMethods(const ServedRouter* router, net::GrpcServerSpec* spec) {
   spec->ordinary.push_back(net::OrdinaryMethod<v1::GetLoadRequest, v1::GetLoadResponse>(
       net::MethodOf<v1::Control>("GetLoad"),
       [router](const v1::GetLoadRequest&) { return router->get_load(); }));
-  spec->ordinary.push_back(net::OrdinaryMethod<v1::DrainNodeRequest, v1::DrainNodeResponse>(
+  spec->ordinary.push_back(net::LastingMethod<v1::DrainNodeRequest, v1::DrainNodeResponse>(
       net::MethodOf<v1::Control>("DrainNode"),
       [router](const v1::DrainNodeRequest& request) { return DrainNode(router->fleet, request); }));
-  spec->watches.push_back(net::Watch<v1::WatchTopologyRequest>(
-      net::MethodOf<v1::Control>("WatchTopology"),
-      [router](const v1::WatchTopologyRequest& request, net::Watcher& watcher) {
-        return WatchTopology(router->fleet, request, router->clock, watcher);
-      }));
+  spec->watches.push_back(WatchTopology(router->fleet));
+  spec->clock = router->clock;
 }
 
 }  // namespace expertmesh::serve

@@ -84,6 +84,8 @@ DESCRIPTION = (
     + number(10, 4096)
     + number(11, 1048576)
     + blob(12, "as expected")
+    + blob(14, "cd" * 32)
+    + blob(15, "5d1e0f5d1e0f5d1e")
 )
 DESCRIPTION_JSON = {
     "nodeId": "node-0:50061",
@@ -98,6 +100,8 @@ DESCRIPTION_JSON = {
     "maxBatchRows": 4096,
     "maxFrameBytes": "1048576",
     "message": "as expected",
+    "outline": "cd" * 32,
+    "instanceId": "5d1e0f5d1e0f5d1e",
 }
 TOPOLOGY_NODE = (
     blob(1, "10.0.0.7:50061")
@@ -107,6 +111,8 @@ TOPOLOGY_NODE = (
     + number(5, 2)
     + number(6, 300)
     + number(7, 1)
+    + number(13, 2)
+    + number(14, 5)
 )
 TOPOLOGY_NODE_JSON = {
     "address": "10.0.0.7:50061",
@@ -116,6 +122,8 @@ TOPOLOGY_NODE_JSON = {
     "batchesInFlight": 2,
     "rowsInFlight": "300",
     "disconnects": "1",
+    "ejections": "2",
+    "overdueBatches": "5",
 }
 TOPOLOGY = (
     number(1, 5)

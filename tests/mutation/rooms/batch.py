@@ -86,7 +86,7 @@ RETRY = (
     Mutation(
         "a lost part is retried without end",
         "AsksAgain",
-        force(False, touches="max_attempts"),
+        force(False, touches="last_attempt"),
         "router_test",
     ),
     Mutation(

@@ -76,6 +76,58 @@ NODES = (
     ),
 )
 
+HEALTH = (
+    Mutation(
+        "a silent node is not ejected",
+        "NodeHealth::WhyEject",
+        force(False, touches="silent_"),
+        "node_health_test",
+    ),
+    Mutation(
+        "a node may fail as often as it likes",
+        "NodeHealth::WhyEject",
+        force(False, touches="failed_share_"),
+        "node_health_test",
+    ),
+    Mutation(
+        "a node may refuse everything",
+        "NodeHealth::WhyEject",
+        force(False, touches="refused_in_a_row_"),
+        "node_health_test",
+    ),
+    Mutation(
+        "a large batch has no more time than a small one",
+        "NodeHealth::Limit",
+        replace_operator("*", "/", touches="assignments"),
+        "node_health_test",
+    ),
+    Mutation(
+        "what is overdue is waited for",
+        "NodeLink::TakeOverdue",
+        delete_statement(touches=("elsewhere", "push_back")),
+        "node_link_test",
+    ),
+    Mutation(
+        "a pause of the router is a silence of its nodes",
+        "NodeLink::TakeOverdue",
+        replace_name("max", "min", touches="awake_since"),
+        "node_link_test",
+    ),
+    Mutation(
+        "a node that was ejected is never tried",
+        "NodeLink::Judge",
+        force(False, touches="try_again"),
+        "router_health_test",
+        "*SilentNodeOwes*",
+    ),
+    Mutation(
+        "one process under two addresses is two replicas",
+        "MarkTwins",
+        set_value("twin", "std::string()"),
+        "fleet_test",
+    ),
+)
+
 TRUST = (
     Mutation(
         "of replicas that differ the newest is used",
@@ -118,4 +170,4 @@ TRUST = (
     ),
 )
 
-MUTATIONS = LINKS + NODES + TRUST
+MUTATIONS = LINKS + NODES + HEALTH + TRUST

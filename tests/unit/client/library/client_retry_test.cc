@@ -23,6 +23,7 @@
 #include "common/wire/status.h"
 #include "expertmesh/v1/control.pb.h"
 #include "expertmesh/v1/router.pb.h"
+#include "tests/support/scripted_watch.h"
 
 namespace expertmesh::client {
 namespace {
@@ -143,17 +144,17 @@ class RetryTest : public testing::Test {
                        ++streams_;
                        return std::make_unique<Recorder>(this);
                      }}};
-    spec.watches = {net::Watch<v1::WatchTopologyRequest>(
+    spec.streams.push_back(net::ScriptedWatch(
         "/expertmesh.v1.Control/WatchTopology",
-        [this](const v1::WatchTopologyRequest&, net::Watcher& watcher) -> absl::Status {
+        [this](net::ServerStreamSink& watcher) -> absl::Status {
           v1::WatchTopologyResponse response;
           response.mutable_topology()->set_epoch(static_cast<uint64_t>(++watches_));
-          EXPECT_TRUE(watcher.Write(response));
-          if (!watcher.Write(response)) {  // A heartbeat.
+          EXPECT_TRUE(net::SendMessage(watcher, response));
+          if (!net::SendMessage(watcher, response)) {  // A heartbeat.
             return absl::CancelledError("the caller has seen enough");
           }
           return ErrorOf(v1::ERROR_REASON_ROUTER_STOPPING, "stopping");
-        })};
+        }));
     auto server = net::GrpcServer::Start(std::move(spec));
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);

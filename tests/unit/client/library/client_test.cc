@@ -18,6 +18,7 @@
 #include "expertmesh/v1/control.grpc.pb.h"
 #include "expertmesh/v1/router.grpc.pb.h"
 #include "tests/support/compare_rows.h"
+#include "tests/support/scripted_watch.h"
 #include "tests/support/too_long.h"
 
 namespace expertmesh::client {
@@ -93,11 +94,11 @@ absl::StatusOr<v1::DrainNodeResponse> Drained(const v1::DrainNodeRequest& reques
   return response;
 }
 
-absl::Status WatchThreeEpochs(net::Watcher& watcher) {
+absl::Status WatchThreeEpochs(net::ServerStreamSink& watcher) {
   for (uint64_t epoch = 1; epoch <= 3; ++epoch) {
     v1::WatchTopologyResponse response;
     *response.mutable_topology() = TopologyOf(epoch);
-    if (!watcher.Write(response)) {
+    if (!net::SendMessage(watcher, response)) {
       return absl::CancelledError("the caller has seen enough");
     }
   }
@@ -226,11 +227,8 @@ class ClientTest : public testing::Test {
                          [](const v1::GetLoadRequest&) { return LoadOf(uint64_t{1} << 40); }),
                      net::OrdinaryMethod<v1::DrainNodeRequest, v1::DrainNodeResponse>(
                          "/expertmesh.v1.Control/DrainNode", &Drained)};
-    spec.watches = {net::Watch<v1::WatchTopologyRequest>(
-        "/expertmesh.v1.Control/WatchTopology",
-        [](const v1::WatchTopologyRequest&, net::Watcher& watcher) {
-          return WatchThreeEpochs(watcher);
-        })};
+    spec.streams.push_back(
+        net::ScriptedWatch("/expertmesh.v1.Control/WatchTopology", &WatchThreeEpochs));
     auto server = net::GrpcServer::Start(std::move(spec));
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
@@ -363,6 +361,26 @@ TEST_F(ClientTest, ZeroTokensAndEveryDtypePass) {
   ASSERT_TRUE(half.ok()) << half.status();
   EXPECT_EQ(half->output.dtype(), Dtype::kBFloat16);
   EXPECT_THAT(half->output.ToFloats(), ElementsAre(0.5f, 2.0f));
+}
+
+TEST_F(ClientTest, ARequestOverTheLimitIsRefusedBeforeSendingAndNamesTheField) {
+  Serve();
+  ClientOptions options;
+  options.max_message_bytes = 10'000;
+  const auto client = Client::Connect("127.0.0.1:" + std::to_string(server_->port()), options);
+  ASSERT_TRUE(client.ok()) << client.status();
+  ForwardOptions many;
+  many.token_ids.assign(20'000, 1);
+  Answer answer;
+  (*client)->OpenStream()->Send(0, Matrix::Take(1, 2, {1, 2}), many, answer.callback());
+  for (const absl::Status& status :
+       {(*client)->Forward(0, Matrix::Take(1, 2, {1, 2}), many).status(),
+        answer.Await().status()}) {
+    EXPECT_EQ(DetailsOf(status).reason, "MESSAGE_TOO_LARGE");
+    EXPECT_THAT(std::string(status.message()),
+                testing::AllOf(HasSubstr("the limit is 10000"), HasSubstr("token_ids alone has"),
+                               HasSubstr("max_message_bytes")));
+  }
 }
 
 TEST_F(ClientTest, WrongByteCountsAreRefusedBeforeSending) {

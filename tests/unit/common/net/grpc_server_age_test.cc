@@ -9,8 +9,8 @@
 #include "common/net/grpc_client.h"
 #include "common/net/grpc_server.h"
 #include "common/wire/error_reason.h"
-#include "expertmesh/v1/control.pb.h"
 #include "tests/support/call_recorders.h"
+#include "tests/support/scripted_watch.h"
 
 namespace expertmesh::net {
 namespace {
@@ -49,13 +49,7 @@ class GrpcServerAgeTest : public testing::Test {
     spec.streams = {{kLate, [](std::shared_ptr<ServerStreamSink> sink, const CallContextPtr&) {
                        return std::make_unique<LateHandler>(std::move(sink));
                      }}};
-    spec.watches = {Watch<v1::WatchTopologyRequest>(
-        kWatch, [](const v1::WatchTopologyRequest&, Watcher& watcher) {
-          while (!watcher.over()) {
-            absl::SleepFor(absl::Milliseconds(1));
-          }
-          return absl::OkStatus();
-        })};
+    spec.watches = {UnchangedWatch(kWatch)};
     auto server = GrpcServer::Start(std::move(spec));
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);

@@ -19,6 +19,7 @@
 #include "expertmesh/v1/router.grpc.pb.h"
 #include "tests/support/call_recorders.h"
 #include "tests/support/compare_rows.h"
+#include "tests/support/scripted_watch.h"
 
 namespace expertmesh::net {
 namespace {
@@ -29,7 +30,6 @@ constexpr size_t kMessageLimit = 1 << 20;
 constexpr char kForward[] = "/expertmesh.v1.Router/Forward";
 constexpr char kForwardStream[] = "/expertmesh.v1.Router/ForwardStream";
 constexpr char kDescribeModel[] = "/expertmesh.v1.Router/DescribeModel";
-constexpr char kWatchTopology[] = "/expertmesh.v1.Control/WatchTopology";
 constexpr char kReflection[] = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
 
 class GrpcServerTest : public testing::Test {
@@ -48,10 +48,7 @@ class GrpcServerTest : public testing::Test {
           response.set_family("described");
           return response;
         })};
-    spec.watches = {net::Watch<v1::WatchTopologyRequest>(
-        kWatchTopology, [this](const v1::WatchTopologyRequest& request, Watcher& watcher) {
-          return watch_(request, watcher);
-        })};
+    spec.watches = {UnchangedWatch("/expertmesh.v1.Control/WatchTopology")};
     spec.send_queue_bytes = send_queue_bytes;
     auto server = GrpcServer::Start(std::move(spec));
     ASSERT_TRUE(server.ok()) << server.status();
@@ -94,9 +91,6 @@ class GrpcServerTest : public testing::Test {
     return recorder.Await();
   }
 
-  // What WatchTopology does.
-  std::function<absl::Status(const v1::WatchTopologyRequest&, Watcher&)> watch_ =
-      [](const v1::WatchTopologyRequest&, Watcher&) { return absl::OkStatus(); };
   std::unique_ptr<GrpcServer> server_;
   GrpcRuntime runtime_;
 };
@@ -561,75 +555,14 @@ TEST_F(GrpcServerTest, ReflectionTellsServicesAndFiles) {
   }
 }
 
-TEST_F(GrpcServerTest, WatchAnswersUntilItReturns) {
-  watch_ = [](const v1::WatchTopologyRequest&, Watcher& watcher) {
-    v1::WatchTopologyResponse response;
-    for (uint64_t epoch = 1; epoch <= 3; ++epoch) {
-      response.mutable_topology()->set_epoch(epoch);
-      EXPECT_TRUE(watcher.Write(response));
-    }
-    return absl::DataLossError("no more");
-  };
-  ServeEcho();
-  const auto stub =
-      v1::Control::NewStub(grpc::CreateChannel(address(), grpc::InsecureChannelCredentials()));
-  grpc::ClientContext context;
-  const auto reader = stub->WatchTopology(&context, {});
-  v1::WatchTopologyResponse response;
-  for (uint64_t epoch = 1; epoch <= 3; ++epoch) {
-    ASSERT_TRUE(reader->Read(&response));
-    EXPECT_EQ(response.topology().epoch(), epoch);
-  }
-  EXPECT_FALSE(reader->Read(&response));
-  const grpc::Status status = reader->Finish();
-  EXPECT_EQ(status.error_code(), grpc::StatusCode::DATA_LOSS);
-  EXPECT_EQ(status.error_message(), "no more");
-}
-
-TEST_F(GrpcServerTest, WatchIsOverWhenItsCallerOrTheServerGoes) {
-  absl::Notification running, over;
-  watch_ = [&](const v1::WatchTopologyRequest&, Watcher& watcher) {
-    running.Notify();
-    while (!watcher.over()) {
-      std::this_thread::yield();
-    }
-    over.Notify();
-    return absl::OkStatus();
-  };
-  ServeEcho();
-  StreamRecorder recorder;
-  const auto watch = Client().OpenStream(kWatchTopology, {}, recorder.callbacks());
-  ASSERT_TRUE(watch->Send(Frame()).ok());
-  running.WaitForNotification();
-  watch->Cancel();
-  over.WaitForNotification();
-
-  absl::Notification again;
-  watch_ = [&](const v1::WatchTopologyRequest&, Watcher& watcher) {
-    again.Notify();
-    while (!watcher.over()) {
-      std::this_thread::yield();
-    }
-    return absl::OkStatus();
-  };
-  StreamRecorder second;
-  const auto other = Client().OpenStream(kWatchTopology, {}, second.callbacks());
-  ASSERT_TRUE(other->Send(Frame()).ok());
-  again.WaitForNotification();
-  server_->Shutdown(kTooLong);
-  EXPECT_EQ(second.AwaitClosed().code(), absl::StatusCode::kUnavailable);
-}
-
 TEST_F(GrpcServerTest, BytesThatAreNoRequestAreRefused) {
   ServeEcho();
   const std::string nonsense = "\xff\xff";
   EXPECT_EQ(Call(kDescribeModel, nonsense).status().code(), absl::StatusCode::kInvalidArgument);
-  for (const std::string method : {kWatchTopology, kReflection}) {
-    StreamRecorder recorder;
-    const auto stream = Client().OpenStream(method, {}, recorder.callbacks());
-    ASSERT_TRUE(stream->Send(Frame(nonsense)).ok());
-    EXPECT_EQ(recorder.AwaitClosed().code(), absl::StatusCode::kInvalidArgument) << method;
-  }
+  StreamRecorder recorder;
+  const auto stream = Client().OpenStream(kReflection, {}, recorder.callbacks());
+  ASSERT_TRUE(stream->Send(Frame(nonsense)).ok());
+  EXPECT_EQ(recorder.AwaitClosed().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST_F(GrpcServerTest, CallsInAndOutShareOneThread) {

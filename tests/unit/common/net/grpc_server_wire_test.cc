@@ -7,11 +7,10 @@
 #include <utility>
 #include <vector>
 
-#include "absl/time/clock.h"
 #include "common/net/grpc_server.h"
-#include "expertmesh/v1/control.pb.h"
 #include "tests/support/call_recorders.h"
 #include "tests/support/raw_http2_client.h"
+#include "tests/support/scripted_watch.h"
 
 namespace expertmesh::net {
 namespace {
@@ -55,13 +54,7 @@ class GrpcServerWireTest : public testing::Test {
                        return std::make_unique<FloodHandler>(std::move(sink));
                      }}};
     spec.send_queue_bytes = 1 << 20;
-    spec.watches = {Watch<v1::WatchTopologyRequest>(
-        kWatch, [](const v1::WatchTopologyRequest&, Watcher& watcher) {
-          while (!watcher.over()) {
-            absl::SleepFor(absl::Milliseconds(1));
-          }
-          return absl::OkStatus();
-        })};
+    spec.watches = {UnchangedWatch(kWatch)};
     auto server = GrpcServer::Start(std::move(spec));
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);

@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "common/telemetry/logging.h"
 #include "common/telemetry/metrics.h"
@@ -15,17 +16,21 @@ namespace {
 
 using testing::HasSubstr;
 
-// What the server at this port of loopback answers to GET /metrics.
-std::string Scrape(int port) {
+// A connection to this port of loopback on which `text` was sent.
+int Connect(int port, const std::string& text) {
   const int connection = socket(AF_INET, SOCK_STREAM, 0);
   sockaddr_in address = {};
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<uint16_t>(port));
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   EXPECT_EQ(connect(connection, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
-  const std::string request = "GET /metrics HTTP/1.0\r\n\r\n";
-  EXPECT_EQ(write(connection, request.data(), request.size()),
-            static_cast<ssize_t>(request.size()));
+  EXPECT_EQ(write(connection, text.data(), text.size()), static_cast<ssize_t>(text.size()));
+  return connection;
+}
+
+// What the server at this port answers to GET /metrics.
+std::string Scrape(int port) {
+  const int connection = Connect(port, "GET /metrics HTTP/1.0\r\n\r\n");
   std::string answer;
   char buffer[4096];
   for (ssize_t count = 0; (count = read(connection, buffer, sizeof(buffer))) > 0;) {
@@ -44,6 +49,23 @@ TEST(MetricsServerTest, ServesTheRegistryAndTheProcess) {
   EXPECT_THAT(answer, HasSubstr("expertmesh_build_info{build_type=\"Release\",commit=\"0123abcd\","
                                 "process=\"test\",version=\"1.2.3\"} 1"));
   EXPECT_THAT(answer, HasSubstr("expertmesh_process_resident_bytes "));
+}
+
+TEST(MetricsServerTest, ManyWhoAreSlowBlockNoOther) {
+  auto registry = std::make_shared<prometheus::Registry>();
+  const auto server = MetricsServer::Start("127.0.0.1:0", registry);
+  ASSERT_TRUE(server.ok()) << server.status();
+  std::vector<int> slow;
+  for (int i = 0; i < 60; ++i) {
+    slow.push_back(Connect((*server)->port(), i % 2 == 0 ? "" : "GET /met"));
+  }
+  EXPECT_THAT(Scrape((*server)->port()), HasSubstr("expertmesh_process_resident_bytes "));
+  char none = 0;
+  // They are let go.
+  EXPECT_EQ(recv(slow.front(), &none, 1, 0), 0);
+  for (const int connection : slow) {
+    close(connection);
+  }
 }
 
 TEST(MetricsServerTest, APortInUseIsAnErrorThatNamesTheAddress) {

@@ -27,11 +27,12 @@ class ScriptedTransport final : public Transport {
 
   // The node at `address` says that it is `node_id` and holds these experts of layer 1.
   void Up(const std::string& address, const std::string& node_id,
-          const std::vector<uint32_t>& experts) {
+          const std::vector<uint32_t>& experts, const std::string& instance_id = "") {
     internal::v1::WatchStatusResponse status;
     status.set_state(v1::NODE_STATE_READY);
     v1::NodeDescription& description = *status.mutable_description();
     description.set_node_id(node_id);
+    description.set_instance_id(instance_id);
     description.set_fingerprint(FakeCheckpoint(FakeCheckpointOptions()).fingerprint());
     v1::HostedExperts& hosted = *description.add_hosted();
     hosted.set_layer(1);
@@ -163,6 +164,25 @@ TEST_F(FleetTest, TwoNodesOfOneNameThatAreBothUpAreTwoNodes) {
   transport_.Up("a:1", "one", {0});
   transport_.Up("b:1", "one", {0});
   EXPECT_THAT(Addresses(), ElementsAre("a:1", "b:1"));
+  EXPECT_THAT(Serving(0), ElementsAre(0, 1));
+}
+
+TEST_F(FleetTest, OneProcessUnderTwoAddressesIsNoReplicaOfItself) {
+  fleet_->SetAddresses({"a:1", "b:1"});
+  transport_.Up("a:1", "one", {0}, "instance");
+  transport_.Up("b:1", "one", {0}, "instance");
+  EXPECT_THAT(Serving(0), ElementsAre(0));
+  const v1::TopologyNode twin = fleet_->Topology().nodes(1);
+  EXPECT_EQ(twin.link(), v1::NODE_LINK_REFUSED);
+  EXPECT_THAT(twin.reason(), testing::HasSubstr("a:1"));
+  // One way to it is enough.
+  transport_.Down("a:1");
+  EXPECT_THAT(Serving(0), ElementsAre(1));
+  EXPECT_EQ(fleet_->Topology().nodes(1).link(), v1::NODE_LINK_UP);
+  transport_.Up("a:1", "one", {0}, "instance");
+  EXPECT_EQ(fleet_->Topology().nodes(1).link(), v1::NODE_LINK_REFUSED);
+  // Started again, it is another one.
+  transport_.Up("b:1", "one", {0}, "later");
   EXPECT_THAT(Serving(0), ElementsAre(0, 1));
 }
 

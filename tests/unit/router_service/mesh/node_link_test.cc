@@ -113,7 +113,9 @@ class NodeLinkTest : public testing::Test {
   metrics::RouterMetrics metrics_{registry_};
   RecordingTransport transport_;
   FakeClock clock_;
-  NodeLink link_{"node:1", {{"model", "outline"}, kModelWidth, {}, {}}, &metrics_, &clock_, [] {}};
+  TimerQueue timers_{&clock_};
+  NodeLink link_{
+      "node:1", {{"model", "outline"}, kModelWidth, {}, {}}, &metrics_, &timers_, &clock_, [] {}};
 };
 
 TEST_F(NodeLinkTest, ANodeWithoutAllFilesIsTakenByItsOutline) {
@@ -130,6 +132,19 @@ TEST_F(NodeLinkTest, ANodeWithoutAllFilesIsTakenByItsOutline) {
   EXPECT_EQ(refused.link(), v1::NODE_LINK_REFUSED);
   EXPECT_THAT(refused.reason(), testing::HasSubstr("partial:other"));
   EXPECT_EQ(says("another fine-tune", "outline").link(), v1::NODE_LINK_REFUSED);
+}
+
+TEST_F(NodeLinkTest, WhatANodeSaysIsShownPrintableAndBounded) {
+  internal::v1::WatchStatusResponse status;
+  status.set_state(v1::NODE_STATE_FAILED);
+  status.mutable_description()->set_fingerprint("model");
+  status.mutable_description()->set_node_id("two\nlines");
+  status.mutable_description()->set_message("\x1b" + std::string(5'000'000, 'x'));
+  link_.OnStatus(status);
+  const v1::TopologyNode shown = link_.ToProto();
+  EXPECT_EQ(shown.description().node_id(), "two\\nlines");
+  EXPECT_THAT(shown.description().message(), testing::StartsWith("\\x1bxxx"));
+  EXPECT_LT(shown.ByteSizeLong(), 4000u);
 }
 
 TEST_F(NodeLinkTest, TheConnectionRestsWhenNothingIsAwaited) {
