@@ -202,12 +202,17 @@ serve::RouterServerOptions ServerOptionsFromFlags(net::GrpcRuntime* runtime) {
   return server_options;
 }
 
-absl::Status Run(const std::vector<char*>& rest) {
-  RETURN_IF_ERROR(CheckFlags(rest));
+absl::Status StartLogging() {
   RETURN_IF_ERROR(telemetry::InitLogging("expertmesh-router", absl::GetFlag(FLAGS_log_level)));
   if (const std::string note = ReadCoreLimits().Note(); !note.empty()) {
     spdlog::info("{}", note);
   }
+  return absl::OkStatus();
+}
+
+absl::Status Run(const std::vector<char*>& rest) {
+  RETURN_IF_ERROR(CheckFlags(rest));
+  RETURN_IF_ERROR(StartLogging());
   ASSIGN_OR_RETURN(const RouterOptions options, OptionsFromFlags());
   ASSIGN_OR_RETURN(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
                    checkpoint::MoeCheckpoint::Open(absl::GetFlag(FLAGS_model)));
