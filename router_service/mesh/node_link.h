@@ -55,7 +55,7 @@ struct Judgement {
   absl::Time awake_since;
   // See UsualPace.
   absl::Duration usual_pace;
-  // Of now.
+  // The one in use now.
   const MeshView* view = nullptr;
 };
 

@@ -99,7 +99,7 @@ TEST_F(RouterHealthTest, WhatASilentNodeOwesIsAskedOfAReplicaAndTheNodeIsNotUsed
   const uint64_t batches = a.batches();
   ExpectServed(5);
   EXPECT_EQ(a.batches(), batches);
-  a.Release();  // What comes too late is nobody's.
+  a.Release();  // What comes too late is not used.
   AwaitRestored();
   ExpectServed(5);
   EXPECT_GT(a.batches(), batches);
