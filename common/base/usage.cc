@@ -137,7 +137,7 @@ std::optional<std::string> HelpAskedFor(absl::string_view usage,
 }
 
 std::string UnknownFlag(const std::vector<std::string>& arguments) {
-  bool is_value = false;  // Of the flag before it.
+  bool is_value = false;  // The argument belongs to the flag before it.
   for (const std::string& argument : arguments) {
     if (argument == "--") {
       break;

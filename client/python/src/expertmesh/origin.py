@@ -15,7 +15,7 @@ def _make_again(kind: Type[Any], address: str, arguments: Dict[str, Any]) -> Any
 
 
 class Origin:
-    """Of one client: how it was made, and in which process."""
+    """How one client was made, and in which process."""
 
     def __init__(
         self,
