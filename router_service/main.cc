@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/clock.h"
 #include "common/base/idle_memory.h"
@@ -206,6 +205,9 @@ serve::RouterServerOptions ServerOptionsFromFlags(net::GrpcRuntime* runtime) {
 absl::Status Run(const std::vector<char*>& rest) {
   RETURN_IF_ERROR(CheckFlags(rest));
   RETURN_IF_ERROR(telemetry::InitLogging("expertmesh-router", absl::GetFlag(FLAGS_log_level)));
+  if (const std::string note = ReadCoreLimits().Note(); !note.empty()) {
+    spdlog::info("{}", note);
+  }
   ASSIGN_OR_RETURN(const RouterOptions options, OptionsFromFlags());
   ASSIGN_OR_RETURN(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
                    checkpoint::MoeCheckpoint::Open(absl::GetFlag(FLAGS_model)));
@@ -269,11 +271,10 @@ int main(int argc, char** argv) {
   expertmesh::TuneProcess();
   expertmesh::BlockStopSignals();
   expertmesh::net::RouteGrpcLogs();
-  expertmesh::DescribeProgram(
+  const std::vector<char*> rest = expertmesh::ParseFlags(
       "Routes hidden states to expert services.\n"
-      "  expertmesh-router --model DIR --nodes host:port,host:port");
-  expertmesh::AcceptHyphens(argc, argv);
-  const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
+      "  expertmesh-router --model DIR --nodes host:port,host:port",
+      argc, argv);
   const absl::Status status = expertmesh::router::Run(rest);
   if (!status.ok()) {
     std::fprintf(stderr, "expertmesh-router: %s\n", std::string(status.message()).c_str());

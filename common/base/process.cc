@@ -5,6 +5,8 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -13,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "common/base/check.h"
+#include "common/base/cpu_quota.h"
 
 namespace expertmesh {
 namespace {
@@ -102,13 +105,33 @@ uint64_t ResidentBytes() {
   return resident * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
 }
 
-int AvailableCores() {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof(set), &set) != 0) {
-    return 1;
+int CoreLimits::available() const {
+  int cores = affinity;
+  if (quota && *quota < cores) {
+    cores = static_cast<int>(std::ceil(*quota));
   }
-  const int count = CPU_COUNT(&set);
-  return count > 0 ? count : 1;
+  return std::max(cores, 1);
 }
+
+std::string CoreLimits::Note() const {
+  if (available() >= affinity) {
+    return "";
+  }
+  return absl::StrCat("the CPU quota of this process's control group is ", *quota,
+                      " cores: ", available(), " of ", affinity,
+                      " cores are counted on (--threads says otherwise)");
+}
+
+CoreLimits ReadCoreLimits() {
+  CoreLimits limits;
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) {
+    limits.affinity = std::max(1, CPU_COUNT(&set));
+  }
+  limits.quota = CpuQuota();
+  return limits;
+}
+
+int AvailableCores() { return ReadCoreLimits().available(); }
 
 }  // namespace expertmesh

@@ -1,3 +1,4 @@
+#include "common/base/peer_text.h"
 #include "common/wire/error_reason.h"
 
 #include <optional>
