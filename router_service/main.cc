@@ -72,6 +72,8 @@ ABSL_FLAG(uint64_t, max_buffered_bytes, 512 << 20,
           "left of it, the less of one stream is read ahead");
 ABSL_FLAG(uint64_t, max_metadata_bytes, 64 << 10,
           "Most metadata of one call; more fails that call");
+ABSL_FLAG(uint64_t, max_connections, 4096,
+          "Connections of callers open at once; more are closed as they come");
 // Not by default: gRPC's filter for it takes 2 % of the time of a small request.
 ABSL_FLAG(
     absl::Duration, max_connection_age, absl::InfiniteDuration(),
@@ -220,6 +222,7 @@ absl::Status Run(const std::vector<char*>& rest) {
   server_options.grpc.max_message_bytes = options.max_message_bytes;
   server_options.max_buffered_bytes = absl::GetFlag(FLAGS_max_buffered_bytes);
   server_options.grpc.max_metadata_bytes = absl::GetFlag(FLAGS_max_metadata_bytes);
+  server_options.grpc.max_connections = absl::GetFlag(FLAGS_max_connections);
   server_options.grpc.max_connection_age = absl::GetFlag(FLAGS_max_connection_age);
   server_options.runtime = &runtime;
   ASSIGN_OR_RETURN(std::unique_ptr<serve::RouterServer> server,
@@ -247,6 +250,7 @@ absl::Status Run(const std::vector<char*>& rest) {
 
 int main(int argc, char** argv) {
   expertmesh::TuneProcess();
+  expertmesh::RaiseDescriptorLimit();
   expertmesh::BlockStopSignals();
   expertmesh::net::RouteGrpcLogs();
   expertmesh::DescribeProgram(

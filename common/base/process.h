@@ -15,6 +15,9 @@ namespace expertmesh {
 // process at rest.
 void TuneProcess();
 
+// Raises the limit of open descriptors as far as the system allows: a connection is one.
+void RaiseDescriptorLimit();
+
 // Turns the hyphens of flag names into underscores, in place: flags are documented and may be
 // written as
 // --drain-timeout, and Abseil knows underscores only. Call before parsing.

@@ -196,6 +196,11 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
     }
   }
 
+  bool answered() const {
+    absl::MutexLock lock(&mutex_);
+    return written_ > 1;  // The metadata that the stream begins with is the first.
+  }
+
   // Perhaps for ever, when the client does not read.
   bool IsSending() const {
     absl::MutexLock lock(&mutex_);
@@ -313,6 +318,9 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
 
   void OnDone(bool) {
     if (rpc_->context.IsCancelled()) {
+      if (!answered()) {
+        NoteReset(*context_, host_.resets);
+      }
       Break(absl::CancelledError("the client has gone"), /*cancel=*/false);
     }
     OperationDone();
