@@ -10,6 +10,7 @@
 #include "common/base/status_macros.h"
 #include "common/wire/extensions.h"
 #include "common/wire/frame_checksum.h"
+#include "common/wire/message_size.h"
 #include "common/wire/wire_dtype.h"
 
 namespace expertmesh::node {
@@ -197,9 +198,11 @@ absl::Status BatchAssembler::AddToBatch(Request* request, size_t frame_bytes,
 absl::Status BatchAssembler::CheckFrame(const Request& request, size_t frame_bytes) const {
   const internal::v1::ComputeRequest& message = request.message;
   if (frame_bytes > limits_.max_frame_bytes) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the frame has ", frame_bytes, " bytes; this node accepts ",
-                     limits_.max_frame_bytes, " (max_frame_bytes); cut the batch smaller"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "the frame has ",
+        TooLargeText({&message, "hidden_states", request.tensor.data.size(), frame_bytes},
+                     limits_.max_frame_bytes),
+        " (max_frame_bytes of this node); cut the batch smaller"));
   }
   const MoeLayerDescription* layer = model_->FindLayer(message.layer());
   if (layer == nullptr) {

@@ -82,9 +82,13 @@ HostedExperts::HostedExperts(std::shared_ptr<const checkpoint::MoeCheckpoint> ch
   EXPERTMESH_CHECK(options_.load_threads >= 1);
 }
 
-uint64_t HostedExperts::BytesToReserve(const MoeLayerDescription& layer, uint32_t expert,
-                                       IntermediateSlice slice) const {
+absl::StatusOr<uint64_t> HostedExperts::BytesToReserve(const MoeLayerDescription& layer,
+                                                       uint32_t expert,
+                                                       IntermediateSlice slice) const {
   const absl::StatusOr<ExpertWeights> weights = checkpoint_->Expert(layer.layer, expert);
+  if (absl::IsNotFound(weights.status())) {
+    return weights.status();
+  }
   return weights.ok() ? backend_->PackedBytes(layer.expert, *weights, slice).value_or(0) : 0;
 }
 
@@ -98,8 +102,8 @@ absl::Status HostedExperts::PlanOne(const LayerExperts& wanted, const Layers& he
     const HostedExpert* present =
         found == held.end() ? nullptr : found->second->experts[expert].get();
     if (present == nullptr) {
-      items->push_back(
-          {layer, expert, wanted.slice, BytesToReserve(*layer, expert, wanted.slice), nullptr});
+      ASSIGN_OR_RETURN(const uint64_t bytes, BytesToReserve(*layer, expert, wanted.slice));
+      items->push_back({layer, expert, wanted.slice, bytes, nullptr});
     } else if (present->slice() != wanted.slice) {
       return absl::FailedPreconditionError(
           absl::StrCat("layer ", wanted.layer, " expert ", expert, " is held as slice ",

@@ -81,7 +81,9 @@ class HostedExperts {
                 std::function<void()> on_change);
 
   // Loads what is not held yet; returns how many experts that were. Blocks until they are ready.
-  //   NOT_FOUND            no such layer or expert; nothing is loaded.
+  //   NOT_FOUND            no such layer or expert, or this node lacks the file that has it;
+  //   nothing
+  //                        is loaded.
   //   INVALID_ARGUMENT     impossible slice, or one expert asked for as two slices.
   //   FAILED_PRECONDITION  an expert is held as another slice.
   //   RESOURCE_EXHAUSTED   the memory limit would be passed; found before anything is packed.
@@ -133,9 +135,9 @@ class HostedExperts {
   absl::Status PlanOne(const LayerExperts& wanted, const Layers& held,
                        std::vector<Item>* items) const;
   // What the expert will hold once it is packed. 0 when its weights cannot be read or packed:
-  // packing tells why.
-  uint64_t BytesToReserve(const MoeLayerDescription& layer, uint32_t expert,
-                          IntermediateSlice slice) const;
+  // packing tells why. NOT_FOUND when the file that has them is missing.
+  absl::StatusOr<uint64_t> BytesToReserve(const MoeLayerDescription& layer, uint32_t expert,
+                                          IntermediateSlice slice) const;
   absl::Status PackAll(absl::Span<Item> items, const std::function<void()>& one_done);
   absl::Status PackOne(Item* item);
   void PublishItems(absl::Span<const Item> items);

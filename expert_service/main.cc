@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/clock.h"
 #include "common/base/idle_memory.h"
@@ -41,7 +40,8 @@ ABSL_FLAG(uint32_t, replicas, 1, "With --shard: how many shards hold each run");
 ABSL_FLAG(std::string, slice, "", "i/n: hold the i-th of n parts of the intermediate dimension");
 ABSL_FLAG(std::string, compute_dtype, "auto",
           "f32, bf16, or auto: bf16 for a BF16 checkpoint, else f32");
-ABSL_FLAG(int, threads, 0, "Threads that compute and load; 0: one per core");
+ABSL_FLAG(int, threads, 0,
+          "Threads that compute and load; 0: one per core that affinity and CPU quota allow");
 ABSL_FLAG(std::string, weights, "expanded",
           "expanded: weights are unpacked to the compute type at load; compressed: kept as in the "
           "checkpoint and expanded for each use, slower but smaller where that is quantised");
@@ -175,6 +175,9 @@ absl::Status ServeUntilSignal(Node* node, NodeServer* server,
 absl::Status Run(const std::vector<char*>& rest) {
   RETURN_IF_ERROR(CheckFlags(rest));
   RETURN_IF_ERROR(telemetry::InitLogging("expertmesh-expert", absl::GetFlag(FLAGS_log_level)));
+  if (const std::string note = ReadCoreLimits().Note(); !note.empty()) {
+    spdlog::info("{}", note);
+  }
   ASSIGN_OR_RETURN(const std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
                    checkpoint::MoeCheckpoint::Open(absl::GetFlag(FLAGS_model)));
   for (const std::string& warning : checkpoint->warnings()) {
@@ -232,11 +235,10 @@ int main(int argc, char** argv) {
   expertmesh::RaiseDescriptorLimit();
   expertmesh::BlockStopSignals();
   expertmesh::net::RouteGrpcLogs();
-  expertmesh::DescribeProgram(
+  const std::vector<char*> rest = expertmesh::ParseFlags(
       "Holds experts of a model and computes them for routers.\n"
-      "  expertmesh-expert --model DIR [--shard i/n [--replicas r]]");
-  expertmesh::AcceptHyphens(argc, argv);
-  const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
+      "  expertmesh-expert --model DIR [--shard i/n [--replicas r]]",
+      argc, argv);
   const absl::Status status = expertmesh::node::Run(rest);
   if (!status.ok()) {
     std::fprintf(stderr, "expertmesh-expert: %s\n", std::string(status.message()).c_str());

@@ -218,6 +218,7 @@ v1::NodeDescription Node::Describe() const {
   response.set_instance_id(instance_id_);
   response.set_family(checkpoint_->model().family);
   response.set_fingerprint(checkpoint_->fingerprint());
+  response.set_outline(checkpoint_->outline());
   response.set_d_model(checkpoint_->model().d_model);
   response.set_backend(std::string(backend_->name()));
   response.set_compute_dtype(ToWire(backend_->compute_dtype()));

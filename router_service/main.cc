@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/clock.h"
 #include "common/base/idle_memory.h"
@@ -66,6 +65,10 @@ ABSL_FLAG(double, max_linger_percent, 5,
           "percent of the time that a batch of its layer takes; only where most do; 0: none");
 ABSL_FLAG(uint64_t, max_queue_tokens, 65536, "Tokens that may wait per layer; more are refused");
 ABSL_FLAG(uint64_t, max_tokens_in_flight, 262144, "Tokens accepted and not answered, all layers");
+ABSL_FLAG(
+    absl::Duration, max_queue_time, absl::Seconds(1),
+    "Beyond a few full batches no more is accepted than is answered within this time, at the "
+    "rate that is measured; what would be answered after its deadline is refused in any case");
 ABSL_FLAG(uint64_t, max_message_bytes, 256ull << 20, "Largest request or answer");
 ABSL_FLAG(uint64_t, max_buffered_bytes, 512 << 20,
           "Requests not yet answered and answers not yet read, all callers together; the less is "
@@ -132,6 +135,11 @@ absl::Status CheckFlags(const std::vector<char*>& rest) {
         "--max-connection-age is ", absl::FormatDuration(absl::GetFlag(FLAGS_max_connection_age)),
         "; use 1s or more, or inf"));
   }
+  if (absl::GetFlag(FLAGS_max_queue_time) <= absl::ZeroDuration()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--max-queue-time is ", absl::FormatDuration(absl::GetFlag(FLAGS_max_queue_time)),
+        "; use more than 0"));
+  }
   if (absl::GetFlag(FLAGS_attempt_timeout) < absl::Milliseconds(1)) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--attempt-timeout is ", absl::FormatDuration(absl::GetFlag(FLAGS_attempt_timeout)),
@@ -167,6 +175,7 @@ absl::StatusOr<RouterOptions> OptionsFromFlags() {
   options.batcher.max_linger_share = absl::GetFlag(FLAGS_max_linger_percent) / 100;
   options.batcher.max_queue_tokens = absl::GetFlag(FLAGS_max_queue_tokens);
   options.max_tokens_in_flight = absl::GetFlag(FLAGS_max_tokens_in_flight);
+  options.max_queue_time = absl::GetFlag(FLAGS_max_queue_time);
   options.max_message_bytes = absl::GetFlag(FLAGS_max_message_bytes);
   options.version = ProgramVersion().Text();
   options.wire_hidden_states = absl::GetFlag(FLAGS_wire_hidden_states);
@@ -184,9 +193,24 @@ absl::StatusOr<RouterOptions> OptionsFromFlags() {
   return options;
 }
 
+serve::RouterServerOptions ServerOptionsFromFlags(net::GrpcRuntime* runtime) {
+  serve::RouterServerOptions server_options;
+  server_options.address = absl::GetFlag(FLAGS_listen);
+  server_options.grpc.max_message_bytes = absl::GetFlag(FLAGS_max_message_bytes);
+  server_options.max_buffered_bytes = absl::GetFlag(FLAGS_max_buffered_bytes);
+  server_options.grpc.max_metadata_bytes = absl::GetFlag(FLAGS_max_metadata_bytes);
+  server_options.grpc.max_connections = absl::GetFlag(FLAGS_max_connections);
+  server_options.grpc.max_connection_age = absl::GetFlag(FLAGS_max_connection_age);
+  server_options.runtime = runtime;
+  return server_options;
+}
+
 absl::Status Run(const std::vector<char*>& rest) {
   RETURN_IF_ERROR(CheckFlags(rest));
   RETURN_IF_ERROR(telemetry::InitLogging("expertmesh-router", absl::GetFlag(FLAGS_log_level)));
+  if (const std::string note = ReadCoreLimits().Note(); !note.empty()) {
+    spdlog::info("{}", note);
+  }
   ASSIGN_OR_RETURN(const RouterOptions options, OptionsFromFlags());
   ASSIGN_OR_RETURN(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
                    checkpoint::MoeCheckpoint::Open(absl::GetFlag(FLAGS_model)));
@@ -217,21 +241,19 @@ absl::Status Run(const std::vector<char*>& rest) {
   if (!nodes.ok()) {
     return WithContext("--nodes", nodes.status());
   }
-  serve::RouterServerOptions server_options;
-  server_options.address = absl::GetFlag(FLAGS_listen);
-  server_options.grpc.max_message_bytes = options.max_message_bytes;
-  server_options.max_buffered_bytes = absl::GetFlag(FLAGS_max_buffered_bytes);
-  server_options.grpc.max_metadata_bytes = absl::GetFlag(FLAGS_max_metadata_bytes);
-  server_options.grpc.max_connections = absl::GetFlag(FLAGS_max_connections);
-  server_options.grpc.max_connection_age = absl::GetFlag(FLAGS_max_connection_age);
-  server_options.runtime = &runtime;
   ASSIGN_OR_RETURN(std::unique_ptr<serve::RouterServer> server,
-                   serve::RouterServer::Start(router->served(), server_options));
+                   serve::RouterServer::Start(router->served(), ServerOptionsFromFlags(&runtime)));
   std::unique_ptr<telemetry::MetricsServer> metrics;
   if (const std::string address = absl::GetFlag(FLAGS_metrics_listen); !address.empty()) {
     ASSIGN_OR_RETURN(metrics, telemetry::MetricsServer::Start(address, registry));
   }
-  const IdleMemory idle_memory([&router] { router->ShedMemory(); }, Clock::Real());
+  const IdleMemory idle_memory(
+      [&router, &server, &runtime] {
+        router->ShedMemory();
+        server->TrimThreads();
+        runtime.Flush(TrimThread);
+      },
+      Clock::Real());
   const int metrics_port = metrics == nullptr ? 0 : metrics->port();
   RETURN_IF_ERROR(WritePortFile(absl::GetFlag(FLAGS_port_file), server->port(), metrics_port));
   spdlog::info("serving {} ({}) on port {}, metrics on port {}", absl::GetFlag(FLAGS_model),
@@ -253,11 +275,10 @@ int main(int argc, char** argv) {
   expertmesh::RaiseDescriptorLimit();
   expertmesh::BlockStopSignals();
   expertmesh::net::RouteGrpcLogs();
-  expertmesh::DescribeProgram(
+  const std::vector<char*> rest = expertmesh::ParseFlags(
       "Routes hidden states to expert services.\n"
-      "  expertmesh-router --model DIR --nodes host:port,host:port");
-  expertmesh::AcceptHyphens(argc, argv);
-  const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
+      "  expertmesh-router --model DIR --nodes host:port,host:port",
+      argc, argv);
   const absl::Status status = expertmesh::router::Run(rest);
   if (!status.ok()) {
     std::fprintf(stderr, "expertmesh-router: %s\n", std::string(status.message()).c_str());

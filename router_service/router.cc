@@ -8,6 +8,12 @@
 #include "router_service/serve/describe.h"
 
 namespace expertmesh::router {
+namespace {
+
+// Full batches that are held however slowly tokens are served: what is on its way, and the next.
+constexpr uint64_t kLeastBatches = 4;
+
+}  // namespace
 
 Router::Router(const RouterOptions& options,
                std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
@@ -19,7 +25,10 @@ Router::Router(const RouterOptions& options,
       layout_(options.strict ? batch::MakeAssignmentPartials() : batch::MakeRowPartials()),
       clock_(clock),
       metrics_(*registry),
-      admission_(options.max_tokens_in_flight, &metrics_, clock) {}
+      admission_({.most_tokens = options.max_tokens_in_flight,
+                  .least_tokens = kLeastBatches * options.batcher.max_batch_tokens,
+                  .queue_time = options.max_queue_time},
+                 &metrics_, clock) {}
 
 absl::StatusOr<std::unique_ptr<Router>> Router::Create(
     const RouterOptions& options, std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
@@ -152,6 +161,9 @@ void Router::ShedMemory() {
   parts_.Shed();
   buffers_.Shed();
   node_plans_.Shed();
+  timers_->Schedule(clock_->Now(), TrimThread);
+  // Who works meanwhile is not at rest.
+  pool_->OnEachThread(TrimThread, absl::Milliseconds(100));
 }
 
 serve::ServedRouter Router::served() {

@@ -63,6 +63,7 @@ void IdleMemory::GiveBack() {
   if (shed_) {
     shed_();
   }
+  TrimThread();
   malloc_trim(0);
   const uint64_t left = ResidentBytes();
   returned_bytes.fetch_add(before - std::min(before, left), std::memory_order_relaxed);

@@ -1,7 +1,7 @@
 // Gives memory that is no longer used back to the system when the process has come to rest.
 //
-// While there is traffic freed memory stays in the process, see TuneProcess(); after it has ended,
-// or has become a trickle, nobody gains by that.
+// While there is traffic freed memory stays in the process, see TuneProcess(); once it has ended,
+// or has become a trickle, that gains nothing.
 #ifndef EXPERTMESH_COMMON_BASE_IDLE_MEMORY_H_
 #define EXPERTMESH_COMMON_BASE_IDLE_MEMORY_H_
 
@@ -63,7 +63,7 @@ class IdleMemory {
 
   const std::function<void()> shed_;
   Clock* const clock_;
-  RestDetector detector_;  // Of the thread.
+  RestDetector detector_;  // Used by the thread only.
   absl::Mutex mutex_;
   absl::CondVar stopped_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;

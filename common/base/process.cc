@@ -6,15 +6,19 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "common/base/check.h"
+#include "common/base/cpu_quota.h"
 
 namespace expertmesh {
 namespace {
@@ -27,11 +31,13 @@ sigset_t StopSignals() {
   return set;
 }
 
+constexpr int kTrimThreshold = 256 << 20;
+
 }  // namespace
 
 void TuneProcess() {
   // Both: setting one alone turns off glibc's dynamic mmap threshold.
-  if (mallopt(M_TRIM_THRESHOLD, 256 << 20) != 1 || mallopt(M_MMAP_THRESHOLD, 32 << 20) != 1) {
+  if (mallopt(M_TRIM_THRESHOLD, kTrimThreshold) != 1 || mallopt(M_MMAP_THRESHOLD, 32 << 20) != 1) {
     std::fprintf(stderr, "mallopt refused the trim or mmap threshold; tensors will be slower\n");
   }
   // Debian builds Abseil with its detector of deadlocks, which passes every lock of the process,
@@ -49,6 +55,17 @@ void RaiseDescriptorLimit() {
       std::fprintf(stderr, "the limit of descriptors stays as it is: %s\n", std::strerror(errno));
     }
   }
+}
+
+void TrimThread() {
+  // To free a block of more than 64 KiB makes glibc look at its threshold.
+  constexpr size_t kBlock = 128 << 10;
+  static absl::Mutex mutex(absl::kConstInit);
+  absl::MutexLock lock(&mutex);
+  mallopt(M_TRIM_THRESHOLD, 0);
+  void* volatile block = std::malloc(kBlock);
+  std::free(block);
+  mallopt(M_TRIM_THRESHOLD, kTrimThreshold);
 }
 
 void AcceptHyphens(int argc, char** argv) {
@@ -101,13 +118,33 @@ uint64_t ResidentBytes() {
   return resident * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
 }
 
-int AvailableCores() {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof(set), &set) != 0) {
-    return 1;
+int CoreLimits::available() const {
+  int cores = affinity;
+  if (quota && *quota < cores) {
+    cores = static_cast<int>(std::ceil(*quota));
   }
-  const int count = CPU_COUNT(&set);
-  return count > 0 ? count : 1;
+  return std::max(cores, 1);
 }
+
+std::string CoreLimits::Note() const {
+  if (available() >= affinity) {
+    return "";
+  }
+  return absl::StrCat("the CPU quota of this process's control group is ", *quota,
+                      " cores: ", available(), " of ", affinity,
+                      " cores are counted on (--threads says otherwise)");
+}
+
+CoreLimits ReadCoreLimits() {
+  CoreLimits limits;
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) {
+    limits.affinity = std::max(1, CPU_COUNT(&set));
+  }
+  limits.quota = CpuQuota();
+  return limits;
+}
+
+int AvailableCores() { return ReadCoreLimits().available(); }
 
 }  // namespace expertmesh

@@ -3,6 +3,7 @@
 #define EXPERTMESH_COMMON_BASE_PROCESS_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -17,6 +18,10 @@ void TuneProcess();
 
 // Raises the limit of open descriptors as far as the system allows: a connection is one.
 void RaiseDescriptorLimit();
+
+// Gives back what glibc keeps free at the end of the memory that the calling thread allocates from:
+// malloc_trim() does not, and what is freed while there is traffic is kept. For times of rest.
+void TrimThread();
 
 // Turns the hyphens of flag names into underscores, in place: flags are documented and may be
 // written as
@@ -37,7 +42,21 @@ absl::Status WritePortFile(const std::string& path, int grpc_port, int metrics_p
 // Resident set in bytes; 0 when the system does not tell.
 uint64_t ResidentBytes();
 
-// Cores this process may run on; at least 1.
+// What says how many cores this process may use.
+struct CoreLimits {
+  // Cores it may run on.
+  int affinity = 1;
+  // Cores' worth of time that its control groups allow; nothing: they do not say.
+  std::optional<double> quota = {};
+
+  // As many as are of use: a part of one counts as one. At least 1.
+  int available() const;
+  // A sentence for the log when it is the quota that limits; else empty.
+  std::string Note() const;
+};
+CoreLimits ReadCoreLimits();
+
+// ReadCoreLimits().available().
 int AvailableCores();
 
 }  // namespace expertmesh

@@ -1,6 +1,7 @@
 #include "common/base/thread_pool.h"
 
 #include <algorithm>
+#include <memory>
 #include <utility>
 
 namespace expertmesh {
@@ -40,6 +41,32 @@ void ThreadPool::ParallelFor(size_t count, Body body) {
   absl::MutexLock lock(&mutex_);
   Close(loop);
   mutex_.Await(absl::Condition(&alone));
+}
+
+void ThreadPool::OnEachThread(std::function<void()> body, absl::Duration patience) {
+  struct Round {
+    // So a thread that has done its part leaves the others theirs.
+    void Arrive(absl::Duration patience) {
+      absl::MutexLock lock(&mutex);
+      --missing;
+      const auto all = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return missing == 0; };
+      mutex.AwaitWithTimeout(absl::Condition(&all), patience);
+    }
+    absl::Mutex mutex;
+    size_t missing ABSL_GUARDED_BY(mutex);
+  };
+  const auto round = std::make_shared<Round>();
+  {
+    absl::MutexLock lock(&round->mutex);
+    round->missing = slots_;
+  }
+  for (size_t i = 0; i < threads_.size(); ++i) {
+    Run([round, body, patience] {
+      body();
+      round->Arrive(patience);
+    });
+  }
+  round->Arrive(patience);
 }
 
 void ThreadPool::RunLoop(Loop& loop) {

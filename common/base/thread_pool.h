@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <functional>
 #include <thread>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/functional/function_ref.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "common/base/ring_queue.h"
 
 namespace expertmesh {
@@ -36,6 +38,10 @@ class ThreadPool {
   // many loops were under way before.
   using Body = absl::FunctionRef<void(size_t index, size_t slot)>;
   void ParallelFor(size_t count, Body body);
+  // Calls `body` once on every thread of the pool, and waits for that, but not longer than
+  // `patience`: threads that have so much else to do may be left out.
+  void OnEachThread(std::function<void()> body, absl::Duration patience);
+
   size_t slots() const { return slots_; }
 
  private:

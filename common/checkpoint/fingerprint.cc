@@ -6,9 +6,12 @@
 #include <bit>
 #include <cstdint>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
 #include "common/base/check.h"
 #include "common/model/routing_json.h"
@@ -59,10 +62,8 @@ std::string LayerText(const MoeLayerDescription& layer) {
          absl::StrCat(" shared ", layer.shared_intermediate_size, " ", layer.shared_gate);
 }
 
-}  // namespace
-
-std::string CheckpointFingerprint(const ModelDescription& model, const SafetensorsReader& tensors,
-                                  absl::Span<const MatrixView> gates) {
+std::string FingerprintOf(const ModelDescription& model, const SafetensorsReader& tensors,
+                          absl::Span<const MatrixView> gates) {
   Sha256 hash;
   hash.Add("expertmesh checkpoint 2");
   hash.Add(absl::StrCat(model.family, " d_model ", model.d_model, " layers ", model.num_layers,
@@ -71,8 +72,10 @@ std::string CheckpointFingerprint(const ModelDescription& model, const Safetenso
     hash.Add(LayerText(layer));
   }
   for (const auto& [name, tensor] : tensors.tensors()) {
-    hash.Add(name);
-    hash.Add(absl::StrCat(NameOf(tensor.dtype), " ", ShapeString(tensor.shape)));
+    if (tensor.listed) {
+      hash.Add(name);
+      hash.Add(absl::StrCat(NameOf(tensor.dtype), " [", absl::StrJoin(tensor.shape, ", "), "]"));
+    }
   }
   for (const MatrixView& gate : gates) {
     const size_t bytes = gate.rows * gate.cols * BytesOf(gate.dtype);
@@ -80,6 +83,41 @@ std::string CheckpointFingerprint(const ModelDescription& model, const Safetenso
         absl::string_view(reinterpret_cast<const char*>(gate.data), std::min(bytes, kGateBytes)));
   }
   return hash.HexDigest();
+}
+
+// Not the model's dtype: it is read from tensors.
+std::string OutlineOf(const ModelDescription& model, const SafetensorsReader& tensors) {
+  Sha256 hash;
+  hash.Add("expertmesh outline 1");
+  hash.Add(absl::StrCat(model.family, " d_model ", model.d_model, " layers ", model.num_layers));
+  for (const MoeLayerDescription& layer : model.layers) {
+    hash.Add(LayerText(layer));
+  }
+  std::vector<absl::string_view> names;
+  for (const auto& [name, tensor] : tensors.tensors()) {
+    if (tensor.listed) {
+      names.push_back(name);
+    }
+  }
+  for (const auto& [name, file] : tensors.absent()) {
+    names.push_back(name);
+  }
+  std::sort(names.begin(), names.end());
+  for (const absl::string_view name : names) {
+    hash.Add(name);
+  }
+  return hash.HexDigest();
+}
+
+}  // namespace
+
+ModelIdentity IdentityOf(const ModelDescription& model, const SafetensorsReader& tensors,
+                         absl::Span<const MatrixView> gates) {
+  ModelIdentity identity;
+  identity.outline = OutlineOf(model, tensors);
+  identity.fingerprint = tensors.complete() ? FingerprintOf(model, tensors, gates)
+                                            : absl::StrCat(kPartialFingerprint, identity.outline);
+  return identity;
 }
 
 }  // namespace expertmesh::checkpoint

@@ -15,15 +15,13 @@ absl::Status CheckNothingIgnored(const ModelLayout& layout, const MoeLayerDescri
   const auto check = [&](absl::string_view name, uint32_t expert, absl::string_view what,
                          absl::string_view why) {
     const std::string full = TensorName(prefix, name, expert);
-    const auto found = tensors.tensors().find(full);
-    if (name.empty() || found == tensors.tensors().end()) {
+    if (name.empty() || !tensors.Knows(full)) {
       return absl::OkStatus();
     }
-    return absl::InvalidArgumentError(
-        absl::StrCat(tensors.PathOf(found->second), ": tensor ", Quoted(full),
-                     " would be ignored: layer ", layer.layer, " has ", what, " by config.json",
-                     why.empty() ? "" : absl::StrCat(" (", why, ")"),
-                     ". Correct config.json, or remove such tensors"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        tensors.PlaceOf(full), ": tensor ", Quoted(full), " would be ignored: layer ", layer.layer,
+        " has ", what, " by config.json", why.empty() ? "" : absl::StrCat(" (", why, ")"),
+        ". Correct config.json, or remove such tensors"));
   };
   const WhyAbsent& why = layout.family->why_absent;
   if (layer.shared_intermediate_size == 0) {

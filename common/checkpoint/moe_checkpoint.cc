@@ -21,10 +21,11 @@
 namespace expertmesh::checkpoint {
 namespace {
 
+// Errors: why they cannot be had, files being missing.
 struct LayerWeights {
-  GateWeights gate;
-  ExpertWeights shared;
-  std::vector<ExpertWeights> experts;
+  absl::StatusOr<GateWeights> gate;
+  absl::StatusOr<ExpertWeights> shared;
+  std::vector<absl::StatusOr<ExpertWeights>> experts;
 };
 
 class SafetensorsMoeCheckpoint final : public MoeCheckpoint {
@@ -39,7 +40,8 @@ class SafetensorsMoeCheckpoint final : public MoeCheckpoint {
   absl::Status Load(const ChosenStorage& chosen);
 
   const ModelDescription& model() const override { return layout_.model; }
-  const std::string& fingerprint() const override { return fingerprint_; }
+  const std::string& fingerprint() const override { return model_identity_.fingerprint; }
+  std::string outline() const override { return model_identity_.outline; }
   absl::Span<const std::string> warnings() const override { return layout_.warnings; }
   absl::StatusOr<GateWeights> Gate(uint32_t layer) const override;
   absl::StatusOr<ExpertWeights> Expert(uint32_t layer, uint32_t expert) const override;
@@ -53,6 +55,10 @@ class SafetensorsMoeCheckpoint final : public MoeCheckpoint {
   absl::Status ConfirmViews(absl::Span<const MatrixView> views) const override;
   absl::StatusOr<LayerWeights> FindLayer(const MoeLayerDescription& layer,
                                          const ChosenStorage& chosen) const;
+  absl::StatusOr<GateWeights> FindGate(const TensorFinder& finder, const MoeLayerDescription& layer,
+                                       const Storage& storage, const std::string& prefix) const;
+  // OK when an error may be told to whoever asks for the weights, and to nobody else.
+  absl::Status UnlessElsewhere(const absl::Status& found) const;
   absl::StatusOr<const LayerWeights*> Layer(uint32_t layer) const;
   absl::StatusOr<const ExpertWeights*> Find(uint32_t layer, uint32_t expert) const;
   // The bytes between the first element of `matrix` and its last.
@@ -67,18 +73,48 @@ class SafetensorsMoeCheckpoint final : public MoeCheckpoint {
   ModelLayout layout_;
   const std::unique_ptr<SafetensorsReader> tensors_;
   std::vector<LayerWeights> layers_;  // As layout_.model.layers.
-  std::string fingerprint_;
+  ModelIdentity model_identity_;
 };
 
 absl::Status SafetensorsMoeCheckpoint::Load(const ChosenStorage& chosen) {
   std::vector<MatrixView> gates;
   for (const MoeLayerDescription& layer : layout_.model.layers) {
     ASSIGN_OR_RETURN(LayerWeights weights, FindLayer(layer, chosen));
-    gates.push_back(weights.gate.weight);
+    if (weights.gate.ok()) {
+      gates.push_back(weights.gate->weight);
+    }
     layers_.push_back(std::move(weights));
   }
-  fingerprint_ = CheckpointFingerprint(layout_.model, *tensors_, gates);
+  model_identity_ = IdentityOf(layout_.model, *tensors_, gates);
   return ConfirmViews(gates);
+}
+
+absl::Status SafetensorsMoeCheckpoint::UnlessElsewhere(const absl::Status& found) const {
+  const bool may_be_elsewhere = absl::IsNotFound(found) && !tensors_->complete();
+  return may_be_elsewhere ? absl::OkStatus() : found;
+}
+
+absl::StatusOr<GateWeights> SafetensorsMoeCheckpoint::FindGate(const TensorFinder& finder,
+                                                               const MoeLayerDescription& layer,
+                                                               const Storage& storage,
+                                                               const std::string& prefix) const {
+  const uint32_t experts = layer.routing.num_experts;
+  const uint64_t d_model = layout_.model.d_model;
+  GateWeights gate;
+  ASSIGN_OR_RETURN(gate.weight, finder.Plain(TensorName(prefix, storage.gate), experts, d_model));
+  if (layer.routing.logit_bias) {
+    ASSIGN_OR_RETURN(gate.logit_bias,
+                     finder.Vector(TensorName(prefix, storage.logit_bias), experts));
+  }
+  if (layer.routing.select_bias) {
+    ASSIGN_OR_RETURN(gate.select_bias,
+                     finder.Vector(TensorName(prefix, storage.select_bias), experts));
+  }
+  if (layer.shared_gate) {
+    ASSIGN_OR_RETURN(gate.shared_gate,
+                     finder.Plain(TensorName(prefix, storage.shared_gate), 1, d_model));
+  }
+  return gate;
 }
 
 absl::StatusOr<LayerWeights> SafetensorsMoeCheckpoint::FindLayer(
@@ -87,30 +123,20 @@ absl::StatusOr<LayerWeights> SafetensorsMoeCheckpoint::FindLayer(
   const Storage& storage = *chosen.storage;
   const std::string prefix = MoePrefix(layout_, layout_.layers[layer.layer], chosen.prefix);
   const uint32_t experts = layer.routing.num_experts;
-  const uint64_t d_model = layout_.model.d_model;
   LayerWeights weights;
-  ASSIGN_OR_RETURN(weights.gate.weight,
-                   finder.Plain(TensorName(prefix, storage.gate), experts, d_model));
-  if (layer.routing.logit_bias) {
-    ASSIGN_OR_RETURN(weights.gate.logit_bias,
-                     finder.Vector(TensorName(prefix, storage.logit_bias), experts));
-  }
-  if (layer.routing.select_bias) {
-    ASSIGN_OR_RETURN(weights.gate.select_bias,
-                     finder.Vector(TensorName(prefix, storage.select_bias), experts));
-  }
+  weights.gate = FindGate(finder, layer, storage, prefix);
+  RETURN_IF_ERROR(UnlessElsewhere(weights.gate.status()));
   if (layer.shared_intermediate_size > 0) {
-    ASSIGN_OR_RETURN(weights.shared,
-                     finder.Expert(storage.shared, prefix, 0, 1, layer.shared_intermediate_size));
-  }
-  if (layer.shared_gate) {
-    ASSIGN_OR_RETURN(weights.gate.shared_gate,
-                     finder.Plain(TensorName(prefix, storage.shared_gate), 1, d_model));
+    weights.shared = finder.Expert(storage.shared, prefix, 0, 1, layer.shared_intermediate_size);
+    RETURN_IF_ERROR(UnlessElsewhere(weights.shared.status()));
+  } else {
+    weights.shared =
+        absl::NotFoundError(absl::StrCat("layer ", layer.layer, " has no shared expert"));
   }
   for (uint32_t expert = 0; expert < experts; ++expert) {
-    ASSIGN_OR_RETURN(ExpertWeights found, finder.Expert(storage.experts, prefix, expert, experts,
-                                                        layer.expert.intermediate_size));
-    weights.experts.push_back(found);
+    weights.experts.push_back(
+        finder.Expert(storage.experts, prefix, expert, experts, layer.expert.intermediate_size));
+    RETURN_IF_ERROR(UnlessElsewhere(weights.experts.back().status()));
   }
   RETURN_IF_ERROR(CheckNothingIgnored(layout_, layer, storage, prefix, *tensors_));
   return weights;
@@ -136,7 +162,8 @@ absl::StatusOr<const ExpertWeights*> SafetensorsMoeCheckpoint::Find(uint32_t lay
                                             " does not exist; the layer has ",
                                             weights->experts.size()));
   }
-  return &weights->experts[expert];
+  RETURN_IF_ERROR(weights->experts[expert].status());
+  return &*weights->experts[expert];
 }
 
 std::pair<const uint8_t*, size_t> SafetensorsMoeCheckpoint::Extent(const MatrixView& matrix) {
@@ -175,7 +202,9 @@ void SafetensorsMoeCheckpoint::WillNeed(const ExpertWeights& expert) const {
 
 absl::StatusOr<GateWeights> SafetensorsMoeCheckpoint::Gate(uint32_t layer) const {
   ASSIGN_OR_RETURN(const LayerWeights* weights, Layer(layer));
-  WillNeed(weights->gate.weight);
+  if (weights->gate.ok()) {
+    WillNeed(weights->gate->weight);
+  }
   return weights->gate;
 }
 
@@ -188,10 +217,9 @@ absl::StatusOr<ExpertWeights> SafetensorsMoeCheckpoint::Expert(uint32_t layer,
 
 absl::StatusOr<ExpertWeights> SafetensorsMoeCheckpoint::Shared(uint32_t layer) const {
   ASSIGN_OR_RETURN(const LayerWeights* weights, Layer(layer));
-  if (weights->shared.up.empty()) {
-    return absl::NotFoundError(absl::StrCat("layer ", layer, " has no shared expert"));
+  if (weights->shared.ok()) {
+    WillNeed(*weights->shared);
   }
-  WillNeed(weights->shared);
   return weights->shared;
 }
 
@@ -240,6 +268,8 @@ absl::StatusOr<std::shared_ptr<const MoeCheckpoint>> MoeCheckpoint::Open(
   ASSIGN_OR_RETURN(std::unique_ptr<SafetensorsReader> tensors,
                    SafetensorsReader::OpenFolder(directory));
   const ChosenStorage chosen = ChooseStorage(layout, *tensors);
+  layout.warnings.insert(layout.warnings.end(), tensors->warnings().begin(),
+                         tensors->warnings().end());
   ReadStoredDtype(*tensors, chosen, absl::StrCat(directory, "/config.json"), &layout);
   auto checkpoint =
       std::make_shared<SafetensorsMoeCheckpoint>(directory, std::move(layout), std::move(tensors));

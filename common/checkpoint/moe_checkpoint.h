@@ -13,6 +13,7 @@
 #include "absl/types/span.h"
 #include "common/model/expert_weights.h"
 #include "common/model/model_description.h"
+#include "common/model/model_identity.h"
 #include "common/tensor/matrix_view.h"
 
 namespace expertmesh::checkpoint {
@@ -23,10 +24,11 @@ class MoeCheckpoint {
  public:
   virtual ~MoeCheckpoint() = default;
 
-  // Reads config.json and the headers of every safetensors file of `directory`, and checks that
-  // each MoE tensor is there with the right shape and a type this build can use, and that there is
-  // none that config.json leaves no use for.
-  //   NOT_FOUND          no such folder, config.json or tensor file.
+  // Reads config.json and the headers of those safetensors files of `directory` that are there, and
+  // checks that each MoE tensor is there with the right shape and a type this build can use, and
+  // that there is none that config.json leaves no use for. Where files are missing that the index
+  // names, so may be what is in them, until somebody asks for it.
+  //   NOT_FOUND          no such folder, config.json, tensor, or no tensor file at all.
   //   INVALID_ARGUMENT   unknown family, contradictory configuration, wrong shape or type.
   //   DATA_LOSS          a file is truncated, or its header does not fit its data.
   static absl::StatusOr<std::shared_ptr<const MoeCheckpoint>> Open(const std::string& directory);
@@ -35,11 +37,16 @@ class MoeCheckpoint {
 
   // 64 hex digits over the configuration of the MoE layers, the name, type and shape of every
   // tensor, and the first bytes of each gate: the same however the tensors are spread over files,
-  // different for another fine-tune of the same architecture.
+  // different for another fine-tune of the same architecture. "partial:" and the outline where
+  // files are missing.
   virtual const std::string& fingerprint() const = 0;
 
+  // ModelIdentity::outline, the same whichever files are missing.
+  virtual std::string outline() const { return ""; }
+  ModelIdentity model_identity() const { return {fingerprint(), outline()}; }
+
   // NOT_FOUND when the layer is not a MoE layer, or the expert does not exist, or (Shared) the
-  // layer has no shared expert.
+  // layer has no shared expert, or the file that holds it is missing; names file and tensor then.
   virtual absl::StatusOr<GateWeights> Gate(uint32_t layer) const = 0;
   virtual absl::StatusOr<ExpertWeights> Expert(uint32_t layer, uint32_t expert) const = 0;
   virtual absl::StatusOr<ExpertWeights> Shared(uint32_t layer) const = 0;

@@ -1,57 +1,22 @@
 #include "common/checkpoint/safetensors.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <system_error>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "common/base/status_macros.h"
 #include "common/json/json_text.h"
-#include "nlohmann/json.hpp"
 
 namespace expertmesh::checkpoint {
 namespace {
 
 constexpr absl::string_view kSingleFile = "model.safetensors";
-constexpr absl::string_view kIndexFile = "model.safetensors.index.json";
-
-// File name to the tensors it should hold.
-using WeightMap = absl::btree_map<std::string, std::vector<std::string>>;
-
 bool Exists(const std::string& path) {
   std::error_code ignored;
   return std::filesystem::exists(path, ignored);
-}
-
-// A checkpoint must not be able to name files elsewhere on the machine.
-bool IsPlainFileName(absl::string_view name) {
-  return !name.empty() && name != "." && name != ".." &&
-         name.find('/') == absl::string_view::npos && name.find('\0') == absl::string_view::npos;
-}
-
-absl::StatusOr<WeightMap> ReadIndex(const std::string& path) {
-  ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path, kMaxSafetensorsHeaderBytes));
-  ASSIGN_OR_RETURN(const nlohmann::json index, ParseJson(text, path));
-  const auto map = index.find("weight_map");
-  if (!index.is_object() || map == index.end() || !map->is_object()) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": weight_map must be an object"));
-  }
-  WeightMap files;
-  for (const auto& item : map->items()) {
-    if (!item.value().is_string() || !IsPlainFileName(item.value().get_ref<const std::string&>())) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(path, ": weight_map of tensor ", Quoted(item.key()),
-                       " must be the name of a file in this folder, not ",
-                       Quoted(item.value().dump(-1, ' ', true))));
-    }
-    files[item.value().get_ref<const std::string&>()].push_back(item.key());
-  }
-  if (files.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": weight_map names no tensor"));
-  }
-  return files;
 }
 
 }  // namespace
@@ -59,7 +24,10 @@ absl::StatusOr<WeightMap> ReadIndex(const std::string& path) {
 absl::StatusOr<std::unique_ptr<SafetensorsReader>> SafetensorsReader::OpenFile(
     const std::string& path) {
   std::unique_ptr<SafetensorsReader> reader(new SafetensorsReader(path));
-  RETURN_IF_ERROR(reader->AddFile(path, nullptr));
+  ASSIGN_OR_RETURN(std::vector<Found> found, reader->AddFile(path));
+  for (Found& tensor : found) {
+    reader->tensors_.insert(std::move(tensor));
+  }
   return reader;
 }
 
@@ -70,68 +38,158 @@ absl::StatusOr<std::unique_ptr<SafetensorsReader>> SafetensorsReader::OpenFolder
   if (Exists(single)) {
     return OpenFile(single);
   }
-  const std::string index = absl::StrCat(folder, "/", kIndexFile);
-  if (!Exists(index)) {
+  const std::string path = absl::StrCat(folder, "/", kIndexFile);
+  if (!Exists(path)) {
     return absl::NotFoundError(absl::StrCat(folder, ": holds neither ", kSingleFile, " nor ",
                                             kIndexFile,
                                             "; only safetensors checkpoints can be read"));
   }
-  ASSIGN_OR_RETURN(const WeightMap files, ReadIndex(index));
+  ASSIGN_OR_RETURN(const WeightIndex index, ReadWeightIndex(path));
   std::unique_ptr<SafetensorsReader> reader(new SafetensorsReader(folder));
-  for (const auto& [name, tensors] : files) {
-    const std::string path = absl::StrCat(folder, "/", name);
-    if (!Exists(path)) {
-      return absl::NotFoundError(absl::StrCat(path, ": named by ", kIndexFile, " (for tensor ",
-                                              Quoted(tensors.front()),
-                                              ") but missing; download it again"));
-    }
-    RETURN_IF_ERROR(reader->AddFile(path, &tensors));
-  }
+  RETURN_IF_ERROR(reader->AddFiles(index));
   return reader;
 }
 
-absl::Status SafetensorsReader::AddFile(const std::string& path, const WantedNames* wanted) {
+absl::StatusOr<std::vector<SafetensorsReader::Found>> SafetensorsReader::AddFile(
+    const std::string& path) {
   ASSIGN_OR_RETURN(std::unique_ptr<MappedFile> file, MappedFile::Open(path));
   absl::StatusOr<SafetensorsHeader> parsed = ParseSafetensorsHeader(file->bytes(), path);
   RETURN_IF_ERROR(file->CheckUnchanged());
   ASSIGN_OR_RETURN(SafetensorsHeader header, std::move(parsed));
   file->AdviseRandom();
-  const size_t index = files_.size();
-  const auto add = [&](const std::string& name, SafetensorsEntry entry) {
+  std::vector<Found> found;
+  found.reserve(header.tensors.size());
+  for (auto& [name, entry] : header.tensors) {
     TensorView view;
     view.dtype = entry.dtype;
     view.shape = std::move(entry.shape);
     view.data = file->data() + entry.begin;
     view.bytes = entry.end - entry.begin;
-    view.file = index;
-    tensors_.emplace(name, std::move(view));
-  };
-  if (wanted == nullptr) {
-    for (auto& [name, entry] : header.tensors) {
-      add(name, std::move(entry));
-    }
-  } else {
-    for (const std::string& name : *wanted) {
-      const auto found = header.tensors.find(name);
-      if (found == header.tensors.end()) {
-        return absl::NotFoundError(absl::StrCat(path, ": tensor ", Quoted(name),
-                                                " is missing, but ", kIndexFile,
-                                                " says that it is here"));
-      }
-      add(name, std::move(found->second));
-    }
+    view.file = files_.size();
+    found.emplace_back(name, std::move(view));
   }
   if (files_.empty()) {
     metadata_ = std::move(header.metadata);
   }
   files_.push_back(std::move(file));
+  return found;
+}
+
+absl::Status SafetensorsReader::AddFiles(const WeightIndex& index) {
+  std::vector<Found> others;
+  const std::vector<std::string> names = FilesOf(index);
+  for (const std::string& name : names) {
+    const std::string path = absl::StrCat(source_, "/", name);
+    if (!Exists(path)) {
+      missing_files_.push_back(name);
+      continue;
+    }
+    ASSIGN_OR_RETURN(std::vector<Found> found, AddFile(path));
+    for (Found& tensor : found) {
+      const auto listed = index.find(tensor.first);
+      if (listed != index.end() && listed->second == name) {
+        tensors_.insert(std::move(tensor));
+      } else {
+        others.push_back(std::move(tensor));
+      }
+    }
+  }
+  if (files_.empty()) {
+    const auto& [tensor, file] = *index.begin();
+    return absl::NotFoundError(absl::StrCat(source_, "/", file, ": named by ", kIndexFile,
+                                            " (for tensor ", Quoted(tensor),
+                                            ") but missing, as all others; download them again"));
+  }
+  AddOthers(index, std::move(others));
+  NoteAbsent(index);
+  if (!missing_files_.empty()) {
+    warnings_.push_back(absl::StrCat(
+        source_, ": ", missing_files_.size(), " of ", names.size(), " files that ", kIndexFile,
+        " names are not here (", missing_files_.front(), missing_files_.size() > 1 ? ", ..." : "",
+        "): what they hold cannot be used by this process"));
+  }
   return absl::OkStatus();
+}
+
+void SafetensorsReader::AddOthers(const WeightIndex& index, std::vector<Found> others) {
+  absl::btree_map<std::string, std::vector<TensorView>> by_name;
+  for (Found& tensor : others) {
+    by_name[tensor.first].push_back(std::move(tensor.second));
+  }
+  Findings misplaced;
+  Findings unlisted;
+  for (auto& [name, views] : by_name) {
+    const auto listed = index.find(name);
+    if (tensors_.contains(name)) {
+      continue;
+    }
+    const std::string& path = PathOf(views.front());
+    if (views.size() > 1) {
+      ambiguous_[name] = absl::StrCat(source_, ": tensor ", Quoted(name), " is in ", path,
+                                      " and in ", PathOf(views.back()), ", and ", kIndexFile,
+                                      " names neither of them; correct it");
+      continue;
+    }
+    if (listed == index.end()) {
+      unlisted.Add(absl::StrCat("does not list tensor ", Quoted(name), " of ", path));
+    } else {
+      misplaced.Add(absl::StrCat("has tensor ", Quoted(name), " in ", listed->second,
+                                 "; it is taken from ", path));
+    }
+    views.front().listed = listed != index.end();
+    tensors_.emplace(name, std::move(views.front()));
+  }
+  const std::string source = absl::StrCat(source_, "/", kIndexFile);
+  misplaced.Report(source, &warnings_);
+  unlisted.Report(source, &warnings_);
+}
+
+void SafetensorsReader::NoteAbsent(const WeightIndex& index) {
+  Findings nowhere;
+  for (const auto& [name, file] : index) {
+    if (tensors_.contains(name)) {
+      continue;
+    }
+    absent_.emplace(name, file);
+    if (!ambiguous_.contains(name) && !IsMissing(file)) {
+      nowhere.Add(absl::StrCat("has tensor ", Quoted(name), " in ", file, ", which does not"));
+    }
+  }
+  nowhere.Report(absl::StrCat(source_, "/", kIndexFile), &warnings_);
+}
+
+bool SafetensorsReader::IsMissing(const std::string& file) const {
+  return std::binary_search(missing_files_.begin(), missing_files_.end(), file);
+}
+
+std::string SafetensorsReader::WhyNotFound(absl::string_view name) const {
+  if (const auto found = ambiguous_.find(name); found != ambiguous_.end()) {
+    return found->second;
+  }
+  const auto absent = absent_.find(name);
+  if (absent == absent_.end()) {
+    return absl::StrCat(source_, ": has no tensor ", Quoted(name));
+  }
+  const std::string path = absl::StrCat(source_, "/", absent->second);
+  return IsMissing(absent->second)
+             ? absl::StrCat(path, ": is not here, and by ", kIndexFile, " it holds tensor ",
+                            Quoted(name), "; put the file there")
+             : absl::StrCat(path, ": tensor ", Quoted(name), " is missing, but ", kIndexFile,
+                            " says that it is here");
+}
+
+std::string SafetensorsReader::PlaceOf(absl::string_view name) const {
+  if (const auto found = tensors_.find(name); found != tensors_.end()) {
+    return PathOf(found->second);
+  }
+  const auto absent = absent_.find(name);
+  return absent == absent_.end() ? source_ : absl::StrCat(source_, "/", absent->second);
 }
 
 absl::StatusOr<const TensorView*> SafetensorsReader::Find(absl::string_view name) const {
   const auto found = tensors_.find(name);
   if (found == tensors_.end()) {
-    return absl::NotFoundError(absl::StrCat(source_, ": has no tensor ", Quoted(name)));
+    return absl::NotFoundError(WhyNotFound(name));
   }
   return &found->second;
 }

@@ -15,6 +15,7 @@
 #include "absl/strings/string_view.h"
 #include "common/checkpoint/mapped_file.h"
 #include "common/checkpoint/safetensors_header.h"
+#include "common/checkpoint/weight_index.h"
 #include "common/tensor/dtype.h"
 
 namespace expertmesh::checkpoint {
@@ -28,6 +29,8 @@ struct TensorView {
   size_t bytes = 0;
   // Which of SafetensorsReader::files() it lies in.
   size_t file = 0;
+  // By the index of the checkpoint there is such a tensor; true as well where there is no index.
+  bool listed = true;
 };
 
 // Immutable and thread-safe. Files are mapped: only pages that are looked at are read.
@@ -36,10 +39,11 @@ class SafetensorsReader {
   // Errors are those of ParseSafetensorsHeader, and NOT_FOUND when the file cannot be opened.
   static absl::StatusOr<std::unique_ptr<SafetensorsReader>> OpenFile(const std::string& path);
 
-  // Opens DIRECTORY/model.safetensors or, when there is none, the files that
-  // DIRECTORY/model.safetensors.index.json names. Of these, exactly the tensors in its weight_map
-  // are visible. Further errors:
-  //   NOT_FOUND         neither is there, or the index names a file or tensor that is missing.
+  // Opens DIRECTORY/model.safetensors or, when there is none, those of the files that
+  // DIRECTORY/model.safetensors.index.json names which are there. Where index and files disagree
+  // the files' own headers count, and warnings() says so: a tensor is where exactly one file has
+  // it, or several have it and the index names one of these. Further errors:
+  //   NOT_FOUND         no file is there.
   //   INVALID_ARGUMENT  the index is malformed, or names a file outside the folder.
   static absl::StatusOr<std::unique_ptr<SafetensorsReader>> OpenFolder(
       const std::string& directory);
@@ -47,13 +51,30 @@ class SafetensorsReader {
   // By name, ascending.
   const absl::btree_map<std::string, TensorView>& tensors() const { return tensors_; }
 
-  // NOT_FOUND naming the file or folder and the tensor.
+  // NOT_FOUND naming the file or folder and the tensor; for one that the index has in a file that
+  // is not there, this file.
   absl::StatusOr<const TensorView*> Find(absl::string_view name) const;
+
+  // There is such a tensor in this checkpoint, though Find may not give it: its file is missing.
+  bool Knows(absl::string_view name) const {
+    return tensors_.contains(name) || absent_.contains(name) || ambiguous_.contains(name);
+  }
+
+  // Tensors that the index has and Find does not give, each with the file that it should be in.
+  const absl::btree_map<std::string, std::string>& absent() const { return absent_; }
+
+  // Every file that the index names is there.
+  bool complete() const { return missing_files_.empty(); }
+
+  // What is worth a line in a log: whole sentences.
+  const std::vector<std::string>& warnings() const { return warnings_; }
 
   // The __metadata__ of the (first) file.
   const absl::btree_map<std::string, std::string>& metadata() const { return metadata_; }
 
   const std::string& PathOf(const TensorView& tensor) const { return files_[tensor.file]->path(); }
+  // Of a tensor that Knows() has: the file it is in, or should be.
+  std::string PlaceOf(absl::string_view name) const;
 
   // OK when what was read of `data`, which lies in one of the files, or of all files, is what they
   // held when they were opened. DATA_LOSS otherwise, see MappedFile::CheckUnchanged.
@@ -71,19 +92,31 @@ class SafetensorsReader {
   std::string Identity() const;
 
  private:
-  using WantedNames = std::vector<std::string>;
-
   // The file that `data` lies in, and where; null when in none.
   std::pair<const MappedFile*, size_t> FileOf(const uint8_t* data) const;
 
   explicit SafetensorsReader(std::string source) : source_(std::move(source)) {}
 
-  // Maps one file and adds its tensors; those named by `wanted` only, when it is not null.
-  absl::Status AddFile(const std::string& path, const WantedNames* wanted);
+  // A tensor of a file, not yet placed.
+  using Found = std::pair<std::string, TensorView>;
+
+  // Maps one file; returns its tensors.
+  absl::StatusOr<std::vector<Found>> AddFile(const std::string& path);
+  absl::Status AddFiles(const WeightIndex& index);
+  // Tensors that are not where the index has them, by the files that have them.
+  void AddOthers(const WeightIndex& index, std::vector<Found> others);
+  void NoteAbsent(const WeightIndex& index);
+  bool IsMissing(const std::string& file) const;
+  std::string WhyNotFound(absl::string_view name) const;
 
   const std::string source_;
   std::vector<std::unique_ptr<MappedFile>> files_;
   absl::btree_map<std::string, TensorView> tensors_;
+  absl::btree_map<std::string, std::string> absent_;
+  // What Find says of tensors that several files have.
+  absl::btree_map<std::string, std::string> ambiguous_;
+  std::vector<std::string> missing_files_;  // Ascending.
+  std::vector<std::string> warnings_;
   absl::btree_map<std::string, std::string> metadata_;
 };
 

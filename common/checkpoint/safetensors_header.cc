@@ -16,6 +16,8 @@ namespace {
 using nlohmann::json;
 
 constexpr size_t kLengthBytes = 8;
+// Dimensions that an error shows.
+constexpr size_t kMostShown = 16;
 
 constexpr Dtype kAllTypes[] = {
     Dtype::kBool,   Dtype::kU8,     Dtype::kI8,  Dtype::kU16,    Dtype::kI16,
@@ -240,7 +242,10 @@ std::optional<uint64_t> TensorBytes(Dtype dtype, absl::Span<const uint64_t> shap
 }
 
 std::string ShapeString(absl::Span<const uint64_t> shape) {
-  return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
+  const absl::Span<const uint64_t> shown = shape.first(std::min(shape.size(), kMostShown));
+  return shown.size() == shape.size() ? absl::StrCat("[", absl::StrJoin(shape, ", "), "]")
+                                      : absl::StrCat("[", absl::StrJoin(shown, ", "),
+                                                     ", ...: ", shape.size(), " dimensions]");
 }
 
 }  // namespace expertmesh::checkpoint

@@ -131,7 +131,7 @@ absl::StatusOr<BlockScales> TensorFinder::Fp8Scales(const std::string& name,
                  "type F8_E4M3 cannot be used where blocks of scales do not begin with the matrix; "
                  "convert it to BF16");
   }
-  if (!tensors_.tensors().contains(scales_name)) {
+  if (!tensors_.Knows(scales_name)) {
     return absl::NotFoundError(absl::StrCat(tensors_.PathOf(*weight), ": tensor ", Quoted(name),
                                             " of type F8_E4M3 has no scales; expected tensor ",
                                             Quoted(scales_name)));
@@ -263,8 +263,8 @@ ChosenStorage ChooseStorage(const ModelLayout& layout, const SafetensorsReader& 
     for (const Storage& storage : family.storages) {
       const auto there = [&](const TensorPlace& place, uint32_t expert) -> size_t {
         const std::string name = TensorName(moe_prefix, place.name, expert);
-        return tensors.tensors().contains(
-            place.encoding == Encoding::kMxfp4 ? absl::StrCat(name, "_blocks") : name);
+        return tensors.Knows(place.encoding == Encoding::kMxfp4 ? absl::StrCat(name, "_blocks")
+                                                                : name);
       };
       size_t found = there({.name = storage.gate}, 0);
       for (uint32_t expert = 0; expert < moe.routing.num_experts; ++expert) {

@@ -21,6 +21,10 @@ constexpr size_t kMaxFileBytes = 16 * 1024 * 1024;
 // A value as an error message shows it.
 std::string Shown(const json& value) {
   constexpr size_t kMaxLength = 200;
+  if (value.is_number_float() && !std::isfinite(value.get<double>())) {
+    const double number = value.get<double>();
+    return std::isnan(number) ? "NaN" : number > 0 ? "Infinity" : "-Infinity";
+  }
   std::string text = value.dump(-1, ' ', /*ensure_ascii=*/true);
   if (text.size() > kMaxLength) {
     text.resize(kMaxLength);
@@ -41,7 +45,7 @@ absl::StatusOr<JsonReader> JsonReader::FromFile(const std::string& path) {
 }
 
 absl::StatusOr<JsonReader> JsonReader::FromText(absl::string_view text, std::string source) {
-  ASSIGN_OR_RETURN(json parsed, ParseJson(text, source));
+  ASSIGN_OR_RETURN(json parsed, ParseJson(text, source, NonFinite::kAccept));
   return FromJson(std::move(parsed), std::move(source));
 }
 

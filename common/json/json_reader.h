@@ -34,7 +34,8 @@ class JsonReader {
   // believed.
   static constexpr uint32_t kMaxSize = 1u << 24;
 
-  // `source` is the file. NOT_FOUND when FromFile finds none; a file may have 16 MiB.
+  // `source` is the file. NOT_FOUND when FromFile finds none; a file may have 16 MiB. NaN, Infinity
+  // and -Infinity are taken as Python does; no getter gives such a number.
   static absl::StatusOr<JsonReader> FromFile(const std::string& path);
   static absl::StatusOr<JsonReader> FromText(absl::string_view text, std::string source);
   static absl::StatusOr<JsonReader> FromJson(nlohmann::json value, std::string source);

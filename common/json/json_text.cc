@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <limits>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 namespace expertmesh {
@@ -64,6 +66,66 @@ class DuplicateKeyFinder final : public nlohmann::json_sax<nlohmann::json> {
   std::optional<std::string> duplicate_;
 };
 
+// A word of Python's json, and the string that stands for it while the text is parsed: one of the
+// same length, so that an error names the right byte, of a character that no such text has.
+struct Word {
+  absl::string_view name;
+  absl::string_view stand_in;
+  double value;
+};
+constexpr Word kWords[] = {
+    {"NaN", "\"\x7f\"", std::numeric_limits<double>::quiet_NaN()},
+    {"Infinity", "\"\x7f\x7f\x7f\x7f\x7f\x7f\"", std::numeric_limits<double>::infinity()},
+    {"-Infinity", "\"\x7f\x7f\x7f\x7f\x7f\x7f\x7f\"", -std::numeric_limits<double>::infinity()},
+};
+constexpr char kStandIn = '\x7f';
+
+// False when there is no word outside strings, or a stand-in would be ambiguous.
+bool ReplaceWords(absl::string_view text, std::string* replaced) {
+  if (absl::StrContains(text, kStandIn)) {
+    return false;
+  }
+  bool in_string = false;
+  bool found = false;
+  *replaced = std::string(text);
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (in_string && text[i] == '\\') {
+      ++i;
+    } else if (text[i] == '"') {
+      in_string = !in_string;
+    } else if (!in_string) {
+      for (const Word& word : kWords) {
+        if (absl::StartsWith(text.substr(i), word.name)) {
+          replaced->replace(i, word.name.size(), std::string(word.stand_in));
+          i += word.name.size() - 1;
+          found = true;
+          break;
+        }
+      }
+    }
+  }
+  return found;
+}
+
+// False when a word is in the place of a key.
+bool RestoreWords(nlohmann::json* json) {
+  bool right = true;
+  if (json->is_structured()) {
+    for (const auto& item : json->items()) {
+      right = right && !(json->is_object() && item.key().starts_with(kStandIn)) &&
+              RestoreWords(&item.value());
+    }
+  } else if (json->is_string() && json->get_ref<const std::string&>().starts_with(kStandIn)) {
+    for (const Word& word : kWords) {
+      if (json->get_ref<const std::string&>().size() + 2 == word.stand_in.size()) {
+        *json = word.value;
+        break;
+      }
+    }
+  }
+  return right;
+}
+
 // A reader would wait for ever at a pipe.
 absl::Status CheckRegularFile(const std::string& path) {
   struct stat info;
@@ -77,14 +139,21 @@ absl::Status CheckRegularFile(const std::string& path) {
 
 }  // namespace
 
-absl::StatusOr<nlohmann::json> ParseJson(absl::string_view text, absl::string_view source) {
+absl::StatusOr<nlohmann::json> ParseJson(absl::string_view text, absl::string_view source,
+                                         NonFinite non_finite) {
+  std::string replaced;
+  const bool has_words = non_finite == NonFinite::kAccept && ReplaceWords(text, &replaced);
+  const absl::string_view parsed = has_words ? replaced : text;
   try {
-    nlohmann::json json = nlohmann::json::parse(text.begin(), text.end());
+    nlohmann::json json = nlohmann::json::parse(parsed.begin(), parsed.end());
     DuplicateKeyFinder finder;
-    nlohmann::json::sax_parse(text.begin(), text.end(), &finder);
+    nlohmann::json::sax_parse(parsed.begin(), parsed.end(), &finder);
     if (finder.duplicate().has_value()) {
       return absl::InvalidArgumentError(absl::StrCat(source, ": key ", Quoted(*finder.duplicate()),
                                                      " appears twice in one object"));
+    }
+    if (has_words && !RestoreWords(&json)) {
+      return absl::InvalidArgumentError(absl::StrCat(source, ": not valid JSON: NaN as a key"));
     }
     return json;
   } catch (const nlohmann::json::parse_error& error) {

@@ -112,9 +112,9 @@ class StreamClientCall final : public LiveCall,
 
   absl::Status Send(Frame frame) override {
     if (frame.size() > max_message_bytes_) {
-      return absl::InvalidArgumentError(absl::StrCat("the frame has ", frame.size(),
-                                                     " bytes, the limit is ", max_message_bytes_,
-                                                     "; send less at once"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("the frame has ", frame.size(), " bytes, the limit is ", max_message_bytes_,
+                       " (max_message_bytes of this client); send less at once"));
     }
     bool resumes = false;
     {

@@ -125,13 +125,20 @@ GrpcRuntime::~GrpcRuntime() {
   calls_.AwaitNone(absl::InfiniteDuration());
 }
 
-void GrpcRuntime::Flush() {
+void GrpcRuntime::Flush(const std::function<void()>& also) {
   struct Barrier final : Tag {
-    void Proceed(bool) override { passed.Notify(); }
+    explicit Barrier(const std::function<void()>& function) : also(function) {}
+    void Proceed(bool) override {
+      if (also) {
+        also();
+      }
+      passed.Notify();
+    }
+    const std::function<void()>& also;
     absl::Notification passed;
   };
   for (const auto& queue : queues_) {
-    Barrier barrier;
+    Barrier barrier(also);
     grpc::Alarm alarm;
     alarm.Set(queue.get(), gpr_now(GPR_CLOCK_REALTIME), static_cast<Tag*>(&barrier));
     barrier.passed.WaitForNotification();

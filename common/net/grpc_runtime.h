@@ -16,6 +16,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <thread>
@@ -182,9 +183,9 @@ class GrpcRuntime {
   const std::vector<std::unique_ptr<grpc::ServerCompletionQueue>>& queues() const {
     return queues_;
   }
-  // Returns when whatever had completed on the queues before has been handed out. Not from a
-  // callback.
-  void Flush();
+  // Returns when whatever had completed on the queues before has been handed out, and `also`, if
+  // there is one, has been called by the thread of each. Not from a callback.
+  void Flush(const std::function<void()>& also = nullptr);
 
   // Since when, on Clock::Real(), every queue has been polled without a pause; now during one. What
   // was not heard before that may yet lie unread in a socket.

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/process.h"
 #include "common/base/status_macros.h"
 #include "common/net/blocking_calls.h"
 #include "common/net/health_service.h"
@@ -108,6 +109,13 @@ class CqServer final : public GrpcServer {
   void SetReady(bool ready) override {
     SetServing("", ready);
     SetServing("ready", ready);
+  }
+
+  void TrimThreads() override {
+    deadlines_.Schedule(Clock::Real()->Now(), TrimThread);
+    if (own_runtime_ != nullptr) {
+      own_runtime_->Flush(TrimThread);
+    }
   }
 
   void Shutdown(absl::Duration grace) override {

@@ -201,6 +201,9 @@ class GrpcServer {
   // The same for the process as a whole, which has two names: "" and "ready".
   virtual void SetReady(bool ready) = 0;
 
+  // Has its own threads give back, soon, what they keep free: see TrimThread().
+  virtual void TrimThreads() = 0;
+
   // Stops accepting, tells clients to go elsewhere, lets calls finish for `grace` and then cancels
   // them: takes little longer than `grace`, whatever clients and handlers do, as long as blocking
   // methods return. No handler runs afterwards, and no function of a watch.

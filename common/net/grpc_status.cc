@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/match.h"
+#include "common/base/peer_text.h"
 #include "common/wire/error_reason.h"
 #include "common/wire/status.h"
 
@@ -28,7 +29,7 @@ absl::Status FromGrpc(const grpc::Status& status) {
   if (status.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED &&
       absl::StrContains(status.error_message(), "larger than max")) {
     // gRPC's own refusal, which has no details.
-    return ErrorOf(v1::ERROR_REASON_MESSAGE_TOO_LARGE, status.error_message());
+    return ErrorOf(v1::ERROR_REASON_MESSAGE_TOO_LARGE, PeerText(status.error_message()));
   }
   return StatusFromPeer(status.error_code(), status.error_message());
 }

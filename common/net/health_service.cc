@@ -3,12 +3,16 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/peer_text.h"
 #include "grpc/health/v1/health.pb.h"
 
 namespace expertmesh::net {
 namespace {
 
 namespace health = grpc::health::v1;
+
+// Bytes of the name of a service that an error shows.
+constexpr size_t kMostShown = 256;
 
 Frame Encode(health::HealthCheckResponse::ServingStatus status) {
   health::HealthCheckResponse response;
@@ -63,7 +67,8 @@ absl::StatusOr<Frame> HealthService::Check(const Frame& request) const {
   }
   absl::MutexLock lock(&mutex_);
   if (!serving_.contains(parsed->service())) {
-    return absl::NotFoundError(absl::StrCat("no service '", parsed->service(), "' here"));
+    return absl::NotFoundError(
+        absl::StrCat("no service '", PeerText(parsed->service(), kMostShown), "' here"));
   }
   return AnswerLocked(parsed->service());
 }

@@ -7,6 +7,7 @@
 #include <set>
 #include <utility>
 
+#include "common/base/peer_text.h"
 #include "grpc/reflection/v1alpha/reflection.pb.h"
 
 namespace expertmesh::net {
@@ -89,7 +90,7 @@ const DescriptorPool* KnownTypes() {
 
 void SetNotFound(reflection::ServerReflectionResponse* response, const std::string& what) {
   response->mutable_error_response()->set_error_code(static_cast<int>(absl::StatusCode::kNotFound));
-  response->mutable_error_response()->set_error_message("not known here: " + what);
+  response->mutable_error_response()->set_error_message("not known here: " + PeerText(what));
 }
 
 // The file and what it imports, each once.

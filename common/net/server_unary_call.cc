@@ -195,7 +195,7 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
   bool answered_ ABSL_GUARDED_BY(mutex_) = false;
   TimerQueue::Id timer_ ABSL_GUARDED_BY(mutex_) = 0;
   int pending_ ABSL_GUARDED_BY(mutex_) = 0;
-  size_t held_bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // Of the budget.
+  size_t held_bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // In the budget.
 };
 
 }  // namespace

@@ -1,3 +1,4 @@
+#include "common/base/peer_text.h"
 #include "common/wire/error_reason.h"
 
 #include <optional>
@@ -60,13 +61,8 @@ void SetReason(v1::ErrorReason reason, const ErrorMetadata& metadata, absl::Stat
     (*info.mutable_metadata())[key] = std::string(CutText(value, kLongestValue));
   }
   SetDetail(info, status);
-  const v1::ErrorPolicy& policy = PolicyOf(reason);
-  if (policy.delay_ms() > 0) {
-    details::RetryInfo retry;
-    retry.mutable_retry_delay()->set_seconds(policy.delay_ms() / 1000);
-    retry.mutable_retry_delay()->set_nanos(static_cast<int32_t>(policy.delay_ms() % 1000) *
-                                           1'000'000);
-    SetDetail(retry, status);
+  if (const uint32_t delay_ms = PolicyOf(reason).delay_ms(); delay_ms > 0) {
+    *status = WithRetryDelay(std::move(*status), absl::Milliseconds(delay_ms));
   }
 }
 
@@ -103,6 +99,15 @@ absl::Status ErrorOf(v1::ErrorReason reason, absl::string_view message,
                      const ErrorMetadata& metadata) {
   absl::Status status(static_cast<absl::StatusCode>(PolicyOf(reason).code()), message);
   SetReason(reason, metadata, &status);
+  return status;
+}
+
+absl::Status WithRetryDelay(absl::Status status, absl::Duration delay) {
+  details::RetryInfo retry;
+  const int64_t nanos = absl::ToInt64Nanoseconds(delay);
+  retry.mutable_retry_delay()->set_seconds(nanos / 1'000'000'000);
+  retry.mutable_retry_delay()->set_nanos(static_cast<int32_t>(nanos % 1'000'000'000));
+  SetDetail(retry, &status);
   return status;
 }
 

@@ -24,6 +24,9 @@ using ErrorMetadata = std::vector<std::pair<std::string, std::string>>;
 absl::Status ErrorOf(v1::ErrorReason reason, absl::string_view message,
                      const ErrorMetadata& metadata = {});
 
+// `status`, with this RetryInfo in place of the one that its reason has.
+absl::Status WithRetryDelay(absl::Status status, absl::Duration delay);
+
 // ANSWER_TOO_LARGE, of `bytes` where `limit` are accepted.
 absl::Status AnswerTooLarge(uint64_t bytes, uint64_t limit);
 

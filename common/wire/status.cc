@@ -1,14 +1,26 @@
 #include "common/wire/status.h"
 
+#include <algorithm>
 #include <map>
 #include <string>
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/peer_text.h"
 
 namespace expertmesh {
 
-absl::Status StatusFromPeer(int code, absl::string_view message) {
+namespace {
+
+// More than any process of the mesh sends.
+constexpr int kMostDetails = 16;
+constexpr size_t kMostDetailBytes = 8192;
+constexpr size_t kMostTypeUrlBytes = 256;
+
+}  // namespace
+
+absl::Status StatusFromPeer(int code, absl::string_view text) {
+  const std::string message = PeerText(text);
   const bool known = code >= static_cast<int>(absl::StatusCode::kOk) &&
                      code <= static_cast<int>(absl::StatusCode::kUnauthenticated);
   if (!known) {
@@ -19,23 +31,15 @@ absl::Status StatusFromPeer(int code, absl::string_view message) {
   return absl::Status(static_cast<absl::StatusCode>(code), message);
 }
 
-absl::string_view CutText(absl::string_view text, size_t bytes) {
-  if (text.size() <= bytes) {
-    return text;
-  }
-  const auto continues = [&text](size_t at) {
-    return (static_cast<unsigned char>(text[at]) & 0xc0) == 0x80;
-  };
-  while (bytes > 0 && continues(bytes)) {
-    --bytes;
-  }
-  return text.substr(0, bytes);
-}
-
 absl::Status FromWire(const v1::RequestStatus& status) {
   absl::Status result = StatusFromPeer(status.code(), status.message());
-  for (const google::protobuf::Any& detail : status.details()) {
-    result.SetPayload(detail.type_url(), absl::Cord(detail.value()));
+  const int details = std::min(status.details_size(), kMostDetails);
+  for (int i = 0; i < details; ++i) {
+    const google::protobuf::Any& detail = status.details(i);
+    if (detail.value().size() <= kMostDetailBytes &&
+        PeerText(detail.type_url(), kMostTypeUrlBytes) == detail.type_url()) {
+      result.SetPayload(detail.type_url(), absl::Cord(detail.value()));
+    }
   }
   return result;
 }

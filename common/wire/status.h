@@ -19,10 +19,6 @@ absl::Status FromWire(const v1::RequestStatus& status);
 
 v1::RequestStatus ToWire(const absl::Status& status);
 
-// The first `bytes` of a text in UTF-8 at most, without a part of a character at the end, which
-// protobuf would refuse to read.
-absl::string_view CutText(absl::string_view text, size_t bytes);
-
 }  // namespace expertmesh
 
 #endif  // EXPERTMESH_COMMON_WIRE_STATUS_H_

@@ -137,12 +137,24 @@ function(expertmesh_proto_library name)
   endif()
 endfunction()
 
-# expertmesh_binary(NAME SOURCES ... DEPS ...): executable NAME, installed.
+# expertmesh_name_unbuilt(TARGET [CODE]): when TARGET is not built, installing says so and how to build it,
+# and runs CODE.
+function(expertmesh_name_unbuilt target)
+  install(CODE "
+    if(NOT EXISTS \"$<TARGET_FILE:${target}>\")
+      message(STATUS \"Not installed, since it is not built: ${target} \"
+                     \"(cmake --build ${PROJECT_BINARY_DIR} --target ${target})\")
+      ${ARGN}
+    endif()")
+endfunction()
+
+# expertmesh_binary(NAME SOURCES ... DEPS ...): executable NAME, installed where it is built.
 function(expertmesh_binary name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE ${EXPERTMESH_TSAN} ${ARG_DEPS} expertmesh::options)
-  install(TARGETS ${name} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  install(TARGETS ${name} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} OPTIONAL)
+  expertmesh_name_unbuilt(${name})
 endfunction()
 
 # No test is judged by how long it takes: machines differ, and others may keep their cores busy. This many

@@ -83,6 +83,7 @@ void LayerBatcher::BatchDone(uint64_t tokens, absl::Duration service_time) {
   {
     absl::MutexLock lock(&mutex_);
     --in_flight_;
+    in_flight_tokens_ -= tokens;
     service_time_ = service_time_ == absl::ZeroDuration()
                         ? service_time
                         : service_time_ + kServiceTimeWeight * (service_time - service_time_);
@@ -110,7 +111,7 @@ void LayerBatcher::OnTimer() {
 }
 
 absl::Time LayerBatcher::DueTime() const {
-  if (waiting_.empty()) {
+  if (waiting_.empty() || in_flight_tokens_ >= options_.max_in_flight_tokens) {
     return absl::InfiniteFuture();
   }
   if (waiting_tokens_ >= options_.max_batch_tokens) {
@@ -170,6 +171,7 @@ void LayerBatcher::Close(Leaving* leaving) {
       leaving->cancelled.push_back(std::move(job));
     }
   }
+  in_flight_tokens_ += tokens;
   earliest_deadline_ = absl::InfiniteFuture();
   for (size_t i = 0; i < waiting_.size(); ++i) {
     earliest_deadline_ = std::min(earliest_deadline_, waiting_[i]->deadline());

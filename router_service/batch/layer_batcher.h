@@ -5,6 +5,7 @@
 //   max_batch_tokens     that many tokens wait (also while others are in flight);
 //   max_queue_delay      the oldest has waited so long, and the layer is idle;
 //   the earliest deadline minus the measured service time of the layer.
+// While max_in_flight_tokens are on their way nothing does: more would only wait at the nodes.
 //
 // Callers in a closed loop ask again as soon as they are answered. The first of them to come back
 // would leave alone, and all others wait for it; so where most tokens have been seen to come back
@@ -36,6 +37,9 @@ struct BatcherOptions {
   absl::Duration max_queue_delay = absl::ZeroDuration();
   // 0: none is waited for.
   double max_linger_share = 0.05;
+  // Tokens of batches in flight from which on none is closed: enough to keep the nodes busy, and
+  // not more than they have room for. At least 1.
+  uint64_t max_in_flight_tokens = 32768;
   // Tokens that may wait; more are refused with RESOURCE_EXHAUSTED. At least max_batch_tokens.
   uint64_t max_queue_tokens = 65536;
 };
@@ -95,6 +99,7 @@ class LayerBatcher {
   uint64_t waiting_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Time earliest_deadline_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
   uint32_t in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t in_flight_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
   // Exponentially weighted mean.
   absl::Duration service_time_ ABSL_GUARDED_BY(mutex_) = absl::ZeroDuration();
   // Tokens of the batch that was answered last, those that have come until `linger_end_`, and the

@@ -115,7 +115,7 @@ void Fleet::SetAddresses(const std::vector<std::string>& addresses) {
       index_of_address_[address] = index;
       nodes_[index] = std::make_shared<NodeLink>(
           address,
-          NodeLinkOptions{checkpoint_->fingerprint(), checkpoint_->model().d_model,
+          NodeLinkOptions{checkpoint_->model_identity(), checkpoint_->model().d_model,
                           options_.encodings.For(address), options_.health},
           metrics_, timers_, clock_, [this] { Rebuild(); });
       to_connect.push_back(nodes_[index]);

@@ -18,6 +18,7 @@
 #include "common/base/clock.h"
 #include "common/base/log_limit.h"
 #include "common/base/timer_queue.h"
+#include "common/model/model_identity.h"
 #include "common/transport/transport.h"
 #include "common/wire/message_codec.h"
 #include "expertmesh/internal/v1/expert.pb.h"
@@ -40,8 +41,8 @@ enum class LinkState {
 };
 
 struct NodeLinkOptions {
-  // The router's model: a node with another one is refused.
-  std::string fingerprint;
+  // The router's: a node with another one is refused.
+  ModelIdentity model;
   uint32_t d_model = 0;
   WireEncoding encoding;
   HealthOptions health;

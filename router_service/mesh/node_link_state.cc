@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/wire/peer_message.h"
 #include "common/wire/wire_dtype.h"
 #include "router_service/mesh/mesh_view.h"
 #include "router_service/mesh/node_link.h"
@@ -136,7 +137,7 @@ std::string NodeLink::ReasonLocked() const {
   }
   if (refused_) {
     return absl::StrCat("node ", address_, " serves model ", description_->fingerprint(),
-                        ", this router ", options_.fingerprint,
+                        ", this router ", options_.model.fingerprint,
                         "; start the node with the router's checkpoint");
   }
   if (!twin_.empty()) {
@@ -207,8 +208,10 @@ void NodeLink::OnStatus(const internal::v1::WatchStatusResponse& status) {
     up_ = true;
     node_state_ = status.state();
     if (status.has_description()) {
-      description_ = std::make_shared<const v1::NodeDescription>(status.description());
-      refused_ = description_->fingerprint() != options_.fingerprint;
+      auto description = std::make_shared<v1::NodeDescription>(status.description());
+      MakeTextsPrintable(description.get());
+      description_ = std::move(description);
+      refused_ = !SameModel({description_->fingerprint(), description_->outline()}, options_.model);
     }
     node_id = description_->node_id();
   }

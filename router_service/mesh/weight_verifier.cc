@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "common/checkpoint/expert_digest.h"
@@ -122,10 +123,16 @@ void WeightVerifier::Run() {
   size_t changes = 0;
   checkpoint::ExpertSliceId id;
   bool hurried = false;
+  bool told_of_missing = false;
   while (Next(&id, &hurried)) {
     uint64_t bytes = 0;
     const absl::StatusOr<uint64_t> digest = Find(id, &bytes);
-    if (!digest.ok()) {
+    if (absl::IsNotFound(digest.status())) {
+      if (!std::exchange(told_of_missing, true)) {
+        spdlog::info("not all weights are verified by this router's checkpoint: {}",
+                     std::string(digest.status().message()));
+      }
+    } else if (!digest.ok()) {
       spdlog::warn("layer {} expert {}: the checkpoint cannot tell the weights: {}", id.layer,
                    id.expert, std::string(digest.status().message()));
     }

@@ -1,30 +1,77 @@
 #include "router_service/serve/admission.h"
 
+#include <algorithm>
+#include <optional>
+#include <string>
+
 #include "absl/strings/str_cat.h"
+#include "common/base/status_macros.h"
 #include "common/wire/error_reason.h"
 #include "router_service/batch/layer_batcher.h"
 
 namespace expertmesh::serve {
+namespace {
 
-Admission::Admission(uint64_t max_tokens, metrics::RouterMetrics* metrics, Clock* clock)
-    : max_tokens_(max_tokens), metrics_(metrics), clock_(clock) {}
+// Part of the time until its deadline that a request may be expected to take: the rate is a mean.
+constexpr double kTimeShare = 2.0 / 3;
+// Callers that are refused come back after at least, and at most.
+constexpr absl::Duration kSoonest = absl::Milliseconds(20);
+constexpr absl::Duration kLatest = absl::Seconds(2);
 
-absl::Status Admission::Admit(uint64_t rows) {
+// `again`: when there will be room.
+absl::Status Full(const std::string& message, uint64_t limit, absl::Duration again) {
+  return WithRetryDelay(
+      ErrorOf(v1::ERROR_REASON_QUEUE_FULL, message, {{"limit", absl::StrCat(limit)}}),
+      std::clamp(again, kSoonest, kLatest));
+}
+
+}  // namespace
+
+Admission::Admission(const AdmissionLimits& limits, metrics::RouterMetrics* metrics, Clock* clock)
+    : limits_(limits), metrics_(metrics), clock_(clock) {}
+
+absl::Status Admission::Admit(uint64_t rows, absl::Time arrival, absl::Time deadline) {
   absl::MutexLock lock(&mutex_);
   if (draining_) {
     return batch::RouterIsStopping();
   }
-  if (tokens_ + rows > max_tokens_) {
-    return ErrorOf(v1::ERROR_REASON_QUEUE_FULL,
-                   absl::StrCat("the router holds ", tokens_, " tokens of at most ", max_tokens_,
-                                "; retry later"),
-                   {{"limit", absl::StrCat(max_tokens_)}});
+  if (tokens_ + rows > limits_.most_tokens) {
+    const double rate = rate_.rate(arrival).value_or(0);
+    return Full(absl::StrCat("the router holds ", tokens_, " tokens of at most ",
+                             limits_.most_tokens, "; retry later"),
+                limits_.most_tokens,
+                rate > 0 ? absl::Seconds(static_cast<double>(rows) / rate) : kSoonest);
+  }
+  if (tokens_ > 0) {
+    RETURN_IF_ERROR(CheckTime(tokens_ + rows, arrival, deadline));
   }
   tokens_ += rows;
   ++requests_;
+  rate_.Update(tokens_, /*served=*/0, arrival);
   metrics_->tokens.Increment(static_cast<double>(rows));
   metrics_->tokens_in_flight.Set(static_cast<double>(tokens_));
   return absl::OkStatus();
+}
+
+absl::Status Admission::CheckTime(uint64_t tokens, absl::Time now, absl::Time deadline) const {
+  const std::optional<absl::Duration> time = rate_.TimeFor(tokens, now);
+  if (!time.has_value()) {
+    return absl::OkStatus();
+  }
+  absl::Duration most = kTimeShare * (deadline - now);
+  if (tokens > limits_.least_tokens) {
+    most = std::min(most, limits_.queue_time);
+  }
+  if (*time <= most) {
+    return absl::OkStatus();
+  }
+  const double limit = static_cast<double>(tokens) * (most / *time);
+  return Full(absl::StrCat("overloaded: ", tokens_, " tokens wait or are served, which takes ",
+                           absl::FormatDuration(absl::Trunc(*time, absl::Milliseconds(1))),
+                           " with this request; at most ",
+                           absl::FormatDuration(absl::Trunc(most, absl::Milliseconds(1))),
+                           " would be soon enough for it; retry later, or allow more time"),
+              static_cast<uint64_t>(limit), *time - most);
 }
 
 void Admission::BatchStarted() {
@@ -53,10 +100,12 @@ bool Admission::Drain(absl::Duration timeout) {
 
 void Admission::OnAnswer(const batch::ForwardJob& job, absl::StatusCode code) {
   metrics_->CountRequest(code);
-  metrics_->request_seconds.Observe(absl::ToDoubleSeconds(clock_->Now() - job.arrival()));
+  const absl::Time now = clock_->Now();
+  metrics_->request_seconds.Observe(absl::ToDoubleSeconds(now - job.arrival()));
   // Before answering: a caller that has its answer may send as much again at once.
   absl::MutexLock lock(&mutex_);
   tokens_ -= job.rows();
+  rate_.Update(tokens_, code == absl::StatusCode::kOk ? job.rows() : 0, now);
   metrics_->tokens_in_flight.Set(static_cast<double>(tokens_));
 }
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/time/time.h"
+#include "common/base/peer_text.h"
 #include "common/base/status_macros.h"
 #include "common/net/watch_method.h"
 #include "expertmesh/v1/control.grpc.pb.h"
@@ -15,6 +16,7 @@ namespace {
 
 // Proxies end streams that are idle for 15 s and more.
 constexpr absl::Duration kDefaultHeartbeat = absl::Seconds(10);
+constexpr size_t kMostAddress = 256;
 constexpr absl::Duration kMinHeartbeat = absl::Milliseconds(10);
 
 absl::StatusOr<absl::Duration> HeartbeatOf(const Frame& frame) {
@@ -46,7 +48,9 @@ net::WatchMethod WatchTopology(mesh::Fleet* fleet) {
 
 absl::StatusOr<v1::DrainNodeResponse> DrainNode(mesh::Fleet* fleet,
                                                 const v1::DrainNodeRequest& request) {
-  absl::StatusOr<v1::TopologyNode> node = fleet->Drain(request.address(), request.resume());
+  // No node has an address that is changed by this; errors show it.
+  absl::StatusOr<v1::TopologyNode> node =
+      fleet->Drain(PeerText(request.address(), kMostAddress), request.resume());
   if (!node.ok()) {
     return node.status();
   }

@@ -36,6 +36,7 @@ v1::DescribeModelResponse DescribeModel(const checkpoint::MoeCheckpoint& checkpo
   v1::DescribeModelResponse response;
   response.set_family(model.family);
   response.set_fingerprint(checkpoint.fingerprint());
+  response.set_outline(checkpoint.outline());
   response.set_d_model(model.d_model);
   response.set_activation_dtype(ToWire(activation_dtype));
   response.set_max_message_bytes(max_message_bytes);

@@ -231,7 +231,7 @@ absl::Status ForwardService::Accept(absl::Time arrival, const CallContextPtr& co
     return ErrorOf(v1::ERROR_REASON_DEADLINE_PASSED,
                    "the deadline had passed when the request arrived");
   }
-  RETURN_IF_ERROR(admission_->Admit(request.tensor.rows));
+  RETURN_IF_ERROR(admission_->Admit(request.tensor.rows, arrival, deadline));
   job->Accept(output_dtype, arrival, deadline, context, timers_, admission_, std::move(*respond));
   return absl::OkStatus();
 }

@@ -108,6 +108,8 @@ class RouterServerImpl final : public RouterServer {
 
   int port() const override { return server_->port(); }
 
+  void TrimThreads() override { server_->TrimThreads(); }
+
   void Shutdown(absl::Duration grace) override {
     if (server_ == nullptr || std::exchange(stopped_, true)) {
       return;

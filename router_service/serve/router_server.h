@@ -52,6 +52,9 @@ class RouterServer {
 
   virtual int port() const = 0;
 
+  // As GrpcServer::TrimThreads().
+  virtual void TrimThreads() = 0;
+
   // Turns unhealthy, lets calls finish for `grace`, then ends them.
   virtual void Shutdown(absl::Duration grace) = 0;
 };

@@ -1,5 +1,7 @@
 """Nodes that are up and serve badly: with replicas no request fails, and the node is out of use and named."""
 
+import signal
+
 import pytest
 
 import bad_node
@@ -45,10 +47,26 @@ def test_a_bad_node_costs_no_request_and_is_named(mesh, checkpoint, bad, way):
         bad.heal()
         mesh.watch(link_is(bad, control_pb2.NODE_LINK_UP), "it is used again")
         load.wait_for(30)
+    print(f"{way}: {load.answered} requests, {len(load.errors)} failed, longest {load.longest * 1e3:.0f} ms")
     assert not load.errors, load.errors[:3]
     assert entry(mesh.client.topology(), bad).ejections >= 1
     assert mesh.router.metric("expertmesh_router_node_ejections_total", node=bad.address) >= 1
     assert bad.address in mesh.router.log()
+
+
+def test_a_stopped_node_is_out_of_use_before_its_heartbeat_is_missed(mesh, checkpoint):
+    mesh.start(checkpoint.path, [[], []])
+    stopped = mesh.nodes[0]
+    with Load(mesh, checkpoint) as load:
+        load.wait_for(30)
+        stopped.signal(signal.SIGSTOP)
+        mesh.watch(link_is(stopped, control_pb2.NODE_LINK_EJECTED), "it is ejected")
+        load.wait_for(100)
+        stopped.signal(signal.SIGCONT)
+        mesh.watch(link_is(stopped, control_pb2.NODE_LINK_UP), "it is used again")
+        load.wait_for(30)
+    print(f"stopped: {load.answered} requests, longest {load.longest * 1e3:.0f} ms")
+    assert not load.errors, load.errors[:3]
 
 
 def absurd(description):

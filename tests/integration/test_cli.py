@@ -279,7 +279,10 @@ def test_demo(serving, checkpoint):
 
 
 def test_usage():
-    assert "forward" in cli("--help").stdout
+    assert "forward" in cli("--help").stdout == cli("--helpfull").stdout
+    (line,) = [line for line in cli("--help=drain").stdout.splitlines() if line.startswith("  ")]
+    assert line.split()[0] == "drain"
+    assert "--nonsense" in cli("--nonsense", code=2).stderr.splitlines()[0]
     for wrong in (["frobnicate"], [], ["forward", "--frobnicate"]):
         assert cli(*wrong, code=2).stderr
 
@@ -287,8 +290,19 @@ def test_usage():
 @pytest.mark.parametrize("name", ["router", "expert"])
 def test_help_lists_the_flags(name):
     done = subprocess.run([program(name), "--help"], capture_output=True, text=True, check=False)
-    for flag in ("--model", "--listen", "--compute_dtype", "--log_level"):
+    for flag in ("--model", "--listen", "--compute-dtype", "--log-level"):
         assert flag in done.stdout, done.stdout
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"expertmesh-{name}: ")
+
+
+@pytest.mark.parametrize("name", ["router", "expert"])
+def test_a_flag_that_there_is_not_is_named_with_the_one_that_was_meant(name):
+    argv = [program(name), "--log-levle=debug"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and not done.stdout
+    said = "there is no flag --log-levle; did you mean --log-level? --help lists all"
+    assert done.stderr == f"expertmesh-{name}: {said}\n"
 
 
 @pytest.mark.parametrize("name", ["router", "expert", "cli"])

@@ -125,6 +125,12 @@ VARIANTS = {
     "olmoe clipped, grouped": ("olmoe", dict(clip_qkv=0.7, num_key_value_heads=2)),
     "glm4 norms and biases": ("glm4_moe", dict(use_qk_norm=True, attention_bias=True)),
     "mixtral linear rope": ("mixtral", dict(rope_scaling={"rope_type": "linear", "factor": 3.0})),
+    # Both beyond max_position_embeddings.
+    "qwen3 dynamic rope": (
+        "qwen3_moe",
+        dict(rope_scaling={"rope_type": "dynamic", "factor": 2.0}, max_position_embeddings=64),
+    ),
+    "qwen3 yarn": ("qwen3_moe", dict(rope_scaling=YARN, max_position_embeddings=80)),
     "mixtral tied": ("mixtral", dict(tie_word_embeddings=True)),
     "v2 plain queries": ("deepseek_v2", dict(q_lora_rank=None)),
     "v3 plain queries, biased": ("deepseek_v3", dict(q_lora_rank=None, attention_bias=True)),

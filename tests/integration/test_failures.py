@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ class Load:
         ]
         self._lock = threading.Lock()
         self.answered = 0
+        self.longest = 0.0  # Seconds of one request; for people, never for a test's outcome.
         self.errors = []
         self._pool = concurrent.futures.ThreadPoolExecutor(callers)
         self._callers = [self._pool.submit(self._call, caller) for caller in range(callers)]
@@ -38,6 +40,7 @@ class Load:
         while not self._stop.is_set():
             turn += 1
             layer, which = turn % len(self._expected), turn % len(self._inputs)
+            began = time.monotonic()
             try:
                 output = self._mesh.client.forward(layer, self._inputs[which]).output
             except expertmesh.ExpertmeshError as error:
@@ -47,6 +50,7 @@ class Load:
             error = relative_error(output, self._expected[layer][which]).max()
             with self._lock:
                 self.answered += 1
+                self.longest = max(self.longest, time.monotonic() - began)
                 if error > 1e-5:
                     self.errors.append(AssertionError(f"relative error {error}"))
 

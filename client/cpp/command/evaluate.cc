@@ -81,10 +81,12 @@ class Evaluation {
       std::vector<uint32_t> next;
       for (size_t i = 0; i < windows; ++i) {
         const size_t from = begin + i * window_ + offset;
-        const size_t to = std::min({end, from + part, begin + (i + 1) * window_});
+        const size_t window_end = std::min(end, begin + (i + 1) * window_);
+        const size_t to = std::min(window_end, from + part);
         if (from < to) {
           const auto tokens = absl::MakeConstSpan(tokens_);
-          inputs.push_back({&caches[i], tokens.subspan(from, to - from), true});
+          inputs.push_back({&caches[i], tokens.subspan(from, to - from), true,
+                            window_end - begin - i * window_});
           const auto predicted = tokens.subspan(from + 1, to - from);
           next.insert(next.end(), predicted.begin(), predicted.end());
         }

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/types/span.h"
@@ -17,11 +19,18 @@
 namespace expertmesh::command {
 namespace {
 
-std::string Overview(const std::vector<Command>& commands) {
+std::string FirstLine(const std::string& text) { return text.substr(0, text.find('\n')); }
+
+// Lists the commands that have `containing` in what they say of themselves.
+std::string Overview(const std::vector<Command>& commands, const std::string& containing = "") {
   std::string text = "usage: expertmesh COMMAND [option]...\n\n";
   for (const Command& command : commands) {
+    if (!absl::StrContains(absl::AsciiStrToLower(Usage(command.spec)),
+                           absl::AsciiStrToLower(containing))) {
+      continue;
+    }
     absl::StrAppend(&text, "  ", command.spec.name, std::string(20 - command.spec.name.size(), ' '),
-                    command.spec.summary, "\n");
+                    FirstLine(command.spec.summary), "\n");
   }
   absl::StrAppend(&text, "\nexpertmesh COMMAND --help tells more.\n");
   return text;
@@ -49,12 +58,21 @@ int Run(absl::Span<const std::string> arguments) {
       std::fputs(VersionLine().c_str(), stdout);
       return 0;
     }
-    if (!arguments.empty() && (arguments.back() == "--help" || arguments.back() == "-h")) {
+    const std::string last = arguments.empty() ? "" : arguments.back();
+    if (last == "--help" || last == "-h" || last == "--helpfull") {
       std::fputs(overview.c_str(), stdout);
       return 0;
     }
+    if (absl::StartsWith(last, "--help=")) {
+      std::fputs(Overview(commands, last.substr(last.find('=') + 1)).c_str(), stdout);
+      return 0;
+    }
     if (!arguments.empty()) {
-      std::fprintf(stderr, "expertmesh: unknown command '%s'\n", arguments[0].c_str());
+      const bool is_option = absl::StartsWith(arguments[0], "-");
+      std::fprintf(stderr, "expertmesh: %s '%s'\n\n",
+                   is_option ? "options follow the name of a command, and none is before"
+                             : "unknown command",
+                   arguments[0].c_str());
     }
     std::fputs(overview.c_str(), stderr);
     return 2;

@@ -13,6 +13,7 @@
 #include "common/base/ranges.h"
 #include "common/base/status_context.h"
 #include "common/base/status_macros.h"
+#include "common/model/model_identity.h"
 #include "common/tensor/dtype.h"
 
 namespace expertmesh::command {
@@ -140,7 +141,7 @@ absl::StatusOr<std::shared_ptr<const checkpoint::MoeCheckpoint>> OpenSameModel(
     const Mesh& mesh, const std::string& directory) {
   ASSIGN_OR_RETURN(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
                    checkpoint::MoeCheckpoint::Open(directory));
-  if (checkpoint->fingerprint() != mesh.model.fingerprint) {
+  if (!SameModel(checkpoint->model_identity(), {mesh.model.fingerprint, mesh.model.outline})) {
     return absl::FailedPreconditionError(absl::StrCat(
         directory, " has fingerprint ", checkpoint->fingerprint(), ", but ", mesh.address,
         " serves ", mesh.model.fingerprint, "; give the checkpoint that the mesh serves"));

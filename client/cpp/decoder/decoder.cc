@@ -1,6 +1,7 @@
 #include "client/cpp/decoder/decoder.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 #include <variant>
 
@@ -99,8 +100,12 @@ absl::StatusOr<Decoder::Batch> Decoder::Assemble(absl::Span<const DecoderInput> 
     if (before + input.tokens.size() > config_.context_length) {
       return absl::OutOfRangeError(absl::StrCat(
           "a sequence of ", before + input.tokens.size(), " tokens does not fit the context of ",
-          config_.context_length, " (max_position_embeddings); shorten it"));
+          config_.context_length, " (max_position_embeddings, stretched as rope_scaling says); ",
+          "shorten it"));
     }
+    const std::optional<Rope> stretched = config_.rope.StretchedTo(
+        std::max<uint64_t>(before + input.tokens.size(), input.known_tokens));
+    const Rope& rope = stretched ? *stretched : config_.rope;
     for (const uint32_t token : input.tokens) {
       if (token >= config_.vocab_size) {
         return absl::InvalidArgumentError(
@@ -108,7 +113,7 @@ absl::StatusOr<Decoder::Batch> Decoder::Assemble(absl::Span<const DecoderInput> 
       }
       batch.tokens.push_back(token);
       const size_t position = before + batch.angles.size() - batch.rows;
-      batch.angles.emplace_back(config_.rope, static_cast<uint32_t>(position));
+      batch.angles.emplace_back(rope, static_cast<uint32_t>(position));
     }
     batch.counts.push_back(static_cast<uint32_t>(input.tokens.size()));
     batch.segments.push_back({input.cache, batch.rows, input.tokens.size()});

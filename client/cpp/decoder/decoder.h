@@ -56,6 +56,9 @@ struct DecoderInput {
   absl::Span<const uint32_t> tokens;
   // Wanted: the last hidden state of every token; otherwise of the last one only.
   bool all_rows = false;
+  // Tokens of the sequence that are known, those of later calls as well: a prompt that is read in
+  // parts is turned as a whole where RoPE depends on that. 0: those of this call and before.
+  uint64_t known_tokens = 0;
 };
 
 // Weights are immutable; Forward is for one thread at a time.

@@ -174,12 +174,13 @@ absl::StatusOr<DecoderConfig> ReadDecoderConfig(const std::string& directory,
   decoder.d_model = layout.model.d_model;
   decoder.num_layers = layout.model.num_layers;
   decoder.vocab_size = layout.vocab_size;
-  ASSIGN_OR_RETURN(decoder.context_length, config.Positive({"max_position_embeddings"}));
+  RETURN_IF_ERROR(config.Positive({"max_position_embeddings"}).status());
   ASSIGN_OR_RETURN(decoder.norm_epsilon, config.FloatOr({"rms_norm_eps"}, family->norm_epsilon));
   if (layout.model.layers.size() < decoder.num_layers) {
     ASSIGN_OR_RETURN(decoder.dense_width, config.Positive({"intermediate_size"}));
   }
   RETURN_IF_ERROR(family->read(config, *family, &decoder));
+  decoder.context_length = decoder.rope.context;
   ASSIGN_OR_RETURN(decoder.end_tokens, ReadEndTokens(directory, config, decoder.vocab_size));
   return decoder;
 }

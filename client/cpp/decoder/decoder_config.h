@@ -50,7 +50,7 @@ struct DecoderConfig {
   uint32_t d_model = 0;
   uint32_t num_layers = 0;
   uint32_t vocab_size = 0;
-  // Most tokens of a sequence.
+  // Most tokens of a sequence: Rope::context.
   uint32_t context_length = 0;
   float norm_epsilon = 0.0f;
   // Width of layers without experts; 0 when there are none.

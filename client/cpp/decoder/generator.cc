@@ -61,7 +61,10 @@ absl::Status Generator::Step(absl::Span<Sequence* const> sequences, const TokenS
         continue;
       }
       const size_t count = std::min(room, sequence.pending_.size());
-      inputs.push_back({&sequence.cache_, absl::MakeConstSpan(sequence.pending_).first(count)});
+      DecoderInput& input = inputs.emplace_back();
+      input.cache = &sequence.cache_;
+      input.tokens = absl::MakeConstSpan(sequence.pending_).first(count);
+      input.known_tokens = sequence.cache_.tokens() + sequence.pending_.size();
       indices.push_back(i);
       room -= count;
     }

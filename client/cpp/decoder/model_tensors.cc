@@ -96,7 +96,9 @@ absl::StatusOr<MatrixView> ModelTensors::Embeddings() const {
 }
 
 absl::StatusOr<MatrixView> ModelTensors::Head() const {
-  if (layout_.tied_embeddings && !own_head_) {
+  // One in a file that is missing may be the model's own: asking for it says so.
+  const bool elsewhere = !tensors_->complete() && tensors_->absent().contains(HeadName());
+  if (layout_.tied_embeddings && !own_head_ && !elsewhere) {
     return Embeddings();
   }
   return finder_.Plain(HeadName(), layout_.vocab_size, layout_.model.d_model);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numbers>
 #include <string>
 
@@ -33,6 +34,12 @@ absl::StatusOr<float> PositiveFloat(const JsonReader& config, absl::string_view 
     return config.Error(absl::StrCat(key, " = ", value, " must be given and positive"));
   }
   return value;
+}
+
+// Of `original` tokens, when positions are stretched by `factor`.
+uint32_t StretchedContext(uint32_t original, float factor) {
+  const double stretched = static_cast<double>(original) * static_cast<double>(factor);
+  return static_cast<uint32_t>(std::min<double>(stretched, std::numeric_limits<int32_t>::max()));
 }
 
 // Where a frequency turns `rotations` times within the original context: an index, not whole.
@@ -75,6 +82,7 @@ absl::Status ApplyYarn(const JsonReader& scaling, float theta, uint32_t dimensio
   if (mscale != 0.0f && mscale_all != 0.0f) {
     magnitude = YarnMagnitude(factor, mscale) / YarnMagnitude(factor, mscale_all);
   }
+  rope->context = std::max(context, StretchedContext(original, factor));
   ASSIGN_OR_RETURN(rope->magnitude, scaling.FloatOr({"attention_factor"}, magnitude));
   if (mscale_all != 0.0f) {
     const float all = YarnMagnitude(factor, mscale_all);
@@ -106,7 +114,29 @@ absl::Status ApplyLlama3(const JsonReader& scaling, Rope* rope) {
   return absl::OkStatus();
 }
 
+absl::Status CheckDynamic(const JsonReader& scaling, float factor, uint32_t dimensions) {
+  if (factor < 1.0f || dimensions <= 2) {
+    return scaling.Error(absl::StrCat("rope_type dynamic needs a factor of at least 1, not ",
+                                      factor, ", and more than 2 dimensions, not ", dimensions));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
+
+std::optional<Rope> Rope::StretchedTo(uint64_t length) const {
+  if (!dynamic || length <= dynamic->context) {
+    return std::nullopt;
+  }
+  const auto dims = static_cast<double>(dimensions());
+  const double growth =
+      dynamic->factor * static_cast<double>(length) / dynamic->context - (dynamic->factor - 1.0);
+  Rope stretched = *this;
+  stretched.inverse_frequencies =
+      PlainFrequencies(static_cast<float>(dynamic->theta * std::pow(growth, dims / (dims - 2.0))),
+                       static_cast<uint32_t>(dimensions()));
+  return stretched;
+}
 
 absl::StatusOr<Rope> ReadRope(const JsonReader& config, uint32_t head_dim,
                               const RopeDefaults& defaults) {
@@ -131,6 +161,7 @@ absl::StatusOr<Rope> ReadRope(const JsonReader& config, uint32_t head_dim,
   ASSIGN_OR_RETURN(const std::string kind, scaling.StringOr({"rope_type", "type"}, "default"));
   Rope rope;
   rope.inverse_frequencies = PlainFrequencies(theta, dimensions);
+  rope.context = context;
   if (kind == "default") {
     return rope;
   }
@@ -142,16 +173,22 @@ absl::StatusOr<Rope> ReadRope(const JsonReader& config, uint32_t head_dim,
     RETURN_IF_ERROR(ApplyLlama3(scaling, &rope));
     return rope;
   }
-  if (kind == "linear") {
+  if (kind == "linear" || kind == "dynamic") {
     ASSIGN_OR_RETURN(const float factor, PositiveFloat(scaling, "factor", 0.0f));
+    rope.context = std::max(context, StretchedContext(context, factor));
+    if (kind == "dynamic") {
+      RETURN_IF_ERROR(CheckDynamic(scaling, factor, dimensions));
+      rope.dynamic = {theta, factor, context};
+      return rope;
+    }
     for (float& frequency : rope.inverse_frequencies) {
       frequency /= factor;
     }
     return rope;
   }
-  return absl::UnimplementedError(
-      absl::StrCat(scaling.Source(), ": rope_type = '", kind,
-                   "' cannot be decoded here; known are default, linear, yarn and llama3"));
+  return absl::UnimplementedError(absl::StrCat(
+      scaling.Source(), ": rope_type = '", kind,
+      "' cannot be decoded here; known are default, linear, dynamic, yarn and llama3"));
 }
 
 RopeAngles::RopeAngles(const Rope& rope, uint32_t position) : interleaved_(rope.interleaved) {

@@ -4,12 +4,21 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "common/json/json_reader.h"
 
 namespace expertmesh::decoder {
+
+// NTK scaling of a sequence that is longer than `context` (rope_type dynamic): the base grows with
+// its length.
+struct DynamicRope {
+  float theta = 0.0f;
+  float factor = 1.0f;
+  uint32_t context = 0;
+};
 
 struct Rope {
   // [dimensions / 2]: pair i of a token at position p turns by p * inverse_frequencies[i].
@@ -20,6 +29,15 @@ struct Rope {
   float scale = 1.0f;
   // Pairs are neighbours (0, 1), (2, 3) ...; otherwise halves (0, n / 2), (1, n / 2 + 1) ...
   bool interleaved = false;
+  // Tokens of the longest sequence that it is meant for: max_position_embeddings, or what linear,
+  // dynamic and yarn stretch a shorter one to.
+  uint32_t context = 0;
+  // Nothing: the frequencies are those of any length.
+  std::optional<DynamicRope> dynamic = {};
+
+  // What turns tokens that are read when a sequence has come to `length`; nothing: this does. Those
+  // read before stay as they were turned, as in transformers.
+  std::optional<Rope> StretchedTo(uint64_t length) const;
 
   size_t dimensions() const { return 2 * inverse_frequencies.size(); }
 };
@@ -31,7 +49,7 @@ struct RopeDefaults {
 };
 
 // Reads rope_theta and rope_scaling, or rope_parameters, and partial_rotary_factor for heads of
-// `head_dim`. Known kinds are default, linear, yarn and llama3.
+// `head_dim`. Known kinds are default, linear, dynamic, yarn and llama3.
 //   UNIMPLEMENTED     another kind.
 //   INVALID_ARGUMENT  a missing, contradictory or wrongly typed value.
 absl::StatusOr<Rope> ReadRope(const JsonReader& config, uint32_t head_dim,

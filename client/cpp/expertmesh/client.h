@@ -215,7 +215,7 @@ struct LayerInfo {
 
 struct ModelInfo {
   std::string family;
-  // 64 hex digits.
+  // 64 hex digits; "partial:" and the outline when the router has not all files of its checkpoint.
   std::string fingerprint;
   uint32_t d_model = 0;
   // Type that activations have inside the mesh.
@@ -224,6 +224,9 @@ struct ModelInfo {
   std::vector<LayerInfo> layers;
   // Largest request accepted, in bytes.
   uint64_t max_message_bytes = 0;
+  // 64 hex digits, compared where a fingerprint is partial. Empty when the router is too old to
+  // tell.
+  std::string outline;
 };
 
 // Experts of one layer.

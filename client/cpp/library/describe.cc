@@ -28,6 +28,7 @@ absl::StatusOr<ModelInfo> ReadModel(const v1::DescribeModelResponse& response) {
   ModelInfo model;
   model.family = response.family();
   model.fingerprint = response.fingerprint();
+  model.outline = response.outline();
   model.d_model = response.d_model();
   model.activation_dtype = FromInternal(*dtype);
   model.max_message_bytes = response.max_message_bytes();

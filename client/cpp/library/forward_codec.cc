@@ -7,7 +7,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/tensor/aligned_buffer.h"
+#include "common/wire/error_reason.h"
 #include "common/wire/message_codec.h"
+#include "common/wire/message_size.h"
 #include "common/wire/status.h"
 #include "common/wire/tensor_copy.h"
 #include "common/wire/tensor_encode.h"
@@ -129,7 +131,7 @@ expertmesh::Dtype ToInternal(Dtype dtype) { return *FindWireDtype(static_cast<v1
 Dtype FromInternal(expertmesh::Dtype dtype) { return static_cast<Dtype>(ToWire(dtype)); }
 
 absl::StatusOr<Frame> EncodeForward(uint64_t request_id, uint32_t layer, const Matrix& hidden,
-                                    const ForwardOptions& options, uint64_t max_response_bytes) {
+                                    const ForwardOptions& options, uint64_t max_message_bytes) {
   if (absl::Status status = CheckMatrix(hidden); !status.ok()) {
     return status;
   }
@@ -146,7 +148,7 @@ absl::StatusOr<Frame> EncodeForward(uint64_t request_id, uint32_t layer, const M
   request.set_traceparent(options.traceparent);
   request.set_tracestate(options.tracestate);
   request.set_return_routing(options.return_routing);
-  request.set_max_response_bytes(max_response_bytes);
+  request.set_max_response_bytes(max_message_bytes);
   if (options.int8_output) {
     request.set_output_dtype(v1::DTYPE_INT8_BLOCK128);
   } else if (options.output_dtype.has_value()) {
@@ -161,7 +163,17 @@ absl::StatusOr<Frame> EncodeForward(uint64_t request_id, uint32_t layer, const M
     request.set_routing_seed(*options.routing_seed);
   }
   const TensorFrame tensor = FrameOf(hidden, options.int8_hidden_states);
-  return EncodeTensorMessage(request, &tensor);
+  Frame frame = EncodeTensorMessage(request, &tensor);
+  if (frame.size() > max_message_bytes) {
+    const SizedMessage sized = {&request, "hidden_states", tensor.data.size(), frame.size()};
+    return ErrorOf(
+        v1::ERROR_REASON_MESSAGE_TOO_LARGE,
+        absl::StrCat("the request has ", TooLargeText(sized, max_message_bytes),
+                     " (max_message_bytes of this client); send fewer tokens at once, "
+                     "or raise it here and --max-message-bytes of the router"),
+        {{"bytes", absl::StrCat(frame.size())}, {"limit", absl::StrCat(max_message_bytes)}});
+  }
+  return frame;
 }
 
 Frame EncodeHeartbeat() {

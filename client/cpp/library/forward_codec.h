@@ -16,10 +16,12 @@ expertmesh::Dtype ToInternal(Dtype dtype);
 // `dtype` must be an activation type.
 Dtype FromInternal(expertmesh::Dtype dtype);
 
-// A ForwardRequest that shares the bytes of `hidden`, for an answer of `max_response_bytes` at
-// most. INVALID_ARGUMENT when `hidden` is not rows * cols elements.
+// A ForwardRequest that shares the bytes of `hidden`; it and its answer have `max_message_bytes` at
+// most.
+//   INVALID_ARGUMENT    `hidden` is not rows * cols elements.
+//   RESOURCE_EXHAUSTED  larger; the message names the field that has the most.
 absl::StatusOr<Frame> EncodeForward(uint64_t request_id, uint32_t layer, const Matrix& hidden,
-                                    const ForwardOptions& options, uint64_t max_response_bytes);
+                                    const ForwardOptions& options, uint64_t max_message_bytes);
 
 // A ForwardRequest that is a heartbeat.
 Frame EncodeHeartbeat();

@@ -1,7 +1,9 @@
 """expertmesh.hf.attach without servers: a stand-in computes with the model's own torch blocks, so that
 replacing them must not change one bit."""
 
+import copy
 import pathlib
+import pickle
 import weakref
 
 import pytest
@@ -56,6 +58,16 @@ def test_kept_weights_come_back(family):
     for name in state:
         assert_same(after[name], state[name], name)
     attachment.detach()
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, pickle.dumps])
+def test_an_attached_model_is_not_copied(how):
+    model, mesh = make("mixtral")
+    with hf.attach(model, mesh, keep_weights=True) as attachment:
+        for what in (model, attachment):
+            with pytest.raises(TypeError, match="attached to a mesh cannot be copied.*detach it first"):
+                how(what)
+    how(model)
 
 
 def test_what_the_mesh_computes_otherwise_is_said(recwarn):

@@ -84,7 +84,8 @@ DESCRIPTION = (
     + number(10, 4096)
     + number(11, 1048576)
     + blob(12, "as expected")
-    + blob(14, "5d1e0f5d1e0f5d1e")
+    + blob(14, "cd" * 32)
+    + blob(15, "5d1e0f5d1e0f5d1e")
 )
 DESCRIPTION_JSON = {
     "nodeId": "node-0:50061",
@@ -99,6 +100,7 @@ DESCRIPTION_JSON = {
     "maxBatchRows": 4096,
     "maxFrameBytes": "1048576",
     "message": "as expected",
+    "outline": "cd" * 32,
     "instanceId": "5d1e0f5d1e0f5d1e",
 }
 TOPOLOGY_NODE = (
@@ -282,10 +284,12 @@ MESSAGES = [
             + blob(6, '{"score": "softmax"}'),
         )
         + blob(5, number(1, 1))
-        + number(6, 2**31),
+        + number(6, 2**31)
+        + blob(9, "cd" * 32),
         {
             "family": "qwen3_moe",
             "fingerprint": "ab" * 32,
+            "outline": "cd" * 32,
             "dModel": 2048,
             "activationDtype": "DTYPE_BF16",
             "layers": [

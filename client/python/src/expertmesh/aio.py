@@ -24,6 +24,7 @@ import grpc.aio
 from expertmesh import codec, errors
 from expertmesh.codec import ManyItem
 from expertmesh.methods import Answer, Call, UnaryMethods
+from expertmesh.origin import Origin
 from expertmesh.retry import Attempts, RetryPolicy, Watch
 from expertmesh.stream_state import StreamState, heartbeat
 from expertmesh.types import ForwardOptions, StreamAnswer
@@ -47,6 +48,8 @@ class AsyncClient(UnaryMethods):
         options: Sequence[Tuple[str, Any]] = (),
         max_attempts: int = 5,
     ) -> None:
+        arguments = {"timeout": timeout, "options": tuple(options), "max_attempts": max_attempts}
+        self._origin = Origin(type(self), address, credentials, arguments)
         self._timeout = timeout
         self._policy = RetryPolicy(max_attempts)
         options = list(codec.CHANNEL_OPTIONS) + list(options)
@@ -87,6 +90,7 @@ class AsyncClient(UnaryMethods):
 
         As Client.forward_many; `requests` may be an asynchronous iterable as well.
         """
+        self._origin.check_process()
         state = StreamState(options, self._timeout, self._policy)
         stream = _AsyncStream(requests, state, max_in_flight)
         async for answer in stream.run(self._router.ForwardStream):
@@ -94,6 +98,7 @@ class AsyncClient(UnaryMethods):
 
     async def watch_topology(self) -> AsyncIterator[control_pb2.Topology]:
         """Yields the topology now and after every change. As Client.watch_topology."""
+        self._origin.check_process()
         watch = Watch(self._policy)
         while True:
             call = self._control.WatchTopology(control_pb2.WatchTopologyRequest())

@@ -12,6 +12,7 @@ import grpc
 from expertmesh import codec, errors
 from expertmesh.codec import ManyItem
 from expertmesh.methods import Answer, Call, UnaryMethods
+from expertmesh.origin import Origin
 from expertmesh.retry import Attempts, RetryPolicy, Watch
 from expertmesh.stream_state import StreamState, heartbeat
 from expertmesh.types import ForwardOptions, StreamAnswer
@@ -30,6 +31,9 @@ class Client(UnaryMethods):
         may not meet again (errors.proto says which), or its connection is lost; 1: once. Later attempts
         wait longer, within the timeout. Requests change nothing, so that they are safe to repeat.
 
+    A copy, or what is unpickled, is another client with a connection of its own; one with credentials cannot
+    be copied. A forked process makes its own: methods of its parent's raise `FailedPrecondition`.
+
     Every method raises `ExpertmeshError`: `Unavailable` when the router cannot be reached,
     `DeadlineExceeded` when the timeout passes, and what the method itself names.
     """
@@ -43,6 +47,8 @@ class Client(UnaryMethods):
         options: Sequence[Tuple[str, Any]] = (),
         max_attempts: int = 5,
     ) -> None:
+        arguments = {"timeout": timeout, "options": tuple(options), "max_attempts": max_attempts}
+        self._origin = Origin(type(self), address, credentials, arguments)
         self._timeout = timeout
         self._policy = RetryPolicy(max_attempts)
         options = list(codec.CHANNEL_OPTIONS) + list(options)
@@ -92,6 +98,7 @@ class Client(UnaryMethods):
         Raises ExpertmeshError when the stream breaks and cannot be opened again, and whatever
         `requests` raises.
         """
+        self._origin.check_process()
         state = StreamState(options, self._timeout, self._policy)
         return _Stream(requests, state, max_in_flight).run(self._router.ForwardStream)
 
@@ -101,6 +108,7 @@ class Client(UnaryMethods):
 
         Raises ExpertmeshError when the router cannot be reached any more.
         """
+        self._origin.check_process()
         watch = Watch(self._policy)
         while True:
             call = self._control.WatchTopology(control_pb2.WatchTopologyRequest())

@@ -185,8 +185,10 @@ def _elements(tensor: tensor_pb2.Tensor, dtype: np.dtype[Any], shape: Shape) -> 
     data = tensor.data
     count = int(np.prod(wanted, dtype=np.int64))
     if len(data) != count * dtype.itemsize or int(np.prod(tensor.shape, dtype=np.int64)) != count:
+        # A faulty answer may have a million of them.
+        shown = f"shape {list(tensor.shape)}" if len(tensor.shape) <= 8 else f"{len(tensor.shape)} dimensions"
         raise errors.Internal(
-            f"output has shape {list(tensor.shape)} and {len(data)} bytes; expected "
+            f"output has {shown} and {len(data)} bytes; expected "
             f"{list(wanted)} of {dtype}, {count * dtype.itemsize} bytes"
         )
     return np.frombuffer(data, dtype=dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(wanted)

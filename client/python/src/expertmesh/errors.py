@@ -140,9 +140,21 @@ _BY_CODE: Dict[grpc.StatusCode, Type[ExpertmeshError]] = {
 _CODE_BY_NUMBER: Dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
+# More than a router sends.
+_MOST_TEXT = 4096
+
+
+def _printable(text: str) -> str:
+    """`text` on one line and bounded: what comes from elsewhere may be anything."""
+    shown = text[:_MOST_TEXT]
+    if not shown.isprintable():
+        shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shown)
+    return shown if len(text) <= _MOST_TEXT else f"{shown}... (cut, {len(text)} characters)"
+
+
 def from_code(code: grpc.StatusCode, message: str) -> ExpertmeshError:
     """The exception for a status code."""
-    return _BY_CODE.get(code, Unknown)(message, code)
+    return _BY_CODE.get(code, Unknown)(_printable(message), code)
 
 
 def from_status(status: errors_pb2.RequestStatus) -> ExpertmeshError:

@@ -17,6 +17,7 @@ from typing import (
     Generic,
     Mapping,
     Optional,
+    Tuple,
     Type,
     TypeVar,
     Union,
@@ -28,6 +29,7 @@ import grpc
 import grpc.aio
 
 from expertmesh import codec, errors
+from expertmesh.origin import Origin
 from expertmesh.types import ArrayLike, ForwardOptions, ForwardResult, Health
 from expertmesh.v1 import control_pb2, control_pb2_grpc, router_pb2, router_pb2_grpc
 
@@ -89,13 +91,19 @@ def unary(
 
     @functools.wraps(prepare)
     def method(client: Any, *args: Any, **kwargs: Any) -> Any:
-        return client._perform(lambda: prepare(client, *args, **kwargs))
+        def prepared() -> Call[Answer]:
+            client._origin.check_process()
+            return prepare(client, *args, **kwargs)
+
+        return client._perform(prepared)
 
     return cast("Unary[Arguments, Answer]", method)
 
 
 class UnaryMethods:
     """The stubs of a connection, and the methods that make one call each."""
+
+    _origin: Origin
 
     def __init__(self, channel: Union[grpc.Channel, grpc.aio.Channel]) -> None:
         self._router = router_pb2_grpc.RouterStub(channel)
@@ -105,6 +113,9 @@ class UnaryMethods:
             request_serializer=codec.encode_health_request,
             response_deserializer=codec.decode_health_response,
         )
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        return self._origin.reduce()
 
     @unary
     def forward(

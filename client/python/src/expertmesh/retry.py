@@ -91,17 +91,31 @@ class RetryPolicy:
             self._budget = min(_FULL_BUDGET, self._budget + _EARNED_BY_ANSWER)
 
 
+# Letters of a wrong timeout that an error shows.
+_MOST_SHOWN = 100
 # Seconds; what is longer gRPC cannot count, and takes for a time that is over.
 _LONGEST_TIMEOUT = 10 * 365 * 24 * 3600.0
 
 
 def time_limit(timeout: Optional[float]) -> Optional[float]:
-    """Seconds that a request may take; None, for a timeout of None or infinity, too: no limit."""
-    if timeout is None or timeout > _LONGEST_TIMEOUT:
+    """Seconds that a request may take; None, for a timeout of None or infinity, too: no limit.
+
+    Raises InvalidArgument for what is no number, DeadlineExceeded for a time that has passed."""
+    if timeout is None:
         return None
-    if math.isnan(timeout):
-        raise errors.InvalidArgument("timeout is nan; use seconds, or None for no limit")
-    return timeout
+    try:
+        # float32 and its like count in steps of a minute when a time of day is added.
+        seconds = math.nan if isinstance(timeout, (str, bytes)) else float(timeout)
+    except OverflowError:
+        seconds = math.inf
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if math.isnan(seconds):
+        shown = repr(timeout)[:_MOST_SHOWN]
+        raise errors.InvalidArgument(f"timeout is {shown}; use seconds, or None for no limit")
+    if seconds <= 0:
+        raise errors.DeadlineExceeded(f"timeout is {seconds:g}: no time is left; use more than 0 seconds")
+    return None if seconds > _LONGEST_TIMEOUT else seconds
 
 
 class Attempts:

@@ -72,7 +72,7 @@ class StreamState:
             message, shape = codec.encode_request(layer, item[1], options, request_id=index)
             limit = time_limit(self._timeout if options.timeout is None else options.timeout)
             if limit is not None:
-                message.timeout_us = int(limit * 1e6)
+                message.timeout_us = max(1, int(limit * 1e6))
                 deadline = time.monotonic() + limit
         except errors.ExpertmeshError as error:
             self.failed.append(StreamAnswer(index, layer, None, error))
@@ -91,7 +91,7 @@ class StreamState:
         request = self._in_flight[self._to_send.popleft()]
         request.attempts += 1
         if request.attempts > 1 and request.deadline is not None:
-            request.message.timeout_us = int((request.deadline - now) * 1e6)
+            request.message.timeout_us = max(1, int((request.deadline - now) * 1e6))
         return request.message
 
     def seconds_to_wait(self) -> float:

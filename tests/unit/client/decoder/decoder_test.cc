@@ -186,6 +186,32 @@ TEST(DecoderTest, RefusesWhatDoesNotFit) {
   EXPECT_NE(full.message().find("context of 8"), std::string::npos) << full;
 }
 
+// Frequencies follow the length of each sequence by itself, and a prompt in parts is one prompt.
+TEST(DecoderTest, DynamicRopeFollowsTheLengthOfTheSequence) {
+  Model model("mixtral", {{"max_position_embeddings", 8},
+                          {"rope_scaling", {{"rope_type", "dynamic"}, {"factor", 4.0}}}});
+  model.Open();
+  EXPECT_EQ(model.decoder->config().context_length, 32u);
+  const Tokens text = Text(20, 1);
+  const Tokens other = Text(31, 2);
+  const std::vector<float> whole = model.Logits(text);
+  std::vector<KvCache> caches(3, model.decoder->NewCache());
+  const auto beside = model.LogitsOf({{&caches[0], text, true}, {&caches[1], other}});
+  ASSERT_TRUE(beside.ok()) << beside.status();
+  EXPECT_TRUE(SameBits(absl::MakeConstSpan(*beside).first(whole.size()), whole, 96));
+  std::vector<float> pieces;
+  for (const size_t begin : {0, 5}) {
+    const auto part = absl::MakeConstSpan(text).subspan(begin, begin == 0 ? 5 : 15);
+    const auto logits = model.LogitsOf({{&caches[2], part, true, text.size()}});
+    ASSERT_TRUE(logits.ok()) << logits.status();
+    pieces.insert(pieces.end(), logits->begin(), logits->end());
+  }
+  EXPECT_TRUE(SameBits(pieces, whole, 96));
+  // It matters: the first tokens alone turn less.
+  const std::vector<float> first = model.Logits(Text(5, 1));
+  EXPECT_FALSE(SameRows(first, absl::MakeConstSpan(whole).first(first.size()), 96));
+}
+
 // As transformers 5: the head that a checkpoint has counts, whatever config.json says.
 TEST(DecoderTest, ATiedModelUsesTheHeadThatItHas) {
   Model model("mixtral");

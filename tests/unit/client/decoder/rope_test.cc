@@ -1,12 +1,15 @@
 #include "client/cpp/decoder/rope.h"
 
 #include <cmath>
+#include <fstream>
 #include <numbers>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
 
 namespace expertmesh::decoder {
 namespace {
@@ -24,6 +27,46 @@ void ExpectFrequencies(const absl::StatusOr<Rope>& rope, const std::vector<float
   for (size_t i = 0; i < expected.size(); ++i) {
     EXPECT_NEAR(rope->inverse_frequencies[i] / expected[i], 1.0f, 1e-6f) << i;
   }
+}
+
+// Every kind, and every length of a sequence that grows.
+TEST(RopeTest, TurnsAsTransformersDoes) {
+  std::ifstream file(std::string(EXPERTMESH_SOURCE_DIR) + "/tests/golden/rope/transformers.json");
+  const nlohmann::json cases = nlohmann::json::parse(file);
+  EXPECT_EQ(cases.size(), 12u);
+  for (const nlohmann::json& one : cases) {
+    SCOPED_TRACE(one["name"].get<std::string>());
+    const auto rope = Read(one["config"].dump(), one["head_dim"].get<uint32_t>());
+    ASSERT_TRUE(rope.ok()) << rope.status();
+    for (const nlohmann::json& step : one["steps"]) {
+      SCOPED_TRACE(step["length"].dump());
+      const std::optional<Rope> stretched = rope->StretchedTo(step["length"].get<uint64_t>());
+      const Rope& used = stretched ? *stretched : *rope;
+      ExpectFrequencies(used, step["inverse_frequencies"].get<std::vector<float>>());
+      EXPECT_NEAR(used.magnitude, step["magnitude"].get<float>(), 1e-6f);
+    }
+  }
+}
+
+TEST(RopeTest, SaysHowLongASequenceMayBe) {
+  const auto context = [](const std::string& scaling) {
+    return Read(R"({"max_position_embeddings": 4096, "rope_scaling": )" + scaling + "}", 8)
+        ->context;
+  };
+  EXPECT_EQ(context("null"), 4096u);
+  EXPECT_EQ(context(R"({"type": "linear", "factor": 4})"), 16384u);
+  EXPECT_EQ(context(R"({"type": "dynamic", "factor": 2.5})"), 10240u);
+  // Without the original context, max_position_embeddings is that, as transformers assumes.
+  EXPECT_EQ(context(R"({"type": "yarn", "factor": 4})"), 16384u);
+  EXPECT_EQ(context(R"({"type": "yarn", "factor": 4, "original_max_position_embeddings": 2048})"),
+            8192u);
+  EXPECT_EQ(context(R"({"type": "yarn", "factor": 4, "original_max_position_embeddings": 1024})"),
+            4096u);
+  EXPECT_EQ(context(R"({"type": "yarn", "factor": 2, "original_max_position_embeddings": 1024})"),
+            4096u);
+  EXPECT_EQ(context(R"({"type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4,
+                       "original_max_position_embeddings": 512})"),
+            4096u);
 }
 
 // Expected values of this test are those of transformers 4.57.6 (modeling_rope_utils).
@@ -77,7 +120,9 @@ TEST(RopeTest, RefusesWhatItDoesNotKnow) {
   EXPECT_EQ(unknown.status().code(), absl::StatusCode::kUnimplemented);
   EXPECT_NE(unknown.status().message().find("longrope"), std::string::npos);
   for (const char* json : {R"({"rope_scaling": {"type": "linear"}})", R"({"rope_theta": 0})",
-                           R"({"rope_scaling": {"type": "yarn", "factor": -1}})"}) {
+                           R"({"rope_scaling": {"type": "yarn", "factor": -1}})",
+                           R"({"rope_scaling": {"type": "dynamic"}})",
+                           R"({"rope_scaling": {"type": "dynamic", "factor": 0.5}})"}) {
     EXPECT_EQ(Read(json, 8).status().code(), absl::StatusCode::kInvalidArgument) << json;
   }
   EXPECT_EQ(Read(R"({"partial_rotary_factor": 2})", 8).status().code(),

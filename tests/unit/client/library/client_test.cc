@@ -363,6 +363,26 @@ TEST_F(ClientTest, ZeroTokensAndEveryDtypePass) {
   EXPECT_THAT(half->output.ToFloats(), ElementsAre(0.5f, 2.0f));
 }
 
+TEST_F(ClientTest, ARequestOverTheLimitIsRefusedBeforeSendingAndNamesTheField) {
+  Serve();
+  ClientOptions options;
+  options.max_message_bytes = 10'000;
+  const auto client = Client::Connect("127.0.0.1:" + std::to_string(server_->port()), options);
+  ASSERT_TRUE(client.ok()) << client.status();
+  ForwardOptions many;
+  many.token_ids.assign(20'000, 1);
+  Answer answer;
+  (*client)->OpenStream()->Send(0, Matrix::Take(1, 2, {1, 2}), many, answer.callback());
+  for (const absl::Status& status :
+       {(*client)->Forward(0, Matrix::Take(1, 2, {1, 2}), many).status(),
+        answer.Await().status()}) {
+    EXPECT_EQ(DetailsOf(status).reason, "MESSAGE_TOO_LARGE");
+    EXPECT_THAT(std::string(status.message()),
+                testing::AllOf(HasSubstr("the limit is 10000"), HasSubstr("token_ids alone has"),
+                               HasSubstr("max_message_bytes")));
+  }
+}
+
 TEST_F(ClientTest, WrongByteCountsAreRefusedBeforeSending) {
   Serve();
   const auto result = client_->Forward(0, Matrix::Take(2, 2, {1, 2, 3}));

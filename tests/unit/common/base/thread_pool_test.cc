@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <set>
 #include <thread>
 #include <vector>
 
@@ -136,6 +138,21 @@ TEST(ThreadPoolTest, ZeroThreadsMeansOne) {
     pool.Run([&] { ran = true; });
   }
   EXPECT_TRUE(ran);
+}
+
+TEST(ThreadPoolTest, OnEachThreadMeansEveryOneOfThemOnce) {
+  ThreadPool pool(3);
+  absl::Mutex mutex;
+  std::vector<std::thread::id> seen;
+  pool.OnEachThread(
+      [&] {
+        absl::MutexLock lock(&mutex);
+        seen.push_back(std::this_thread::get_id());
+      },
+      absl::InfiniteDuration());
+  EXPECT_EQ(seen.size(), 3u);
+  EXPECT_EQ(std::set<std::thread::id>(seen.begin(), seen.end()).size(), 3u);
+  EXPECT_EQ(std::count(seen.begin(), seen.end(), std::this_thread::get_id()), 0);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <limits>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "tests/unit/common/checkpoint/checkpoint_test_util.h"
@@ -49,6 +50,12 @@ TEST(SafetensorsHeader, KnowsEveryType) {
     ASSERT_TRUE(header.ok()) << type.name << ": " << header.status();
     EXPECT_EQ(NameOf(header->tensors.at("t").dtype), type.name);
   }
+}
+
+TEST(SafetensorsHeader, AShapeOfManyDimensionsIsShownInPart) {
+  EXPECT_EQ(ShapeString({2, 3}), "[2, 3]");
+  EXPECT_EQ(ShapeString(std::vector<uint64_t>(1'000'000, 7)),
+            "[7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, ...: 1000000 dimensions]");
 }
 
 // In the square of the tensors this would take half an hour.

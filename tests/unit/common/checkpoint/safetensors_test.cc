@@ -2,6 +2,8 @@
 
 #include <sys/stat.h>
 
+#include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -93,20 +95,99 @@ TEST(SafetensorsReader, ExplainsAFolderWithoutSafetensors) {
               folder.path(), "model.safetensors.index.json");
 }
 
-TEST(SafetensorsReader, RefusesIndexNamingAMissingFile) {
+TEST(SafetensorsReader, RefusesIndexNamingMissingFilesOnly) {
   TemporaryFolder folder;
   WriteFile(folder / "model.safetensors.index.json", R"({"weight_map": {"a": "one.safetensors"}})");
   ExpectError(SafetensorsReader::OpenFolder(folder.path()).status(), StatusCode::kNotFound,
               "one.safetensors", "'a'");
 }
 
-TEST(SafetensorsReader, RefusesIndexNamingAMissingTensor) {
-  TemporaryFolder folder;
-  WriteFile(folder / "one.safetensors", SafetensorsBytes(kOneTensor, 4));
-  WriteFile(folder / "model.safetensors.index.json",
-            R"({"weight_map": {"a": "one.safetensors", "c": "one.safetensors"}})");
-  ExpectError(SafetensorsReader::OpenFolder(folder.path()).status(), StatusCode::kNotFound,
-              "one.safetensors", "'c'");
+// Files one.safetensors with tensor a and two.safetensors with b, and an index.
+class IndexTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    WriteFile(folder_ / "one.safetensors", SafetensorsBytes(kOneTensor, 4));
+    WriteFile(folder_ / "two.safetensors", SafetensorsBytes(kOtherTensor, 2));
+  }
+  void Open(const std::string& weight_map) {
+    WriteFile(folder_ / "model.safetensors.index.json", R"({"weight_map": )" + weight_map + "}");
+    auto opened = SafetensorsReader::OpenFolder(folder_.path());
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    reader_ = *std::move(opened);
+  }
+  std::string FileOf(const std::string& tensor) const {
+    const auto found = reader_->Find(tensor);
+    return found.ok() ? reader_->PathOf(**found).substr(folder_.path().size() + 1) : "";
+  }
+  // There is one, and it has these parts.
+  template <typename... Parts>
+  void ExpectWarning(const Parts&... parts) {
+    ASSERT_EQ(reader_->warnings().size(), 1u);
+    for (const std::string& part : {std::string(parts)...}) {
+      EXPECT_THAT(reader_->warnings()[0], testing::HasSubstr(part));
+    }
+  }
+
+  TemporaryFolder folder_;
+  std::unique_ptr<SafetensorsReader> reader_;
+};
+
+TEST_F(IndexTest, AMissingFileMattersWhenSomethingInItIsAskedFor) {
+  std::filesystem::remove(folder_ / "two.safetensors");
+  Open(R"({"a": "one.safetensors", "b": "two.safetensors"})");
+  EXPECT_FALSE(reader_->complete());
+  EXPECT_EQ(FileOf("a"), "one.safetensors");
+  ExpectError(reader_->Find("b").status(), StatusCode::kNotFound, folder_ / "two.safetensors",
+              "'b'", "not here");
+  EXPECT_TRUE(reader_->Knows("b"));
+  EXPECT_FALSE(reader_->Knows("c"));
+  EXPECT_EQ(reader_->PlaceOf("b"), folder_ / "two.safetensors");
+  ExpectWarning("1 of 2 files", "two.safetensors");
+}
+
+TEST_F(IndexTest, ATensorIsTakenFromTheFileThatHasIt) {
+  Open(R"({"a": "two.safetensors", "b": "one.safetensors"})");
+  EXPECT_TRUE(reader_->complete());
+  EXPECT_EQ(FileOf("a"), "one.safetensors");
+  EXPECT_EQ(FileOf("b"), "two.safetensors");
+  ExpectWarning("model.safetensors.index.json", "'a'", "two.safetensors", "1 more");
+  EXPECT_TRUE(reader_->absent().empty());
+}
+
+TEST_F(IndexTest, AFileThatDoesNotExistIsMadeUpForByTheOthers) {
+  Open(R"({"a": "model-1-of-9.safetensors", "b": "two.safetensors", "c": "one.safetensors"})");
+  EXPECT_EQ(FileOf("a"), "one.safetensors");
+  EXPECT_FALSE(reader_->Find("c").ok());
+}
+
+TEST_F(IndexTest, ATensorThatTheIndexLacksIsFound) {
+  WriteFile(folder_ / "one.safetensors",
+            SafetensorsBytes(R"({"a": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]},
+                                 "x": {"dtype": "U8", "shape": [1], "data_offsets": [4, 5]}})",
+                             5));
+  Open(R"({"a": "one.safetensors"})");
+  EXPECT_EQ(FileOf("x"), "one.safetensors");
+  EXPECT_FALSE((*reader_->Find("x"))->listed);
+  EXPECT_TRUE((*reader_->Find("a"))->listed);
+  ExpectWarning("does not list", "'x'", "one.safetensors");
+}
+
+TEST_F(IndexTest, ATensorThatNoFileHasIsNamed) {
+  Open(R"({"a": "one.safetensors", "b": "two.safetensors", "c": "one.safetensors"})");
+  EXPECT_TRUE(reader_->complete());
+  ExpectError(reader_->Find("c").status(), StatusCode::kNotFound, "one.safetensors", "'c'");
+  ExpectWarning("model.safetensors.index.json", "'c'", "one.safetensors");
+}
+
+TEST_F(IndexTest, WhatTwoFilesHaveIsInTheOneThatTheIndexNames) {
+  WriteFile(folder_ / "two.safetensors", SafetensorsBytes(kOneTensor, 4));
+  Open(R"({"a": "two.safetensors", "c": "one.safetensors"})");
+  EXPECT_EQ(FileOf("a"), "two.safetensors");
+  // Or it cannot be told.
+  Open(R"({"a": "three.safetensors", "b": "two.safetensors", "c": "one.safetensors"})");
+  ExpectError(reader_->Find("a").status(), StatusCode::kNotFound, "'a'", "one.safetensors",
+              "two.safetensors");
+  EXPECT_TRUE(reader_->Knows("a"));
 }
 
 TEST(SafetensorsReader, RefusesMalformedIndex) {

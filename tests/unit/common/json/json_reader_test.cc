@@ -113,6 +113,18 @@ TEST(JsonReader, RefusesOtherTypesAndRanges) {
             is + "[-1]; supported: an array of whole numbers");
 }
 
+// As transformers reads config.json; what counts must still be a number.
+TEST(JsonReader, NumbersThatAreNotFiniteMatterWhereTheyAreAskedFor) {
+  for (const char* value : {"NaN", "Infinity", "-Infinity"}) {
+    const JsonReader reader = Reader(absl::StrCat(R"({"other": 2.5, "k": )", value, "}"));
+    EXPECT_EQ(*reader.FloatOr({"other"}, 0.0f), 2.5f);
+    const std::string is = absl::StrCat("f.json: k is ", value, "; supported: ");
+    EXPECT_EQ(ErrorOf(reader.FloatOr({"k"}, 0.0f)), is + "a finite number");
+    EXPECT_EQ(ErrorOf(reader.Whole("k", 4)), is + "a whole number from 0 to 4");
+    EXPECT_EQ(ErrorOf(reader.StringOr({"k"}, "")), is + "a string");
+  }
+}
+
 TEST(JsonReader, LongValuesAreCut) {
   const std::string error =
       ErrorOf(Reader(absl::StrCat("{\"k\": \"", std::string(1000, 'x'), "\"}")).Bool("k"));

@@ -4,9 +4,11 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -34,6 +36,27 @@ TEST(JsonTextTest, WhatIsNoJsonIsRefusedWithItsPlace) {
     EXPECT_EQ(json.status().code(), absl::StatusCode::kInvalidArgument) << text;
     EXPECT_THAT(std::string(json.status().message()), HasSubstr("f.json: not valid JSON"));
   }
+}
+
+TEST(JsonTextTest, WordsOfPythonAreNumbersWhereTheyAreAccepted) {
+  const std::string text = R"({"a": NaN, "b": [Infinity,-Infinity], "c": "NaN, \"Infinity"})";
+  EXPECT_FALSE(ParseJson(text, "f.json").ok());
+  const auto json = ParseJson(text, "f.json", NonFinite::kAccept);
+  ASSERT_TRUE(json.ok()) << json.status();
+  EXPECT_TRUE(std::isnan((*json)["a"].get<double>()));
+  EXPECT_EQ((*json)["b"][0].get<double>(), std::numeric_limits<double>::infinity());
+  EXPECT_EQ((*json)["b"][1].get<double>(), -std::numeric_limits<double>::infinity());
+  EXPECT_EQ((*json)["c"].get<std::string>(), "NaN, \"Infinity");
+}
+
+TEST(JsonTextTest, WhatOnlyLooksLikeAWordOfPythonIsNoJson) {
+  for (const std::string text : {R"({"a": nan})", R"({"a": NaNs})", R"({NaN: 1, "a": 2})",
+                                 R"({"a": -NaN})", R"({"a": Infinit})", "{\"a\x7f\": NaN}"}) {
+    EXPECT_FALSE(ParseJson(text, "f.json", NonFinite::kAccept).ok()) << text;
+  }
+  // At the same byte as without the word.
+  const auto json = ParseJson(R"({"a": NaN, "b": x})", "f.json", NonFinite::kAccept);
+  EXPECT_THAT(std::string(json.status().message()), HasSubstr("at byte 17"));
 }
 
 // In the square of the members this would take hours.

@@ -25,6 +25,15 @@ TEST(GrpcStatusTest, AReasonSurvivesBothWays) {
   EXPECT_EQ(ReasonOf(FromGrpc(ToGrpc(error))), v1::ERROR_REASON_EXPERTS_MISSING);
 }
 
+TEST(GrpcStatusTest, WhatAPeerSaysIsPrintableAndBounded) {
+  const std::string text = "two\nlines" + std::string(100'000, 'x');
+  for (const auto code : {grpc::StatusCode::UNAVAILABLE, grpc::StatusCode::RESOURCE_EXHAUSTED}) {
+    const absl::Status status = FromGrpc(grpc::Status(code, text + " larger than max"));
+    EXPECT_THAT(std::string(status.message()), testing::StartsWith("two\\nlinesxxx"));
+    EXPECT_LT(status.message().size(), 1400u);
+  }
+}
+
 TEST(GrpcStatusTest, DetailsThatAreNoneAreLeftOut) {
   const grpc::Status broken(grpc::StatusCode::UNAVAILABLE, "kept", "\xff\xff");
   EXPECT_EQ(FromGrpc(broken), absl::UnavailableError("kept"));

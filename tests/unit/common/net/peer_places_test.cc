@@ -48,6 +48,13 @@ TEST_F(PeerPlacesTest, AnotherHostTakesTheNewestOfTheHostWithTheMost) {
   EXPECT_EQ(places_.taken(), 10u);
 }
 
+TEST_F(PeerPlacesTest, APeerWithOneLessTakesNone) {
+  Fill(kGreedy, 5);
+  Fill(kOther, 4);
+  Fill("ipv4:10.0.0.3:1000", 1);
+  EXPECT_FALSE(Take(kOther).taken);  // Else both would take turns for ever.
+}
+
 TEST_F(PeerPlacesTest, PortsOfAHostDoNotMakeItMore) {
   for (int port = 1000; port < 1010; ++port) {
     Fill("ipv4:10.0.0.1:" + std::to_string(port), 1);

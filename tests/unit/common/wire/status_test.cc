@@ -34,6 +34,29 @@ TEST(StatusTest, ANumberThatIsNoCodeBecomesUnknownAndIsNamed) {
   EXPECT_THAT(std::string(StatusFromPeer(99, "").message()), HasSubstr("code 99 "));
 }
 
+TEST(StatusTest, WhatAPeerSaysIsPrintableAndBounded) {
+  v1::RequestStatus received;
+  received.set_code(14);
+  received.set_message("\x1b[2J" + std::string(5'000'000, 'x'));
+  received.add_details()->set_type_url("kept");
+  google::protobuf::Any& large = *received.add_details();
+  large.set_type_url("too large");
+  large.set_value(std::string(100'000, 'x'));
+  received.add_details()->set_type_url("not\nprintable");
+  for (int i = 0; i < 1000; ++i) {
+    received.add_details()->set_type_url("one of many " + std::to_string(i));
+  }
+  const absl::Status status = FromWire(received);
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(status.message()), StartsWith("\\x1b[2Jxxx"));
+  EXPECT_LT(status.message().size(), 1400u);
+  EXPECT_TRUE(status.GetPayload("kept").has_value());
+  EXPECT_FALSE(status.GetPayload("too large").has_value());
+  int details = 0;
+  status.ForEachPayload([&](absl::string_view, const absl::Cord&) { ++details; });
+  EXPECT_LE(details, 16);
+}
+
 TEST(StatusTest, ACodeThatAbseilDoesNotKnowLeavesAsUnknown) {
   const v1::RequestStatus sent = ToWire(absl::Status(static_cast<absl::StatusCode>(99), "kept"));
   EXPECT_EQ(sent.code(), static_cast<int>(absl::StatusCode::kUnknown));

@@ -199,6 +199,23 @@ TEST_F(LayerBatcherTest, TheEarliestDeadlineLessTheServiceTimeClosesABatch) {
   EXPECT_THAT(batches(), ElementsAre(ElementsAre(1), ElementsAre(2), ElementsAre(3, 4)));
 }
 
+TEST_F(LayerBatcherTest, NodesAreNotFlooded) {
+  Make({.max_batch_tokens = 10, .max_in_flight_tokens = 20});
+  for (uint64_t id = 1; id <= 5; ++id) {
+    ASSERT_TRUE(batcher_->Add(Job(id, 10, clock_.Now() + absl::Seconds(1))).ok());
+  }
+  EXPECT_THAT(batches(), ElementsAre(ElementsAre(1), ElementsAre(2)));
+  batcher_->BatchDone(10, absl::Milliseconds(1));
+  EXPECT_THAT(batches(), ElementsAre(ElementsAre(1), ElementsAre(2), ElementsAre(3)));
+  // Not even what is about to be late: it would be later than what is on its way.
+  clock_.Advance(absl::Milliseconds(999));
+  EXPECT_EQ(batches().size(), 3u);
+  batcher_->BatchDone(10, absl::Milliseconds(1));
+  batcher_->BatchDone(10, absl::Milliseconds(1));
+  EXPECT_THAT(batches(), ElementsAre(ElementsAre(1), ElementsAre(2), ElementsAre(3), ElementsAre(4),
+                                     ElementsAre(5)));
+}
+
 TEST_F(LayerBatcherTest, AFullQueueRefuses) {
   Make({.max_batch_tokens = 100, .max_queue_tokens = 100});
   ASSERT_TRUE(batcher_->Add(Job(1, 1)).ok());  // In flight.

@@ -114,8 +114,38 @@ class NodeLinkTest : public testing::Test {
   RecordingTransport transport_;
   FakeClock clock_;
   TimerQueue timers_{&clock_};
-  NodeLink link_{"node:1", {"model", kModelWidth, {}, {}}, &metrics_, &timers_, &clock_, [] {}};
+  NodeLink link_{
+      "node:1", {{"model", "outline"}, kModelWidth, {}, {}}, &metrics_, &timers_, &clock_, [] {}};
 };
+
+TEST_F(NodeLinkTest, ANodeWithoutAllFilesIsTakenByItsOutline) {
+  const auto says = [this](const std::string& fingerprint, const std::string& outline) {
+    internal::v1::WatchStatusResponse status;
+    status.set_state(v1::NODE_STATE_READY);
+    status.mutable_description()->set_fingerprint(fingerprint);
+    status.mutable_description()->set_outline(outline);
+    link_.OnStatus(status);
+    return link_.ToProto();
+  };
+  EXPECT_EQ(says("partial:outline", "outline").reason(), "");
+  const v1::TopologyNode refused = says("partial:other", "other");
+  EXPECT_EQ(refused.link(), v1::NODE_LINK_REFUSED);
+  EXPECT_THAT(refused.reason(), testing::HasSubstr("partial:other"));
+  EXPECT_EQ(says("another fine-tune", "outline").link(), v1::NODE_LINK_REFUSED);
+}
+
+TEST_F(NodeLinkTest, WhatANodeSaysIsShownPrintableAndBounded) {
+  internal::v1::WatchStatusResponse status;
+  status.set_state(v1::NODE_STATE_FAILED);
+  status.mutable_description()->set_fingerprint("model");
+  status.mutable_description()->set_node_id("two\nlines");
+  status.mutable_description()->set_message("\x1b" + std::string(5'000'000, 'x'));
+  link_.OnStatus(status);
+  const v1::TopologyNode shown = link_.ToProto();
+  EXPECT_EQ(shown.description().node_id(), "two\\nlines");
+  EXPECT_THAT(shown.description().message(), testing::StartsWith("\\x1bxxx"));
+  EXPECT_LT(shown.ByteSizeLong(), 4000u);
+}
 
 TEST_F(NodeLinkTest, TheConnectionRestsWhenNothingIsAwaited) {
   const auto batch = Send(1, 2);

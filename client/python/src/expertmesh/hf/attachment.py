@@ -56,6 +56,9 @@ class Attachment:
     def __enter__(self) -> Attachment:
         return self
 
+    def __reduce__(self) -> Tuple[Any, ...]:
+        return _refuse_copying()
+
     def __exit__(
         self,
         kind: Optional[Type[BaseException]],
@@ -163,7 +166,9 @@ class Attachment:
         self.layers = [site.layer for site in sites]
         setattr(self.model, "expertmesh", self)
         self._undo.append(refuse_router_logits(self.model))
-        self._undo.append(_refuse_saving(self.model))
+        self._undo.append(_replace_method(self.model, "save_pretrained", _refuse_saving))
+        # What copy and pickle ask for, before they copy the first weight.
+        self._undo.append(_replace_method(self.model, "__reduce_ex__", _refuse_copying))
 
 
 def _modules_of(site: Site) -> _Kept:
@@ -207,18 +212,25 @@ def refuse_router_logits(model: transformers.PreTrainedModel) -> Callable[[], No
     return remove
 
 
-def _refuse_saving(model: transformers.PreTrainedModel) -> Callable[[], None]:
-    def save_pretrained(*args: Any, **kwargs: Any) -> None:
-        raise errors.FailedPrecondition(
-            "the model's experts are in the mesh: what would be saved is no whole model; detach first"
-        )
+def _refuse_saving(*args: Any, **kwargs: Any) -> None:
+    raise errors.FailedPrecondition(
+        "the model's experts are in the mesh: what would be saved is no whole model; detach first"
+    )
 
-    setattr(model, "save_pretrained", save_pretrained)
 
-    def undo() -> None:
-        delattr(model, "save_pretrained")
+def _refuse_copying(*args: Any) -> Tuple[Any, ...]:
+    raise TypeError(
+        "a model that is attached to a mesh cannot be copied or pickled: its experts are in the mesh; "
+        "detach it first, or load the model where it is needed and attach it there"
+    )
 
-    return undo
+
+def _replace_method(
+    model: transformers.PreTrainedModel, name: str, method: Callable[..., Any]
+) -> Callable[[], None]:
+    """`method` instead of what the model's class has. Returns the undoing."""
+    setattr(model, name, method)
+    return lambda: delattr(model, name)
 
 
 def _first(config: Any, names: Iterable[str]) -> Optional[int]:
