@@ -27,10 +27,28 @@ absl::Status Invalid(absl::string_view message) { return absl::InvalidArgumentEr
 
 // For an answer to a frame that does not decode: whatever of it there is. Errors only, so the copy
 // does not matter.
+// Bytes beside the tensor, read by the network thread: for each row its assignments, each an id
+// and a weight, of which there are rarely more than eight.
+constexpr size_t kMostOtherBytes = 64 << 10;
+constexpr size_t kMostOtherBytesPerRow = 256;
+
+absl::StatusOr<TensorMessage<internal::v1::ComputeRequest>> Decode(const Frame& frame,
+                                                                   size_t max_rows) {
+  absl::StatusOr<TensorMessage<internal::v1::ComputeRequest>> request =
+      DecodeTensorMessage<internal::v1::ComputeRequest>(
+          frame, kMostOtherBytes + kMostOtherBytesPerRow * max_rows);
+  if (absl::IsOutOfRange(request.status())) {
+    return Invalid(absl::StrCat(request.status().message(), "; send fewer rows in one frame"));
+  }
+  return request;
+}
+
 internal::v1::ComputeRequest RecoverFields(const Frame& frame) {
+  Frame begin;
+  frame.AppendTo(0, std::min(frame.size(), kMostOtherBytes), &begin);
   internal::v1::ComputeRequest request;
   // The result does not matter: fields read before the malformed byte stay set.
-  (void)request.ParsePartialFromString(frame.Flatten());
+  (void)request.ParsePartialFromString(begin.Flatten());
   return request;
 }
 
@@ -107,7 +125,7 @@ BatchAssembler::BatchAssembler(const AssemblyLimits& limits, const ModelDescript
 
 BatchAssembler::Outcome BatchAssembler::Add(const Frame& frame) {
   Outcome outcome;
-  absl::StatusOr<Request> request = DecodeTensorMessage<internal::v1::ComputeRequest>(frame);
+  absl::StatusOr<Request> request = Decode(frame, limits_.max_batch_rows);
   if (!request.ok()) {
     const internal::v1::ComputeRequest recovered = RecoverFields(frame);
     outcome.batch_id = recovered.batch_id();

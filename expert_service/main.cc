@@ -55,6 +55,8 @@ ABSL_FLAG(uint64_t, max_queue_rows, 65536, "Rows that may wait; more are refused
 ABSL_FLAG(uint64_t, max_message_bytes, uint64_t{8} << 20, "Largest frame accepted");
 ABSL_FLAG(uint64_t, max_metadata_bytes, 64 << 10,
           "Most metadata of one call; more fails that call");
+ABSL_FLAG(uint64_t, max_connections, 4096,
+          "Connections of callers open at once; more are closed as they come");
 ABSL_FLAG(std::string, metrics_listen, "0.0.0.0:9464",
           "Address of GET /metrics; port 0 picks one, empty turns it off");
 ABSL_FLAG(std::string, port_file, "",
@@ -209,6 +211,7 @@ absl::Status Run(const std::vector<char*>& rest) {
   server_options.address = absl::GetFlag(FLAGS_listen);
   server_options.max_frame_bytes = options.max_frame_bytes;
   server_options.grpc.max_metadata_bytes = absl::GetFlag(FLAGS_max_metadata_bytes);
+  server_options.grpc.max_connections = absl::GetFlag(FLAGS_max_connections);
   ASSIGN_OR_RETURN(const std::unique_ptr<NodeServer> server,
                    NodeServer::Start(node.get(), server_options));
   std::unique_ptr<telemetry::MetricsServer> metrics;
@@ -229,6 +232,7 @@ absl::Status Run(const std::vector<char*>& rest) {
 
 int main(int argc, char** argv) {
   expertmesh::TuneProcess();
+  expertmesh::RaiseDescriptorLimit();
   expertmesh::BlockStopSignals();
   expertmesh::net::RouteGrpcLogs();
   const std::vector<char*> rest = expertmesh::ParseFlags(

@@ -75,6 +75,8 @@ ABSL_FLAG(uint64_t, max_buffered_bytes, 512 << 20,
           "left of it, the less of one stream is read ahead");
 ABSL_FLAG(uint64_t, max_metadata_bytes, 64 << 10,
           "Most metadata of one call; more fails that call");
+ABSL_FLAG(uint64_t, max_connections, 4096,
+          "Connections of callers open at once; more are closed as they come");
 // Not by default: gRPC's filter for it takes 2 % of the time of a small request.
 ABSL_FLAG(
     absl::Duration, max_connection_age, absl::InfiniteDuration(),
@@ -197,6 +199,7 @@ serve::RouterServerOptions ServerOptionsFromFlags(net::GrpcRuntime* runtime) {
   server_options.grpc.max_message_bytes = absl::GetFlag(FLAGS_max_message_bytes);
   server_options.max_buffered_bytes = absl::GetFlag(FLAGS_max_buffered_bytes);
   server_options.grpc.max_metadata_bytes = absl::GetFlag(FLAGS_max_metadata_bytes);
+  server_options.grpc.max_connections = absl::GetFlag(FLAGS_max_connections);
   server_options.grpc.max_connection_age = absl::GetFlag(FLAGS_max_connection_age);
   server_options.runtime = runtime;
   return server_options;
@@ -274,6 +277,7 @@ absl::Status Run(const std::vector<char*>& rest) {
 
 int main(int argc, char** argv) {
   expertmesh::TuneProcess();
+  expertmesh::RaiseDescriptorLimit();
   expertmesh::BlockStopSignals();
   expertmesh::net::RouteGrpcLogs();
   const std::vector<char*> rest = expertmesh::ParseFlags(

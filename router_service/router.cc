@@ -108,7 +108,7 @@ void Router::Start(Transport* transport, mesh::WireEncodings encodings) {
   forward_ = std::make_unique<serve::ForwardService>(
       serve::ForwardServiceOptions{environment_.d_model, options_.max_tokens_in_flight,
                                    options_.max_request_time, options_.max_message_bytes},
-      &layers_, &admission_, fleet_.get(), &metrics_, timers_.get(), clock_);
+      &layers_, &admission_, fleet_.get(), &metrics_, timers_.get(), pool_.get(), clock_);
   serve::SetMeshMetrics(fleet_->Summary(), &metrics_);
   fleet_subscription_ =
       fleet_->Subscribe([this] { serve::SetMeshMetrics(fleet_->Summary(), &metrics_); });
@@ -118,6 +118,7 @@ Router::~Router() {
   if (fleet_ == nullptr) {  // Create failed half-way.
     return;
   }
+  forward_->AwaitReads();
   Drain(absl::ZeroDuration());
   for (auto& [index, layer] : layers_) {
     layer.batcher->Stop();

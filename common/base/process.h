@@ -16,6 +16,9 @@ namespace expertmesh {
 // process at rest.
 void TuneProcess();
 
+// Raises the limit of open descriptors as far as the system allows: a connection is one.
+void RaiseDescriptorLimit();
+
 // Gives back what glibc keeps free at the end of the memory that the calling thread allocates from:
 // malloc_trim() does not, and what is freed while there is traffic is kept. For times of rest.
 void TrimThread();

@@ -26,6 +26,11 @@ std::shared_ptr<grpc::ChannelCredentials> CredentialsOf(const std::optional<TlsO
   return grpc::SslCredentials(ssl);
 }
 
+// Calls of one connection at once. A call waits for its turn before it is sent.
+constexpr int kMostStreams = 1024;
+// So soon must a new connection speak HTTP/2.
+constexpr int kGreetingMillis = 10'000;
+
 // A value of an argument.
 int Bytes(size_t bytes) {
   return static_cast<int>(std::min<size_t>(bytes, std::numeric_limits<int>::max()));
@@ -66,7 +71,8 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target, const Grpc
 void ApplyOptions(const GrpcOptions& options, grpc::ServerBuilder* builder) {
   builder->SetMaxReceiveMessageSize(Bytes(options.max_message_bytes));
   builder->SetMaxSendMessageSize(Bytes(options.max_message_bytes));
-  builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMostStreams);
+  builder->AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kGreetingMillis);
   builder->AddChannelArgument(GRPC_ARG_ENABLE_DEADLINE_CHECKS, 0);
   builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, MetadataBytes(options));
   if (options.max_connection_age != absl::InfiniteDuration()) {

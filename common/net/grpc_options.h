@@ -33,6 +33,8 @@ struct GrpcOptions {
   // servers that were added. Then it takes no more calls and ends after the last one; a stream of
   // this age ends once what it was asked is answered, with STREAM_AGED. Infinite: any age.
   absl::Duration max_connection_age = absl::InfiniteDuration();
+  // Server: connections open at once; more are closed as they come.
+  size_t max_connections = 4096;
   // Client: pauses between attempts to connect grow from the first to the last.
   absl::Duration reconnect_initial = absl::Milliseconds(100);
   absl::Duration reconnect_max = absl::Seconds(1);
@@ -52,7 +54,7 @@ inline constexpr size_t kMetadataLimitFactor = 16;
 // dns:///name:port or unix:/path.
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target, const GrpcOptions& options);
 
-// Sets the server's share of `options`; SO_REUSEPORT off, so that a port in use is an error. gRPC
+// Sets the server's share of `options`, but for what its listener does (listener.h). gRPC
 // does not end calls at their deadline, which is left to the server: in gRPC 1.51 it would end each
 // with two sets of trailers, for which a strict client closes the connection.
 void ApplyOptions(const GrpcOptions& options, grpc::ServerBuilder* builder);

@@ -1,5 +1,8 @@
 #include "common/net/grpc_runtime.h"
 
+#include <pthread.h>
+#include <time.h>
+
 #include <algorithm>
 
 #include "absl/synchronization/notification.h"
@@ -53,6 +56,14 @@ void QueuePulse::Arm() {
   const gpr_timespec period =
       gpr_time_from_millis(absl::ToInt64Milliseconds(kPulsePeriod), GPR_TIMESPAN);
   alarm_.Set(queue_, gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), period), static_cast<Tag*>(this));
+}
+
+absl::Duration QueuePoller::CpuTime() {
+  clockid_t clock = {};
+  timespec used = {};
+  const bool known = pthread_getcpuclockid(thread_.native_handle(), &clock) == 0 &&
+                     clock_gettime(clock, &used) == 0;
+  return known ? absl::DurationFromTimespec(used) : absl::ZeroDuration();
 }
 
 int DefaultPollers() {
@@ -137,9 +148,20 @@ void GrpcRuntime::Flush(const std::function<void()>& also) {
 absl::Time GrpcRuntime::AwakeSince() const {
   absl::Time since = absl::InfinitePast();
   for (const std::unique_ptr<QueuePulse>& pulse : pulses_) {
-    since = std::max(since, pulse->AwakeSince());
+    since = std::max(since, pulse->pulse().AwakeSince());
   }
   return since;
+}
+
+std::optional<Stall> GrpcRuntime::CurrentStall() const {
+  for (size_t i = 0; i < pulses_.size(); ++i) {
+    const Pulse& pulse = pulses_[i]->pulse();
+    const uint64_t beats = pulse.beats();
+    if (pulse.IsMissing()) {
+      return Stall{beats * pulses_.size() + i, pollers_[i]->CpuTime()};
+    }
+  }
+  return std::nullopt;
 }
 
 grpc::CompletionQueue* GrpcRuntime::NextQueue() {

@@ -18,6 +18,7 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -93,6 +94,9 @@ class QueuePoller {
   QueuePoller(const QueuePoller&) = delete;
   QueuePoller& operator=(const QueuePoller&) = delete;
 
+  // What the thread has used.
+  absl::Duration CpuTime();
+
  private:
   grpc::CompletionQueue* const queue_;
   std::thread thread_;
@@ -109,7 +113,7 @@ class QueuePulse final : public Tag {
   QueuePulse& operator=(const QueuePulse&) = delete;
 
   void Proceed(bool ok) override;
-  absl::Time AwakeSince() const { return pulse_.AwakeSince(); }
+  const Pulse& pulse() const { return pulse_; }
 
  private:
   void Arm() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -120,6 +124,12 @@ class QueuePulse final : public Tag {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   grpc::Alarm alarm_ ABSL_GUARDED_BY(mutex_);
   absl::Notification over_;
+};
+
+// A pause of the thread of a queue.
+struct Stall {
+  uint64_t id = 0;          // The same for as long as the thread does not come round.
+  absl::Duration cpu = {};  // That the thread has used, ever.
 };
 
 // 1 up to 4 cores, then a quarter of the cores, at most 4.
@@ -180,6 +190,9 @@ class GrpcRuntime {
   // Since when, on Clock::Real(), every queue has been polled without a pause; now during one. What
   // was not heard before that may yet lie unread in a socket.
   absl::Time AwakeSince() const;
+
+  // The pause of the first queue that is not polled now.
+  std::optional<Stall> CurrentStall() const;
 
  private:
   LiveCalls calls_;

@@ -3,26 +3,20 @@
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
-#include <netdb.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
-#include <cstring>
 #include <mutex>
 #include <set>
 #include <thread>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "common/base/address.h"
 #include "common/base/process.h"
 #include "common/base/status_macros.h"
 #include "common/net/blocking_calls.h"
 #include "common/net/health_service.h"
+#include "common/net/listener.h"
 #include "common/net/reflection_service.h"
 #include "common/net/server_calls.h"
 #include "common/net/watch_hub.h"
@@ -39,38 +33,6 @@ constexpr int kBlockingThreads = 4;
 constexpr size_t kMostWaitingCalls = 1024;
 constexpr int kLastingThreads = 4;
 constexpr size_t kMostWaitingLastingCalls = 64;
-
-// gRPC says only that it could not listen; binding once more tells why.
-std::string WhyNotBound(const std::string& address) {
-  const absl::StatusOr<HostPort> parts = SplitHostPort(address);
-  if (!parts.ok()) {
-    return std::string(parts.status().message());
-  }
-  addrinfo hints = {};
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_PASSIVE;
-  addrinfo* found = nullptr;
-  const int error = getaddrinfo(parts->host.c_str(), parts->port.c_str(), &hints, &found);
-  if (error != 0) {
-    return gai_strerror(error);
-  }
-  int reason = 0;
-  for (const addrinfo* one = found; one != nullptr && reason == 0; one = one->ai_next) {
-    const int socket_fd = socket(one->ai_family, one->ai_socktype, one->ai_protocol);
-    const int reuse = 1;
-    setsockopt(socket_fd, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse));
-    // Two sockets of the same port can be bound without listening, hence both.
-    if (socket_fd < 0 || bind(socket_fd, one->ai_addr, one->ai_addrlen) != 0 ||
-        listen(socket_fd, 1) != 0) {
-      reason = errno;
-    }
-    if (socket_fd >= 0) {
-      close(socket_fd);
-    }
-  }
-  freeaddrinfo(found);
-  return reason != 0 ? std::strerror(reason) : "no reason given";
-}
 
 // "expertmesh.v1.Router" of "/expertmesh.v1.Router/Forward".
 std::string ServiceOf(const std::string& method) { return method.substr(1, method.rfind('/') - 1); }
@@ -89,22 +51,21 @@ class CqServer final : public GrpcServer {
   ~CqServer() override { Shutdown(absl::ZeroDuration()); }
 
   absl::Status Listen() {
-    // gRPC itself would take "nonsense" for a host and add a port.
-    if (!absl::StartsWith(spec_.address, "unix:")) {
-      RETURN_IF_ERROR(SplitHostPort(spec_.address).status());
-    }
+    ASSIGN_OR_RETURN(listener_,
+                     Listener::Bind({.address = spec_.address,
+                                     .max_connections = spec_.options.max_connections,
+                                     .user_timeout = spec_.options.keepalive_timeout,
+                                     .stall = [this] { return runtime_.CurrentStall(); }}));
     grpc::ServerBuilder& builder = runtime_.server_builder();
     ApplyOptions(spec_.options, &builder);
-    int bound = 0;
-    builder.AddListeningPort(spec_.address, grpc::InsecureServerCredentials(), &bound);
+    using External = grpc::ServerBuilder::experimental_type::ExternalConnectionType;
+    acceptor_ = builder.experimental().AddExternalConnectionAcceptor(
+        External::FROM_FD, grpc::InsecureServerCredentials());
     builder.RegisterService(&service_);
     server_ = builder.BuildAndStart();
     if (server_ == nullptr) {
-      return absl::UnavailableError(absl::StrCat("cannot listen on ", spec_.address, ": ",
-                                                 WhyNotBound(spec_.address),
-                                                 "; stop what uses it or choose another address"));
+      return absl::InternalError("gRPC did not start a server; its log says why");
     }
-    port_ = absl::StartsWith(spec_.address, "unix:") ? 0 : bound;
     SetServing("live", true);
     SetReady(spec_.serving);
     for (const auto& queue : runtime_.queues()) {
@@ -112,6 +73,7 @@ class CqServer final : public GrpcServer {
                              .deadlines = &deadlines_,
                              .service = &service_,
                              .queue = queue.get(),
+                             .resets = &resets_,
                              .max_message_bytes = spec_.options.max_message_bytes,
                              .max_metadata_bytes = spec_.options.max_metadata_bytes,
                              .send_queue_bytes = spec_.send_queue_bytes,
@@ -129,10 +91,16 @@ class CqServer final : public GrpcServer {
         }
       }
     }
+    listener_->Start([this](int listening, int connection) {
+      grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters accepted;
+      accepted.listener_fd = listening;
+      accepted.fd = connection;
+      acceptor_->HandleNewConnection(&accepted);
+    });
     return absl::OkStatus();
   }
 
-  int port() const override { return port_; }
+  int port() const override { return listener_->port(); }
 
   void SetServing(const std::string& service, bool serving) override {
     health_.SetServing(service, serving);
@@ -225,6 +193,7 @@ class CqServer final : public GrpcServer {
     for (const std::unique_ptr<WatchHub>& hub : watches_) {
       hub->Stop();
     }
+    listener_->Stop();  // gRPC would not close what came during its own shutdown.
     // It waits for every call to be finished, so they are ended meanwhile.
     const auto deadline = std::chrono::system_clock::now() + absl::ToChronoNanoseconds(grace);
     std::thread closing([this, deadline] { server_->Shutdown(deadline); });
@@ -244,12 +213,13 @@ class CqServer final : public GrpcServer {
   const GrpcServerSpec spec_;
   const std::unique_ptr<GrpcRuntime> own_runtime_;
   GrpcRuntime& runtime_;
-  int port_ = 0;
   BufferBudget budget_{spec_.max_buffered_bytes};
   HealthService health_;
   BlockingCalls blocking_{kBlockingThreads, kMostWaitingCalls, Clock::Real()};
   BlockingCalls lasting_{kLastingThreads, kMostWaitingLastingCalls, Clock::Real()};
   TimerQueue deadlines_{Clock::Real()};
+  ResetGuard resets_{Clock::Real(),
+                     [this](const std::string& peer) { return listener_->End(peer); }};
   LiveCalls calls_;
   // All that is served, constant.
   const std::vector<std::unique_ptr<WatchHub>> watches_;
@@ -257,6 +227,8 @@ class CqServer final : public GrpcServer {
   const std::vector<RawStreamMethod> streams_;
   RawService service_;
   std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
+  std::unique_ptr<Listener> listener_;  // After acceptor_, which it uses.
   std::once_flag shut_down_;
 };
 

@@ -22,6 +22,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
 #include "common/net/grpc_options.h"
@@ -109,8 +110,17 @@ struct BlockingMethod {
   bool lasting = false;
 };
 
+// The largest request of a method other than a raw one: such requests are small, and some are read
+// by a network thread.
+inline constexpr size_t kMostRequestBytes = size_t{1} << 20;
+
 template <typename Request>
 absl::StatusOr<Request> ParseRequest(const Frame& frame) {
+  if (frame.size() > kMostRequestBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("the ", Request::descriptor()->name(), " has ",
+                                                   frame.size(), " bytes; send at most ",
+                                                   kMostRequestBytes));
+  }
   Request request;
   if (!request.ParseFromString(frame.Flatten())) {
     return absl::InvalidArgumentError("the bytes are no " + Request::descriptor()->full_name());

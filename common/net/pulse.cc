@@ -11,6 +11,18 @@ void Pulse::Beat() {
     awake_since_ = now;
   }
   due_ = now + kPulsePeriod;
+  ++beats_;
+}
+
+uint64_t Pulse::beats() const {
+  absl::MutexLock lock(&mutex_);
+  return beats_;
+}
+
+bool Pulse::IsMissing() const {
+  const absl::Time now = clock_->Now();
+  absl::MutexLock lock(&mutex_);
+  return now - due_ > kPulseSlack;
 }
 
 absl::Time Pulse::AwakeSince() const {

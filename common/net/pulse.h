@@ -3,6 +3,8 @@
 #ifndef EXPERTMESH_COMMON_NET_PULSE_H_
 #define EXPERTMESH_COMMON_NET_PULSE_H_
 
+#include <cstdint>
+
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
@@ -27,9 +29,14 @@ class Pulse {
   // beat is missing.
   absl::Time AwakeSince() const;
 
+  // Beats so far, and whether the next is missing.
+  uint64_t beats() const;
+  bool IsMissing() const;
+
  private:
   Clock* const clock_;
   mutable absl::Mutex mutex_;
+  uint64_t beats_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Time due_ ABSL_GUARDED_BY(mutex_);
   absl::Time awake_since_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
 };

@@ -51,6 +51,13 @@ absl::Status CheckMetadata(const grpc::ServerContext& rpc, size_t max_bytes) {
   return absl::OkStatus();
 }
 
+void NoteReset(const CallContext& context, ResetGuard* resets) {
+  constexpr absl::Duration kAbout = absl::Milliseconds(20);
+  if (context.deadline() - Clock::Real()->Now() > kAbout) {
+    resets->OnReset(context.peer());
+  }
+}
+
 absl::Status DeadlinePassed() {
   return ErrorOf(
       v1::ERROR_REASON_DEADLINE_PASSED,

@@ -16,6 +16,7 @@
 #include "common/net/buffer_budget.h"
 #include "common/net/grpc_runtime.h"
 #include "common/net/grpc_server.h"
+#include "common/net/reset_guard.h"
 
 namespace expertmesh::net {
 
@@ -49,6 +50,7 @@ struct ServerQueue {
   TimerQueue* deadlines = nullptr;  // On Clock::Real().
   RawService* service = nullptr;
   grpc::ServerCompletionQueue* queue = nullptr;
+  ResetGuard* resets = nullptr;
   size_t max_message_bytes = 0;
   size_t max_metadata_bytes = 0;
   size_t send_queue_bytes = 0;
@@ -62,6 +64,10 @@ std::shared_ptr<CallContext> MakeCallContext(const grpc::ServerContext& rpc);
 
 // RESOURCE_EXHAUSTED when the caller sent more than `max_bytes` of metadata.
 absl::Status CheckMetadata(const grpc::ServerContext& rpc, size_t max_bytes);
+
+// Tells `resets` of a call that its client took back, before any answer and before its deadline, at
+// which clients give up by themselves.
+void NoteReset(const CallContext& context, ResetGuard* resets);
 
 // What a call ends with when its deadline has passed, when the server is shutting down, and when it
 // is a stream of GrpcOptions::max_connection_age.

@@ -243,6 +243,9 @@ void StreamCall::OnWritten(bool ok) {
 
 void StreamCall::OnDone(bool) {
   if (rpc_->context.IsCancelled()) {
+    if (!answered()) {
+      NoteReset(*context_, host_.resets);
+    }
     Break(absl::CancelledError("the client has gone"), /*cancel=*/false);
   }
   OperationDone();

@@ -87,6 +87,11 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
 
   void StartTimers();
 
+  bool answered() const {
+    absl::MutexLock lock(&mutex_);
+    return written_ > 1;  // The metadata that the stream begins with is the first.
+  }
+
   // Perhaps for ever, when the client does not read.
   bool IsSending() const {
     absl::MutexLock lock(&mutex_);

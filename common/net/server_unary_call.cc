@@ -50,6 +50,7 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
     if (answer.ok() && answer->size() > host_.max_message_bytes) {
       answer = AnswerTooLarge(answer->size(), host_.max_message_bytes);
     }
+    host_.resets->OnAnswer(context_->peer());
     void* const tag = finish_tag_.Arm(shared_from_this());
     if (answer.ok()) {
       rpc_->writer.Finish(ToByteBuffer(*answer), grpc::Status::OK, tag);
@@ -69,6 +70,11 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
   bool accepted() const {
     absl::MutexLock lock(&mutex_);
     return accepted_;
+  }
+
+  bool answered() const {
+    absl::MutexLock lock(&mutex_);
+    return answered_;
   }
 
   void OnRequested(bool ok) {
@@ -147,6 +153,9 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
   void OnDone(bool) {
     if (rpc_->context.IsCancelled()) {
       context_->Cancel();
+      if (!answered()) {
+        NoteReset(*context_, host_.resets);
+      }
     }
     OnOperationDone();
   }

@@ -18,6 +18,7 @@
 #include "absl/strings/strip.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
+#include "common/base/connection_counts.h"
 #include "common/base/idle_memory.h"
 #include "common/base/message_bytes.h"
 #include "common/base/process.h"
@@ -83,9 +84,10 @@ prometheus::MetricFamily Family(const char* name, const char* help, prometheus::
   return family;
 }
 
-void AddCounter(const char* direction, uint64_t value, prometheus::MetricFamily* family) {
+void AddCounter(const char* label, const char* name, uint64_t value,
+                prometheus::MetricFamily* family) {
   prometheus::ClientMetric metric;
-  metric.label.push_back({"direction", direction});
+  metric.label.push_back({label, name});
   metric.counter.value = static_cast<double>(value);
   family->metric.push_back(std::move(metric));
 }
@@ -104,8 +106,9 @@ class ProcessCollectable final : public prometheus::Collectable {
         Family("expertmesh_process_message_bytes_total",
                "Bytes of messages of the data path, without what HTTP/2 and TCP add",
                prometheus::MetricType::Counter);
-    AddCounter("sent", message_bytes.sent.load(std::memory_order_relaxed), &bytes);
-    AddCounter("received", message_bytes.received.load(std::memory_order_relaxed), &bytes);
+    AddCounter("direction", "sent", message_bytes.sent.load(std::memory_order_relaxed), &bytes);
+    AddCounter("direction", "received", message_bytes.received.load(std::memory_order_relaxed),
+               &bytes);
     prometheus::MetricFamily copied =
         Family("expertmesh_process_tensor_copied_bytes_total",
                "Bytes of tensors copied or converted between messages and what is computed with",
@@ -129,7 +132,32 @@ class ProcessCollectable final : public prometheus::Collectable {
     metric.counter.value = static_cast<double>(returned_bytes.load(std::memory_order_relaxed));
     returned.metric.push_back(std::move(metric));
     return {std::move(resident), std::move(bytes), std::move(copied), std::move(buffered),
-            std::move(returned)};
+            std::move(returned), Open(),           Refused()};
+  }
+
+ private:
+  static prometheus::MetricFamily Open() {
+    prometheus::MetricFamily open =
+        Family("expertmesh_process_connections", "Open connections of callers",
+               prometheus::MetricType::Gauge);
+    prometheus::ClientMetric metric;
+    metric.gauge.value = static_cast<double>(connection_counts.open.load());
+    open.metric.push_back(std::move(metric));
+    return open;
+  }
+
+  static prometheus::MetricFamily Refused() {
+    prometheus::MetricFamily refused =
+        Family("expertmesh_process_connections_refused_total",
+               "Connections of callers that were closed as they came, or for what they did "
+               "(resets, stalls); reason=\"accept\": times when one could not be accepted yet",
+               prometheus::MetricType::Counter);
+    AddCounter("reason", "descriptors", connection_counts.refused_for_descriptors.load(), &refused);
+    AddCounter("reason", "number", connection_counts.refused_for_number.load(), &refused);
+    AddCounter("reason", "resets", connection_counts.ended_for_resets.load(), &refused);
+    AddCounter("reason", "stalls", connection_counts.ended_for_stalls.load(), &refused);
+    AddCounter("reason", "accept", connection_counts.accept_failures.load(), &refused);
+    return refused;
   }
 };
 

@@ -55,8 +55,9 @@ void RegisterProcessMetrics(const std::string& process, const Version& version,
 
 // Serves GET /metrics until destroyed: `registry`, and what is read when scraped,
 // expertmesh_process_resident_bytes, expertmesh_process_message_bytes_total{direction},
-// expertmesh_process_tensor_copied_bytes_total, expertmesh_process_buffered_bytes and
-// expertmesh_process_returned_bytes_total.
+// expertmesh_process_tensor_copied_bytes_total, expertmesh_process_buffered_bytes,
+// expertmesh_process_returned_bytes_total, expertmesh_process_connections and
+// expertmesh_process_connections_refused_total{reason}.
 // Thread-safe.
 class MetricsServer {
  public:

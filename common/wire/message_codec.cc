@@ -22,15 +22,17 @@ constexpr uint32_t kTensorField = 1000;
 constexpr uint32_t kTensorScalesField = v1::Tensor::kScalesFieldNumber;
 constexpr uint32_t kTensorDataField = v1::Tensor::kDataFieldNumber;
 
+// A Tensor without its data and scales: type and shape, and what later versions may add.
+constexpr size_t kMostTensorHeader = 4 << 10;
 // Bytes beyond which a thread gives its working memory back.
 constexpr size_t kMostKept = 64 << 10;
 
 // SplitOff of `frame`, and the others parsed, merged into `message`. False when they are malformed.
 template <typename Message>
 absl::StatusOr<bool> SplitAndParse(const Frame& frame, absl::Span<SplitField> fields,
-                                   absl::string_view what, Message* message) {
+                                   absl::string_view what, size_t most_others, Message* message) {
   thread_local std::string others;
-  RETURN_IF_ERROR(SplitOff(frame, fields, what, &others));
+  RETURN_IF_ERROR(SplitOff(frame, fields, what, most_others, &others));
   const bool valid = message->MergeFromString(others);
   if (others.capacity() > kMostKept) {
     std::string().swap(others);
@@ -60,8 +62,15 @@ absl::Status DecodeTensor(const Frame& frame, absl::string_view field, TensorFra
   SplitField split[] = {{kTensorScalesField}, {kTensorDataField}};
   thread_local v1::Tensor header;
   header.Clear();
-  ASSIGN_OR_RETURN(const bool valid, SplitAndParse(frame, absl::MakeSpan(split), field, &header));
-  if (!valid) {
+  const absl::StatusOr<bool> valid =
+      SplitAndParse(frame, absl::MakeSpan(split), field, kMostTensorHeader, &header);
+  if (absl::IsOutOfRange(valid.status())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(field, " has more than ", kMostTensorHeader,
+                     " bytes beside data and scales; send dtype and shape, [tokens, d_model]"));
+  }
+  RETURN_IF_ERROR(valid.status());
+  if (!*valid) {
     return absl::InvalidArgumentError(
         absl::StrCat(field, ": malformed Tensor; send a valid message"));
   }
@@ -134,14 +143,15 @@ uint8_t* WritePrefix(uint32_t field, uint64_t length, uint8_t* out) {
 }  // namespace
 
 template <typename Message>
-absl::Status DecodeTensorMessage(const Frame& frame, TensorMessage<Message>* result) {
+absl::Status DecodeTensorMessage(const Frame& frame, TensorMessage<Message>* result,
+                                 size_t most_others) {
   SplitField split[] = {{kTensorField, /*is_message=*/true}};
   result->has_tensor = false;
   result->tensor = {};
   result->tensor_status = absl::OkStatus();
-  ASSIGN_OR_RETURN(
-      const bool valid,
-      SplitAndParse(frame, absl::MakeSpan(split), Message::descriptor()->name(), &result->message));
+  ASSIGN_OR_RETURN(const bool valid,
+                   SplitAndParse(frame, absl::MakeSpan(split), Message::descriptor()->name(),
+                                 most_others, &result->message));
   if (!valid) {
     return absl::InvalidArgumentError(
         absl::StrCat(Message::descriptor()->name(), ": malformed protobuf; send a valid message"));
@@ -158,9 +168,9 @@ absl::Status DecodeTensorMessage(const Frame& frame, TensorMessage<Message>* res
 }
 
 template <typename Message>
-absl::StatusOr<TensorMessage<Message>> DecodeTensorMessage(const Frame& frame) {
+absl::StatusOr<TensorMessage<Message>> DecodeTensorMessage(const Frame& frame, size_t most_others) {
   TensorMessage<Message> result;
-  RETURN_IF_ERROR(DecodeTensorMessage(frame, &result));
+  RETURN_IF_ERROR(DecodeTensorMessage(frame, &result, most_others));
   return result;
 }
 
@@ -204,9 +214,11 @@ Frame EncodeTensorMessage(const Message& message, const TensorFrame* tensor, Buf
   return frame;
 }
 
-#define EXPERTMESH_INSTANTIATE(Message)                                                       \
-  template absl::StatusOr<TensorMessage<Message>> DecodeTensorMessage<Message>(const Frame&); \
-  template absl::Status DecodeTensorMessage<Message>(const Frame&, TensorMessage<Message>*);  \
+#define EXPERTMESH_INSTANTIATE(Message)                                                      \
+  template absl::StatusOr<TensorMessage<Message>> DecodeTensorMessage<Message>(const Frame&, \
+                                                                               size_t);      \
+  template absl::Status DecodeTensorMessage<Message>(const Frame&, TensorMessage<Message>*,  \
+                                                     size_t);                                \
   template Frame EncodeTensorMessage<Message>(const Message&, const TensorFrame*, BufferPool*)
 
 EXPERTMESH_INSTANTIATE(v1::ForwardRequest);

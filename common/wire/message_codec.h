@@ -8,7 +8,9 @@
 #ifndef EXPERTMESH_COMMON_WIRE_MESSAGE_CODEC_H_
 #define EXPERTMESH_COMMON_WIRE_MESSAGE_CODEC_H_
 
+#include <cstddef>
 #include <cstdint>
+#include <limits>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -44,18 +46,22 @@ struct TensorMessage {
 
 // Message is one of the four above; explicitly instantiated for these.
 //
-// INVALID_ARGUMENT when the bytes are no such message. Of the tensor it checks everything that the
+// INVALID_ARGUMENT when the bytes are no such message; OUT_OF_RANGE when there are more than
+// `most_others` beside those of the tensor, of which no more is then read: parsing takes some 30 ns
+// for each byte of a list. Of the tensor it checks everything that the
 // bytes alone tell: dtype, two dimensions, product of the shape without overflow, byte counts of
 // data and scales; messages name the field, the value and what is accepted. Allocates nothing in
 // proportion to a number that is merely claimed.
 template <typename Message>
-absl::StatusOr<TensorMessage<Message>> DecodeTensorMessage(const Frame& frame);
+absl::StatusOr<TensorMessage<Message>> DecodeTensorMessage(
+    const Frame& frame, size_t most_others = std::numeric_limits<int32_t>::max());
 
 // The same into `result`, of which everything else is overwritten: `message` is merged into
 // result->message. Who empties that first keeps its memory; then nothing is allocated but for
 // fields that are longer than any before.
 template <typename Message>
-absl::Status DecodeTensorMessage(const Frame& frame, TensorMessage<Message>* result);
+absl::Status DecodeTensorMessage(const Frame& frame, TensorMessage<Message>* result,
+                                 size_t most_others = std::numeric_limits<int32_t>::max());
 
 // `tensor` may be null. `message` must not have its tensor field set. `pool`, if not null, lends
 // the memory of what is not the tensor's data.

@@ -56,7 +56,8 @@ class Cursor {
   }
 
   // The value of a field after its tag. Groups are not part of proto3, but a parser must skip one.
-  bool SkipValue(uint32_t tag, int groups = 0) {
+  // Ends early, with false, beyond `end`.
+  bool SkipValue(uint32_t tag, size_t end, int groups = 0) {
     uint64_t value = 0;
     switch (tag & 7) {
       case 0:
@@ -66,7 +67,7 @@ class Cursor {
       case kLengthDelimited:
         return ReadLength(&value) && Skip(value);
       case kStartGroup:
-        while (groups < kMaxGroups) {
+        while (groups < kMaxGroups && position_ <= end) {
           uint32_t inner = 0;
           if (!ReadTag(&inner)) {
             return false;
@@ -74,7 +75,7 @@ class Cursor {
           if ((inner & 7) == kEndGroup) {
             return inner >> 3 == tag >> 3;
           }
-          if (!SkipValue(inner, groups + 1)) {
+          if (!SkipValue(inner, end, groups + 1)) {
             return false;
           }
         }
@@ -132,7 +133,7 @@ class Cursor {
 }  // namespace
 
 absl::Status SplitOff(const Frame& frame, absl::Span<SplitField> fields, absl::string_view what,
-                      std::string* others) {
+                      size_t most_others, std::string* others) {
   const auto malformed = [what](size_t position) {
     return absl::InvalidArgumentError(
         absl::StrCat(what, ": malformed protobuf at byte ", position, "; send a valid message"));
@@ -140,6 +141,12 @@ absl::Status SplitOff(const Frame& frame, absl::Span<SplitField> fields, absl::s
   others->clear();
   Cursor cursor(frame);
   size_t others_begin = 0;  // First byte not yet copied to `others`.
+  size_t taken = 0;         // Bytes of values of `fields`.
+  const auto too_many = [&] {
+    return absl::OutOfRangeError(absl::StrCat(what, " has more than ", most_others,
+                                              " bytes beside its tensor's values, of ",
+                                              frame.size(), " in all"));
+  };
   const auto flush_others = [&](size_t end) {
     const size_t count = end - others_begin;
     const size_t old = others->size();
@@ -155,15 +162,18 @@ absl::Status SplitOff(const Frame& frame, absl::Span<SplitField> fields, absl::s
     const auto field = std::find_if(fields.begin(), fields.end(), [tag](const SplitField& wanted) {
       return tag == ((wanted.number << 3) | kLengthDelimited);
     });
-    if (field == fields.end()) {
-      if (!cursor.SkipValue(tag)) {
-        return malformed(field_begin);
-      }
-      continue;
-    }
     uint64_t length = 0;
-    if (!cursor.ReadLength(&length)) {
+    const bool wanted = field != fields.end();
+    const bool valid =
+        wanted ? cursor.ReadLength(&length) : cursor.SkipValue(tag, most_others + taken);
+    if (cursor.position() - taken > most_others) {
+      return too_many();
+    }
+    if (!valid) {
       return malformed(field_begin);
+    }
+    if (!wanted) {
+      continue;
     }
     flush_others(field_begin);
     if (!field->is_message) {
@@ -172,6 +182,7 @@ absl::Status SplitOff(const Frame& frame, absl::Span<SplitField> fields, absl::s
     frame.AppendTo(cursor.position(), length, &field->value);
     field->found = true;
     others_begin = cursor.position() + length;
+    taken += length;
     cursor.Skip(length);
   }
   flush_others(frame.size());

@@ -4,6 +4,7 @@
 #ifndef EXPERTMESH_COMMON_WIRE_MESSAGE_SPLIT_H_
 #define EXPERTMESH_COMMON_WIRE_MESSAGE_SPLIT_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
@@ -27,9 +28,11 @@ struct SplitField {
 };
 
 // Splits `frame`, a message in protobuf wire format, into `fields` and the bytes of all others.
+// Looks at no more than `most_others` bytes outside of the values of `fields`.
 //   INVALID_ARGUMENT  no such format; the text begins with `what`.
+//   OUT_OF_RANGE      more bytes outside than that.
 absl::Status SplitOff(const Frame& frame, absl::Span<SplitField> fields, absl::string_view what,
-                      std::string* others);
+                      size_t most_others, std::string* others);
 
 }  // namespace expertmesh
 

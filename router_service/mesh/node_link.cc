@@ -13,6 +13,8 @@
 namespace expertmesh::mesh {
 namespace {
 
+// Bytes of an answer beside its partials: a status at most.
+constexpr size_t kMostOfAnswer = 64 << 10;
 constexpr absl::Duration kLogInterval = absl::Seconds(1);
 
 // As Clear(), which would free the status inside: one that is not set means OK, as an empty one
@@ -134,7 +136,8 @@ void NodeLink::LoseAll(const absl::Status& why) {
 
 void NodeLink::OnFrame(Frame frame) {
   ClearAndKeepStatus(&answer_.message);
-  if (const absl::Status status = DecodeTensorMessage(frame, &answer_); !status.ok()) {
+  if (const absl::Status status = DecodeTensorMessage(frame, &answer_, kMostOfAnswer);
+      !status.ok()) {
     // Whose answer it was cannot be told, so nothing in flight can be trusted to end.
     const std::string what =
         absl::StrCat("node ", address_, " sent an answer that cannot be read: ", status.message());

@@ -17,25 +17,107 @@
 
 namespace expertmesh::serve {
 
+namespace {
+
+// More than any batch has, so that nothing overflows.
+constexpr uint64_t kMostTokens = uint64_t{1} << 26;
+
+// The id of a request too large to be read, for its caller to know which it was; 0: not found.
+uint64_t RequestIdOf(const Frame& frame) {
+  constexpr size_t kBegin = 64;  // It comes first.
+  Frame begin;
+  frame.AppendTo(0, std::min(frame.size(), kBegin), &begin);
+  v1::ForwardRequest request;
+  // The end is missing: fields read before that stay set.
+  (void)request.ParsePartialFromString(begin.Flatten());
+  return request.request_id();
+}
+
+}  // namespace
+
 using batch::ForwardJob;
 using batch::ForwardJobPtr;
 using batch::Respond;
 
 ForwardService::ForwardService(const ForwardServiceOptions& options, const ServedLayers* layers,
                                Admission* admission, const mesh::Fleet* fleet,
-                               metrics::RouterMetrics* metrics, TimerQueue* timers, Clock* clock)
+                               metrics::RouterMetrics* metrics, TimerQueue* timers,
+                               ThreadPool* pool, Clock* clock)
     : options_(options),
       layers_(layers),
       admission_(admission),
       fleet_(fleet),
       metrics_(metrics),
       timers_(timers),
+      pool_(pool),
       clock_(clock) {}
+
+size_t MostOtherBytes(uint64_t max_tokens) {
+  constexpr uint64_t kPerToken = 2 * 6;  // An id and a group, each a tag and a varint at most.
+  constexpr uint64_t kAllElse = uint64_t{1} << 20;  // Mostly extensions.
+  return static_cast<size_t>(kAllElse + std::min(max_tokens, kMostTokens) * kPerToken);
+}
+
+ForwardService::~ForwardService() { AwaitReads(); }
+
+void ForwardService::AwaitReads() const {
+  const auto none = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return reads_ == 0; };
+  absl::MutexLock lock(&mutex_);
+  mutex_.Await(absl::Condition(&none));
+}
 
 void ForwardService::Forward(const Frame& request, const CallContextPtr& context, Respond respond) {
   const absl::Time arrival = clock_->Now();
   const ForwardJobPtr job = jobs_.Take();
-  absl::Status accepted = DecodeTensorMessage(request, job->received());
+  const absl::Status read = DecodeTensorMessage(request, job->received(), kQuickBytes);
+  if (absl::IsOutOfRange(read)) {
+    ReadOnPool(request, arrival, context, job, std::move(respond));
+  } else {
+    Serve(read, arrival, context, job, std::move(respond));
+  }
+}
+
+void ForwardService::ReadOnPool(const Frame& request, absl::Time arrival,
+                                const CallContextPtr& context, const ForwardJobPtr& job,
+                                Respond respond) {
+  bool taken = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    taken = reads_ < kMostReads;
+    reads_ += taken ? 1 : 0;
+  }
+  if (!taken) {
+    job->received()->message.set_request_id(RequestIdOf(request));
+    Refuse(*job,
+           ErrorOf(v1::ERROR_REASON_QUEUE_FULL,
+                   absl::StrCat(kMostReads, " requests of more than ", kQuickBytes,
+                                " bytes beside hidden_states are being read; retry later")),
+           &respond);
+    return;
+  }
+  pool_->Run([this, request, arrival, context, job = job, respond = std::move(respond)]() mutable {
+    absl::Status read =
+        DecodeTensorMessage(request, job->received(), MostOtherBytes(options_.max_tokens));
+    if (absl::IsOutOfRange(read)) {
+      job->received()->message.set_request_id(RequestIdOf(request));
+      Refuse(*job,
+             absl::InvalidArgumentError(absl::StrCat(
+                 read.message(),
+                 "; that is room for extensions, and for token_ids and group_sizes of ",
+                 options_.max_tokens, " tokens, the most at once: send fewer")),
+             &respond);
+    } else {
+      Serve(std::move(read), arrival, context, job, std::move(respond));
+    }
+    job = nullptr;  // It belongs to this.
+    absl::MutexLock lock(&mutex_);
+    --reads_;
+  });
+}
+
+void ForwardService::Serve(absl::Status read, absl::Time arrival, const CallContextPtr& context,
+                           const ForwardJobPtr& job, Respond respond) {
+  absl::Status accepted = std::move(read);
   if (!accepted.ok()) {
     job->received()->message.clear_request_id();  // What was read of it means nothing.
   } else if (job->request().heartbeat()) {
@@ -48,12 +130,7 @@ void ForwardService::Forward(const Frame& request, const CallContextPtr& context
     accepted = Accept(arrival, context, job.get(), &respond);
   }
   if (!accepted.ok()) {
-    metrics_->CountRequest(accepted.code());
-    v1::ForwardResponse response;
-    response.set_request_id(job->request().request_id());
-    *response.mutable_status() = ToWire(
-        WithReason(absl::IsInvalidArgument(accepted) ? WithFieldViolation(accepted) : accepted));
-    respond(response, std::nullopt);
+    Refuse(*job, accepted, &respond);
     return;
   }
   if (job->rows() == 0) {
@@ -65,6 +142,15 @@ void ForwardService::Forward(const Frame& request, const CallContextPtr& context
   if (!queued.ok()) {
     job->Fail(queued);
   }
+}
+
+void ForwardService::Refuse(const ForwardJob& job, const absl::Status& why, Respond* respond) {
+  metrics_->CountRequest(why.code());
+  v1::ForwardResponse response;
+  response.set_request_id(job.request().request_id());
+  *response.mutable_status() =
+      ToWire(WithReason(absl::IsInvalidArgument(why) ? WithFieldViolation(why) : why));
+  (*respond)(response, std::nullopt);
 }
 
 void ForwardService::AnswerNothing(ForwardJob* job) {

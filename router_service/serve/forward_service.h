@@ -7,10 +7,13 @@
 #include <map>
 #include <memory>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
 #include "common/base/shared_pool.h"
+#include "common/base/thread_pool.h"
 #include "common/base/timer_queue.h"
 #include "common/transport/call_context.h"
 #include "common/wire/message_codec.h"
@@ -43,23 +46,44 @@ struct ForwardServiceOptions {
   uint64_t max_response_bytes = 0;
 };
 
+// Bytes of a request beside its tensor, which the thread that brings it reads itself; and at once
+// read by the pool, so that what waits there is bounded.
+inline constexpr size_t kQuickBytes = 64 << 10;
+inline constexpr int kMostReads = 64;
+
+// Bytes of a request of `max_tokens` beside its tensor, at most.
+size_t MostOtherBytes(uint64_t max_tokens);
+
 // Thread-safe.
 class ForwardService {
  public:
   // Pointers must outlive the service.
   ForwardService(const ForwardServiceOptions& options, const ServedLayers* layers,
                  Admission* admission, const mesh::Fleet* fleet, metrics::RouterMetrics* metrics,
-                 TimerQueue* timers, Clock* clock);
+                 TimerQueue* timers, ThreadPool* pool, Clock* clock);
+
+  // When no call to Forward can come any more: waits for those that are being read.
+  ~ForwardService();
 
   // Serves one encoded ForwardRequest. `context`: of the call that brought it, its deadline on
   // `clock`; the request may have an earlier one of its own. Errors are in the response's status:
   // respond is always called, once, perhaps before Forward returns.
   void Forward(const Frame& request, const CallContextPtr& context, batch::Respond respond);
 
+  // Waits for requests that are being read by the pool.
+  void AwaitReads() const;
+
   // Frees the memory of requests that are over.
   void ShedMemory() { jobs_.Shed(); }
 
  private:
+  // What Forward does with a request that takes long to read, on the pool.
+  void ReadOnPool(const Frame& request, absl::Time arrival, const CallContextPtr& context,
+                  const batch::ForwardJobPtr& job, batch::Respond respond);
+  void Refuse(const batch::ForwardJob& job, const absl::Status& why, batch::Respond* respond);
+  // Serves what `job` has received, `read` being how its decoding went.
+  void Serve(absl::Status read, absl::Time arrival, const CallContextPtr& context,
+             const batch::ForwardJobPtr& job, batch::Respond respond);
   // Accepts the request that `job` has received, unless there is an error. Takes `respond` only
   // then.
   absl::Status Accept(absl::Time arrival, const CallContextPtr& context, batch::ForwardJob* job,
@@ -76,8 +100,11 @@ class ForwardService {
   const mesh::Fleet* const fleet_;
   metrics::RouterMetrics* const metrics_;
   TimerQueue* const timers_;
+  ThreadPool* const pool_;
   Clock* const clock_;
   SharedPool<batch::ForwardJob> jobs_{{.objects = 256, .bytes = 32 << 20}};
+  mutable absl::Mutex mutex_;
+  int reads_ ABSL_GUARDED_BY(mutex_) = 0;  // Under way on the pool.
 };
 
 }  // namespace expertmesh::serve

@@ -93,10 +93,12 @@ class Mesh:
         self.nodes = []
         self.router = None
         self.programs = []
+        # Put before the commands of programs, such as prlimit.
+        self.launcher = []
         self._client = None
 
     def _add(self, name, argv):
-        made = Program(name, argv, self.folder)
+        made = Program(name, [*self.launcher, *argv], self.folder)
         self.programs.append(made)
         return made
 

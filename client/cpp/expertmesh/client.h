@@ -268,15 +268,13 @@ struct NodeInfo {
   uint64_t rows_in_flight = 0;
   // Times the link went down since the router started.
   uint64_t disconnects = 0;
-  // Types that the router chose for the link, of hidden states on their way to the node and of
-  // partials on their way back, as --wire-hidden-states calls them: "bf16", say. Empty when the
-  // router is too old to tell.
+  // Types of rows on their way to the node and back, as --wire-hidden-states calls them ("bf16").
+  // Empty when the router is too old to tell.
   std::string hidden_states_dtype;
   std::string partials_dtype;
   // Ascending by layer.
   std::vector<DamagedExperts> damaged;
-  // Answers that the router did not use: NaN or infinities that a replica did not have, or wrong
-  // checksums.
+  // Answers that the router did not use, since they were wrong.
   uint64_t faulty_answers = 0;
   // Cross-checks in which this node and another one computed different values of the same row.
   uint64_t disagreements = 0;
