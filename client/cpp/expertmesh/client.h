@@ -1,5 +1,4 @@
-// The C++ client of an Expertmesh router: hidden states of one MoE layer in, the layer's output
-// back.
+// The C++ client of an Expertmesh router: hidden states of one MoE layer in, its output back.
 //
 //   auto client = expertmesh::client::Client::Connect("127.0.0.1:50050");
 //   std::vector<float> rows = ...;                                     // [tokens, d_model]
@@ -268,18 +267,17 @@ struct NodeInfo {
   uint64_t rows_in_flight = 0;
   // Times the link went down since the router started.
   uint64_t disconnects = 0;
-  // Types of rows on their way to the node and back, as --wire-hidden-states calls them ("bf16").
-  // Empty when the router is too old to tell.
+  // Types of rows on their way there and back, as --wire-hidden-states calls them; empty: not told.
   std::string hidden_states_dtype;
   std::string partials_dtype;
   // Ascending by layer.
   std::vector<DamagedExperts> damaged;
   // Answers that the router did not use, since they were wrong.
   uint64_t faulty_answers = 0;
-  // Cross-checks in which this node and another one computed different values of the same row.
+  // Cross-checks in which another node computed different values of the same row.
   uint64_t disagreements = 0;
-  // Times the router ejected it, and batches whose answers came so late that others were asked.
   uint64_t ejections = 0;
+  // Batches whose answers did not come in time.
   uint64_t overdue_batches = 0;
 };
 
