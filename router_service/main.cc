@@ -205,6 +205,15 @@ serve::RouterServerOptions ServerOptionsFromFlags(net::GrpcRuntime* runtime) {
   return server_options;
 }
 
+// `weights`: their type in the checkpoint.
+absl::StatusOr<std::unique_ptr<experts::Backend>> BackendFromFlags(Dtype weights) {
+  experts::BackendOptions backend_options;
+  ASSIGN_OR_RETURN(backend_options.compute_dtype,
+                   experts::ChooseComputeDtype(absl::GetFlag(FLAGS_compute_dtype), weights));
+  backend_options.threads = absl::GetFlag(FLAGS_threads);
+  return experts::MakeBackend("cpu", backend_options);
+}
+
 absl::Status StartLogging() {
   RETURN_IF_ERROR(telemetry::InitLogging("expertmesh-router", absl::GetFlag(FLAGS_log_level)));
   if (const std::string note = ReadCoreLimits().Note(); !note.empty()) {
@@ -222,13 +231,8 @@ absl::Status Run(const std::vector<char*>& rest) {
   for (const std::string& warning : checkpoint->warnings()) {
     spdlog::warn("{}", warning);
   }
-  experts::BackendOptions backend_options;
-  ASSIGN_OR_RETURN(
-      backend_options.compute_dtype,
-      experts::ChooseComputeDtype(absl::GetFlag(FLAGS_compute_dtype), checkpoint->model().dtype));
-  backend_options.threads = absl::GetFlag(FLAGS_threads);
   ASSIGN_OR_RETURN(std::unique_ptr<experts::Backend> backend,
-                   experts::MakeBackend("cpu", backend_options));
+                   BackendFromFlags(checkpoint->model().dtype));
 
   auto registry = std::make_shared<prometheus::Registry>();
   telemetry::RegisterProcessMetrics("expertmesh-router", ProgramVersion(), *registry);
