@@ -200,12 +200,10 @@ TEST_F(RouterWireTest, PartialsOfAnotherTypeThanAskedAreRefused) {
   StartRouter(options);
   FakeNode& a = AddNode("a:1", {0, 1, 2, 3, 4, 5});
   Connect();
-  internal::v1::ComputeResponse response;
-  response.set_batch_id(1);
-  response.mutable_status();
-  const std::vector<float> zeros(kModel, 0.0f);
-  const TensorFrame tensor = EncodeRows(Dtype::kF32, zeros.data(), 1, kModel, Dtype::kF16);
-  a.AnswerBytes(EncodeTensorMessage(response, &tensor).Flatten());
+  a.EditAnswers([](internal::v1::ComputeResponse*, TensorFrame* partials) {
+    const std::vector<float> zeros(kModel, 0.0f);
+    *partials = EncodeRows(Dtype::kF32, zeros.data(), 1, kModel, Dtype::kF16);
+  });
   const Answer answer = Forward(1, RandomRows(7, 1));
   EXPECT_FALSE(answer.status.ok());
   EXPECT_THAT(std::string(answer.status.message()), HasSubstr("expected BF16 rows from 0 of 1"));
