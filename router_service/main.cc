@@ -66,7 +66,7 @@ ABSL_FLAG(double, max_linger_percent, 5,
 ABSL_FLAG(uint64_t, max_queue_tokens, 65536, "Tokens that may wait per layer; more are refused");
 ABSL_FLAG(uint64_t, max_tokens_in_flight, 262144, "Tokens accepted and not answered, all layers");
 ABSL_FLAG(
-    absl::Duration, max_queue_time, absl::Seconds(1),
+    absl::Duration, max_queue_time, absl::Milliseconds(500),
     "Beyond a few full batches no more is accepted than is answered within this time, at the "
     "rate that is measured; what would be answered after its deadline is refused in any case");
 ABSL_FLAG(uint64_t, max_message_bytes, 256ull << 20, "Largest request or answer");

@@ -47,7 +47,7 @@ struct RouterOptions {
   uint64_t max_tokens_in_flight = 262144;
   // No more is held than is served within this time, at the rate that is measured, beyond a few
   // full batches.
-  absl::Duration max_queue_time = absl::Seconds(1);
+  absl::Duration max_queue_time = absl::Milliseconds(500);
   // Longest time any request may take, also one that came without a deadline.
   absl::Duration max_request_time = absl::Seconds(60);
   // Largest message accepted; told to clients.

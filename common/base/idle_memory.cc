@@ -64,6 +64,7 @@ void IdleMemory::GiveBack() {
     shed_();
   }
   TrimThread();
+  TrimSharedMemory();
   malloc_trim(0);
   const uint64_t left = ResidentBytes();
   returned_bytes.fetch_add(before - std::min(before, left), std::memory_order_relaxed);

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sys/resource.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,10 +14,17 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
+#include <iterator>
+#include <system_error>
+#include <thread>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/blocking_counter.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "common/base/check.h"
 #include "common/base/cpu_quota.h"
 
@@ -66,6 +74,33 @@ void TrimThread() {
   void* volatile block = std::malloc(kBlock);
   std::free(block);
   mallopt(M_TRIM_THRESHOLD, kTrimThreshold);
+}
+
+void TrimSharedMemory() {
+  // As glibc counts, see arena_get2() there.
+  const int arenas = get_nprocs() * static_cast<int>(sizeof(long) == 4 ? 2 : 8);
+  std::error_code error;
+  const auto threads = std::distance(std::filesystem::directory_iterator("/proc/self/task", error),
+                                     std::filesystem::directory_iterator());
+  if (error || threads <= arenas) {
+    return;
+  }
+  // All are there at the same time: one that has gone leaves its arena to the next.
+  absl::BlockingCounter there(arenas);
+  absl::Notification leave;
+  std::vector<std::thread> trimmers;
+  for (int i = 0; i < arenas; ++i) {
+    trimmers.emplace_back([&there, &leave] {
+      TrimThread();
+      there.DecrementCount();
+      leave.WaitForNotification();
+    });
+  }
+  there.Wait();
+  leave.Notify();
+  for (std::thread& trimmer : trimmers) {
+    trimmer.join();
+  }
 }
 
 void AcceptHyphens(int argc, char** argv) {

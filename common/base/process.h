@@ -22,6 +22,9 @@ void RaiseDescriptorLimit();
 // Gives back what glibc keeps free at the end of the memory that the calling thread allocates from:
 // malloc_trim() does not, and what is freed while there is traffic is kept. For times of rest.
 void TrimThread();
+// The same for memory that threads share, of whichever they are: where glibc has given out as many
+// arenas as it does, further threads get them in turn. Nothing where each thread has its own.
+void TrimSharedMemory();
 
 // Turns the hyphens of flag names into underscores, in place: flags are documented and may be
 // written as

@@ -1,12 +1,17 @@
 #include "common/base/process.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
+
+#include "absl/synchronization/blocking_counter.h"
+#include "absl/synchronization/notification.h"
 
 namespace expertmesh {
 namespace {
@@ -49,6 +54,40 @@ TEST(ProcessTest, PortFileErrorsNameThePath) {
 TEST(ProcessTest, KnowsItsMemoryAndCores) {
   EXPECT_GT(ResidentBytes(), uint64_t{1} << 20);
   EXPECT_GE(AvailableCores(), 1);
+}
+
+// glibc gives threads no more arenas than this, and what a thread frees stays at the end of its
+// own.
+TEST(ProcessTest, MemoryOfThreadsThatShareArenasIsGivenBack) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "a sanitizer has an allocator of its own";
+#endif
+  TuneProcess();
+  constexpr size_t kBlocks = 600;
+  constexpr size_t kBlock = 64 << 10;
+  const int arenas = 8 * static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
+  absl::Notification leave;
+  absl::BlockingCounter there(arenas + 1);
+  std::vector<std::thread> threads;
+  for (int i = 0; i <= arenas; ++i) {
+    threads.emplace_back([&, i] {
+      std::vector<std::string> blocks(1);
+      for (size_t block = 0; i == arenas / 2 && block < kBlocks; ++block) {
+        blocks.emplace_back(kBlock, 'x');
+      }
+      blocks.clear();
+      there.DecrementCount();
+      leave.WaitForNotification();
+    });
+  }
+  there.Wait();
+  const uint64_t kept = ResidentBytes();
+  TrimSharedMemory();
+  EXPECT_LT(ResidentBytes() + kBlocks * kBlock / 2, kept);
+  leave.Notify();
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
 }
 
 }  // namespace
