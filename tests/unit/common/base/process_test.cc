@@ -71,7 +71,8 @@ TEST(ProcessTest, MemoryOfThreadsThatShareArenasIsGivenBack) {
   std::vector<std::thread> threads;
   for (int i = 0; i <= arenas; ++i) {
     threads.emplace_back([&, i] {
-      std::vector<std::string> blocks(1);
+      std::vector<std::string> blocks;
+      blocks.reserve(kBlocks);  // Below them all, as it stays.
       for (size_t block = 0; i == arenas / 2 && block < kBlocks; ++block) {
         blocks.emplace_back(kBlock, 'x');
       }
