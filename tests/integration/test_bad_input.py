@@ -70,8 +70,12 @@ BAD_REQUESTS = {
         ["extensions", "acme.ids"],
     ),
     "extension with a strange name": (
-        dict(extensions={"\n" + "x" * 1000: tensor_pb2.Extension(raw=bytes(9 << 20))}),
+        dict(extensions={"\n" + "x" * 1000: tensor_pb2.Extension(raw=bytes(1 << 20))}),
         ["extensions has an entry '\\n" + "x" * 63 + "'"],
+    ),
+    "extension with more bytes than any request needs": (
+        dict(extensions={"acme.ids": tensor_pb2.Extension(raw=bytes(9 << 20))}),
+        ["extensions", "more than 4194304 bytes beside its tensor's values"],
     ),
     "output dtype that does not exist": (dict(output_dtype=77), ["output_dtype", "77"]),
 }
