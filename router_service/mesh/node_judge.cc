@@ -39,6 +39,14 @@ void NodeJudge::Schedule() {
 }
 
 void NodeJudge::Judge() {
+  {
+    // First, so that time that passes meanwhile brings the next judgement nearer.
+    absl::MutexLock lock(&mutex_);
+    if (stopped_) {
+      return;
+    }
+    Schedule();
+  }
   const Subjects subjects = subjects_();
   std::vector<absl::Duration> paces;
   for (const std::shared_ptr<NodeLink>& link : subjects.links) {
@@ -52,10 +60,6 @@ void NodeJudge::Judge() {
     if (link != nullptr) {
       link->Judge(by);
     }
-  }
-  absl::MutexLock lock(&mutex_);
-  if (!stopped_) {
-    Schedule();
   }
 }
 
