@@ -59,7 +59,7 @@ def test_a_program_that_does_not_start_is_told(build, tmp_path):
     other = make_build(tmp_path / "other", expert="--no-such-flag")
     done = compare(build, other, "--models", "^qwen3_moe f32$", "--layouts", "^one node$")
     assert done.returncode == 1
-    assert "different: qwen3_moe f32, one node: " in done.stdout and "no_such_flag" in done.stdout
+    assert "different: qwen3_moe f32, one node: " in done.stdout and "no-such-flag" in done.stdout
 
 
 def test_a_missing_build_is_named(build, tmp_path):
