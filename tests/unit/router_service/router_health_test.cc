@@ -78,6 +78,19 @@ class RouterHealthTest : public RouterTest {
     request.set_return_routing(true);
     Send(Encode(request, waiting->rows), &waiting->answer, &waiting->done);
   }
+
+  // What `node` owes is asked of no other, and is used when it comes.
+  void ExpectWaitedFor(FakeNode& node) {
+    node.Hold();
+    Waiting waiting;
+    SendOne(&waiting);
+    node.AwaitHeld(1);
+    clock_.Advance(absl::Seconds(5));
+    EXPECT_FALSE(waiting.done.HasBeenNotified());
+    node.Release();
+    waiting.done.WaitForNotification();
+    ExpectRight(1, waiting.rows, waiting.answer);
+  }
 };
 
 TEST_F(RouterHealthTest, WhatASilentNodeOwesIsAskedOfAReplicaAndTheNodeIsNotUsed) {
@@ -129,15 +142,7 @@ TEST_F(RouterHealthTest, WithoutAReplicaItIsWaitedFor) {
   FakeNode& a = AddNode("a:1", kAll);
   Connect();
   ExpectServed(1);
-  a.Hold();
-  Waiting waiting;
-  SendOne(&waiting);
-  a.AwaitHeld(1);
-  clock_.Advance(absl::Seconds(5));
-  EXPECT_FALSE(waiting.done.HasBeenNotified());
-  a.Release();
-  waiting.done.WaitForNotification();
-  ExpectRight(1, waiting.rows, waiting.answer);
+  ExpectWaitedFor(a);
 }
 
 TEST_F(RouterHealthTest, BeforeAnyAnswerNothingIsOverdue) {
@@ -145,15 +150,8 @@ TEST_F(RouterHealthTest, BeforeAnyAnswerNothingIsOverdue) {
   FakeNode& a = AddNode("a:1", kAll);
   AddNode("b:1", kAll);
   Connect();
-  a.Hold();
-  Waiting waiting;
-  SendOne(&waiting);
-  a.AwaitHeld(1);
-  clock_.Advance(absl::Seconds(5));
-  EXPECT_FALSE(waiting.done.HasBeenNotified());
+  ExpectWaitedFor(a);
   EXPECT_EQ(First().link(), v1::NODE_LINK_UP);
-  a.Release();
-  waiting.done.WaitForNotification();
 }
 
 TEST_F(RouterHealthTest, WithoutALimitNothingIsOverdue) {
@@ -164,14 +162,7 @@ TEST_F(RouterHealthTest, WithoutALimitNothingIsOverdue) {
   AddNode("b:1", kAll);
   Connect();
   ExpectServed(1);
-  a.Hold();
-  Waiting waiting;
-  SendOne(&waiting);
-  a.AwaitHeld(1);
-  clock_.Advance(absl::Seconds(30));
-  EXPECT_FALSE(waiting.done.HasBeenNotified());
-  a.Release();
-  waiting.done.WaitForNotification();
+  ExpectWaitedFor(a);
 }
 
 TEST_F(RouterHealthTest, HalfAnAnswerIsNone) {
