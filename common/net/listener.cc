@@ -105,6 +105,9 @@ size_t ReservedDescriptors(size_t limit) {
   return std::min(std::clamp<size_t>(limit / 8, 16, 1024), limit / 2);
 }
 
+Listener::Listener(const ListenerOptions& options)
+    : options_(options), warnings_(kBetweenWarnings, Clock::Real()) {}
+
 absl::StatusOr<std::unique_ptr<Listener>> Listener::Bind(const ListenerOptions& options) {
   auto listener = std::unique_ptr<Listener>(new Listener(options));
   if (const absl::Status status = listener->BindAddress(); absl::IsUnavailable(status)) {
@@ -342,12 +345,10 @@ void Listener::CheckStall() {
 }
 
 void Listener::Warn(absl::string_view what, absl::string_view why) {
-  const absl::Time now = Clock::Real()->Now();
-  if (now - last_warning_ < kBetweenWarnings) {
-    return;
+  if (const std::optional<uint64_t> left_out = warnings_.Take()) {
+    spdlog::warn("{}",
+                 absl::StrCat(options_.address, " ", what, ": ", why, LeftOutText(*left_out)));
   }
-  last_warning_ = now;
-  spdlog::warn("{}", absl::StrCat(options_.address, " ", what, ": ", why));
 }
 
 }  // namespace expertmesh::net

@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "common/base/log_limit.h"
 #include "common/net/connection_table.h"
 #include "common/net/grpc_runtime.h"
 
@@ -65,7 +66,7 @@ class Listener {
   bool End(absl::string_view peer) { return connections_.End(peer); }
 
  private:
-  explicit Listener(const ListenerOptions& options) : options_(options) {}
+  explicit Listener(const ListenerOptions& options);
 
   absl::Status BindAddress();
   absl::Status BindUnix(const std::string& path);
@@ -87,7 +88,7 @@ class Listener {
   ConnectionTable connections_;  // The listener's thread adds, others end.
   std::optional<Stall> stall_;   // When it was first seen, and when that was.
   absl::Time stall_seen_;
-  absl::Time last_warning_ = absl::InfinitePast();
+  LogLimit warnings_;
   std::thread thread_;
 };
 
