@@ -19,12 +19,13 @@
 
 namespace expertmesh::serve {
 
+// Their defaults are those of RouterOptions.
 struct AdmissionLimits {
   // Accepted and not yet answered, whatever the rate.
-  uint64_t most_tokens = 262144;
+  uint64_t most_tokens = 0;
   // So much is held at any rate: a few full batches.
-  uint64_t least_tokens = 16384;
-  absl::Duration queue_time = absl::Seconds(1);
+  uint64_t least_tokens = 0;
+  absl::Duration queue_time;
 };
 
 // Thread-safe.

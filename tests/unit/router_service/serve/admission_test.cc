@@ -90,7 +90,10 @@ class AdmissionTest : public testing::Test {
   FakeClock clock_;
   prometheus::Registry registry_;
   metrics::RouterMetrics metrics_{registry_};
-  Admission admission_{{.most_tokens = 262144, .least_tokens = 16384}, &metrics_, &clock_};
+  Admission admission_{
+      {.most_tokens = 262144, .least_tokens = 16384, .queue_time = absl::Seconds(1)},
+      &metrics_,
+      &clock_};
   std::deque<Held> held_;
   uint64_t held_tokens_ = 0;
   uint64_t most_held_ = 0;
