@@ -15,6 +15,7 @@ from rooms import (
     mesh,
     node,
     plan,
+    replay,
     tensor,
     tokenizer,
     wire,
@@ -30,6 +31,7 @@ MUTATIONS = (
     + checkpoint.MUTATIONS
     + wire.MUTATIONS
     + plan.MUTATIONS
+    + replay.MUTATIONS
     + mesh.MUTATIONS
     + batch.MUTATIONS
     + node.MUTATIONS
