@@ -123,8 +123,9 @@ TEST_F(FleetTest, EachChangeMakesAViewOfTheNextEpochAndLeavesOlderOnesAlone) {
   EXPECT_THAT(Serving(0), ElementsAre(0));
   EXPECT_NE(after->node(0).link, nullptr);
   for (const auto& view : {before, after}) {
-    EXPECT_THAT(view->SelectBias(kLayer), ElementsAre(1, 2, 3, 4, 5, 6));
-    EXPECT_TRUE(view->SelectBias(3).empty());
+    EXPECT_THAT(view->SelectBias(kLayer).checkpoint, ElementsAre(1, 2, 3, 4, 5, 6));
+    EXPECT_TRUE(view->SelectBias(kLayer).live.empty());
+    EXPECT_TRUE(view->SelectBias(3).checkpoint.empty());
   }
 }
 

@@ -92,7 +92,7 @@ class NodeLinkTest : public testing::Test {
 
   // As if the mesh took 1 ms for each assignment.
   void Judge() {
-    const MeshView view(1, Placement(), std::make_shared<const SelectBiases>(), {});
+    const MeshView view({}, std::make_shared<const Placement>(), {}, {});
     link_.Judge({clock_.Now(), awake_since_, absl::Milliseconds(1), &view});
   }
   double Faults(const std::string& fault) {
