@@ -23,6 +23,8 @@ struct Directive {
   // one. One that follows gives its views this epoch, whatever it sees of the nodes.
   uint64_t epoch = 1;
   bool follows = false;
+  // Counts what was decided, for those who want to know by which decision a view was made.
+  uint64_t decision = 0;
   // Biases in force in place of the checkpoint's. Null: none.
   std::shared_ptr<const SelectBiases> live_biases;
   // Copies that batches use, and their shares. Null: every copy that nodes offer.

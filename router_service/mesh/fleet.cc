@@ -193,6 +193,7 @@ v1::Topology Fleet::Topology() const {
   v1::Topology topology;
   topology.set_lookup_error(std::string(lookup.message()));
   topology.set_epoch(view->epoch());
+  topology.set_revision(view->version().revision);
   topology.set_ready(view->placement().complete());
   topology.set_fingerprint(checkpoint_->fingerprint());
   for (const MissingExperts& missing : view->placement().missing()) {
@@ -249,6 +250,7 @@ ViewVersion Fleet::NextVersion() const {
   const ViewVersion& before = view_->version();
   ViewVersion next;
   next.term = directive_.term;
+  next.decision = directive_.decision;
   next.epoch = directive_.follows ? directive_.epoch : std::max(before.epoch + 1, directive_.epoch);
   next.revision = before.revision + 1;
   return next;
@@ -256,18 +258,22 @@ ViewVersion Fleet::NextVersion() const {
 
 ViewBiases Fleet::Biases() const { return {options_.biases, directive_.live_biases}; }
 
-void Fleet::SetDirective(Directive directive) {
+uint64_t Fleet::SetDirective(Directive directive) {
   bool same_plan = false;
   {
     absl::MutexLock rebuild(&rebuild_mutex_);
     absl::MutexLock lock(&mutex_);
     if (stopping_) {
-      return;
+      return view_->epoch();
     }
     same_plan = directive.plan == directive_.plan;
+    const bool same = same_plan && directive.live_biases == directive_.live_biases &&
+                      directive.epoch <= view_->epoch();
     directive_ = std::move(directive);
     if (same_plan) {
-      view_ = view_->With(NextVersion(), Biases());
+      ViewVersion version = NextVersion();
+      version.epoch = same && !directive_.follows ? view_->epoch() : version.epoch;
+      view_ = view_->With(version, Biases());
     }
   }
   if (same_plan) {
@@ -275,6 +281,7 @@ void Fleet::SetDirective(Directive directive) {
   } else {
     Rebuild();
   }
+  return view()->epoch();
 }
 
 void Fleet::Rebuild() {

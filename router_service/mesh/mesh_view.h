@@ -37,8 +37,9 @@ struct ViewBiases {
 
 // Which view it is.
 struct ViewVersion {
-  // As Directive::term.
+  // As in the directive.
   uint64_t term = 0;
+  uint64_t decision = 0;
   // Version of bias and placement.
   uint64_t epoch = 1;
   // Counts the views that this router made, whatever changed.
