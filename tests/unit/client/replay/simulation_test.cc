@@ -17,10 +17,12 @@ using ::testing::HasSubstr;
 // The same counts in every interval, without scores.
 class ConstantLoad : public LoadSource {
  public:
-  ConstantLoad(std::vector<double> assignments, size_t intervals)
+  // `later`, where it is given, from interval 2 on.
+  ConstantLoad(std::vector<double> assignments, size_t intervals, std::vector<double> later = {})
       : layers_(
             {{.layer = 0, .num_experts = static_cast<uint32_t>(assignments.size()), .top_k = 1}}),
         assignments_(std::move(assignments)),
+        later_(std::move(later)),
         intervals_(intervals) {}
 
   absl::Span<const balance::RecordedLayer> layers() const override { return layers_; }
@@ -29,11 +31,12 @@ class ConstantLoad : public LoadSource {
   bool has_scores() const override { return false; }
   std::string Describe() const override { return "constant"; }
   void Next(IntervalLoad* load) override {
+    const bool is_later = next_ >= 2 && !later_.empty();
     load->start_s = 10.0 * static_cast<double>(next_++);
     load->layers.resize(1);
-    load->layers[0].assignments = assignments_;
+    load->layers[0].assignments = is_later ? later_ : assignments_;
     load->layers[0].tokens = 0;
-    for (const double assignments : assignments_) {
+    for (const double assignments : load->layers[0].assignments) {
       load->layers[0].tokens += assignments;
     }
     load->layers[0].batch_tokens = load->layers[0].tokens / 10;
@@ -42,6 +45,7 @@ class ConstantLoad : public LoadSource {
  private:
   const std::vector<balance::RecordedLayer> layers_;
   const std::vector<double> assignments_;
+  const std::vector<double> later_;
   const size_t intervals_;
   size_t next_ = 0;
 };
@@ -111,6 +115,34 @@ TEST(SimulationTest, ThePlannersCopiesCountOnceTheyAreLoaded) {
   EXPECT_NEAR(Summarise(result.policies[1]).fullest, (3 * 1.8 + 3 * planned[3].fullest) / 6, 1e-9);
   EXPECT_LT(planned[5].p50_us, planned[0].p50_us);
   EXPECT_EQ(result.policies[0].intervals[5].fullest, planned[0].fullest);
+}
+
+TEST(SimulationTest, APlanIsMadeOfWhatCameSinceTheLastOne) {
+  MeshModel mesh = Nodes(2, 4);
+  mesh.load_bytes_per_second = 1e6;
+  const SimulationResult result =
+      RunAll(ConstantLoad({900, 50, 25, 25}, 6, {25, 25, 50, 900}), mesh, {Planner()});
+  const std::vector<IntervalFigures>& planned = result.policies[0].intervals;
+  EXPECT_GT(planned[3].fullest, 1.2) << "planned for what came before";
+  EXPECT_NEAR(planned[5].fullest, 1, 2e-3);
+}
+
+TEST(PlacementRunTest, WhatIsBeingLoadedWhenANodeFailsIsNotUsed) {
+  const MeshModel mesh = Nodes(3, 4);
+  const std::vector<balance::RecordedLayer> layers = {{.layer = 0, .num_experts = 6, .top_k = 1}};
+  PlacementRun run(mesh, layers);
+  ASSERT_TRUE(run.Plan({{500, 200, 100, 100, 60, 40}}, {}, 0).ok());
+  ASSERT_TRUE(run.settling());
+  run.Fail(2);
+  EXPECT_FALSE(run.settling());
+  run.Settle(1e9);
+  EXPECT_EQ(run.copies(), 4u) << "what the other two held at the beginning";
+  for (const std::vector<balance::ExpertCopy>& copies : run.layers()[0].experts) {
+    for (const balance::ExpertCopy& copy : copies) {
+      EXPECT_NE(copy.node, 2u);
+    }
+  }
+  EXPECT_EQ(run.nodes(), 2u);
 }
 
 // The simulator adds nothing of its own: its plan is what PlanPlacement says of the same input.
