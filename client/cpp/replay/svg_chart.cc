@@ -137,8 +137,10 @@ std::string LineChart(const std::vector<double>& times, const std::vector<ChartL
   const std::vector<double> x = Thinned(times);
   for (size_t i = 0; i < lines.size(); ++i) {
     const std::vector<double> y = Thinned(lines[i].values);
+    // Dashes show what lies below.
     absl::StrAppend(&svg, "<polyline fill=\"none\" stroke=\"", ChartColour(i),
-                    "\" stroke-width=\"2\" points=\"");
+                    "\" stroke-width=\"2\"", i < 2 ? "" : " stroke-dasharray=\"7 5\"",
+                    " points=\"");
     for (size_t point = 0; point < x.size(); ++point) {
       absl::StrAppendFormat(&svg, "%s%.1f,%.1f", point == 0 ? "" : " ", axes.X(x[point]),
                             axes.Y(y[point]));
