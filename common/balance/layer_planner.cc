@@ -9,6 +9,8 @@ namespace {
 constexpr uint32_t kNone = LayerCopies::kNone;
 // Of the bound, what is not worth a copy: neither as a gain nor as room.
 constexpr double kTooLittle = 1e-5;
+// How far above the bound a thorough search begins.
+constexpr double kWorthASearch = 0.003;
 // Nodes that a fullest node tries to exchange copies with, the least full ones.
 constexpr size_t kPartners = 32;
 
@@ -18,11 +20,11 @@ void LayerPlanner::Begin(const LayerProblem& problem) {
   problem_ = &problem;
   held_.Reset(problem);
   bound_ = -1;
-  sort_keys_.clear();
+  sort_keys_.resize(problem.experts());
   for (uint32_t expert = 0; expert < problem.experts(); ++expert) {
     // Floats that are not negative are in the order of their bits: descending here, ties by expert.
     const auto bits = std::bit_cast<uint32_t>(static_cast<float>(problem.loads[expert]));
-    sort_keys_.push_back((uint64_t{~bits} << 32) | expert);
+    sort_keys_[expert] = (uint64_t{~bits} << 32) | expert;
   }
   std::sort(sort_keys_.begin(), sort_keys_.end());
   by_load_.clear();
@@ -45,18 +47,33 @@ bool LayerPlanner::Plan(double tolerance, uint32_t most_loads) {
     return false;
   }
   loads_ = 0;
+  level_ = std::numeric_limits<double>::infinity();
   for (uint32_t node = 0; node < problem_->nodes(); ++node) {
     for (uint32_t at = copies_.first_of_node(node); at != kNone;
          at = copies_.copy(at).next_of_node) {
       loads_ += CostOf(copies_.copy(at).expert, node);
     }
   }
-  Improve(tolerance);
-  level_ = levelling_.LevelOut(&copies_, bound_);
-  DropNeedless();
+  ImproveInRounds(tolerance);
+  const double good_enough = bound_ * (1 + std::max(tolerance, kWorthASearch));
+  if (level_ > good_enough &&
+      search_.Improve(&copies_, bound_, good_enough, most_loads_, &loads_)) {
+    ImproveInRounds(tolerance);
+  }
   copies_.SumAgain();
   level_ = copies_.FullestLevel();
   return true;
+}
+
+// What is dropped leaves slots for another round.
+void LayerPlanner::ImproveInRounds(double tolerance) {
+  double before = std::numeric_limits<double>::infinity();
+  do {
+    before = std::min(before, level_);
+    Improve(tolerance);
+    level_ = levelling_.LevelOut(&copies_, bound_);
+    DropNeedless();
+  } while (level_ > bound_ * (1 + tolerance) && level_ < before * (1 - kTooLittle));
 }
 
 uint32_t LayerPlanner::AddCopy(uint32_t expert, uint32_t node, double rows) {

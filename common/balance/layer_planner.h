@@ -8,6 +8,7 @@
 
 #include "absl/types/span.h"
 #include "common/balance/copy_placing.h"
+#include "common/balance/copy_search.h"
 #include "common/balance/fullest_node_bound.h"
 #include "common/balance/layer_copies.h"
 #include "common/balance/load_levelling.h"
@@ -22,9 +23,15 @@ namespace expertmesh::balance {
 //   3. shares are made the best that these copies allow, and copies go that turned out needless.
 // In step 2, a node that gets a copy is filled to the bound by it: then n - 1 copies level n nodes.
 //
+// Where that ends well above the bound, copy_search.h follows.
+//
 // Not thread-safe. Memory is reused: after the largest layer nothing is allocated.
 class LayerPlanner {
  public:
+  LayerPlanner() = default;
+  LayerPlanner(const LayerPlanner&) = delete;
+  LayerPlanner& operator=(const LayerPlanner&) = delete;
+
   static constexpr uint32_t kNoLimit = std::numeric_limits<uint32_t>::max();
 
   // What is to be planned, and the copies there are: plain until Plan().
@@ -71,6 +78,7 @@ class LayerPlanner {
   uint32_t AddCopy(uint32_t expert, uint32_t node, double rows);
   void RemoveCopy(uint32_t copy);
   void Improve(double tolerance);
+  void ImproveInRounds(double tolerance);
   bool FindSlot(uint32_t node, uint32_t* leaves) const;
   void CollectReceivers();
   uint32_t Preferred(double excess) const;
@@ -100,6 +108,7 @@ class LayerPlanner {
   CopyPlacing placing_;
   LoadLevelling levelling_;
   FullestNodeBound bounds_;
+  CopySearch search_{&held_, &levelling_};
 };
 
 }  // namespace expertmesh::balance
