@@ -12,6 +12,7 @@
 #include "common/balance/fullest_node_bound.h"
 #include "common/balance/layer_copies.h"
 #include "common/balance/load_levelling.h"
+#include "common/balance/load_order.h"
 
 namespace expertmesh::balance {
 
@@ -95,16 +96,16 @@ class LayerPlanner {
   const LayerProblem* problem_ = nullptr;
   LayerCopies held_;
   LayerCopies copies_;
-  std::vector<uint32_t> by_load_;
+  LoadOrder by_load_;
   double bound_ = -1;
   double level_ = 0;
   uint32_t loads_ = 0;
   uint32_t most_loads_ = kNoLimit;
-  double excess_ = 0;  // Rows above the bound, of all nodes.
-  double room_ = 0;    // Below it, where another copy can be.
+  double excess_ = 0;     // Rows above the bound, of all nodes.
+  double room_ = 0;       // Below it, where another copy can be.
+  double most_room_ = 0;  // Of one node.
   std::vector<Receiver> receivers_;
   std::vector<uint32_t> reached_;
-  std::vector<uint64_t> sort_keys_;
   CopyPlacing placing_;
   LoadLevelling levelling_;
   FullestNodeBound bounds_;

@@ -48,6 +48,9 @@ void PlanningRun::CollectHeld() {
   absl::flat_hash_map<uint32_t, size_t> layers;
   for (size_t layer = 0; layer < input_.layers.size(); ++layer) {
     layers[input_.layers[layer].layer] = layer;
+    if (input_.nodes.front().held.empty()) {  // Likely the first plan: a move for each expert.
+      experts_ += input_.layers[layer].loads.size();
+    }
   }
   for (uint32_t node = 0; node < nodes; ++node) {
     for (const HeldExperts& held : input_.nodes[node].held) {
@@ -270,6 +273,7 @@ absl::Status PlanningRun::PlanAll(const std::vector<uint32_t>* most_loads) {
   result_.plan.layers.reserve(input_.layers.size());
   result_.layers.clear();
   result_.moves.clear();
+  result_.moves.reserve(experts_);
   result_.bytes_loaded = 0;
   result_.bytes_freed = 0;
   kept_gain_ = 0;

@@ -51,6 +51,7 @@ class PlanningRun {
   std::vector<uint32_t> held_counts_;        // [layers, nodes]
   std::vector<std::vector<HeldCopy>> held_;  // [layers] By expert, then node.
   std::vector<uint8_t> has_plan_;            // [layers]
+  size_t experts_ = 0;                       // Moves to make room for.
   size_t layer_ = 0;
   LayerProblem problem_;
   double all_loads_ = 0;
