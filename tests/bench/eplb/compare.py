@@ -7,6 +7,7 @@ Each plan is made on one core; the three take turns. Run it with build/venv/bin/
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import pathlib
@@ -115,6 +116,8 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     program = args.program or ROOT / "build" / "release" / "tests" / "bench" / "eplb-plan"
+    if importlib.util.find_spec("torch") is None:
+        parser.error("the rivals need torch: deploy/venv.sh --with-transformers, build/venv/bin/python")
     get_rivals(sys.executable, OUT)
 
     print("58 layers, 256 experts, Zipf(1.0), 32 nodes x 9 slots")

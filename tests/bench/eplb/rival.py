@@ -14,7 +14,6 @@ import time
 import types
 
 import loads
-import torch
 
 FILES = {
     "vllm": "vllm/distributed/eplb/policy/default.py",
@@ -61,6 +60,8 @@ def copies_of(experts_of_slots, slots):
 
 
 def main(rival, folder, path, repeats):
+    import torch  # pylint: disable=import-outside-toplevel # not for those who want FILES alone
+
     torch.set_num_threads(1)
     plan = planner(folder, rival)
     problem = loads.read(path)

@@ -4,6 +4,7 @@
 """
 
 from rooms import (
+    balance,
     base,
     batch,
     checkpoint,
@@ -29,6 +30,7 @@ MUTATIONS = (
     + tokenizer.MUTATIONS
     + checkpoint.MUTATIONS
     + wire.MUTATIONS
+    + balance.MUTATIONS
     + plan.MUTATIONS
     + mesh.MUTATIONS
     + batch.MUTATIONS
