@@ -8,8 +8,8 @@ namespace expertmesh::balance {
 namespace {
 
 constexpr uint32_t kNone = LayerCopies::kNone;
-// Of a node, what a copy of an expert that needs several may take at first: small experts, which
-// take slots as large ones do, are to fit beside it.
+// A copy of an expert that needs several takes no more than this share of a node at first: small
+// experts, which take slots as large ones do, are to fit beside it.
 constexpr double kLargestPiece = 0.9;
 
 }  // namespace

@@ -7,7 +7,7 @@ constexpr uint32_t kNone = LayerCopies::kNone;
 // Nodes and experts that may be looked at: some milliseconds. Small layers, where single copies
 // matter, get thousands of trials, large ones some hundred.
 constexpr uint64_t kMostEffort = 60'000;
-// Of a level, what is worth a step.
+// What is worth a step, as a share of the level.
 constexpr double kLeastGain = 1e-3;
 
 }  // namespace

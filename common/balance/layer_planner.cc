@@ -7,7 +7,7 @@ namespace expertmesh::balance {
 namespace {
 
 constexpr uint32_t kNone = LayerCopies::kNone;
-// Of the bound, what is not worth a copy: neither as a gain nor as room.
+// What is not worth a copy, neither as a gain nor as room, as a share of the bound.
 constexpr double kTooLittle = 1e-5;
 // How far above the bound a thorough search begins.
 constexpr double kWorthASearch = 0.003;

@@ -103,7 +103,7 @@ class LayerPlanner {
   uint32_t most_loads_ = kNoLimit;
   double excess_ = 0;     // Rows above the bound, of all nodes.
   double room_ = 0;       // Below it, where another copy can be.
-  double most_room_ = 0;  // Of one node.
+  double most_room_ = 0;  // The most of one node.
   std::vector<Receiver> receivers_;
   std::vector<uint32_t> reached_;
   CopyPlacing placing_;

@@ -6,7 +6,7 @@ namespace expertmesh::balance {
 namespace {
 
 constexpr uint32_t kNone = LayerCopies::kNone;
-// Of a level, what is rounding.
+// What is rounding, as a share of a level.
 constexpr double kRounding = 1e-12;
 
 bool IsAbove(const LayerCopies& copies, uint32_t node, double target) {

@@ -9,12 +9,12 @@ import struct
 class Problem:
     loads: list  # [layers][experts]
     nodes: int
-    slots: int  # Of a node, for each layer.
+    slots: int  # A node has so many for each layer.
 
 
 @dataclasses.dataclass
 class Figures:
-    mean: float  # Of the layers' fullest node over the mean node.
+    mean: float  # The layers' fullest node over their mean node.
     worst: float
     beside: int  # Copies on a node that has another of the same expert.
     copies: int

@@ -31,7 +31,7 @@ class Randomly {
   }
   bool Chance(double share) { return Real(0, 1) < share; }
 
-  // Of several kinds: skewed, with zeros, alike, in large or small units.
+  // Several kinds: alike, skewed, with zeros, in large or small units.
   std::vector<double> Loads(uint32_t experts) {
     const uint32_t kind = Int(0, 4);
     std::vector<double> loads(experts);
