@@ -8,8 +8,8 @@ namespace expertmesh::balance {
 namespace {
 
 constexpr uint32_t kNone = LayerCopies::kNone;
-// Of a node, what a copy of an expert that needs several may take at first: small experts, which
-// take slots as large ones do, are to fit beside it.
+// A copy of an expert that needs several takes no more than this share of a node at first: small
+// experts, which take slots as large ones do, are to fit beside it.
 constexpr double kLargestPiece = 0.9;
 
 }  // namespace
@@ -119,6 +119,8 @@ void CopyPlacing::LimitNodes() {
     rates += problem.rates[node];
   }
   mean_rate_ = rates / problem.nodes();
+  rates_alike_ = std::all_of(problem.rates.begin(), problem.rates.end(),
+                             [&](double rate) { return rate == problem.rates[0]; });
   spare_ = free - std::min(free, missing_);
   all_slots_ = false;
   limits_.resize(problem.nodes());
@@ -178,10 +180,10 @@ bool CopyPlacing::PlaceExpert(uint32_t expert, uint32_t required, uint32_t piece
   const bool is_new = copies_->count_of_expert(expert) == 0;
   double rows = is_new ? copies_->problem().loads[expert] / pieces : 0;
   for (uint32_t piece = 0; piece < pieces; ++piece) {
-    uint32_t node = Choose(expert);
+    uint32_t node = Choose(expert, rows);
     if (node == kNone && !all_slots_) {
       UseAllSlots();
-      node = Choose(expert);
+      node = Choose(expert, rows);
     }
     if (node == kNone && piece < required) {
       node = MakeRoom(expert);
@@ -213,19 +215,23 @@ bool CopyPlacing::FitsSpread(uint32_t expert, uint32_t node) const {
   return zones >= required || copies_->ZonesOf(expert, kNone, node) > zones;
 }
 
-uint32_t CopyPlacing::Choose(uint32_t expert) const {
-  uint32_t best = levels_.Least();
-  if (copies_->count_of_expert(expert) > 0) {
-    best = kNone;
-    for (uint32_t node = 0; node < copies_->problem().nodes(); ++node) {
-      if (levels_.key(node) < (best == kNone ? LeastLevelTree::kOut : levels_.key(best)) &&
-          !copies_->Holds(expert, node) && FitsSpread(expert, node)) {
-        best = node;
-      }
-    }
-    return best;
+// The node that is least full with the copy on it.
+uint32_t CopyPlacing::Choose(uint32_t expert, double rows) const {
+  const LayerProblem& problem = copies_->problem();
+  if (rates_alike_ && copies_->count_of_expert(expert) == 0) {
+    const uint32_t least = levels_.Least();
+    return levels_.key(least) < LeastLevelTree::kOut ? least : kNone;
   }
-  return levels_.key(best) < LeastLevelTree::kOut ? best : kNone;
+  uint32_t best = kNone;
+  double best_level = LeastLevelTree::kOut;
+  for (uint32_t node = 0; node < problem.nodes(); ++node) {
+    const double level = levels_.key(node) + (rows / problem.rates[node]);
+    if (level < best_level && !copies_->Holds(expert, node) && FitsSpread(expert, node)) {
+      best = node;
+      best_level = level;
+    }
+  }
+  return best;
 }
 
 // Breadth first over chains of copies, each of which takes the place of the next.

@@ -36,7 +36,7 @@ class CopyPlacing {
   double LargestPiece(absl::Span<const uint32_t> by_load) const;
   bool PlaceExpert(uint32_t expert, uint32_t required, uint32_t pieces);
   bool FitsSpread(uint32_t expert, uint32_t node) const;
-  uint32_t Choose(uint32_t expert) const;
+  uint32_t Choose(uint32_t expert, double rows) const;
   // A node for `expert` where a slot was made free by others' moves; kNone when there is none.
   uint32_t MakeRoom(uint32_t expert);
   bool FreeHere(uint32_t node, uint32_t expert);
@@ -46,6 +46,7 @@ class CopyPlacing {
   LayerCopies* copies_ = nullptr;
   double level_ = 0;
   double mean_rate_ = 1;
+  bool rates_alike_ = true;
   uint32_t missing_ = 0;
   uint32_t spare_ = 0;
   bool all_slots_ = false;

@@ -40,7 +40,7 @@ class LayerCopies {
   struct Copy {
     uint32_t expert = 0;
     uint32_t node = 0;
-    // Of the expert's load, in its unit.
+    // What it serves of the expert's load, in its unit.
     double rows = 0;
     uint32_t next_of_expert = kNone;
     uint32_t next_of_node = kNone;

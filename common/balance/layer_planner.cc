@@ -1,14 +1,16 @@
 #include "common/balance/layer_planner.h"
 
 #include <algorithm>
-#include <bit>
+#include <limits>
 
 namespace expertmesh::balance {
 namespace {
 
 constexpr uint32_t kNone = LayerCopies::kNone;
-// Of the bound, what is not worth a copy: neither as a gain nor as room.
+// What is not worth a copy, neither as a gain nor as room, as a share of the bound.
 constexpr double kTooLittle = 1e-5;
+// How far above the bound a thorough search begins.
+constexpr double kWorthASearch = 0.003;
 // Nodes that a fullest node tries to exchange copies with, the least full ones.
 constexpr size_t kPartners = 32;
 
@@ -18,22 +20,12 @@ void LayerPlanner::Begin(const LayerProblem& problem) {
   problem_ = &problem;
   held_.Reset(problem);
   bound_ = -1;
-  sort_keys_.clear();
-  for (uint32_t expert = 0; expert < problem.experts(); ++expert) {
-    // Floats that are not negative are in the order of their bits: descending here, ties by expert.
-    const auto bits = std::bit_cast<uint32_t>(static_cast<float>(problem.loads[expert]));
-    sort_keys_.push_back((uint64_t{~bits} << 32) | expert);
-  }
-  std::sort(sort_keys_.begin(), sort_keys_.end());
-  by_load_.clear();
-  for (const uint64_t key : sort_keys_) {
-    by_load_.push_back(static_cast<uint32_t>(key));
-  }
+  by_load_.Sort(problem.loads);
 }
 
 double LayerPlanner::Bound() {
   if (bound_ < 0) {
-    bound_ = bounds_.Of(*problem_, by_load_, held_);
+    bound_ = bounds_.Of(*problem_, by_load_.experts(), held_);
   }
   return bound_;
 }
@@ -41,22 +33,37 @@ double LayerPlanner::Bound() {
 bool LayerPlanner::Plan(double tolerance, uint32_t most_loads) {
   most_loads_ = most_loads;
   copies_.CopyFrom(held_);
-  if (!placing_.Place(&copies_, by_load_, Bound(), most_loads == kNoLimit)) {
+  if (!placing_.Place(&copies_, by_load_.experts(), Bound(), most_loads == kNoLimit)) {
     return false;
   }
   loads_ = 0;
+  level_ = std::numeric_limits<double>::infinity();
   for (uint32_t node = 0; node < problem_->nodes(); ++node) {
     for (uint32_t at = copies_.first_of_node(node); at != kNone;
          at = copies_.copy(at).next_of_node) {
       loads_ += CostOf(copies_.copy(at).expert, node);
     }
   }
-  Improve(tolerance);
-  level_ = levelling_.LevelOut(&copies_, bound_);
-  DropNeedless();
+  ImproveInRounds(tolerance);
+  const double good_enough = bound_ * (1 + std::max(tolerance, kWorthASearch));
+  if (level_ > good_enough &&
+      search_.Improve(&copies_, bound_, good_enough, most_loads_, &loads_)) {
+    ImproveInRounds(tolerance);
+  }
   copies_.SumAgain();
   level_ = copies_.FullestLevel();
   return true;
+}
+
+// What is dropped leaves slots for another round.
+void LayerPlanner::ImproveInRounds(double tolerance) {
+  double before = std::numeric_limits<double>::infinity();
+  do {
+    before = std::min(before, level_);
+    Improve(tolerance);
+    level_ = levelling_.LevelOut(&copies_, bound_);
+    DropNeedless();
+  } while (level_ > bound_ * (1 + tolerance) && level_ < before * (1 - kTooLittle));
 }
 
 uint32_t LayerPlanner::AddCopy(uint32_t expert, uint32_t node, double rows) {
@@ -98,7 +105,7 @@ bool LayerPlanner::FindSlot(uint32_t node, uint32_t* leaves) const {
   }
   for (uint32_t at = copies_.first_of_node(node); at != kNone; at = copies_.copy(at).next_of_node) {
     const LayerCopies::Copy& copy = copies_.copy(at);
-    if (copies_.count_of_expert(copy.expert) > 1 &&
+    if (copy.rows <= most_room_ && copies_.count_of_expert(copy.expert) > 1 &&
         (*leaves == kNone || copy.rows < copies_.copy(*leaves).rows) && copies_.MayGo(at)) {
       const uint32_t taker = copies_.LeastFullOther(at);
       if (copy.rows <= 0 || copy.rows <= copies_.Room(copies_.copy(taker).node, bound_)) {
@@ -113,11 +120,15 @@ void LayerPlanner::CollectReceivers() {
   receivers_.clear();
   excess_ = 0;
   room_ = 0;
+  most_room_ = 0;
   for (uint32_t node = 0; node < problem_->nodes(); ++node) {
     const double room = copies_.Room(node, bound_);
-    if (room < 0) {
-      excess_ -= room;
-    } else if (room > kTooLittle * bound_ * problem_->rates[node]) {
+    excess_ -= std::min(room, 0.0);
+    most_room_ = std::max(room, most_room_);
+  }
+  for (uint32_t node = 0; node < problem_->nodes(); ++node) {
+    const double room = copies_.Room(node, bound_);
+    if (room > kTooLittle * bound_ * problem_->rates[node]) {
       Receiver receiver = {node, kNone, room};
       if (FindSlot(node, &receiver.leaves)) {
         receivers_.push_back(receiver);

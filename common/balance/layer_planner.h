@@ -8,9 +8,11 @@
 
 #include "absl/types/span.h"
 #include "common/balance/copy_placing.h"
+#include "common/balance/copy_search.h"
 #include "common/balance/fullest_node_bound.h"
 #include "common/balance/layer_copies.h"
 #include "common/balance/load_levelling.h"
+#include "common/balance/load_order.h"
 
 namespace expertmesh::balance {
 
@@ -22,9 +24,15 @@ namespace expertmesh::balance {
 //   3. shares are made the best that these copies allow, and copies go that turned out needless.
 // In step 2, a node that gets a copy is filled to the bound by it: then n - 1 copies level n nodes.
 //
+// Where that ends well above the bound, copy_search.h follows.
+//
 // Not thread-safe. Memory is reused: after the largest layer nothing is allocated.
 class LayerPlanner {
  public:
+  LayerPlanner() = default;
+  LayerPlanner(const LayerPlanner&) = delete;
+  LayerPlanner& operator=(const LayerPlanner&) = delete;
+
   static constexpr uint32_t kNoLimit = std::numeric_limits<uint32_t>::max();
 
   // What is to be planned, and the copies there are: plain until Plan().
@@ -71,6 +79,7 @@ class LayerPlanner {
   uint32_t AddCopy(uint32_t expert, uint32_t node, double rows);
   void RemoveCopy(uint32_t copy);
   void Improve(double tolerance);
+  void ImproveInRounds(double tolerance);
   bool FindSlot(uint32_t node, uint32_t* leaves) const;
   void CollectReceivers();
   uint32_t Preferred(double excess) const;
@@ -87,19 +96,20 @@ class LayerPlanner {
   const LayerProblem* problem_ = nullptr;
   LayerCopies held_;
   LayerCopies copies_;
-  std::vector<uint32_t> by_load_;
+  LoadOrder by_load_;
   double bound_ = -1;
   double level_ = 0;
   uint32_t loads_ = 0;
   uint32_t most_loads_ = kNoLimit;
-  double excess_ = 0;  // Rows above the bound, of all nodes.
-  double room_ = 0;    // Below it, where another copy can be.
+  double excess_ = 0;     // Rows above the bound, of all nodes.
+  double room_ = 0;       // Below it, where another copy can be.
+  double most_room_ = 0;  // The most of one node.
   std::vector<Receiver> receivers_;
   std::vector<uint32_t> reached_;
-  std::vector<uint64_t> sort_keys_;
   CopyPlacing placing_;
   LoadLevelling levelling_;
   FullestNodeBound bounds_;
+  CopySearch search_{&held_, &levelling_};
 };
 
 }  // namespace expertmesh::balance

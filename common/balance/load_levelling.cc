@@ -6,7 +6,7 @@ namespace expertmesh::balance {
 namespace {
 
 constexpr uint32_t kNone = LayerCopies::kNone;
-// Of a level, what is rounding.
+// What is rounding, as a share of a level.
 constexpr double kRounding = 1e-12;
 
 bool IsAbove(const LayerCopies& copies, uint32_t node, double target) {
@@ -19,9 +19,12 @@ bool IsBelow(const LayerCopies& copies, uint32_t node, double target) {
 
 }  // namespace
 
-void LoadLevelling::BeginSearch(uint32_t nodes) {
-  if (steps_.size() < nodes) {
-    steps_.resize(nodes);
+void LoadLevelling::BeginSearch(const LayerProblem& problem) {
+  if (steps_.size() < problem.nodes()) {
+    steps_.resize(problem.nodes());
+  }
+  if (expert_searched_.size() < problem.experts()) {
+    expert_searched_.resize(problem.experts());
   }
   ++search_;
   queue_.clear();
@@ -38,7 +41,10 @@ uint32_t LoadLevelling::Search(const LayerCopies& copies, double target) {
     const uint32_t node = queue_[head_];
     for (uint32_t at = copies.first_of_node(node); at != kNone;) {
       const LayerCopies::Copy& from = copies.copy(at);
-      if (from.rows > 0 && copies.count_of_expert(from.expert) > 1) {
+      // Once for each expert: then all its nodes are reached.
+      if (from.rows > 0 && copies.count_of_expert(from.expert) > 1 &&
+          expert_searched_[from.expert] != search_) {
+        expert_searched_[from.expert] = search_;
         for (uint32_t to = copies.first_of_expert(from.expert); to != kNone;
              to = copies.copy(to).next_of_expert) {
           const uint32_t next = copies.copy(to).node;
@@ -73,7 +79,7 @@ void LoadLevelling::PushTo(LayerCopies* copies, uint32_t node, double target) {
 
 bool LoadLevelling::Relieve(LayerCopies* copies, uint32_t node, double target) {
   while (IsAbove(*copies, node, target)) {
-    BeginSearch(copies->problem().nodes());
+    BeginSearch(copies->problem());
     StartFrom(node);
     const uint32_t taker = Search(*copies, target);
     if (taker == kNone) {
@@ -98,7 +104,7 @@ double LoadLevelling::LevelOut(LayerCopies* copies, double bound) {
     if (above_.empty()) {
       return copies->FullestLevel();
     }
-    BeginSearch(copies->problem().nodes());
+    BeginSearch(copies->problem());
     for (const uint32_t node : above_) {
       StartFrom(node);
     }

@@ -29,7 +29,7 @@ class LoadLevelling {
   absl::Span<const uint32_t> Reached() const { return queue_; }
 
  private:
-  void BeginSearch(uint32_t nodes);
+  void BeginSearch(const LayerProblem& problem);
   void StartFrom(uint32_t node);
   // The next node below target; kNone when all that can be reached are at it.
   uint32_t Search(const LayerCopies& copies, double target);
@@ -43,6 +43,7 @@ class LoadLevelling {
   };
   uint64_t search_ = 0;
   std::vector<Step> steps_;
+  std::vector<uint64_t> expert_searched_;
   std::vector<uint32_t> queue_;
   size_t head_ = 0;
   std::vector<uint32_t> above_;

@@ -111,7 +111,7 @@ struct CopyMove {
   // Positions in PlacementPlan::nodes. Only `to`: loaded; only `from`: freed; both: moved.
   uint32_t from = kNoNode;
   uint32_t to = kNoNode;
-  // Of its layer's load, what its expert has, and of that, what the copy on `to` takes.
+  // What its expert has of the layer's load, and what the copy on `to` takes of that, 0 to 1.
   float expert_share = 0;
   float copy_share = 0;
   // Copies of the expert under the new plan; on `to`, this is the copy_number-th.

@@ -7,7 +7,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
+#include "common/balance/plan_moves.h"
 
 namespace expertmesh::balance {
 namespace {
@@ -48,6 +48,9 @@ void PlanningRun::CollectHeld() {
   absl::flat_hash_map<uint32_t, size_t> layers;
   for (size_t layer = 0; layer < input_.layers.size(); ++layer) {
     layers[input_.layers[layer].layer] = layer;
+    if (input_.nodes.front().held.empty()) {  // Likely the first plan: a move for each expert.
+      experts_ += input_.layers[layer].loads.size();
+    }
   }
   for (uint32_t node = 0; node < nodes; ++node) {
     for (const HeldExperts& held : input_.nodes[node].held) {
@@ -58,8 +61,8 @@ void PlanningRun::CollectHeld() {
       }
     }
   }
-  for (std::vector<Held>& held : held_) {
-    std::sort(held.begin(), held.end(), [](const Held& a, const Held& b) {
+  for (std::vector<HeldCopy>& held : held_) {
+    std::sort(held.begin(), held.end(), [](const HeldCopy& a, const HeldCopy& b) {
       return a.expert != b.expert ? a.expert < b.expert : a.node < b.node;
     });
   }
@@ -81,8 +84,9 @@ void PlanningRun::CollectHeld() {
 
 // `positions`: of the input's nodes, in the present plan's.
 void PlanningRun::ShareAsPresent(const LayerPlacement& present,
-                                 const std::vector<uint32_t>& positions, std::vector<Held>* held) {
-  for (Held& one : *held) {
+                                 const std::vector<uint32_t>& positions,
+                                 std::vector<HeldCopy>* held) {
+  for (HeldCopy& one : *held) {
     for (const ExpertCopy& copy : present.experts[one.expert]) {
       if (copy.node == positions[one.node]) {
         one.share = copy.share;
@@ -110,7 +114,7 @@ void PlanningRun::Begin(size_t layer) {
   problem_.max_copies = options_.max_copies == 0 ? nodes : options_.max_copies;
   problem_.zones_required = zones_required_;
   planner_.Begin(problem_);
-  std::vector<Held>& held = held_[layer];
+  std::vector<HeldCopy>& held = held_[layer];
   for (size_t begin = 0, end = 0; begin < held.size(); begin = end) {
     double shares = 0;
     for (end = begin; end < held.size() && held[end].expert == held[begin].expert; ++end) {
@@ -147,7 +151,7 @@ bool PlanningRun::IsWhole() const {
     return false;
   }
   std::vector<double> shares(problem_.experts());
-  for (const Held& one : held_[layer_]) {
+  for (const HeldCopy& one : held_[layer_]) {
     shares[one.expert] += one.share;
   }
   for (uint32_t expert = 0; expert < problem_.experts(); ++expert) {
@@ -163,7 +167,7 @@ bool PlanningRun::IsWhole() const {
 
 double PlanningRun::PresentLevel(uint32_t* fullest_node) const {
   std::vector<double> rows(problem_.nodes());
-  for (const Held& one : held_[layer_]) {
+  for (const HeldCopy& one : held_[layer_]) {
     rows[one.node] += problem_.loads[one.expert] * one.share;
   }
   double fullest = 0;
@@ -240,111 +244,6 @@ absl::StatusOr<std::vector<uint32_t>> PlanningRun::DivideBudget(uint64_t budget)
   return division.Divide();
 }
 
-LayerPlacement PlanningRun::Present() const {
-  LayerPlacement placement;
-  placement.layer = forecast_.layer;
-  placement.experts.resize(problem_.experts());
-  for (const Held& held : held_[layer_]) {
-    placement.experts[held.expert].push_back({held.node, held.share});
-  }
-  return placement;
-}
-
-std::vector<ExpertCopy> PlanningRun::PlannedCopies(uint32_t expert) const {
-  const LayerCopies& copies = planner_.copies();
-  const uint32_t count = copies.count_of_expert(expert);
-  const uint32_t first = copies.first_of_expert(expert);
-  if (count == 1) {
-    return {{copies.copy(first).node, 1.0f}};
-  }
-  std::vector<ExpertCopy> written;
-  written.reserve(count);
-  double rest = 1;
-  const double load = problem_.loads[expert];
-  for (uint32_t at = first; at != kNone; at = copies.copy(at).next_of_expert) {
-    const double share = load > 0 ? std::clamp(copies.copy(at).rows / load, 0.0, 1.0) : 1.0 / count;
-    written.push_back({copies.copy(at).node, static_cast<float>(share)});
-    rest -= static_cast<double>(written.back().share);
-  }
-  // What rounding left goes where it is least.
-  std::max_element(written.begin(), written.end(), [](const ExpertCopy& a, const ExpertCopy& b) {
-    return a.share < b.share;
-  })->share += static_cast<float>(rest);
-  std::sort(written.begin(), written.end(),
-            [](const ExpertCopy& a, const ExpertCopy& b) { return a.node < b.node; });
-  return written;
-}
-
-LayerPlacement PlanningRun::Planned() const {
-  LayerPlacement placement;
-  placement.layer = forecast_.layer;
-  placement.experts.reserve(problem_.experts());
-  for (uint32_t expert = 0; expert < problem_.experts(); ++expert) {
-    placement.experts.push_back(PlannedCopies(expert));
-  }
-  return placement;
-}
-
-// Copies that are loaded and freed, in pairs as far as there are both.
-void PlanningRun::AddMoves(uint32_t expert, Range held, const std::vector<ExpertCopy>& planned) {
-  const std::vector<Held>& held_copies = held_[layer_];
-  const auto is_planned = [&](uint32_t node) {
-    return std::any_of(planned.begin(), planned.end(),
-                       [node](const ExpertCopy& copy) { return copy.node == node; });
-  };
-  size_t freed = held.begin;
-  uint32_t kept = 0;
-  for (size_t i = held.begin; i < held.end; ++i) {
-    kept += is_planned(held_copies[i].node) ? 1 : 0;
-  }
-  const auto next_freed = [&]() -> uint32_t {
-    while (freed < held.end && is_planned(held_copies[freed].node)) {
-      ++freed;
-    }
-    return freed < held.end ? held_copies[freed++].node : CopyMove::kNoNode;
-  };
-  CopyMove move;
-  move.layer_position = static_cast<uint32_t>(layer_);
-  move.expert = expert;
-  move.expert_share = static_cast<float>(problem_.loads[expert] / all_loads_);
-  move.copies = static_cast<uint32_t>(planned.size());
-  for (const ExpertCopy& copy : planned) {
-    bool has = false;
-    for (size_t i = held.begin; i < held.end; ++i) {
-      has = has || held_copies[i].node == copy.node;
-    }
-    if (!has) {
-      move.to = copy.node;
-      move.copy_share = copy.share;
-      move.copy_number = ++kept;
-      move.from = next_freed();
-      result_.moves.push_back(move);
-      result_.bytes_loaded += input_.layers[layer_].expert_bytes;
-      result_.bytes_freed +=
-          move.from == CopyMove::kNoNode ? 0 : input_.layers[layer_].expert_bytes;
-    }
-  }
-  move.to = CopyMove::kNoNode;
-  move.copy_share = 0;
-  move.copy_number = 0;
-  for (move.from = next_freed(); move.from != CopyMove::kNoNode; move.from = next_freed()) {
-    result_.moves.push_back(move);
-    result_.bytes_freed += input_.layers[layer_].expert_bytes;
-  }
-}
-
-void PlanningRun::ListMoves(const LayerPlacement& planned) {
-  const std::vector<Held>& held = held_[layer_];
-  Range range;
-  for (uint32_t expert = 0; expert < problem_.experts(); ++expert) {
-    range.begin = range.end;
-    while (range.end < held.size() && held[range.end].expert == expert) {
-      ++range.end;
-    }
-    AddMoves(expert, range, planned.experts[expert]);
-  }
-}
-
 absl::Status PlanningRun::PlanLayer(uint32_t most_loads) {
   if (absl::Status status = PlanWithin(most_loads); !status.ok()) {
     return status;
@@ -353,8 +252,9 @@ absl::Status PlanningRun::PlanLayer(uint32_t most_loads) {
     forecast_.changed = true;
     forecast_.fullest = planner_.level();
     forecast_.fullest_node = planner_.copies().FullestNode();
-    result_.plan.layers.push_back(Planned());
-    ListMoves(result_.plan.layers.back());
+    result_.plan.layers.push_back(PlacementOf(forecast_.layer, planner_.copies()));
+    AppendMoves(layer_, input_.layers[layer_].expert_bytes, problem_.loads, held_[layer_],
+                result_.plan.layers.back(), &result_);
   } else {
     const double gain = 1 - (planner_.level() / forecast_.present_fullest);
     if (gain > kept_gain_) {
@@ -362,7 +262,7 @@ absl::Status PlanningRun::PlanLayer(uint32_t most_loads) {
       kept_layer_ = layer_;
     }
     forecast_.fullest = forecast_.present_fullest;
-    result_.plan.layers.push_back(Present());
+    result_.plan.layers.push_back(PlacementOf(forecast_.layer, problem_.experts(), held_[layer_]));
   }
   result_.layers.push_back(forecast_);
   return absl::OkStatus();
@@ -373,6 +273,7 @@ absl::Status PlanningRun::PlanAll(const std::vector<uint32_t>* most_loads) {
   result_.plan.layers.reserve(input_.layers.size());
   result_.layers.clear();
   result_.moves.clear();
+  result_.moves.reserve(experts_);
   result_.bytes_loaded = 0;
   result_.bytes_freed = 0;
   kept_gain_ = 0;
@@ -385,41 +286,6 @@ absl::Status PlanningRun::PlanAll(const std::vector<uint32_t>* most_loads) {
     }
   }
   return absl::OkStatus();
-}
-
-std::string PlanningRun::Reason() const {
-  size_t changed = 0;
-  size_t first = 0;
-  double before = 0;
-  double after = 0;
-  for (const LayerForecast& layer : result_.layers) {
-    if (layer.changed) {
-      const bool had_plan = std::isfinite(layer.present_fullest);
-      ++changed;
-      first += had_plan ? 0 : 1;
-      before += had_plan ? layer.present_fullest / layer.mean : 0;
-      after += had_plan ? layer.fullest / layer.mean : 0;
-    }
-  }
-  const size_t layers = result_.layers.size();
-  if (changed == 0) {
-    return absl::StrFormat(
-        "kept: no layer's fullest node gets lower by more than %.3g %%; the most is %.3g %%, in "
-        "layer %d",
-        100 * options_.hysteresis, 100 * kept_gain_, result_.layers[kept_layer_].layer);
-  }
-  std::string reason = absl::StrFormat("applied: %d of %d layers change", changed, layers);
-  if (first > 0) {
-    absl::StrAppend(&reason, ", ", first, " of them for copies that experts must have");
-  }
-  if (changed > first) {
-    const auto others = static_cast<double>(changed - first);
-    absl::StrAppendFormat(&reason, "; fullest node %.3f -> %.3f of the mean on average",
-                          before / others, after / others);
-  }
-  absl::StrAppend(&reason, "; ", result_.bytes_loaded, " bytes to load, ", result_.bytes_freed,
-                  " to free");
-  return reason;
 }
 
 absl::StatusOr<PlanningResult> PlanningRun::Run() {
@@ -448,7 +314,7 @@ absl::StatusOr<PlanningResult> PlanningRun::Run() {
   if (std::any_of(result_.layers.begin(), result_.layers.end(), changed)) {
     result_.decision = PlanDecision::kApply;
   }
-  result_.reason = Reason();
+  result_.reason = ReasonFor(result_, options_.hysteresis, kept_gain_, kept_layer_);
   if (options_.bytes_per_second > 0) {
     result_.load_seconds = static_cast<double>(result_.bytes_loaded) / options_.bytes_per_second;
   }

@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -13,6 +12,7 @@
 #include "common/balance/layer_copies.h"
 #include "common/balance/layer_planner.h"
 #include "common/balance/placement_planner.h"
+#include "common/balance/plan_moves.h"
 #include "common/balance/slot_table.h"
 
 namespace expertmesh::balance {
@@ -25,22 +25,10 @@ class PlanningRun {
   absl::StatusOr<PlanningResult> Run();
 
  private:
-  // A copy that a node holds, and its share under the present plan.
-  struct Held {
-    uint32_t expert = 0;
-    uint32_t node = 0;
-    float share = 0;
-  };
-  // Positions of an expert's copies in held_ of its layer.
-  struct Range {
-    size_t begin = 0;
-    size_t end = 0;
-  };
-
   void NumberZones();
   void CollectHeld();
   void ShareAsPresent(const LayerPlacement& present, const std::vector<uint32_t>& positions,
-                      std::vector<Held>* held);
+                      std::vector<HeldCopy>* held);
   absl::Status PlanAll(const std::vector<uint32_t>* most_loads);
   absl::StatusOr<std::vector<uint32_t>> DivideBudget(uint64_t budget);
 
@@ -52,14 +40,6 @@ class PlanningRun {
   bool IsWorthwhile(const LayerForecast& forecast, double level) const;
   absl::Status AddChoices(BudgetDivision* division);
   absl::Status PlanLayer(uint32_t most_loads);
-  LayerPlacement Present() const;
-  LayerPlacement Planned() const;
-  std::vector<ExpertCopy> PlannedCopies(uint32_t expert) const;
-  void ListMoves(const LayerPlacement& planned);
-  void AddMoves(uint32_t expert, Range held, const std::vector<ExpertCopy>& planned);
-
-  std::string Reason() const;
-
   const PlanningInput& input_;
   const PlannerOptions& options_;
   SlotTable slots_;
@@ -68,9 +48,10 @@ class PlanningRun {
   std::vector<uint32_t> zones_;
   uint32_t zones_required_ = 1;
   std::vector<uint8_t> accepts_;
-  std::vector<uint32_t> held_counts_;    // [layers, nodes]
-  std::vector<std::vector<Held>> held_;  // [layers] By expert, then node.
-  std::vector<uint8_t> has_plan_;        // [layers]
+  std::vector<uint32_t> held_counts_;        // [layers, nodes]
+  std::vector<std::vector<HeldCopy>> held_;  // [layers] By expert, then node.
+  std::vector<uint8_t> has_plan_;            // [layers]
+  size_t experts_ = 0;                       // Moves to make room for.
   size_t layer_ = 0;
   LayerProblem problem_;
   double all_loads_ = 0;

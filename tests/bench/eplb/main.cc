@@ -1,5 +1,5 @@
 // Plans the loads in a file, again and again, from scratch: prints the last plan and what each took
-// of the CPU, as JSON. For eplb.py.
+// of the CPU, as JSON. For compare.py.
 //
 //   eplb-plan FILE REPEATS
 //
@@ -41,7 +41,8 @@ absl::StatusOr<balance::PlanningInput> Read(const std::string& path) {
   file.read(reinterpret_cast<char*>(&header), sizeof(header));
   constexpr uint32_t kMost = 1 << 16;
   if (!file || header.layers > kMost || header.experts > kMost || header.nodes > kMost) {
-    return absl::InvalidArgumentError(absl::StrCat(path, " has no header; let eplb.py write it"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, " has no header; let compare.py write it"));
   }
   balance::PlanningInput input;
   for (uint32_t layer = 0; layer < header.layers; ++layer) {
@@ -53,7 +54,7 @@ absl::StatusOr<balance::PlanningInput> Read(const std::string& path) {
               static_cast<std::streamsize>(header.experts * sizeof(double)));
     if (!file) {
       return absl::InvalidArgumentError(
-          absl::StrCat(path, " ends in layer ", layer, "; let eplb.py write it"));
+          absl::StrCat(path, " ends in layer ", layer, "; let compare.py write it"));
     }
   }
   for (uint32_t i = 0; i < header.nodes; ++i) {
