@@ -49,6 +49,9 @@ class ScriptedTransport final : public Transport {
     absl::Status Send(Frame) override { return absl::OkStatus(); }
     size_t QueuedBytes() const override { return 0; }
     void PauseReading() override {}
+    void LoadExperts(const internal::v1::LoadExpertsRequest&, absl::Duration, LoadDone) override {}
+    void UnloadExperts(const internal::v1::UnloadExpertsRequest&, absl::Duration,
+                       UnloadDone) override {}
   };
 
   NodeObserver* observer(const std::string& address) {
