@@ -215,5 +215,29 @@ TEST_F(FleetTest, PlacesOfNodesThatAreGoneAreUsedAgain) {
   }
 }
 
+TEST_F(FleetTest, ViewsFollowThePlanOfTheDirectiveByTheNamesOfNodes) {
+  fleet_->SetAddresses({"a:1", "b:1", "c:1"});
+  transport_.Up("a:1", "one", {0, 1});
+  transport_.Up("b:1", "two", {0, 1});
+  transport_.Up("c:1", "three", {1});
+  balance::PlacementPlan plan{{"two", "three"}, {{kLayer, {{{0, 1.0f}}, {{0, 0.5f}, {1, 0.5f}}}}}};
+  Directive directive;
+  directive.epoch = 50;
+  directive.plan = std::make_shared<const balance::PlacementPlan>(plan);
+  fleet_->SetDirective(directive);
+  EXPECT_EQ(fleet_->view()->epoch(), 50u);
+  EXPECT_THAT(Serving(0), ElementsAre(1));
+  EXPECT_THAT(Serving(1), ElementsAre(1, 2));
+  EXPECT_THAT((*fleet_->view()->placement().Layer(kLayer))[1].shares[0], ElementsAre(0.5f, 0.5f));
+  transport_.Down("b:1");
+  EXPECT_THAT(Serving(0), ElementsAre(0));
+  EXPECT_THAT(Serving(1), ElementsAre(2));
+  transport_.Up("b:1", "two", {0, 1});
+  EXPECT_THAT(Serving(0), ElementsAre(1));
+  directive.plan = nullptr;
+  fleet_->SetDirective(directive);
+  EXPECT_THAT(Serving(1), ElementsAre(0, 1, 2));
+}
+
 }  // namespace
 }  // namespace expertmesh::mesh
