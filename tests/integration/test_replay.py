@@ -134,7 +134,9 @@ def test_the_page_stands_alone(tmp_path):
         (["--fail", "9@10"], "node 9 fails or joins; the mesh has nodes 0 to 7"),
         (["--node-memory", "1MiB"], "use more nodes, more memory or fewer copies"),
         (["--experts", 4000000000, "--top-k", 1], "num_experts is"),
-        (["--interval", "0"], "--interval is below 1ms"),
+        (["--interval", "0"], "--interval is 0; use 1ms to a year"),
+        (["--interval", "9000h"], "--interval is 9000h; use 1ms to a year"),
+        (["--duration", "1000h"], "use longer ones, at most 50000 of them"),
     ],
 )
 def test_what_cannot_be_is_refused(arguments, error):

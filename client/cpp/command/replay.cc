@@ -50,7 +50,8 @@ replay::SyntheticTraffic TrafficOf(const Options& options) {
   return {.tokens_per_second = options.Number("tokens-per-second"),
           .batch_tokens = static_cast<double>(options.Whole("batch-tokens")),
           .interval_s = interval_s,
-          .intervals = static_cast<uint64_t>(std::max(1.0, duration_s / interval_s)),
+          // More than can be simulated stays more.
+          .intervals = static_cast<uint64_t>(std::clamp(duration_s / interval_s, 1.0, 1e9)),
           .seed = options.Whole("seed")};
 }
 
@@ -79,8 +80,9 @@ absl::StatusOr<LoadOfModel> OpenLoad(const Options& options) {
         packed, ReadPackedModel(options.Text("model"), options.Text("compute-dtype"), "expanded"));
   }
   const absl::Duration interval = options.Duration("interval");
-  if (interval < absl::Milliseconds(1)) {
-    return absl::InvalidArgumentError("--interval is below 1ms; use a longer one");
+  if (interval < absl::Milliseconds(1) || interval > absl::Hours(24 * 365)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--interval is ", absl::FormatDuration(interval), "; use 1ms to a year"));
   }
   if (options.Has("recording")) {
     if (options.Has("load")) {
@@ -96,12 +98,8 @@ absl::StatusOr<LoadOfModel> OpenLoad(const Options& options) {
     if (!options.Has("model")) {
       ASSIGN_OR_RETURN(layers, LayersWithoutModel(options));
     }
-    const replay::SyntheticTraffic traffic = TrafficOf(options);
-    if (traffic.intervals > 1'000'000) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "--duration has ", traffic.intervals, " intervals; use at most 1000000 (--interval)"));
-    }
-    opened.load = std::make_unique<replay::SyntheticLoad>(synthetic, traffic, std::move(layers));
+    opened.load =
+        std::make_unique<replay::SyntheticLoad>(synthetic, TrafficOf(options), std::move(layers));
   }
   if (options.Has("model")) {
     ASSIGN_OR_RETURN(opened.expert_bytes, BytesByLayer(packed, *opened.load));

@@ -218,6 +218,11 @@ absl::StatusOr<SimulationResult> Simulate(LoadSource& load, const MeshModel& mes
                                           const std::function<void(uint64_t)>& progress) {
   RETURN_IF_ERROR(ValidateMeshModel(mesh, load.layers()));
   RETURN_IF_ERROR(ValidatePolicies(policies, load));
+  if (load.intervals() > kMaxIntervals) {
+    return absl::InvalidArgumentError(absl::StrCat("the load has ", load.intervals(),
+                                                   " intervals; use longer ones, at most ",
+                                                   kMaxIntervals, " of them"));
+  }
   std::vector<std::unique_ptr<PolicyRun>> runs;
   for (const Policy& policy : policies) {
     runs.push_back(std::make_unique<PolicyRun>(policy, mesh, load.layers(), options));

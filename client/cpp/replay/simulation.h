@@ -94,9 +94,12 @@ struct SimulationResult {
 // Means over the intervals, weighted with tokens; sums of moves and bytes; the worst of the worst.
 IntervalFigures Summarise(const PolicyResult& result);
 
+// Intervals that are simulated at most: what a report can hold.
+inline constexpr uint64_t kMaxIntervals = 50'000;
+
 // `progress` is called after every interval with how many are done.
 //   INVALID_ARGUMENT     mesh or policies are not what they must be (no policy, a name that comes
-//                        twice, a bias for a load without scores).
+//                        twice, a bias for a load without scores), or there are too many intervals.
 //   RESOURCE_EXHAUSTED   the first placement does not fit.
 absl::StatusOr<SimulationResult> Simulate(LoadSource& load, const MeshModel& mesh,
                                           const std::vector<Policy>& policies,

@@ -175,4 +175,31 @@ SIMULATION = (
     ),
 )
 
-MUTATIONS = MEASURES + RECORD + SIMULATION
+CAPACITY = (
+    Mutation(
+        "capacity: room for further copies forgets those that must be there",
+        "PlanCapacity",
+        keep_left("-", touches=("needed", "nodes")),
+        "replay_capacity_plan_test",
+    ),
+    Mutation(
+        "capacity: any number of nodes is fast enough",
+        "NodesForSpeed",
+        keep_left("&&", touches="target"),
+        "replay_capacity_plan_test",
+    ),
+    Mutation(
+        "capacity: biases take no memory",
+        "ShapesOf",
+        force(False, touches=("options", "bias")),
+        "command_packed_bytes_test",
+    ),
+    Mutation(
+        "simulation: the planner is told speeds in another unit than links",
+        "PlacementRun::MakeInput",
+        keep_left("/", touches=("assignment_us", "mesh_")),
+        "replay_simulation_test",
+    ),
+)
+
+MUTATIONS = MEASURES + RECORD + SIMULATION + CAPACITY

@@ -117,6 +117,16 @@ TEST(SimulationTest, ThePlannersCopiesCountOnceTheyAreLoaded) {
   EXPECT_EQ(result.policies[0].intervals[5].fullest, planned[0].fullest);
 }
 
+TEST(SimulationTest, SpeedsAndLinksAreLevelledTogether) {
+  MeshModel mesh = Nodes(3, 4);
+  mesh.times.row_us = 2;
+  mesh.nodes = {{.speed = 1, .link = 1}, {.speed = 1, .link = 4}, {.speed = 2, .link = 1}};
+  const SimulationResult result = RunAll(ConstantLoad({300, 300, 300, 300}, 8), mesh, {Planner()});
+  // By the simulator's own measure: times of 6, 12 and 4 us for an assignment.
+  EXPECT_GT(result.policies[0].intervals[0].fullest, 1.2);
+  EXPECT_NEAR(result.policies[0].intervals[7].fullest, 1, 2e-3);
+}
+
 TEST(SimulationTest, APlanIsMadeOfWhatCameSinceTheLastOne) {
   MeshModel mesh = Nodes(2, 4);
   mesh.load_bytes_per_second = 1e6;
