@@ -13,6 +13,7 @@ from rooms import (
     gate,
     matmul,
     mesh,
+    moves,
     node,
     plan,
     tensor,
@@ -31,6 +32,7 @@ MUTATIONS = (
     + wire.MUTATIONS
     + plan.MUTATIONS
     + mesh.MUTATIONS
+    + moves.MUTATIONS
     + batch.MUTATIONS
     + node.MUTATIONS
     + client_library.MUTATIONS
