@@ -32,6 +32,8 @@
 ABSL_FLAG(std::string, model, "", "Checkpoint folder in Hugging Face layout (required)");
 ABSL_FLAG(std::string, listen, "0.0.0.0:50061", "Address to serve on; port 0 picks one");
 ABSL_FLAG(std::string, node_id, "", "Stable name of this node; empty: its host name and port");
+ABSL_FLAG(std::string, zone, "",
+          "Where the node is: copies of an expert are placed in different zones; empty: not told");
 ABSL_FLAG(std::string, layers, "", "MoE layers to hold, like 3-10,12; empty: all");
 ABSL_FLAG(std::string, experts, "", "Experts of these layers to hold, like 0-31,40; empty: all");
 ABSL_FLAG(std::string, shard, "",
@@ -108,6 +110,7 @@ absl::StatusOr<NodeOptions> OptionsFromFlags(const ModelDescription& model, int 
     options.node_id = absl::StrCat(host, ":", port == "0" ? absl::StrCat("pid", getpid()) : port);
   }
   options.version = ProgramVersion().Text();
+  options.zone = absl::GetFlag(FLAGS_zone);
   options.max_batch_rows = absl::GetFlag(FLAGS_max_batch_rows);
   options.max_queue_rows = absl::GetFlag(FLAGS_max_queue_rows);
   options.max_frame_bytes = absl::GetFlag(FLAGS_max_message_bytes);

@@ -217,6 +217,7 @@ v1::NodeDescription Node::Describe() const {
   response.set_node_id(options_.node_id);
   response.set_version(options_.version);
   response.set_instance_id(instance_id_);
+  response.set_zone(options_.zone);
   response.set_family(checkpoint_->model().family);
   response.set_fingerprint(checkpoint_->fingerprint());
   response.set_outline(checkpoint_->outline());

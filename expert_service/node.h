@@ -42,6 +42,8 @@ struct NodeOptions {
   std::string node_id;
   // The program's version, which Describe tells.
   std::string version;
+  // Nodes of one zone may be lost together; empty: not told.
+  std::string zone;
   // Largest batch, and most rows computed together; at least 1.
   uint32_t max_batch_rows = 8192;
   // Rows that may wait; at least max_batch_rows.

@@ -118,6 +118,12 @@ ABSL_FLAG(std::string, follow, "",
 ABSL_FLAG(std::string, state_dir, "",
           "Folder that keeps what is decided and counted over a restart, one for each router; "
           "empty: nothing is kept");
+ABSL_FLAG(std::string, record_routing, "",
+          "File in which the experts of every token are recorded, for expertmesh replay; what is "
+          "older is kept in FILE.1; empty: none");
+ABSL_FLAG(uint64_t, max_record_bytes, uint64_t{1} << 30, "Most bytes of both files");
+ABSL_FLAG(uint64_t, move_bytes_per_second, uint64_t{256} << 20,
+          "Most bytes of weights that nodes load together in a second when copies are moved");
 ABSL_FLAG(absl::Duration, max_request_time, absl::Seconds(60),
           "Longest time any request may take, also one that came without a deadline");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(20),
@@ -192,6 +198,7 @@ absl::StatusOr<balance_control::ControllerOptions> BalanceFlags() {
         "--balance-interval is ", absl::FormatDuration(options.interval), "; use 10ms or more"));
   }
   options.state_dir = absl::GetFlag(FLAGS_state_dir);
+  options.mover.bytes_per_second = absl::GetFlag(FLAGS_move_bytes_per_second);
   options.least_term =
       static_cast<uint64_t>(std::max<int64_t>(absl::ToUnixSeconds(absl::Now()), 1));
   return options;
@@ -235,6 +242,8 @@ absl::StatusOr<RouterOptions> OptionsFromFlags() {
   options.threads = absl::GetFlag(FLAGS_threads);
   ASSIGN_OR_RETURN(options.balance.controller, BalanceFlags());
   options.balance.follow = absl::GetFlag(FLAGS_follow);
+  options.balance.record = absl::GetFlag(FLAGS_record_routing);
+  options.balance.max_record_bytes = absl::GetFlag(FLAGS_max_record_bytes);
   return options;
 }
 

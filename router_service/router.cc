@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "common/base/process.h"
 #include "common/base/status_macros.h"
 #include "router_service/serve/describe.h"
@@ -75,8 +76,7 @@ balance_control::SteeredModel Router::DescribeSteered() const {
   for (const auto& [index, layer] : layers_) {
     const auto bias = biases_->find(index);
     model.layers[index] = balance_control::MakeSteeredLayer(
-        layer.runtime.description.routing,
-        bias == biases_->end() ? std::vector<float>() : bias->second);
+        layer.runtime.description, bias == biases_->end() ? std::vector<float>() : bias->second);
   }
   return model;
 }
@@ -89,7 +89,24 @@ balance_control::LoadCounts Router::ReadCounts() const {
   return counts;
 }
 
+absl::Status Router::StartRecording() {
+  if (options_.balance.record.empty()) {
+    return absl::OkStatus();
+  }
+  ModelDescription model = checkpoint_->model();  // With the routing in force.
+  for (MoeLayerDescription& layer : model.layers) {
+    layer = layers_.at(layer.layer).runtime.description;
+  }
+  ASSIGN_OR_RETURN(recorder_, balance_control::RoutingRecorder::Create(
+                                  options_.balance.record,
+                                  balance::RecordedModelOf(model, checkpoint_->model_identity()),
+                                  options_.balance.max_record_bytes, [] { return absl::Now(); }));
+  environment_.recorder = recorder_.get();
+  return absl::OkStatus();
+}
+
 absl::Status Router::Start(Transport* transport, mesh::WireEncodings encodings) {
+  RETURN_IF_ERROR(StartRecording());
   pool_ = std::make_unique<ThreadPool>(options_.threads > 0 ? options_.threads : AvailableCores());
   timers_ = std::make_unique<TimerQueue>(clock_);
   cross_checker_ =
@@ -133,10 +150,12 @@ absl::Status Router::Start(Transport* transport, mesh::WireEncodings encodings) 
   fleet_subscription_ =
       fleet_->Subscribe([this] { serve::SetMeshMetrics(fleet_->Summary(), &metrics_); });
   authority_ = std::make_unique<balance_control::FlagAuthority>(options_.balance.follow);
-  ASSIGN_OR_RETURN(controller_, balance_control::Controller::Create(
-                                    options_.balance.controller, DescribeSteered(),
-                                    [this] { return ReadCounts(); }, authority_.get(),
-                                    options_.balance.links, fleet_.get(), clock_));
+  ASSIGN_OR_RETURN(
+      controller_,
+      balance_control::Controller::Create(
+          options_.balance.controller, DescribeSteered(), [this] { return ReadCounts(); },
+          balance_control::ControllerParts{authority_.get(), options_.balance.links, fleet_.get(),
+                                           timers_.get(), clock_}));
   return absl::OkStatus();
 }
 

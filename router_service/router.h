@@ -29,6 +29,7 @@
 #include "expertmesh/v1/router.pb.h"
 #include "router_service/balance/authority.h"
 #include "router_service/balance/controller.h"
+#include "router_service/balance/routing_recorder.h"
 #include "router_service/batch/batch_run.h"
 #include "router_service/batch/layer_batcher.h"
 #include "router_service/mesh/cross_check.h"
@@ -45,6 +46,9 @@ struct BalanceOptions {
   balance_control::ControllerOptions controller;
   // Address of the router that decides; empty: this one does.
   std::string follow;
+  // File that routing is recorded in (with NAME.1, `max_record_bytes` at most); empty: none.
+  std::string record;
+  uint64_t max_record_bytes = uint64_t{1} << 30;
   // How it is reached; needed with `follow`, and must outlive the router.
   balance_control::AuthorityLinks* links = nullptr;
 };
@@ -135,6 +139,7 @@ class Router {
   // What the controller starts with.
   balance_control::SteeredModel DescribeSteered() const;
   balance_control::LoadCounts ReadCounts() const;
+  absl::Status StartRecording();
   void RunBatch(const serve::ServedLayer* layer, std::vector<batch::ForwardJobPtr>* jobs);
   void OnBatchFinished(const batch::LayerRuntime* layer, uint64_t tokens, absl::Time closed_at);
 
@@ -151,6 +156,7 @@ class Router {
   BufferPool buffers_;
   SharedPool<batch::BatchPart> parts_{{.objects = 256, .bytes = 1 << 20}};
   SharedPool<batch::BatchRun> runs_{{.objects = 32, .bytes = 64 << 20}};
+  std::unique_ptr<balance_control::RoutingRecorder> recorder_;
   batch::BatchEnvironment environment_;  // Constant after Create.
 
   // Destroyed in reverse order: first the fleet (gives up what is in flight), then timers, then the

@@ -22,29 +22,34 @@ constexpr size_t kRecentDecisions = 4;
 }  // namespace
 
 Controller::Controller(ControllerOptions options, SteeredModel model,
-                       std::function<LoadCounts()> read_counts, const Authority* authority,
-                       AuthorityLinks* links, mesh::Fleet* fleet, Clock* clock)
+                       std::function<LoadCounts()> read_counts, const ControllerParts& parts)
     : options_(std::move(options)),
       model_(std::move(model)),
       read_counts_(std::move(read_counts)),
-      authority_(authority),
-      links_(links),
-      fleet_(fleet),
-      clock_(clock),
-      table_(&model_, options_.router_id) {}
+      authority_(parts.authority),
+      links_(parts.links),
+      fleet_(parts.fleet),
+      clock_(parts.clock),
+      table_(&model_, options_.router_id),
+      placement_(std::make_unique<PlacementSteering>(
+          &model_, options_.mover, parts.fleet,
+          [this](uint64_t id, moves::PlanPtr plan) { SwitchPlan(id, std::move(plan)); },
+          parts.timers, parts.clock)) {}
 
 absl::StatusOr<std::unique_ptr<Controller>> Controller::Create(
     ControllerOptions options, SteeredModel model, std::function<LoadCounts()> read_counts,
-    const Authority* authority, AuthorityLinks* links, mesh::Fleet* fleet, Clock* clock) {
+    const ControllerParts& parts) {
   RETURN_IF_ERROR(balance::ValidateBiasPolicy(options.policy));
-  auto controller = std::unique_ptr<Controller>(new Controller(std::move(options), std::move(model),
-                                                               std::move(read_counts), authority,
-                                                               links, fleet, clock));
+  auto controller = std::unique_ptr<Controller>(
+      new Controller(std::move(options), std::move(model), std::move(read_counts), parts));
   RETURN_IF_ERROR(controller->Restore());
-  controller->Serve(authority->Now());
+  controller->Serve(parts.authority->Now());
   controller->PublishIfNew();
   Controller* const self = controller.get();
-  self->fleet_subscription_ = fleet->Subscribe([self] { self->Tell(); });
+  self->fleet_subscription_ = parts.fleet->Subscribe([self] {
+    self->placement_->OnNodesChanged();
+    self->Tell();
+  });
   self->thread_ = std::thread([self] { self->Run(); });
   return controller;
 }
@@ -60,6 +65,7 @@ Controller::~Controller() {
   }
   thread_.join();
   fleet_->Unsubscribe(fleet_subscription_);
+  placement_.reset();
   std::unique_ptr<Follower> follower;
   {
     absl::MutexLock lock(&mutex_);
@@ -102,6 +108,8 @@ absl::Status Controller::Restore() {
 }
 
 void Controller::Serve(const Leader& leader) {
+  uint64_t term = 0;
+  moves::PlanPtr plan;
   std::unique_ptr<Follower> follower;
   if (!leader.self) {
     follower = std::make_unique<Follower>(&model_, links_, leader.address, options_.interval,
@@ -122,7 +130,39 @@ void Controller::Serve(const Leader& leader) {
     }
     steering_.Reset(decision_.layers);
     follower_.swap(follower);
+    switch_.reset();
     Decide();
+    term = decision_.term;
+    plan = decision_.plan;
+  }
+  if (leader.self) {
+    placement_->Decide(term, std::move(plan));
+  } else {
+    placement_->Resign();
+  }
+}
+
+void Controller::SwitchPlan(uint64_t switch_id, moves::PlanPtr plan) {
+  absl::MutexLock lock(&mutex_);
+  if (follower_ != nullptr) {
+    return;  // Another router decides by now.
+  }
+  decision_.plan = std::move(plan);
+  Decide();
+  switch_ = Switch{switch_id, decided_, std::nullopt};
+}
+
+void Controller::ConfirmSwitch() {
+  std::optional<uint64_t> done;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (switch_ && switch_->epoch && table_.AllServe(*switch_->epoch, clock_->Now())) {
+      done = switch_->id;
+      switch_.reset();
+    }
+  }
+  if (done) {
+    placement_->Confirm(*done);
   }
 }
 
@@ -147,6 +187,7 @@ void Controller::Run() {
       next_tick = clock_->Now() + options_.interval;
     }
     PublishIfNew();
+    ConfirmSwitch();
     if (ticks) {
       if (clock_->Now() - saved_at_ >= kSaveInterval) {
         Save();
@@ -181,6 +222,10 @@ void Controller::TakeFromAuthority() {
   }
   const bool anew = (*taken)->term != decision_.term;
   const bool news = anew || (*taken)->epoch != decision_.epoch;
+  if (decision_.plan != nullptr && (*taken)->plan != nullptr &&
+      *decision_.plan == *(*taken)->plan) {
+    (*taken)->plan = decision_.plan;  // Views tell by the object what is new.
+  }
   decision_ = **std::move(taken);
   if (news) {
     steering_.Reset(decision_.layers);
@@ -195,8 +240,24 @@ void Controller::TakeFromAuthority() {
 void Controller::Tick() {
   const absl::Time now = clock_->Now();
   const uint64_t epoch = fleet_->view()->epoch();
-  auto own = std::make_shared<const LoadCounts>(read_counts_());
-  absl::MutexLock lock(&mutex_);
+  const LoadCounts counted = read_counts_();
+  std::optional<LoadCounts> of_late;  // For the planner of an authority.
+  PlacementPolicy policy;
+  {
+    absl::MutexLock lock(&mutex_);
+    Count(counted, epoch, now);
+    if (follower_ == nullptr && decision_.placement.automatic) {
+      of_late = loads_.Last(kLongWindow).counts;
+      policy = decision_.placement;
+    }
+  }
+  if (of_late) {
+    placement_->Tick(*of_late, policy);
+  }
+}
+
+void Controller::Count(const LoadCounts& counted, uint64_t epoch, absl::Time now) {
+  const auto own = std::make_shared<const LoadCounts>(counted);
   table_.SetOwn(*own, epoch, now);
   own_loads_.Add(now, own);
   ticked_ = now;
@@ -264,6 +325,9 @@ void Controller::PublishIfNew() {
     published_ = number;
     published_at_ = clock_->Now();
     history_.Add(epoch, std::move(biases));
+    if (switch_ && switch_->decision <= number) {
+      switch_->epoch = epoch;
+    }
     changed_.SignalAll();
   }
   Tell();

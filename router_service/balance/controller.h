@@ -1,9 +1,8 @@
-// Central management: one thread that looks at the load of the mesh, decides on bias (an
-// authority), or follows what another router decides, and puts it in force.
+// Central management: one thread that looks at the load of the mesh, decides on bias and placement
+// (an authority), or follows what another router decides, and puts it in force.
 //
-//   counters of layers, reports of followers -> LoadTable -> BiasSteering -> Decision
-//        -> StateStore (disk) -> Fleet::SetDirective (views) -> those who watch: followers,
-//        operators
+//   counters of layers, reports of followers -> LoadTable -> BiasSteering, PlacementSteering
+//        -> Decision -> StateStore (disk) -> Fleet::SetDirective (views) -> those who watch
 #ifndef EXPERTMESH_ROUTER_SERVICE_BALANCE_CONTROLLER_H_
 #define EXPERTMESH_ROUTER_SERVICE_BALANCE_CONTROLLER_H_
 
@@ -22,9 +21,11 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
+#include "common/base/timer_queue.h"
 #include "expertmesh/internal/v1/authority.pb.h"
 #include "expertmesh/v1/balance.pb.h"
 #include "expertmesh/v1/control.pb.h"
+#include "expertmesh/v1/placement.pb.h"
 #include "router_service/balance/authority.h"
 #include "router_service/balance/authority_link.h"
 #include "router_service/balance/bias_history.h"
@@ -33,6 +34,7 @@
 #include "router_service/balance/follower.h"
 #include "router_service/balance/load_history.h"
 #include "router_service/balance/load_table.h"
+#include "router_service/balance/placement_steering.h"
 #include "router_service/balance/state_store.h"
 #include "router_service/balance/steered_model.h"
 #include "router_service/mesh/fleet.h"
@@ -48,20 +50,34 @@ struct ControllerOptions {
   balance::BiasPolicy policy;
   // Folder for what must survive a kill; empty: nothing is kept.
   std::string state_dir;
+  // How gently copies are moved.
+  moves::MoverOptions mover;
   // No term is lower than this: seconds of the calendar, so that terms grow where no state is kept.
   uint64_t least_term = 1;
+};
+
+// What a controller works with; all of it outlives the controller.
+struct ControllerParts {
+  const Authority* authority = nullptr;
+  // Null where `authority` never names another router.
+  AuthorityLinks* links = nullptr;
+  mesh::Fleet* fleet = nullptr;
+  // On `clock`.
+  TimerQueue* timers = nullptr;
+  Clock* clock = nullptr;
 };
 
 // Thread-safe.
 class Controller {
  public:
   // Restores what `options.state_dir` holds and puts it in force. `read_counts` gives this router's
-  // totals; may be called from any thread. Pointers must outlive the controller.
+  // totals; may be called from any thread.
   //   DATA_LOSS            a state is there and cannot be used.
   //   FAILED_PRECONDITION  it is of another model, or another process uses the folder.
-  static absl::StatusOr<std::unique_ptr<Controller>> Create(
-      ControllerOptions options, SteeredModel model, std::function<LoadCounts()> read_counts,
-      const Authority* authority, AuthorityLinks* links, mesh::Fleet* fleet, Clock* clock);
+  static absl::StatusOr<std::unique_ptr<Controller>> Create(ControllerOptions options,
+                                                            SteeredModel model,
+                                                            std::function<LoadCounts()> read_counts,
+                                                            const ControllerParts& parts);
   // Stops.
   ~Controller();
   Controller(const Controller&) = delete;
@@ -74,6 +90,10 @@ class Controller {
   absl::StatusOr<v1::Bias> GetBias(uint64_t epoch) const;
   absl::StatusOr<v1::Balance> SetBias(const v1::SetBiasRequest& request);
   v1::GetLoadResponse GetLoad(const v1::GetLoadRequest& request) const;
+  v1::PlacementState GetPlacement(bool with_plan) const;
+  absl::StatusOr<v1::PlacementState> SetPlacement(const v1::SetPlacementRequest& request);
+  absl::StatusOr<v1::PlacementProposal> PlanPlacement(const v1::PlanPlacementRequest& request);
+  absl::StatusOr<v1::PlacementState> ApplyPlacement(const v1::ApplyPlacementRequest& request);
   v1::BalanceSummary Summary() const;
 
   // Authority; see proto/expertmesh/internal/v1/authority.proto.
@@ -90,7 +110,7 @@ class Controller {
 
  private:
   Controller(ControllerOptions options, SteeredModel model, std::function<LoadCounts()> read_counts,
-             const Authority* authority, AuthorityLinks* links, mesh::Fleet* fleet, Clock* clock);
+             const ControllerParts& parts);
 
   absl::Status Restore();
   void Run();
@@ -100,18 +120,31 @@ class Controller {
   void Serve(const Leader& leader);
   void TakeFromAuthority();
   void Tick();
+  // What this router has counted, on epoch `epoch`; and the next step of what follows from the
+  // load.
+  void Count(const LoadCounts& counted, uint64_t epoch, absl::Time now)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Puts decision_ in force, if there is one that is not.
   void PublishIfNew();
+  // The mover has every router follow `plan` from now on; and hears when they do.
+  void SwitchPlan(uint64_t switch_id, moves::PlanPtr plan);
+  void ConfirmSwitch();
   void Save();
   void Tell();
 
   absl::Status CheckDecides() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // There is something new in decision_.
   void Decide() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Waits until what was decided is in force, and says how it is then.
-  v1::Balance AwaitPublished() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Waits until what was decided is in force.
+  void AwaitPublished() ABSL_LOCKS_EXCLUDED(mutex_);
   v1::BalanceSummary SummaryLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::string WhatIsWrong(absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What is planned by: load of late, and the policy with `change`.
+  struct PlanningBasis {
+    LoadCounts loads;
+    PlacementPolicy policy;
+  };
+  absl::StatusOr<PlanningBasis> BasisWith(const v1::PlacementPolicy& change) const;
 
   const ControllerOptions options_;
   const SteeredModel model_;
@@ -150,12 +183,21 @@ class Controller {
   absl::Time ticked_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   absl::Time published_at_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   std::string save_problem_ ABSL_GUARDED_BY(mutex_);
+  // A change of plan that some router may not follow yet: its number, that of its decision, and
+  // (once it is in force) its epoch.
+  struct Switch {
+    uint64_t id = 0;
+    uint64_t decision = 0;
+    std::optional<uint64_t> epoch;
+  };
+  std::optional<Switch> switch_ ABSL_GUARDED_BY(mutex_);
 
   absl::Mutex subscribers_mutex_;
   uint64_t next_subscriber_ ABSL_GUARDED_BY(subscribers_mutex_) = 1;
   absl::flat_hash_map<uint64_t, std::function<void()>> subscribers_
       ABSL_GUARDED_BY(subscribers_mutex_);
 
+  std::unique_ptr<PlacementSteering> placement_;  // Calls back into the above.
   uint64_t fleet_subscription_ = 0;
   std::thread thread_;  // Last: starts when all else is there.
 };

@@ -33,15 +33,12 @@ absl::Status Controller::CheckDecides() const {
                  {{"authority", leader_.address}});
 }
 
-v1::Balance Controller::AwaitPublished() {
-  {
-    absl::MutexLock lock(&mutex_);
-    const uint64_t wanted = decided_;
-    const absl::Time deadline = clock_->Now() + kPublishTimeout;
-    while (published_ < wanted && !stopping_ && !clock_->WaitUntil(&mutex_, &changed_, deadline)) {
-    }
+void Controller::AwaitPublished() {
+  absl::MutexLock lock(&mutex_);
+  const uint64_t wanted = decided_;
+  const absl::Time deadline = clock_->Now() + kPublishTimeout;
+  while (published_ < wanted && !stopping_ && !clock_->WaitUntil(&mutex_, &changed_, deadline)) {
   }
-  return GetBalance();
 }
 
 v1::Balance Controller::GetBalance() const {
@@ -83,7 +80,8 @@ absl::StatusOr<v1::Balance> Controller::SetBalance(const v1::SetBalanceRequest& 
     }
     Decide();
   }
-  return AwaitPublished();
+  AwaitPublished();
+  return GetBalance();
 }
 
 absl::StatusOr<v1::Bias> Controller::GetBias(uint64_t epoch) const {
@@ -114,7 +112,8 @@ absl::StatusOr<v1::Balance> Controller::SetBias(const v1::SetBiasRequest& reques
     }
     Decide();
   }
-  return AwaitPublished();
+  AwaitPublished();
+  return GetBalance();
 }
 
 v1::GetLoadResponse Controller::GetLoad(const v1::GetLoadRequest& request) const {
@@ -150,6 +149,9 @@ std::string Controller::WhatIsWrong(absl::Time now) const {
         problem.empty() ? absl::StrCat("the authority at ", leader_.address, " is silent")
                         : problem,
         "; this router serves on epoch ", decision_.epoch, " of term ", decision_.term);
+  }
+  if (const std::string problem = placement_->problem(); !problem.empty()) {
+    return absl::StrCat("placement: ", problem);
   }
   if (!save_problem_.empty()) {
     return absl::StrCat("what is decided cannot be kept: ", save_problem_);

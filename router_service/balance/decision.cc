@@ -82,6 +82,7 @@ internal::v1::Decision ToProto(const SteeredModel& model, const Decision& decisi
   if (decision.plan != nullptr) {
     *proto.mutable_plan() = ToProto(*decision.plan);
   }
+  *proto.mutable_placement_policy() = ToProto(decision.placement);
   return proto;
 }
 
@@ -103,6 +104,7 @@ absl::StatusOr<Decision> FromProto(const SteeredModel& model, const internal::v1
       layer.bias.assign(read.bias().begin(), read.bias().end());
     }
   }
+  ASSIGN_OR_RETURN(decision.placement, WithChange(PlacementPolicy(), proto.placement_policy()));
   if (proto.has_plan()) {
     ASSIGN_OR_RETURN(balance::PlacementPlan plan, PlanFromProto(model, proto.plan()));
     decision.plan = std::make_shared<const balance::PlacementPlan>(std::move(plan));

@@ -15,6 +15,7 @@
 #include "expertmesh/v1/balance.pb.h"
 #include "expertmesh/v1/placement.pb.h"
 #include "router_service/balance/load_counts.h"
+#include "router_service/balance/placement_policy.h"
 #include "router_service/balance/steered_model.h"
 
 namespace expertmesh::balance_control {
@@ -33,6 +34,7 @@ struct Decision {
   std::map<uint32_t, LayerDecision> layers;
   // Null: every copy that nodes offer is used.
   std::shared_ptr<const balance::PlacementPlan> plan;
+  PlacementPolicy placement;
 };
 
 // By layer, [num_experts]; every layer that can be steered.

@@ -52,11 +52,17 @@ class LayerCounters {
 
   LayerCounts Read() const;
 
+  // True for the first of every `one_in` calls.
+  bool TakeSample(uint32_t one_in) {
+    return samples_.fetch_add(1, std::memory_order_relaxed) % one_in == 0;
+  }
+
  private:
   std::atomic<uint64_t> tokens_{0};
   std::atomic<uint64_t> compared_{0};
   std::atomic<uint64_t> changed_{0};
   std::atomic<uint64_t> node_us_{0};
+  std::atomic<uint32_t> samples_{0};
   std::vector<std::atomic<uint64_t>> assignments_;
 };
 

@@ -105,14 +105,10 @@ std::vector<v1::ReportingRouter> LoadTable::Describe(absl::Time now) const {
   return described;
 }
 
-absl::Duration LoadTable::OldestReport(absl::Time now) const {
-  absl::Duration oldest = absl::ZeroDuration();
-  for (const auto& [id, router] : routers_) {
-    if (!Gone(router, now)) {
-      oldest = std::max(oldest, now - router.heard);
-    }
-  }
-  return oldest;
+bool LoadTable::AllServe(uint64_t epoch, absl::Time now) const {
+  return std::all_of(routers_.begin(), routers_.end(), [&](const auto& entry) {
+    return entry.first == self_id_ || Gone(entry.second, now) || entry.second.epoch >= epoch;
+  });
 }
 
 std::vector<internal::v1::ReportLoadRequest> LoadTable::Save() const {

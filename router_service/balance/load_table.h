@@ -36,8 +36,8 @@ class LoadTable {
   std::shared_ptr<const LoadCounts> Totals() const;
 
   std::vector<v1::ReportingRouter> Describe(absl::Time now) const;
-  // Age of the oldest last report of those that are not gone; zero when there is no such router.
-  absl::Duration OldestReport(absl::Time now) const;
+  // Whether every router that is not gone serves on `epoch` or a later one, as far as it said.
+  bool AllServe(uint64_t epoch, absl::Time now) const;
 
   // On disk and back: all that was known counts as of routers that are gone.
   std::vector<internal::v1::ReportLoadRequest> Save() const;

@@ -11,10 +11,12 @@ constexpr size_t kMostOutline = 80;
 
 }  // namespace
 
-SteeredLayer MakeSteeredLayer(const RoutingOptions& routing,
+SteeredLayer MakeSteeredLayer(const MoeLayerDescription& description,
                               const std::vector<float>& select_bias) {
+  const RoutingOptions& routing = description.routing;
   SteeredLayer layer;
   layer.num_experts = routing.num_experts;
+  layer.expert_parameters = description.expert.parameters();
   layer.checkpoint_bias = select_bias;
   layer.checkpoint_bias.resize(routing.num_experts);
   switch (routing.choice) {

@@ -8,12 +8,14 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "common/model/routing_options.h"
+#include "common/model/model_description.h"
 
 namespace expertmesh::balance_control {
 
 struct SteeredLayer {
   uint32_t num_experts = 0;
+  // Parameters of one expert.
+  uint64_t expert_parameters = 0;
   // Why its bias cannot be steered; empty: it can.
   std::string not_steerable;
   // [num_experts] The checkpoint's selection bias; zeros where it has none.
@@ -28,7 +30,8 @@ struct SteeredModel {
 };
 
 // `select_bias`: the checkpoint's, [num_experts], or empty.
-SteeredLayer MakeSteeredLayer(const RoutingOptions& routing, const std::vector<float>& select_bias);
+SteeredLayer MakeSteeredLayer(const MoeLayerDescription& layer,
+                              const std::vector<float>& select_bias);
 
 // OK when `outline`, which is told by `peer` ("the follower", say), is the model's.
 //   FAILED_PRECONDITION  naming both.

@@ -1,5 +1,7 @@
 #include "router_service/batch/batch_run.h"
 
+#include <spdlog/spdlog.h>
+
 #include <utility>
 
 #include "router_service/batch/gather_stage.h"
@@ -139,6 +141,7 @@ void BatchRun::Finish() {
   if (!batch_.requests.AllAnswered()) {
     batch_.times.received = batch_.environment->clock->Now();
     combine_.Collect(batch_, dispatch_.parts(), shared_.output());
+    CheckSum();
     answer_.Run(batch_, combine_);
     uint64_t node_us = 0;
     for (BatchPart* const part : combine_.contributing()) {
@@ -146,6 +149,12 @@ void BatchRun::Finish() {
       batch_.environment->node_plans->Recycle(std::move(part->plan));
     }
     batch_.layer->load->AddNodeTime(node_us);
+    if (batch_.environment->recorder != nullptr) {
+      batch_.environment->recorder->Add(
+          {batch_.layer_index(), batch_.view->epoch(),
+           batch_.environment->clock->Now() - batch_.times.closed, node_us},
+          batch_.routed);
+    }
   }
   const BatchEnvironment* const environment = batch_.environment;
   const LayerRuntime* const layer = batch_.layer;
@@ -154,6 +163,22 @@ void BatchRun::Finish() {
   std::shared_ptr<BatchRun> self = std::move(self_);
   self.reset();  // From here on it may serve another batch.
   environment->on_finished(layer, tokens, closed_at);
+}
+
+void BatchRun::CheckSum() {
+  if (!batch_.layer->load->TakeSample(SumCheck::kOneIn)) {
+    return;
+  }
+  const BatchRequests& requests = batch_.requests;
+  const absl::Status status = sum_check_.Run(
+      batch_.routed, *batch_.view->placement().Layer(batch_.layer_index()), combine_.contributing(),
+      [&](uint32_t row) { return !requests.jobs()[requests.RequestOfRow(row)]->answered(); });
+  batch_.environment->metrics->CountSumCheck(status.ok());
+  if (!status.ok()) {
+    spdlog::error("layer {}: a check of the router itself failed: {}", batch_.layer_index(),
+                  std::string(status.message()));
+    batch_.requests.FailAll(status, "sum");
+  }
 }
 
 void BatchRun::Recycle() {
@@ -171,7 +196,8 @@ size_t BatchRun::MemoryBytes() const {
   return sizeof(*this) + batch_.requests.MemoryBytes() +
          bytes(routed.token_begin, routed.expert_ids, routed.weights, routed.dropped) +
          route_.MemoryBytes() + plan_.MemoryBytes() + dispatch_.MemoryBytes() +
-         shared_.MemoryBytes() + combine_.MemoryBytes() + answer_.MemoryBytes();
+         shared_.MemoryBytes() + combine_.MemoryBytes() + sum_check_.MemoryBytes() +
+         answer_.MemoryBytes();
 }
 
 }  // namespace expertmesh::batch

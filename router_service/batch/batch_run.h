@@ -19,6 +19,7 @@
 #include "router_service/batch/plan_stage.h"
 #include "router_service/batch/route_stage.h"
 #include "router_service/batch/shared_stage.h"
+#include "router_service/batch/sum_check.h"
 
 namespace expertmesh::batch {
 
@@ -52,6 +53,8 @@ class BatchRun final : private PartObserver {
   // A piece of work is done; the run ends with the last, on this thread if it may.
   void WorkDone(bool finish_here);
   void Finish();
+  // Fails the batch when an assignment is not in the sum exactly once; now and then.
+  void CheckSum();
 
   std::shared_ptr<BatchRun> self_;
   // Small enough to be worked on where it is.
@@ -63,6 +66,7 @@ class BatchRun final : private PartObserver {
   DispatchStage dispatch_;
   SharedStage shared_;
   CombineStage combine_;
+  SumCheck sum_check_;
   AnswerStage answer_;
 
   // Pieces of work under way.

@@ -11,6 +11,7 @@
 #include "common/base/thread_pool.h"
 #include "common/experts/backend.h"
 #include "common/tensor/buffer_pool.h"
+#include "router_service/balance/routing_recorder.h"
 #include "router_service/batch/batch_part.h"
 #include "router_service/batch/layer_runtime.h"
 #include "router_service/batch/partials_layout.h"
@@ -29,6 +30,8 @@ struct BatchEnvironment {
   experts::Backend* backend = nullptr;
   metrics::RouterMetrics* metrics = nullptr;
   mesh::CrossChecker* cross_checker = nullptr;
+  // Null: nothing is recorded.
+  balance_control::RoutingRecorder* recorder = nullptr;
   const PartialsLayout* layout = nullptr;
   // Memory of batches that are over.
   plan::NodePlanPool* node_plans = nullptr;

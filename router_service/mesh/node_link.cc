@@ -134,6 +134,8 @@ std::shared_ptr<NodeBatch> NodeLink::TakeAnswered(uint64_t batch_id, const absl:
   if (entry.batch != nullptr && status.ok()) {
     last_answer_ = now;
     health_.Served(now - entry.sent, entry.assignments);
+    computed_assignments_ += entry.assignments;
+    compute_us_ += entry.batch->compute_us;
   } else if (entry.batch != nullptr && !SpeaksAgainstNode(status.code())) {
     health_.Refused();
   }

@@ -194,6 +194,8 @@ class NodeLink final : public NodeObserver {
   uint64_t faulty_answers_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t overdue_batches_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t ejections_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t computed_assignments_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t compute_us_ ABSL_GUARDED_BY(mutex_) = 0;
   v1::NodeState node_state_ ABSL_GUARDED_BY(mutex_) = v1::NODE_STATE_UNSPECIFIED;
   std::shared_ptr<const v1::NodeDescription> description_ ABSL_GUARDED_BY(mutex_);
   InFlight in_flight_ ABSL_GUARDED_BY(mutex_);

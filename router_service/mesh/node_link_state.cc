@@ -188,6 +188,8 @@ v1::TopologyNode NodeLink::ToProto() const {
   node.set_disagreements(disagreements_);
   node.set_ejections(ejections_);
   node.set_overdue_batches(overdue_batches_);
+  node.set_computed_assignments(computed_assignments_);
+  node.set_compute_us(compute_us_);
   node.set_hidden_states_dtype(ToWire(options_.encoding.hidden_states));
   node.set_partials_dtype(ToWire(options_.encoding.partials));
   return node;

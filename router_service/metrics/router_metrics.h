@@ -115,6 +115,9 @@ class RouterMetrics {
   void CountCrossCheck(bool agree) {
     cross_checks_.Add({{"result", agree ? "agree" : "disagree"}}).Increment();
   }
+  void CountSumCheck(bool right) {
+    sum_checks_.Add({{"result", right ? "right" : "wrong"}}).Increment();
+  }
   // By pair, in order of addresses.
   void CountDisagreement(const std::string& node, const std::string& other) {
     disagreements_.Add({{"node", std::min(node, other)}, {"other", std::max(node, other)}})
@@ -152,6 +155,10 @@ class RouterMetrics {
   prometheus::Family<prometheus::Counter>& cross_checks_ =
       telemetry::RegisterCounters(registry_, "expertmesh_router_cross_checks_total",
                                   "Rows computed by two nodes to compare what they make of them");
+  // {result}.
+  prometheus::Family<prometheus::Counter>& sum_checks_ = telemetry::RegisterCounters(
+      registry_, "expertmesh_router_sum_checks_total",
+      "Batches looked at for whether every assignment is in the sum exactly once");
   // {node,other}.
   prometheus::Family<prometheus::Counter>& disagreements_ =
       telemetry::RegisterCounters(registry_, "expertmesh_router_cross_check_disagreements_total",

@@ -34,6 +34,7 @@ net::WatchedState ReadDecision(const Controller& controller) {
   state.whole = Frame(response.SerializeAsString());
   decision.clear_layers();
   decision.clear_plan();
+  decision.clear_placement_policy();
   decision.set_heartbeat(true);
   state.brief = Frame(response.SerializeAsString());
   return state;

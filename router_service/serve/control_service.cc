@@ -54,6 +54,18 @@ net::WatchMethod WatchTopology(const ServedRouter* router) {
           .fresh = absl::Milliseconds(100)};
 }
 
+// A method that may wait, and whose answer goes into one field of its response.
+template <typename Request, typename Response, typename Change, typename Answer>
+net::BlockingMethod Changing(const char* name, Change change, Answer* (Response::*field)()) {
+  return net::LastingMethod<Request, Response>(
+      net::MethodOf<v1::Control>(name),
+      [change = std::move(change), field](const Request& request) -> absl::StatusOr<Response> {
+        Response response;
+        ASSIGN_OR_RETURN(*(response.*field)(), change(request));
+        return response;
+      });
+}
+
 net::WatchedState ReadBalance(const balance_control::Controller& controller) {
   v1::WatchBalanceResponse response;
   *response.mutable_balance() = controller.GetBalance();
@@ -86,20 +98,48 @@ void AddBalanceMethods(balance_control::Controller* controller, net::GrpcServerS
         ASSIGN_OR_RETURN(*response.mutable_bias(), controller->GetBias(request.epoch()));
         return response;
       }));
-  spec->ordinary.push_back(net::LastingMethod<v1::SetBalanceRequest, v1::SetBalanceResponse>(
-      net::MethodOf<v1::Control>("SetBalance"),
-      [controller](const v1::SetBalanceRequest& request) -> absl::StatusOr<v1::SetBalanceResponse> {
-        v1::SetBalanceResponse response;
-        ASSIGN_OR_RETURN(*response.mutable_balance(), controller->SetBalance(request));
+  spec->ordinary.push_back(Changing<v1::SetBalanceRequest, v1::SetBalanceResponse>(
+      "SetBalance", [controller](const auto& request) { return controller->SetBalance(request); },
+      &v1::SetBalanceResponse::mutable_balance));
+  spec->ordinary.push_back(Changing<v1::SetBiasRequest, v1::SetBiasResponse>(
+      "SetBias", [controller](const auto& request) { return controller->SetBias(request); },
+      &v1::SetBiasResponse::mutable_balance));
+}
+
+net::WatchedState ReadPlacement(const balance_control::Controller& controller) {
+  v1::WatchPlacementResponse response;
+  *response.mutable_placement() = controller.GetPlacement(/*with_plan=*/false);
+  const Frame frame(response.SerializeAsString());
+  return {.version = response.placement().epoch(), .whole = frame, .brief = frame};
+}
+
+void AddPlacementMethods(balance_control::Controller* controller, net::GrpcServerSpec* spec) {
+  spec->watches.push_back({.name = net::MethodOf<v1::Control>("WatchPlacement"),
+                           .heartbeat = &HeartbeatOf<v1::WatchPlacementRequest>,
+                           .read = [controller] { return ReadPlacement(*controller); },
+                           .subscribe =
+                               [controller](std::function<void()> on_change) {
+                                 return controller->Subscribe(std::move(on_change));
+                               },
+                           .fresh = absl::Milliseconds(100)});
+  spec->ordinary.push_back(net::OrdinaryMethod<v1::GetPlacementRequest, v1::GetPlacementResponse>(
+      net::MethodOf<v1::Control>("GetPlacement"), [controller](const v1::GetPlacementRequest&) {
+        v1::GetPlacementResponse response;
+        *response.mutable_placement() = controller->GetPlacement(/*with_plan=*/true);
         return response;
       }));
-  spec->ordinary.push_back(net::LastingMethod<v1::SetBiasRequest, v1::SetBiasResponse>(
-      net::MethodOf<v1::Control>("SetBias"),
-      [controller](const v1::SetBiasRequest& request) -> absl::StatusOr<v1::SetBiasResponse> {
-        v1::SetBiasResponse response;
-        ASSIGN_OR_RETURN(*response.mutable_balance(), controller->SetBias(request));
-        return response;
-      }));
+  spec->ordinary.push_back(Changing<v1::SetPlacementRequest, v1::SetPlacementResponse>(
+      "SetPlacement",
+      [controller](const auto& request) { return controller->SetPlacement(request); },
+      &v1::SetPlacementResponse::mutable_placement));
+  spec->ordinary.push_back(Changing<v1::PlanPlacementRequest, v1::PlanPlacementResponse>(
+      "PlanPlacement",
+      [controller](const auto& request) { return controller->PlanPlacement(request); },
+      &v1::PlanPlacementResponse::mutable_proposal));
+  spec->ordinary.push_back(Changing<v1::ApplyPlacementRequest, v1::ApplyPlacementResponse>(
+      "ApplyPlacement",
+      [controller](const auto& request) { return controller->ApplyPlacement(request); },
+      &v1::ApplyPlacementResponse::mutable_placement));
 }
 
 absl::StatusOr<v1::DrainNodeResponse> DrainNode(mesh::Fleet* fleet,
@@ -129,6 +169,7 @@ void AddControlMethods(const ServedRouter* router, net::GrpcServerSpec* spec) {
       [router](const v1::DrainNodeRequest& request) { return DrainNode(router->fleet, request); }));
   spec->watches.push_back(WatchTopology(router));
   AddBalanceMethods(router->controller, spec);
+  AddPlacementMethods(router->controller, spec);
   spec->clock = router->clock;
 }
 

@@ -51,13 +51,14 @@ class FakeLinks final : public AuthorityLinks {
 SteeredModel Model() {
   SteeredModel model;
   model.outline = "abc";
-  RoutingOptions routing;
+  MoeLayerDescription description;
+  RoutingOptions& routing = description.routing;
   routing.num_experts = 2;
   routing.top_k = 1;
-  model.layers[1] = MakeSteeredLayer(routing, {.5f, .5f});
-  model.layers[2] = MakeSteeredLayer(routing, {});
+  model.layers[1] = MakeSteeredLayer(description, {.5f, .5f});
+  model.layers[2] = MakeSteeredLayer(description, {});
   routing.choice = Choice::kHash;
-  model.layers[3] = MakeSteeredLayer(routing, {});
+  model.layers[3] = MakeSteeredLayer(description, {});
   return model;
 }
 
@@ -91,14 +92,14 @@ class ControllerTest : public testing::Test {
 
   absl::Status Start(const std::string& follow = "") {
     authority_ = std::make_unique<FlagAuthority>(follow);
-    absl::StatusOr<std::unique_ptr<Controller>> controller = Controller::Create(
-        options_, Model(),
-        [this] {
-          absl::MutexLock lock(&mutex_);
-          ++reads_;
-          return counts_;
-        },
-        authority_.get(), &links_, fleet_.get(), &clock_);
+    absl::StatusOr<std::unique_ptr<Controller>> controller =
+        Controller::Create(options_, Model(),
+                           [this] {
+                             absl::MutexLock lock(&mutex_);
+                             ++reads_;
+                             return counts_;
+                           },
+                           {authority_.get(), &links_, fleet_.get(), &timers_, &clock_});
     if (!controller.ok()) {
       return controller.status();
     }

@@ -18,13 +18,14 @@ using ::testing::HasSubstr;
 SteeredModel Model() {
   SteeredModel model;
   model.outline = "abc";
-  RoutingOptions routing;
+  MoeLayerDescription description;
+  RoutingOptions& routing = description.routing;
   routing.num_experts = 3;
   routing.top_k = 1;
-  model.layers[1] = MakeSteeredLayer(routing, {.5f, 0, 0});
-  model.layers[2] = MakeSteeredLayer(routing, {});
+  model.layers[1] = MakeSteeredLayer(description, {.5f, 0, 0});
+  model.layers[2] = MakeSteeredLayer(description, {});
   routing.choice = Choice::kHash;
-  model.layers[3] = MakeSteeredLayer(routing, {});
+  model.layers[3] = MakeSteeredLayer(description, {});
   return model;
 }
 

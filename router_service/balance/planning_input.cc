@@ -1,0 +1,236 @@
+#include "router_service/balance/planning_input.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+namespace expertmesh::balance_control {
+namespace {
+
+// Assignments that a node must have computed before its speed is believed.
+constexpr uint64_t kMeasuredAssignments = 1000;
+
+using Held = std::map<uint32_t, std::vector<uint32_t>>;
+
+// Whole experts that are used there, by layer; parameters of everything that it holds.
+Held HeldBy(const SteeredModel& model, const v1::TopologyNode& node, double* parameters) {
+  std::set<std::pair<uint32_t, uint32_t>> damaged;
+  for (const v1::DamagedExperts& entry : node.damaged()) {
+    for (const uint32_t expert : entry.experts()) {
+      damaged.emplace(entry.layer(), expert);
+    }
+  }
+  Held held;
+  *parameters = 0;
+  for (const v1::HostedExperts& hosted : node.description().hosted()) {
+    const auto layer = model.layers.find(hosted.layer());
+    if (layer == model.layers.end()) {
+      continue;
+    }
+    for (const uint32_t expert : hosted.experts()) {
+      *parameters += static_cast<double>(layer->second.expert_parameters) /
+                     std::max<uint32_t>(hosted.slice_count(), 1);
+      if (hosted.slice_count() == 1 && expert < layer->second.num_experts &&
+          !damaged.contains({hosted.layer(), expert})) {
+        held[hosted.layer()].push_back(expert);
+      }
+    }
+  }
+  return held;
+}
+
+struct UpNode {
+  const v1::TopologyNode* node = nullptr;
+  Held held;
+  double parameters = 0;
+};
+
+std::vector<UpNode> NodesUp(const SteeredModel& model, const v1::Topology& topology) {
+  std::vector<UpNode> nodes;
+  for (const v1::TopologyNode& node : topology.nodes()) {
+    if (node.link() == v1::NODE_LINK_UP) {
+      UpNode& up = nodes.emplace_back();
+      up.node = &node;
+      up.held = HeldBy(model, node, &up.parameters);
+    }
+  }
+  return nodes;
+}
+
+// Bytes of a parameter, on the node that has the largest.
+double BytesPerParameter(const std::vector<UpNode>& nodes) {
+  double most = 0;
+  for (const UpNode& up : nodes) {
+    if (up.parameters > 0) {
+      most = std::max(most, static_cast<double>(up.node->description().memory().weights_bytes()) /
+                                up.parameters);
+    }
+  }
+  return most > 0 ? most : sizeof(float);
+}
+
+// Assignments in a microsecond; what is not measured yet is as fast as the others.
+std::vector<double> Speeds(const std::vector<UpNode>& nodes) {
+  std::vector<double> speeds;
+  double sum = 0;
+  size_t measured = 0;
+  for (const UpNode& up : nodes) {
+    const bool known =
+        up.node->computed_assignments() >= kMeasuredAssignments && up.node->compute_us() > 0;
+    speeds.push_back(known ? static_cast<double>(up.node->computed_assignments()) /
+                                 static_cast<double>(up.node->compute_us())
+                           : 0);
+    sum += speeds.back();
+    measured += known ? 1 : 0;
+  }
+  for (double& speed : speeds) {
+    // As shares of the mean, so that levels are in assignments.
+    const double mean = measured > 0 ? sum / static_cast<double>(measured) : 1;
+    speed = speed > 0 ? speed / mean : 1;
+  }
+  return speeds;
+}
+
+std::vector<balance::LayerToPlan> LayersToPlan(const SteeredModel& model, const LoadCounts& loads,
+                                               uint64_t min_tokens, double bytes_per_parameter) {
+  std::vector<balance::LayerToPlan> layers;
+  for (const auto& [index, layer] : model.layers) {
+    const auto counted = loads.find(index);
+    if ((counted == loads.end() ? 0 : counted->second.tokens) < min_tokens) {
+      continue;
+    }
+    balance::LayerToPlan& planned = layers.emplace_back();
+    planned.layer = index;
+    planned.expert_bytes =
+        static_cast<uint64_t>(static_cast<double>(layer.expert_parameters) * bytes_per_parameter);
+    planned.loads.assign(layer.num_experts, 0);
+    if (counted != loads.end()) {
+      planned.loads.assign(counted->second.assignments.begin(), counted->second.assignments.end());
+    }
+  }
+  return layers;
+}
+
+balance::NodeToPlan MakeNode(const UpNode& up, const std::vector<balance::LayerToPlan>& layers,
+                             double speed, double bytes_per_parameter) {
+  balance::NodeToPlan node;
+  node.node_id = up.node->description().node_id();
+  node.zone = up.node->description().zone();
+  node.speed = speed;
+  uint64_t planned = 0;
+  for (const balance::LayerToPlan& layer : layers) {
+    if (const auto held = up.held.find(layer.layer); held != up.held.end()) {
+      node.held.push_back({layer.layer, held->second});
+      planned += held->second.size() * layer.expert_bytes;
+    }
+  }
+  const auto all = static_cast<uint64_t>(up.parameters * bytes_per_parameter);
+  const uint64_t others = all > planned ? all - planned : 0;
+  const uint64_t limit = up.node->description().memory().limit_bytes();
+  node.capacity_bytes = planned;
+  if (limit > others) {
+    node.capacity_bytes = std::max(limit - others, planned);
+  }
+  return node;
+}
+
+// Of the expert with the fewest copies.
+uint32_t FewestCopies(const balance::PlanningInput& input) {
+  uint64_t fewest = input.nodes.size();
+  for (const balance::LayerToPlan& layer : input.layers) {
+    std::vector<uint64_t> copies(layer.loads.size());
+    for (const balance::NodeToPlan& node : input.nodes) {
+      for (const balance::HeldExperts& held : node.held) {
+        if (held.layer == layer.layer) {
+          for (const uint32_t expert : held.experts) {
+            ++copies[expert];
+          }
+        }
+      }
+    }
+    fewest = std::min(fewest, *std::min_element(copies.begin(), copies.end()));
+  }
+  return static_cast<uint32_t>(std::max<uint64_t>(fewest, 1));
+}
+
+}  // namespace
+
+absl::StatusOr<PlanningQuestion> MakePlanningQuestion(const SteeredModel& model,
+                                                      const v1::Topology& topology,
+                                                      const LoadCounts& loads,
+                                                      const balance::PlacementPlan* present,
+                                                      const PlacementPolicy& policy) {
+  const std::vector<UpNode> nodes = NodesUp(model, topology);
+  if (nodes.empty()) {
+    return absl::UnavailableError("no node is up: there is nothing to plan with");
+  }
+  const double bytes_per_parameter = BytesPerParameter(nodes);
+  PlanningQuestion question;
+  question.input.layers = LayersToPlan(model, loads, policy.min_tokens, bytes_per_parameter);
+  if (question.input.layers.empty()) {
+    return absl::UnavailableError(absl::StrCat("no layer has had ", policy.min_tokens,
+                                               " tokens of late: waits for more (min_tokens)"));
+  }
+  const std::vector<double> speeds = Speeds(nodes);
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    question.input.nodes.push_back(
+        MakeNode(nodes[i], question.input.layers, speeds[i], bytes_per_parameter));
+  }
+  if (present != nullptr) {
+    question.input.present = *present;
+  }
+  question.options.min_copies =
+      policy.min_copies > 0 ? policy.min_copies : FewestCopies(question.input);
+  question.options.max_copies = policy.max_copies;
+  question.options.hysteresis = policy.hysteresis;
+  if (policy.byte_budget > 0) {
+    question.options.byte_budget = policy.byte_budget;
+  }
+  return question;
+}
+
+balance::PlacementPlan WithUnplannedLayers(balance::PlacementPlan plan,
+                                           const balance::PlacementPlan* present) {
+  if (present == nullptr) {
+    return plan;
+  }
+  std::map<std::string, uint32_t> position;
+  for (uint32_t i = 0; i < plan.nodes.size(); ++i) {
+    position[plan.nodes[i]] = i;
+  }
+  std::map<uint32_t, balance::LayerPlacement> layers;
+  for (balance::LayerPlacement& layer : plan.layers) {
+    const uint32_t index = layer.layer;
+    layers[index] = std::move(layer);
+  }
+  for (const balance::LayerPlacement& kept : present->layers) {
+    if (layers.contains(kept.layer)) {
+      continue;
+    }
+    balance::LayerPlacement layer = kept;
+    for (std::vector<balance::ExpertCopy>& copies : layer.experts) {
+      for (balance::ExpertCopy& copy : copies) {
+        const std::string& id = present->nodes[copy.node];
+        const auto [known, fresh] = position.emplace(id, static_cast<uint32_t>(plan.nodes.size()));
+        if (fresh) {
+          plan.nodes.push_back(id);
+        }
+        copy.node = known->second;
+      }
+      std::sort(copies.begin(), copies.end(),
+                [](const auto& a, const auto& b) { return a.node < b.node; });
+    }
+    layers[kept.layer] = std::move(layer);
+  }
+  plan.layers.clear();
+  for (auto& [index, layer] : layers) {
+    plan.layers.push_back(std::move(layer));
+  }
+  return plan;
+}
+
+}  // namespace expertmesh::balance_control

@@ -1,0 +1,38 @@
+// What the planner is asked, from what the mesh is now.
+#ifndef EXPERTMESH_ROUTER_SERVICE_BALANCE_PLANNING_INPUT_H_
+#define EXPERTMESH_ROUTER_SERVICE_BALANCE_PLANNING_INPUT_H_
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "common/balance/placement_planner.h"
+#include "expertmesh/v1/control.pb.h"
+#include "router_service/balance/load_counts.h"
+#include "router_service/balance/placement_policy.h"
+#include "router_service/balance/steered_model.h"
+
+namespace expertmesh::balance_control {
+
+// What is asked, and with which options.
+struct PlanningQuestion {
+  balance::PlanningInput input;
+  balance::PlannerOptions options;
+};
+
+// `loads`: counted of late; layers with fewer than policy.min_tokens are left out, and so is the
+// room that they take. Nodes that are not up are left out, and keep nothing. A node without a limit
+// of memory gets no more than it holds now. `present`: the plan in force, or null.
+//   UNAVAILABLE  no node is up, or no layer has enough tokens: says what it waits for.
+absl::StatusOr<PlanningQuestion> MakePlanningQuestion(const SteeredModel& model,
+                                                      const v1::Topology& topology,
+                                                      const LoadCounts& loads,
+                                                      const balance::PlacementPlan* present,
+                                                      const PlacementPolicy& policy);
+
+// Layers of `present` (may be null) that `plan` does not have join it: what was not planned stays.
+balance::PlacementPlan WithUnplannedLayers(balance::PlacementPlan plan,
+                                           const balance::PlacementPlan* present);
+
+}  // namespace expertmesh::balance_control
+
+#endif  // EXPERTMESH_ROUTER_SERVICE_BALANCE_PLANNING_INPUT_H_
