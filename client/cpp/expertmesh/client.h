@@ -306,7 +306,7 @@ class EXPERTMESH_CLIENT_EXPORT Client {
   // How load is balanced over experts, and whether the balancing is alive.
   absl::StatusOr<Balance> GetBalance();
 
-  // As WatchTopology; also every 10 s while the counts of load change.
+  // As WatchTopology; that the counts of load have changed is told when the router looks at them.
   absl::Status WatchBalance(const std::function<bool(const Balance&)>& on_change);
 
   // Changes policies; the answer is how it is once that is in force.

@@ -117,8 +117,8 @@ class Client(UnaryMethods):
         )
 
     def watch_balance(self) -> Iterator[balance_pb2.Balance]:
-        """Yields the balance now and after every change, and every 10 s while the counts of load change.
-        Otherwise as `watch_topology`.
+        """Yields the balance now and after every change; that the counts of load have changed is told when
+        the router looks at them. Otherwise as `watch_topology`.
         """
         self._origin.check_process()
         return self._watch(
