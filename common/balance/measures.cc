@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <iterator>
 #include <numeric>
 #include <utility>
 
@@ -65,6 +66,39 @@ double Product(AssignmentCounts counts, absl::Span<const double> probability_sum
 
 std::string NameExperts(absl::Span<const uint32_t> experts) {
   return absl::StrCat(experts.size() == 1 ? "expert " : "experts ", FormatRanges(experts));
+}
+
+// Numbers that are added or compared at once: as many chains as a vector has lanes.
+constexpr size_t kLanes = 8;
+
+float LargestOf(absl::Span<const float> values) {
+  float lanes[kLanes];
+  std::fill(std::begin(lanes), std::end(lanes), values[0]);
+  size_t i = 0;
+  for (; i + kLanes <= values.size(); i += kLanes) {
+    for (size_t lane = 0; lane < kLanes; ++lane) {
+      lanes[lane] = values[i + lane] > lanes[lane] ? values[i + lane] : lanes[lane];
+    }
+  }
+  const float largest = *std::max_element(std::begin(lanes), std::end(lanes));
+  return i == values.size()
+             ? largest
+             : std::max(largest, *std::max_element(values.begin() + i, values.end()));
+}
+
+float SumOf(absl::Span<const float> values) {
+  float lanes[kLanes] = {};
+  size_t i = 0;
+  for (; i + kLanes <= values.size(); i += kLanes) {
+    for (size_t lane = 0; lane < kLanes; ++lane) {
+      lanes[lane] += values[i + lane];
+    }
+  }
+  float sum = std::accumulate(std::begin(lanes), std::end(lanes), 0.0f);
+  for (; i < values.size(); ++i) {
+    sum += values[i];
+  }
+  return sum;
 }
 
 // Standard normal distribution function.
@@ -256,41 +290,44 @@ std::vector<double> NoisyTopKLoad(absl::Span<const float> clean_logits,
   return load;
 }
 
-void ScoreAccumulator::AddLogSumExp(absl::Span<const float> logits, float largest,
-                                    double sum_of_exp) {
+float ScoreAccumulator::AddLogSumExp(absl::Span<const float> logits) {
   EXPERTMESH_CHECK(logits.size() == probability_sums_.size());
-  const double log_sum = largest + std::log(sum_of_exp);
+  const float largest = LargestOf(logits);
+  for (size_t i = 0; i < logits.size(); ++i) {
+    values_[i] = FastExp(logits[i] - largest);
+  }
+  const float sum = SumOf(values_);
+  const double log_sum = static_cast<double>(largest) + std::log(static_cast<double>(sum));
+  if (!std::isfinite(log_sum)) {
+    return 0;
+  }
   squared_log_sums_ += log_sum * log_sum;
   ++with_logits_;
   ++tokens_;
+  return sum;
+}
+
+void ScoreAccumulator::AddValues(float sum) {
+  if (sum > 0) {
+    const float scale = 1 / sum;
+    for (size_t i = 0; i < values_.size(); ++i) {
+      probability_sums_[i] += values_[i] * scale;
+    }
+  }
 }
 
 void ScoreAccumulator::AddSoftmaxLogits(absl::Span<const float> logits) {
-  const float largest = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (const float logit : logits) {
-    sum += FastExp(logit - largest);
-  }
-  AddLogSumExp(logits, largest, sum);
-  for (size_t i = 0; i < logits.size(); ++i) {
-    probability_sums_[i] += FastExp(logits[i] - largest) / sum;
-  }
+  AddValues(AddLogSumExp(logits));
 }
 
 void ScoreAccumulator::AddSigmoidLogits(absl::Span<const float> logits) {
-  const float largest = *std::max_element(logits.begin(), logits.end());
-  double sum_of_exp = 0;
-  double sum = 0;
-  for (const float logit : logits) {
-    sum_of_exp += FastExp(logit - largest);
-    sum += 1.0f / (1.0f + FastExp(-logit));
+  if (AddLogSumExp(logits) == 0) {
+    return;
   }
-  AddLogSumExp(logits, largest, sum_of_exp);
-  if (sum > 0) {
-    for (size_t i = 0; i < logits.size(); ++i) {
-      probability_sums_[i] += 1.0f / (1.0f + FastExp(-logits[i])) / sum;
-    }
+  for (size_t i = 0; i < logits.size(); ++i) {
+    values_[i] = 1.0f / (1.0f + FastExp(-logits[i]));
   }
+  AddValues(SumOf(values_));
 }
 
 void ScoreAccumulator::AddProbabilities(absl::Span<const float> probabilities) {

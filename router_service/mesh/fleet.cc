@@ -290,6 +290,7 @@ void Fleet::Rebuild() {
     Links nodes;
     ViewVersion version;
     ViewBiases biases;
+    std::shared_ptr<const balance::PlacementPlan> plan;
     {
       absl::MutexLock lock(&mutex_);
       if (stopping_) {
@@ -299,11 +300,12 @@ void Fleet::Rebuild() {
       nodes = nodes_;
       version = NextVersion();
       biases = Biases();
+      plan = directive_.plan;
     }
     MarkTwins(nodes);
     std::vector<DamagedExpert> damaged;
     std::shared_ptr<const MeshView> view =
-        view_maker_.Make(version, nodes, std::move(biases), &damaged);
+        view_maker_.Make(version, nodes, std::move(biases), plan.get(), &damaged);
     LogView(*view, nodes);
     std::vector<DamagedExpert> before = damaged;
     {

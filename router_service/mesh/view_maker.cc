@@ -25,6 +25,7 @@ NodeView AddOffer(NodeIndex node, const std::shared_ptr<NodeLink>& link, Offers*
   NodeOffer offer;
   offer.node = node;
   offer.last_resort = offered.last_resort;
+  offer.node_id = description.node_id();
   std::vector<const v1::HostedExperts*>& entries = offers->hosted.emplace_back();
   for (const v1::HostedExperts& entry : description.hosted()) {
     entries.push_back(&entry);
@@ -46,6 +47,7 @@ ViewMaker::ViewMaker(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint
 std::shared_ptr<const MeshView> ViewMaker::Make(ViewVersion version,
                                                 absl::Span<const std::shared_ptr<NodeLink>> links,
                                                 ViewBiases biases,
+                                                const balance::PlacementPlan* plan,
                                                 std::vector<DamagedExpert>* damaged) const {
   Offers offers;
   std::vector<NodeView> views(links.size());
@@ -67,7 +69,7 @@ std::shared_ptr<const MeshView> ViewMaker::Make(ViewVersion version,
       }
     }
   }
-  auto placement = std::make_shared<const Placement>(checkpoint_->model(), offers.offers);
+  auto placement = std::make_shared<const Placement>(checkpoint_->model(), offers.offers, plan);
   return std::make_shared<const MeshView>(version, std::move(placement), std::move(biases),
                                           std::move(views));
 }

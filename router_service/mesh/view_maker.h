@@ -20,10 +20,10 @@ class ViewMaker {
   ViewMaker(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint, WeightVerifier* verifier);
 
   // `links[i]` is the node of index i, or null. `damaged` becomes what the weights' digests speak
-  // against, which the view leaves out; by node, layer and expert.
+  // against, which the view leaves out; by node, layer and expert. `plan` may be null.
   std::shared_ptr<const MeshView> Make(ViewVersion version,
                                        absl::Span<const std::shared_ptr<NodeLink>> links,
-                                       ViewBiases biases,
+                                       ViewBiases biases, const balance::PlacementPlan* plan,
                                        std::vector<DamagedExpert>* damaged) const;
 
  private:

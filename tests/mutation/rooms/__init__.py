@@ -4,6 +4,7 @@
 """
 
 from rooms import (
+    balance,
     base,
     batch,
     checkpoint,
@@ -30,6 +31,7 @@ MUTATIONS = (
     + tokenizer.MUTATIONS
     + checkpoint.MUTATIONS
     + wire.MUTATIONS
+    + balance.MUTATIONS
     + plan.MUTATIONS
     + replay.MUTATIONS
     + mesh.MUTATIONS

@@ -1,7 +1,14 @@
 """Measures of balance, recordings of routing, and what replays them."""
 
 from mutation import Mutation
-from operators import delete_statement, force, keep_left, replace_operator, replace_return
+from operators import (
+    delete_statement,
+    force,
+    keep_left,
+    replace_operator,
+    replace_return,
+    set_value,
+)
 
 MEASURES = (
     Mutation(
@@ -87,4 +94,112 @@ RECORD = (
     ),
 )
 
-MUTATIONS = MEASURES + RECORD
+SIMULATION = (
+    Mutation(
+        "simulation: copies count before they are loaded",
+        "PlacementRun::Settle",
+        force(False, touches=("ready_s", "now_s")),
+        "replay_simulation_test",
+    ),
+    Mutation(
+        "simulation: a node loads all copies at once",
+        "PlacementRun::Begin",
+        replace_operator("+=", "=", touches=("free_at", "load_s")),
+        "replay_simulation_test",
+    ),
+    Mutation(
+        "simulation: what was loaded for an ended plan is used",
+        "PlacementRun::Fail",
+        delete_statement(touches="pending_"),
+        "replay_simulation_test",
+    ),
+    Mutation(
+        "simulation: the next plan is made of all loads so far",
+        "PolicyRun::Plan",
+        set_value("fresh_", "false"),
+        "replay_simulation_test",
+    ),
+    Mutation(
+        "simulation: load without a node is not lost",
+        "Divide",
+        delete_statement(touches="lost"),
+        "replay_layer_figures_test",
+    ),
+    Mutation(
+        "simulation: what a failed copy had goes nowhere",
+        "Divide",
+        keep_left("/", touches="all"),
+        "replay_layer_figures_test",
+    ),
+    Mutation(
+        "simulation: a row is sent once for each expert",
+        "EvaluateLayer",
+        set_value("rows", "of_batch"),
+        "replay_layer_figures_test",
+    ),
+    Mutation(
+        "simulation: the bias is not told what it changed",
+        "LayerRun::CountForBias",
+        delete_statement(touches=("window", "changed")),
+        "replay_layer_run_test",
+    ),
+    Mutation(
+        "simulation: a bias moves counts alone",
+        "LayerRun::Run",
+        keep_left("||", touches=("kFrozen", "log_weights")),
+        "replay_layer_run_test",
+    ),
+    Mutation(
+        "simulation: experts that move together change tokens",
+        "ChangedShare",
+        keep_left("-", touches="density_times_bias"),
+        "replay_expert_choice_test",
+    ),
+    Mutation(
+        "simulation: drift makes a load flatter or steeper",
+        "SyntheticLoad::Move",
+        delete_statement(touches=("walk", "kept", "fresh")),
+        "replay_synthetic_load_test",
+    ),
+    Mutation(
+        "simulation: any node will do as the slowest",
+        "LatencyMixture::ShareWithin",
+        replace_operator("*=", "=", touches="erfc"),
+        "replay_latency_mixture_test",
+    ),
+    Mutation(
+        "simulation: an older recording of another model is mixed in",
+        "RecordedLoad::ReadFile",
+        force(False, touches="fingerprint"),
+        "replay_recorded_load_test",
+    ),
+)
+
+CAPACITY = (
+    Mutation(
+        "capacity: room for further copies forgets those that must be there",
+        "PlanCapacity",
+        keep_left("-", touches=("needed", "nodes")),
+        "replay_capacity_plan_test",
+    ),
+    Mutation(
+        "capacity: any number of nodes is fast enough",
+        "NodesForSpeed",
+        keep_left("&&", touches="target"),
+        "replay_capacity_plan_test",
+    ),
+    Mutation(
+        "capacity: biases take no memory",
+        "ShapesOf",
+        force(False, touches=("options", "bias")),
+        "command_packed_bytes_test",
+    ),
+    Mutation(
+        "simulation: the planner is told speeds in another unit than links",
+        "PlacementRun::MakeInput",
+        keep_left("/", touches=("assignment_us", "mesh_")),
+        "replay_simulation_test",
+    ),
+)
+
+MUTATIONS = MEASURES + RECORD + SIMULATION + CAPACITY

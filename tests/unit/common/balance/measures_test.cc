@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 
 namespace expertmesh::balance {
 namespace {
@@ -221,6 +222,29 @@ TEST(ScoreAccumulatorTest, LogitsOfAnySizeGiveNumbers) {
   scores.AddSigmoidLogits({3e4f, -3e4f, -1e4f});
   EXPECT_NEAR(scores.probability_sums()[0], 2, 1e-6);
   EXPECT_NEAR(scores.ZLoss(), 9e8, 1);
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  for (const std::vector<float>& row :
+       {std::vector<float>{0, kNan, 1}, {kNan, 0, 1}, {1, 2, kInfinity}}) {
+    scores.AddSoftmaxLogits(row);
+    scores.AddSigmoidLogits(row);
+  }
+  EXPECT_EQ(scores.tokens(), 2u) << "rows that are no numbers are left out";
+  scores.AddSoftmaxLogits({0, -kInfinity, 0});  // An expert that is masked.
+  EXPECT_NEAR(scores.probability_sums()[2], .5, 1e-6);
+}
+
+// Rows are summed in lanes: what is beyond the last whole ones counts, too.
+TEST(ScoreAccumulatorTest, TakesRowsOfAnyWidth) {
+  for (uint32_t experts = 1; experts < 40; ++experts) {
+    std::vector<float> logits(experts, 0.0f);
+    logits.back() = 1;
+    ScoreAccumulator scores(experts);
+    scores.AddSoftmaxLogits(logits);
+    const double sum = experts - 1 + std::exp(1.0);
+    EXPECT_NEAR(scores.probability_sums().back(), std::exp(1.0) / sum, 1e-6) << experts;
+    EXPECT_NEAR(scores.ZLoss(), std::log(sum) * std::log(sum), 1e-5) << experts;
+  }
 }
 
 }  // namespace

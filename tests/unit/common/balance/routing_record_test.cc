@@ -329,6 +329,25 @@ TEST_F(RoutingRecordTest, RefusesModelsThatAreNone) {
   EXPECT_FALSE(std::filesystem::exists(name_));
 }
 
+// Written by a script that knows the format and nothing of this code: what must stay readable.
+TEST(GoldenRecordTest, IsRead) {
+  const std::string path = EXPERTMESH_SOURCE_DIR "/tests/golden/balance/record.bin";
+  const auto reader = RoutingRecordReader::Open(path);
+  ASSERT_TRUE(reader.ok()) << reader.status();
+  EXPECT_EQ((*reader)->model().identity.fingerprint, "golden fingerprint");
+  EXPECT_EQ((*reader)->model().identity.outline, "golden outline");
+  EXPECT_EQ((*reader)->model().layers[3], (RecordedLayer{4, 32, 4}));
+  const Read read = ReadAll(path);
+  EXPECT_TRUE(read.status.ok()) << read.status;
+  ASSERT_EQ(read.batches.size(), 80u);
+  EXPECT_EQ(read.batches[0].batch_us, kNoMicros);
+  EXPECT_EQ(read.batches[79].batch_us, 590u);
+  EXPECT_EQ(read.batches[79].node_us, 100u);
+  EXPECT_EQ(read.batches[79].time_us, 1'700'000'001'900'004u);
+  EXPECT_EQ(read.batches[79].epoch, 7u);
+  EXPECT_EQ(read.batches[79].experts.size(), read.batches[79].tokens * 4);
+}
+
 TEST(RecordedModelTest, LeavesOutLayersWithoutSlots) {
   ModelDescription model;
   model.layers.resize(2);

@@ -1,0 +1,69 @@
+// One call of the planner: its layers, one after another, and what they come to together.
+#ifndef EXPERTMESH_COMMON_BALANCE_PLANNING_RUN_H_
+#define EXPERTMESH_COMMON_BALANCE_PLANNING_RUN_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/balance/budget_division.h"
+#include "common/balance/layer_copies.h"
+#include "common/balance/layer_planner.h"
+#include "common/balance/placement_planner.h"
+#include "common/balance/plan_moves.h"
+#include "common/balance/slot_table.h"
+
+namespace expertmesh::balance {
+
+// Used once. `input` and `options` are valid as they were checked, and outlive it.
+class PlanningRun {
+ public:
+  PlanningRun(const PlanningInput& input, const PlannerOptions& options);
+
+  absl::StatusOr<PlanningResult> Run();
+
+ private:
+  void NumberZones();
+  void CollectHeld();
+  void ShareAsPresent(const LayerPlacement& present, const std::vector<uint32_t>& positions,
+                      std::vector<HeldCopy>* held);
+  absl::Status PlanAll(const std::vector<uint32_t>* most_loads);
+  absl::StatusOr<std::vector<uint32_t>> DivideBudget(uint64_t budget);
+
+  // These are about one layer, the one that Begin() was called for.
+  void Begin(size_t layer);
+  bool IsWhole() const;
+  double PresentLevel(uint32_t* fullest_node) const;
+  absl::Status PlanWithin(uint32_t most_loads);
+  bool IsWorthwhile(const LayerForecast& forecast, double level) const;
+  absl::Status AddChoices(BudgetDivision* division);
+  absl::Status PlanLayer(uint32_t most_loads);
+  const PlanningInput& input_;
+  const PlannerOptions& options_;
+  SlotTable slots_;
+  std::vector<double> rates_;
+  double all_rates_ = 0;
+  std::vector<uint32_t> zones_;
+  uint32_t zones_required_ = 1;
+  std::vector<uint8_t> accepts_;
+  std::vector<uint32_t> held_counts_;        // [layers, nodes]
+  std::vector<std::vector<HeldCopy>> held_;  // [layers] By expert, then node.
+  std::vector<uint8_t> has_plan_;            // [layers]
+  size_t experts_ = 0;                       // Moves to make room for.
+  size_t layer_ = 0;
+  LayerProblem problem_;
+  double all_loads_ = 0;
+  LayerForecast forecast_;
+  std::vector<double> alike_;  // Loads of a layer without load.
+  LayerPlanner planner_;
+  // What hysteresis keeps from being done.
+  double kept_gain_ = 0;
+  size_t kept_layer_ = 0;
+  PlanningResult result_;
+};
+
+}  // namespace expertmesh::balance
+
+#endif  // EXPERTMESH_COMMON_BALANCE_PLANNING_RUN_H_

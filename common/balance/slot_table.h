@@ -1,0 +1,50 @@
+// How many experts of each layer a node has room for: its capacity, divided between layers.
+#ifndef EXPERTMESH_COMMON_BALANCE_SLOT_TABLE_H_
+#define EXPERTMESH_COMMON_BALANCE_SLOT_TABLE_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "common/balance/placement_planner.h"
+
+namespace expertmesh::balance {
+
+class SlotTable {
+ public:
+  // `held`: [layers, nodes], how many experts nodes hold. RESOURCE_EXHAUSTED naming a layer when
+  // the nodes have no room for min_copies of all experts.
+  //
+  // A node keeps slots for what it holds, as far as its capacity goes; the rest goes to layers as
+  // they need it, in turns, so that a capacity of less than one expert of each layer is used, too.
+  // Layers that are short then get slots of those that have more than they need.
+  absl::Status Fill(const PlanningInput& input, uint32_t min_copies,
+                    absl::Span<const uint32_t> held);
+
+  // [nodes]
+  absl::Span<const uint32_t> OfLayer(size_t layer) const {
+    return absl::MakeConstSpan(slots_).subspan(layer * nodes_, nodes_);
+  }
+
+ private:
+  uint32_t& At(size_t layer, size_t node) { return slots_[(layer * nodes_) + node]; }
+  uint32_t Most(size_t layer, size_t node) const;
+  bool FillBySlots(size_t node);
+  void FillByBytes(size_t node, absl::Span<const uint32_t> held);
+  void HelpOut(size_t layer, size_t node);
+  absl::Status Check(size_t layer, uint64_t needed) const;
+
+  const PlanningInput* input_ = nullptr;
+  uint32_t min_copies_ = 1;
+  size_t nodes_ = 0;
+  double model_bytes_ = 0;
+  size_t turn_ = 0;
+  std::vector<uint32_t> slots_;   // [layers, nodes]
+  std::vector<uint64_t> totals_;  // [layers]
+  std::vector<uint64_t> free_;    // [nodes] Bytes.
+};
+
+}  // namespace expertmesh::balance
+
+#endif  // EXPERTMESH_COMMON_BALANCE_SLOT_TABLE_H_

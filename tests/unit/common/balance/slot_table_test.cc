@@ -1,0 +1,108 @@
+#include "common/balance/slot_table.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+namespace expertmesh::balance {
+namespace {
+
+using ::testing::Each;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+PlanningInput Layers(uint32_t layers, uint32_t experts, uint64_t bytes) {
+  PlanningInput input;
+  for (uint32_t layer = 0; layer < layers; ++layer) {
+    input.layers.push_back({layer, bytes, std::vector<double>(experts, 1)});
+  }
+  return input;
+}
+
+void AddNode(uint64_t capacity, PlanningInput* input) {
+  NodeToPlan& node = input->nodes.emplace_back();
+  node.node_id = absl::StrCat(input->nodes.size());
+  node.capacity_bytes = capacity;
+}
+
+std::vector<uint32_t> NothingHeld(const PlanningInput& input) {
+  return std::vector<uint32_t>(input.layers.size() * input.nodes.size());
+}
+
+uint32_t Sum(absl::Span<const uint32_t> slots) {
+  return std::accumulate(slots.begin(), slots.end(), 0u);
+}
+
+// 300 nodes with room for 3 experts each, of 24 layers.
+TEST(SlotTableTest, NodesThatHoldLessThanAnExpertOfEachLayerTakeTurns) {
+  PlanningInput input = Layers(24, 32, 1000);
+  for (int i = 0; i < 300; ++i) {
+    AddNode(3999, &input);
+  }
+  SlotTable table;
+  ASSERT_TRUE(table.Fill(input, 1, NothingHeld(input)).ok());
+  for (size_t layer = 0; layer < 24; ++layer) {
+    EXPECT_THAT(Sum(table.OfLayer(layer)), ::testing::AnyOf(37u, 38u));
+  }
+  for (size_t node = 0; node < 300; ++node) {
+    uint32_t slots = 0;
+    for (size_t layer = 0; layer < 24; ++layer) {
+      slots += table.OfLayer(layer)[node];
+    }
+    EXPECT_EQ(slots, 3u);
+  }
+}
+
+TEST(SlotTableTest, WhatIsHeldKeepsItsSlots) {
+  PlanningInput input = Layers(2, 8, 10);
+  AddNode(80, &input);
+  AddNode(80, &input);
+  SlotTable table;
+  // Seven of the first layer on the first node, one of the second.
+  ASSERT_TRUE(table.Fill(input, 1, std::vector<uint32_t>{7, 1, 1, 7}).ok());
+  EXPECT_THAT(table.OfLayer(0), ElementsAre(7, 1));
+  EXPECT_THAT(table.OfLayer(1), ElementsAre(1, 7));
+}
+
+// The first layer's second copies give way.
+TEST(SlotTableTest, LayersThatAreShortGetSlotsOfOthers) {
+  PlanningInput input = Layers(2, 4, 10);
+  AddNode(40, &input);
+  AddNode(40, &input);
+  SlotTable table;
+  ASSERT_TRUE(table.Fill(input, 1, std::vector<uint32_t>{4, 4, 0, 0}).ok());
+  EXPECT_EQ(Sum(table.OfLayer(0)), 4u);
+  EXPECT_EQ(Sum(table.OfLayer(1)), 4u);
+  EXPECT_THAT(table.Fill(input, 2, NothingHeld(input)).ToString(),
+              HasSubstr("needs room for 8 copies (4 experts, min_copies 2)"));
+}
+
+TEST(SlotTableTest, ANodeHasNoMoreSlotsThanThereAreExperts) {
+  PlanningInput input = Layers(3, 5, 1);
+  AddNode(1'000'000, &input);
+  AddNode(1'000'000, &input);
+  input.nodes[1].slots_per_layer = 2;
+  SlotTable table;
+  ASSERT_TRUE(table.Fill(input, 1, NothingHeld(input)).ok());
+  for (size_t layer = 0; layer < 3; ++layer) {
+    EXPECT_THAT(table.OfLayer(layer), ElementsAre(5, 2));
+  }
+}
+
+TEST(SlotTableTest, NodesThatAcceptNothingHaveSlotsForWhatTheyHold) {
+  PlanningInput input = Layers(1, 4, 10);
+  AddNode(40, &input);
+  AddNode(0, &input);
+  input.nodes[1].accepts_copies = false;
+  SlotTable table;
+  ASSERT_TRUE(table.Fill(input, 1, std::vector<uint32_t>{0, 3}).ok());
+  EXPECT_THAT(table.OfLayer(0), ElementsAre(4, 3));
+}
+
+}  // namespace
+}  // namespace expertmesh::balance
