@@ -153,6 +153,8 @@ def test_a_follower_outlives_its_authority(two_routers, checkpoint):
         assert first.address in said.reason and f"epoch {before.epoch}" in said.reason
     shown = cli("topology", "--router", second.address).stdout
     assert f"balance: follows {first.address}, term {before.summary.term}, NOT ALIVE: " in shown
+    asked = ["health", "--router", second.address, "--service", HEALTH]
+    assert first.address in cli(*asked, code=1).stderr
     # It is the balancing alone that is not well.
     assert follower.health() is expertmesh.Health.SERVING
     with pytest.raises(expertmesh.FailedPrecondition, match=first.address) as refused:

@@ -74,7 +74,7 @@ struct BalanceSummary {
   BalanceRole role = BalanceRole::kUnknown;
   // host:port of the router that a follower follows.
   std::string authority;
-  // Of two authorities the one with the higher term is right.
+  // Grows whenever an authority starts; of two the one with the higher term is right.
   uint64_t term = 0;
   bool alive = false;
   // What is wrong; empty when `alive`.
@@ -188,7 +188,7 @@ struct Balance {
   uint64_t epoch = 0;
   // Ascending by layer.
   std::vector<LayerBalance> layers;
-  // Of an authority: itself, and those that report to it.
+  // Told by an authority: itself, and those that report to it.
   std::vector<ReportingRouter> routers;
 };
 
