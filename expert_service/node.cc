@@ -297,7 +297,9 @@ absl::StatusOr<internal::v1::UnloadExpertsResponse> Node::UnloadExperts(
   const auto permit = [this, term = request.term()] { return CheckTerm(term); };
   RETURN_IF_ERROR(permit());
   ASSIGN_OR_RETURN(const uint64_t unloaded, hosted_.Unload(FromProto(request.experts()), permit));
-  metrics_.SetWeightsBytes(hosted_.memory().held_bytes(), hosted_.memory().checkpoint_bytes());
+  if (unloaded > 0) {
+    OnHostedChange();  // Again: now their memory is free.
+  }
   internal::v1::UnloadExpertsResponse response;
   response.set_unloaded(unloaded);
   *response.mutable_memory() = Memory();

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -45,6 +46,14 @@ struct MeshSummary {
   // Nodes by LinkState.
   std::map<LinkState, uint64_t> nodes;
   bool lookup_fails = false;
+};
+
+// What one node holds.
+struct NodeHolding {
+  std::shared_ptr<NodeLink> link;
+  LinkOffer offer;
+  // (layer, expert) of what it offers that is not used, ascending.
+  std::vector<std::pair<uint32_t, uint32_t>> damaged;
 };
 
 // Thread-safe. A new view is made whenever a node comes, goes, is refused, drained, or changes what
@@ -86,6 +95,9 @@ class Fleet {
 
   // NOT_FOUND when no node has this address.
   absl::StatusOr<v1::TopologyNode> Drain(const std::string& address, bool resume);
+
+  // In placement order.
+  std::vector<NodeHolding> Holdings() const;
 
   v1::Topology Topology() const;
   MeshSummary Summary() const;

@@ -14,6 +14,7 @@ from rooms import (
     gate,
     matmul,
     mesh,
+    moves,
     node,
     plan,
     replay,
@@ -35,6 +36,7 @@ MUTATIONS = (
     + plan.MUTATIONS
     + replay.MUTATIONS
     + mesh.MUTATIONS
+    + moves.MUTATIONS
     + batch.MUTATIONS
     + node.MUTATIONS
     + client_library.MUTATIONS

@@ -60,9 +60,9 @@ class Nodes {
   std::deque<std::vector<const v1::HostedExperts*>> pointers_;
 };
 
-ExpertReplicas Only(const Nodes& nodes, const std::vector<ExpertCopy>& copies,
-                    std::vector<std::string> names = {"n0", "n1", "n2"}) {
-  const PlacementPlan plan{std::move(names), {LayerPlacement{3, {copies}}}};
+// How the only expert is served by a plan with these copies of it.
+ExpertReplicas Only(const Nodes& nodes, const std::vector<ExpertCopy>& copies) {
+  const PlacementPlan plan{{"n0", "n1", "n2"}, {LayerPlacement{3, {copies}}}};
   return (*Placement(OneLayer(1), nodes.offers, &plan).Layer(3))[0];
 }
 
