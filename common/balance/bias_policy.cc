@@ -11,9 +11,9 @@
 namespace expertmesh::balance {
 namespace {
 
-// Of the budget, what is aimed at: the rest is for traffic that changes between two steps.
+// The share of the budget that is aimed at: the rest is for traffic that changes between two steps.
 constexpr double kAim = 0.85;
-// Of a step's distance, what is tried first.
+// The share of a step's distance that is tried first.
 constexpr double kFirstTry = 1.0 / 1024;
 constexpr double kLargestGrowth = 2.0;
 

@@ -13,7 +13,7 @@ namespace expertmesh::balance {
 struct ExpertCopy {
   // Position in PlacementPlan::nodes.
   uint32_t node = 0;
-  // Of the expert's assignments; the shares of all its copies add up to 1.
+  // Part of the expert's assignments; the shares of all its copies add up to 1.
   float share = 1.0f;
 
   friend bool operator==(const ExpertCopy&, const ExpertCopy&) = default;

@@ -175,7 +175,7 @@ class Controller {
   BiasSteering steering_ ABSL_GUARDED_BY(mutex_){&model_};
   BiasHistory history_ ABSL_GUARDED_BY(mutex_);
   LoadTable table_ ABSL_GUARDED_BY(mutex_);
-  // Of the mesh, and of this router alone.
+  // Loads of the mesh, and of this router alone.
   LoadHistory loads_ ABSL_GUARDED_BY(mutex_);
   LoadHistory own_loads_ ABSL_GUARDED_BY(mutex_);
   // Null while this router is the authority.

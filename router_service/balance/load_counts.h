@@ -16,7 +16,7 @@ namespace expertmesh::balance_control {
 struct LayerCounts {
   // Tokens routed.
   uint64_t tokens = 0;
-  // Of these, chosen for with a live bias; and how many of those got another set of experts by it.
+  // Those whose experts were chosen with a live bias, and how many of them got another set by it.
   uint64_t compared = 0;
   uint64_t changed = 0;
   // Time that nodes computed, by their clocks, of all nodes together.
@@ -24,7 +24,7 @@ struct LayerCounts {
   // [num_experts] What was dropped for want of capacity is not counted.
   std::vector<uint64_t> assignments;
 
-  // Of layers with as many experts.
+  // Both have as many experts.
   LayerCounts& operator+=(const LayerCounts& other);
   // `before` is an earlier total of the same.
   LayerCounts Since(const LayerCounts& before) const;

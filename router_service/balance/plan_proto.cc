@@ -17,7 +17,7 @@ using balance::PlacementPlan;
 
 constexpr size_t kMostNodes = 65'536;
 constexpr size_t kMostId = 256;
-// Of the sum of an expert's shares: they are floats.
+// How far the sum of an expert's shares may be from 1: they are floats.
 constexpr float kShareSlack = 1e-3f;
 
 template <typename... Parts>

@@ -23,7 +23,7 @@ namespace {
 
 constexpr char kMagic[8] = {'E', 'M', 'S', 'T', 'A', 'T', 'E', '\n'};
 constexpr uint32_t kVersion = 1;
-// Of a model with a million experts and many routers.
+// The state of a model with a million experts and many routers.
 constexpr size_t kMostBytes = size_t{1} << 30;
 
 // Little endian, as every machine that this is built for.

@@ -85,7 +85,7 @@ class Fleet {
   void SetLookupStatus(const absl::Status& status);
 
   // What views are made by from now on. Returns the epoch of the first of them: that of the view
-  // before when nothing is decided anew, which is when biases and plan are the same objects.
+  // before when nothing new is decided, which is when biases and plan are the same objects.
   uint64_t SetDirective(Directive directive);
 
   // Never null.
@@ -118,7 +118,7 @@ class Fleet {
   NodeIndex FreePlace() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Gives nodes that came back under another address the places that they had.
   void RecogniseNodes() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Of the view that is made next, if it differs in what batches see.
+  // The version of the view that is made next, if it differs in what batches see.
   ViewVersion NextVersion() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   ViewBiases Biases() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LogView(const MeshView& view, const Links& nodes);

@@ -48,10 +48,27 @@ def command(name, address, *arguments, **options):
     return json.loads(cli(name, "--router", address, "--json", *arguments, **options).stdout)
 
 
+def without_ages(topology):
+    for age in ("since_change_ms", "since_tick_ms"):
+        topology.balance.ClearField(age)
+    return topology
+
+
 def test_topology(serving):
-    said = ask(serving.router.address, lambda client: client.topology())
+    with expertmesh.Client(serving.router.address, timeout=PATIENCE) as client:
+        said = client.topology()
+
+    async def awaited():
+        async with expertmesh.AsyncClient(serving.router.address, timeout=PATIENCE) as client:
+            return await client.topology()
+
+    # Time passes between the two.
+    assert without_ages(asyncio.run(awaited())) == without_ages(said)
     told = command("topology", serving.router.address)
     assert said.ready and told["ready"]
+    assert told["balance"]["role"] == "authority" and told["balance"]["alive"]
+    assert told["balance"]["term"] == said.balance.term
+    assert told["revision"] == said.revision > 0
     assert [node["address"] for node in told["nodes"]] == [node.address for node in said.nodes]
 
 
@@ -77,7 +94,8 @@ def test_load(serving, checkpoint):
             max(counts) / shown["mean"] - 1 if shown["mean"] else 0
         )
     heading, *rows = cli("load", "--router", address).stdout.splitlines()
-    assert heading.split() == "layer tokens assignments experts mean max busiest MaxVio".split()
+    columns = "layer tokens assignments experts mean max busiest MaxVio CV entropy dead changed"
+    assert heading.split() == columns.split()
     assert [int(row.split()[0]) for row in rows] == checkpoint.moe_layers
     busiest = f"expert {np.argmax(after.assignments)}"
     assert busiest in rows[-1] and f"{told['layers'][-1]['max_violation']:.2f}" in rows[-1]

@@ -67,7 +67,7 @@ def test_the_client_library_alone(configured):
     for library in libraries:
         shutil.copy(library, configured / "client/cpp", follow_symlinks=False)
     said, files = install(configured)
-    assert {"include/expertmesh/client.h"} < files
+    assert {"include/expertmesh/client.h", "include/expertmesh/control.h"} < files
     assert any(name.endswith("cmake/expertmesh/expertmeshConfig.cmake") for name in files)
     assert not any(name.startswith("bin/") for name in files)
     assert said.count("not built") == len(PROGRAMS)

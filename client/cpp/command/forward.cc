@@ -72,6 +72,7 @@ absl::Status Run(const Options& options) {
   client::ForwardOptions forward;
   forward.timeout = options.Duration("timeout");
   forward.return_routing = options.Has("routing");
+  forward.checkpoint_bias = options.Has("checkpoint-bias");
   if (options.Has("dtype")) {
     const std::string& dtype = options.Text("dtype");
     forward.output_dtype = dtype == "f32"    ? client::Dtype::kFloat32
@@ -120,6 +121,10 @@ Command ForwardCommand() {
              .help = "write expert_ids and expert_weights [tokens, k], too; where tokens have "
                      "different numbers of experts: assignments_per_token [tokens], and ids and "
                      "weights one after the other"},
+            {.name = "checkpoint-bias",
+             .kind = OptionKind::kSwitch,
+             .help =
+                 "choose experts with the checkpoint's own bias, not what balancing made of it"},
             TimeoutOption("60"),
             {.name = "dtype",
              .kind = OptionKind::kChoice,

@@ -13,10 +13,16 @@ namespace {
 
 constexpr absl::Duration kPause = absl::Milliseconds(50);
 
+constexpr char kBalance[] = "expertmesh.balance";
+
 // Why `what` is not ready, as far as it tells.
-absl::Status NotReady(client::Client* mesh, const std::string& what) {
+absl::Status NotReady(client::Client* mesh, const std::string& service, const std::string& what) {
   const absl::StatusOr<client::Topology> topology = mesh->Topology();
   // A node has no topology to show.
+  if (topology.ok() && service == kBalance) {
+    return absl::UnavailableError(
+        absl::StrCat(what, " is NOT_SERVING: ", topology->balance.reason));
+  }
   if (topology.ok() && !topology->missing.empty()) {
     return absl::UnavailableError(absl::StrCat(what, " is NOT_SERVING; no ready node holds ",
                                                DescribeMissing(topology->missing)));
@@ -38,7 +44,7 @@ absl::Status Run(const Options& options) {
       return absl::OkStatus();
     }
     if (Clock::Real()->Now() + kPause > deadline) {
-      return serving.ok() ? NotReady(mesh.get(), what) : In(what, serving.status());
+      return serving.ok() ? NotReady(mesh.get(), service, what) : In(what, serving.status());
     }
     absl::SleepFor(kPause);
   }

@@ -2,6 +2,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "client/cpp/command/balance_report.h"
 #include "client/cpp/command/commands.h"
 #include "client/cpp/command/mesh.h"
 #include "client/cpp/command/numbers.h"
@@ -61,7 +62,9 @@ nlohmann::json ToJson(const client::Topology& topology) {
           {"fingerprint", topology.fingerprint},
           {"nodes", std::move(nodes)},
           {"missing", ToJson(topology.missing, false)},
-          {"lookup_error", topology.lookup_error}};
+          {"lookup_error", topology.lookup_error},
+          {"revision", topology.revision},
+          {"balance", SummaryJson(topology.balance)}};
 }
 
 // Runs of layers that are held alike take one line.
@@ -121,6 +124,9 @@ std::string Describe(const client::Topology& topology) {
   std::string text =
       absl::StrCat("epoch ", topology.epoch, ", ", topology.ready ? "ready" : "not ready",
                    ", model ", topology.fingerprint.substr(0, 12), "\n");
+  if (topology.balance.role != client::BalanceRole::kUnknown) {
+    absl::StrAppend(&text, "balance: ", DescribeSummary(topology.balance), "\n");
+  }
   for (const client::NodeInfo& node : topology.nodes) {
     absl::StrAppend(&text, "  ", DescribeNode(node), "\n", DescribeWire(node), DescribeFaults(node),
                     DescribeHosted(node.hosted));

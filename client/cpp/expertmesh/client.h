@@ -11,8 +11,9 @@
 // of any layers in flight on one stream. All give the same bits.
 //
 // CMake: find_package(expertmesh), link expertmesh::client. This header needs Abseil and nothing
-// else. A program must not link both this library and its own generated code of
-// expertmesh/v1/*.proto: protobuf refuses to register the same file twice.
+// else; it includes control.h, the types of what operators ask for. A program must not link both
+// this library and its own generated code of expertmesh/v1/*.proto: protobuf refuses to register
+// the same file twice.
 #ifndef EXPERTMESH_CLIENT_H_
 #define EXPERTMESH_CLIENT_H_
 
@@ -30,6 +31,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "control.h"
 
 #define EXPERTMESH_CLIENT_EXPORT __attribute__((visibility("default")))
 
@@ -123,6 +125,8 @@ struct ForwardOptions {
   // Seeds everything random in routing; unset: the router's own seed. The same request with the
   // same seed has the same answer.
   std::optional<uint64_t> routing_seed;
+  // Choose experts with the checkpoint's own bias, whatever balancing made of it.
+  bool checkpoint_bias = false;
 };
 
 // Which experts were used for each token, and with which weights.
@@ -227,86 +231,6 @@ struct ModelInfo {
   std::string outline;
 };
 
-// Experts of one layer.
-struct ExpertSet {
-  uint32_t layer = 0;
-  // Ascending.
-  std::vector<uint32_t> experts;
-  // Which part of the intermediate dimension a node holds; 0 of 1: whole experts.
-  uint32_t slice_index = 0;
-  uint32_t slice_count = 1;
-};
-
-// Experts of one layer that a node holds and the router does not use there: their weights are not
-// those of the model.
-struct DamagedExperts {
-  uint32_t layer = 0;
-  // Ascending.
-  std::vector<uint32_t> experts;
-  // What the weights differ from.
-  std::string reason;
-};
-
-enum class Link { kUnknown, kDown, kUp, kRefused, kDraining, kEjected };
-
-struct NodeInfo {
-  std::string address;
-  Link link = Link::kUnknown;
-  // Why the link is not up.
-  std::string reason;
-  // What the node said of itself; empty before the first contact.
-  std::string node_id;
-  std::string backend;
-  // "loading", "ready", "draining" or "failed".
-  std::string state;
-  std::vector<ExpertSet> hosted;
-  uint64_t weights_bytes = 0;
-  uint64_t resident_bytes = 0;
-  // Sent by the router and not answered yet.
-  uint32_t batches_in_flight = 0;
-  uint64_t rows_in_flight = 0;
-  // Times the link went down since the router started.
-  uint64_t disconnects = 0;
-  // Types of rows on their way there and back, as --wire-hidden-states calls them; empty: not told.
-  std::string hidden_states_dtype;
-  std::string partials_dtype;
-  // Ascending by layer.
-  std::vector<DamagedExperts> damaged;
-  // Answers that the router did not use, since they were wrong.
-  uint64_t faulty_answers = 0;
-  // Cross-checks in which another node computed different values of the same row.
-  uint64_t disagreements = 0;
-  uint64_t ejections = 0;
-  // Batches whose answers did not come in time.
-  uint64_t overdue_batches = 0;
-};
-
-struct Topology {
-  uint64_t epoch = 0;
-  // Every expert has a ready node.
-  bool ready = false;
-  std::string fingerprint;
-  // In the order in which partials are summed.
-  std::vector<NodeInfo> nodes;
-  std::vector<ExpertSet> missing;
-  // Why a name of the router's --nodes cannot be looked up; empty: all is well.
-  std::string lookup_error;
-};
-
-struct LayerLoad {
-  uint32_t layer = 0;
-  uint64_t tokens = 0;
-  // [num_experts] Assignments that each expert received.
-  std::vector<uint64_t> assignments;
-};
-
-// Since the router started.
-struct Load {
-  uint64_t epoch = 0;
-  // Ascending by layer.
-  std::vector<LayerLoad> layers;
-};
-
 // How a connection is encrypted. Keys and certificates are texts in PEM.
 struct TlsOptions {
   // Authorities that may have signed the router's certificate; empty: the system's.
@@ -376,8 +300,28 @@ class EXPERTMESH_CLIENT_EXPORT Client {
   // returns false (OK) or the connection is lost and cannot be made again (the error).
   absl::Status WatchTopology(const std::function<bool(const client::Topology&)>& on_change);
 
-  // Tokens of each layer and assignments of each expert that this router served.
-  absl::StatusOr<Load> GetLoad();
+  // Tokens of each layer and assignments of each expert.
+  absl::StatusOr<Load> GetLoad(const LoadOptions& options = {});
+
+  // How load is balanced over experts, and whether the balancing is alive.
+  absl::StatusOr<Balance> GetBalance();
+
+  // As WatchTopology; that the counts of load have changed is told when the router looks at them.
+  absl::Status WatchBalance(const std::function<bool(const Balance&)>& on_change);
+
+  // Changes policies; the answer is how it is once that is in force.
+  //   INVALID_ARGUMENT     no such layer, or an impossible value; nothing is changed.
+  //   FAILED_PRECONDITION  a layer cannot be steered, or the router follows another one: ask that
+  //                        one, `authority` in ErrorDetails::metadata.
+  absl::StatusOr<Balance> SetBalance(const BalanceChange& change);
+
+  // The bias of all layers that can be steered at `epoch`; 0: now.
+  //   NOT_FOUND  the epoch is later than the present one, or older than what is remembered.
+  absl::StatusOr<Bias> GetBias(uint64_t epoch = 0);
+
+  // Puts a bias in force; policies go on from there. Errors as SetBalance, and FAILED_PRECONDITION
+  // when it is for another model.
+  absl::StatusOr<Balance> SetBias(const Bias& bias);
 
   // Stops sending new batches to the node of `address`, as listed in the topology, or resumes it.
   // What only this node holds goes on being sent there. The answer is the node as it is now:

@@ -1,15 +1,13 @@
-// The methods of the contract's Control, one after the other: what each sends, and the client's
-// types made of what it gets.
-#include <deque>
-#include <memory>
+// The methods of the contract's Control but those of balancing (balance.cc), one after the other:
+// what each sends, and the client's types made of what it gets.
+#include <algorithm>
+#include <limits>
 #include <optional>
 #include <string>
-#include <utility>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
+#include "client/cpp/library/balance_codec.h"
 #include "client/cpp/library/client_impl.h"
+#include "client/cpp/library/watch.h"
 #include "common/wire/wire_dtype.h"
 #include "expertmesh/v1/control.pb.h"
 
@@ -93,6 +91,8 @@ Topology ReadTopology(const v1::Topology& response) {
   topology.ready = response.ready();
   topology.fingerprint = response.fingerprint();
   topology.lookup_error = response.lookup_error();
+  topology.revision = response.revision();
+  topology.balance = ReadSummary(response.balance());
   for (const v1::TopologyNode& node : response.nodes()) {
     topology.nodes.push_back(ReadNode(node));
   }
@@ -103,56 +103,11 @@ Topology ReadTopology(const v1::Topology& response) {
   return topology;
 }
 
-// Messages of a server-streaming call, handed from network threads to one that waits.
-class Inbox {
- public:
-  void Put(Frame frame) {
-    absl::MutexLock lock(&mutex_);
-    frames_.push_back(std::move(frame));
-  }
-  void Close(const absl::Status& why) {
-    absl::MutexLock lock(&mutex_);
-    closed_ = why;
-  }
-  // The next message, or how the call ended. OK and nothing never comes.
-  absl::StatusOr<Frame> Next() {
-    absl::MutexLock lock(&mutex_);
-    const auto something = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      return !frames_.empty() || closed_.has_value();
-    };
-    mutex_.Await(absl::Condition(&something));
-    if (frames_.empty()) {
-      return closed_->ok() ? absl::UnavailableError("the router ended the stream") : *closed_;
-    }
-    Frame frame = std::move(frames_.front());
-    frames_.pop_front();
-    return frame;
-  }
-
- private:
-  absl::Mutex mutex_;
-  std::deque<Frame> frames_ ABSL_GUARDED_BY(mutex_);
-  std::optional<absl::Status> closed_ ABSL_GUARDED_BY(mutex_);
-};
-
-// One call of WatchTopology: `on_frame` gets each of its messages, on this thread, until it gives
-// an error. Returns that, or how the call ended.
-absl::Status FollowTopology(net::GrpcClient* client,
-                            const std::function<absl::Status(const Frame&)>& on_frame) {
-  const auto inbox = std::make_shared<Inbox>();
-  net::StreamCallbacks callbacks;
-  callbacks.on_frame = [inbox](Frame frame) { inbox->Put(std::move(frame)); };
-  callbacks.on_closed = [inbox](const absl::Status& why) { inbox->Close(why); };
-  const std::shared_ptr<net::ClientStream> stream =
-      client->OpenStream("/expertmesh.v1.Control/WatchTopology", {}, std::move(callbacks));
-  absl::Status status = stream->Send(Frame());
-  stream->CloseSend();
-  while (status.ok()) {
-    const absl::StatusOr<Frame> frame = inbox->Next();
-    status = frame.ok() ? on_frame(*frame) : frame.status();
-  }
-  stream->Cancel();
-  return status;
+// Rounded up, so that a short window is not taken for none.
+uint32_t WindowMillis(absl::Duration window) {
+  const int64_t millis = absl::ToInt64Milliseconds(absl::Ceil(window, absl::Milliseconds(1)));
+  return static_cast<uint32_t>(
+      std::clamp<int64_t>(millis, 0, std::numeric_limits<uint32_t>::max()));
 }
 
 }  // namespace
@@ -166,17 +121,26 @@ absl::StatusOr<client::Topology> Client::Topology() {
   return ReadTopology(response->topology());
 }
 
-absl::StatusOr<Load> Client::GetLoad() {
-  const auto response =
-      impl_->Ask<v1::GetLoadResponse>("/expertmesh.v1.Control/GetLoad", v1::GetLoadRequest());
+absl::StatusOr<Load> Client::GetLoad(const LoadOptions& options) {
+  v1::GetLoadRequest request;
+  if (options.mesh) {
+    request.set_scope(v1::LOAD_SCOPE_MESH);
+  }
+  request.set_window_ms(WindowMillis(options.window));
+  const auto response = impl_->Ask<v1::GetLoadResponse>("/expertmesh.v1.Control/GetLoad", request);
   if (!response.ok()) {
     return response.status();
   }
   Load load;
   load.epoch = response->epoch();
+  load.window = absl::Milliseconds(response->window_ms());
   for (const v1::LayerLoad& layer : response->layers()) {
-    load.layers.push_back(
-        {layer.layer(), layer.tokens(), {layer.assignments().begin(), layer.assignments().end()}});
+    load.layers.push_back({layer.layer(),
+                           layer.tokens(),
+                           {layer.assignments().begin(), layer.assignments().end()},
+                           layer.compared_tokens(),
+                           layer.changed_tokens(),
+                           absl::Microseconds(layer.node_us())});
   }
   return load;
 }
@@ -194,34 +158,14 @@ absl::StatusOr<NodeInfo> Client::DrainNode(const std::string& address, bool resu
 }
 
 absl::Status Client::WatchTopology(const std::function<bool(const client::Topology&)>& on_change) {
-  std::string last;
-  uint32_t failures = 0;
-  for (;;) {
-    std::optional<absl::Status> result;  // For good, whatever becomes of the call.
-    const absl::Status end = FollowTopology(&impl_->control, [&](const Frame& frame) {
-      failures = 0;
-      std::string bytes = frame.Flatten();
-      if (bytes == last) {
-        return absl::OkStatus();  // A heartbeat.
-      }
-      const auto response = Parse<v1::WatchTopologyResponse>(frame);
-      last = std::move(bytes);
-      if (!response.ok()) {
-        result = response.status();
-      } else if (!on_change(ReadTopology(response->topology()))) {
-        result = absl::OkStatus();
-      }
-      return result.has_value() ? absl::CancelledError("enough") : absl::OkStatus();
-    });
-    if (result.has_value()) {
-      return *result;
-    }
-    const std::optional<absl::Duration> pause = impl_->retries.After(end, ++failures);
-    if (!pause.has_value()) {
-      return end;
-    }
-    absl::SleepFor(*pause);
-  }
+  return Watch<v1::WatchTopologyResponse>(
+      {&impl_->control, &impl_->retries}, "/expertmesh.v1.Control/WatchTopology",
+      [](v1::WatchTopologyResponse* response) {
+        ClearAges(response->mutable_topology()->mutable_balance());
+      },
+      [&](const v1::WatchTopologyResponse& response) {
+        return on_change(ReadTopology(response.topology()));
+      });
 }
 
 }  // namespace expertmesh::client

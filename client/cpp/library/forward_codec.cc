@@ -162,6 +162,9 @@ absl::StatusOr<Frame> EncodeForward(uint64_t request_id, uint32_t layer, const M
   if (options.routing_seed.has_value()) {
     request.set_routing_seed(*options.routing_seed);
   }
+  if (options.checkpoint_bias) {
+    request.set_select_bias(v1::SELECT_BIAS_CHECKPOINT);
+  }
   const TensorFrame tensor = FrameOf(hidden, options.int8_hidden_states);
   Frame frame = EncodeTensorMessage(request, &tensor);
   if (frame.size() > max_message_bytes) {

@@ -12,6 +12,7 @@ import pytest
 from google.rpc import error_details_pb2
 
 from expertmesh.v1 import (
+    balance_pb2,
     control_pb2,
     control_pb2_grpc,
     errors_pb2,
@@ -71,6 +72,8 @@ class FakeRouter(router_pb2_grpc.RouterServicer, control_pb2_grpc.ControlService
         # How watches end; None: well.
         self.watch_end = None
         self.heartbeats = 0
+        # What was asked of Control about load and balance.
+        self.asked = []
         self.hold = threading.Event()
         self.hold.set()
 
@@ -175,6 +178,41 @@ class FakeRouter(router_pb2_grpc.RouterServicer, control_pb2_grpc.ControlService
         yield control_pb2.WatchTopologyResponse(topology=topology)
         if self.watch_end is not None:
             self.abort(context, self.watch_end)
+
+    @staticmethod
+    def balance(epoch, age_ms):
+        summary = balance_pb2.BalanceSummary(term=3, since_tick_ms=age_ms, since_change_ms=age_ms)
+        router = balance_pb2.ReportingRouter(router_id="r", age_ms=age_ms)
+        return balance_pb2.Balance(summary=summary, epoch=epoch, routers=[router])
+
+    def WatchBalance(self, request, context):
+        """Each watch tells one epoch, then that time has passed, and ends."""
+        self.watches += 1
+        for age_ms in (10, 20):
+            balance = self.balance(self.watches, age_ms)
+            yield balance_pb2.WatchBalanceResponse(balance=balance)
+
+    def GetLoad(self, request, context):
+        self.asked.append(request)
+        return control_pb2.GetLoadResponse(epoch=5, window_ms=request.window_ms)
+
+    def GetBalance(self, request, context):
+        self.asked.append(request)
+        return balance_pb2.GetBalanceResponse(balance=self.balance(6, 10))
+
+    def SetBalance(self, request, context):
+        self.asked.append(request)
+        return balance_pb2.SetBalanceResponse(balance=self.balance(7, 0))
+
+    def GetBias(self, request, context):
+        self.asked.append(request)
+        layer = balance_pb2.LayerBias(layer=1, values=[0.5, -0.25])
+        bias = balance_pb2.Bias(epoch=request.epoch, outline="abc", layers=[layer])
+        return balance_pb2.GetBiasResponse(bias=bias)
+
+    def SetBias(self, request, context):
+        self.asked.append(request)
+        return balance_pb2.SetBiasResponse(balance=self.balance(8, 0))
 
     def GetTopology(self, request, context):
         node = control_pb2.TopologyNode(

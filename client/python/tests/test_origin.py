@@ -58,6 +58,7 @@ calls = {
     "forward": lambda: client.forward(0, x),
     "forward_many": lambda: list(client.forward_many([(0, x)])),
     "watch_topology": lambda: next(client.watch_topology()),
+    "watch_balance": lambda: next(client.watch_balance()),
 }
 if os.fork() == 0:
     for name, call in calls.items():
@@ -80,5 +81,6 @@ def test_a_client_of_the_parent_is_refused_after_a_fork():
         "forward",
         "forward_many",
         "watch_topology",
+        "watch_balance",
     ], done
     assert all("make one in this process" in line for line in lines)

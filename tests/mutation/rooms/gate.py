@@ -92,13 +92,13 @@ CHOICE = (
     Mutation(
         "other groups masked with 0 instead of minus infinity",
         "LimitGroups",
-        replace_argument("fill_n", 3, "0.0f", touches="masked_choice"),
+        replace_argument("fill_n", 3, "0.0f", touches="masked"),
         "routing_test",
     ),
     Mutation(
         "other groups masked with minus infinity instead of 0",
         "LimitGroups",
-        replace_argument("fill_n", 3, "-HUGE_VALF", touches="masked_choice"),
+        replace_argument("fill_n", 3, "-HUGE_VALF", touches="masked"),
         "routing_test",
     ),
     Mutation(

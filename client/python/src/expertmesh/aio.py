@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 from types import TracebackType
 from typing import (
     Any,
@@ -28,7 +29,7 @@ from expertmesh.origin import Origin
 from expertmesh.retry import Attempts, RetryPolicy, Watch
 from expertmesh.stream_state import StreamState, heartbeat
 from expertmesh.types import ForwardOptions, StreamAnswer
-from expertmesh.v1 import control_pb2, router_pb2
+from expertmesh.v1 import balance_pb2, control_pb2, router_pb2
 
 Requests = Union[Iterable[ManyItem], AsyncIterable[ManyItem]]
 
@@ -96,16 +97,34 @@ class AsyncClient(UnaryMethods):
         async for answer in stream.run(self._router.ForwardStream):
             yield answer
 
-    async def watch_topology(self) -> AsyncIterator[control_pb2.Topology]:
+    def watch_topology(self) -> AsyncIterator[control_pb2.Topology]:
         """Yields the topology now and after every change. As Client.watch_topology."""
         self._origin.check_process()
+        return self._watch(
+            self._control.WatchTopology,
+            control_pb2.WatchTopologyRequest(),
+            operator.attrgetter("topology"),
+        )
+
+    def watch_balance(self) -> AsyncIterator[balance_pb2.Balance]:
+        """Yields the balance now and after every change. As Client.watch_balance."""
+        self._origin.check_process()
+        return self._watch(
+            self._control.WatchBalance,
+            balance_pb2.WatchBalanceRequest(),
+            operator.attrgetter("balance"),
+        )
+
+    async def _watch(
+        self, stub: Any, request: Any, read: Callable[[Any], Any]
+    ) -> AsyncIterator[Any]:
         watch = Watch(self._policy)
         while True:
-            call = self._control.WatchTopology(control_pb2.WatchTopologyRequest())
+            call = stub(request)
             try:
                 async for response in call:
-                    if watch.is_news(response.topology):
-                        yield response.topology
+                    if watch.is_news(read(response)):
+                        yield read(response)
                 ended: errors.ExpertmeshError = errors.Unavailable("the router ended the watch")
             except grpc.RpcError as error:
                 ended = errors.from_rpc_error(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 import time
 from types import TracebackType
@@ -16,7 +17,7 @@ from expertmesh.origin import Origin
 from expertmesh.retry import Attempts, RetryPolicy, Watch
 from expertmesh.stream_state import StreamState, heartbeat
 from expertmesh.types import ForwardOptions, StreamAnswer
-from expertmesh.v1 import control_pb2, router_pb2
+from expertmesh.v1 import balance_pb2, control_pb2, router_pb2
 
 
 class Client(UnaryMethods):
@@ -109,13 +110,31 @@ class Client(UnaryMethods):
         Raises ExpertmeshError when the router cannot be reached any more.
         """
         self._origin.check_process()
+        return self._watch(
+            self._control.WatchTopology,
+            control_pb2.WatchTopologyRequest(),
+            operator.attrgetter("topology"),
+        )
+
+    def watch_balance(self) -> Iterator[balance_pb2.Balance]:
+        """Yields the balance now and after every change; that the counts of load have changed is told when
+        the router looks at them. Otherwise as `watch_topology`.
+        """
+        self._origin.check_process()
+        return self._watch(
+            self._control.WatchBalance,
+            balance_pb2.WatchBalanceRequest(),
+            operator.attrgetter("balance"),
+        )
+
+    def _watch(self, stub: Any, request: Any, read: Callable[[Any], Any]) -> Iterator[Any]:
         watch = Watch(self._policy)
         while True:
-            call = self._control.WatchTopology(control_pb2.WatchTopologyRequest())
+            call = stub(request)
             try:
                 for response in call:
-                    if watch.is_news(response.topology):
-                        yield response.topology
+                    if watch.is_news(read(response)):
+                        yield read(response)
                 ended: errors.ExpertmeshError = errors.Unavailable("the router ended the watch")
             except grpc.RpcError as error:
                 ended = errors.from_rpc_error(error)

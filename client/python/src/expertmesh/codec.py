@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
 import ml_dtypes
 import numpy as np
@@ -19,7 +19,7 @@ from expertmesh.types import (
     ForwardTiming,
     Health,
 )
-from expertmesh.v1 import router_pb2, tensor_pb2
+from expertmesh.v1 import balance_pb2, router_pb2, tensor_pb2
 
 # What forward_many sends: (layer, array), or with options of this request alone.
 ManyItem = Union[Tuple[int, ArrayLike], Tuple[int, ArrayLike, ForwardOptions]]
@@ -163,6 +163,11 @@ def encode_request(
         layer=layer,
         return_routing=options.return_routing,
         output_dtype=_wire_output_dtype(options, dtype),
+        select_bias=(
+            router_pb2.SELECT_BIAS_CHECKPOINT
+            if options.checkpoint_bias
+            else router_pb2.SELECT_BIAS_UNSPECIFIED
+        ),
         hidden_states=_encode_rows(values.reshape(tokens, d_model), options.int8_hidden_states),
     )
     if options.traceparent is not None:
@@ -280,6 +285,22 @@ def decode_response(response: router_pb2.ForwardResponse, shape: Shape) -> Forwa
         assignments_per_token=counts,
         dropped=dropped.reshape(-1, 2),
     )
+
+
+def encode_bias(bias: Union[balance_pb2.Bias, Mapping[int, ArrayLike]]) -> balance_pb2.Bias:
+    """A bias as it is, or one made of {layer: [num_experts]}."""
+    if isinstance(bias, balance_pb2.Bias):
+        return bias
+    encoded = balance_pb2.Bias()
+    for layer in sorted(bias):
+        values = _to_numpy(bias[layer])
+        if values.ndim != 1 or values.dtype.kind not in "fiu" or not 0 <= layer < 2**32:
+            raise errors.InvalidArgument(
+                f"bias of layer {layer} has shape {values.shape} and dtype {values.dtype}; give an index of "
+                "a layer, and one number for each expert"
+            )
+        encoded.layers.add(layer=layer, values=values.astype(np.float32))
+    return encoded
 
 
 HEALTH_METHOD = "/grpc.health.v1.Health/Check"

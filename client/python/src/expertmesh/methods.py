@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -15,6 +16,7 @@ from typing import (
     Callable,
     Dict,
     Generic,
+    Iterable,
     Mapping,
     Optional,
     Tuple,
@@ -31,9 +33,23 @@ import grpc.aio
 from expertmesh import codec, errors
 from expertmesh.origin import Origin
 from expertmesh.types import ArrayLike, ForwardOptions, ForwardResult, Health
-from expertmesh.v1 import control_pb2, control_pb2_grpc, router_pb2, router_pb2_grpc
+from expertmesh.v1 import (
+    balance_pb2,
+    control_pb2,
+    control_pb2_grpc,
+    router_pb2,
+    router_pb2_grpc,
+)
 
 Answer = TypeVar("Answer")
+
+_RULES: Dict[str, balance_pb2.BalanceRule] = {
+    "frozen": balance_pb2.BALANCE_RULE_FROZEN,
+    "sign": balance_pb2.BALANCE_RULE_SIGN,
+    "proportional": balance_pb2.BALANCE_RULE_PROPORTIONAL,
+}
+# Seconds; in milliseconds, they have 32 bits on the wire.
+_LONGEST_WINDOW = 4_000_000
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -165,9 +181,110 @@ class UnaryMethods:
         )
 
     @unary
-    def get_load(self, *, timeout: Optional[float] = None) -> Call[control_pb2.GetLoadResponse]:
-        """Tokens of each layer and assignments of each expert since the router started."""
-        return Call(self._control.GetLoad, control_pb2.GetLoadRequest(), timeout)
+    def get_load(
+        self, *, mesh: bool = False, window: float = 0.0, timeout: Optional[float] = None
+    ) -> Call[control_pb2.GetLoadResponse]:
+        """Tokens of each layer and assignments of each expert.
+
+        mesh: of all routers that report to this one, and its own; else its own alone.
+        window: seconds; 0: since the router started (the mesh: since counting began). 1 s, 10 s and 5 min
+            are kept, and the shortest that covers it is taken.
+
+        Raises InvalidArgument when `window` is no time.
+        """
+        if not 0 <= window < _LONGEST_WINDOW:
+            raise errors.InvalidArgument(
+                f"window is {window}; use seconds from 0 to less than {_LONGEST_WINDOW}"
+            )
+        request = control_pb2.GetLoadRequest(
+            scope=control_pb2.LOAD_SCOPE_MESH if mesh else control_pb2.LOAD_SCOPE_UNSPECIFIED,
+            # Rounded up, so that a short window is not taken for none.
+            window_ms=math.ceil(window * 1000),
+        )
+        return Call(self._control.GetLoad, request, timeout)
+
+    @unary
+    def balance(self, *, timeout: Optional[float] = None) -> Call[balance_pb2.Balance]:
+        """How load is balanced over experts, and whether the balancing is alive."""
+        request = balance_pb2.GetBalanceRequest()
+        return Call(self._control.GetBalance, request, timeout, lambda response: response.balance)
+
+    @unary
+    def set_balance(
+        self,
+        layers: Iterable[int] = (),
+        *,
+        rule: Optional[str] = None,
+        rate: Optional[float] = None,
+        clamp: Optional[float] = None,
+        decay: Optional[float] = None,
+        quality_budget: Optional[float] = None,
+        step_tokens: Optional[int] = None,
+        paused: Optional[bool] = None,
+        reset_bias: bool = False,
+        timeout: Optional[float] = None,
+    ) -> Call[balance_pb2.Balance]:
+        """Changes how the selection bias of `layers` (none: of all that can be steered) follows their load;
+        what is None stays as it is. Returns the balance once that is in force.
+
+        rule: "frozen", "sign" or "proportional".
+        rate: what a step adds, in units of scores. clamp: largest distance of a bias to the checkpoint's.
+        decay: share of that distance that each step takes back, 0 to 1.
+        quality_budget: share of tokens that may go to another set of experts than the checkpoint alone
+            would choose, 0 to 1; 1: no bound.
+        step_tokens: tokens of the layer that a step is made of, at least. paused: no steps.
+        reset_bias: their bias becomes the checkpoint's first.
+
+        Raises InvalidArgument (no such layer, an impossible value; nothing is changed), FailedPrecondition
+        (a layer cannot be steered, or the router follows another one, which is named).
+        """
+        if rule is not None and rule not in _RULES:
+            raise errors.InvalidArgument(f"rule is {rule!r}; use {', '.join(_RULES)}")
+        try:
+            request = balance_pb2.SetBalanceRequest(
+                layers=layers,
+                policy=balance_pb2.BalancePolicy(
+                    rule=balance_pb2.BALANCE_RULE_UNSPECIFIED if rule is None else _RULES[rule],
+                    rate=rate,
+                    clamp=clamp,
+                    decay=decay,
+                    quality_budget=quality_budget,
+                    step_tokens=step_tokens,
+                    paused=paused,
+                ),
+                reset_bias=reset_bias,
+            )
+        except (TypeError, ValueError) as error:
+            raise errors.InvalidArgument(str(error)) from None
+        return Call(self._control.SetBalance, request, timeout, lambda response: response.balance)
+
+    @unary
+    def bias(self, epoch: int = 0, *, timeout: Optional[float] = None) -> Call[balance_pb2.Bias]:
+        """The bias of all layers that can be steered at `epoch`; 0: now.
+
+        Raises NotFound when the epoch is later than the present one, or older than what is remembered.
+        """
+        if not 0 <= epoch < 2**64:
+            raise errors.InvalidArgument(f"epoch is {epoch}; use one from an answer, or 0")
+        request = balance_pb2.GetBiasRequest(epoch=epoch)
+        return Call(self._control.GetBias, request, timeout, lambda response: response.bias)
+
+    @unary
+    def set_bias(
+        self,
+        bias: Union[balance_pb2.Bias, Mapping[int, ArrayLike]],
+        *,
+        timeout: Optional[float] = None,
+    ) -> Call[balance_pb2.Balance]:
+        """Puts a bias in force, from which policies go on; returns the balance once it is.
+
+        bias: of method `bias`, or {layer: [num_experts]}; layers that are not in it stay as they are.
+
+        Raises InvalidArgument (no such layer, another number of experts, NaN or infinity; nothing is
+        changed), FailedPrecondition (as `set_balance`, or it is the bias of another model).
+        """
+        request = balance_pb2.SetBiasRequest(bias=codec.encode_bias(bias))
+        return Call(self._control.SetBias, request, timeout, lambda response: response.balance)
 
     @unary
     def drain_node(

@@ -10,12 +10,12 @@ import math
 import random
 import threading
 import time
-from typing import Dict, Optional
+from typing import Dict, Optional, Union
 
 import grpc
 
 from expertmesh import errors
-from expertmesh.v1 import control_pb2, errors_pb2
+from expertmesh.v1 import balance_pb2, control_pb2, errors_pb2
 
 # Seconds between attempts on other connections: the first is made at once where the router said so.
 _FIRST_PAUSE = 0.05
@@ -140,19 +140,37 @@ class Attempts:
         return None
 
 
+Watched = Union[control_pb2.Topology, balance_pb2.Balance]
+
+
+def _without_ages(state: Watched) -> Watched:
+    """A copy without what changes while nothing happens."""
+    copy = type(state)()
+    copy.CopyFrom(state)  # type: ignore[arg-type]
+    if isinstance(copy, balance_pb2.Balance):
+        summary = copy.summary
+        for router in copy.routers:
+            router.ClearField("age_ms")
+    else:
+        summary = copy.balance
+    for field in ("since_change_ms", "since_tick_ms"):
+        summary.ClearField(field)  # type: ignore[arg-type]
+    return copy
+
+
 class Watch:
     """A watch over one call after the other: what is new, and when another call is made."""
 
     def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
         self._failures = 0
-        self._last: Optional[control_pb2.Topology] = None
+        self._last: Optional[Watched] = None
 
-    def is_news(self, topology: control_pb2.Topology) -> bool:
-        """False for a heartbeat, which repeats what was said."""
+    def is_news(self, state: Watched) -> bool:
+        """False for a heartbeat, which repeats what was said but for the time that has passed."""
         self._failures = 0
-        known, self._last = self._last, topology
-        return known != topology
+        known, self._last = self._last, _without_ages(state)
+        return known != self._last
 
     def pause_after(self, error: errors.ExpertmeshError) -> float:
         """Seconds until another call; raises `error` when there is to be none."""

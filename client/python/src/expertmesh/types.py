@@ -35,6 +35,7 @@ class ForwardOptions:
     token_ids: one for each token, of any shape; layers routed by hash need them.
     routing_seed: of everything random in routing; None: the router's own. Same seed, same request:
         same answer.
+    checkpoint_bias: choose experts with the checkpoint's own bias, whatever balancing made of it.
     """
 
     timeout: Optional[float] = None
@@ -46,6 +47,7 @@ class ForwardOptions:
     group_sizes: Optional[ArrayLike] = None
     token_ids: Optional[ArrayLike] = None
     routing_seed: Optional[int] = None
+    checkpoint_bias: bool = False
 
 
 class Health(enum.Enum):

@@ -256,6 +256,7 @@ TEST_F(ClientTest, UnaryCarriesEveryFieldBothWays) {
     EXPECT_THAT(request.token_ids(), ElementsAre(77));
     EXPECT_TRUE(request.has_routing_seed());
     EXPECT_EQ(request.routing_seed(), 0u);
+    EXPECT_EQ(request.select_bias(), v1::SELECT_BIAS_CHECKPOINT);
     v1::ForwardResponse response = Echo(request);
     response.set_epoch(9);
     response.mutable_routing()->set_experts_per_token(2);
@@ -283,6 +284,7 @@ TEST_F(ClientTest, UnaryCarriesEveryFieldBothWays) {
   options.group_sizes = {1};
   options.token_ids = {77};
   options.routing_seed = 0;
+  options.checkpoint_bias = true;
   const auto result = client_->Forward(3, Rows({1, 2}), options);
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_EQ(result->output.rows(), 1u);
@@ -305,6 +307,7 @@ TEST_F(ClientTest, UnaryCarriesEveryFieldBothWays) {
 TEST_F(ClientTest, RaggedRoutingAndDroppedAssignments) {
   Serve([](const v1::ForwardRequest& request) -> absl::StatusOr<Frame> {
     EXPECT_FALSE(request.has_routing_seed());
+    EXPECT_EQ(request.select_bias(), v1::SELECT_BIAS_UNSPECIFIED);
     v1::ForwardResponse response = Echo(request);
     for (const uint32_t count : {2u, 0u, 1u}) {
       response.mutable_routing()->add_assignments_per_token(count);

@@ -1,0 +1,29 @@
+// What commands say of balancing.
+#ifndef EXPERTMESH_CLIENT_CPP_COMMAND_BALANCE_REPORT_H_
+#define EXPERTMESH_CLIENT_CPP_COMMAND_BALANCE_REPORT_H_
+
+#include <cstdint>
+#include <string>
+
+#include "client/cpp/command/options.h"
+#include "client/cpp/expertmesh/control.h"
+#include "nlohmann/json_fwd.hpp"
+
+namespace expertmesh::command {
+
+// --json of those that show the balance.
+OptionSpec BalanceJsonOption();
+
+// One line: who decides, whether that is alive, and since when nothing changed.
+std::string DescribeSummary(const client::BalanceSummary& summary);
+nlohmann::json SummaryJson(const client::BalanceSummary& summary);
+
+// To stdout: tables, or with `json` one object in one line.
+void PrintBalance(const client::Balance& balance, bool json);
+
+// "1.52%"; "-" when nothing was compared.
+std::string DescribeChanged(uint64_t changed, uint64_t compared);
+
+}  // namespace expertmesh::command
+
+#endif  // EXPERTMESH_CLIENT_CPP_COMMAND_BALANCE_REPORT_H_

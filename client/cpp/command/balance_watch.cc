@@ -1,0 +1,26 @@
+#include "client/cpp/command/balance_report.h"
+#include "client/cpp/command/commands.h"
+#include "client/cpp/command/mesh.h"
+#include "common/base/status_macros.h"
+
+namespace expertmesh::command {
+namespace {
+
+absl::Status Run(const Options& options) {
+  const bool json = options.Has("json");
+  ASSIGN_OR_RETURN(const std::unique_ptr<client::Client> mesh, Connect(options));
+  return In(options.Text("router"), mesh->WatchBalance([json](const client::Balance& balance) {
+    PrintBalance(balance, json);
+    return true;
+  }));
+}
+
+}  // namespace
+
+Command BalanceWatchCommand() {
+  return {{"balance watch", "The balance after every change, until Ctrl-C.", "",
+           WithRouter({BalanceJsonOption()})},
+          &Run};
+}
+
+}  // namespace expertmesh::command
