@@ -38,6 +38,9 @@ struct ExpertReplicas {
   // replicas[s]: nodes that hold slice s, in placement order. Empty when the expert is missing:
   // either no node holds it or some slice of it has none.
   std::vector<std::vector<NodeIndex>> slices;
+  // [slices[0]] Which share of the expert's rows each replica is to serve; they add up to 1. Empty:
+  // it does not matter who serves. Experts in slices have none.
+  std::vector<float> shares = {};
 
   bool missing() const { return slices.empty(); }
 
