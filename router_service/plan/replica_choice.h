@@ -122,7 +122,7 @@ class ReplicaChoice {
   struct Serves {
     uint32_t begin = 0;
     uint32_t count = 0;
-    uint32_t part = kNone;  // Of parts_, the one that its next assignment belongs to.
+    uint32_t part = kNone;  // In parts_, what its next assignment belongs to.
   };
   // Successive assignments of an expert that one node serves.
   struct Part {

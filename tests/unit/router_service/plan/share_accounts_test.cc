@@ -161,6 +161,27 @@ TEST(ReplicaSharesTest, AReplicaWithoutAShareServesNothing) {
   }
 }
 
+// Rows 0 to 79 of a divided expert are on node 0, the others on node 1. Experts that one of these
+// rows hits, too, go there.
+TEST(ReplicaSharesTest, ExpertsJoinTheNodeThatHasTheirRowOfADividedOne) {
+  for (const uint32_t row : {0u, 63u, 64u, 79u, 80u, 127u, 128u, 159u}) {
+    RandomBatch batch = OneExpert(0, 160);
+    batch.expert_ids.insert(batch.expert_ids.begin() + row + 1, 1);
+    batch.weights.push_back(160);
+    for (uint32_t later = row + 1; later <= 160; ++later) {
+      ++batch.row_begin[later];
+    }
+    const std::vector<mesh::ExpertReplicas> replicas(2, {{{0, 1}}, {0.5f, 0.5f}});
+    NodePlanPool pool;
+    Planner planner;
+    Served served;
+    const BatchPlan& plan = planner.Plan(replicas, batch.assignments(), Idle, &pool);
+    Count(plan, batch, &served);
+    EXPECT_EQ(served[1].begin()->first, row < 80 ? 0u : 1u) << row;
+    EXPECT_EQ(plan.transfers, 160u);
+  }
+}
+
 // Two experts with the same replicas: with nothing owed yet, the second joins the first.
 TEST(ReplicaSharesTest, ARowKeepsToFewNodesAsFarAsSharesLetIt) {
   const std::vector<mesh::ExpertReplicas> replicas = {{{{0, 1}}, {0.5f, 0.5f}},
