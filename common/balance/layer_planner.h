@@ -77,7 +77,7 @@ class LayerPlanner {
     return most_loads_ == kNoLimit || loads_ + more <= most_loads_;
   }
   uint32_t AddCopy(uint32_t expert, uint32_t node, double rows);
-  void RemoveCopy(uint32_t copy);
+  void RemoveCopy(uint32_t copy, double target);
   void Improve(double tolerance);
   void ImproveInRounds(double tolerance);
   bool FindSlot(uint32_t node, uint32_t* leaves) const;
@@ -101,9 +101,8 @@ class LayerPlanner {
   double level_ = 0;
   uint32_t loads_ = 0;
   uint32_t most_loads_ = kNoLimit;
-  double excess_ = 0;     // Rows above the bound, of all nodes.
-  double room_ = 0;       // Below it, where another copy can be.
-  double most_room_ = 0;  // The most of one node.
+  double excess_ = 0;  // Rows above the bound, of all nodes.
+  double room_ = 0;    // Below it, where another copy can be.
   std::vector<Receiver> receivers_;
   std::vector<uint32_t> reached_;
   CopyPlacing placing_;
