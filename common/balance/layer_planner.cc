@@ -9,6 +9,8 @@ namespace {
 constexpr uint32_t kNone = LayerCopies::kNone;
 // What is not worth a copy, neither as a gain nor as room, as a share of the bound.
 constexpr double kTooLittle = 1e-5;
+// What is rounding, as a share of a copy's rows.
+constexpr double kRounding = 1e-9;
 // How far above the bound a thorough search begins.
 constexpr double kWorthASearch = 0.003;
 // Nodes that a fullest node tries to exchange copies with, the least full ones.
@@ -107,7 +109,7 @@ bool LayerPlanner::FindSlot(uint32_t node, uint32_t* leaves) const {
     const LayerCopies::Copy& copy = copies_.copy(at);
     if (copies_.count_of_expert(copy.expert) > 1 &&
         (*leaves == kNone || copy.rows < copies_.copy(*leaves).rows) && copies_.MayGo(at)) {
-      if (copy.rows <= 0 || copy.rows <= copies_.RoomOfOthers(at, bound_)) {
+      if (copy.rows <= 0 || copy.rows * (1 - kRounding) <= copies_.RoomOfOthers(at, bound_)) {
         *leaves = at;
       }
     }

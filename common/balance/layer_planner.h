@@ -35,9 +35,9 @@ class LayerPlanner {
 
   static constexpr uint32_t kNoLimit = std::numeric_limits<uint32_t>::max();
 
-  // What is to be planned, and the copies there are: plain until Plan().
+  // Nothing is held yet. `problem` is valid until the next call.
   void Begin(const LayerProblem& problem);
-  // Not yet given, and its node has a slot for it. `rows`: of the expert's load, what it serves.
+  // Each copy once, before Plan(). `rows`: what it serves of the expert's load.
   void AddHeld(uint32_t expert, uint32_t node, double rows) { held_.Add(expert, node, rows); }
 
   // A level that no plan is below.

@@ -122,6 +122,14 @@ TEST(PlacementPlannerPropertyTest, EveryPlanThatFollowsAnotherDoes) {
         break;
       }
       ASSERT_EQ(CheckPlan(input, options, *result), "") << "seed " << seed << " step " << step;
+      for (const LayerForecast& layer : result->layers) {
+        const LayerPlacement& placement = testing::PlacementOf(*result, layer.layer);
+        if (layer.changed) {
+          EXPECT_LT(layer.fullest, layer.present_fullest * (1 - options.hysteresis));
+        } else {
+          EXPECT_EQ(placement.experts, testing::Renumbered(input, layer.layer));
+        }
+      }
       input.present = result->plan;
       HoldCopiesOf(result->plan, &input.nodes);
       for (LayerToPlan& layer : input.layers) {
