@@ -8,7 +8,7 @@ namespace expertmesh::balance {
 namespace {
 
 // Fewest copies of an expert when none does more than `rows`.
-double CopiesOf(double load, double rows) {
+double CopiesFor(double load, double rows) {
   return std::max(1.0, std::ceil((load / rows) * (1 - 1e-12)));
 }
 
@@ -16,7 +16,7 @@ double CopiesOf(double load, double rows) {
 double CopiesNeeded(const LayerProblem& problem, absl::Span<const uint32_t> by_load, double rows) {
   double copies = static_cast<double>(problem.experts()) * problem.min_copies;
   for (const uint32_t expert : by_load) {
-    const double needed = CopiesOf(problem.loads[expert], rows);
+    const double needed = CopiesFor(problem.loads[expert], rows);
     if (needed <= 1) {
       break;  // And so for all that follow.
     }
@@ -70,7 +70,7 @@ double BySlots(const LayerProblem& problem, absl::Span<const uint32_t> by_load, 
   double exact = low;
   for (const uint32_t expert : by_load) {
     const double load = problem.loads[expert];
-    exact = std::max(exact, load / CopiesOf(load, high * highest_rate) / highest_rate);
+    exact = std::max(exact, load / CopiesFor(load, high * highest_rate) / highest_rate);
   }
   return std::min(exact, high);
 }

@@ -124,7 +124,8 @@ enum class PlanDecision { kApply, kKeep };
 struct PlanningResult {
   // Its nodes are PlanningInput::nodes. Layers ascending.
   PlacementPlan plan;
-  // kKeep: nothing is to be done, and `plan` is the present one.
+  // kKeep: nothing is to be done, and `plan` is the present one; copies that nodes hold beside it
+  // have a share of 0.
   PlanDecision decision = PlanDecision::kKeep;
   // Why, in words.
   std::string reason;
