@@ -149,8 +149,12 @@ absl::Status HostedExperts::CheckLoad(absl::Span<const LayerExperts> request) co
 }
 
 absl::StatusOr<uint64_t> HostedExperts::Load(absl::Span<const LayerExperts> request,
-                                             Publish publish, const Progress& progress) {
+                                             Publish publish, const Progress& progress,
+                                             const Permit& permit) {
   const ExclusiveChange turn(this);
+  if (permit) {
+    RETURN_IF_ERROR(permit());
+  }
   ASSIGN_OR_RETURN(std::vector<Item> items, Plan(request));
   uint64_t bytes = 0;
   for (const Item& item : items) {
@@ -261,10 +265,14 @@ void HostedExperts::PublishItems(absl::Span<const Item> items) {
   SetLayers(std::move(changed));
 }
 
-absl::StatusOr<uint64_t> HostedExperts::Unload(absl::Span<const LayerExperts> request) {
+absl::StatusOr<uint64_t> HostedExperts::Unload(absl::Span<const LayerExperts> request,
+                                               const Permit& permit) {
   std::vector<uint64_t> leaving;
   {
     const ExclusiveChange turn(this);
+    if (permit) {
+      RETURN_IF_ERROR(permit());
+    }
     auto changed = std::make_shared<Layers>(*layers());
     for (const LayerExperts& wanted : request) {
       RETURN_IF_ERROR(CheckExperts(checkpoint_->model().FindLayer(wanted.layer), wanted));

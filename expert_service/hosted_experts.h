@@ -74,6 +74,9 @@ class HostedExperts {
   // at a time.
   using Progress = std::function<void(uint64_t done, uint64_t total)>;
 
+  // Asked when the turn of a change has come; an error ends it, with nothing changed. Null: always.
+  using Permit = std::function<absl::Status()>;
+
   // `backend` must outlive this object. `on_change` is called, without locks, after every change of
   // what is held.
   HostedExperts(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
@@ -89,7 +92,7 @@ class HostedExperts {
   //   RESOURCE_EXHAUSTED   the memory limit would be passed; found before anything is packed.
   //   CANCELLED            Stop() was called.
   absl::StatusOr<uint64_t> Load(absl::Span<const LayerExperts> request, Publish publish,
-                                const Progress& progress = nullptr);
+                                const Progress& progress = nullptr, const Permit& permit = nullptr);
 
   // The checks of Load, memory included, without loading.
   absl::Status CheckLoad(absl::Span<const LayerExperts> request) const;
@@ -97,7 +100,8 @@ class HostedExperts {
   // Offers the experts no more, waits until batches that use them are done and their memory is
   // free; returns how many were held. Slices are ignored.
   //   NOT_FOUND  no such layer or expert; nothing is unloaded.
-  absl::StatusOr<uint64_t> Unload(absl::Span<const LayerExperts> request);
+  absl::StatusOr<uint64_t> Unload(absl::Span<const LayerExperts> request,
+                                  const Permit& permit = nullptr);
 
   // Null when nothing of `layer` is held (or it is not a MoE layer).
   std::shared_ptr<const HostedLayer> FindLayer(uint32_t layer) const;

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/process.h"
 #include "common/base/status_macros.h"
+#include "common/wire/error_reason.h"
 #include "common/wire/message_codec.h"
 #include "common/wire/wire_dtype.h"
 
@@ -257,8 +258,22 @@ std::unique_ptr<StreamHandler> Node::OpenCompute(std::shared_ptr<FrameSink> repl
       std::move(replies));
 }
 
+absl::Status Node::CheckTerm(uint64_t term) {
+  const absl::MutexLock lock(&mutex_);
+  if (term == 0 || term >= highest_term_) {
+    highest_term_ = std::max(highest_term_, term);
+    return absl::OkStatus();
+  }
+  return ErrorOf(v1::ERROR_REASON_TERM_PASSED,
+                 absl::StrCat("term is ", term, ", and this node has been asked in term ",
+                              highest_term_, "; another authority decides by now: follow it"),
+                 {{"term", absl::StrCat(term)}, {"seen", absl::StrCat(highest_term_)}});
+}
+
 absl::StatusOr<internal::v1::LoadExpertsResponse> Node::LoadExperts(
     const internal::v1::LoadExpertsRequest& request) {
+  const auto permit = [this, term = request.term()] { return CheckTerm(term); };
+  RETURN_IF_ERROR(permit());
   {
     const absl::MutexLock lock(&mutex_);
     if (state_ == v1::NODE_STATE_DRAINING) {
@@ -266,7 +281,8 @@ absl::StatusOr<internal::v1::LoadExpertsResponse> Node::LoadExperts(
     }
   }
   const std::vector<LayerExperts> wanted = FromProto(request.experts());
-  ASSIGN_OR_RETURN(const uint64_t loaded, hosted_.Load(wanted, HostedExperts::Publish::kTogether));
+  ASSIGN_OR_RETURN(const uint64_t loaded, hosted_.Load(wanted, HostedExperts::Publish::kTogether,
+                                                       /*progress=*/nullptr, permit));
   for (const LayerExperts& layer : wanted) {
     metrics_.AddExpertSeries(layer.layer, layer.experts);
   }
@@ -278,8 +294,12 @@ absl::StatusOr<internal::v1::LoadExpertsResponse> Node::LoadExperts(
 
 absl::StatusOr<internal::v1::UnloadExpertsResponse> Node::UnloadExperts(
     const internal::v1::UnloadExpertsRequest& request) {
-  ASSIGN_OR_RETURN(const uint64_t unloaded, hosted_.Unload(FromProto(request.experts())));
-  metrics_.SetWeightsBytes(hosted_.memory().held_bytes(), hosted_.memory().checkpoint_bytes());
+  const auto permit = [this, term = request.term()] { return CheckTerm(term); };
+  RETURN_IF_ERROR(permit());
+  ASSIGN_OR_RETURN(const uint64_t unloaded, hosted_.Unload(FromProto(request.experts()), permit));
+  if (unloaded > 0) {
+    OnHostedChange();  // Again: now their memory is free.
+  }
   internal::v1::UnloadExpertsResponse response;
   response.set_unloaded(unloaded);
   *response.mutable_memory() = Memory();

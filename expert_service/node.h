@@ -86,6 +86,8 @@ class Node final : public NodeEndpoint {
   bool Drain(absl::Duration linger, absl::Time deadline);
 
   // NodeEndpoint. Besides what expert.proto says, LoadExperts gives UNAVAILABLE while draining.
+  // A term is looked at when the turn of a change has come, too: one that waited while a higher
+  // term was seen is refused.
   v1::NodeDescription Describe() const override;
   internal::v1::WatchStatusResponse Status() const override;
   std::unique_ptr<StatusSubscription> Subscribe(std::function<void()> on_change) override;
@@ -104,6 +106,8 @@ class Node final : public NodeEndpoint {
   // LOADING only leads to READY or FAILED, DRAINING to nothing.
   void SetState(v1::NodeState state, std::string message);
   void OnHostedChange();
+  // TERM_PASSED when a higher term was seen; else it is the highest.
+  absl::Status CheckTerm(uint64_t term);
   v1::MemoryUsage Memory() const;
 
   const NodeOptions options_;
@@ -120,6 +124,7 @@ class Node final : public NodeEndpoint {
   v1::NodeState state_ ABSL_GUARDED_BY(mutex_) = v1::NODE_STATE_LOADING;
   std::string message_ ABSL_GUARDED_BY(mutex_);
   uint64_t version_ ABSL_GUARDED_BY(mutex_) = 1;
+  uint64_t highest_term_ ABSL_GUARDED_BY(mutex_) = 0;
 
   HostedExperts hosted_;
   Executor executor_;  // Last: its batches use all of the above.

@@ -10,7 +10,10 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
+#include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/balance/bias_policy.h"
 #include "common/base/clock.h"
 #include "common/base/idle_memory.h"
 #include "common/base/process.h"
@@ -29,6 +32,7 @@
 #include "common/wire/wire_dtype.h"
 #include "router_service/mesh/node_source.h"
 #include "router_service/router.h"
+#include "router_service/serve/grpc_authority_links.h"
 #include "router_service/serve/router_server.h"
 
 ABSL_FLAG(std::string, model, "", "Checkpoint folder in Hugging Face layout (required)");
@@ -100,6 +104,20 @@ ABSL_FLAG(uint64_t, verify_bytes_per_second, uint64_t{64} << 20,
 ABSL_FLAG(absl::Duration, cross_check_interval, absl::Seconds(10),
           "How often, for each layer that is used, one row is computed by two nodes that hold the "
           "same expert, and what they make of it compared; no request waits for it; 0: never");
+ABSL_FLAG(std::string, balance, "frozen",
+          "How the selection bias of every layer follows its load until Control.SetBalance says "
+          "otherwise: frozen (as in the checkpoint), sign or proportional");
+ABSL_FLAG(double, balance_rate, 1e-3, "What a step of --balance adds, in units of scores");
+ABSL_FLAG(double, quality_budget, 0.02,
+          "Share of tokens that --balance may send to other experts than the checkpoint alone "
+          "would choose, 0 to 1; 1: no bound");
+ABSL_FLAG(absl::Duration, balance_interval, absl::Seconds(1),
+          "How often load is looked at, and reported to the router that is followed");
+ABSL_FLAG(std::string, follow, "",
+          "host:port of the router that decides on bias and placement; empty: this one does");
+ABSL_FLAG(std::string, state_dir, "",
+          "Folder that keeps what is decided and counted over a restart, one for each router; "
+          "empty: nothing is kept");
 ABSL_FLAG(absl::Duration, max_request_time, absl::Seconds(60),
           "Longest time any request may take, also one that came without a deadline");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(20),
@@ -154,6 +172,31 @@ absl::Status CheckFlags(const std::vector<char*>& rest) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<balance_control::ControllerOptions> BalanceFlags() {
+  balance_control::ControllerOptions options;
+  options.router_id =
+      absl::StrCat(absl::Hex(absl::Uniform<uint64_t>(absl::BitGen()), absl::kZeroPad16));
+  absl::StatusOr<balance::BiasRule> rule = balance::ParseBiasRule(absl::GetFlag(FLAGS_balance));
+  if (!rule.ok()) {
+    return WithContext("--balance", rule.status());
+  }
+  options.policy.rule = *rule;
+  options.policy.rate = static_cast<float>(absl::GetFlag(FLAGS_balance_rate));
+  options.policy.quality_budget = static_cast<float>(absl::GetFlag(FLAGS_quality_budget));
+  if (const absl::Status status = balance::ValidateBiasPolicy(options.policy); !status.ok()) {
+    return WithContext("--balance-rate or --quality-budget", status);
+  }
+  options.interval = absl::GetFlag(FLAGS_balance_interval);
+  if (options.interval < absl::Milliseconds(10)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--balance-interval is ", absl::FormatDuration(options.interval), "; use 10ms or more"));
+  }
+  options.state_dir = absl::GetFlag(FLAGS_state_dir);
+  options.least_term =
+      static_cast<uint64_t>(std::max<int64_t>(absl::ToUnixSeconds(absl::Now()), 1));
+  return options;
+}
+
 absl::StatusOr<gate::TieOrder> TieOrderFlag() {
   const std::string name = absl::GetFlag(FLAGS_tie_order);
   if (name == "lowest-index") {
@@ -190,6 +233,8 @@ absl::StatusOr<RouterOptions> OptionsFromFlags() {
   options.verify_bytes_per_second = absl::GetFlag(FLAGS_verify_bytes_per_second);
   options.max_request_time = absl::GetFlag(FLAGS_max_request_time);
   options.threads = absl::GetFlag(FLAGS_threads);
+  ASSIGN_OR_RETURN(options.balance.controller, BalanceFlags());
+  options.balance.follow = absl::GetFlag(FLAGS_follow);
   return options;
 }
 
@@ -225,7 +270,7 @@ absl::Status StartLogging() {
 absl::Status Run(const std::vector<char*>& rest) {
   RETURN_IF_ERROR(CheckFlags(rest));
   RETURN_IF_ERROR(StartLogging());
-  ASSIGN_OR_RETURN(const RouterOptions options, OptionsFromFlags());
+  ASSIGN_OR_RETURN(RouterOptions options, OptionsFromFlags());
   ASSIGN_OR_RETURN(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
                    checkpoint::MoeCheckpoint::Open(absl::GetFlag(FLAGS_model)));
   for (const std::string& warning : checkpoint->warnings()) {
@@ -238,6 +283,8 @@ absl::Status Run(const std::vector<char*>& rest) {
   telemetry::RegisterProcessMetrics("expertmesh-router", ProgramVersion(), *registry);
   net::GrpcRuntime runtime;
   net::GrpcTransport transport(&runtime, Clock::Real(), net::GrpcTransportOptions());
+  serve::GrpcAuthorityLinks links(&runtime, Clock::Real());
+  options.balance.links = &links;
   ASSIGN_OR_RETURN(std::unique_ptr<Router> router,
                    Router::Create(options, checkpoint, std::move(backend), &transport,
                                   Clock::Real(), registry.get()));

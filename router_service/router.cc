@@ -50,7 +50,7 @@ absl::StatusOr<std::unique_ptr<Router>> Router::Create(
     encodings.AddChecksums();
   }
   RETURN_IF_ERROR(router->LoadLayers());
-  router->Start(transport, std::move(encodings));
+  RETURN_IF_ERROR(router->Start(transport, std::move(encodings)));
   return router;
 }
 
@@ -69,7 +69,27 @@ absl::Status Router::LoadLayers() {
   return absl::OkStatus();
 }
 
-void Router::Start(Transport* transport, mesh::WireEncodings encodings) {
+balance_control::SteeredModel Router::DescribeSteered() const {
+  balance_control::SteeredModel model;
+  model.outline = checkpoint_->outline();
+  for (const auto& [index, layer] : layers_) {
+    const auto bias = biases_->find(index);
+    model.layers[index] = balance_control::MakeSteeredLayer(
+        layer.runtime.description.routing,
+        bias == biases_->end() ? std::vector<float>() : bias->second);
+  }
+  return model;
+}
+
+balance_control::LoadCounts Router::ReadCounts() const {
+  balance_control::LoadCounts counts;
+  for (const auto& [index, layer] : layers_) {
+    counts[index] = layer.runtime.load->Read();
+  }
+  return counts;
+}
+
+absl::Status Router::Start(Transport* transport, mesh::WireEncodings encodings) {
   pool_ = std::make_unique<ThreadPool>(options_.threads > 0 ? options_.threads : AvailableCores());
   timers_ = std::make_unique<TimerQueue>(clock_);
   cross_checker_ =
@@ -112,12 +132,19 @@ void Router::Start(Transport* transport, mesh::WireEncodings encodings) {
   serve::SetMeshMetrics(fleet_->Summary(), &metrics_);
   fleet_subscription_ =
       fleet_->Subscribe([this] { serve::SetMeshMetrics(fleet_->Summary(), &metrics_); });
+  authority_ = std::make_unique<balance_control::FlagAuthority>(options_.balance.follow);
+  ASSIGN_OR_RETURN(controller_, balance_control::Controller::Create(
+                                    options_.balance.controller, DescribeSteered(),
+                                    [this] { return ReadCounts(); }, authority_.get(),
+                                    options_.balance.links, fleet_.get(), clock_));
+  return absl::OkStatus();
 }
 
 Router::~Router() {
   if (fleet_ == nullptr) {  // Create failed half-way.
     return;
   }
+  controller_.reset();
   forward_->AwaitReads();
   Drain(absl::ZeroDuration());
   for (auto& [index, layer] : layers_) {
@@ -151,10 +178,6 @@ v1::DescribeModelResponse Router::DescribeModel() const {
   return response;
 }
 
-v1::GetLoadResponse Router::GetLoad() const {
-  return serve::DescribeLoad(layers_, fleet_->view()->epoch());
-}
-
 void Router::ShedMemory() {
   forward_->ShedMemory();
   runs_.Shed();
@@ -167,12 +190,8 @@ void Router::ShedMemory() {
 }
 
 serve::ServedRouter Router::served() {
-  return {forward_.get(),
-          fleet_.get(),
-          clock_,
-          &buffers_,
-          [this] { return DescribeModel(); },
-          [this] { return GetLoad(); }};
+  return {forward_.get(), fleet_.get(), controller_.get(),
+          clock_,         &buffers_,    [this] { return DescribeModel(); }};
 }
 
 }  // namespace expertmesh::router

@@ -27,6 +27,8 @@
 #include "common/transport/transport.h"
 #include "expertmesh/v1/control.pb.h"
 #include "expertmesh/v1/router.pb.h"
+#include "router_service/balance/authority.h"
+#include "router_service/balance/controller.h"
 #include "router_service/batch/batch_run.h"
 #include "router_service/batch/layer_batcher.h"
 #include "router_service/mesh/cross_check.h"
@@ -37,6 +39,15 @@
 #include "router_service/serve/router_server.h"
 
 namespace expertmesh::router {
+
+// Central management.
+struct BalanceOptions {
+  balance_control::ControllerOptions controller;
+  // Address of the router that decides; empty: this one does.
+  std::string follow;
+  // How it is reached; needed with `follow`, and must outlive the router.
+  balance_control::AuthorityLinks* links = nullptr;
+};
 
 struct RouterOptions {
   batch::BatcherOptions batcher;
@@ -78,6 +89,7 @@ struct RouterOptions {
   absl::Duration cross_check_interval = absl::ZeroDuration();
   // Threads that gather, score, plan and combine; 0: as many as cores.
   int threads = 0;
+  BalanceOptions balance;
 };
 
 // Thread-safe. What a batch needs memory for is kept and used again, so that after a while nothing
@@ -99,8 +111,8 @@ class Router {
     forward_->Forward(request, context, std::move(respond));
   }
   v1::DescribeModelResponse DescribeModel() const;
-  v1::GetLoadResponse GetLoad() const;
   mesh::Fleet& fleet() { return *fleet_; }
+  balance_control::Controller& controller() { return *controller_; }
   bool ready() const { return fleet_->ready(); }
 
   // Refuses new requests with UNAVAILABLE, and waits until what was accepted is answered or the
@@ -119,7 +131,10 @@ class Router {
 
   // The layers, and with them the selection biases of the first view.
   absl::Status LoadLayers();
-  void Start(Transport* transport, mesh::WireEncodings encodings);
+  absl::Status Start(Transport* transport, mesh::WireEncodings encodings);
+  // What the controller starts with.
+  balance_control::SteeredModel DescribeSteered() const;
+  balance_control::LoadCounts ReadCounts() const;
   void RunBatch(const serve::ServedLayer* layer, std::vector<batch::ForwardJobPtr>* jobs);
   void OnBatchFinished(const batch::LayerRuntime* layer, uint64_t tokens, absl::Time closed_at);
 
@@ -145,6 +160,8 @@ class Router {
   // Hears of what is in flight until the fleet goes.
   std::unique_ptr<mesh::CrossChecker> cross_checker_;
   std::unique_ptr<mesh::Fleet> fleet_;
+  std::unique_ptr<const balance_control::Authority> authority_;
+  std::unique_ptr<balance_control::Controller> controller_;
   std::unique_ptr<serve::ForwardService> forward_;
   uint64_t fleet_subscription_ = 0;
 };

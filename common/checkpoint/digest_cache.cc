@@ -1,18 +1,14 @@
 #include "common/checkpoint/digest_cache.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
 #include <utility>
 #include <vector>
 
-#include "absl/cleanup/cleanup.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "common/base/durable_file.h"
 #include "common/base/status_macros.h"
 #include "common/json/json_text.h"
 #include "nlohmann/json.hpp"
@@ -42,27 +38,6 @@ std::optional<ExpertSliceId> ParseName(const std::string& name) {
     return std::nullopt;
   }
   return id;
-}
-
-absl::Status Failed(const std::string& path, absl::string_view what) {
-  return absl::UnavailableError(absl::StrCat(path, ": cannot ", what, ": ", std::strerror(errno)));
-}
-
-// The whole of `text`, down to the disk.
-absl::Status WriteFile(const std::string& path, const std::string& text) {
-  const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (file < 0) {
-    return Failed(path, "write");
-  }
-  const absl::Cleanup close_file = [file] { close(file); };
-  for (size_t done = 0; done < text.size();) {
-    const ssize_t written = write(file, text.data() + done, text.size() - done);
-    if (written < 0 && errno != EINTR) {
-      return Failed(path, "write");
-    }
-    done += written < 0 ? 0 : static_cast<size_t>(written);
-  }
-  return fsync(file) == 0 ? absl::OkStatus() : Failed(path, "sync");
 }
 
 }  // namespace
@@ -124,16 +99,7 @@ absl::Status DigestCache::Save() const {
   }
   const nlohmann::json json = {
       {"format", kFormat}, {"checkpoint", identity_}, {"digests", std::move(digests)}};
-  const std::string path = Path();
-  const std::string next = absl::StrCat(path, ".", getpid(), ".tmp");
-  absl::Status status = WriteFile(next, json.dump(1));
-  if (status.ok() && std::rename(next.c_str(), path.c_str()) != 0) {
-    status = Failed(path, "replace");
-  }
-  if (!status.ok()) {
-    (void)unlink(next.c_str());
-  }
-  return status;
+  return WriteDurably(Path(), json.dump(1));
 }
 
 }  // namespace expertmesh::checkpoint

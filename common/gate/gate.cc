@@ -227,15 +227,19 @@ absl::Status Gate::Logits(const void* hidden_states, Dtype dtype, size_t tokens,
 }
 
 absl::Status Gate::Route(const void* hidden_states, Dtype dtype,
-                         absl::Span<const RequestTokens> requests,
-                         absl::Span<const float> select_bias, GateScratch* scratch,
-                         RoutedTokens* routed, ThreadPool* pool) const {
+                         absl::Span<const RequestTokens> requests, const SelectBias& select_bias,
+                         GateScratch* scratch, RoutedTokens* routed, ThreadPool* pool) const {
   RETURN_IF_ERROR(CheckActivation("hidden_states", dtype));
   for (const RequestTokens& request : requests) {
     RETURN_IF_ERROR(CheckRequestTokens(rules_.options, request));
   }
   if (rules_.options.select_bias) {
-    RETURN_IF_ERROR(CheckSize("select_bias", select_bias.size(), rules_.options.num_experts));
+    RETURN_IF_ERROR(
+        CheckSize("select_bias", select_bias.checkpoint.size(), rules_.options.num_experts));
+  }
+  if (!select_bias.live.empty()) {
+    RETURN_IF_ERROR(
+        CheckSize("the live bias", select_bias.live.size(), rules_.options.num_experts));
   }
   const size_t tokens = TokensOf(requests);
   const size_t size = tokens * rules_.options.num_experts;

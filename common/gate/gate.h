@@ -62,13 +62,13 @@ class Gate {
 
   // Routes the rows of `hidden_states`, [tokens, d_model] row-major of `dtype` (an activation
   // type), of any alignment; `tokens` is the sum over `requests`, whose rows follow each other.
-  // `select_bias`: [num_experts], added to scores for selection only, without NaN; read only when
-  // options.select_bias. Overwrites `routed`. NaN and Inf in a row reach that row's weights, and no
-  // other request.
+  // `select_bias`: without NaN; the checkpoint's is read only when options.select_bias, a live one
+  // only with Choice::kTopK. Overwrites `routed`. NaN and Inf in a row reach that row's weights,
+  // and no other request.
   //   INVALID_ARGUMENT  dtype is not an activation type, select_bias has another size, or a request
   //                     does not fit, see CheckRequestTokens.
   absl::Status Route(const void* hidden_states, Dtype dtype,
-                     absl::Span<const RequestTokens> requests, absl::Span<const float> select_bias,
+                     absl::Span<const RequestTokens> requests, const SelectBias& select_bias,
                      GateScratch* scratch, RoutedTokens* routed, ThreadPool* pool = nullptr) const;
 
   // The logits alone, [tokens, num_experts], rounded as LogitDtype says, before temperature and

@@ -21,6 +21,8 @@ struct RequestTokens {
   absl::Span<const uint32_t> token_ids = {};
   // Seeds everything random in routing.
   uint64_t seed = 0;
+  // Experts are chosen with the checkpoint's bias, whatever bias is live.
+  bool checkpoint_bias = false;
 };
 
 // INVALID_ARGUMENT naming group_sizes or token_ids when they do not fit the tokens, or when
@@ -44,6 +46,10 @@ struct RoutedTokens {
   // Ascending by token, a token's own in order of choice. With DropPolicy::kNextBest these are the
   // experts that a token wanted and did not get, also where it got others in their place.
   std::vector<DroppedAssignment> dropped;
+  // Tokens chosen for with a live bias, and how many of these would have had another set of experts
+  // with the checkpoint's (before second experts are sampled and capacity counts).
+  uint64_t compared = 0;
+  uint64_t changed = 0;
 
   size_t tokens() const { return token_begin.empty() ? 0 : token_begin.size() - 1; }
 };

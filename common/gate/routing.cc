@@ -70,13 +70,15 @@ class Batch {
     }
     const bool expert_choice = options_.choice == Choice::kExpertChoice;
     EXPERTMESH_CHECK(options_.choice == Choice::kHash || input_.logits.size() == tokens * experts_);
-    EXPERTMESH_CHECK(!options_.select_bias || input_.select_bias.size() == experts_);
+    EXPERTMESH_CHECK(!options_.select_bias || input_.select_bias.checkpoint.size() == experts_);
+    EXPERTMESH_CHECK(input_.select_bias.live.empty() || input_.select_bias.live.size() == experts_);
     finished_by_token_ = !expert_choice && !MayBeRagged(options_);
     const bool noisy = options_.noise != Noise::kNone && options_.noise != Noise::kJitter;
     adjusts_logits_ = options_.temperature != 1.0f || noisy;
     GrowTo(&scratch_->token.logits, PaddedRow(experts_));
     GrowTo(&scratch_->token.scores, PaddedRow(experts_));
     GrowTo(&scratch_->token.choice, PaddedRow(experts_));
+    GrowTo(&scratch_->token.checkpoint_choice, PaddedRow(experts_));
     GrowTo(&scratch_->token.selected, PaddedRow(k_));
     if (options_.capacity.drop == DropPolicy::kBatchPrioritised) {
       GrowTo(&scratch_->best_scores, tokens);
@@ -88,6 +90,8 @@ class Batch {
       GrowTo(&scratch_->all_choices, tokens * experts_);
     }
     routed_->dropped.clear();
+    routed_->compared = 0;
+    routed_->changed = 0;
     if (expert_choice) {
       routed_->expert_ids.clear();
       routed_->weights.clear();
@@ -138,7 +142,8 @@ class Batch {
         break;
       }
       default:
-        ChooseTopK(key, row, ids, weights);
+        ChooseTopK(key, row, !input_.select_bias.live.empty() && !request.checkpoint_bias, ids,
+                   weights);
     }
     FinishToken(key, row, ids, weights);
   }
@@ -177,7 +182,34 @@ class Batch {
     }
   }
 
-  void ChooseTopK(const RandomKey& key, size_t row, absl::Span<uint32_t> ids,
+  // What the checkpoint alone chooses by: `scores` with its bias and its limit of groups, in
+  // `room`.
+  void CheckpointChoice(absl::Span<const float> scores, absl::Span<float> room) {
+    if (options_.select_bias) {
+      AddSelectBias(scores, input_.select_bias.checkpoint, room);
+    } else if (room.data() != scores.data()) {
+      std::copy_n(scores.begin(), experts_, room.begin());
+    }
+    LimitGroups(options_, options_.masked_choice, rules_.ties, room, &scratch_->token);
+  }
+
+  // The same with the live bias. What is outside the groups is never chosen, whatever the bias.
+  void LiveChoice(absl::Span<const float> scores, absl::Span<float> room) {
+    AddSelectBias(scores, input_.select_bias.live, room);
+    LimitGroups(options_, -kInfinity, rules_.ties, room, &scratch_->token);
+  }
+
+  // Whether a live bias made a difference to `ids`, which were chosen with it.
+  void Compare(absl::Span<const float> scores, absl::Span<const uint32_t> ids) {
+    const absl::Span<float> room(scratch_->token.checkpoint_choice.data(), experts_);
+    CheckpointChoice(scores, room);
+    ++routed_->compared;
+    if (!IsTopK(room, rules_.ties, &scratch_->token.selection, ids)) {
+      ++routed_->changed;
+    }
+  }
+
+  void ChooseTopK(const RandomKey& key, size_t row, bool live, absl::Span<uint32_t> ids,
                   absl::Span<float> weights) {
     const float* logits = AdjustedLogits(key, row);
     Score(logits);
@@ -185,17 +217,24 @@ class Batch {
     // Without a bias the choice is the score itself, and what the group limit masks is masked as a
     // weight too (DeepSeek-V2); with one, weights come from the scores as they were (DeepSeek-V3).
     absl::Span<float> choice = scores;
-    if (options_.select_bias) {
+    if (options_.select_bias || live) {
       choice = absl::MakeSpan(scratch_->token.choice.data(), experts_);
-      AddSelectBias(scores, input_.select_bias, choice);
     }
-    LimitGroups(options_, rules_.ties, choice, &scratch_->token);
-    if (options_.second_expert == SecondExpert::kSampled) {
-      SelectTopK(choice, rules_.ties, true, &scratch_->token.selection, ids.first(1));
+    if (live) {
+      LiveChoice(scores, choice);
+    } else {
+      CheckpointChoice(scores, choice);
+    }
+    const bool sampled = options_.second_expert == SecondExpert::kSampled;
+    const absl::Span<uint32_t> chosen = sampled ? ids.first(1) : ids;
+    SelectTopK(choice, rules_.ties, sampled || options_.sorted_selection,
+               &scratch_->token.selection, chosen);
+    if (live) {
+      Compare(scores, chosen);
+    }
+    if (sampled) {
       SampleSecondExperts(*rules_.random, key, rules_.ties, {logits, experts_}, &scratch_->token,
                           ids);
-    } else {
-      SelectTopK(choice, rules_.ties, options_.sorted_selection, &scratch_->token.selection, ids);
     }
     for (size_t slot = 0; slot < k_; ++slot) {
       weights[slot] = scores[ids[slot]];

@@ -27,6 +27,7 @@
 #include "common/gate/noise.h"
 #include "common/gate/routed_tokens.h"
 #include "common/gate/routing_steps.h"
+#include "common/gate/select_bias.h"
 #include "common/gate/selection.h"
 #include "common/gate/validate_routing.h"
 #include "common/model/routing_options.h"
@@ -51,8 +52,8 @@ struct RoutingInput {
   absl::Span<const RequestTokens> requests;
   // [tokens, num_experts]; not read with Choice::kHash, may be empty then.
   absl::Span<const float> logits;
-  // [num_experts]; read only when options.select_bias.
-  absl::Span<const float> select_bias = {};
+  // The checkpoint's: read only when options.select_bias. A live one: with Choice::kTopK.
+  SelectBias select_bias = {};
   // [tokens, num_experts] What the noise weight makes of the tokens; Noise::kLearnedNormal only.
   absl::Span<const float> noise_width = {};
 };

@@ -51,7 +51,7 @@ void Routing(benchmark::State& state, const RoutingOptions& options, TieOrder ti
   const std::vector<float> bias(options.num_experts, 0.01f);
   const RoutingRules rules{options, ties, Dtype::kBF16};
   const RequestTokens request{tokens};
-  const RoutingInput input{{&request, 1}, logits, bias};
+  const RoutingInput input{{&request, 1}, logits, {.checkpoint = bias}};
   RoutedTokens routed;
   RoutingScratch scratch;
   for (auto _ : state) {

@@ -61,8 +61,8 @@ void AddSelectBias(absl::Span<const float> scores, absl::Span<const float> bias,
   }
 }
 
-void LimitGroups(const RoutingOptions& options, TieOrder ties, absl::Span<float> choice,
-                 TokenScratch* scratch) {
+void LimitGroups(const RoutingOptions& options, float masked, TieOrder ties,
+                 absl::Span<float> choice, TokenScratch* scratch) {
   if (options.topk_group == options.n_group) {
     return;
   }
@@ -79,7 +79,7 @@ void LimitGroups(const RoutingOptions& options, TieOrder ties, absl::Span<float>
   const size_t size = choice.size() / options.n_group;
   for (size_t group = 0; group < options.n_group; ++group) {
     if (scratch->group_is_kept[group] == 0) {
-      std::fill_n(choice.begin() + group * size, size, options.masked_choice);
+      std::fill_n(choice.begin() + group * size, size, masked);
     }
   }
 }

@@ -18,6 +18,7 @@ struct TokenScratch {
   std::vector<float> logits;
   std::vector<float> scores;
   std::vector<float> choice;
+  std::vector<float> checkpoint_choice;
   std::vector<float> selected;
   std::vector<float> group_scores;
   std::vector<uint32_t> kept_groups;
@@ -32,9 +33,9 @@ void ScoreRow(ScoreFunction score, float* row, size_t count);
 void AddSelectBias(absl::Span<const float> scores, absl::Span<const float> bias,
                    absl::Span<float> choice);
 
-// Gives every expert outside the topk_group best groups options.masked_choice as its choice.
-void LimitGroups(const RoutingOptions& options, TieOrder ties, absl::Span<float> choice,
-                 TokenScratch* scratch);
+// Gives every expert outside the topk_group best groups `masked` as its choice.
+void LimitGroups(const RoutingOptions& options, float masked, TieOrder ties,
+                 absl::Span<float> choice, TokenScratch* scratch);
 
 // SecondExpert::kSampled: replaces all but the first of `ids` by experts sampled from the logits
 // with Gumbel noise.

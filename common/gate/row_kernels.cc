@@ -198,6 +198,24 @@ EXPERTMESH_INLINE bool SelectBody(const int32_t* keys, size_t count, size_t k, u
   return true;
 }
 
+template <typename Width>
+EXPERTMESH_INLINE size_t CountBestBody(const int32_t* keys, size_t count, int32_t least,
+                                       uint32_t last) {
+  using Ints = typename Width::Ints;
+  Ints best = {};
+  for (size_t i = 0; i < count; i += kLanes<Width>) {  // Padding is smaller, and behind `last`.
+    Ints mine;
+    Load(keys + i, mine);
+    const Ints index = Width::kIota + static_cast<int32_t>(i);
+    best -= (mine > least) | ((mine == least) & (index <= static_cast<int32_t>(last)));
+  }
+  size_t sum = 0;
+  for (size_t lane = 0; lane < kLanes<Width>; ++lane) {
+    sum += static_cast<size_t>(best[lane]);
+  }
+  return sum;
+}
+
 // The two largest keys of every lane.
 template <typename Vector>
 struct TopTwo {
@@ -254,14 +272,17 @@ EXPERTMESH_INLINE void TopTwoSumsBody(const float* row, size_t groups, size_t si
 }
 
 // The wrappers of one instruction set.
-#define EXPERTMESH_ROW_KERNELS(Set, Width, TARGET)                                         \
-  TARGET void Softmax##Set(float* row, size_t count) { SoftmaxBody<Width>(row, count); }   \
-  TARGET void Sigmoid##Set(float* row, size_t count) { SigmoidBody<Width>(row, count); }   \
-  TARGET void OrderKeys##Set(const float* row, size_t count, int32_t* keys) {              \
-    OrderKeysBody<Width>(row, count, keys);                                                \
-  }                                                                                        \
-  TARGET void TopTwoSums##Set(const float* row, size_t groups, size_t size, float* sums) { \
-    TopTwoSumsBody<Width>(row, groups, size, sums);                                        \
+#define EXPERTMESH_ROW_KERNELS(Set, Width, TARGET)                                                \
+  TARGET void Softmax##Set(float* row, size_t count) { SoftmaxBody<Width>(row, count); }          \
+  TARGET void Sigmoid##Set(float* row, size_t count) { SigmoidBody<Width>(row, count); }          \
+  TARGET void OrderKeys##Set(const float* row, size_t count, int32_t* keys) {                     \
+    OrderKeysBody<Width>(row, count, keys);                                                       \
+  }                                                                                               \
+  TARGET size_t CountBest##Set(const int32_t* keys, size_t count, int32_t least, uint32_t last) { \
+    return CountBestBody<Width>(keys, count, least, last);                                        \
+  }                                                                                               \
+  TARGET void TopTwoSums##Set(const float* row, size_t groups, size_t size, float* sums) {        \
+    TopTwoSumsBody<Width>(row, groups, size, sums);                                               \
   }
 
 EXPERTMESH_ROW_KERNELS(Portable, Width16, )
@@ -270,7 +291,8 @@ bool SelectPortable(const int32_t* keys, size_t count, size_t k, uint32_t* ids) 
 }
 
 constexpr RowKernels kPortable = {"portable",        SoftmaxPortable, SigmoidPortable,
-                                  OrderKeysPortable, SelectPortable,  TopTwoSumsPortable};
+                                  OrderKeysPortable, SelectPortable,  CountBestPortable,
+                                  TopTwoSumsPortable};
 
 #if defined(__x86_64__)
 #define EXPERTMESH_AVX2 __attribute__((target("avx2,popcnt")))
@@ -307,10 +329,10 @@ EXPERTMESH_AVX512 bool SelectAvx512(const int32_t* keys, size_t count, size_t k,
   return true;
 }
 
-constexpr RowKernels kAvx2 = {"avx2",        SoftmaxAvx2, SigmoidAvx2,
-                              OrderKeysAvx2, SelectAvx2,  TopTwoSumsAvx2};
-constexpr RowKernels kAvx512 = {"avx512",        SoftmaxAvx512, SigmoidAvx512,
-                                OrderKeysAvx512, SelectAvx512,  TopTwoSumsAvx512};
+constexpr RowKernels kAvx2 = {"avx2",     SoftmaxAvx2,   SigmoidAvx2,   OrderKeysAvx2,
+                              SelectAvx2, CountBestAvx2, TopTwoSumsAvx2};
+constexpr RowKernels kAvx512 = {"avx512",     SoftmaxAvx512,   SigmoidAvx512,   OrderKeysAvx512,
+                                SelectAvx512, CountBestAvx512, TopTwoSumsAvx512};
 #endif
 
 }  // namespace

@@ -39,6 +39,10 @@ struct RowKernels {
   // use another way then.
   bool (*select)(const int32_t* keys, size_t count, size_t k, uint32_t* ids);
 
+  // How many keys come before or at the place of key `least` at index `last`: those that are
+  // larger, and equal ones up to that index.
+  size_t (*count_best)(const int32_t* keys, size_t count, int32_t least, uint32_t last);
+
   // Sum of the two largest values of each of `groups` equal runs of `size` >= 2 floats. A NaN in a
   // run makes its sum NaN.
   void (*top_two_sums)(const float* row, size_t groups, size_t size, float* sums);

@@ -26,14 +26,18 @@ void SelectByNthElement(absl::Span<const int32_t> keys, std::vector<uint64_t>* o
   }
 }
 
+void OrderKeys(absl::Span<const float> values, std::vector<int32_t>* keys) {
+  const size_t padded = PaddedRow(values.size());
+  if (keys->size() < padded) {
+    keys->resize(padded);
+  }
+  BestRowKernels().order_keys(values.data(), values.size(), keys->data());
+}
+
 void SelectLowestIndex(absl::Span<const float> values, SelectionScratch* scratch,
                        absl::Span<uint32_t> ids) {
   const RowKernels& kernels = BestRowKernels();
-  const size_t padded = PaddedRow(values.size());
-  if (scratch->keys.size() < padded) {
-    scratch->keys.resize(padded);
-  }
-  kernels.order_keys(values.data(), values.size(), scratch->keys.data());
+  OrderKeys(values, &scratch->keys);
   if (!kernels.select(scratch->keys.data(), values.size(), ids.size(), ids.data())) {
     SelectByNthElement(absl::MakeConstSpan(scratch->keys.data(), values.size()), &scratch->order,
                        ids);
@@ -75,6 +79,30 @@ void SelectTopK(absl::Span<const float> values, TieOrder ties, bool sorted,
     case TieOrder::kTorchCpu:
       return SelectAsTorchCpu(values, sorted, scratch, ids);
   }
+}
+
+bool IsTopK(absl::Span<const float> values, TieOrder ties, SelectionScratch* scratch,
+            absl::Span<const uint32_t> ids) {
+  EXPERTMESH_CHECK(!ids.empty() && ids.size() <= values.size());
+  if (ties == TieOrder::kTorchCpu) {
+    scratch->wanted.resize(ids.size());
+    SelectAsTorchCpu(values, /*sorted=*/false, scratch, absl::MakeSpan(scratch->wanted));
+    std::sort(scratch->wanted.begin(), scratch->wanted.end());
+    scratch->chosen.assign(ids.begin(), ids.end());
+    std::sort(scratch->chosen.begin(), scratch->chosen.end());
+    return scratch->wanted == scratch->chosen;
+  }
+  OrderKeys(values, &scratch->keys);
+  const std::vector<int32_t>& keys = scratch->keys;
+  // The one of `ids` that SelectTopK would choose last.
+  uint32_t last = ids[0];
+  for (const uint32_t id : ids) {
+    if (keys[id] < keys[last] || (keys[id] == keys[last] && id > last)) {
+      last = id;
+    }
+  }
+  // All of `ids` are at its place or before, and nothing else may be.
+  return BestRowKernels().count_best(keys.data(), values.size(), keys[last], last) == ids.size();
 }
 
 }  // namespace expertmesh::gate

@@ -26,6 +26,8 @@ struct SelectionScratch {
   std::vector<int32_t> keys;
   std::vector<uint64_t> order;
   std::vector<std::pair<float, int64_t>> pairs;
+  std::vector<uint32_t> wanted;
+  std::vector<uint32_t> chosen;
 };
 
 // Writes the indices of the k = ids.size() largest of `values`; 1 <= k <= values.size(). NaN counts
@@ -34,6 +36,11 @@ struct SelectionScratch {
 // set is the same). Linear in values.size().
 void SelectTopK(absl::Span<const float> values, TieOrder ties, bool sorted,
                 SelectionScratch* scratch, absl::Span<uint32_t> ids);
+
+// Whether `ids`, in any order, are the set that SelectTopK would write; `ids` are distinct. With
+// kLowestIndex cheaper than that.
+bool IsTopK(absl::Span<const float> values, TieOrder ties, SelectionScratch* scratch,
+            absl::Span<const uint32_t> ids);
 
 }  // namespace expertmesh::gate
 

@@ -10,12 +10,15 @@
 #include "common/base/address.h"
 #include "common/net/grpc_client.h"
 #include "common/transport/callback_serializer.h"
+#include "common/transport/pending_calls.h"
 
 namespace expertmesh::net {
 namespace {
 
 constexpr char kComputeMethod[] = "/expertmesh.internal.v1.Expert/Compute";
 constexpr char kWatchMethod[] = "/expertmesh.internal.v1.Expert/WatchStatus";
+constexpr char kLoadMethod[] = "/expertmesh.internal.v1.Expert/LoadExperts";
+constexpr char kUnloadMethod[] = "/expertmesh.internal.v1.Expert/UnloadExperts";
 // So often in a row may pauses of this process excuse a node's silence: a process that is paused
 // again and again must still notice in the end that a node is gone.
 constexpr int kMostExcuses = 5;
@@ -44,6 +47,36 @@ class Link : public std::enable_shared_from_this<Link> {
     // Nothing runs in the serializer any more: its members are ours now.
     timers_->Cancel(timer_);
     EndStreams();
+    calls_->Close(
+        absl::UnavailableError(absl::StrCat("the connection to node ", address_, " was closed")));
+  }
+
+  // A unary call on the connection of the status, so that it waits for no frame.
+  void Call(const char* method, const Frame& request, absl::Duration timeout,
+            PendingCalls::Done done) {
+    std::shared_ptr<GrpcClient> client;
+    {
+      absl::MutexLock lock(&mutex_);
+      client = up_ == nullptr ? nullptr : control_client_;
+    }
+    const uint64_t id = calls_->Add(std::move(done));
+    if (client == nullptr) {
+      timers_->Schedule(clock_->Now(), [calls = calls_, id, address = address_] {
+        calls->End(id, absl::UnavailableError(absl::StrCat("node ", address, " is not connected")));
+      });
+      return;
+    }
+    CallOptions options;
+    options.deadline = Clock::Real()->Now() + timeout;
+    const std::shared_ptr<ClientCall> call = client->UnaryCall(
+        method, request, options,
+        [calls = calls_, id, address = address_](absl::StatusOr<Frame> answer) {
+          if (absl::IsCancelled(answer.status())) {  // Not by this side: then it has ended.
+            answer = absl::UnavailableError(absl::StrCat("node ", address, " ended the call"));
+          }
+          calls->End(id, std::move(answer));
+        });
+    calls_->OnAbandon(id, [call] { call->Cancel(); });
   }
 
   absl::Status Send(Frame frame) {
@@ -113,9 +146,13 @@ class Link : public std::enable_shared_from_this<Link> {
     data_ = GrpcClient(runtime_, address_, grpc)
                 .OpenStream(kComputeMethod, call,
                             Callbacks("Compute", &Link::OnDataOpen, &Link::OnDataFrame));
-    control_ = GrpcClient(runtime_, address_, grpc)
-                   .OpenStream(kWatchMethod, call,
-                               Callbacks("WatchStatus", nullptr, &Link::OnStatusFrame));
+    auto control_client = std::make_shared<GrpcClient>(runtime_, address_, grpc);
+    control_ = control_client->OpenStream(kWatchMethod, call,
+                                          Callbacks("WatchStatus", nullptr, &Link::OnStatusFrame));
+    {
+      absl::MutexLock lock(&mutex_);
+      control_client_ = std::move(control_client);
+    }
     internal::v1::WatchStatusRequest request;
     request.set_heartbeat_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(options_.heartbeat)));
     // A refusal means that the stream has ended, which its on_closed tells.
@@ -216,6 +253,8 @@ class Link : public std::enable_shared_from_this<Link> {
     is_up_ = false;
     After(backoff_, [this] { Attempt(); });
     backoff_ = std::min(backoff_ * 2, options_.backoff_max);
+    calls_->EndAll(absl::UnavailableError(
+        absl::StrCat("node ", address_, " is gone before it answered: ", why.message())));
     observer_->OnDisconnected(
         absl::Status(why.code(), absl::StrCat("node ", address_, ": ", why.message())));
   }
@@ -224,6 +263,7 @@ class Link : public std::enable_shared_from_this<Link> {
     {
       absl::MutexLock lock(&mutex_);
       up_ = nullptr;
+      control_client_ = nullptr;
     }
     for (std::shared_ptr<ClientStream>* stream : {&data_, &control_}) {
       if (*stream != nullptr) {
@@ -253,8 +293,13 @@ class Link : public std::enable_shared_from_this<Link> {
   std::shared_ptr<ClientStream> data_;
   std::shared_ptr<ClientStream> control_;
 
+  // Shared with calls that gRPC still works on.
+  const std::shared_ptr<PendingCalls> calls_ = std::make_shared<PendingCalls>();
+
   mutable absl::Mutex mutex_;
   std::shared_ptr<ClientStream> up_ ABSL_GUARDED_BY(mutex_);  // data_ while up.
+  // That of control_.
+  std::shared_ptr<GrpcClient> control_client_ ABSL_GUARDED_BY(mutex_);
 };
 
 class GrpcConnection final : public NodeConnection {
@@ -265,6 +310,16 @@ class GrpcConnection final : public NodeConnection {
   absl::Status Send(Frame frame) override { return link_->Send(std::move(frame)); }
   size_t QueuedBytes() const override { return link_->QueuedBytes(); }
   void PauseReading() override { link_->PauseReading(); }
+  void LoadExperts(const internal::v1::LoadExpertsRequest& request, absl::Duration timeout,
+                   LoadDone done) override {
+    link_->Call(kLoadMethod, Frame(request.SerializeAsString()), timeout,
+                ParsedFor<internal::v1::LoadExpertsResponse>(std::move(done)));
+  }
+  void UnloadExperts(const internal::v1::UnloadExpertsRequest& request, absl::Duration timeout,
+                     UnloadDone done) override {
+    link_->Call(kUnloadMethod, Frame(request.SerializeAsString()), timeout,
+                ParsedFor<internal::v1::UnloadExpertsResponse>(std::move(done)));
+  }
 
  private:
   const std::shared_ptr<Link> link_;

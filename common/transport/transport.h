@@ -21,6 +21,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -46,6 +47,9 @@ class NodeObserver {
   virtual void OnDisconnected(const absl::Status& why) = 0;
 };
 
+using LoadDone = absl::AnyInvocable<void(absl::StatusOr<internal::v1::LoadExpertsResponse>)>;
+using UnloadDone = absl::AnyInvocable<void(absl::StatusOr<internal::v1::UnloadExpertsResponse>)>;
+
 // Thread-safe.
 class NodeConnection {
  public:
@@ -65,6 +69,17 @@ class NodeConnection {
   // until that, or until the node's next status, whichever is first: frames that come meanwhile
   // wait, and a connection that is lost for frames alone is noticed that much later.
   virtual void PauseReading() = 0;
+
+  // Asks the node to load experts, or to let them go, beside the frames and never in their way.
+  // `done` runs exactly once, never from within the call, on a thread of the transport; it must not
+  // block and must not destroy the connection. Besides the node's own errors:
+  //   UNAVAILABLE        not up; or the connection went down or was destroyed before the answer.
+  //   DEADLINE_EXCEEDED  no answer within `timeout`, in real time.
+  // After these the node may or may not do what was asked: its next status tells.
+  virtual void LoadExperts(const internal::v1::LoadExpertsRequest& request, absl::Duration timeout,
+                           LoadDone done) = 0;
+  virtual void UnloadExperts(const internal::v1::UnloadExpertsRequest& request,
+                             absl::Duration timeout, UnloadDone done) = 0;
 };
 
 // Thread-safe; outlives its connections.

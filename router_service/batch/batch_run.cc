@@ -140,9 +140,12 @@ void BatchRun::Finish() {
     batch_.times.received = batch_.environment->clock->Now();
     combine_.Collect(batch_, dispatch_.parts(), shared_.output());
     answer_.Run(batch_, combine_);
+    uint64_t node_us = 0;
     for (BatchPart* const part : combine_.contributing()) {
+      node_us += part->compute_us;
       batch_.environment->node_plans->Recycle(std::move(part->plan));
     }
+    batch_.layer->load->AddNodeTime(node_us);
   }
   const BatchEnvironment* const environment = batch_.environment;
   const LayerRuntime* const layer = batch_.layer;

@@ -32,7 +32,8 @@ using Respond = absl::AnyInvocable<void(const v1::ForwardResponse& response,
 inline gate::RequestTokens TokensOf(const v1::ForwardRequest& request, uint64_t rows,
                                     uint64_t seed) {
   return {rows, request.group_sizes(), request.token_ids(),
-          request.has_routing_seed() ? request.routing_seed() : seed};
+          request.has_routing_seed() ? request.routing_seed() : seed,
+          request.select_bias() == v1::SELECT_BIAS_CHECKPOINT};
 }
 
 class ForwardJob;

@@ -35,7 +35,7 @@ absl::StatusOr<LayerRuntime> LoadLayer(const checkpoint::MoeCheckpoint& checkpoi
   layer.description = description;
   RoutingOptions& routing = layer.description.routing;
   ASSIGN_OR_RETURN(routing, RoutingOf(description, options.routing));
-  layer.load = std::make_unique<LayerLoadCounters>(routing.num_experts);
+  layer.load = std::make_unique<balance_control::LayerCounters>(routing.num_experts);
   ASSIGN_OR_RETURN(const GateWeights weights, checkpoint.Gate(description.layer));
   absl::StatusOr<std::unique_ptr<const gate::Gate>> made =
       gate::Gate::Create(weights, routing, backend->compute_dtype(), options.tie_order);

@@ -2,7 +2,6 @@
 #ifndef EXPERTMESH_ROUTER_SERVICE_BATCH_LAYER_RUNTIME_H_
 #define EXPERTMESH_ROUTER_SERVICE_BATCH_LAYER_RUNTIME_H_
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -15,16 +14,9 @@
 #include "common/gate/selection.h"
 #include "common/model/model_description.h"
 #include "common/shared_experts/shared_experts.h"
+#include "router_service/balance/load_counts.h"
 
 namespace expertmesh::batch {
-
-// Assignments computed (those dropped for want of capacity not counted) per expert of one layer
-// since the router started. Thread-safe.
-struct LayerLoadCounters {
-  explicit LayerLoadCounters(uint32_t num_experts) : assignments(num_experts) {}
-  std::atomic<uint64_t> tokens{0};
-  std::vector<std::atomic<uint64_t>> assignments;
-};
 
 // What all batches of one layer share. Outlives them.
 struct LayerRuntime {
@@ -33,7 +25,7 @@ struct LayerRuntime {
   std::unique_ptr<const gate::Gate> gate;
   // Null when the layer has none.
   std::unique_ptr<const shared_experts::SharedExperts> shared;
-  std::unique_ptr<LayerLoadCounters> load;
+  std::unique_ptr<balance_control::LayerCounters> load;
 };
 
 struct LayerOptions {

@@ -14,18 +14,15 @@ absl::Status RouteStage::Run(Batch* batch) {
   RETURN_IF_ERROR(layer.gate->Route(batch->hidden_states->data(), environment.activation_dtype,
                                     requests_, batch->view->SelectBias(batch->layer_index()),
                                     &scratch_, &batch->routed, environment.pool));
-  LayerLoadCounters& load = *layer.load;
-  load.tokens.fetch_add(batch->requests.rows(), std::memory_order_relaxed);
-  for (const uint32_t expert : batch->routed.expert_ids) {
-    load.assignments[expert].fetch_add(1, std::memory_order_relaxed);
-  }
+  layer.load->Add(batch->routed, &counts_);
   environment.metrics->dropped_assignments.Increment(
       static_cast<double>(batch->routed.dropped.size()));
   return absl::OkStatus();
 }
 
 size_t RouteStage::MemoryBytes() const {
-  return requests_.capacity() * sizeof(gate::RequestTokens) + scratch_.MemoryBytes();
+  return requests_.capacity() * sizeof(gate::RequestTokens) +
+         counts_.capacity() * sizeof(uint32_t) + scratch_.MemoryBytes();
 }
 
 }  // namespace expertmesh::batch

@@ -3,6 +3,7 @@
 #define EXPERTMESH_ROUTER_SERVICE_BATCH_ROUTE_STAGE_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -22,6 +23,7 @@ class RouteStage {
  private:
   std::vector<gate::RequestTokens> requests_;
   gate::GateScratch scratch_;
+  std::vector<uint32_t> counts_;
 };
 
 }  // namespace expertmesh::batch

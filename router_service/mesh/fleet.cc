@@ -27,35 +27,6 @@ uint64_t CountMissing(const Placement& placement) {
   return count;
 }
 
-// What the nodes of a fleet offer, kept for as long as a placement is made from it.
-struct Offers {
-  std::vector<std::shared_ptr<const v1::NodeDescription>> descriptions;
-  std::vector<std::vector<const v1::HostedExperts*>> hosted;
-  std::vector<NodeOffer> offers;
-};
-
-// Adds what `link`, of index `node`, offers; what of it goes into a view.
-NodeView AddOffer(NodeIndex node, const std::shared_ptr<NodeLink>& link, Offers* offers) {
-  LinkOffer offered = link->Offer();
-  if (offered.description == nullptr) {
-    return {};
-  }
-  const v1::NodeDescription& description = *offered.description;
-  NodeOffer offer;
-  offer.node = node;
-  offer.last_resort = offered.last_resort;
-  std::vector<const v1::HostedExperts*>& entries = offers->hosted.emplace_back();
-  for (const v1::HostedExperts& entry : description.hosted()) {
-    entries.push_back(&entry);
-  }
-  offer.hosted = entries;  // What the vector points to stays where it is when it moves.
-  offers->offers.push_back(std::move(offer));
-  NodeView view{link, link->encoding(), description.max_batch_rows(),
-                description.max_frame_bytes()};
-  offers->descriptions.push_back(std::move(offered.description));
-  return view;
-}
-
 }  // namespace
 
 Fleet::Fleet(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint, FleetOptions options,
@@ -70,11 +41,13 @@ Fleet::Fleet(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint, FleetO
       epoch_line_(kLogInterval, timers, clock,
                   [](const std::string& line) { spdlog::info("{}", line); }),
       view_(std::make_shared<const MeshView>(
-          1, Placement(checkpoint_->model(), absl::Span<const NodeOffer>()), options_.biases,
-          std::vector<NodeView>())),
+          ViewVersion(),
+          std::make_shared<const Placement>(checkpoint_->model(), absl::Span<const NodeOffer>()),
+          ViewBiases{options_.biases, nullptr}, std::vector<NodeView>())),
       reap_timer_(timers),
       verifier_(std::make_unique<WeightVerifier>(checkpoint_, options_.verify_bytes_per_second,
                                                  clock, [this] { Rebuild(); })),
+      view_maker_(checkpoint_, verifier_.get()),
       judge_(transport, timers, clock, [this] { return Subjects(); }) {}
 
 Fleet::~Fleet() { Close(); }
@@ -220,6 +193,7 @@ v1::Topology Fleet::Topology() const {
   v1::Topology topology;
   topology.set_lookup_error(std::string(lookup.message()));
   topology.set_epoch(view->epoch());
+  topology.set_revision(view->version().revision);
   topology.set_ready(view->placement().complete());
   topology.set_fingerprint(checkpoint_->fingerprint());
   for (const MissingExperts& missing : view->placement().missing()) {
@@ -272,11 +246,51 @@ void Fleet::Unsubscribe(uint64_t id) {
   subscribers_.erase(id);
 }
 
+ViewVersion Fleet::NextVersion() const {
+  const ViewVersion& before = view_->version();
+  ViewVersion next;
+  next.term = directive_.term;
+  next.decision = directive_.decision;
+  next.epoch = directive_.follows ? directive_.epoch : std::max(before.epoch + 1, directive_.epoch);
+  next.revision = before.revision + 1;
+  return next;
+}
+
+ViewBiases Fleet::Biases() const { return {options_.biases, directive_.live_biases}; }
+
+uint64_t Fleet::SetDirective(Directive directive) {
+  bool same_plan = false;
+  {
+    absl::MutexLock rebuild(&rebuild_mutex_);
+    absl::MutexLock lock(&mutex_);
+    if (stopping_) {
+      return view_->epoch();
+    }
+    same_plan = directive.plan == directive_.plan;
+    const bool same = same_plan && directive.live_biases == directive_.live_biases &&
+                      directive.epoch <= view_->epoch();
+    directive_ = std::move(directive);
+    if (same_plan) {
+      ViewVersion version = NextVersion();
+      version.epoch = same && !directive_.follows ? view_->epoch() : version.epoch;
+      view_ = view_->With(version, Biases());
+    }
+  }
+  if (same_plan) {
+    TellSubscribers();
+  } else {
+    Rebuild();
+  }
+  return view()->epoch();
+}
+
 void Fleet::Rebuild() {
   {
     absl::MutexLock rebuild(&rebuild_mutex_);
     Links nodes;
-    uint64_t epoch = 0;
+    ViewVersion version;
+    ViewBiases biases;
+    std::shared_ptr<const balance::PlacementPlan> plan;
     {
       absl::MutexLock lock(&mutex_);
       if (stopping_) {
@@ -284,11 +298,15 @@ void Fleet::Rebuild() {
       }
       RecogniseNodes();
       nodes = nodes_;
-      epoch = view_->epoch() + 1;
+      version = NextVersion();
+      biases = Biases();
+      plan = directive_.plan;
     }
     MarkTwins(nodes);
     std::vector<DamagedExpert> damaged;
-    std::shared_ptr<const MeshView> view = MakeView(epoch, nodes, &damaged);
+    std::shared_ptr<const MeshView> view =
+        view_maker_.Make(version, nodes, std::move(biases), plan.get(), &damaged);
+    LogView(*view, nodes);
     std::vector<DamagedExpert> before = damaged;
     {
       // Together: an operator who is told that a copy is not used may count on it.
@@ -304,6 +322,18 @@ void Fleet::Rebuild() {
     }
   }
   TellSubscribers();
+}
+
+void Fleet::LogView(const MeshView& view, const Links& nodes) {
+  size_t known = 0;
+  size_t usable = 0;
+  for (NodeIndex index = 0; index < nodes.size(); ++index) {
+    known += nodes[index] != nullptr ? 1 : 0;
+    usable += nodes[index] != nullptr && view.node(index).link != nullptr ? 1 : 0;
+  }
+  epoch_line_.Write(absl::StrCat("epoch ", view.epoch(), ": ", usable, " of ", known,
+                                 " nodes usable, ", CountMissing(view.placement()),
+                                 " experts missing"));
 }
 
 void Fleet::TellSubscribers() {
@@ -325,36 +355,6 @@ void Fleet::SetLookupStatus(const absl::Status& status) {
     lookup_status_ = status;
   }
   TellSubscribers();
-}
-
-std::shared_ptr<const MeshView> Fleet::MakeView(uint64_t epoch, const Links& links,
-                                                std::vector<DamagedExpert>* damaged) {
-  Offers offers;
-  std::vector<NodeView> views(links.size());
-  std::vector<NodeHoldings> holdings;
-  for (NodeIndex index = 0; index < links.size(); ++index) {
-    if (links[index] == nullptr) {
-      continue;
-    }
-    views[index] = AddOffer(index, links[index], &offers);
-    if (views[index].link != nullptr) {
-      holdings.push_back({index, links[index]->address(), offers.offers.back().hosted});
-    }
-  }
-  *damaged = verifier_->Judge(holdings);
-  for (NodeOffer& offer : offers.offers) {
-    for (const DamagedExpert& copy : *damaged) {
-      if (copy.node == offer.node) {
-        offer.excluded.emplace_back(copy.layer, copy.expert);
-      }
-    }
-  }
-  Placement placement(checkpoint_->model(), offers.offers);
-  epoch_line_.Write(absl::StrCat("epoch ", epoch, ": ", offers.offers.size(), " of ",
-                                 links.size() - std::count(links.begin(), links.end(), nullptr),
-                                 " nodes usable, ", CountMissing(placement), " experts missing"));
-  return std::make_shared<const MeshView>(epoch, std::move(placement), options_.biases,
-                                          std::move(views));
 }
 
 void Fleet::ScheduleReap() {

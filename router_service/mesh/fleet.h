@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -23,6 +24,7 @@
 #include "router_service/mesh/node_judge.h"
 #include "router_service/mesh/node_link.h"
 #include "router_service/mesh/placement.h"
+#include "router_service/mesh/view_maker.h"
 #include "router_service/mesh/weight_verifier.h"
 #include "router_service/mesh/wire_encoding.h"
 
@@ -33,7 +35,7 @@ struct FleetOptions {
   HealthOptions health;
   // See WeightVerifier.
   uint64_t verify_bytes_per_second = 0;
-  // The checkpoint's; used by the first view. Not null.
+  // The checkpoint's. Not null.
   std::shared_ptr<const SelectBiases> biases;
 };
 
@@ -46,8 +48,16 @@ struct MeshSummary {
   bool lookup_fails = false;
 };
 
-// Thread-safe. A new view, with the next epoch, is made whenever a node comes, goes, is refused,
-// drained, or changes what it holds.
+// What one node holds.
+struct NodeHolding {
+  std::shared_ptr<NodeLink> link;
+  LinkOffer offer;
+  // (layer, expert) of what it offers that is not used, ascending.
+  std::vector<std::pair<uint32_t, uint32_t>> damaged;
+};
+
+// Thread-safe. A new view is made whenever a node comes, goes, is refused, drained, or changes what
+// it holds, and whenever the directive changes; the directive says of which epoch.
 //
 // A node is its node_id: one that comes back under another address keeps its place in placement
 // order, its counters and an operator's wish to drain it. The places of nodes that are gone are
@@ -74,6 +84,10 @@ class Fleet {
   // The outcome of looking for nodes, for those who watch the topology. In the log, too.
   void SetLookupStatus(const absl::Status& status);
 
+  // What views are made by from now on. Returns the epoch of the first of them: that of the view
+  // before when nothing is decided anew, which is when biases and plan are the same objects.
+  uint64_t SetDirective(Directive directive);
+
   // Never null.
   std::shared_ptr<const MeshView> view() const;
   // Every expert of every layer has a node.
@@ -81,6 +95,9 @@ class Fleet {
 
   // NOT_FOUND when no node has this address.
   absl::StatusOr<v1::TopologyNode> Drain(const std::string& address, bool resume);
+
+  // In placement order.
+  std::vector<NodeHolding> Holdings() const;
 
   v1::Topology Topology() const;
   MeshSummary Summary() const;
@@ -101,10 +118,10 @@ class Fleet {
   NodeIndex FreePlace() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Gives nodes that came back under another address the places that they had.
   void RecogniseNodes() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // `links` as they are now, without what the weights' digests speak against; `damaged`: that.
-  std::shared_ptr<const MeshView> MakeView(uint64_t epoch, const Links& links,
-                                           std::vector<DamagedExpert>* damaged)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(rebuild_mutex_);
+  // Of the view that is made next, if it differs in what batches see.
+  ViewVersion NextVersion() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  ViewBiases Biases() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void LogView(const MeshView& view, const Links& nodes);
   NodeJudge::Subjects Subjects() const;
   // Destroys links that are no longer listed and idle.
   void Reap();
@@ -127,6 +144,7 @@ class Fleet {
   absl::flat_hash_map<std::string, NodeIndex> index_of_address_ ABSL_GUARDED_BY(mutex_);
   // Links whose node has said its node_id.
   absl::flat_hash_set<const NodeLink*> recognised_ ABSL_GUARDED_BY(mutex_);
+  Directive directive_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<const MeshView> view_ ABSL_GUARDED_BY(mutex_);
   absl::Status lookup_status_ ABSL_GUARDED_BY(mutex_);
   // By node, layer and expert.
@@ -140,7 +158,8 @@ class Fleet {
 
   // Last: its thread calls Rebuild.
   std::unique_ptr<WeightVerifier> verifier_;
-  NodeJudge judge_;  // Likewise.
+  const ViewMaker view_maker_;
+  NodeJudge judge_;  // As the verifier.
 };
 
 }  // namespace expertmesh::mesh

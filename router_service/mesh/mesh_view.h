@@ -7,8 +7,9 @@
 #include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/types/span.h"
+#include "common/gate/select_bias.h"
+#include "router_service/mesh/directive.h"
 #include "router_service/mesh/placement.h"
 #include "router_service/mesh/wire_encoding.h"
 
@@ -26,40 +27,66 @@ struct NodeView {
   uint64_t max_frame_bytes = 0;
 };
 
-// By layer: what is added to the scores of its experts for selection only, [num_experts]. A layer
-// without a bias is left out.
-using SelectBiases = absl::flat_hash_map<uint32_t, std::vector<float>>;
+// Biases of all layers.
+struct ViewBiases {
+  // Never null.
+  std::shared_ptr<const SelectBiases> checkpoint;
+  // As Directive::live_biases.
+  std::shared_ptr<const SelectBiases> live;
+};
+
+// Which view it is.
+struct ViewVersion {
+  // As in the directive.
+  uint64_t term = 0;
+  uint64_t decision = 0;
+  // Version of bias and placement.
+  uint64_t epoch = 1;
+  // Counts the views that this router made, whatever changed.
+  uint64_t revision = 1;
+};
 
 // Immutable, thread-safe. Taken once when a batch starts: bias, placement and limits are of one
 // epoch, which is the epoch of the answer.
 class MeshView {
  public:
   // `nodes[i]` is the node of index i; without a link when it takes no batches.
-  MeshView(uint64_t epoch, Placement placement, std::shared_ptr<const SelectBiases> biases,
+  MeshView(ViewVersion version, std::shared_ptr<const Placement> placement, ViewBiases biases,
            std::vector<NodeView> nodes)
-      : epoch_(epoch),
+      : version_(version),
         placement_(std::move(placement)),
         biases_(std::move(biases)),
         nodes_(std::move(nodes)) {}
 
-  // Version of bias and placement.
-  uint64_t epoch() const { return epoch_; }
-  const Placement& placement() const { return placement_; }
-  const std::shared_ptr<const SelectBiases>& biases() const { return biases_; }
+  const ViewVersion& version() const { return version_; }
+  uint64_t epoch() const { return version_.epoch; }
+  const Placement& placement() const { return *placement_; }
 
-  // [num_experts], or empty.
-  absl::Span<const float> SelectBias(uint32_t layer) const {
-    const auto it = biases_->find(layer);
-    return it == biases_->end() ? absl::Span<const float>() : absl::MakeConstSpan(it->second);
+  // Valid for as long as the view.
+  gate::SelectBias SelectBias(uint32_t layer) const {
+    return {Find(biases_.checkpoint.get(), layer), Find(biases_.live.get(), layer)};
   }
 
   // `index` is of a node in the placement.
   const NodeView& node(NodeIndex index) const { return nodes_[index]; }
 
+  // The same nodes and placement, with another version and other biases.
+  std::shared_ptr<const MeshView> With(ViewVersion version, ViewBiases biases) const {
+    return std::make_shared<const MeshView>(version, placement_, std::move(biases), nodes_);
+  }
+
  private:
-  const uint64_t epoch_;
-  const Placement placement_;
-  const std::shared_ptr<const SelectBiases> biases_;
+  static absl::Span<const float> Find(const SelectBiases* biases, uint32_t layer) {
+    if (biases == nullptr) {
+      return {};
+    }
+    const auto it = biases->find(layer);
+    return it == biases->end() ? absl::Span<const float>() : absl::MakeConstSpan(it->second);
+  }
+
+  const ViewVersion version_;
+  const std::shared_ptr<const Placement> placement_;
+  const ViewBiases biases_;
   const std::vector<NodeView> nodes_;
 };
 

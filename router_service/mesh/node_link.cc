@@ -92,6 +92,29 @@ void NodeLink::Send(uint64_t batch_id, std::shared_ptr<NodeBatch> batch, absl::S
   }
 }
 
+template <typename Request, typename Done>
+void NodeLink::Call(void (NodeConnection::*method)(const Request&, absl::Duration, Done),
+                    const Request& request, absl::Duration timeout, Done done) {
+  {
+    absl::MutexLock lock(&send_mutex_);
+    if (connection_ != nullptr) {
+      (connection_.get()->*method)(request, timeout, std::move(done));
+      return;
+    }
+  }
+  done(absl::UnavailableError(absl::StrCat("node ", address_, " is not connected")));
+}
+
+void NodeLink::LoadExperts(const internal::v1::LoadExpertsRequest& request, absl::Duration timeout,
+                           LoadDone done) {
+  Call(&NodeConnection::LoadExperts, request, timeout, std::move(done));
+}
+
+void NodeLink::UnloadExperts(const internal::v1::UnloadExpertsRequest& request,
+                             absl::Duration timeout, UnloadDone done) {
+  Call(&NodeConnection::UnloadExperts, request, timeout, std::move(done));
+}
+
 std::shared_ptr<NodeBatch> NodeLink::TakeUnsent(uint64_t batch_id) {
   absl::MutexLock lock(&mutex_);
   const InFlight::Entry* const entry = in_flight_.Find(batch_id);

@@ -92,6 +92,12 @@ class NodeLink final : public NodeObserver {
   // On failure `Done` has been or will be called just as when the node fails later.
   void Send(uint64_t batch_id, std::shared_ptr<NodeBatch> batch, absl::Span<Frame> frames);
 
+  // As NodeConnection's, but UNAVAILABLE within the call before Connect and after Close.
+  void LoadExperts(const internal::v1::LoadExpertsRequest& request, absl::Duration timeout,
+                   LoadDone done);
+  void UnloadExperts(const internal::v1::UnloadExpertsRequest& request, absl::Duration timeout,
+                     UnloadDone done);
+
   // Token rows sent and not yet answered.
   uint64_t rows_in_flight() const { return rows_in_flight_.load(std::memory_order_relaxed); }
 
@@ -136,6 +142,9 @@ class NodeLink final : public NodeObserver {
   void OnDisconnected(const absl::Status& why) override;
 
  private:
+  template <typename Request, typename Done>
+  void Call(void (NodeConnection::*method)(const Request&, absl::Duration, Done),
+            const Request& request, absl::Duration timeout, Done done);
   // Out of those in flight, since not all of it could be sent; null when it is not there.
   std::shared_ptr<NodeBatch> TakeUnsent(uint64_t batch_id);
   // The same by an answer, which was `status`; and when nothing is awaited any more, lets the

@@ -1,8 +1,11 @@
 #include "router_service/mesh/placement.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <utility>
+
+#include "absl/strings/string_view.h"
 
 namespace expertmesh::mesh {
 namespace {
@@ -51,6 +54,81 @@ ExpertReplicas Choose(Offered* offered) {
   return {};
 }
 
+// The nodes of an offer and of a plan are the same by their node_id.
+class PlannedCopies {
+ public:
+  PlannedCopies(const balance::PlacementPlan* plan, absl::Span<const NodeOffer> offers) {
+    if (plan == nullptr) {
+      return;
+    }
+    absl::flat_hash_map<absl::string_view, std::vector<NodeIndex>> named;
+    for (const NodeOffer& offer : offers) {
+      named[offer.node_id].push_back(offer.node);
+    }
+    for (const std::string& node_id : plan->nodes) {
+      const auto found = named.find(node_id);
+      nodes_.push_back(found == named.end() ? std::vector<NodeIndex>() : found->second);
+    }
+    for (const balance::LayerPlacement& layer : plan->layers) {
+      layers_[layer.layer] = &layer;
+    }
+  }
+
+  // Those copies of the expert that are `offered`; missing when none is.
+  ExpertReplicas Ready(uint32_t layer, uint32_t expert, const Offered& offered) const {
+    const auto planned = layers_.find(layer);
+    const auto whole = offered.find(1);
+    if (planned == layers_.end() || expert >= planned->second->experts.size() ||
+        whole == offered.end()) {
+      return {};
+    }
+    std::map<NodeIndex, float> ready;  // And the share.
+    for (const balance::ExpertCopy& copy : planned->second->experts[expert]) {
+      const std::optional<NodeIndex> node = NodeOf(copy, whole->second.at(0));
+      if (node.has_value()) {
+        ready[*node] += copy.share > 0 && std::isfinite(copy.share) ? copy.share : 0;
+      }
+    }
+    return Replicas(ready);
+  }
+
+ private:
+  // The node that the copy is on, if it is one of `offering`. (Two may go by one name.)
+  std::optional<NodeIndex> NodeOf(const balance::ExpertCopy& copy,
+                                  const std::vector<NodeIndex>& offering) const {
+    if (copy.node < nodes_.size()) {
+      for (const NodeIndex node : nodes_[copy.node]) {
+        if (std::find(offering.begin(), offering.end(), node) != offering.end()) {
+          return node;
+        }
+      }
+    }
+    return std::nullopt;
+  }
+
+  static ExpertReplicas Replicas(const std::map<NodeIndex, float>& ready) {
+    if (ready.empty()) {
+      return {};
+    }
+    float sum = 0;
+    for (const auto& [node, share] : ready) {
+      sum += share;
+    }
+    ExpertReplicas replicas;
+    std::vector<NodeIndex>& nodes = replicas.slices.emplace_back();
+    std::vector<float>& shares = replicas.shares.emplace_back();
+    for (const auto& [node, share] : ready) {
+      nodes.push_back(node);
+      shares.push_back(sum > 0 ? share / sum : 1.0f / static_cast<float>(ready.size()));
+    }
+    return replicas;
+  }
+
+  // [nodes of the plan] Usually one each.
+  std::vector<std::vector<NodeIndex>> nodes_;
+  absl::flat_hash_map<uint32_t, const balance::LayerPlacement*> layers_;
+};
+
 OfferedLayers EmptyLayers(const ModelDescription& model) {
   OfferedLayers layers;
   for (const MoeLayerDescription& layer : model.layers) {
@@ -76,7 +154,9 @@ std::optional<size_t> ExpertReplicas::SliceOn(NodeIndex node) const {
   return std::nullopt;
 }
 
-Placement::Placement(const ModelDescription& model, absl::Span<const NodeOffer> offers) {
+Placement::Placement(const ModelDescription& model, absl::Span<const NodeOffer> offers,
+                     const balance::PlacementPlan* plan) {
+  const PlannedCopies planned(plan, offers);
   OfferedLayers preferred = EmptyLayers(model);
   OfferedLayers everyone = EmptyLayers(model);
   for (const NodeOffer& offer : offers) {
@@ -89,7 +169,11 @@ Placement::Placement(const ModelDescription& model, absl::Span<const NodeOffer> 
     std::vector<ExpertReplicas>& placed = layers_[layer.layer];
     MissingExperts missing{layer.layer, {}};
     for (uint32_t expert = 0; expert < layer.routing.num_experts; ++expert) {
-      ExpertReplicas replicas = Choose(&preferred[layer.layer].experts[expert]);
+      Offered* const offered = &preferred[layer.layer].experts[expert];
+      ExpertReplicas replicas = planned.Ready(layer.layer, expert, *offered);
+      if (replicas.missing()) {
+        replicas = Choose(offered);
+      }
       if (replicas.missing()) {
         replicas = Choose(&everyone[layer.layer].experts[expert]);
       }

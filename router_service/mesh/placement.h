@@ -5,11 +5,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/types/span.h"
+#include "common/balance/placement_plan.h"
 #include "common/model/model_description.h"
 #include "expertmesh/internal/v1/expert.pb.h"
 
@@ -28,6 +30,8 @@ struct NodeOffer {
   absl::Span<const v1::HostedExperts* const> hosted;
   // (layer, expert) of these that are not to be used; ascending.
   std::vector<std::pair<uint32_t, uint32_t>> excluded = {};
+  // By which a plan names the node.
+  std::string node_id = {};
 };
 
 // False for slices that the layer's experts cannot have: nothing is made of what a node makes up.
@@ -38,9 +42,9 @@ struct ExpertReplicas {
   // replicas[s]: nodes that hold slice s, in placement order. Empty when the expert is missing:
   // either no node holds it or some slice of it has none.
   std::vector<std::vector<NodeIndex>> slices;
-  // [slices[0]] Which share of the expert's rows each replica is to serve; they add up to 1. Empty:
-  // it does not matter who serves. Experts in slices have none.
-  std::vector<float> shares = {};
+  // shares[s][r]: how much of the expert's assignments slices[s][r] is to get; those of a slice add
+  // up to 1. Empty: no plan says, and any may get any.
+  std::vector<std::vector<float>> shares = {};
 
   bool missing() const { return slices.empty(); }
 
@@ -62,7 +66,14 @@ class Placement {
 
   // Experts that `model` does not have are left out. When an expert is offered both whole and in
   // slices (or in different numbers of slices), the complete offer with the fewest slices is used.
-  Placement(const ModelDescription& model, absl::Span<const NodeOffer> offers);
+  //
+  // With a `plan` (null: none) an expert is served by the copies that the plan names, as far as
+  // their nodes offer them whole and are no last resort; the shares of those that do not go to the
+  // others in proportion. Where no planned copy can serve, the plan is not looked at: it never
+  // makes an expert missing. What it says of nodes, layers and experts that do not exist is left
+  // out.
+  Placement(const ModelDescription& model, absl::Span<const NodeOffer> offers,
+            const balance::PlacementPlan* plan = nullptr);
 
   // [num_experts] Null when `layer` is not a MoE layer.
   const std::vector<ExpertReplicas>* Layer(uint32_t layer) const;

@@ -90,7 +90,7 @@ void ReplicaChoice::CollectDemands(const std::vector<mesh::ExpertReplicas>& repl
         had_a_choice_ = had_a_choice_ || slice.size() > 1;
         if (HasShares(replicas[expert])) {
           has_shares_ = true;
-          demands_.back().shares = &replicas[expert].shares;
+          demands_.back().shares = &replicas[expert].shares.front();
         }
         for (const mesh::NodeIndex node : slice) {
           AddCandidate(node, work);

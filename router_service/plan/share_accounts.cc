@@ -5,10 +5,12 @@
 namespace expertmesh::plan {
 
 bool HasShares(const mesh::ExpertReplicas& replicas) {
-  return replicas.shares.size() > 1 && replicas.slices.size() == 1 &&
-         replicas.slices[0].size() == replicas.shares.size() &&
-         std::any_of(replicas.shares.begin(), replicas.shares.end(),
-                     [](float share) { return share > 0; });
+  if (replicas.slices.size() != 1 || replicas.shares.size() != 1) {
+    return false;
+  }
+  const std::vector<float>& shares = replicas.shares.front();
+  return shares.size() > 1 && shares.size() == replicas.slices.front().size() &&
+         std::any_of(shares.begin(), shares.end(), [](float share) { return share > 0; });
 }
 
 absl::Span<float> ShareAccounts::Of(uint32_t layer,
@@ -18,13 +20,14 @@ absl::Span<float> ShareAccounts::Of(uint32_t layer,
     layers_.resize(size_t{layer} + 1);
   }
   Layer& accounts = layers_[layer];
-  const size_t count = replicas[expert].shares.size();
+  const size_t count = replicas[expert].shares.front().size();
   if (accounts.begin.size() != replicas.size() + 1 ||
       accounts.begin[expert + 1] - accounts.begin[expert] != count) {
     accounts.begin.assign(1, 0);
     for (const mesh::ExpertReplicas& one : replicas) {
-      accounts.begin.push_back(accounts.begin.back() +
-                               static_cast<uint32_t>(HasShares(one) ? one.shares.size() : 0));
+      accounts.begin.push_back(
+          accounts.begin.back() +
+          static_cast<uint32_t>(HasShares(one) ? one.shares.front().size() : 0));
     }
     accounts.owed.assign(accounts.begin.back(), 0);
   }
@@ -34,7 +37,7 @@ absl::Span<float> ShareAccounts::Of(uint32_t layer,
 absl::Span<float> ShareAccounts::Owe(uint32_t layer,
                                      const std::vector<mesh::ExpertReplicas>& replicas,
                                      uint32_t expert, float rows) {
-  const std::vector<float>& shares = replicas[expert].shares;
+  const std::vector<float>& shares = replicas[expert].shares.front();
   const absl::Span<float> owed = Of(layer, replicas, expert);
   float sum = 0;
   float all_shares = 0;

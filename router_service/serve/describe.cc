@@ -1,7 +1,5 @@
 #include "router_service/serve/describe.h"
 
-#include <atomic>
-
 #include "common/base/check.h"
 #include "common/model/routing_json.h"
 #include "common/wire/message_codec.h"
@@ -50,21 +48,6 @@ v1::DescribeModelResponse DescribeModel(const checkpoint::MoeCheckpoint& checkpo
     layer.set_intermediate_size(description.expert.intermediate_size);
     layer.set_shared_intermediate_size(description.shared_intermediate_size);
     layer.set_routing(RoutingJson(description.routing));
-  }
-  return response;
-}
-
-v1::GetLoadResponse DescribeLoad(const ServedLayers& layers, uint64_t epoch) {
-  v1::GetLoadResponse response;
-  response.set_epoch(epoch);
-  for (const auto& [index, served] : layers) {
-    const batch::LayerLoadCounters& counters = *served.runtime.load;
-    v1::LayerLoad& load = *response.add_layers();
-    load.set_layer(index);
-    load.set_tokens(counters.tokens.load(std::memory_order_relaxed));
-    for (const std::atomic<uint64_t>& assignments : counters.assignments) {
-      load.add_assignments(assignments.load(std::memory_order_relaxed));
-    }
   }
   return response;
 }

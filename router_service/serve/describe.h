@@ -6,7 +6,6 @@
 
 #include "common/checkpoint/moe_checkpoint.h"
 #include "common/tensor/dtype.h"
-#include "expertmesh/v1/control.pb.h"
 #include "expertmesh/v1/router.pb.h"
 #include "router_service/mesh/fleet.h"
 #include "router_service/metrics/router_metrics.h"
@@ -17,9 +16,6 @@ namespace expertmesh::serve {
 v1::DescribeModelResponse DescribeModel(const checkpoint::MoeCheckpoint& checkpoint,
                                         const ServedLayers& layers, Dtype activation_dtype,
                                         uint64_t max_message_bytes, bool strict);
-
-// Assignments that each expert received since the router started.
-v1::GetLoadResponse DescribeLoad(const ServedLayers& layers, uint64_t epoch);
 
 // Sets the metrics that say how the mesh is.
 void SetMeshMetrics(const mesh::MeshSummary& mesh, metrics::RouterMetrics* metrics);

@@ -8,10 +8,15 @@
 #include "common/wire/status.h"
 #include "expertmesh/v1/control.grpc.pb.h"
 #include "expertmesh/v1/router.grpc.pb.h"
+#include "router_service/serve/authority_service.h"
 #include "router_service/serve/control_service.h"
 
 namespace expertmesh::serve {
 namespace {
+
+constexpr char kBalanceHealth[] = "expertmesh.balance";
+// How often it is looked whether central management is alive.
+constexpr absl::Duration kBalanceInterval = absl::Seconds(1);
 
 Frame Encode(const ServedRouter& router, const v1::ForwardResponse& response,
              const std::optional<TensorFrame>& output) {
@@ -93,6 +98,7 @@ class RouterServerImpl final : public RouterServer {
         net::MethodOf<v1::Router>("DescribeModel"),
         [router = &router_](const v1::DescribeModelRequest&) { return router->describe_model(); })};
     AddControlMethods(&router_, &spec);
+    AddAuthorityMethods(router_.controller, &spec);
     spec.serving = router_.fleet->ready();
     absl::StatusOr<std::unique_ptr<net::GrpcServer>> server =
         net::GrpcServer::Start(std::move(spec));
@@ -103,6 +109,7 @@ class RouterServerImpl final : public RouterServer {
     server_->SetServing(v1::Control::service_full_name(), true);  // As long as the process is up.
     UpdateHealth();
     subscription_ = router_.fleet->Subscribe([this] { UpdateHealth(); });
+    WatchBalance();
     return absl::OkStatus();
   }
 
@@ -115,6 +122,13 @@ class RouterServerImpl final : public RouterServer {
       return;
     }
     router_.fleet->Unsubscribe(subscription_);
+    TimerQueue::Id begun = 0;
+    {
+      absl::MutexLock lock(&mutex_);
+      begun = balance_timer_.CancelForGood();
+      shutting_down_ = true;
+    }
+    timers_.AwaitEnd(begun);
     server_->Shutdown(grace);
   }
 
@@ -125,10 +139,24 @@ class RouterServerImpl final : public RouterServer {
     server_->SetServing(v1::Router::service_full_name(), ready);
   }
 
+  // Again and again: what has stopped does not say so itself.
+  void WatchBalance() {
+    server_->SetServing(kBalanceHealth, router_.controller->Summary().alive());
+    absl::MutexLock lock(&mutex_);
+    if (!shutting_down_) {
+      balance_timer_.Set(router_.clock->Now() + kBalanceInterval, [this] { WatchBalance(); });
+    }
+  }
+
   const ServedRouter router_;
   std::unique_ptr<net::GrpcServer> server_;
   uint64_t subscription_ = 0;
   bool stopped_ = false;
+
+  TimerQueue timers_{router_.clock};
+  absl::Mutex mutex_;
+  bool shutting_down_ ABSL_GUARDED_BY(mutex_) = false;
+  TimerSlot balance_timer_ ABSL_GUARDED_BY(mutex_){&timers_};
 };
 
 }  // namespace

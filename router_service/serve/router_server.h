@@ -11,8 +11,8 @@
 #include "common/net/grpc_options.h"
 #include "common/net/grpc_runtime.h"
 #include "common/tensor/buffer_pool.h"
-#include "expertmesh/v1/control.pb.h"
 #include "expertmesh/v1/router.pb.h"
+#include "router_service/balance/controller.h"
 #include "router_service/mesh/fleet.h"
 #include "router_service/serve/forward_service.h"
 
@@ -22,11 +22,11 @@ namespace expertmesh::serve {
 struct ServedRouter {
   ForwardService* forward = nullptr;
   mesh::Fleet* fleet = nullptr;
+  balance_control::Controller* controller = nullptr;
   Clock* clock = nullptr;
   // For what is encoded as an answer.
   BufferPool* buffers = nullptr;
   std::function<v1::DescribeModelResponse()> describe_model;
-  std::function<v1::GetLoadResponse()> get_load;
 };
 
 struct RouterServerOptions {
@@ -43,7 +43,8 @@ struct RouterServerOptions {
 class RouterServer {
  public:
   // Serves when it returns. Health: "live" and "expertmesh.v1.Control" are SERVING from now on; "",
-  // "ready" and "expertmesh.v1.Router" while every expert has a ready node. What `router` points to
+  // "ready" and "expertmesh.v1.Router" while every expert has a ready node; "expertmesh.balance"
+  // while central management is alive. What `router` points to
   // must outlive the server.
   //   UNAVAILABLE  the address cannot be bound.
   static absl::StatusOr<std::unique_ptr<RouterServer>> Start(const ServedRouter& router,

@@ -31,19 +31,21 @@ class Node:
     def hosted(self):
         return {entry.layer: list(entry.experts) for entry in self.describe().hosted}
 
-    def load(self, experts, layers=(0, 1), slice_index=0, slice_count=1):
+    def load(self, experts, layers=(0, 1), slice_index=0, slice_count=1, term=0):
         request = message("LoadExpertsRequest")(
             experts=[
                 node_pb2.HostedExperts(
                     layer=layer, experts=experts, slice_index=slice_index, slice_count=slice_count
                 )
                 for layer in layers
-            ]
+            ],
+            term=term,
         )
         return self._stub.LoadExperts(request, timeout=PATIENCE)
 
-    def unload(self, experts, layers=(0, 1)):
+    def unload(self, experts, layers=(0, 1), term=0):
         request = message("UnloadExpertsRequest")(
-            experts=[node_pb2.HostedExperts(layer=layer, experts=experts) for layer in layers]
+            experts=[node_pb2.HostedExperts(layer=layer, experts=experts) for layer in layers],
+            term=term,
         )
         return self._stub.UnloadExperts(request, timeout=PATIENCE)

@@ -11,6 +11,7 @@ import reference
 from arrays import assert_rows_close
 from expert_node import Node
 from mesh import entry, hidden_states, shards
+from test_errors import check, unary_status
 from test_failures import Load
 
 
@@ -85,6 +86,19 @@ def test_bad_loads_are_refused_whole(mesh, checkpoint):
         code, _ = code_of(node.load, [7], slice_index=3, slice_count=2)
         assert code == grpc.StatusCode.INVALID_ARGUMENT
         assert node.hosted() == held
+
+
+def test_an_authority_of_the_past_is_refused(mesh, checkpoint):
+    mesh.start_node(checkpoint.path, "--experts", "0-5")
+    with Node(mesh.nodes[0]) as node:
+        assert node.load([6], term=5).loaded == 2
+        held = node.hosted()
+        for call in (node.load, node.unload):
+            status = unary_status(lambda call=call: call([6, 7], term=4))
+            assert "term is 4" in status.message and "in term 5" in status.message
+            assert dict(check(status, "TERM_PASSED").metadata) == {"term": "4", "seen": "5"}
+        assert node.hosted() == held
+        assert node.unload([6], term=0).unloaded == 2
 
 
 def test_a_checkpoint_that_is_shortened_in_place_ends_no_process(mesh, checkpoint, tmp_path):

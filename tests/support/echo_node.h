@@ -36,6 +36,41 @@ class EchoNode final : public FakeEndpoint {
     holding_ = holding;
   }
 
+  // While holding, calls to load and unload stand still.
+  void HoldCalls(bool holding) {
+    absl::MutexLock lock(&mutex_);
+    holding_calls_ = holding;
+  }
+  bool AwaitCalls(int count) const {
+    absl::MutexLock lock(&mutex_);
+    const auto reached = [this, count]()
+                             ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return calls_ >= count; };
+    return mutex_.AwaitWithTimeout(absl::Condition(&reached), kTooLong);
+  }
+  int calls() const {
+    absl::MutexLock lock(&mutex_);
+    return calls_;
+  }
+  // What was asked last.
+  internal::v1::LoadExpertsRequest last_load() const {
+    absl::MutexLock lock(&mutex_);
+    return last_load_;
+  }
+  internal::v1::UnloadExpertsRequest last_unload() const {
+    absl::MutexLock lock(&mutex_);
+    return last_unload_;
+  }
+  absl::StatusOr<internal::v1::LoadExpertsResponse> LoadExperts(
+      const internal::v1::LoadExpertsRequest& request) override {
+    BeginCall(request, &last_load_);
+    return FakeEndpoint::LoadExperts(request);
+  }
+  absl::StatusOr<internal::v1::UnloadExpertsResponse> UnloadExperts(
+      const internal::v1::UnloadExpertsRequest& request) override {
+    BeginCall(request, &last_unload_);
+    return FakeEndpoint::UnloadExperts(request);
+  }
+
   bool AwaitHandlers(int count) const {
     absl::MutexLock lock(&mutex_);
     const auto reached = [this, count]()
@@ -82,6 +117,15 @@ class EchoNode final : public FakeEndpoint {
     return description;
   }
 
+  template <typename Request>
+  void BeginCall(const Request& request, Request* last) {
+    absl::MutexLock lock(&mutex_);
+    *last = request;
+    ++calls_;
+    const auto free = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !holding_calls_; };
+    mutex_.Await(absl::Condition(&free));
+  }
+
   class Echo final : public StreamHandler {
    public:
     Echo(EchoNode* node, std::shared_ptr<FrameSink> replies)
@@ -116,6 +160,10 @@ class EchoNode final : public FakeEndpoint {
   bool blocked_ ABSL_GUARDED_BY(mutex_) = false;
   bool holding_ ABSL_GUARDED_BY(mutex_) = false;
   bool keep_sinks_ ABSL_GUARDED_BY(mutex_) = false;
+  bool holding_calls_ ABSL_GUARDED_BY(mutex_) = false;
+  int calls_ ABSL_GUARDED_BY(mutex_) = 0;
+  internal::v1::LoadExpertsRequest last_load_ ABSL_GUARDED_BY(mutex_);
+  internal::v1::UnloadExpertsRequest last_unload_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<FrameSink> last_sink_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/cleanup/cleanup.h"
 #include "absl/synchronization/mutex.h"
 #include "common/base/timer_queue.h"
 #include "common/transport/callback_serializer.h"
@@ -94,6 +95,43 @@ class Faults {
   std::mt19937_64 random_;
 };
 
+// What becomes of one call.
+enum class CallFate { kUnharmed, kLost, kAnswerLost };
+
+// Fates of the calls of one connection. Not thread-safe.
+class CallFaults {
+ public:
+  CallFaults(const FaultPlan& plan, uint64_t connection, FaultCounters* counters)
+      : plan_(plan), counters_(counters) {
+    std::seed_seq seed{plan.seed, plan.seed >> 32, connection, uint64_t{2}};
+    random_.seed(seed);
+  }
+
+  CallFate Next() {
+    const bool lost = Chance(plan_.lose_call);
+    const bool answer_lost = Chance(plan_.lose_answer);
+    counters_->Add(&FaultCounts::calls);
+    if (lost) {
+      counters_->Add(&FaultCounts::lost_calls);
+      return CallFate::kLost;
+    }
+    if (answer_lost) {
+      counters_->Add(&FaultCounts::lost_answers);
+      return CallFate::kAnswerLost;
+    }
+    return CallFate::kUnharmed;
+  }
+
+ private:
+  bool Chance(double probability) {
+    return static_cast<double>(random_() >> 11) * 0x1p-53 < probability;
+  }
+
+  const FaultPlan plan_;
+  FaultCounters* const counters_;
+  std::mt19937_64 random_;
+};
+
 class FaultyConnection final : public NodeConnection {
  public:
   FaultyConnection(Transport* inner, const FaultPlan& plan, uint64_t index, Clock* clock,
@@ -106,6 +144,7 @@ class FaultyConnection final : public NodeConnection {
         observer_(observer),
         in_faults_(plan, index, 0, counters_.get()),
         out_faults_(plan, index, 1, counters_.get()),
+        call_faults_(plan, index, counters_.get()),
         timers_(clock) {
     Reconnect(0);
   }
@@ -146,7 +185,47 @@ class FaultyConnection final : public NodeConnection {
     }
   }
 
+  void LoadExperts(const internal::v1::LoadExpertsRequest& request, absl::Duration timeout,
+                   LoadDone done) override {
+    Call(&NodeConnection::LoadExperts, request, timeout, std::move(done));
+  }
+  void UnloadExperts(const internal::v1::UnloadExpertsRequest& request, absl::Duration timeout,
+                     UnloadDone done) override {
+    Call(&NodeConnection::UnloadExperts, request, timeout, std::move(done));
+  }
+
  private:
+  template <typename Request, typename Done>
+  void Call(void (NodeConnection::*method)(const Request&, absl::Duration, Done),
+            const Request& request, absl::Duration timeout, Done done) {
+    CallFate fate = CallFate::kUnharmed;
+    {
+      absl::MutexLock lock(&mutex_);
+      fate = call_faults_.Next();
+    }
+    const absl::Status lost = absl::UnavailableError("lost by the fault plan");
+    if (fate == CallFate::kLost) {
+      Lose(std::move(done), lost);
+      return;
+    }
+    if (fate == CallFate::kAnswerLost) {
+      done = [done = std::move(done), lost](auto) mutable { done(lost); };
+    }
+    absl::ReaderMutexLock lock(&session_mutex_);
+    if (session_.connection != nullptr) {
+      (session_.connection.get()->*method)(request, timeout, std::move(done));
+    } else {  // Between two connections, or at the end of all.
+      Lose(std::move(done), lost);
+    }
+  }
+
+  // By the timer thread, or when that ends.
+  template <typename Done>
+  void Lose(Done done, const absl::Status& why) {
+    absl::Cleanup end = [done = std::move(done), why]() mutable { done(why); };
+    timers_.Schedule(clock_->Now(), [end = std::move(end)]() mutable { std::move(end).Invoke(); });
+  }
+
   // Hears one inner connection.
   class Ear final : public NodeObserver {
    public:
@@ -287,6 +366,7 @@ class FaultyConnection final : public NodeConnection {
   absl::Mutex mutex_;
   Faults in_faults_ ABSL_GUARDED_BY(mutex_);
   Faults out_faults_ ABSL_GUARDED_BY(mutex_);
+  CallFaults call_faults_ ABSL_GUARDED_BY(mutex_);
   // When the last delayed frame of a direction goes on, and how many wait.
   absl::Time in_release_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   absl::Time out_release_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();

@@ -17,7 +17,8 @@
 
 namespace expertmesh {
 
-// Probabilities per frame, 0 to 1; each is drawn on its own, for both directions.
+// Probabilities per frame, 0 to 1; each is drawn on its own, for both directions. Of those per call
+// (LoadExperts, UnloadExperts) likewise.
 struct FaultPlan {
   uint64_t seed = 0;
   double drop = 0;
@@ -27,6 +28,8 @@ struct FaultPlan {
   double flip = 0;        // One bit changes.
   double disconnect = 0;  // The frame is lost and the connection is cut; it reconnects.
   absl::Duration max_delay = absl::Milliseconds(10);
+  double lose_call = 0;    // The node never hears of it; the caller gets UNAVAILABLE.
+  double lose_answer = 0;  // The node does what was asked; the caller gets UNAVAILABLE.
 };
 
 // What has been done to frames of all connections so far.
@@ -38,6 +41,9 @@ struct FaultCounts {
   uint64_t truncated = 0;
   uint64_t flipped = 0;
   uint64_t disconnected = 0;
+  uint64_t calls = 0;
+  uint64_t lost_calls = 0;
+  uint64_t lost_answers = 0;
 
   friend bool operator==(const FaultCounts&, const FaultCounts&) = default;
 };

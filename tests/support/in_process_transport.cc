@@ -1,11 +1,13 @@
 #include "tests/support/in_process_transport.h"
 
 #include <deque>
+#include <functional>
 #include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/address.h"
+#include "common/transport/pending_calls.h"
 
 namespace expertmesh {
 
@@ -13,12 +15,20 @@ namespace expertmesh {
 // else. A session is the time from one OpenCompute until the destruction of its handler.
 class InProcessLink : public std::enable_shared_from_this<InProcessLink> {
  public:
-  InProcessLink(const InProcessOptions& options, std::string address, NodeObserver* observer)
-      : options_(options), address_(std::move(address)), observer_(observer) {}
+  // What a call asks of the node.
+  using Work = std::function<absl::StatusOr<Frame>(NodeEndpoint*)>;
+
+  InProcessLink(const InProcessOptions& options, std::string address, NodeObserver* observer,
+                TimerQueue* deadlines)
+      : options_(options),
+        address_(std::move(address)),
+        observer_(observer),
+        deadlines_(deadlines) {}
 
   void Start() {
     node_thread_ = std::thread([this] { RunNode(); });
     router_thread_ = std::thread([this] { RunRouter(); });
+    call_thread_ = std::thread([this] { RunCalls(); });
   }
 
   void Close() {
@@ -29,6 +39,9 @@ class InProcessLink : public std::enable_shared_from_this<InProcessLink> {
     }
     node_thread_.join();
     router_thread_.join();
+    calls_->Close(
+        absl::UnavailableError(absl::StrCat("the connection to node ", address_, " was closed")));
+    call_thread_.join();
   }
 
   // Null: the node is not there. Reported when it was there, and the first time.
@@ -53,7 +66,7 @@ class InProcessLink : public std::enable_shared_from_this<InProcessLink> {
   void AwaitSwitched() {
     absl::MutexLock lock(&mutex_);
     const auto switched = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      return open_ == nullptr || open_ == wanted_;
+      return (open_ == nullptr || open_ == wanted_) && (calling_ == nullptr || calling_ == wanted_);
     };
     mutex_.Await(absl::Condition(&switched));
   }
@@ -79,7 +92,54 @@ class InProcessLink : public std::enable_shared_from_this<InProcessLink> {
     return to_node_bytes_;
   }
 
+  void Call(Work work, absl::Duration timeout, PendingCalls::Done done) {
+    const uint64_t id = calls_->Add(std::move(done));
+    const TimerQueue::Id deadline =
+        deadlines_->Schedule(Clock::Real()->Now() + timeout, [calls = calls_, id] {
+          calls->End(id, absl::DeadlineExceededError("the node has not answered in time"));
+        });
+    absl::MutexLock lock(&mutex_);
+    waiting_calls_.push_back({id, deadline, session_, std::move(work)});
+  }
+
  private:
+  struct WaitingCall {
+    uint64_t id;
+    TimerQueue::Id deadline;
+    uint64_t session;
+    Work work;
+  };
+
+  // Calls of one connection one after the other, as a node makes its changes.
+  void RunCalls() {
+    absl::MutexLock lock(&mutex_);
+    const auto work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return closed_ || !waiting_calls_.empty();
+    };
+    for (;;) {
+      mutex_.Await(absl::Condition(&work));
+      if (closed_) {
+        return;
+      }
+      WaitingCall call = std::move(waiting_calls_.front());
+      waiting_calls_.pop_front();
+      NodeEndpoint* const endpoint = up_ && session_ == call.session ? open_ : nullptr;
+      calling_ = endpoint;
+      mutex_.Unlock();
+      absl::StatusOr<Frame> result =
+          absl::UnavailableError(absl::StrCat("node ", address_, " is not connected"));
+      if (endpoint != nullptr) {
+        result = call.work(endpoint);
+      }
+      deadlines_->Cancel(call.deadline);
+      mutex_.Lock();
+      calling_ = nullptr;
+      mutex_.Unlock();
+      calls_->End(call.id, std::move(result));
+      mutex_.Lock();
+    }
+  }
+
   struct Event {
     enum class Kind { kStatus, kFrame, kDisconnected } kind = Kind::kFrame;
     Frame frame;
@@ -244,6 +304,9 @@ class InProcessLink : public std::enable_shared_from_this<InProcessLink> {
           up_ = open_ != nullptr && open_ == wanted_ && break_reason_.ok();
         }
       }
+      if (event.kind == Event::Kind::kDisconnected) {
+        calls_->EndAll(event.why);
+      }
       Deliver(std::move(event));
     }
   }
@@ -265,6 +328,9 @@ class InProcessLink : public std::enable_shared_from_this<InProcessLink> {
   const InProcessOptions options_;
   const std::string address_;
   NodeObserver* const observer_;
+  TimerQueue* const deadlines_;
+  // Shared with timers.
+  const std::shared_ptr<PendingCalls> calls_ = std::make_shared<PendingCalls>();
 
   mutable absl::Mutex mutex_;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
@@ -278,9 +344,12 @@ class InProcessLink : public std::enable_shared_from_this<InProcessLink> {
   size_t to_node_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   std::deque<Event> to_router_ ABSL_GUARDED_BY(mutex_);
   size_t to_router_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::deque<WaitingCall> waiting_calls_ ABSL_GUARDED_BY(mutex_);
+  NodeEndpoint* calling_ ABSL_GUARDED_BY(mutex_) = nullptr;  // In use by call_thread_.
 
   std::thread node_thread_;
   std::thread router_thread_;
+  std::thread call_thread_;
 };
 
 namespace {
@@ -293,8 +362,26 @@ class InProcessConnection final : public NodeConnection {
   absl::Status Send(Frame frame) override { return link_->Send(std::move(frame)); }
   size_t QueuedBytes() const override { return link_->QueuedBytes(); }
   void PauseReading() override {}  // Nothing would be saved.
+  void LoadExperts(const internal::v1::LoadExpertsRequest& request, absl::Duration timeout,
+                   LoadDone done) override {
+    link_->Call([request](NodeEndpoint* node) { return Encoded(node->LoadExperts(request)); },
+                timeout, ParsedFor<internal::v1::LoadExpertsResponse>(std::move(done)));
+  }
+  void UnloadExperts(const internal::v1::UnloadExpertsRequest& request, absl::Duration timeout,
+                     UnloadDone done) override {
+    link_->Call([request](NodeEndpoint* node) { return Encoded(node->UnloadExperts(request)); },
+                timeout, ParsedFor<internal::v1::UnloadExpertsResponse>(std::move(done)));
+  }
 
  private:
+  template <typename Response>
+  static absl::StatusOr<Frame> Encoded(const absl::StatusOr<Response>& response) {
+    if (!response.ok()) {
+      return response.status();
+    }
+    return Frame(response->SerializeAsString());
+  }
+
   const std::shared_ptr<InProcessLink> link_;
 };
 
@@ -335,7 +422,7 @@ std::vector<std::shared_ptr<InProcessLink>> InProcessNetwork::LinksTo(const std:
 
 std::unique_ptr<NodeConnection> InProcessNetwork::Connect(std::string address,
                                                           NodeObserver* observer) {
-  auto link = std::make_shared<InProcessLink>(options_, address, observer);
+  auto link = std::make_shared<InProcessLink>(options_, address, observer, &deadlines_);
   if (const absl::Status status = CheckAddress(address); !status.ok()) {
     link->Refuse(status);
   } else {

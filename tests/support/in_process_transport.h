@@ -1,8 +1,9 @@
 // Transport inside one process, for tests of router and node logic: no sockets, no gRPC, clean
 // under ThreadSanitizer.
 //
-// Each connection has two threads: one works for the node (opens the stream, feeds frames to the
-// handler), one for the router (calls the observer). So nothing ever runs inside of Send.
+// Each connection has three threads: one works for the node (opens the stream, feeds frames to the
+// handler), one for the router (calls the observer), and one asks the node to load and unload. So
+// nothing ever runs inside of Send.
 #ifndef EXPERTMESH_TESTS_SUPPORT_IN_PROCESS_TRANSPORT_H_
 #define EXPERTMESH_TESTS_SUPPORT_IN_PROCESS_TRANSPORT_H_
 
@@ -14,6 +15,8 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/synchronization/mutex.h"
+#include "common/base/clock.h"
+#include "common/base/timer_queue.h"
 #include "common/transport/transport.h"
 
 namespace expertmesh {
@@ -39,7 +42,7 @@ class InProcessNetwork final : public Transport {
   void Register(const std::string& address, NodeEndpoint* endpoint);
 
   // The node dies: its streams break. `endpoint` is not used any more when this returns; waits for
-  // frames that its handlers are working on. Not from a callback.
+  // frames and calls that it is working on. Not from a callback.
   void Unregister(const std::string& address);
 
   std::unique_ptr<NodeConnection> Connect(std::string address, NodeObserver* observer) override;
@@ -51,6 +54,7 @@ class InProcessNetwork final : public Transport {
   void Replace(const std::string& address, NodeEndpoint* endpoint);
 
   const InProcessOptions options_;
+  TimerQueue deadlines_{Clock::Real()};
   absl::Mutex mutex_;
   absl::flat_hash_map<std::string, NodeEndpoint*> endpoints_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<std::string, std::vector<std::weak_ptr<InProcessLink>>> links_

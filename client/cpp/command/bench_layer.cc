@@ -8,6 +8,7 @@
 #include "absl/synchronization/mutex.h"
 #include "client/cpp/command/cpu_time.h"
 #include "client/cpp/command/statistics.h"
+#include "common/balance/measures.h"
 #include "common/base/status_macros.h"
 
 namespace expertmesh::command {
@@ -71,7 +72,7 @@ absl::StatusOr<double> AskForRouting(const Mesh& mesh, const client::LayerInfo& 
       }
     }
   }
-  return MaxViolation(assignments);
+  return balance::MaxViolation(assignments);
 }
 
 double Mean(const std::vector<double>& values) {

@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "client/cpp/command/statistics.h"
+#include "common/balance/measures.h"
 #include "nlohmann/json.hpp"
 
 namespace expertmesh::command {
@@ -91,7 +92,7 @@ std::string GenerationReport::Text(uint64_t tokens, absl::Duration took) const {
   for (const auto& [index, layer] : layers_) {
     absl::StrAppend(&text,
                     absl::StrFormat("%5d  %7.2f  %6.2f  ", index, Percentile(layer.ms, 0.5),
-                                    MaxViolation(layer.load)),
+                                    balance::MaxViolation(layer.load)),
                     LoadBars(layer.load, kBarWidth), "\n");
   }
   return text;
@@ -105,7 +106,7 @@ nlohmann::json GenerationReport::Json(uint64_t tokens, absl::Duration took) cons
                       {"tokens", layer.tokens},
                       {"p50_ms", Percentile(layer.ms, 0.5)},
                       {"p99_ms", Percentile(layer.ms, 0.99)},
-                      {"max_violation", MaxViolation(layer.load)},
+                      {"max_violation", balance::MaxViolation(layer.load)},
                       {"load", layer.load}});
   }
   nlohmann::json shares = nlohmann::json::object();

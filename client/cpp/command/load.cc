@@ -9,6 +9,7 @@
 #include "client/cpp/command/mesh.h"
 #include "client/cpp/command/numbers.h"
 #include "client/cpp/command/statistics.h"
+#include "common/balance/measures.h"
 #include "common/base/status_macros.h"
 #include "nlohmann/json.hpp"
 
@@ -37,7 +38,7 @@ Summary Summarize(const std::vector<uint64_t>& assignments) {
   const auto busiest = std::max_element(assignments.begin(), assignments.end());
   summary.max = *busiest;
   summary.busiest = static_cast<size_t>(busiest - assignments.begin());
-  summary.max_violation = MaxViolation(assignments);
+  summary.max_violation = balance::MaxViolation(assignments);
   return summary;
 }
 

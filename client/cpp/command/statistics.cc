@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <numeric>
 
 namespace expertmesh::command {
 
@@ -16,15 +15,6 @@ double Percentile(std::vector<double> values, double share) {
   std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(index),
                    values.end());
   return values[index];
-}
-
-double MaxViolation(absl::Span<const uint64_t> load) {
-  const uint64_t sum = std::accumulate(load.begin(), load.end(), uint64_t{0});
-  if (sum == 0) {
-    return 0.0;
-  }
-  const double mean = static_cast<double>(sum) / static_cast<double>(load.size());
-  return static_cast<double>(*std::max_element(load.begin(), load.end())) / mean - 1.0;
 }
 
 std::string FormatTable(const std::vector<std::vector<std::string>>& rows) {

@@ -104,7 +104,8 @@ absl::Status LocalMoeLayers::Route(const LocalLayer& layer, const MoeCall& call)
   request.token_ids = call.token_ids;
   request.seed = layer.description.routing.seed;
   return layer.gate->Route(hidden_.data(), backend_->compute_dtype(), {&request, 1},
-                           layer.select_bias, &gate_scratch_, &routed_, helpers_.get());
+                           {.checkpoint = layer.select_bias}, &gate_scratch_, &routed_,
+                           helpers_.get());
 }
 
 absl::Status LocalMoeLayers::RunExperts(const LocalLayer& layer, const MoeCall& call,

@@ -50,7 +50,8 @@ absl::StatusOr<LocalLayer> LocalLayer::Load(const TargetOptions& options,
 absl::Status LocalLayer::Route(const client::Matrix& hidden, gate::RoutedTokens* routed) const {
   thread_local gate::GateScratch scratch;
   const gate::RequestTokens request = {hidden.rows(), {}, {}, 0};
-  return gate->Route(hidden.bytes().data(), dtype, {&request, 1}, select_bias, &scratch, routed);
+  return gate->Route(hidden.bytes().data(), dtype, {&request, 1}, {.checkpoint = select_bias},
+                     &scratch, routed);
 }
 
 absl::Status LocalLayer::AddShared(const void* hidden, size_t rows, float* output) const {

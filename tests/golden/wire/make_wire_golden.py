@@ -430,6 +430,13 @@ INTERNAL_MESSAGES = [
     ),
     ("LoadExpertsRequest", "both", blob(1, HOSTED), {"experts": [HOSTED_JSON]}),
     (
+        "LoadExpertsRequest",
+        "both",
+        blob(1, HOSTED) + number(2, 2**40),
+        {"experts": [HOSTED_JSON], "term": str(2**40)},
+    ),
+    ("UnloadExpertsRequest", "both", number(2, 300), {"term": "300"}),
+    (
         "UnloadExpertsResponse",
         "both",
         number(1, 3) + blob(2, MEMORY),

@@ -14,8 +14,10 @@ from rooms import (
     gate,
     matmul,
     mesh,
+    moves,
     node,
     plan,
+    replay,
     tensor,
     tokenizer,
     wire,
@@ -32,7 +34,9 @@ MUTATIONS = (
     + wire.MUTATIONS
     + balance.MUTATIONS
     + plan.MUTATIONS
+    + replay.MUTATIONS
     + mesh.MUTATIONS
+    + moves.MUTATIONS
     + batch.MUTATIONS
     + node.MUTATIONS
     + client_library.MUTATIONS

@@ -170,4 +170,31 @@ TRUST = (
     ),
 )
 
-MUTATIONS = LINKS + NODES + HEALTH + TRUST
+PLANS = (
+    Mutation(
+        "a plan is not looked at",
+        "Placement::Placement",
+        force(True, touches="replicas", nth=1),
+        "planned_placement_test",
+    ),
+    Mutation(
+        "shares of copies that are not ready are lost",
+        "PlannedCopies::Replicas",
+        replace_operator("/", "*", touches=("share", "sum")),
+        "planned_placement_test",
+    ),
+    Mutation(
+        "a planned copy on a node that drains is used",
+        "Placement::Placement",
+        set_value("offered", "&everyone[layer.layer].experts[expert]"),
+        "planned_placement_test",
+    ),
+    Mutation(
+        "what a plan says is used whether or not it is offered",
+        "PlannedCopies::NodeOf",
+        force(True, touches=("find", "offering")),
+        "planned_placement_test",
+    ),
+)
+
+MUTATIONS = PLANS + LINKS + NODES + HEALTH + TRUST

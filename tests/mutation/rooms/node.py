@@ -64,4 +64,22 @@ MUTATIONS = (
         force(True, touches=("request", "has_tensor", "ChecksumOf")),
         "batch_assembly_test",
     ),
+    Mutation(
+        "an authority of the past is obeyed",
+        "Node::CheckTerm",
+        force(True, touches="highest_term_"),
+        "node_term_test",
+    ),
+    Mutation(
+        "a node forgets the term that it has seen",
+        "Node::CheckTerm",
+        delete_statement(touches=("highest_term_", "max")),
+        "node_term_test",
+    ),
+    Mutation(
+        "a term that has passed while a change waited is not noticed",
+        "HostedExperts::Unload",
+        force(False, touches="permit"),
+        "node_term_test",
+    ),
 )

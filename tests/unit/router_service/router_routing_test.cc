@@ -115,7 +115,7 @@ TEST_F(RouterRoutingTest, DroppedAssignmentsAreToldWithoutRoutingAndCounted) {
   EXPECT_EQ(counted, answer.response.dropped_size());
   // Load counts what was computed.
   uint64_t computed = 0;
-  const v1::GetLoadResponse load = router_->GetLoad();
+  const v1::GetLoadResponse load = router_->controller().GetLoad({});
   for (const uint64_t assignments : load.layers(0).assignments()) {
     EXPECT_LE(assignments, 1u);
     computed += assignments;

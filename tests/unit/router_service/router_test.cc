@@ -540,7 +540,7 @@ TEST_F(RouterTest, LoadCountsEveryAssignment) {
   for (const uint32_t expert : answer.response.routing().expert_ids()) {
     ++expected[expert];
   }
-  const v1::GetLoadResponse load = router_->GetLoad();
+  const v1::GetLoadResponse load = router_->controller().GetLoad({});
   ASSERT_EQ(load.layers_size(), 2);
   EXPECT_EQ(load.layers(1).layer(), 3u);
   EXPECT_EQ(load.layers(1).tokens(), 30u);
@@ -558,7 +558,7 @@ TEST_F(RouterTest, ADrainedNodeGetsNothingNewUnlessItIsTheOnlyOne) {
   EXPECT_GT(b.assignments(), 0u);
   const uint64_t only_a_has = a.assignments();
   EXPECT_EQ(only_a_has + b.assignments(), 80u);
-  EXPECT_EQ(only_a_has, router_->GetLoad().layers(0).assignments(5));
+  EXPECT_EQ(only_a_has, router_->controller().GetLoad({}).layers(0).assignments(5));
   EXPECT_EQ(router_->fleet().Drain("zzz", false).status().code(), absl::StatusCode::kNotFound);
 }
 

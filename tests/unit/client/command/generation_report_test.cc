@@ -3,21 +3,11 @@
 #include <string>
 #include <vector>
 
-#include "client/cpp/command/statistics.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 
 namespace expertmesh::command {
 namespace {
-
-TEST(MaxViolationTest, IsTheExcessOfTheBusiestOverTheMean) {
-  EXPECT_EQ(MaxViolation({}), 0.0);
-  EXPECT_EQ(MaxViolation({0, 0}), 0.0);
-  EXPECT_EQ(MaxViolation({5, 5, 5}), 0.0);
-  EXPECT_DOUBLE_EQ(MaxViolation({9, 3, 0, 0}), 2.0);
-  // All tokens to one of N experts: N / k - 1 with k = 1.
-  EXPECT_DOUBLE_EQ(MaxViolation({8, 0, 0, 0, 0, 0, 0, 0}), 7.0);
-}
 
 TEST(LoadBarsTest, ShowsEveryExpertThatHadAnything) {
   EXPECT_EQ(LoadBars({}, 8), "");

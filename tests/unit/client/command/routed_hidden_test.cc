@@ -7,8 +7,8 @@
 #include <set>
 
 #include "absl/strings/str_replace.h"
-#include "client/cpp/command/statistics.h"
 #include "client/cpp/reference/reference_moe.h"
+#include "common/balance/measures.h"
 #include "tests/support/compare_rows.h"
 #include "tests/unit/common/checkpoint/made_checkpoint.h"
 
@@ -54,7 +54,7 @@ double Violation(const std::vector<std::vector<uint32_t>>& routed) {
       ++load[expert];
     }
   }
-  return MaxViolation(load);
+  return balance::MaxViolation(load);
 }
 
 class RoutedHiddenTest : public testing::TestWithParam<std::string> {
@@ -112,13 +112,6 @@ TEST(HiddenMakerTest, RefusesLayersThatAreNotThere) {
                 .status()
                 .code(),
             absl::StatusCode::kNotFound);
-}
-
-TEST(HiddenMakerTest, MaxViolation) {
-  EXPECT_EQ(MaxViolation({}), 0);
-  EXPECT_EQ(MaxViolation({0, 0}), 0);
-  EXPECT_EQ(MaxViolation({2, 2}), 0);
-  EXPECT_DOUBLE_EQ(MaxViolation({6, 2, 0, 0}), 2);
 }
 
 }  // namespace

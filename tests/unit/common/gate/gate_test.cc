@@ -222,7 +222,9 @@ TEST(Gate, RoutesWithTheCheckpointsBias) {
   const float x[] = {1, 3, 2, 0};
   RoutedTokens routed;
   const RequestTokens request{1};
-  ASSERT_TRUE(gate->Route(x, Dtype::kF32, {&request, 1}, *select_bias, &scratch, &routed).ok());
+  ASSERT_TRUE(
+      gate->Route(x, Dtype::kF32, {&request, 1}, {.checkpoint = *select_bias}, &scratch, &routed)
+          .ok());
   EXPECT_THAT(routed.token_begin, ::testing::ElementsAre(0, 2));
   EXPECT_THAT(routed.expert_ids, ::testing::ElementsAre(3, 1));
   EXPECT_THAT(routed.weights, ::testing::ElementsAre(0, 3));
@@ -453,7 +455,7 @@ TEST(Gate, RefusesWrongSpansAndTypes) {
   const RequestTokens two{2};
   const float bias[] = {1, 2, 3};
   EXPECT_THAT(Make(Weights(w, 8), biased)
-                  ->Route(x.data(), Dtype::kF32, {&two, 1}, bias, &scratch, &routed)
+                  ->Route(x.data(), Dtype::kF32, {&two, 1}, {.checkpoint = bias}, &scratch, &routed)
                   .message(),
               HasSubstr("select_bias has room for 3 values; it must be exactly 8"));
 }

@@ -97,7 +97,7 @@ void RouteSome(const RoutingOptions& options) {
   const RequestTokens request{40, {}, token_ids, 1};
   RoutingScratch scratch;
   RoutedTokens routed;
-  RouteTokens({options}, {{&request, 1}, logits, bias}, &scratch, &routed);
+  RouteTokens({options}, {{&request, 1}, logits, {.checkpoint = bias}}, &scratch, &routed);
   ASSERT_EQ(routed.tokens(), 40u);
   EXPECT_GT(routed.expert_ids.size(), 20u);
   for (const uint32_t expert : routed.expert_ids) {

@@ -101,7 +101,7 @@ void CheckCase(const json& one, TieOrder ties) {
   ASSERT_TRUE(CheckRequestTokens(rules.options, request).ok());
   RoutingScratch scratch;
   RoutedTokens routed;
-  RouteTokens(rules, {{&request, 1}, logits, bias, width}, &scratch, &routed);
+  RouteTokens(rules, {{&request, 1}, logits, {.checkpoint = bias}, width}, &scratch, &routed);
   ExpectRouted(one, routed, 1e-6f);
 }
 

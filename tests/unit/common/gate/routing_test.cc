@@ -46,7 +46,7 @@ RoutedTokens RouteAll(const RoutingRules& rules, RoutingInput input) {
 Routed Route(const RoutingOptions& options, const std::vector<float>& logits,
              const std::vector<float>& bias = {}, Dtype model = Dtype::kF32,
              TieOrder ties = TieOrder::kLowestIndex) {
-  RoutedTokens routed = RouteAll({options, ties, model}, {{}, logits, bias});
+  RoutedTokens routed = RouteAll({options, ties, model}, {{}, logits, {.checkpoint = bias}});
   for (size_t token = 0; token <= routed.tokens(); ++token) {
     EXPECT_EQ(routed.token_begin[token], token * options.top_k);
   }
@@ -357,9 +357,9 @@ TEST(Routing, ARequestDoesNotDependOnItsBatch) {
     const uint32_t sizes[] = {5, 0, 6};
     const RequestTokens requests[] = {{9, {}, {}, 1}, {11, sizes, {}, 2}};
     const RoutingRules rules{options};
-    const RoutedTokens both = RouteAll(rules, {requests, logits, bias});
+    const RoutedTokens both = RouteAll(rules, {requests, logits, {.checkpoint = bias}});
     const absl::Span<const float> second = absl::MakeConstSpan(logits).subspan(9 * experts);
-    const RoutedTokens alone = RouteAll(rules, {{&requests[1], 1}, second, bias});
+    const RoutedTokens alone = RouteAll(rules, {{&requests[1], 1}, second, {.checkpoint = bias}});
     const uint32_t first = both.token_begin[9];
     for (size_t token = 0; token <= 11; ++token) {
       EXPECT_EQ(both.token_begin[9 + token] - first, alone.token_begin[token]);

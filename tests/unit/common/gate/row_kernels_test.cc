@@ -149,6 +149,24 @@ TEST_P(RowKernelsTest, TopTwoSumsOfEverySize) {
   }
 }
 
+TEST_P(RowKernelsTest, CountBestCountsWhatIsLargerAndEqualsUpToTheIndex) {
+  std::mt19937 random(5);
+  for (const size_t count : {1, 2, 15, 16, 17, 60, 256, 257}) {
+    for (const int levels : {1, 3, 1 << 20}) {
+      std::vector<int32_t> keys(PaddedRow(count), std::numeric_limits<int32_t>::min());
+      for (size_t i = 0; i < count; ++i) {
+        keys[i] = static_cast<int32_t>(random() % static_cast<uint32_t>(levels)) - levels / 2;
+      }
+      const auto last = static_cast<uint32_t>(random() % count);
+      size_t wanted = 0;
+      for (size_t i = 0; i < count; ++i) {
+        wanted += keys[i] > keys[last] || (keys[i] == keys[last] && i <= last) ? 1 : 0;
+      }
+      EXPECT_EQ(kernels().count_best(keys.data(), count, keys[last], last), wanted) << count;
+    }
+  }
+}
+
 TEST_P(RowKernelsTest, SelectPicksTheLargestLowestIndexFirst) {
   std::mt19937 random(4);
   for (const int levels : {1, 4, 50, 1 << 20}) {

@@ -126,6 +126,40 @@ TEST(SelectTopK, TorchOrderIsDistinctWhateverTheValues) {
   }
 }
 
+TEST(IsTopK, AgreesWithTheSelectionWhateverTheShapeAndTheTies) {
+  std::mt19937 random(2);
+  SelectionScratch scratch;
+  int equal = 0;
+  int different = 0;
+  for (const TieOrder ties : {TieOrder::kLowestIndex, TieOrder::kTorchCpu}) {
+    for (const uint32_t levels : {1u, 2u, 5u, 1u << 24}) {
+      for (int round = 0; round < 200; ++round) {
+        const size_t count = 2 + random() % 70;
+        const size_t k = 1 + random() % count;
+        std::vector<float> values(count);
+        for (float& value : values) {
+          value = random() % 20 == 0 ? kNan : static_cast<float>(random() % levels);
+        }
+        std::vector<uint32_t> ids = TopK(values, k, ties);
+        const std::set<uint32_t> wanted(ids.begin(), ids.end());
+        // Some other one in place of one of them, or the same set.
+        ids[random() % k] = static_cast<uint32_t>(random() % count);
+        std::set<uint32_t> distinct(ids.begin(), ids.end());
+        if (distinct.size() < k) {
+          ids.assign(wanted.begin(), wanted.end());
+          distinct = wanted;
+        }
+        std::shuffle(ids.begin(), ids.end(), random);
+        ASSERT_EQ(IsTopK(values, ties, &scratch, ids), distinct == wanted)
+            << count << " " << k << " " << levels;
+        (distinct == wanted ? equal : different) += 1;
+      }
+    }
+  }
+  EXPECT_GT(equal, 100);
+  EXPECT_GT(different, 100);
+}
+
 TEST(SelectTopKDeathTest, RefusesAnImpossibleK) {
   EXPECT_DEATH(TopK({1, 2}, 3), "ids.size");
   EXPECT_DEATH(TopK({1, 2}, 0), "ids.empty");

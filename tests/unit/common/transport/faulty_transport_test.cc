@@ -3,11 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "tests/support/call_result.h"
 #include "tests/support/echo_node.h"
 #include "tests/support/in_process_transport.h"
 #include "tests/support/recording_observer.h"
@@ -182,6 +184,50 @@ TEST(FaultyTransportTest, FaultsInFlightDoNotOutliveTheConnection) {
       rig.clock.Advance(absl::Milliseconds(1));
     }
   }  // Destroyed in the middle of it.
+}
+
+// How one call ends for its caller.
+absl::StatusCode UnloadOn(Rig* rig) {
+  CallResult<internal::v1::UnloadExpertsResponse> result;
+  rig->connection->UnloadExperts({}, kTooLong, result.done());
+  return result.Await().status().code();
+}
+
+TEST(FaultyTransportTest, ALostCallDoesNotReachTheNodeAndALostAnswerDoes) {
+  Rig lost({.lose_call = 1});
+  EXPECT_EQ(UnloadOn(&lost), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(lost.node.calls(), 0);
+  EXPECT_EQ(lost.faulty.counts().lost_calls, 1u);
+  Rig unanswered({.lose_answer = 1});
+  EXPECT_EQ(UnloadOn(&unanswered), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(unanswered.node.calls(), 1);
+  EXPECT_EQ(unanswered.faulty.counts().lost_answers, 1u);
+}
+
+TEST(FaultyTransportTest, CallsHaveTheSameFatesForTheSameSeed) {
+  std::vector<absl::StatusCode> first;
+  for (int round = 0; round < 2; ++round) {
+    Rig rig({.seed = 5, .lose_call = 0.3, .lose_answer = 0.3});
+    std::vector<absl::StatusCode> codes;
+    for (int i = 0; i < 40; ++i) {
+      codes.push_back(UnloadOn(&rig));
+    }
+    first = round == 0 ? codes : first;
+    EXPECT_EQ(codes, first);
+    EXPECT_NE(std::count(codes.begin(), codes.end(), absl::StatusCode::kOk), 0);
+    EXPECT_NE(std::count(codes.begin(), codes.end(), absl::StatusCode::kUnavailable), 0);
+  }
+}
+
+TEST(FaultyTransportTest, ACallEndsWithAConnectionThatIsCut) {
+  Rig rig({.disconnect = 1});
+  rig.node.HoldCalls(true);
+  CallResult<internal::v1::LoadExpertsResponse> result;
+  rig.connection->LoadExperts({}, kTooLong, result.done());
+  ASSERT_TRUE(rig.node.AwaitCalls(1));
+  ASSERT_TRUE(rig.connection->Send(Frame("cuts")).ok());
+  EXPECT_EQ(result.Await().status().code(), absl::StatusCode::kUnavailable);
+  rig.node.HoldCalls(false);
 }
 
 }  // namespace

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "common/transport/transport.h"
+#include "tests/support/call_result.h"
 #include "tests/support/echo_node.h"
 #include "tests/support/recording_observer.h"
 
@@ -362,5 +363,7 @@ TEST_P(TransportConformance, ConnectionsAreIndependent) {
 }
 
 }  // namespace expertmesh
+
+#include "tests/unit/common/transport/transport_conformance_calls.inc"
 
 #endif  // EXPERTMESH_TESTS_UNIT_COMMON_TRANSPORT_TRANSPORT_CONFORMANCE_H_

@@ -49,6 +49,9 @@ class ScriptedTransport final : public Transport {
     absl::Status Send(Frame) override { return absl::OkStatus(); }
     size_t QueuedBytes() const override { return 0; }
     void PauseReading() override {}
+    void LoadExperts(const internal::v1::LoadExpertsRequest&, absl::Duration, LoadDone) override {}
+    void UnloadExperts(const internal::v1::UnloadExpertsRequest&, absl::Duration,
+                       UnloadDone) override {}
   };
 
   NodeObserver* observer(const std::string& address) {
@@ -123,8 +126,9 @@ TEST_F(FleetTest, EachChangeMakesAViewOfTheNextEpochAndLeavesOlderOnesAlone) {
   EXPECT_THAT(Serving(0), ElementsAre(0));
   EXPECT_NE(after->node(0).link, nullptr);
   for (const auto& view : {before, after}) {
-    EXPECT_THAT(view->SelectBias(kLayer), ElementsAre(1, 2, 3, 4, 5, 6));
-    EXPECT_TRUE(view->SelectBias(3).empty());
+    EXPECT_THAT(view->SelectBias(kLayer).checkpoint, ElementsAre(1, 2, 3, 4, 5, 6));
+    EXPECT_TRUE(view->SelectBias(kLayer).live.empty());
+    EXPECT_TRUE(view->SelectBias(3).checkpoint.empty());
   }
 }
 
@@ -209,6 +213,30 @@ TEST_F(FleetTest, PlacesOfNodesThatAreGoneAreUsedAgain) {
     EXPECT_THAT(Serving(0), ElementsAre(0)) << came;
     EXPECT_THAT(Addresses(), ElementsAre(came, "b:1"));
   }
+}
+
+TEST_F(FleetTest, ViewsFollowThePlanOfTheDirectiveByTheNamesOfNodes) {
+  fleet_->SetAddresses({"a:1", "b:1", "c:1"});
+  transport_.Up("a:1", "one", {0, 1});
+  transport_.Up("b:1", "two", {0, 1});
+  transport_.Up("c:1", "three", {1});
+  balance::PlacementPlan plan{{"two", "three"}, {{kLayer, {{{0, 1.0f}}, {{0, 0.5f}, {1, 0.5f}}}}}};
+  Directive directive;
+  directive.epoch = 50;
+  directive.plan = std::make_shared<const balance::PlacementPlan>(plan);
+  fleet_->SetDirective(directive);
+  EXPECT_EQ(fleet_->view()->epoch(), 50u);
+  EXPECT_THAT(Serving(0), ElementsAre(1));
+  EXPECT_THAT(Serving(1), ElementsAre(1, 2));
+  EXPECT_THAT((*fleet_->view()->placement().Layer(kLayer))[1].shares[0], ElementsAre(0.5f, 0.5f));
+  transport_.Down("b:1");
+  EXPECT_THAT(Serving(0), ElementsAre(0));
+  EXPECT_THAT(Serving(1), ElementsAre(2));
+  transport_.Up("b:1", "two", {0, 1});
+  EXPECT_THAT(Serving(0), ElementsAre(1));
+  directive.plan = nullptr;
+  fleet_->SetDirective(directive);
+  EXPECT_THAT(Serving(1), ElementsAre(0, 1, 2));
 }
 
 }  // namespace

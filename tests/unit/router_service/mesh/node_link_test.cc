@@ -10,8 +10,10 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "common/wire/tensor_encode.h"
 #include "router_service/mesh/mesh_view.h"
+#include "tests/support/call_result.h"
 
 namespace expertmesh::mesh {
 namespace {
@@ -39,6 +41,18 @@ class RecordingTransport final : public Transport {
     }
     size_t QueuedBytes() const override { return 0; }
     void PauseReading() override { owner_->calls_.push_back("pause"); }
+    void LoadExperts(const internal::v1::LoadExpertsRequest& request, absl::Duration timeout,
+                     LoadDone done) override {
+      owner_->calls_.push_back(
+          absl::StrCat("load ", request.term(), " ", absl::FormatDuration(timeout)));
+      done(absl::NotFoundError("as the test wants"));
+    }
+    void UnloadExperts(const internal::v1::UnloadExpertsRequest& request, absl::Duration timeout,
+                       UnloadDone done) override {
+      owner_->calls_.push_back(
+          absl::StrCat("unload ", request.term(), " ", absl::FormatDuration(timeout)));
+      done(absl::NotFoundError("as the test wants"));
+    }
 
    private:
     RecordingTransport* const owner_;
@@ -92,7 +106,7 @@ class NodeLinkTest : public testing::Test {
 
   // As if the mesh took 1 ms for each assignment.
   void Judge() {
-    const MeshView view(1, Placement(), std::make_shared<const SelectBiases>(), {});
+    const MeshView view({}, std::make_shared<const Placement>(), {}, {});
     link_.Judge({clock_.Now(), awake_since_, absl::Milliseconds(1), &view});
   }
   double Faults(const std::string& fault) {
@@ -256,6 +270,24 @@ TEST_F(NodeLinkTest, AnotherProcessThatComesBackIsNotEjectedForTheOneBefore) {
   ComeUp();
   EXPECT_EQ(link_.state(), LinkState::kUp);
   EXPECT_EQ(link_.ToProto().ejections(), 1);
+}
+
+TEST_F(NodeLinkTest, LoadsAndUnloadsGoToTheConnectionWhileThereIsOne) {
+  internal::v1::LoadExpertsRequest load;
+  load.set_term(3);
+  internal::v1::UnloadExpertsRequest unload;
+  unload.set_term(4);
+  for (const absl::StatusCode expected :
+       {absl::StatusCode::kNotFound, absl::StatusCode::kUnavailable}) {
+    CallResult<internal::v1::LoadExpertsResponse> loaded;
+    link_.LoadExperts(load, absl::Seconds(2), loaded.done());
+    EXPECT_EQ(loaded.Await().status().code(), expected);
+    CallResult<internal::v1::UnloadExpertsResponse> unloaded;
+    link_.UnloadExperts(unload, absl::Seconds(1), unloaded.done());
+    EXPECT_EQ(unloaded.Await().status().code(), expected);
+    link_.Close();
+  }
+  EXPECT_THAT(transport_.TakeCalls(), ElementsAre("load 3 2s", "unload 4 1s"));
 }
 
 }  // namespace

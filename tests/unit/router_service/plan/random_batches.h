@@ -55,11 +55,12 @@ inline std::vector<mesh::ExpertReplicas> RandomReplicas(uint32_t experts, uint32
 inline void DrawShares(std::vector<mesh::ExpertReplicas>* placed, std::mt19937* random) {
   for (mesh::ExpertReplicas& expert : *placed) {
     float sum = 0;
+    std::vector<float>& shares = expert.shares.emplace_back();
     for (size_t i = 0; i < expert.slices[0].size(); ++i) {
-      expert.shares.push_back(static_cast<float>(1 + ((*random)() % 100)));
-      sum += expert.shares.back();
+      shares.push_back(static_cast<float>(1 + ((*random)() % 100)));
+      sum += shares.back();
     }
-    for (float& share : expert.shares) {
+    for (float& share : shares) {
       share /= sum;
     }
   }

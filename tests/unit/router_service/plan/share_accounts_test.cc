@@ -46,7 +46,8 @@ RandomBatch OneExpert(uint32_t expert, uint32_t tokens) {
 }
 
 TEST(ShareAccountsTest, WhatOneServesBeyondItsShareOthersAreOwed) {
-  const std::vector<mesh::ExpertReplicas> replicas = {{{{0}}}, {{{0, 1, 2}}, {0.5f, 0.25f, 0.25f}}};
+  const std::vector<mesh::ExpertReplicas> replicas = {{{{0}}},
+                                                      {{{0, 1, 2}}, {{0.5f, 0.25f, 0.25f}}}};
   ShareAccounts accounts;
   absl::Span<float> owed = accounts.Owe(7, replicas, 1, 8);
   EXPECT_THAT(owed, ElementsAre(4, 2, 2));
@@ -57,24 +58,24 @@ TEST(ShareAccountsTest, WhatOneServesBeyondItsShareOthersAreOwed) {
 }
 
 TEST(ShareAccountsTest, AReplicaThatHasNoShareAnyMoreIsOwedNothing) {
-  std::vector<mesh::ExpertReplicas> replicas = {{{{0, 1}}, {0.5f, 0.5f}}};
+  std::vector<mesh::ExpertReplicas> replicas = {{{{0, 1}}, {{0.5f, 0.5f}}}};
   ShareAccounts accounts;
   accounts.Owe(0, replicas, 0, 10)[0] -= 10;
-  replicas[0].shares = {1, 0};
+  replicas[0].shares = {{1, 0}};
   EXPECT_THAT(accounts.Owe(0, replicas, 0, 10), ElementsAre(10, 0));
 }
 
 TEST(ShareAccountsTest, SharesMatterWhereThereIsAChoice) {
-  EXPECT_TRUE(HasShares({{{0, 1}}, {0.9f, 0.1f}}));
+  EXPECT_TRUE(HasShares({{{0, 1}}, {{0.9f, 0.1f}}}));
   EXPECT_FALSE(HasShares({{{0, 1}}}));
-  EXPECT_FALSE(HasShares({{{0}}, {1}}));
-  EXPECT_FALSE(HasShares({{{0, 1}}, {0, 0}}));
-  EXPECT_FALSE(HasShares({{{0, 1}, {0, 1}}, {0.5f, 0.5f}}));  // In slices.
+  EXPECT_FALSE(HasShares({{{0}}, {{1}}}));
+  EXPECT_FALSE(HasShares({{{0, 1}}, {{0, 0}}}));
+  EXPECT_FALSE(HasShares({{{0, 1}, {0, 1}}, {{0.5f, 0.5f}, {0.5f, 0.5f}}}));  // In slices.
 }
 
 TEST(ReplicaSharesTest, ManyRowsAreDividedIntoSuccessiveOnes) {
   std::vector<mesh::ExpertReplicas> replicas(4);
-  replicas[3] = {{{0, 2, 5}}, {0.5f, 0.125f, 0.375f}};
+  replicas[3] = {{{0, 2, 5}}, {{0.5f, 0.125f, 0.375f}}};
   NodePlanPool pool;
   Planner planner;
   const RandomBatch batch = OneExpert(3, 160);
@@ -93,7 +94,7 @@ TEST(ReplicaSharesTest, ManyRowsAreDividedIntoSuccessiveOnes) {
 
 // Its share of one batch is too small for a part, that of some is not.
 TEST(ReplicaSharesTest, SmallSharesAreServedInTurns) {
-  const std::vector<mesh::ExpertReplicas> replicas = {{{{0, 1}}, {0.95f, 0.05f}}};
+  const std::vector<mesh::ExpertReplicas> replicas = {{{{0, 1}}, {{0.95f, 0.05f}}}};
   NodePlanPool pool;
   Planner planner;
   Served served;
@@ -119,7 +120,7 @@ TEST(ReplicaSharesTest, CountsApproachTheShares) {
     for (mesh::ExpertReplicas& expert : replicas) {
       const float first = static_cast<float>(random() % 100) / 100;
       const float second = (1 - first) * static_cast<float>(random() % 100) / 100;
-      expert.shares = {first, second, 1 - first - second};
+      expert.shares = {{first, second, 1 - first - second}};
     }
     NodePlanPool pool;
     Planner planner;
@@ -135,7 +136,7 @@ TEST(ReplicaSharesTest, CountsApproachTheShares) {
       }
       for (size_t i = 0; i < 3; ++i) {
         const mesh::NodeIndex node = replicas[expert].slices[0][i];
-        const double due = static_cast<double>(replicas[expert].shares[i]) * all;
+        const double due = static_cast<double>(replicas[expert].shares[0][i]) * all;
         EXPECT_NEAR(static_cast<double>(served[expert][node]), due, 2 * 96 + 1)
             << "expert " << expert << " of " << tokens << " tokens";
       }
@@ -147,7 +148,7 @@ TEST(ReplicaSharesTest, AReplicaWithoutAShareServesNothing) {
   std::mt19937 random(9);
   std::vector<mesh::ExpertReplicas> replicas = RandomReplicas(16, 4, 2, &random);
   for (mesh::ExpertReplicas& expert : replicas) {
-    expert.shares = {0, 1};
+    expert.shares = {{0, 1}};
   }
   NodePlanPool pool;
   Planner planner;
@@ -171,7 +172,7 @@ TEST(ReplicaSharesTest, ExpertsJoinTheNodeThatHasTheirRowOfADividedOne) {
     for (uint32_t later = row + 1; later <= 160; ++later) {
       ++batch.row_begin[later];
     }
-    const std::vector<mesh::ExpertReplicas> replicas(2, {{{0, 1}}, {0.5f, 0.5f}});
+    const std::vector<mesh::ExpertReplicas> replicas(2, {{{0, 1}}, {{0.5f, 0.5f}}});
     NodePlanPool pool;
     Planner planner;
     Served served;
@@ -184,8 +185,8 @@ TEST(ReplicaSharesTest, ExpertsJoinTheNodeThatHasTheirRowOfADividedOne) {
 
 // Two experts with the same replicas: with nothing owed yet, the second joins the first.
 TEST(ReplicaSharesTest, ARowKeepsToFewNodesAsFarAsSharesLetIt) {
-  const std::vector<mesh::ExpertReplicas> replicas = {{{{0, 1}}, {0.5f, 0.5f}},
-                                                      {{{0, 1}}, {0.5f, 0.5f}}};
+  const std::vector<mesh::ExpertReplicas> replicas = {{{{0, 1}}, {{0.5f, 0.5f}}},
+                                                      {{{0, 1}}, {{0.5f, 0.5f}}}};
   NodePlanPool pool;
   Planner planner;
   std::mt19937 random(1);

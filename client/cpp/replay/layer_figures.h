@@ -1,0 +1,36 @@
+// What one layer's load does to the nodes of a placement.
+#ifndef EXPERTMESH_CLIENT_CPP_REPLAY_LAYER_FIGURES_H_
+#define EXPERTMESH_CLIENT_CPP_REPLAY_LAYER_FIGURES_H_
+
+#include <vector>
+
+#include "absl/types/span.h"
+#include "client/cpp/replay/latency_mixture.h"
+#include "client/cpp/replay/mesh_model.h"
+#include "common/balance/placement_plan.h"
+
+namespace expertmesh::replay {
+
+struct LayerFigures {
+  // Fullest node's time for its assignments and their rows over what every node would need, were
+  // they divided evenly. 1 without load.
+  double fullest_over_mean = 1;
+  // Assignments of experts that no node has.
+  double lost = 0;
+  // [nodes] Assignments of the interval, and the time that they keep the node busy.
+  std::vector<double> assignments;
+  std::vector<double> busy_us;
+  // Times of one batch on the nodes that take part in it.
+  std::vector<NodeTime> times;
+};
+
+// `assignments`: [num_experts] of an interval of `tokens`, in batches of `batch_tokens`. Nodes that
+// are not `alive` ([nodes]) do nothing; what is left of an expert's copies takes all of its load.
+// Reuses the memory of `figures`.
+void EvaluateLayer(const MeshModel& mesh, const std::vector<bool>& alive,
+                   const balance::LayerPlacement& placement, absl::Span<const double> assignments,
+                   double tokens, double batch_tokens, LayerFigures* figures);
+
+}  // namespace expertmesh::replay
+
+#endif  // EXPERTMESH_CLIENT_CPP_REPLAY_LAYER_FIGURES_H_

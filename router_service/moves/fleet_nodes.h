@@ -1,0 +1,53 @@
+// The nodes of a fleet, as those who move experts see them.
+#ifndef EXPERTMESH_ROUTER_SERVICE_MOVES_FLEET_NODES_H_
+#define EXPERTMESH_ROUTER_SERVICE_MOVES_FLEET_NODES_H_
+
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "common/model/model_description.h"
+#include "router_service/mesh/fleet.h"
+#include "router_service/moves/movable_nodes.h"
+
+namespace expertmesh::moves {
+
+// Parameters of an expert of each layer.
+ExpertSizes SizesOf(const ModelDescription& model);
+
+// Thread-safe.
+class FleetNodes final : public MovableNodes {
+ public:
+  // `fleet` must outlive it. Fleet::Subscribe tells when Nodes() may say something else.
+  explicit FleetNodes(const mesh::Fleet* fleet) : fleet_(fleet) {}
+
+  std::vector<NodeState> Nodes() const override;
+  void Load(const std::string& node_id, const internal::v1::LoadExpertsRequest& request,
+            absl::Duration timeout, LoadDone done) override;
+  void Unload(const std::string& node_id, const internal::v1::UnloadExpertsRequest& request,
+              absl::Duration timeout, UnloadDone done) override;
+
+ private:
+  // What was made of a description, kept for as long as the node has no other.
+  struct Known {
+    std::shared_ptr<const v1::NodeDescription> description;
+    std::vector<std::pair<uint32_t, uint32_t>> damaged;
+    std::shared_ptr<const HeldExperts> held;
+  };
+
+  // Null when no node of that name can be asked.
+  std::shared_ptr<mesh::NodeLink> LinkOf(const std::string& node_id) const;
+  std::shared_ptr<const HeldExperts> HeldBy(const mesh::NodeHolding& holding) const;
+
+  const mesh::Fleet* const fleet_;
+  mutable absl::Mutex mutex_;
+  mutable std::map<std::string, Known> known_ ABSL_GUARDED_BY(mutex_);  // By address.
+};
+
+}  // namespace expertmesh::moves
+
+#endif  // EXPERTMESH_ROUTER_SERVICE_MOVES_FLEET_NODES_H_

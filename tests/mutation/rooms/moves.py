@@ -1,0 +1,97 @@
+"""Experts that move between nodes: in what order, how fast, and what becomes of it when something fails."""
+
+from mutation import Mutation
+from operators import (
+    delete_statement,
+    force,
+    keep_left,
+    replace_name,
+    replace_operator,
+)
+
+MUTATIONS = (
+    Mutation(
+        "old copies go before every router follows the plan",
+        "PlacementMove::StepSwitching",
+        force(False, touches="confirmed_"),
+        "placement_move_test",
+    ),
+    Mutation(
+        "a copy is its own backup",
+        "PlacementMove::HasBackup",
+        force(True, touches=("copy", "node_id"), nth=1),
+        "placement_move_property_test",
+    ),
+    Mutation(
+        "a copy that is on its way out is a backup",
+        "NodeTable::HasCopy",
+        keep_left("&&", touches="leaving"),
+        "node_table_test",
+    ),
+    Mutation(
+        "a node loads as fast as it can",
+        "NodeTable::Begin",
+        delete_statement(touches=("pace", "node_bytes_per_second")),
+        "placement_move_test",
+    ),
+    Mutation(
+        "the mesh loads as fast as it can",
+        "NodeTable::Begin",
+        delete_statement(touches=("pace_", "bytes_per_second")),
+        "placement_move_test",
+    ),
+    Mutation(
+        "nodes are asked for more than they have room for",
+        "NodeTable::FreeBytes",
+        force(True, touches="limit_bytes"),
+        "placement_move_property_test",
+    ),
+    Mutation(
+        "routers stay on the plan of a move that is taken back",
+        "PlacementMove::Fail",
+        force(False, touches="kSwitching"),
+        "placement_move_failure_test",
+    ),
+    Mutation(
+        "a move that failed leaves its new copies",
+        "PlacementMove::Send",
+        delete_statement(touches=("loaded_", "insert")),
+        "placement_move_failure_test",
+    ),
+    Mutation(
+        "what a move that failed let go of stays away",
+        "PlacementMove::FreeSome",
+        delete_statement(touches=("freed_", "emplace")),
+        "placement_move_failure_test",
+    ),
+    Mutation(
+        "an authority of the past goes on",
+        "PlacementMove::OnVerdict",
+        delete_statement(within="fenced_"),
+        "placement_move_failure_test",
+    ),
+    Mutation(
+        "a node that restarted is believed to work on what it was asked before",
+        "NodeTable::Update",
+        force(False, touches="instance_id", nth=1),
+        "placement_move_failure_test",
+    ),
+    Mutation(
+        "nodes are not brought back to the plan",
+        "PlacementMove::StepIdle",
+        force(True, touches="due", nth=1),
+        "placement_move_failure_test",
+    ),
+    Mutation(
+        "a confirmation of another switch counts",
+        "PlacementMove::Confirm",
+        replace_operator("==", "!=", touches="switch_id"),
+        "placement_move_test",
+    ),
+    Mutation(
+        "what happens during a step is forgotten",
+        "PlacementMover::Step",
+        replace_name("InfiniteFuture", "InfinitePast", touches="due"),
+        "placement_mover_test",
+    ),
+)
