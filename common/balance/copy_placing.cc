@@ -11,6 +11,9 @@ constexpr uint32_t kNone = LayerCopies::kNone;
 // A copy of an expert that needs several takes no more than this share of a node at first: small
 // experts, which take slots as large ones do, are to fit beside it.
 constexpr double kLargestPiece = 0.9;
+// A level that is a bound is met but for so much: pieces that are to fit in all slots are not one
+// more for it.
+constexpr double kRounding = 1e-6;
 
 }  // namespace
 
@@ -67,7 +70,7 @@ void CopyPlacing::DropLeast(uint32_t expert) {
       least_key = key;
     }
   }
-  copies_->Dissolve(least);
+  copies_->Dissolve(least, level_);
 }
 
 // Copies that experts can do without go first, then those of the smallest experts.
@@ -93,7 +96,7 @@ void CopyPlacing::DropWhatHasNoSlot() {
           least_key = key;
         }
       }
-      copies_->Dissolve(least);
+      copies_->Dissolve(least, level_);
     }
   }
 }
@@ -159,7 +162,7 @@ uint32_t CopyPlacing::Pieces(uint32_t expert, double largest) const {
   if (copies_->count_of_expert(expert) > 0 || load <= level_ * mean_rate_) {
     return 0;
   }
-  return static_cast<uint32_t>(std::min<double>(std::ceil(load / largest * (1 - 1e-12)), most));
+  return static_cast<uint32_t>(std::min<double>(std::ceil(load / largest * (1 - kRounding)), most));
 }
 
 // Splits as far as spare slots go: below what a node is meant to come to, or else to that.
@@ -272,7 +275,7 @@ bool CopyPlacing::FreeHere(uint32_t node, uint32_t expert) {
   for (uint32_t at = copies_->first_of_node(node); at != kNone;
        at = copies_->copy(at).next_of_node) {
     if (copies_->copy(at).expert != expert && copies_->MayGo(at)) {
-      copies_->Dissolve(at);
+      copies_->Dissolve(at, level_);
       return true;
     }
   }

@@ -90,7 +90,7 @@ bool CopySearch::Try(LayerCopies* copies, uint32_t from, uint32_t node, uint32_t
       trial_.Remove(to);
       trial_.Add(comes.expert, goes.node, comes.rows);
     } else {
-      trial_.Dissolve(to);
+      trial_.Dissolve(to, bound_);
     }
     if (!KeepsSpread(trial_, comes.expert)) {
       return false;

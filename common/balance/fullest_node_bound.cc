@@ -7,11 +7,16 @@
 namespace expertmesh::balance {
 namespace {
 
-// Fewest copies of all experts when none does more than `rows`.
+// Fewest copies of an expert when none does more than `rows`.
+double CopiesFor(double load, double rows) {
+  return std::max(1.0, std::ceil((load / rows) * (1 - 1e-12)));
+}
+
+// As many of all experts.
 double CopiesNeeded(const LayerProblem& problem, absl::Span<const uint32_t> by_load, double rows) {
   double copies = static_cast<double>(problem.experts()) * problem.min_copies;
   for (const uint32_t expert : by_load) {
-    const double needed = std::ceil((problem.loads[expert] / rows) * (1 - 1e-12));
+    const double needed = CopiesFor(problem.loads[expert], rows);
     if (needed <= 1) {
       break;  // And so for all that follow.
     }
@@ -61,7 +66,13 @@ double BySlots(const LayerProblem& problem, absl::Span<const uint32_t> by_load, 
     const double middle = (low + high) / 2;
     (fits(middle) ? high : low) = middle;
   }
-  return low;
+  // Exactly: the level of the fullest copy when all have as many as they need at `high`.
+  double exact = low;
+  for (const uint32_t expert : by_load) {
+    const double load = problem.loads[expert];
+    exact = std::max(exact, load / CopiesFor(load, high * highest_rate) / highest_rate);
+  }
+  return std::min(exact, high);
 }
 
 }  // namespace

@@ -60,11 +60,26 @@ void LayerCopies::Remove(uint32_t copy) {
   unused_.push_back(copy);
 }
 
-void LayerCopies::Dissolve(uint32_t copy) {
+void LayerCopies::Dissolve(uint32_t copy, double target) {
+  for (uint32_t at = experts_[copies_[copy].expert].first; at != kNone && copies_[copy].rows > 0;
+       at = copies_[at].next_of_expert) {
+    if (const double room = Room(copies_[at].node, target); at != copy && room > 0) {
+      ShiftRows(copy, at, std::min(room, copies_[copy].rows));
+    }
+  }
   if (const uint32_t other = LeastFullOther(copy); other != kNone) {
     ShiftRows(copy, other, copies_[copy].rows);
   }
   Remove(copy);
+}
+
+double LayerCopies::RoomOfOthers(uint32_t copy, double target) const {
+  double room = 0;
+  for (uint32_t at = experts_[copies_[copy].expert].first; at != kNone;
+       at = copies_[at].next_of_expert) {
+    room += at == copy ? 0 : std::max(0.0, Room(copies_[at].node, target));
+  }
+  return room;
 }
 
 void LayerCopies::ShiftRows(uint32_t from, uint32_t to, double rows) {

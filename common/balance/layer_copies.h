@@ -53,8 +53,11 @@ class LayerCopies {
   uint32_t Add(uint32_t expert, uint32_t node, double rows);
   // Its rows are gone with it. The index may be used again.
   void Remove(uint32_t copy);
-  // As Remove(), and another copy of the expert, the one on the least full node, takes its rows.
-  void Dissolve(uint32_t copy);
+  // As Remove(), and other copies of the expert take its rows: those on nodes below `target` as far
+  // as they have room, and the one on the least full node what is left.
+  void Dissolve(uint32_t copy, double target);
+  // Rows that other copies of the expert can take until their nodes are at `target`.
+  double RoomOfOthers(uint32_t copy, double target) const;
   void AddRows(uint32_t copy, double rows) {
     copies_[copy].rows += rows;
     rows_[copies_[copy].node] += rows;

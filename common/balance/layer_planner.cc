@@ -9,6 +9,8 @@ namespace {
 constexpr uint32_t kNone = LayerCopies::kNone;
 // What is not worth a copy, neither as a gain nor as room, as a share of the bound.
 constexpr double kTooLittle = 1e-5;
+// What is rounding, as a share of a copy's rows.
+constexpr double kRounding = 1e-9;
 // How far above the bound a thorough search begins.
 constexpr double kWorthASearch = 0.003;
 // Nodes that a fullest node tries to exchange copies with, the least full ones.
@@ -71,9 +73,9 @@ uint32_t LayerPlanner::AddCopy(uint32_t expert, uint32_t node, double rows) {
   return copies_.Add(expert, node, rows);
 }
 
-void LayerPlanner::RemoveCopy(uint32_t copy) {
+void LayerPlanner::RemoveCopy(uint32_t copy, double target) {
   loads_ -= CostOf(copies_.copy(copy).expert, copies_.copy(copy).node);
-  copies_.Dissolve(copy);
+  copies_.Dissolve(copy, target);
 }
 
 void LayerPlanner::Improve(double tolerance) {
@@ -105,10 +107,9 @@ bool LayerPlanner::FindSlot(uint32_t node, uint32_t* leaves) const {
   }
   for (uint32_t at = copies_.first_of_node(node); at != kNone; at = copies_.copy(at).next_of_node) {
     const LayerCopies::Copy& copy = copies_.copy(at);
-    if (copy.rows <= most_room_ && copies_.count_of_expert(copy.expert) > 1 &&
+    if (copies_.count_of_expert(copy.expert) > 1 &&
         (*leaves == kNone || copy.rows < copies_.copy(*leaves).rows) && copies_.MayGo(at)) {
-      const uint32_t taker = copies_.LeastFullOther(at);
-      if (copy.rows <= 0 || copy.rows <= copies_.Room(copies_.copy(taker).node, bound_)) {
+      if (copy.rows <= 0 || copy.rows * (1 - kRounding) <= copies_.RoomOfOthers(at, bound_)) {
         *leaves = at;
       }
     }
@@ -120,11 +121,9 @@ void LayerPlanner::CollectReceivers() {
   receivers_.clear();
   excess_ = 0;
   room_ = 0;
-  most_room_ = 0;
   for (uint32_t node = 0; node < problem_->nodes(); ++node) {
     const double room = copies_.Room(node, bound_);
     excess_ -= std::min(room, 0.0);
-    most_room_ = std::max(room, most_room_);
   }
   for (uint32_t node = 0; node < problem_->nodes(); ++node) {
     const double room = copies_.Room(node, bound_);
@@ -212,7 +211,7 @@ bool LayerPlanner::GiveTo(uint32_t giver, const Receiver& receiver, double rows)
     return false;
   }
   if (receiver.leaves != kNone) {
-    RemoveCopy(receiver.leaves);
+    RemoveCopy(receiver.leaves, bound_);
   }
   const uint32_t to = AddCopy(copies_.copy(from).expert, receiver.node, 0);
   copies_.ShiftRows(from, to, std::min(rows, copies_.copy(from).rows));
@@ -378,9 +377,8 @@ void LayerPlanner::DropNeedless() {
       const LayerCopies::Copy& copy = copies_.copy(at);
       if (copies_.count_of_expert(copy.expert) > 1 && CostOf(copy.expert, node) > 0 &&
           copies_.MayGo(at)) {
-        const uint32_t taker = copies_.copy(copies_.LeastFullOther(at)).node;
-        if (copy.rows <= 0 || copy.rows <= copies_.Room(taker, level_)) {
-          RemoveCopy(at);
+        if (copy.rows <= 0 || copy.rows <= copies_.RoomOfOthers(at, level_)) {
+          RemoveCopy(at, level_);
         }
       }
       at = next;

@@ -35,9 +35,9 @@ class LayerPlanner {
 
   static constexpr uint32_t kNoLimit = std::numeric_limits<uint32_t>::max();
 
-  // What is to be planned, and the copies there are: plain until Plan().
+  // Nothing is held yet. `problem` is valid until the next call.
   void Begin(const LayerProblem& problem);
-  // Not yet given, and its node has a slot for it. `rows`: of the expert's load, what it serves.
+  // Each copy once, before Plan(). `rows`: what it serves of the expert's load.
   void AddHeld(uint32_t expert, uint32_t node, double rows) { held_.Add(expert, node, rows); }
 
   // A level that no plan is below.
@@ -77,7 +77,7 @@ class LayerPlanner {
     return most_loads_ == kNoLimit || loads_ + more <= most_loads_;
   }
   uint32_t AddCopy(uint32_t expert, uint32_t node, double rows);
-  void RemoveCopy(uint32_t copy);
+  void RemoveCopy(uint32_t copy, double target);
   void Improve(double tolerance);
   void ImproveInRounds(double tolerance);
   bool FindSlot(uint32_t node, uint32_t* leaves) const;
@@ -101,9 +101,8 @@ class LayerPlanner {
   double level_ = 0;
   uint32_t loads_ = 0;
   uint32_t most_loads_ = kNoLimit;
-  double excess_ = 0;     // Rows above the bound, of all nodes.
-  double room_ = 0;       // Below it, where another copy can be.
-  double most_room_ = 0;  // The most of one node.
+  double excess_ = 0;  // Rows above the bound, of all nodes.
+  double room_ = 0;    // Below it, where another copy can be.
   std::vector<Receiver> receivers_;
   std::vector<uint32_t> reached_;
   CopyPlacing placing_;

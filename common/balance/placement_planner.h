@@ -124,7 +124,8 @@ enum class PlanDecision { kApply, kKeep };
 struct PlanningResult {
   // Its nodes are PlanningInput::nodes. Layers ascending.
   PlacementPlan plan;
-  // kKeep: nothing is to be done, and `plan` is the present one.
+  // kKeep: nothing is to be done, and `plan` is the present one; copies that nodes hold beside it
+  // have a share of 0.
   PlanDecision decision = PlanDecision::kKeep;
   // Why, in words.
   std::string reason;
@@ -142,8 +143,9 @@ struct PlanningResult {
 // for all experts, or a budget is too small for the copies that must be there. Each names the
 // field, its value and the remedy.
 //
-// Holds: no node has two copies of an expert, no node more bytes than its capacity (of what it gets
-// or could give away), every expert its min_copies.
+// What holds for every plan: no node has two copies of an expert, no node that accepts copies more
+// bytes than its capacity, every expert has min_copies, on nodes of as many zones as there are up
+// to that number.
 absl::StatusOr<PlanningResult> PlanPlacement(const PlanningInput& input,
                                              const PlannerOptions& options = {});
 

@@ -11,6 +11,11 @@
 namespace expertmesh::balance {
 namespace {
 
+// Largest speed and cost, so that what is made of them is finite.
+constexpr double kLargest = 1e9;
+// And the largest sum of loads.
+constexpr double kMostLoad = 1e250;
+
 // Experts of a layer by its index.
 using ExpertsOfLayers = absl::flat_hash_map<uint32_t, size_t>;
 
@@ -68,9 +73,9 @@ absl::Status CheckLayers(const std::vector<LayerToPlan>& layers, ExpertsOfLayers
     double sum = 0;
     for (size_t expert = 0; expert < layer.loads.size(); ++expert) {
       sum += layer.loads[expert];
-      if (!(layer.loads[expert] >= 0) || std::isinf(sum)) {
+      if (!(layer.loads[expert] >= 0 && sum <= kMostLoad)) {
         return Refused(absl::StrCat("load of expert ", expert, " ", where), layer.loads[expert],
-                       "use a number of 0 or more, with a finite sum");
+                       absl::StrCat("use a number of 0 or more, in all at most ", kMostLoad));
       }
     }
   }
@@ -122,13 +127,13 @@ absl::Status CheckNodes(const std::vector<NodeToPlan>& nodes, const ExpertsOfLay
       return Refused("node_id", absl::StrCat("'", node.node_id, "'"),
                      node.node_id.empty() ? "name every node" : "it comes twice: name each once");
     }
-    if (!(node.speed > 0) || std::isinf(node.speed)) {
+    if (!(node.speed >= 1 / kLargest && node.speed <= kLargest)) {
       return Refused(absl::StrCat("speed of node '", node.node_id, "'"), node.speed,
-                     "use a number above 0");
+                     absl::StrCat("use ", 1 / kLargest, " to ", kLargest));
     }
-    if (!(node.link_cost >= 0) || std::isinf(node.link_cost)) {
+    if (!(node.link_cost >= 0 && node.link_cost <= kLargest)) {
       return Refused(absl::StrCat("link_cost of node '", node.node_id, "'"), node.link_cost,
-                     "use a number of 0 or more");
+                     absl::StrCat("use 0 to ", kLargest));
     }
     if (absl::Status status = CheckHeld(node, experts); !status.ok()) {
       return status;

@@ -15,6 +15,8 @@ namespace {
 constexpr uint32_t kNone = LayerCopies::kNone;
 // How far shares of an expert that add up to 1 may be from it.
 constexpr double kShareRounding = 1e-3;
+// A load that is as little as none beside the largest.
+constexpr double kNoLoad = 1e-30;
 
 }  // namespace
 
@@ -98,14 +100,17 @@ void PlanningRun::ShareAsPresent(const LayerPlacement& present,
 void PlanningRun::Begin(size_t layer) {
   layer_ = layer;
   const std::vector<double>& loads = input_.layers[layer].loads;
-  all_loads_ = std::accumulate(loads.begin(), loads.end(), 0.0);
-  const bool alike = all_loads_ == 0;
-  if (alike) {
-    alike_.assign(loads.size(), 1);
-    all_loads_ = static_cast<double>(loads.size());
+  unit_ = *std::max_element(loads.begin(), loads.end());
+  loads_.assign(loads.size(), 1);
+  if (unit_ > 0) {
+    std::transform(loads.begin(), loads.end(), loads_.begin(),
+                   [this](double load) { return load > kNoLoad * unit_ ? load / unit_ : 0; });
+  } else {
+    unit_ = 1;
   }
+  const double all_loads = std::accumulate(loads_.begin(), loads_.end(), 0.0);
   const auto nodes = static_cast<uint32_t>(input_.nodes.size());
-  problem_.loads = alike ? alike_ : loads;
+  problem_.loads = loads_;
   problem_.rates = rates_;
   problem_.slots = slots_.OfLayer(layer);
   problem_.zones = zones_;
@@ -132,10 +137,10 @@ void PlanningRun::Begin(size_t layer) {
   }
   forecast_ = {};
   forecast_.layer = input_.layers[layer].layer;
-  forecast_.mean = all_loads_ / all_rates_;
-  forecast_.lower_bound = planner_.Bound();
+  forecast_.mean = unit_ * all_loads / all_rates_;
+  forecast_.lower_bound = unit_ * planner_.Bound();
   if (IsWhole()) {
-    forecast_.present_fullest = PresentLevel(&forecast_.fullest_node);
+    forecast_.present_fullest = unit_ * PresentLevel(&forecast_.fullest_node);
   }
 }
 
@@ -191,15 +196,16 @@ absl::Status PlanningRun::PlanWithin(uint32_t most_loads) {
       "lower min_copies, or set spread_zones to false"));
 }
 
-bool PlanningRun::IsWorthwhile(const LayerForecast& forecast, double level) const {
-  return level < forecast.present_fullest * (1 - options_.hysteresis) * (1 - 1e-9);
+bool PlanningRun::IsWorthwhile(double level) const {
+  return level < forecast_.present_fullest * (1 - options_.hysteresis) * (1 - 1e-9);
 }
 
 absl::Status PlanningRun::AddChoices(BudgetDivision* division) {
   const auto add = [&] {
-    const bool change = IsWorthwhile(forecast_, planner_.level());
+    const double level = unit_ * planner_.level();
+    const bool change = IsWorthwhile(level);
     division->AddChoice(layer_, input_.layers[layer_].expert_bytes, change ? planner_.loads() : 0,
-                        change ? planner_.level() : forecast_.present_fullest);
+                        change ? level : forecast_.present_fullest);
   };
   if (absl::Status status = PlanWithin(LayerPlanner::kNoLimit); !status.ok()) {
     return status;
@@ -248,15 +254,16 @@ absl::Status PlanningRun::PlanLayer(uint32_t most_loads) {
   if (absl::Status status = PlanWithin(most_loads); !status.ok()) {
     return status;
   }
-  if (IsWorthwhile(forecast_, planner_.level())) {
+  const double level = unit_ * planner_.level();
+  if (IsWorthwhile(level)) {
     forecast_.changed = true;
-    forecast_.fullest = planner_.level();
+    forecast_.fullest = level;
     forecast_.fullest_node = planner_.copies().FullestNode();
     result_.plan.layers.push_back(PlacementOf(forecast_.layer, planner_.copies()));
     AppendMoves(layer_, input_.layers[layer_].expert_bytes, problem_.loads, held_[layer_],
                 result_.plan.layers.back(), &result_);
   } else {
-    const double gain = 1 - (planner_.level() / forecast_.present_fullest);
+    const double gain = 1 - (level / forecast_.present_fullest);
     if (gain > kept_gain_) {
       kept_gain_ = gain;
       kept_layer_ = layer_;

@@ -37,7 +37,7 @@ class PlanningRun {
   bool IsWhole() const;
   double PresentLevel(uint32_t* fullest_node) const;
   absl::Status PlanWithin(uint32_t most_loads);
-  bool IsWorthwhile(const LayerForecast& forecast, double level) const;
+  bool IsWorthwhile(double level) const;
   absl::Status AddChoices(BudgetDivision* division);
   absl::Status PlanLayer(uint32_t most_loads);
   const PlanningInput& input_;
@@ -54,9 +54,9 @@ class PlanningRun {
   size_t experts_ = 0;                       // Moves to make room for.
   size_t layer_ = 0;
   LayerProblem problem_;
-  double all_loads_ = 0;
+  double unit_ = 1;
   LayerForecast forecast_;
-  std::vector<double> alike_;  // Loads of a layer without load.
+  std::vector<double> loads_;  // In units of the largest.
   LayerPlanner planner_;
   // What hysteresis keeps from being done.
   double kept_gain_ = 0;

@@ -28,7 +28,7 @@ plan::BatchPlan& PlanStage::PlanAll(const Batch& batch) {
   const gate::RoutedTokens& routed = batch.routed;
   plan::BatchPlan& plan = Plan(batch, *batch.view, *replicas,
                                {absl::MakeConstSpan(rows_).first(rows), routed.token_begin,
-                                routed.expert_ids, routed.weights});
+                                routed.expert_ids, routed.weights, batch.layer_index()});
   metrics::RouterMetrics& metrics = *batch.environment->metrics;
   metrics.batch_nodes.Observe(static_cast<double>(plan.nodes.size()));
   metrics.planned_tokens.Increment(rows);

@@ -38,10 +38,19 @@ void Planner::MakeRoom(size_t rows, NodePlanPool* pool) {
 }
 
 void Planner::Write(const Assignments& assignments) {
+  if (choice_.divided()) {
+    WriteAs(assignments, [this](uint32_t expert) { return choice_.ServingNext(expert); });
+  } else {
+    WriteAs(assignments, [this](uint32_t expert) { return choice_.Serving(expert); });
+  }
+}
+
+template <typename Serving>
+void Planner::WriteAs(const Assignments& assignments, Serving serving_of) {
   for (uint32_t i = 0; i < assignments.rows.size(); ++i) {
     for (uint32_t a = assignments.row_begin[i]; a < assignments.row_begin[i + 1]; ++a) {
       const uint32_t expert = assignments.expert_ids[a];
-      const absl::Span<const uint32_t> serving = choice_.Serving(expert);
+      const absl::Span<const uint32_t> serving = serving_of(expert);
       if (serving.empty()) {
         plan_.unplaced.push_back({assignments.rows[i], expert});
       }

@@ -60,6 +60,8 @@ class Planner {
 
   void MakeRoom(size_t rows, NodePlanPool* pool);
   void Write(const Assignments& assignments);
+  template <typename Serving>
+  void WriteAs(const Assignments& assignments, Serving serving_of);
   void Finish();
   double UniformTransfers(const std::vector<mesh::ExpertReplicas>& replicas,
                           const Assignments& assignments);

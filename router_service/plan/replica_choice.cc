@@ -12,6 +12,15 @@ namespace {
 
 constexpr size_t kWordBits = 64;
 
+// Assignments of an expert in a batch from which on it is divided. A node reads the expert's
+// weights for however few rows it has, and up to about 30 that is what its time goes to: halves of
+// fewer would take as long as the whole.
+constexpr uint32_t kDividedFrom = 64;
+// Fewest assignments that a replica gets of one that is divided; it is owed what is less.
+constexpr float kLeastPart = 16;
+// How many rows less than another a replica may be owed, and be chosen for the transfers it saves.
+constexpr float kSlack = 32;
+
 size_t Words(size_t bits) { return (bits + kWordBits - 1) / kWordBits; }
 
 template <typename T>
@@ -34,6 +43,9 @@ void ReplicaChoice::Choose(const std::vector<mesh::ExpertReplicas>& replicas,
     if (demand.candidates->size() == 1) {
       ServeBy(demand, demand.candidates->front());
     }
+  }
+  if (has_shares_) {
+    ServeByShares(replicas, assignments.layer);
   }
   if (had_a_choice_) {
     JoinChosen();
@@ -58,6 +70,8 @@ void ReplicaChoice::CountHits(size_t experts, absl::Span<const uint32_t> expert_
 void ReplicaChoice::CollectDemands(const std::vector<mesh::ExpertReplicas>& replicas,
                                    WorkOfNode work) {
   had_a_choice_ = false;
+  has_shares_ = false;
+  parts_.clear();
   demands_.clear();
   candidates_.clear();
   serving_.clear();
@@ -74,6 +88,10 @@ void ReplicaChoice::CollectDemands(const std::vector<mesh::ExpertReplicas>& repl
         demands_.push_back({expert, assignments, static_cast<uint32_t>(serving_.size()), &slice});
         serving_.push_back(kNone);
         had_a_choice_ = had_a_choice_ || slice.size() > 1;
+        if (HasShares(replicas[expert])) {
+          has_shares_ = true;
+          demands_.back().shares = &replicas[expert].shares.front();
+        }
         for (const mesh::NodeIndex node : slice) {
           AddCandidate(node, work);
         }
@@ -139,6 +157,102 @@ void ReplicaChoice::ServeBy(Demand& demand, mesh::NodeIndex node) {
     for (size_t word = 0; word < words_; ++word) {
       there[word] |= rows[word];
     }
+  }
+}
+
+// Divided ones first: others may then join their nodes.
+void ReplicaChoice::ServeByShares(const std::vector<mesh::ExpertReplicas>& replicas,
+                                  uint32_t layer) {
+  for (const bool divided : {true, false}) {
+    for (Demand& demand : demands_) {
+      if (demand.shares == nullptr || divided != (demand.assignments >= kDividedFrom)) {
+        continue;
+      }
+      const absl::Span<float> owed =
+          accounts_.Owe(layer, replicas, demand.expert, static_cast<float>(demand.assignments));
+      if (divided) {
+        Divide(&demand, owed);
+      } else {
+        const size_t at = MostOwed(demand, owed);
+        owed[at] -= static_cast<float>(demand.assignments);
+        ServeBy(demand, (*demand.candidates)[at]);
+      }
+    }
+  }
+}
+
+// Among the replicas that are owed most, or nearly so, the one in use with the fewest new rows, or
+// else the one that is owed most.
+size_t ReplicaChoice::MostOwed(const Demand& demand, absl::Span<const float> owed) {
+  const auto most = static_cast<size_t>(std::max_element(owed.begin(), owed.end()) - owed.begin());
+  size_t best = most;
+  std::tuple<uint64_t, uint64_t> least;
+  bool joins = false;
+  for (size_t i = 0; i < owed.size(); ++i) {
+    const mesh::NodeIndex node = (*demand.candidates)[i];
+    if ((*demand.shares)[i] > 0 && owed[i] >= owed[most] - kSlack && candidate(node).chosen) {
+      const std::tuple<uint64_t, uint64_t> cost(NewRows(demand, node), Work(candidate(node)));
+      if (!joins || cost < least) {
+        best = i;
+        least = cost;
+        joins = true;
+      }
+    }
+  }
+  return best;
+}
+
+// Every replica gets what it is owed, in placement order, so that each has successive rows; what is
+// too little for a part goes to the one that is owed most.
+void ReplicaChoice::Divide(Demand* demand, absl::Span<float> owed) {
+  const auto most = static_cast<size_t>(std::max_element(owed.begin(), owed.end()) - owed.begin());
+  const uint32_t all = demand->assignments;
+  const uint32_t of_others = all - std::min(all, static_cast<uint32_t>(owed[most]));
+  const auto part_of = [&](size_t i, uint32_t left) {
+    return i == most || owed[i] < kLeastPart ? 0 : std::min(static_cast<uint32_t>(owed[i]), left);
+  };
+  uint32_t left = of_others;
+  for (size_t i = 0; i < owed.size(); ++i) {
+    left -= part_of(i, left);
+  }
+  const uint32_t of_most = all - of_others + left;
+  serves_[demand->expert].part = static_cast<uint32_t>(parts_.size());
+  left = of_others;
+  uint32_t before = 0;
+  for (size_t i = 0; i < owed.size(); ++i) {
+    const uint32_t part = i == most ? of_most : part_of(i, left);
+    left -= i == most ? 0 : part;
+    owed[i] -= static_cast<float>(part);
+    if (part > 0) {
+      ServePartBy(*demand, (*demand->candidates)[i], before, part);
+      before += part;
+    }
+  }
+  serving_[demand->serving] = parts_[serves_[demand->expert].part].node;
+  demand->served = true;
+}
+
+// `part` assignments after the first `before`.
+void ReplicaChoice::ServePartBy(const Demand& demand, mesh::NodeIndex node, uint32_t before,
+                                uint32_t part) {
+  Candidate& taker = candidate(node);
+  taker.chosen = true;
+  taker.node.assignments += part;
+  parts_.push_back({node, part});
+  const uint64_t* rows = RowsOfExpert(demand.expert);
+  uint64_t* there = RowsOfNode(node);
+  uint32_t seen = 0;
+  for (size_t word = 0; word < words_ && seen < before + part; ++word) {
+    const auto here = static_cast<uint32_t>(std::popcount(rows[word]));
+    if (seen >= before && seen + here <= before + part) {
+      there[word] |= rows[word];
+    } else if (seen + here > before) {
+      uint32_t at = seen;
+      for (uint64_t bits = rows[word]; bits != 0; bits &= bits - 1, ++at) {
+        there[word] |= at >= before && at < before + part ? bits & -bits : 0;
+      }
+    }
+    seen += here;
   }
 }
 
@@ -231,6 +345,9 @@ void ReplicaChoice::SortUsed() {
   for (uint32_t& node : serving_) {
     node = position_[node];
   }
+  for (Part& part : parts_) {
+    part.node = position_[part.node];
+  }
   for (const Candidate& one : candidates_) {
     position_[one.node.node] = kNone;
   }
@@ -238,8 +355,9 @@ void ReplicaChoice::SortUsed() {
 
 size_t ReplicaChoice::MemoryBytes() const {
   const auto bytes = [](const auto&... of) { return ((of.capacity() * sizeof(of[0])) + ...); };
-  return bytes(hits_, hit_bits_, demands_, candidates_, position_, entries_, serves_, serving_,
-               used_, set_of_expert_, expert_rows_, node_rows_);
+  return accounts_.MemoryBytes() + bytes(hits_, hit_bits_, parts_, demands_, candidates_, position_,
+                                         entries_, serves_, serving_, used_, set_of_expert_,
+                                         expert_rows_, node_rows_);
 }
 
 }  // namespace expertmesh::plan

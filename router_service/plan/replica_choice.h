@@ -6,6 +6,10 @@
 // flight, which is what other batches have put there, only settles ties. A busy mesh loses nothing
 // by it. A lone batch whose experts cost more than its transfers would be done sooner if idle
 // replicas shared them.
+//
+// Where a placement gives an expert's replicas shares, they come first: an expert with many rows in
+// the batch is divided between its replicas, one with few goes to a replica that is owed rows, and
+// only among these to the one with the fewest transfers.
 #ifndef EXPERTMESH_ROUTER_SERVICE_PLAN_REPLICA_CHOICE_H_
 #define EXPERTMESH_ROUTER_SERVICE_PLAN_REPLICA_CHOICE_H_
 
@@ -16,6 +20,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
 #include "router_service/mesh/placement.h"
+#include "router_service/plan/share_accounts.h"
 
 namespace expertmesh::plan {
 
@@ -26,15 +31,20 @@ struct Assignments {
   absl::Span<const uint32_t> row_begin;
   absl::Span<const uint32_t> expert_ids;
   absl::Span<const float> expert_weights;
+  // Whose experts these are; what replicas are owed is counted by layer.
+  uint32_t layer = 0;
 };
 
 // Token rows in flight to a node, at the time of planning.
 using WorkOfNode = absl::FunctionRef<uint64_t(mesh::NodeIndex)>;
 
-// Chooses one node for each slice of every expert hit, for all of its assignments:
+// Chooses one node for each slice of every expert hit, for all of its assignments, but where it
+// divides an expert:
 //   1. experts with one replica have no choice;
-//   2. others join a node in use, the one where they add the fewest new rows;
-//   3. what no node in use holds goes to the node that can take most of the assignments left.
+//   2. those with shares are divided, or go to one of the replicas that are owed most rows, to the
+//      one where they add the fewest new rows;
+//   3. others join a node in use, the one where they add the fewest new rows;
+//   4. what no node in use holds goes to the node that can take most of the assignments left.
 // Ties go to the node with the least work (rows in flight and assignments of this batch), then to
 // placement order.
 //
@@ -57,10 +67,27 @@ class ReplicaChoice {
   //
   // Nodes in use, in placement order.
   absl::Span<const Node> nodes() const { return used_; }
-  // For an expert that was hit, positions in nodes(), one per slice; empty when it is missing.
+  // An expert is divided: those that are have to be asked for by ServingNext().
+  bool divided() const { return !parts_.empty(); }
+  // For an expert that was hit and is not divided, positions in nodes(), one per slice; empty when
+  // it is missing.
   absl::Span<const uint32_t> Serving(uint32_t expert) const {
     const Serves& serves = serves_[expert];
     return {serving_.data() + serves.begin, serves.count};
+  }
+  // As Serving(), for the expert's next assignment: to be called once for each of the batch, in
+  // order of rows.
+  absl::Span<const uint32_t> ServingNext(uint32_t expert) {
+    Serves& serves = serves_[expert];
+    if (serves.part != kNone) {
+      Part* part = &parts_[serves.part];
+      if (part->assignments == 0) {
+        part = &parts_[++serves.part];
+        serving_[serves.begin] = part->node;
+      }
+      --part->assignments;
+    }
+    return Serving(expert);
   }
   // Some expert hit had more than one replica.
   bool had_a_choice() const { return had_a_choice_; }
@@ -77,6 +104,8 @@ class ReplicaChoice {
     uint32_t assignments = 0;
     uint32_t serving = 0;  // Where in serving_ the answer goes.
     const std::vector<mesh::NodeIndex>* candidates = nullptr;
+    // Null when it does not matter who serves.
+    const std::vector<float>* shares = nullptr;
     bool served = false;
   };
   struct Candidate {
@@ -93,6 +122,12 @@ class ReplicaChoice {
   struct Serves {
     uint32_t begin = 0;
     uint32_t count = 0;
+    uint32_t part = kNone;  // In parts_, what its next assignment belongs to.
+  };
+  // Successive assignments of an expert that one node serves.
+  struct Part {
+    uint32_t node = 0;  // As in serving_.
+    uint32_t assignments = 0;
   };
 
   void CountHits(size_t experts, absl::Span<const uint32_t> expert_ids);
@@ -107,6 +142,11 @@ class ReplicaChoice {
     return candidate.node.rows_in_flight + candidate.node.assignments;
   }
   void ServeBy(Demand& demand, mesh::NodeIndex node);
+  void ServeByShares(const std::vector<mesh::ExpertReplicas>& replicas, uint32_t layer);
+  // Position in the demand's candidates.
+  size_t MostOwed(const Demand& demand, absl::Span<const float> owed);
+  void Divide(Demand* demand, absl::Span<float> owed);
+  void ServePartBy(const Demand& demand, mesh::NodeIndex node, uint32_t before, uint32_t part);
   void JoinChosen();
   void ListUnserved();
   // Null when nothing is left to cover.
@@ -117,6 +157,9 @@ class ReplicaChoice {
   bool had_a_choice_ = false;
   std::vector<uint32_t> hits_;      // [experts] All zero between calls.
   std::vector<uint64_t> hit_bits_;  // [experts / 64] Likewise.
+  bool has_shares_ = false;
+  ShareAccounts accounts_;
+  std::vector<Part> parts_;
   std::vector<Demand> demands_;
   std::vector<Candidate> candidates_;
   std::vector<uint32_t> position_;  // [nodes] In candidates_; kNone between calls.

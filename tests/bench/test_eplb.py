@@ -1,6 +1,7 @@
 """The planner's comparison with others: its figures, its file, and that it says what it misses.
 
-The rivals themselves are not run here: they need the package index, and torch.
+The rivals themselves are not run here: they need the package index, and the torch that
+`deploy/venv.sh --with-transformers` adds to build/venv/bin/python.
 """
 
 import json
@@ -80,7 +81,10 @@ def test_without_the_network_it_says_so(tmp_path):
         "PIP_FIND_LINKS": "",
         "PIP_CONFIG_FILE": "/dev/null",
     }
-    call = "import compare, pathlib, sys; compare.get_rivals(sys.executable, pathlib.Path(sys.argv[1]))"
+    call = (
+        "import compare, pathlib, sys;"
+        "compare.get_rivals(sys.executable, pathlib.Path(sys.argv[1]))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", call, tmp_path],
         cwd=HERE,

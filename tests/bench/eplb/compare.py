@@ -97,7 +97,9 @@ def compare(problem, rounds, program, python):
 def table(problem, results):
     """Lines, and whether all targets are met."""
     ours = results["expertmesh"][0]
-    lines = ["planner      CPU ms   times ours   fullest/mean   worst layer   copies   beside itself"]
+    lines = [
+        "planner      CPU ms   times ours   fullest/mean   worst layer   copies   beside itself"
+    ]
     met = True
     for system, (cpu_ms, plan) in results.items():
         found = loads.figures(problem, plan["copies"])
@@ -117,7 +119,7 @@ def main():
     args = parser.parse_args()
     program = args.program or ROOT / "build" / "release" / "tests" / "bench" / "eplb-plan"
     if importlib.util.find_spec("torch") is None:
-        parser.error("the rivals need torch: deploy/venv.sh --with-transformers, build/venv/bin/python")
+        parser.error("the rivals need torch: deploy/venv.sh --with-transformers adds it")
     get_rivals(sys.executable, OUT)
 
     print("58 layers, 256 experts, Zipf(1.0), 32 nodes x 9 slots")

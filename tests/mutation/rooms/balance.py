@@ -94,19 +94,25 @@ BOUNDS = (
     ),
     Mutation(
         "the bound counts as many copies as there are slots, and one",
-        "CopiesNeeded",
+        "CopiesFor",
         replace_constant("1e-12", "-0.5"),
         PROPERTIES,
     ),
     Mutation(
-        "a node does more rows than its slots have",
-        "FullestNodeBound::CollectNodes",
-        replace_statement("most = 0;", touches=("sums_", "slots")),
+        "the bound has nodes with few slots do no rows",
+        "FullestNodeBound::ByRows",
+        delete_statement(touches=("rows", "most_rows")),
         PROPERTIES,
     ),
 )
 
 PLANS = (
+    Mutation(
+        "a copy goes whose rows others have no room for",
+        "LayerCopies::RoomOfOthers",
+        replace_operator("==", "!=", touches=("at", "copy")),
+        PROPERTIES,
+    ),
     Mutation(
         "any gain is worth a change",
         "PlanningRun::IsWorthwhile",

@@ -8,6 +8,8 @@ from operators import (
     off_by_one,
     replace_argument,
     replace_call,
+    replace_constant,
+    replace_name,
     replace_operator,
     unwrap,
 )
@@ -66,5 +68,47 @@ MUTATIONS = (
         "CutToAssignments",
         off_by_one("at", within="row"),
         "node_plan_test",
+    ),
+    Mutation(
+        "shares: what was served is not taken from what is owed",
+        "ReplicaChoice::ServeByShares",
+        delete_statement(touches=("owed", "at")),
+        "share_accounts_test",
+    ),
+    Mutation(
+        "shares: what a part takes stays owed",
+        "ReplicaChoice::Divide",
+        delete_statement(touches=("owed", "part", "i", "static_cast")),
+        "share_accounts_test",
+    ),
+    Mutation(
+        "shares: no share is too small for a part",
+        "kLeastPart",
+        replace_constant("16", "0"),
+        "share_accounts_test",
+    ),
+    Mutation(
+        "shares: any replica in use will do",
+        "ReplicaChoice::MostOwed",
+        replace_operator("-", "-1e9f *", touches="kSlack"),
+        "share_accounts_test",
+    ),
+    Mutation(
+        "shares: a part begins where the one before began",
+        "ReplicaChoice::ServePartBy",
+        replace_operator("<", "<=", touches=("at", "before", "part")),
+        "share_accounts_test",
+    ),
+    Mutation(
+        "shares: a part is one assignment longer",
+        "ReplicaChoice::ServingNext",
+        delete_statement(touches=("part", "assignments")),
+        "share_accounts_test",
+    ),
+    Mutation(
+        "shares: accounts of a layer are those of another",
+        "ShareAccounts::Of",
+        replace_name("layer", "0", nth=3),
+        "share_accounts_test",
     ),
 )

@@ -39,8 +39,8 @@ class Randomly {
       loads[i] = kind == 0   ? 1
                  : kind == 1 ? std::exp(Real(-4, 4))
                  : kind == 2 ? (Chance(0.5) ? 0 : Real(0, 1))
-                 : kind == 3 ? 1e200 / (i + 1)
-                             : Real(0, 1e-60);
+                 : kind == 3 ? 1e240 / (i + 1)
+                             : Real(0, 1) * 1e-300;
     }
     std::shuffle(loads.begin(), loads.end(), random_);
     return loads;
@@ -122,6 +122,14 @@ TEST(PlacementPlannerPropertyTest, EveryPlanThatFollowsAnotherDoes) {
         break;
       }
       ASSERT_EQ(CheckPlan(input, options, *result), "") << "seed " << seed << " step " << step;
+      for (const LayerForecast& layer : result->layers) {
+        const LayerPlacement& placement = testing::PlacementOf(*result, layer.layer);
+        if (layer.changed) {
+          EXPECT_LT(layer.fullest, layer.present_fullest * (1 - options.hysteresis));
+        } else {
+          EXPECT_EQ(placement.experts, testing::Renumbered(input, layer.layer));
+        }
+      }
       input.present = result->plan;
       HoldCopiesOf(result->plan, &input.nodes);
       for (LayerToPlan& layer : input.layers) {

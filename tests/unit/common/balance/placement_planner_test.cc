@@ -203,6 +203,16 @@ TEST(PlacementPlannerTest, LayersWithoutLoadCountExpertsAlike) {
   EXPECT_DOUBLE_EQ(result->layers[0].FullestOverMean(), 1);
 }
 
+TEST(PlacementPlannerTest, LoadsOfAnyRange) {
+  for (const double least : {0.0, 5e-324, 1e-200, 1e-31, 1e-12}) {
+    const PlanningInput input = Mesh({1, least, 3 * least, 1e240, least, 0, 1e239, 1e230}, 3, 4);
+    const auto result = PlanPlacement(input);
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_EQ(CheckPlan(input, {}, *result), "");
+    EXPECT_NEAR(result->layers[0].FullestOverMean(), 1, 1e-3);
+  }
+}
+
 // The numbers in the words are those of the plan.
 TEST(PlacementPlannerTest, MovesAreExplained) {
   PlanningInput input = Mesh({30, 10, 10, 10}, 2, 4);
@@ -274,19 +284,23 @@ INSTANTIATE_TEST_SUITE_P(
                  "loads of layer 3 is empty; give one for each expert"},
         BadInput{"NoBytes", [](Input i, Options) { i->layers[0].expert_bytes = 0; },
                  "expert_bytes of layer 3 is 0; use 1 or more"},
-        BadInput{"NanLoad", [](Input i, Options) { i->layers[0].loads[2] = kNan; },
-                 "load of expert 2 of layer 3 is nan; use a number of 0 or more, with a finite "
-                 "sum"},
-        BadInput{"NegativeLoad", [](Input i, Options) { i->layers[0].loads[1] = -1; },
-                 "load of expert 1 of layer 3 is -1; use a number of 0 or more, with a finite sum"},
+        BadInput{
+            "NanLoad", [](Input i, Options) { i->layers[0].loads[2] = kNan; },
+            "load of expert 2 of layer 3 is nan; use a number of 0 or more, in all at most 1e+250"},
+        BadInput{
+            "NegativeLoad", [](Input i, Options) { i->layers[0].loads[1] = -1; },
+            "load of expert 1 of layer 3 is -1; use a number of 0 or more, in all at most 1e+250"},
+        BadInput{"LoadsTooLarge", [](Input i, Options) { i->layers[0].loads[1] = 1e300; },
+                 "load of expert 1 of layer 3 is 1e+300; use a number of 0 or more, in all at most "
+                 "1e+250"},
         BadInput{"NodeTwice", [](Input i, Options) { i->nodes[1].node_id = "node-0"; },
                  "node_id is 'node-0'; it comes twice: name each once"},
         BadInput{"NoId", [](Input i, Options) { i->nodes[1].node_id = ""; },
                  "node_id is ''; name every node"},
         BadInput{"Speed", [](Input i, Options) { i->nodes[1].speed = 0; },
-                 "speed of node 'node-1' is 0; use a number above 0"},
+                 "speed of node 'node-1' is 0; use 1e-09 to 1e+09"},
         BadInput{"LinkCost", [](Input i, Options) { i->nodes[1].link_cost = -0.5; },
-                 "link_cost of node 'node-1' is -0.5; use a number of 0 or more"},
+                 "link_cost of node 'node-1' is -0.5; use 0 to 1e+09"},
         BadInput{"HeldLayer", [](Input i, Options) { i->nodes[1].held[0].layer = 4; },
                  "layer that node 'node-1' holds is 4; layers has no such layer: add it or leave "
                  "it out here"},

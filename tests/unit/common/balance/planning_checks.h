@@ -49,6 +49,26 @@ inline Copies PlannedOf(const PlanningResult& result, uint32_t layer) {
   return planned;
 }
 
+// Copies under the present plan, as positions in the input's nodes. All are there, and held.
+inline std::vector<std::vector<ExpertCopy>> Renumbered(const PlanningInput& input, uint32_t layer) {
+  const std::vector<LayerPlacement>& layers = input.present.layers;
+  std::vector<std::vector<ExpertCopy>> experts =
+      std::find_if(layers.begin(), layers.end(), [layer](const LayerPlacement& one) {
+        return one.layer == layer;
+      })->experts;
+  for (std::vector<ExpertCopy>& copies : experts) {
+    for (ExpertCopy& copy : copies) {
+      const auto holder = std::find_if(
+          input.nodes.begin(), input.nodes.end(),
+          [&](const NodeToPlan& node) { return node.node_id == input.present.nodes[copy.node]; });
+      // A node that is not there any more held a copy without a share.
+      copy.node = static_cast<uint32_t>(holder - input.nodes.begin());
+    }
+    std::erase_if(copies, [&](const ExpertCopy& copy) { return copy.node == input.nodes.size(); });
+  }
+  return experts;
+}
+
 inline double TimePerRow(const NodeToPlan& node) { return (1 / node.speed) + node.link_cost; }
 
 // Level of the fullest node.

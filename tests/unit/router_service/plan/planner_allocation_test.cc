@@ -18,6 +18,7 @@ struct Case {
   uint32_t nodes;
   uint32_t replicas;
   uint32_t max_batch_rows;
+  bool shares = false;
 };
 
 class PlannerAllocationTest : public testing::TestWithParam<Case> {};
@@ -25,8 +26,10 @@ class PlannerAllocationTest : public testing::TestWithParam<Case> {};
 TEST_P(PlannerAllocationTest, NoneAfterWarmUp) {
   const Case& c = GetParam();
   std::mt19937 random(11);
-  const std::vector<mesh::ExpertReplicas> replicas =
-      RandomReplicas(128, c.nodes, c.replicas, &random);
+  std::vector<mesh::ExpertReplicas> replicas = RandomReplicas(128, c.nodes, c.replicas, &random);
+  if (c.shares) {
+    DrawShares(&replicas, &random);
+  }
   std::vector<RandomBatch> batches;
   for (int i = 0; i < 20; ++i) {
     batches.emplace_back(c.tokens, 128, 8, &random);
@@ -77,6 +80,9 @@ std::vector<Case> AllCases() {
     }
   }
   cases.push_back({512, 4, 2, 100});  // Plans that are cut.
+  for (const uint32_t tokens : {1, 64, 4096}) {
+    cases.push_back({tokens, 4, 2, 0, true});
+  }
   return cases;
 }
 
@@ -85,7 +91,8 @@ INSTANTIATE_TEST_SUITE_P(All, PlannerAllocationTest, testing::ValuesIn(AllCases(
                            return "T" + std::to_string(info.param.tokens) + "N" +
                                   std::to_string(info.param.nodes) + "R" +
                                   std::to_string(info.param.replicas) + "L" +
-                                  std::to_string(info.param.max_batch_rows);
+                                  std::to_string(info.param.max_batch_rows) +
+                                  (info.param.shares ? "Shares" : "");
                          });
 
 }  // namespace

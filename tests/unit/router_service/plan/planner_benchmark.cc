@@ -1,6 +1,7 @@
 // Cost of planning in nanoseconds per assignment, single-threaded, 128 experts, k = 8:
 //   Plan          the plan alone
 //   RouteAndPlan  routing from given logits (Qwen3's), then the plan
+//   PlanByShares  the plan alone, where replicas have shares
 // Arguments: tokens, nodes, replicas of each expert. Counters `destinations` and `uniform` are the
 // mean nodes per token of the plan and of a replica drawn at random for every assignment.
 #include <benchmark/benchmark.h>
@@ -25,15 +26,18 @@ void CountAssignments(benchmark::State& state, uint32_t tokens) {
                          benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
 }
 
-void Plan(benchmark::State& state) {
+void PlanBatches(benchmark::State& state, bool by_shares) {
   const auto tokens = static_cast<uint32_t>(state.range(0));
   const auto nodes = static_cast<uint32_t>(state.range(1));
   std::mt19937 random(3);
-  const std::vector<mesh::ExpertReplicas> replicas =
+  std::vector<mesh::ExpertReplicas> replicas =
       RandomReplicas(kExperts, nodes, static_cast<uint32_t>(state.range(2)), &random);
   std::vector<RandomBatch> batches;
   for (int i = 0; i < 16; ++i) {
     batches.emplace_back(tokens, kExperts, kTopK, &random);
+  }
+  if (by_shares) {
+    DrawShares(&replicas, &random);
   }
   NodePlanPool pool;
   Planner planner;
@@ -55,9 +59,16 @@ void Plan(benchmark::State& state) {
   state.counters["destinations"] = static_cast<double>(transfers) / planned;
   state.counters["uniform"] = uniform / planned;
 }
+
+void Plan(benchmark::State& state) { PlanBatches(state, false); }
 BENCHMARK(Plan)
     ->ArgNames({"tokens", "nodes", "replicas"})
     ->ArgsProduct({{1, 64, 512}, {1, 4, 32}, {1, 2}});
+
+void PlanByShares(benchmark::State& state) { PlanBatches(state, true); }
+BENCHMARK(PlanByShares)
+    ->ArgNames({"tokens", "nodes", "replicas"})
+    ->ArgsProduct({{1, 64, 512, 4096}, {4, 32}, {2}});
 
 void RouteAndPlan(benchmark::State& state) {
   const auto tokens = static_cast<uint32_t>(state.range(0));

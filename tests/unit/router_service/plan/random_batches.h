@@ -51,6 +51,21 @@ inline std::vector<mesh::ExpertReplicas> RandomReplicas(uint32_t experts, uint32
   return placed;
 }
 
+// Replicas of each expert get shares, drawn at random.
+inline void DrawShares(std::vector<mesh::ExpertReplicas>* placed, std::mt19937* random) {
+  for (mesh::ExpertReplicas& expert : *placed) {
+    float sum = 0;
+    std::vector<float>& shares = expert.shares.emplace_back();
+    for (size_t i = 0; i < expert.slices[0].size(); ++i) {
+      shares.push_back(static_cast<float>(1 + ((*random)() % 100)));
+      sum += shares.back();
+    }
+    for (float& share : shares) {
+      share /= sum;
+    }
+  }
+}
+
 }  // namespace expertmesh::plan
 
 #endif  // EXPERTMESH_TESTS_UNIT_ROUTER_SERVICE_PLAN_RANDOM_BATCHES_H_
