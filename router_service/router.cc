@@ -26,6 +26,7 @@ Router::Router(const RouterOptions& options,
       layout_(options.strict ? batch::MakeAssignmentPartials() : batch::MakeRowPartials()),
       clock_(clock),
       metrics_(*registry),
+      balance_metrics_(*registry),
       admission_({.most_tokens = options.max_tokens_in_flight,
                   .least_tokens = kLeastBatches * options.batcher.max_batch_tokens,
                   .queue_time = options.max_queue_time},
@@ -87,6 +88,14 @@ balance_control::LoadCounts Router::ReadCounts() const {
     counts[index] = layer.runtime.load->Read();
   }
   return counts;
+}
+
+std::map<uint32_t, balance_control::LayerGauges> Router::ReadGauges() const {
+  std::map<uint32_t, balance_control::LayerGauges> gauges;
+  for (const auto& [index, layer] : layers_) {
+    gauges[index] = {layer.runtime.load->MeanBatchViolation(), layer.runtime.scores.get()};
+  }
+  return gauges;
 }
 
 absl::Status Router::StartRecording() {
@@ -154,8 +163,12 @@ absl::Status Router::Start(Transport* transport, mesh::WireEncodings encodings) 
       controller_,
       balance_control::Controller::Create(
           options_.balance.controller, DescribeSteered(), [this] { return ReadCounts(); },
-          balance_control::ControllerParts{authority_.get(), options_.balance.links, fleet_.get(),
-                                           timers_.get(), clock_}));
+          balance_control::ControllerParts{authority_.get(), [this] { return ReadGauges(); },
+                                           options_.balance.links, fleet_.get(), timers_.get(),
+                                           clock_}));
+  controller_subscription_ = controller_->Subscribe([this] {
+    balance_metrics_.Set(controller_->GetBalance(), controller_->GetPlacement(false));
+  });
   return absl::OkStatus();
 }
 
@@ -163,6 +176,7 @@ Router::~Router() {
   if (fleet_ == nullptr) {  // Create failed half-way.
     return;
   }
+  controller_subscription_.reset();
   controller_.reset();
   forward_->AwaitReads();
   Drain(absl::ZeroDuration());

@@ -34,6 +34,7 @@
 #include "router_service/batch/layer_batcher.h"
 #include "router_service/mesh/cross_check.h"
 #include "router_service/mesh/fleet.h"
+#include "router_service/metrics/balance_metrics.h"
 #include "router_service/metrics/router_metrics.h"
 #include "router_service/serve/admission.h"
 #include "router_service/serve/forward_service.h"
@@ -139,6 +140,7 @@ class Router {
   // What the controller starts with.
   balance_control::SteeredModel DescribeSteered() const;
   balance_control::LoadCounts ReadCounts() const;
+  std::map<uint32_t, balance_control::LayerGauges> ReadGauges() const;
   absl::Status StartRecording();
   void RunBatch(const serve::ServedLayer* layer, std::vector<batch::ForwardJobPtr>* jobs);
   void OnBatchFinished(const batch::LayerRuntime* layer, uint64_t tokens, absl::Time closed_at);
@@ -149,6 +151,7 @@ class Router {
   const std::unique_ptr<const batch::PartialsLayout> layout_;
   Clock* const clock_;
   metrics::RouterMetrics metrics_;
+  metrics::BalanceMetrics balance_metrics_;
   serve::Admission admission_;
   serve::ServedLayers layers_;                        // Constant after Create.
   std::shared_ptr<const mesh::SelectBiases> biases_;  // Likewise.
@@ -168,6 +171,7 @@ class Router {
   std::unique_ptr<mesh::Fleet> fleet_;
   std::unique_ptr<const balance_control::Authority> authority_;
   std::unique_ptr<balance_control::Controller> controller_;
+  std::shared_ptr<void> controller_subscription_;
   std::unique_ptr<serve::ForwardService> forward_;
   uint64_t fleet_subscription_ = 0;
 };

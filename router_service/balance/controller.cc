@@ -18,6 +18,10 @@ constexpr uint64_t kEpochBlock = 1 << 16;
 // Counts alone are written no more often.
 constexpr absl::Duration kSaveInterval = absl::Seconds(5);
 constexpr size_t kRecentDecisions = 4;
+// A follower that is silent for so long, and so many ticks, is gone: nothing waits for it. It does
+// no harm if it is not: nodes themselves tell it what they no longer hold.
+constexpr absl::Duration kGoneAfter = absl::Seconds(10);
+constexpr int kSilentTicks = 10;
 
 }  // namespace
 
@@ -26,11 +30,12 @@ Controller::Controller(ControllerOptions options, SteeredModel model,
     : options_(std::move(options)),
       model_(std::move(model)),
       read_counts_(std::move(read_counts)),
+      read_gauges_(parts.read_gauges),
       authority_(parts.authority),
       links_(parts.links),
       fleet_(parts.fleet),
       clock_(parts.clock),
-      table_(&model_, options_.router_id),
+      table_(&model_, options_.router_id, std::max(kGoneAfter, kSilentTicks * options_.interval)),
       placement_(std::make_unique<PlacementSteering>(
           &model_, options_.mover, parts.fleet,
           [this](uint64_t id, moves::PlanPtr plan) { SwitchPlan(id, std::move(plan)); },
@@ -256,11 +261,27 @@ void Controller::Tick() {
   }
 }
 
+void Controller::Measure(absl::Time now) {
+  if (read_gauges_ == nullptr) {
+    return;
+  }
+  const bool due = now - measured_at_ >= kWindow;
+  for (const auto& [layer, gauges] : read_gauges_()) {
+    v1::LayerMeasures& measures = measures_[layer];
+    measures.set_batch_max_violation(gauges.batch_max_violation);
+    if (due && gauges.scores != nullptr) {
+      gauges.scores->Take(&measures);
+    }
+  }
+  measured_at_ = due ? now : measured_at_;
+}
+
 void Controller::Count(const LoadCounts& counted, uint64_t epoch, absl::Time now) {
   const auto own = std::make_shared<const LoadCounts>(counted);
   table_.SetOwn(*own, epoch, now);
   own_loads_.Add(now, own);
   ticked_ = now;
+  Measure(now);
   if (follower_ != nullptr) {
     internal::v1::ReportLoadRequest report;
     report.set_router_id(options_.router_id);

@@ -35,6 +35,7 @@
 #include "router_service/balance/load_history.h"
 #include "router_service/balance/load_table.h"
 #include "router_service/balance/placement_steering.h"
+#include "router_service/balance/score_sample.h"
 #include "router_service/balance/state_store.h"
 #include "router_service/balance/steered_model.h"
 #include "router_service/mesh/fleet.h"
@@ -56,9 +57,18 @@ struct ControllerOptions {
   uint64_t least_term = 1;
 };
 
+// What a router knows of its own layers beside their totals.
+struct LayerGauges {
+  double batch_max_violation = 0;
+  // Null: no scores are sampled. Outlives the controller.
+  ScoreSample* scores = nullptr;
+};
+
 // What a controller works with; all of it outlives the controller.
 struct ControllerParts {
   const Authority* authority = nullptr;
+  // By layer, now. From any thread.
+  std::function<std::map<uint32_t, LayerGauges>()> read_gauges;
   // Null where `authority` never names another router.
   AuthorityLinks* links = nullptr;
   mesh::Fleet* fleet = nullptr;
@@ -126,6 +136,8 @@ class Controller {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Puts decision_ in force, if there is one that is not.
   void PublishIfNew();
+  // Takes the measures of the scores, if that is due.
+  void Measure(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The mover has every router follow `plan` from now on; and hears when they do.
   void SwitchPlan(uint64_t switch_id, moves::PlanPtr plan);
   void ConfirmSwitch();
@@ -149,6 +161,7 @@ class Controller {
   const ControllerOptions options_;
   const SteeredModel model_;
   const std::function<LoadCounts()> read_counts_;
+  const std::function<std::map<uint32_t, LayerGauges>()> read_gauges_;
   const Authority* const authority_;
   AuthorityLinks* const links_;
   mesh::Fleet* const fleet_;
@@ -178,6 +191,9 @@ class Controller {
   // Loads of the mesh, and of this router alone.
   LoadHistory loads_ ABSL_GUARDED_BY(mutex_);
   LoadHistory own_loads_ ABSL_GUARDED_BY(mutex_);
+  // By layer; those of scores are taken now and then.
+  std::map<uint32_t, v1::LayerMeasures> measures_ ABSL_GUARDED_BY(mutex_);
+  absl::Time measured_at_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   // Null while this router is the authority.
   std::unique_ptr<Follower> follower_ ABSL_GUARDED_BY(mutex_);
   absl::Time ticked_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();

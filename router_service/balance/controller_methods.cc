@@ -48,7 +48,7 @@ v1::Balance Controller::GetBalance() const {
   absl::MutexLock lock(&mutex_);
   *balance.mutable_summary() = SummaryLocked();
   balance.set_epoch(epoch);
-  DescribeLayers(model_, steering_, loads_.Last(kWindow), &balance);
+  DescribeLayers(model_, steering_, loads_.Last(kWindow), measures_, &balance);
   if (leader_.self) {
     for (v1::ReportingRouter& router : table_.Describe(now)) {
       *balance.add_routers() = std::move(router);

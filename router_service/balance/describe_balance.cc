@@ -16,10 +16,21 @@ float LargestDistance(const std::vector<float>& a, const std::vector<float>& b) 
   return largest;
 }
 
+void MeasureLoad(const std::vector<uint64_t>& load, uint32_t top_k, v1::LayerMeasures* measures) {
+  const double variation = balance::CoefficientOfVariation(load);
+  measures->set_load_variation(variation);
+  measures->set_load_loss(variation * variation);
+  measures->set_load_entropy(balance::NormalisedEntropy(load));
+  measures->set_mean_squared_share(balance::MeanSquaredShare(load));
+  measures->set_dead_experts(static_cast<uint32_t>(balance::DeadExperts(load).size()));
+  measures->set_collapse(balance::FindCollapse(load, top_k).text);
+}
+
 }  // namespace
 
 void DescribeLayers(const SteeredModel& model, const BiasSteering& steering,
-                    const LoadWindow& window, v1::Balance* balance) {
+                    const LoadWindow& window, const std::map<uint32_t, v1::LayerMeasures>& measures,
+                    v1::Balance* balance) {
   const std::map<uint32_t, LayerDecision> decided = steering.Layers();
   for (const auto& [index, steered] : model.layers) {
     v1::LayerBalance& layer = *balance->add_layers();
@@ -37,6 +48,12 @@ void DescribeLayers(const SteeredModel& model, const BiasSteering& steering,
       layer.set_max_violation(balance::MaxViolation(it->second.assignments));
       layer.set_compared_tokens(it->second.compared);
       layer.set_changed_tokens(it->second.changed);
+    }
+    if (const auto it = measures.find(index); it != measures.end()) {
+      *layer.mutable_measures() = it->second;
+    }
+    if (const auto it = window.counts.find(index); it != window.counts.end()) {
+      MeasureLoad(it->second.assignments, steered.top_k, layer.mutable_measures());
     }
   }
 }

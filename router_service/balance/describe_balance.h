@@ -2,6 +2,9 @@
 #ifndef EXPERTMESH_ROUTER_SERVICE_BALANCE_DESCRIBE_BALANCE_H_
 #define EXPERTMESH_ROUTER_SERVICE_BALANCE_DESCRIBE_BALANCE_H_
 
+#include <cstdint>
+#include <map>
+
 #include "expertmesh/v1/balance.pb.h"
 #include "expertmesh/v1/control.pb.h"
 #include "router_service/balance/bias_history.h"
@@ -11,9 +14,10 @@
 
 namespace expertmesh::balance_control {
 
-// `window`: what was counted of late.
+// `window`: what was counted of late; `measures`: what it does not tell, by layer.
 void DescribeLayers(const SteeredModel& model, const BiasSteering& steering,
-                    const LoadWindow& window, v1::Balance* balance);
+                    const LoadWindow& window, const std::map<uint32_t, v1::LayerMeasures>& measures,
+                    v1::Balance* balance);
 
 v1::Bias DescribeBias(const SteeredModel& model, uint64_t epoch, const LayerBiases& biases);
 

@@ -9,6 +9,7 @@ namespace {
 
 // From so many assignments on they are added up first: an atomic addition each would cost more.
 constexpr size_t kAddUpFrom = 64;
+constexpr double kMillion = 1e6;
 
 void AddTo(std::atomic<uint64_t>* counter, uint64_t count) {
   counter->fetch_add(count, std::memory_order_relaxed);
@@ -68,11 +69,24 @@ void LayerCounters::Add(const gate::RoutedTokens& routed, std::vector<uint32_t>*
   for (const uint32_t expert : routed.expert_ids) {
     ++(*scratch)[expert];
   }
+  uint32_t largest = 0;
   for (size_t expert = 0; expert < assignments_.size(); ++expert) {
     if ((*scratch)[expert] > 0) {
       AddTo(&assignments_[expert], (*scratch)[expert]);
+      largest = std::max(largest, (*scratch)[expert]);
     }
   }
+  const double mean =
+      static_cast<double>(routed.expert_ids.size()) / static_cast<double>(assignments_.size());
+  AddTo(&batches_, 1);
+  AddTo(&violations_, static_cast<uint64_t>((largest / mean - 1) * kMillion));
+}
+
+double LayerCounters::MeanBatchViolation() const {
+  const uint64_t batches = batches_.load(std::memory_order_relaxed);
+  const uint64_t violations = violations_.load(std::memory_order_relaxed);
+  return batches == 0 ? 0
+                      : static_cast<double>(violations) / kMillion / static_cast<double>(batches);
 }
 
 LayerCounts LayerCounters::Read() const {

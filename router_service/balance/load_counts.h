@@ -46,6 +46,9 @@ class LayerCounters {
 
   // One routed batch. `scratch`: memory that is used again.
   void Add(const gate::RoutedTokens& routed, std::vector<uint32_t>* scratch);
+  // MaxVio(batch) (Wang et al. 2024): the mean over batches of so many assignments and more, of
+  // which a share says something, of (largest load - mean) / mean. 0 before the first.
+  double MeanBatchViolation() const;
   void AddNodeTime(uint64_t microseconds) {
     node_us_.fetch_add(microseconds, std::memory_order_relaxed);
   }
@@ -63,6 +66,9 @@ class LayerCounters {
   std::atomic<uint64_t> changed_{0};
   std::atomic<uint64_t> node_us_{0};
   std::atomic<uint32_t> samples_{0};
+  // Of batches that were added up, and their MaxVio in millionths.
+  std::atomic<uint64_t> batches_{0};
+  std::atomic<uint64_t> violations_{0};
   std::vector<std::atomic<uint64_t>> assignments_;
 };
 

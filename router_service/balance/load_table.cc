@@ -11,7 +11,6 @@
 namespace expertmesh::balance_control {
 namespace {
 
-constexpr absl::Duration kGoneAfter = absl::Minutes(1);
 constexpr size_t kMostId = 64;
 // Under it stands what was counted by routers that are not told apart.
 constexpr char kOthers[] = "others";
@@ -35,11 +34,11 @@ internal::v1::ReportLoadRequest ToProto(const std::string& id, const LoadCounts&
 
 }  // namespace
 
-LoadTable::LoadTable(const SteeredModel* model, std::string self_id)
-    : model_(model), self_id_(std::move(self_id)) {}
+LoadTable::LoadTable(const SteeredModel* model, std::string self_id, absl::Duration gone_after)
+    : model_(model), self_id_(std::move(self_id)), gone_after_(gone_after) {}
 
 bool LoadTable::Gone(const Router& router, absl::Time now) const {
-  return now - router.heard > kGoneAfter;
+  return now - router.heard > gone_after_;
 }
 
 void LoadTable::SetOwn(LoadCounts totals, uint64_t epoch, absl::Time now) {

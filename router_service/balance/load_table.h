@@ -24,8 +24,9 @@ class LoadTable {
   // Routers that are told apart; what others beyond that counted is kept together.
   static constexpr size_t kMostRouters = 256;
 
-  // `model` must outlive the table.
-  LoadTable(const SteeredModel* model, std::string self_id);
+  // A router that was silent for `gone_after` counts on, and is not waited for. `model` must outlive
+  // the table.
+  LoadTable(const SteeredModel* model, std::string self_id, absl::Duration gone_after);
 
   void SetOwn(LoadCounts totals, uint64_t epoch, absl::Time now);
 
@@ -57,6 +58,7 @@ class LoadTable {
 
   const SteeredModel* const model_;
   const std::string self_id_;
+  const absl::Duration gone_after_;
   std::map<std::string, Router> routers_;
   LoadCounts others_;
 };

@@ -44,8 +44,7 @@ void ScoreSample::Take(v1::LayerMeasures* measures) {
   const balance::ScoredTokens sampled{scores_.tokens(), top_k_, assignments_,
                                       scores_.probability_sums()};
   measures->set_sampled_tokens(scores_.tokens());
-  measures->set_switch_loss(
-      balance::SwitchLoss(sampled, balance::FractionConvention::kAllSlots));
+  measures->set_switch_loss(balance::SwitchLoss(sampled, balance::FractionConvention::kAllSlots));
   measures->set_gshard_loss(
       balance::GshardLoss(first_choices_, scores_.tokens(), scores_.probability_sums()));
   measures->set_megatron_loss(balance::MegatronLoss(sampled));

@@ -16,6 +16,7 @@ SteeredLayer MakeSteeredLayer(const MoeLayerDescription& description,
   const RoutingOptions& routing = description.routing;
   SteeredLayer layer;
   layer.num_experts = routing.num_experts;
+  layer.top_k = routing.top_k;
   layer.expert_parameters = description.expert.parameters();
   layer.checkpoint_bias = select_bias;
   layer.checkpoint_bias.resize(routing.num_experts);

@@ -14,6 +14,8 @@ namespace expertmesh::balance_control {
 
 struct SteeredLayer {
   uint32_t num_experts = 0;
+  // Experts per token, at most.
+  uint32_t top_k = 0;
   // Parameters of one expert.
   uint64_t expert_parameters = 0;
   // Why its bias cannot be steered; empty: it can.

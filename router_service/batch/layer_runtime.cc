@@ -36,6 +36,7 @@ absl::StatusOr<LayerRuntime> LoadLayer(const checkpoint::MoeCheckpoint& checkpoi
   RoutingOptions& routing = layer.description.routing;
   ASSIGN_OR_RETURN(routing, RoutingOf(description, options.routing));
   layer.load = std::make_unique<balance_control::LayerCounters>(routing.num_experts);
+  layer.scores = std::make_unique<balance_control::ScoreSample>(routing);
   ASSIGN_OR_RETURN(const GateWeights weights, checkpoint.Gate(description.layer));
   absl::StatusOr<std::unique_ptr<const gate::Gate>> made =
       gate::Gate::Create(weights, routing, backend->compute_dtype(), options.tie_order);

@@ -15,6 +15,7 @@
 #include "common/model/model_description.h"
 #include "common/shared_experts/shared_experts.h"
 #include "router_service/balance/load_counts.h"
+#include "router_service/balance/score_sample.h"
 
 namespace expertmesh::batch {
 
@@ -26,6 +27,7 @@ struct LayerRuntime {
   // Null when the layer has none.
   std::unique_ptr<const shared_experts::SharedExperts> shared;
   std::unique_ptr<balance_control::LayerCounters> load;
+  std::unique_ptr<balance_control::ScoreSample> scores;
 };
 
 struct LayerOptions {

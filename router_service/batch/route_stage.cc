@@ -15,6 +15,7 @@ absl::Status RouteStage::Run(Batch* batch) {
                                     requests_, batch->view->SelectBias(batch->layer_index()),
                                     &scratch_, &batch->routed, environment.pool));
   layer.load->Add(batch->routed, &counts_);
+  layer.scores->Add(scratch_.logits, batch->routed);
   environment.metrics->dropped_assignments.Increment(
       static_cast<double>(batch->routed.dropped.size()));
   return absl::OkStatus();

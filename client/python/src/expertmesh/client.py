@@ -17,7 +17,7 @@ from expertmesh.origin import Origin
 from expertmesh.retry import Attempts, RetryPolicy, Watch
 from expertmesh.stream_state import StreamState, heartbeat
 from expertmesh.types import ForwardOptions, StreamAnswer
-from expertmesh.v1 import balance_pb2, control_pb2, router_pb2
+from expertmesh.v1 import balance_pb2, control_pb2, placement_pb2, router_pb2
 
 
 class Client(UnaryMethods):
@@ -125,6 +125,15 @@ class Client(UnaryMethods):
             self._control.WatchBalance,
             balance_pb2.WatchBalanceRequest(),
             operator.attrgetter("balance"),
+        )
+
+    def watch_placement(self) -> Iterator[placement_pb2.PlacementState]:
+        """Yields the placement, without its plan, now and after every change, as `watch_balance`."""
+        self._origin.check_process()
+        return self._watch(
+            self._control.WatchPlacement,
+            placement_pb2.WatchPlacementRequest(),
+            operator.attrgetter("placement"),
         )
 
     def _watch(self, stub: Any, request: Any, read: Callable[[Any], Any]) -> Iterator[Any]:

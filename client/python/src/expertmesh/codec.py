@@ -19,7 +19,7 @@ from expertmesh.types import (
     ForwardTiming,
     Health,
 )
-from expertmesh.v1 import balance_pb2, router_pb2, tensor_pb2
+from expertmesh.v1 import balance_pb2, placement_pb2, router_pb2, tensor_pb2
 
 # What forward_many sends: (layer, array), or with options of this request alone.
 ManyItem = Union[Tuple[int, ArrayLike], Tuple[int, ArrayLike, ForwardOptions]]
@@ -301,6 +301,15 @@ def encode_bias(bias: Union[balance_pb2.Bias, Mapping[int, ArrayLike]]) -> balan
             )
         encoded.layers.add(layer=layer, values=values.astype(np.float32))
     return encoded
+
+
+def encode_placement_policy(policy: Mapping[str, Any]) -> placement_pb2.PlacementPolicy:
+    """Fields of a PlacementPolicy by name."""
+    try:
+        return placement_pb2.PlacementPolicy(**policy)
+    except (TypeError, ValueError) as error:
+        names = ", ".join(placement_pb2.PlacementPolicy.DESCRIPTOR.fields_by_name)
+        raise errors.InvalidArgument(f"policy: {error}; its fields are {names}") from None
 
 
 HEALTH_METHOD = "/grpc.health.v1.Health/Check"

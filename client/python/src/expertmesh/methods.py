@@ -37,6 +37,7 @@ from expertmesh.v1 import (
     balance_pb2,
     control_pb2,
     control_pb2_grpc,
+    placement_pb2,
     router_pb2,
     router_pb2_grpc,
 )
@@ -285,6 +286,62 @@ class UnaryMethods:
         """
         request = balance_pb2.SetBiasRequest(bias=codec.encode_bias(bias))
         return Call(self._control.SetBias, request, timeout, lambda response: response.balance)
+
+    @unary
+    def placement(self, *, timeout: Optional[float] = None) -> Call[placement_pb2.PlacementState]:
+        """Which copies of experts are planned, why, and how far their moves are."""
+        request = placement_pb2.GetPlacementRequest()
+        return Call(
+            self._control.GetPlacement, request, timeout, lambda response: response.placement
+        )
+
+    @unary
+    def plan_placement(
+        self, *, timeout: Optional[float] = None, **policy: Any
+    ) -> Call[placement_pb2.PlacementProposal]:
+        """What the planner would do now, and why: nothing of it is done.
+
+        policy: fields of `PlacementPolicy` in which it is to differ from the one in force.
+
+        Raises ResourceExhausted when nodes have no room for the copies that there must be, Unavailable
+        when there is nothing to plan by yet.
+        """
+        request = placement_pb2.PlanPlacementRequest(policy=codec.encode_placement_policy(policy))
+        return Call(
+            self._control.PlanPlacement, request, timeout, lambda response: response.proposal
+        )
+
+    @unary
+    def set_placement(
+        self, *, timeout: Optional[float] = None, **policy: Any
+    ) -> Call[placement_pb2.PlacementState]:
+        """Changes how copies are planned: fields of `PlacementPolicy`; the others stay as they are.
+
+        Raises InvalidArgument (an impossible value), FailedPrecondition (the router follows another one).
+        """
+        request = placement_pb2.SetPlacementRequest(policy=codec.encode_placement_policy(policy))
+        return Call(
+            self._control.SetPlacement, request, timeout, lambda response: response.placement
+        )
+
+    @unary
+    def apply_placement(
+        self,
+        plan: Optional[placement_pb2.PlacementPlan] = None,
+        *,
+        abort: bool = False,
+        timeout: Optional[float] = None,
+    ) -> Call[placement_pb2.PlacementState]:
+        """Begins to move copies to `plan`, or (None) to what the planner says now; `placement` and
+        `watch_placement` tell how far that is. abort: undoes the move that is under way instead.
+
+        Raises InvalidArgument (a plan that cannot be; nothing is moved), FailedPrecondition (another move
+        is under way, or the router follows another one), and as `plan_placement`.
+        """
+        request = placement_pb2.ApplyPlacementRequest(plan=plan, abort=abort)
+        return Call(
+            self._control.ApplyPlacement, request, timeout, lambda response: response.placement
+        )
 
     @unary
     def drain_node(

@@ -120,7 +120,7 @@ class LoadTableTest : public testing::Test {
   uint64_t Tokens() const { return table_.Totals()->at(1).tokens; }
 
   const SteeredModel model_ = Model();
-  LoadTable table_{&model_, "me"};
+  LoadTable table_{&model_, "me", absl::Minutes(1)};
   absl::Time now_ = absl::UnixEpoch() + absl::Hours(1);
 };
 
@@ -133,6 +133,16 @@ TEST_F(LoadTableTest, TotalsOfEachRouterCountOnceHoweverOftenTheyCome) {
   ASSERT_TRUE(table_.Report(Report("a", 20), now_).ok());
   ASSERT_TRUE(table_.Report(Report("a", 15), now_).ok()) << "overtaken by the one before";
   EXPECT_EQ(Tokens(), 125u);
+}
+
+TEST_F(LoadTableTest, WhoIsSilentForLongIsNotWaitedFor) {
+  table_.SetOwn(*Totals(1), 3, now_);
+  internal::v1::ReportLoadRequest report = Report("a", 1);
+  report.set_epoch(7);
+  ASSERT_TRUE(table_.Report(report, now_).ok());
+  EXPECT_TRUE(table_.AllServe(7, now_));
+  EXPECT_FALSE(table_.AllServe(8, now_ + absl::Minutes(1)));
+  EXPECT_TRUE(table_.AllServe(8, now_ + absl::Seconds(61)));
 }
 
 TEST_F(LoadTableTest, MoreRoutersThanAreToldApartLoseNothing) {
@@ -152,7 +162,7 @@ TEST_F(LoadTableTest, WhatWasSavedCountsOnAfterARestart) {
   for (const internal::v1::ReportLoadRequest& router : table_.Save()) {
     *saved.add_routers() = router;
   }
-  LoadTable after(&model_, "me again");
+  LoadTable after(&model_, "me again", absl::Minutes(1));
   ASSERT_TRUE(after.Restore(saved).ok());
   after.SetOwn(*Totals(1), 4, now_);
   ASSERT_TRUE(after.Report(Report("a", 12), now_).ok());  // It goes on.
