@@ -10,11 +10,22 @@
 #include "common/base/check.h"
 #include "common/base/status_context.h"
 #include "common/base/status_macros.h"
+#include "common/base/thread_priority.h"
 #include "common/checkpoint/expert_digest.h"
 #include "common/model/expert_slice.h"
 
 namespace expertmesh::node {
 namespace {
+
+// A node that serves has so many times as much CPU as it loads experts with. That its loading
+// thread has a low priority is not enough: priorities count inside of a session or a control group
+// only, and others of this machine that serve may be in their own.
+constexpr int kServingPerLoading = 8;
+
+// How long to rest after a time of work.
+absl::Duration RestAfter(absl::Duration work, int threads) {
+  return work * std::max(0, kServingPerLoading - threads) / threads;
+}
 
 absl::Status CheckExperts(const MoeLayerDescription* layer, const LayerExperts& wanted) {
   if (layer == nullptr) {
@@ -179,7 +190,7 @@ absl::StatusOr<uint64_t> HostedExperts::Load(absl::Span<const LayerExperts> requ
       }
     }
     const absl::Span<Item> group = absl::MakeSpan(items).subspan(begin, end - begin);
-    status = PackAll(group, one_done);
+    status = PackAll(group, publish, one_done);
     if (status.ok()) {
       PublishItems(group);
       begin = end;
@@ -214,14 +225,20 @@ absl::Status HostedExperts::PackOne(Item* item) {
   return absl::OkStatus();
 }
 
-absl::Status HostedExperts::PackAll(absl::Span<Item> items, const std::function<void()>& one_done) {
+absl::Status HostedExperts::PackAll(absl::Span<Item> items, Publish publish,
+                                    const std::function<void()>& one_done) {
   absl::Mutex mutex;
   absl::Status first_error;  // Guarded by `mutex`, like the calls of one_done.
   std::atomic<size_t> next{0};
   std::atomic<bool> failed{false};
+  const bool gently = publish == Publish::kTogether;
   const auto work = [&] {
     for (size_t i = next++; i < items.size() && !failed; i = next++) {
+      const absl::Time begin = options_.clock->Now();
       const absl::Status status = PackOne(&items[i]);
+      if (gently) {
+        Rest(RestAfter(options_.clock->Now() - begin, options_.load_threads));
+      }
       const absl::MutexLock lock(&mutex);
       if (status.ok()) {
         one_done();
@@ -232,17 +249,38 @@ absl::Status HostedExperts::PackAll(absl::Span<Item> items, const std::function<
       }
     }
   };
-  const size_t extra = std::min<size_t>(options_.load_threads, items.size());
   std::vector<std::thread> threads;
-  for (size_t i = 1; i < extra; ++i) {
-    threads.emplace_back(work);
+  if (gently) {
+    threads.emplace_back([&work] {
+      LetOtherThreadsGoFirst();
+      work();
+    });
+  } else {
+    const size_t all = std::min<size_t>(options_.load_threads, items.size());
+    for (size_t i = 1; i < all; ++i) {
+      threads.emplace_back(work);
+    }
+    work();
   }
-  work();
   for (std::thread& thread : threads) {
     thread.join();
   }
   const absl::MutexLock lock(&mutex);
   return first_error;
+}
+
+void HostedExperts::Stop() {
+  absl::MutexLock lock(&mutex_);
+  stopping_.store(true, std::memory_order_relaxed);
+  stopped_.SignalAll();
+}
+
+void HostedExperts::Rest(absl::Duration time) {
+  const absl::Time until = options_.clock->Now() + time;
+  absl::MutexLock lock(&mutex_);
+  while (!stopping_.load(std::memory_order_relaxed) &&
+         !options_.clock->WaitUntil(&mutex_, &stopped_, until)) {
+  }
 }
 
 void HostedExperts::PublishItems(absl::Span<const Item> items) {

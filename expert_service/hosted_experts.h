@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
+#include "common/base/clock.h"
 #include "common/checkpoint/moe_checkpoint.h"
 #include "common/experts/backend.h"
 #include "expert_service/expert_selection.h"
@@ -61,13 +62,16 @@ struct HostedExpertsOptions {
   uint64_t memory_limit_bytes = 0;
   // Threads that pack at the same time; at least 1.
   int load_threads = 1;
+  // Measures how long a gentle load rests. Outlives the experts.
+  Clock* clock = Clock::Real();
 };
 
 // Thread-safe. Changes (Load, Unload) happen one after the other, in the order they came.
 class HostedExperts {
  public:
-  // When loaded experts are offered: all of a request together (and none when it fails), or layer
-  // by layer as they are ready.
+  // When loaded experts are offered: all of a request together (and none when it fails), for a node
+  // that serves meanwhile: one thread packs, for an eighth of the node's CPU at most and when the
+  // others leave it that. Or layer by layer as they are ready, as fast as load_threads can.
   enum class Publish { kTogether, kPerLayer };
 
   // Experts of the request ready, and experts to load in all. Called from loading threads, one call
@@ -112,7 +116,7 @@ class HostedExperts {
   const MemoryLedger& memory() const { return *ledger_; }
 
   // Makes a running Load, and every later one, end with CANCELLED.
-  void Stop() { stopping_.store(true, std::memory_order_relaxed); }
+  void Stop();
 
  private:
   struct Item {
@@ -142,8 +146,12 @@ class HostedExperts {
   // packing tells why. NOT_FOUND when the file that has them is missing.
   absl::StatusOr<uint64_t> BytesToReserve(const MoeLayerDescription& layer, uint32_t expert,
                                           IntermediateSlice slice) const;
-  absl::Status PackAll(absl::Span<Item> items, const std::function<void()>& one_done);
+  // `one_done` is called by one thread at a time.
+  absl::Status PackAll(absl::Span<Item> items, Publish publish,
+                       const std::function<void()>& one_done);
   absl::Status PackOne(Item* item);
+  // Unless Stop() is called.
+  void Rest(absl::Duration time);
   void PublishItems(absl::Span<const Item> items);
   std::shared_ptr<const Layers> layers() const;
   void SetLayers(std::shared_ptr<const Layers> layers);
@@ -156,6 +164,7 @@ class HostedExperts {
   std::atomic<bool> stopping_{false};
 
   mutable absl::Mutex mutex_;
+  absl::CondVar stopped_;
   bool changing_ ABSL_GUARDED_BY(mutex_) = false;
   std::shared_ptr<const Layers> layers_ ABSL_GUARDED_BY(mutex_);
 };

@@ -108,7 +108,7 @@ Node::Node(const NodeOptions& options, std::shared_ptr<const checkpoint::MoeChec
       clock_(clock),
       metrics_(std::move(registry)),
       reply_sender_(options.reply_frame_bytes, &metrics_),
-      hosted_(checkpoint_, backend, {options.memory_limit_bytes, options.load_threads},
+      hosted_(checkpoint_, backend, {options.memory_limit_bytes, options.load_threads, clock},
               [this] { OnHostedChange(); }),
       executor_(MakeExecutorOptions(), backend, clock, &reply_sender_, &metrics_) {}
 

@@ -5,7 +5,6 @@ from operators import (
     delete_statement,
     force,
     keep_left,
-    replace_name,
     replace_operator,
 )
 
@@ -74,7 +73,7 @@ MUTATIONS = (
         "a node that restarted is believed to work on what it was asked before",
         "NodeTable::Update",
         force(False, touches="instance_id", nth=1),
-        "placement_move_failure_test",
+        "node_table_test",
     ),
     Mutation(
         "nodes are not brought back to the plan",
@@ -87,11 +86,5 @@ MUTATIONS = (
         "PlacementMove::Confirm",
         replace_operator("==", "!=", touches="switch_id"),
         "placement_move_test",
-    ),
-    Mutation(
-        "what happens during a step is forgotten",
-        "PlacementMover::Step",
-        replace_name("InfiniteFuture", "InfinitePast", touches="due"),
-        "placement_mover_test",
     ),
 )

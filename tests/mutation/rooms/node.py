@@ -65,6 +65,18 @@ MUTATIONS = (
         "batch_assembly_test",
     ),
     Mutation(
+        "a node that serves loads as fast as it can",
+        "HostedExperts::PackAll",
+        force(False, touches="gently", nth=1),
+        "hosted_experts_test",
+    ),
+    Mutation(
+        "a node that serves loads at the priority of its answers",
+        "HostedExperts::PackAll",
+        force(False, touches="gently", nth=2),
+        "hosted_experts_test",
+    ),
+    Mutation(
         "an authority of the past is obeyed",
         "Node::CheckTerm",
         force(True, touches="highest_term_"),

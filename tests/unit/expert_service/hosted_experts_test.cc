@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <thread>
 
@@ -221,7 +223,71 @@ TEST_F(HostedExpertsTest, LoadsInParallel) {
     const auto all = [&packing] { return packing >= 4; };
     mutex.Await(absl::Condition(&all));
   });
-  EXPECT_EQ(*hosted.Load({{{1, {0, 1, 2, 3, 4, 5}, {}}}}, Publish::kTogether), 6u);
+  EXPECT_EQ(*hosted.Load({{{1, {0, 1, 2, 3, 4, 5}, {}}}}, Publish::kPerLayer), 6u);
+}
+
+// A node with `threads` threads, on which each expert takes 10 ms.
+class GentleLoad {
+ public:
+  explicit GentleLoad(int threads)
+      : hosted_(MakeCheckpoint(), &backend_, HostedExpertsOptions{0, threads, &clock_}, [] {}) {
+    backend_.OnPack([this] {
+      nice_ = getpriority(PRIO_PROCESS, static_cast<id_t>(gettid()));
+      clock_.Advance(absl::Milliseconds(10));
+    });
+  }
+  // How long it is until so many experts are loaded.
+  absl::Duration Load(std::vector<uint32_t> experts, Publish publish) {
+    const absl::Time begin = clock_.Now();
+    std::atomic<bool> loaded{false};
+    std::thread loading([&] {
+      EXPECT_TRUE(hosted_.Load({{{1, std::move(experts), {}}}}, publish).ok());
+      loaded = true;
+    });
+    while (!loaded) {
+      clock_.Advance(absl::Microseconds(100));
+      std::this_thread::yield();
+    }
+    loading.join();
+    return clock_.Now() - begin;
+  }
+  FakeClock& clock() { return clock_; }
+  HostedExperts& hosted() { return hosted_; }
+  int nice() const { return nice_; }
+
+ private:
+  FakeBackend backend_;
+  FakeClock clock_;
+  std::atomic<int> nice_{0};
+  HostedExperts hosted_;
+};
+
+TEST(GentleLoadTest, ANodeThatServesRestsBetweenExperts) {
+  GentleLoad gentle(/*threads=*/2);
+  // An eighth of two threads: 40 ms for 10 ms of work.
+  EXPECT_GE(gentle.Load({0, 1, 2}, Publish::kTogether), absl::Milliseconds(120));
+  EXPECT_EQ(gentle.nice(), 19);
+}
+
+TEST(GentleLoadTest, RestsEndWithTheLoadAndWithTheNode) {
+  GentleLoad gentle(/*threads=*/1);
+  absl::Status status;
+  std::thread loading([&] {
+    status = gentle.hosted().Load({{{1, {0, 1}, {}}}}, Publish::kTogether).status();
+  });
+  gentle.clock().AwaitWaiters(1);  // It has packed one, and rests.
+  gentle.hosted().Stop();
+  loading.join();
+  EXPECT_EQ(status.code(), absl::StatusCode::kCancelled);
+}
+
+TEST(GentleLoadTest, ANodeThatStartsLoadsAsFastAsItCan) {
+  GentleLoad gentle(/*threads=*/1);
+  std::thread loading([&] {
+    EXPECT_TRUE(gentle.hosted().Load({{{1, {0, 1, 2}, {}}}}, Publish::kPerLayer).ok());
+  });
+  loading.join();  // The clock moves by the work alone.
+  EXPECT_NE(gentle.nice(), 19);
 }
 
 }  // namespace

@@ -183,9 +183,8 @@ TEST_F(PlacementMoveFailureTest, UndoingLoadsAgainWhatHadToGo) {
   mesh.AddNode("a", {kFirst}, 2 * kExpertBytes);
   mesh.AddNode("b", {kFirst}, kExpertBytes);
   mesh.AddNode("c", {kSecond});
-  const PlacementPlan before{{"a", "b", "c"}, {{1, {{{0, 0.5f}, {1, 0.5f}}, {{2, 1.0f}}}}}};
-  mesh.Adopt(before);
-  // b lets go of the first to load the second, and a is refused.
+  // Routers use what is there, so that no repair brings it back. b lets go of the first to load the
+  // second, and a is refused.
   mesh.AnswerNext("a", 1, absl::DataLossError("the file is damaged"));
   const PlacementPlan after{{"a", "b", "c"}, {{1, {{{0, 1.0f}}, {{0, 0.5f}, {1, 0.5f}}}}}};
   ASSERT_TRUE(mesh.Start(after).ok());
