@@ -164,8 +164,7 @@ absl::Status Router::Start(Transport* transport, mesh::WireEncodings encodings) 
       balance_control::Controller::Create(
           options_.balance.controller, DescribeSteered(), [this] { return ReadCounts(); },
           balance_control::ControllerParts{authority_.get(), [this] { return ReadGauges(); },
-                                           options_.balance.links, fleet_.get(), timers_.get(),
-                                           clock_}));
+                                           options_.balance.links, fleet_.get(), clock_}));
   controller_subscription_ = controller_->Subscribe([this] {
     balance_metrics_.Set(controller_->GetBalance(), controller_->GetPlacement(false));
   });

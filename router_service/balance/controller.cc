@@ -39,7 +39,7 @@ Controller::Controller(ControllerOptions options, SteeredModel model,
       placement_(std::make_unique<PlacementSteering>(
           &model_, options_.mover, parts.fleet,
           [this](uint64_t id, moves::PlanPtr plan) { SwitchPlan(id, std::move(plan)); },
-          parts.timers, parts.clock)) {}
+          parts.clock)) {}
 
 absl::StatusOr<std::unique_ptr<Controller>> Controller::Create(
     ControllerOptions options, SteeredModel model, std::function<LoadCounts()> read_counts,

@@ -21,7 +21,6 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
-#include "common/base/timer_queue.h"
 #include "expertmesh/internal/v1/authority.pb.h"
 #include "expertmesh/v1/balance.pb.h"
 #include "expertmesh/v1/control.pb.h"
@@ -72,8 +71,6 @@ struct ControllerParts {
   // Null where `authority` never names another router.
   AuthorityLinks* links = nullptr;
   mesh::Fleet* fleet = nullptr;
-  // On `clock`.
-  TimerQueue* timers = nullptr;
   Clock* clock = nullptr;
 };
 

@@ -24,8 +24,8 @@ class LoadTable {
   // Routers that are told apart; what others beyond that counted is kept together.
   static constexpr size_t kMostRouters = 256;
 
-  // A router that was silent for `gone_after` counts on, and is not waited for. `model` must outlive
-  // the table.
+  // A router that was silent for `gone_after` counts on, and is not waited for. `model` must
+  // outlive the table.
   LoadTable(const SteeredModel* model, std::string self_id, absl::Duration gone_after);
 
   void SetOwn(LoadCounts totals, uint64_t epoch, absl::Time now);

@@ -73,16 +73,16 @@ uint64_t MillisSince(absl::Time then, absl::Time now) {
 
 PlacementSteering::PlacementSteering(
     const SteeredModel* model, moves::MoverOptions options, mesh::Fleet* fleet,
-    std::function<void(uint64_t switch_id, moves::PlanPtr plan)> switch_plan, TimerQueue* timers,
-    Clock* clock)
+    std::function<void(uint64_t switch_id, moves::PlanPtr plan)> switch_plan, Clock* clock)
     : model_(model),
       fleet_(fleet),
       clock_(clock),
+      timers_(clock),
       nodes_(fleet),
       mover_(
           options, SizesOf(*model), &nodes_,
           {std::move(switch_plan), [this](const moves::MoveOutcome& outcome) { OnEnd(outcome); }},
-          timers, clock) {}
+          &timers_, clock) {}
 
 void PlacementSteering::Decide(uint64_t term, moves::PlanPtr plan) {
   const absl::Status status = mover_.Adopt(term, std::move(plan));

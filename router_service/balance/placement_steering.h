@@ -30,11 +30,11 @@ namespace expertmesh::balance_control {
 // Thread-safe.
 class PlacementSteering {
  public:
-  // `switch_plan`: every router is to follow the plan; Confirm is due when they do. Called on the
-  // thread of `timers`, without locks; must not block. Pointers must outlive it.
+  // `switch_plan`: every router is to follow the plan; Confirm is due when they do. Called on a
+  // thread of its own, without locks; must not block. Pointers must outlive it.
   PlacementSteering(const SteeredModel* model, moves::MoverOptions options, mesh::Fleet* fleet,
                     std::function<void(uint64_t switch_id, moves::PlanPtr plan)> switch_plan,
-                    TimerQueue* timers, Clock* clock);
+                    Clock* clock);
 
   // This router decides from now on, within `term`; batches follow `plan` (null: none).
   void Decide(uint64_t term, moves::PlanPtr plan);
@@ -81,6 +81,8 @@ class PlacementSteering {
   std::optional<v1::PlacementProposal> last_ ABSL_GUARDED_BY(mutex_);
   std::string problem_ ABSL_GUARDED_BY(mutex_);
 
+  // The mover's own: its steps are too long for those who wait for deadlines.
+  TimerQueue timers_;
   moves::FleetNodes nodes_;
   moves::PlacementMover mover_;  // Last: calls back into the above.
 };

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import expertmesh
+from expertmesh import ForwardOptions
 from expertmesh.v1 import placement_pb2
 from mesh import PATIENCE, hidden_states, shards, wait_until
 from replacement import TimedLoad
@@ -64,6 +65,13 @@ def third_goes_on(topology, experts):
     return plan
 
 
+def computed(client):
+    """node_id -> assignments that it has computed."""
+    return {
+        node.description.node_id: node.computed_assignments for node in client.topology().nodes
+    }
+
+
 @pytest.fixture
 def serving(mesh, checkpoint, tmp_path):
     """Four nodes and a router that keeps its state, and moves slowly."""
@@ -72,9 +80,20 @@ def serving(mesh, checkpoint, tmp_path):
 
 
 def await_held(client, plan):
-    wait_until(
-        lambda: held(client.topology()) == planned(plan), "nodes hold what the plan says"
-    )
+    wanted = planned(plan)
+
+    def wrong():
+        """node_id -> what it holds and should not, and the reverse."""
+        return {
+            node: copies ^ wanted[node]
+            for node, copies in held(client.topology()).items()
+            if copies != wanted[node]
+        }
+
+    try:
+        wait_until(lambda: not wrong(), "nodes hold what the plan says")
+    except AssertionError:
+        raise AssertionError(f"{wrong()}, and {client.placement().moves}") from None
 
 
 def test_a_third_of_all_experts_moves_and_nothing_is_lost_or_doubled(serving, checkpoint):
@@ -109,7 +128,9 @@ def test_a_plan_of_the_planner_levels_the_nodes(mesh, checkpoint):
     for layer in checkpoint.moe_layers:
         mesh.client.forward(layer, hidden_states(2000, checkpoint.d_model, 3))
     wait_until(
-        lambda: len(mesh.client.get_load(mesh=True, window=10).layers) > 0, "load is looked at"
+        lambda: [load.tokens for load in client.get_load(mesh=True, window=10).layers]
+        == [2000] * len(checkpoint.moe_layers),
+        "load is looked at",
     )
     proposal = client.plan_placement(min_tokens=1, hysteresis=0)
     assert proposal.apply and proposal.move_count > 0, proposal.reason
@@ -120,13 +141,22 @@ def test_a_plan_of_the_planner_levels_the_nodes(mesh, checkpoint):
     client.apply_placement(proposal.plan)
     await_held(mesh.client, proposal.plan)
     await_phase(client, "idle")
-    # The same load again: what nodes compute now is level, by their own counts.
-    nodes = {node.address: node.computed_assignments for node in mesh.client.topology().nodes}
-    for layer in checkpoint.moe_layers:
-        mesh.client.forward(layer, hidden_states(2000, checkpoint.d_model, 3))
-    now = {node.address: node.computed_assignments for node in mesh.client.topology().nodes}
-    work = np.array([now[address] - nodes[address] for address in nodes], dtype=float)
-    assert work.max() / work.mean() <= 1.05, work
+    # The same load again: nodes get what the shares give them, by their own counts.
+    begun = computed(client)
+    expected = dict.fromkeys(proposal.plan.nodes, 0.0)
+    for layer in proposal.plan.layers:
+        x = hidden_states(2000, checkpoint.d_model, 3)
+        ids = client.forward(layer.layer, x, ForwardOptions(return_routing=True)).expert_ids
+        load = np.repeat(
+            np.bincount(ids.reshape(-1), minlength=checkpoint.moe.experts),
+            layer.copies_per_expert,
+        )
+        for copy, node in enumerate(layer.copy_nodes):
+            expected[proposal.plan.nodes[node]] += load[copy] * layer.copy_shares[copy]
+    for node, work in computed(client).items():
+        assert work - begun[node] == pytest.approx(
+            expected[node], abs=0.1 * np.mean(list(expected.values()))
+        )
 
 
 def test_a_target_that_is_killed_in_the_middle_undoes_the_move(serving, checkpoint):

@@ -99,7 +99,7 @@ class ControllerTest : public testing::Test {
                              ++reads_;
                              return counts_;
                            },
-                           {authority_.get(), nullptr, &links_, fleet_.get(), &timers_, &clock_});
+                           {authority_.get(), nullptr, &links_, fleet_.get(), &clock_});
     if (!controller.ok()) {
       return controller.status();
     }
