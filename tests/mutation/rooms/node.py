@@ -65,6 +65,24 @@ MUTATIONS = (
         "batch_assembly_test",
     ),
     Mutation(
+        "shared experts are packed in the width of the others",
+        "HostedExperts::PackOne",
+        replace_call("hostable_expert", "layer->expert"),
+        "hosted_experts_test",
+    ),
+    Mutation(
+        "a slice cuts shared experts as if they were as wide as the others",
+        "CheckSlice",
+        replace_name("expert", "0", touches="hostable_expert"),
+        "hosted_experts_test",
+    ),
+    Mutation(
+        "shared experts count as small as the others",
+        "Executor::IsSmall",
+        replace_name("shared_expert", "expert"),
+        "executor_test",
+    ),
+    Mutation(
         "an authority of the past is obeyed",
         "Node::CheckTerm",
         force(True, touches="highest_term_"),
