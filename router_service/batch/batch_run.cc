@@ -1,5 +1,6 @@
 #include "router_service/batch/batch_run.h"
 
+#include <optional>
 #include <utility>
 
 #include "router_service/batch/gather_stage.h"
@@ -38,7 +39,11 @@ void BatchRun::Start() {
   }
   const bool wanted = !batch_.requests.AllAnswered();
   if (wanted) {
-    plan::BatchPlan& plan = plan_.PlanAll(batch_);
+    const std::optional<plan::SharedDemand> shared = shared_.Begin(batch_);
+    plan::BatchPlan& plan = plan_.PlanAll(batch_, shared);
+    if (shared.has_value()) {
+      shared_.Keep(batch_, plan_.shared_rows_here());
+    }
     batch_.times.dispatched = batch_.environment->clock->Now();
     dispatch_.Dispatch(batch_, &plan, batch_.view, nullptr, this, &work_);
     batch_.environment->cross_checker->Offer(
@@ -46,7 +51,7 @@ void BatchRun::Start() {
         batch_.environment->activation_dtype, batch_.environment->d_model);
   }
   EndDispatch();
-  if (wanted && batch_.layer->shared != nullptr) {
+  if (wanted && shared_.has_rows()) {
     if (inline_) {
       RunOnPool([this] { ComputeShared(); });
     } else {
@@ -59,9 +64,6 @@ void BatchRun::Start() {
 }
 
 void BatchRun::ComputeShared() {
-  if (batch_.requests.AllAnswered()) {
-    return;
-  }
   if (const absl::Status status = shared_.Run(batch_); !status.ok()) {
     batch_.requests.FailAll(status, "shared experts");
   }
@@ -109,7 +111,11 @@ void BatchRun::DispatchLost() {
     // The mesh of now: it is likely to know that a node is gone.
     const std::shared_ptr<const mesh::MeshView> view = batch_.environment->fleet->view();
     plan::BatchPlan& plan = plan_.PlanAgain(batch_, *part, *view, ReplicasFor(*part, *view));
+    shared_.TakeLost(batch_, &plan.unplaced);
     dispatch_.Dispatch(batch_, &plan, view, part, this, &work_);
+    if (const absl::Status status = shared_.RunLost(batch_); !status.ok()) {
+      batch_.requests.FailAll(status, "shared experts");
+    }
     WorkDone(/*finish_here=*/false);
   }
 }
@@ -135,7 +141,8 @@ void BatchRun::WorkDone(bool finish_here) {
 }
 
 void BatchRun::Finish() {
-  JudgeDoubtful(batch_, dispatch_.parts());
+  JudgeDoubtful(batch_, dispatch_.parts(),
+                [this](uint32_t row) { return shared_.IsFiniteHere(batch_, row); });
   if (!batch_.requests.AllAnswered()) {
     batch_.times.received = batch_.environment->clock->Now();
     combine_.Collect(batch_, dispatch_.parts(), shared_.output());
