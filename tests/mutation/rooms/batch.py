@@ -161,9 +161,9 @@ SHARED = (
         "router_shared_test",
     ),
     Mutation(
-        "shared experts: a node that lost them is asked again",
+        "shared experts: a node that refused them is asked again",
         "FreshReplicas",
-        force(False, touches=("lost_by", "refused_by")),
+        force(False, touches="refused_by"),
         "router_shared_test",
     ),
     Mutation(

@@ -1,7 +1,7 @@
 """The expert service: batches as they come in, wait and are answered."""
 
 from mutation import Mutation
-from operators import delete_statement, force, replace_name
+from operators import delete_statement, force, replace_argument, replace_name
 
 MUTATIONS = (
     Mutation(
@@ -67,13 +67,13 @@ MUTATIONS = (
     Mutation(
         "shared experts are packed in the width of the others",
         "HostedExperts::PackOne",
-        replace_call("hostable_expert", "layer->expert"),
+        replace_argument("hostable_expert", 1, "0"),
         "hosted_experts_test",
     ),
     Mutation(
         "a slice cuts shared experts as if they were as wide as the others",
-        "CheckSlice",
-        replace_name("expert", "0", touches="hostable_expert"),
+        "node::CheckSlice",
+        replace_name("expert", "0", nth=1),
         "hosted_experts_test",
     ),
     Mutation(

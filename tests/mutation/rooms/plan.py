@@ -83,13 +83,13 @@ MUTATIONS = (
     Mutation(
         "shared experts: the level is that of the emptiest holder alone",
         "SharedPlacement::Level",
-        force(True, touches="by_work_"),
+        force(True, touches=("level", "holders_")),
         "shared_placement_test",
     ),
     Mutation(
         "shared experts: a row's own assignments are lost where they join",
         "SharedPlacement::AddRows",
-        off_by_one("a", within="row_begin"),
+        off_by_one("a", nth=2),
         "shared_placement_test",
     ),
     Mutation(
