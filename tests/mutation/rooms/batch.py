@@ -173,12 +173,6 @@ SHARED = (
         "router_shared_test",
     ),
     Mutation(
-        "shared experts: the router computes all rows beside the nodes",
-        "SharedStage::Begin",
-        set_value("nodes_do", "false"),
-        "router_shared_test",
-    ),
-    Mutation(
         "shared experts, strict: the router does not round as links do",
         "SharedStage::ComputeRows",
         delete_statement(touches="SendAndReceive"),

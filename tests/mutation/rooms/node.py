@@ -1,7 +1,7 @@
 """The expert service: batches as they come in, wait and are answered."""
 
 from mutation import Mutation
-from operators import delete_statement, force, replace_argument, replace_name
+from operators import delete_statement, force, replace_argument, replace_name, set_value
 
 MUTATIONS = (
     Mutation(
@@ -77,9 +77,9 @@ MUTATIONS = (
         "hosted_experts_test",
     ),
     Mutation(
-        "shared experts count as small as the others",
+        "all experts count as large as the shared ones",
         "Executor::IsSmall",
-        replace_name("shared_expert", "expert"),
+        set_value("shared", "batch.expert_ids.size()"),
         "executor_test",
     ),
     Mutation(
