@@ -33,6 +33,7 @@ struct FakeCheckpointOptions {
   // The routed experts have it.
   Activation activation = Activation::kSilu;
   bool expert_bias = false;
+  ApplyWeight apply = ApplyWeight::kOutput;
   // What every weight of an expert is; null: they are random.
   std::function<float(uint32_t layer, uint32_t expert)> expert_weight = nullptr;
   std::string fingerprint = "aaaa";
@@ -53,6 +54,7 @@ class FakeCheckpoint final : public checkpoint::MoeCheckpoint {
       layer.routing.num_experts = options.num_experts;
       layer.routing.top_k = options.top_k;
       layer.routing.renormalise = Renormalise::kSum;
+      layer.routing.apply = options.apply;
       if (options.rounded_routing) {
         layer.routing.logit_dtype = LogitDtype::kModel;
         layer.routing.score_dtype = ScoreDtype::kModel;

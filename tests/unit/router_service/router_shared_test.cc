@@ -169,6 +169,24 @@ TEST_F(RouterSharedTest, TheGateIsAppliedOnNodesToo) {
   EXPECT_TRUE(SameBits(outputs[2], outputs[0], kModel));
 }
 
+// A node would apply the gate's weight to the input, as it does with those of routed experts.
+TEST_F(RouterSharedTest, AGateBesideWeightsOfTheInputIsTheRouters) {
+  for (const bool gate : {false, true}) {
+    FakeCheckpointOptions checkpoint;
+    checkpoint.shared_gate = gate;
+    checkpoint.apply = ApplyWeight::kInput;
+    Start(SharedExpertsAt::kNodes, {}, checkpoint);
+    Add("a:1", kAllAndShared);
+    Connect();
+    ASSERT_TRUE(Forward(1, RandomRows(1, 9)).status.ok());
+    EXPECT_EQ(RowsHere(), gate ? 9u : 0u);
+    router_.reset();
+    network_.Unregister("a:1");
+    nodes_.clear();
+    addresses_.clear();
+  }
+}
+
 TEST_F(RouterSharedTest, RowsWithoutAnyRoutedExpertHaveThemAsWell) {
   RouterOptions options;
   options.layer.routing = R"({"top_k": 1, "capacity_tokens": 1})";
