@@ -54,7 +54,8 @@ internal::v1::ComputeRequest RecoverFields(const Frame& frame) {
 
 absl::Status CheckAssignments(const internal::v1::ComputeRequest& message, uint64_t rows,
                               const MoeLayerDescription& layer) {
-  const uint32_t num_experts = layer.routing.num_experts;
+  // The shared experts included, where the layer has any.
+  const uint32_t num_experts = layer.hostable_experts();
   if (static_cast<uint64_t>(message.assignments_per_row_size()) != rows) {
     return Invalid(absl::StrCat("assignments_per_row has ", message.assignments_per_row_size(),
                                 " entries; hidden_states has ", rows, " rows"));

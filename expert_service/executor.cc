@@ -97,8 +97,12 @@ void Executor::CountDropped(const std::vector<QueuedBatch>& dropped) {
 }
 
 bool Executor::IsSmall(const ReceivedBatch& batch) const {
-  const uint64_t parameters = batch.hosted->description->expert.parameters();
-  return batch.expert_ids.size() * parameters <= options_.inline_parameters;
+  const MoeLayerDescription& layer = *batch.hosted->description;
+  const auto shared = static_cast<uint64_t>(
+      std::count(batch.expert_ids.begin(), batch.expert_ids.end(), layer.shared_expert_id()));
+  const uint64_t parameters = (batch.expert_ids.size() - shared) * layer.expert.parameters() +
+                              shared * layer.shared_expert().parameters();
+  return parameters <= options_.inline_parameters;
 }
 
 absl::Status Executor::Enqueue(StreamId stream, std::unique_ptr<ReceivedBatch> batch) {

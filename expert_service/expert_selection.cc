@@ -109,6 +109,30 @@ absl::Status CheckReplicas(const SelectionFlags& flags, Fraction shard) {
   return absl::OkStatus();
 }
 
+// Adds the shared experts of `layer`, if it has any.
+void AddShared(const MoeLayerDescription& layer, std::vector<LayerExperts>* selection) {
+  if (layer.shared_intermediate_size == 0) {
+    return;
+  }
+  if (selection->back().slice != IntermediateSlice()) {
+    selection->push_back({layer.layer, {}, {}});
+  }
+  selection->back().experts.push_back(layer.shared_expert_id());
+}
+
+// No layer of `layers` has shared experts although they are asked for.
+absl::Status CheckShared(const SelectionFlags& flags,
+                         const std::vector<const MoeLayerDescription*>& layers) {
+  if (!flags.shared_experts ||
+      std::any_of(layers.begin(), layers.end(), [](const MoeLayerDescription* layer) {
+        return layer->shared_intermediate_size > 0;
+      })) {
+    return absl::OkStatus();
+  }
+  return FlagError("--shared-experts", "true",
+                   "none of the selected layers has shared experts; leave the flag out");
+}
+
 }  // namespace
 
 absl::StatusOr<Fraction> ParseFraction(absl::string_view flag, absl::string_view value) {
@@ -134,6 +158,7 @@ absl::StatusOr<std::vector<LayerExperts>> SelectExperts(const SelectionFlags& fl
   RETURN_IF_ERROR(CheckReplicas(flags, shard));
   ASSIGN_OR_RETURN(const std::vector<const MoeLayerDescription*> layers,
                    SelectLayers(flags, model));
+  RETURN_IF_ERROR(CheckShared(flags, layers));
   std::vector<LayerExperts> selection;
   for (const MoeLayerDescription* layer : layers) {
     if (layer->expert.intermediate_size % slice.count != 0) {
@@ -147,6 +172,9 @@ absl::StatusOr<std::vector<LayerExperts>> SelectExperts(const SelectionFlags& fl
     chosen.slice = {slice.index, slice.count};
     ASSIGN_OR_RETURN(chosen.experts, ExpertsOfLayer(flags, shard, *layer));
     selection.push_back(std::move(chosen));
+    if (flags.shared_experts) {
+      AddShared(*layer, &selection);
+    }
   }
   return selection;
 }

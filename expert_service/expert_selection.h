@@ -16,7 +16,7 @@ namespace expertmesh::node {
 // Experts of one layer, all as the same slice of the intermediate dimension.
 struct LayerExperts {
   uint32_t layer = 0;
-  std::vector<uint32_t> experts;  // Ascending, each once.
+  std::vector<uint32_t> experts;  // Ascending, each once; ids as in MoeLayerDescription.
   IntermediateSlice slice;
 
   friend bool operator==(const LayerExperts&, const LayerExperts&) = default;
@@ -34,11 +34,14 @@ struct SelectionFlags {
   // --replicas: how many shards hold each run; shard i holds the runs i, i-1 ... i-replicas+1
   // (mod n). Needs --shard when it is not 1.
   uint32_t replicas = 1;
+  // --shared-experts: also the shared experts of the selected layers, whole whatever --slice says.
+  bool shared_experts = false;
   // --slice: "i/n", the part of the intermediate dimension. Not given: whole experts.
   std::string slice;
 };
 
-// Ascending by layer; at least one expert in all.
+// Ascending by layer; at least one expert in all. Two entries for a layer of whose other experts
+// only a slice is held.
 //   INVALID_ARGUMENT  names the flag, its value and what is accepted.
 absl::StatusOr<std::vector<LayerExperts>> SelectExperts(const SelectionFlags& flags,
                                                         const ModelDescription& model);

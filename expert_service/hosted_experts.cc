@@ -33,20 +33,23 @@ absl::Status CheckExperts(const MoeLayerDescription* layer, const LayerExperts& 
         absl::StrCat("layer ", wanted.layer, " is not a MoE layer of this model"));
   }
   for (const uint32_t expert : wanted.experts) {
-    if (expert >= layer->routing.num_experts) {
-      return absl::NotFoundError(absl::StrCat("layer ", wanted.layer, " has no expert ", expert,
-                                              "; it has ", layer->routing.num_experts));
+    if (expert >= layer->hostable_experts()) {
+      return absl::NotFoundError(
+          absl::StrCat("layer ", wanted.layer, " has no expert ", expert, "; it has ",
+                       layer->routing.num_experts,
+                       layer->shared_intermediate_size > 0 ? " and a shared one" : ""));
     }
   }
   return absl::OkStatus();
 }
 
-absl::Status CheckSlice(const MoeLayerDescription& layer, IntermediateSlice slice) {
-  if (slice.count == 0 || slice.index >= slice.count ||
-      layer.expert.intermediate_size % slice.count != 0) {
+absl::Status CheckSlice(const MoeLayerDescription& layer, uint32_t expert,
+                        IntermediateSlice slice) {
+  const uint32_t intermediate = layer.hostable_expert(expert).intermediate_size;
+  if (slice.count == 0 || slice.index >= slice.count || intermediate % slice.count != 0) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "slice ", slice.index, " of ", slice.count, " of layer ", layer.layer,
-        " is impossible; its intermediate size ", layer.expert.intermediate_size,
+        "slice ", slice.index, " of ", slice.count, " of layer ", layer.layer, " expert ", expert,
+        " is impossible; its intermediate size ", intermediate,
         " must be divisible by the number of slices, and the index below that number"));
   }
   return absl::OkStatus();
@@ -96,20 +99,22 @@ HostedExperts::HostedExperts(std::shared_ptr<const checkpoint::MoeCheckpoint> ch
 absl::StatusOr<uint64_t> HostedExperts::BytesToReserve(const MoeLayerDescription& layer,
                                                        uint32_t expert,
                                                        IntermediateSlice slice) const {
-  const absl::StatusOr<ExpertWeights> weights = checkpoint_->Expert(layer.layer, expert);
+  const absl::StatusOr<ExpertWeights> weights = checkpoint_->Hostable(layer.layer, expert);
   if (absl::IsNotFound(weights.status())) {
     return weights.status();
   }
-  return weights.ok() ? backend_->PackedBytes(layer.expert, *weights, slice).value_or(0) : 0;
+  return weights.ok()
+             ? backend_->PackedBytes(layer.hostable_expert(expert), *weights, slice).value_or(0)
+             : 0;
 }
 
 absl::Status HostedExperts::PlanOne(const LayerExperts& wanted, const Layers& held,
                                     std::vector<Item>* items) const {
   const MoeLayerDescription* layer = checkpoint_->model().FindLayer(wanted.layer);
   RETURN_IF_ERROR(CheckExperts(layer, wanted));
-  RETURN_IF_ERROR(CheckSlice(*layer, wanted.slice));
   const auto found = held.find(wanted.layer);
   for (const uint32_t expert : wanted.experts) {
+    RETURN_IF_ERROR(CheckSlice(*layer, expert, wanted.slice));
     const HostedExpert* present =
         found == held.end() ? nullptr : found->second->experts[expert].get();
     if (present == nullptr) {
@@ -210,9 +215,10 @@ absl::Status HostedExperts::PackOne(Item* item) {
     return absl::CancelledError("the node is stopping");
   }
   ASSIGN_OR_RETURN(const ExpertWeights weights,
-                   checkpoint_->Expert(item->layer->layer, item->expert));
-  ASSIGN_OR_RETURN(std::shared_ptr<const experts::PackedExpert> packed,
-                   backend_->Pack(item->layer->expert, weights, item->slice));
+                   checkpoint_->Hostable(item->layer->layer, item->expert));
+  ASSIGN_OR_RETURN(
+      std::shared_ptr<const experts::PackedExpert> packed,
+      backend_->Pack(item->layer->hostable_expert(item->expert), weights, item->slice));
   const ExpertWeights stored = SliceOf(weights, item->slice);
   // Never from a cache: the bytes were just read, and it is these that count.
   const uint64_t digest = checkpoint::DigestOf(stored);
@@ -294,7 +300,7 @@ void HostedExperts::PublishItems(absl::Span<const Item> items) {
     auto layer =
         slot == nullptr ? std::make_shared<HostedLayer>() : std::make_shared<HostedLayer>(*slot);
     layer->description = description;
-    layer->experts.resize(description->routing.num_experts);
+    layer->experts.resize(description->hostable_experts());
     for (; begin < items.size() && items[begin].layer == description; ++begin) {
       layer->experts[items[begin].expert] = items[begin].loaded;
     }

@@ -53,7 +53,7 @@ class HostedExpert {
 struct HostedLayer {
   // Belongs to the checkpoint.
   const MoeLayerDescription* description = nullptr;
-  // [num_experts]; null where not held.
+  // [MoeLayerDescription::hostable_experts()], the shared experts last; null where not held.
   std::vector<std::shared_ptr<const HostedExpert>> experts;
 };
 

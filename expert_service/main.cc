@@ -39,6 +39,9 @@ ABSL_FLAG(std::string, experts, "", "Experts of these layers to hold, like 0-31,
 ABSL_FLAG(std::string, shard, "",
           "i/n: hold the i-th (from 0) of n even runs of each layer's experts");
 ABSL_FLAG(uint32_t, replicas, 1, "With --shard: how many shards hold each run");
+ABSL_FLAG(bool, shared_experts, false,
+          "Hold the shared experts of these layers, too, and whole whatever --slice says: for "
+          "routers with --shared-experts=nodes");
 ABSL_FLAG(std::string, slice, "", "i/n: hold the i-th of n parts of the intermediate dimension");
 ABSL_FLAG(std::string, compute_dtype, "auto",
           "f32, bf16, or auto: bf16 for a BF16 checkpoint, else f32");
@@ -134,8 +137,17 @@ uint64_t CountExperts(const std::vector<LayerExperts>& selection) {
   return count;
 }
 
+// A layer of which some experts are sliced and some are not has two entries, one after the other.
+size_t CountLayers(const std::vector<LayerExperts>& selection) {
+  size_t count = 0;
+  for (size_t i = 0; i < selection.size(); ++i) {
+    count += i == 0 || selection[i - 1].layer != selection[i].layer ? 1 : 0;
+  }
+  return count;
+}
+
 absl::Status LoadAndLog(Node* node, const std::vector<LayerExperts>& selection) {
-  spdlog::info("loading {} experts of {} layers", CountExperts(selection), selection.size());
+  spdlog::info("loading {} experts of {} layers", CountExperts(selection), CountLayers(selection));
   const absl::Time start = Clock::Real()->Now();
   uint64_t last_tenth = 0;
   const absl::Status status = node->Load(selection, [&last_tenth](uint64_t done, uint64_t total) {
@@ -186,9 +198,10 @@ absl::Status Run(const std::vector<char*>& rest) {
   for (const std::string& warning : checkpoint->warnings()) {
     spdlog::warn("{}", warning);
   }
-  const SelectionFlags selection_flags = {absl::GetFlag(FLAGS_layers), absl::GetFlag(FLAGS_experts),
-                                          absl::GetFlag(FLAGS_shard), absl::GetFlag(FLAGS_replicas),
-                                          absl::GetFlag(FLAGS_slice)};
+  const SelectionFlags selection_flags = {
+      absl::GetFlag(FLAGS_layers),         absl::GetFlag(FLAGS_experts),
+      absl::GetFlag(FLAGS_shard),          absl::GetFlag(FLAGS_replicas),
+      absl::GetFlag(FLAGS_shared_experts), absl::GetFlag(FLAGS_slice)};
   ASSIGN_OR_RETURN(const std::vector<LayerExperts> selection,
                    SelectExperts(selection_flags, checkpoint->model()));
   const int threads =

@@ -14,7 +14,7 @@ void MergedBatch::Merge(absl::Span<const QueuedBatch> batches, Dtype compute_dty
   layer_ = layer.layer;
   token_rows_ = 0;
   nonfinite_rows_ = 0;
-  assignments_.assign(layer.routing.num_experts, 0);
+  assignments_.assign(layer.hostable_experts(), 0);
   hidden_states_.Resize(rows * d_model * BytesOf(compute_dtype));
   hidden_row_of_.clear();
   row_begin_.assign(1, 0);

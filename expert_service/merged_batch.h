@@ -33,7 +33,7 @@ class MergedBatch {
   size_t token_rows() const { return token_rows_; }
   // Rows with NaN or Inf among their hidden states.
   size_t nonfinite_rows() const { return nonfinite_rows_; }
-  // [num_experts] How many assignments each expert has.
+  // [hostable_experts()] How many assignments each expert has.
   absl::Span<const uint64_t> assignments() const { return assignments_; }
 
   // Only those who still send the partials keep them from here on.

@@ -35,7 +35,7 @@ class NodeMetrics {
   explicit NodeMetrics(std::shared_ptr<prometheus::Registry> registry);
 
   // One batch answered well: its wait, and one computed group: its rows, duration and assignments
-  // per expert ([num_experts], zeros are left out).
+  // per expert ([hostable_experts()], zeros are left out).
   void RecordQueueing(absl::Duration wait) { queue_seconds_.Observe(absl::ToDoubleSeconds(wait)); }
   void RecordComputed(uint32_t layer, size_t rows, absl::Duration duration,
                       absl::Span<const uint64_t> assignments);

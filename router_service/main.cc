@@ -95,6 +95,10 @@ ABSL_FLAG(absl::Duration, attempt_timeout, absl::Milliseconds(250),
 ABSL_FLAG(bool, strict, false,
           "Output bits independent of which nodes serve a token, for top-k times the bytes of "
           "answers; see router_service/README.md, Strict");
+ABSL_FLAG(std::string, shared_experts, "router",
+          "Who computes shared experts: router; nodes (those started with --shared-experts, where "
+          "the batch has the least work; the router where there are none); or auto (both, by what "
+          "they have to do)");
 ABSL_FLAG(bool, frame_checksums, false,
           "A checksum in every frame to a node and in every answer: what a flipped bit touches is "
           "asked for again");
@@ -216,9 +220,25 @@ absl::StatusOr<gate::TieOrder> TieOrderFlag() {
       absl::StrCat("--tie-order is '", name, "'; use lowest-index or torch-cpu"));
 }
 
+absl::StatusOr<batch::SharedExpertsAt> SharedExpertsFlag() {
+  const std::string name = absl::GetFlag(FLAGS_shared_experts);
+  if (name == "router") {
+    return batch::SharedExpertsAt::kRouter;
+  }
+  if (name == "nodes") {
+    return batch::SharedExpertsAt::kNodes;
+  }
+  if (name == "auto") {
+    return batch::SharedExpertsAt::kBoth;
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("--shared-experts is '", name, "'; use router, nodes or auto"));
+}
+
 absl::StatusOr<RouterOptions> OptionsFromFlags() {
   RouterOptions options;
   ASSIGN_OR_RETURN(options.layer.tie_order, TieOrderFlag());
+  ASSIGN_OR_RETURN(options.shared_experts, SharedExpertsFlag());
   options.layer.routing = absl::GetFlag(FLAGS_routing);
   options.batcher.max_batch_tokens = absl::GetFlag(FLAGS_max_batch_tokens);
   options.batcher.max_queue_delay = absl::Microseconds(absl::GetFlag(FLAGS_max_queue_delay_us));

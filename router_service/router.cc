@@ -120,6 +120,9 @@ absl::Status Router::Start(Transport* transport, mesh::WireEncodings encodings) 
   timers_ = std::make_unique<TimerQueue>(clock_);
   cross_checker_ =
       std::make_unique<mesh::CrossChecker>(options_.cross_check_interval, &metrics_, clock_);
+  environment_.wire = encodings.OfAll();
+  environment_.shared_experts = options_.shared_experts;
+  environment_.shared_work = &shared_work_;
   fleet_ =
       std::make_unique<mesh::Fleet>(checkpoint_,
                                     mesh::FleetOptions{std::move(encodings), options_.health,

@@ -9,6 +9,7 @@
 
 #include <prometheus/registry.h>
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -85,6 +86,8 @@ struct RouterOptions {
   // Output bits do not depend on which nodes served a token; costs top-k times the bytes of answers
   // and the memory for them.
   bool strict = false;
+  // Who computes shared experts.
+  batch::SharedExpertsAt shared_experts = batch::SharedExpertsAt::kRouter;
   // Every frame to a node, and every answer, has a checksum of its bytes.
   bool frame_checksums = false;
   // Bytes of the checkpoint that are read per second to verify the weights that nodes hold, beside
@@ -160,6 +163,7 @@ class Router {
   SharedPool<batch::BatchPart> parts_{{.objects = 256, .bytes = 1 << 20}};
   SharedPool<batch::BatchRun> runs_{{.objects = 32, .bytes = 64 << 20}};
   std::unique_ptr<balance_control::RoutingRecorder> recorder_;
+  std::atomic<uint64_t> shared_work_{0};
   batch::BatchEnvironment environment_;  // Constant after Create.
 
   // Destroyed in reverse order: first the fleet (gives up what is in flight), then timers, then the

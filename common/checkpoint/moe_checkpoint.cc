@@ -252,6 +252,13 @@ absl::Status MoeCheckpoint::ConfirmRead(const GateWeights& weights) const {
                        weights.shared_gate});
 }
 
+absl::StatusOr<ExpertWeights> MoeCheckpoint::Hostable(uint32_t layer, uint32_t id) const {
+  const MoeLayerDescription* const description = model().FindLayer(layer);
+  const bool shared = description != nullptr && description->shared_intermediate_size > 0 &&
+                      id == description->shared_expert_id();
+  return shared ? Shared(layer) : Expert(layer, id);
+}
+
 uint64_t MoeCheckpoint::ExpertBytes(uint32_t layer, uint32_t expert) const {
   const absl::StatusOr<ExpertWeights> weights = Expert(layer, expert);
   return weights.ok() ? StoredBytes(*weights) : 0;

@@ -50,6 +50,9 @@ class MoeCheckpoint {
   virtual absl::StatusOr<GateWeights> Gate(uint32_t layer) const = 0;
   virtual absl::StatusOr<ExpertWeights> Expert(uint32_t layer, uint32_t expert) const = 0;
   virtual absl::StatusOr<ExpertWeights> Shared(uint32_t layer) const = 0;
+  // Expert, or Shared for the id that the shared experts have where they are hosted like a routed
+  // one (MoeLayerDescription::shared_expert_id).
+  absl::StatusOr<ExpertWeights> Hostable(uint32_t layer, uint32_t id) const;
 
   // OK when what was read of these weights since they were given is what the files hold. DATA_LOSS
   // naming the file, with its size and the one expected, when it was shortened or written to

@@ -53,6 +53,24 @@ struct MoeLayerDescription {
   uint32_t shared_intermediate_size = 0;
   // The shared experts' output is multiplied by sigmoid(shared gate * x) first (Qwen2-MoE).
   bool shared_gate = false;
+
+  // The shared experts, taken as one, where they are hosted like a routed expert: their id is one
+  // past the routed experts', in all layers, also those that have none.
+  uint32_t shared_expert_id() const { return routing.num_experts; }
+  // Ids of experts that can be hosted are below.
+  uint32_t hostable_experts() const {
+    return routing.num_experts + (shared_intermediate_size > 0 ? 1 : 0);
+  }
+  ExpertOptions shared_expert() const {
+    ExpertOptions plain;
+    plain.d_model = expert.d_model;
+    plain.intermediate_size = shared_intermediate_size;
+    return plain;
+  }
+  // What `id`, below hostable_experts(), is.
+  ExpertOptions hostable_expert(uint32_t id) const {
+    return id == shared_expert_id() ? shared_expert() : expert;
+  }
 };
 
 // Parameters by the convention of the model cards: both embeddings counted; "active" is what one

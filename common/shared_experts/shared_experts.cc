@@ -1,5 +1,6 @@
 #include "common/shared_experts/shared_experts.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include "absl/types/span.h"
@@ -19,10 +20,7 @@ absl::StatusOr<std::unique_ptr<const SharedExperts>> SharedExperts::Load(
     return nullptr;
   }
   ASSIGN_OR_RETURN(const ExpertWeights weights, checkpoint.Shared(layer.layer));
-  // A plain gated unit, whatever the routed experts are.
-  ExpertOptions plain;
-  plain.d_model = layer.expert.d_model;
-  plain.intermediate_size = layer.shared_intermediate_size;
+  const ExpertOptions plain = layer.shared_expert();
   std::unique_ptr<SharedExperts> shared(new SharedExperts(backend, plain.d_model));
   ASSIGN_OR_RETURN(shared->packed_, backend->Pack(plain, weights, IntermediateSlice()));
   RETURN_IF_ERROR(checkpoint.ConfirmRead(weights));
@@ -33,15 +31,34 @@ absl::StatusOr<std::unique_ptr<const SharedExperts>> SharedExperts::Load(
   return shared;
 }
 
+void SharedExperts::Weights(const void* hidden_states, absl::Span<float> weights) const {
+  if (gate_ != nullptr) {
+    gate_->Weights(hidden_states, backend_->compute_dtype(), weights);
+  } else {
+    std::fill(weights.begin(), weights.end(), 1.0f);
+  }
+}
+
 absl::Status SharedExperts::Compute(const void* hidden_states, size_t rows,
                                     SharedExpertsScratch* scratch, float* output) const {
+  scratch->weights.resize(rows);
+  Weights(hidden_states, absl::MakeSpan(scratch->weights));
+  return Submit(hidden_states, rows, {}, scratch, output);
+}
+
+absl::Status SharedExperts::ComputeRows(const void* hidden_states, absl::Span<const uint32_t> rows,
+                                        absl::Span<const float> weights,
+                                        SharedExpertsScratch* scratch, float* output) const {
+  scratch->weights.assign(weights.begin(), weights.end());
+  return Submit(hidden_states, rows.size(), rows, scratch, output);
+}
+
+absl::Status SharedExperts::Submit(const void* hidden_states, size_t rows,
+                                   absl::Span<const uint32_t> hidden_row_of,
+                                   SharedExpertsScratch* scratch, float* output) const {
   scratch->row_begin.resize(rows + 1);
   std::iota(scratch->row_begin.begin(), scratch->row_begin.end(), 0);
   scratch->experts.assign(rows, packed_.get());
-  scratch->weights.assign(rows, 1.0f);
-  if (gate_ != nullptr) {
-    gate_->Weights(hidden_states, backend_->compute_dtype(), absl::MakeSpan(scratch->weights));
-  }
   experts::GroupedBatch batch;
   batch.hidden_states = hidden_states;
   batch.rows = rows;
@@ -50,6 +67,7 @@ absl::Status SharedExperts::Compute(const void* hidden_states, size_t rows,
   batch.experts = scratch->experts;
   batch.weights = scratch->weights;
   batch.partials = output;
+  batch.hidden_row_of = hidden_row_of;
   return experts::Compute(*backend_, batch);
 }
 

@@ -37,14 +37,28 @@ class SharedExperts {
       const checkpoint::MoeCheckpoint& checkpoint, const MoeLayerDescription& layer,
       const GateWeights& gate, experts::Backend* backend);
 
-  // output = shared experts(hidden_states), times the sigmoid of their gate if they have one.
+  // weights[r]: what the output for row r is multiplied by, the sigmoid of their gate if they have
+  // one, else 1. `hidden_states`: as for Compute, [weights.size(), d_model].
+  void Weights(const void* hidden_states, absl::Span<float> weights) const;
+
+  // output = shared experts(hidden_states), times Weights.
   //   hidden_states  [rows, d_model] of the backend's compute type, see GroupedBatch
   //   output         [rows, d_model] float32, overwritten
   absl::Status Compute(const void* hidden_states, size_t rows, SharedExpertsScratch* scratch,
                        float* output) const;
 
+  // The same bits for some of the rows: output[i] = weights[i] * shared experts(row rows[i]).
+  //   output  [rows.size(), d_model] float32, overwritten
+  absl::Status ComputeRows(const void* hidden_states, absl::Span<const uint32_t> rows,
+                           absl::Span<const float> weights, SharedExpertsScratch* scratch,
+                           float* output) const;
+
  private:
   SharedExperts(experts::Backend* backend, size_t d_model) : backend_(backend), d_model_(d_model) {}
+  // One assignment for each row, with the weights of `scratch`.
+  absl::Status Submit(const void* hidden_states, size_t rows,
+                      absl::Span<const uint32_t> hidden_row_of, SharedExpertsScratch* scratch,
+                      float* output) const;
 
   experts::Backend* const backend_;
   const size_t d_model_;

@@ -65,6 +65,14 @@ moves::ExpertSizes SizesOf(const SteeredModel& model) {
   return sizes;
 }
 
+std::map<uint32_t, uint32_t> CountsOf(const SteeredModel& model) {
+  std::map<uint32_t, uint32_t> counts;
+  for (const auto& [index, layer] : model.layers) {
+    counts[index] = layer.num_experts;
+  }
+  return counts;
+}
+
 uint64_t MillisSince(absl::Time then, absl::Time now) {
   return static_cast<uint64_t>(std::max<int64_t>(absl::ToInt64Milliseconds(now - then), 0));
 }
@@ -78,7 +86,7 @@ PlacementSteering::PlacementSteering(
       fleet_(fleet),
       clock_(clock),
       timers_(clock),
-      nodes_(fleet),
+      nodes_(fleet, CountsOf(*model)),
       mover_(
           options, SizesOf(*model), &nodes_,
           {std::move(switch_plan), [this](const moves::MoveOutcome& outcome) { OnEnd(outcome); }},

@@ -32,10 +32,12 @@ Held HeldBy(const SteeredModel& model, const v1::TopologyNode& node, double* par
       continue;
     }
     for (const uint32_t expert : hosted.experts()) {
+      if (expert >= layer->second.num_experts) {
+        continue;  // Shared experts: they stay where they are.
+      }
       *parameters += static_cast<double>(layer->second.expert_parameters) /
                      std::max<uint32_t>(hosted.slice_count(), 1);
-      if (hosted.slice_count() == 1 && expert < layer->second.num_experts &&
-          !damaged.contains({hosted.layer(), expert})) {
+      if (hosted.slice_count() == 1 && !damaged.contains({hosted.layer(), expert})) {
         held[hosted.layer()].push_back(expert);
       }
     }

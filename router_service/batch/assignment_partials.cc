@@ -11,8 +11,9 @@ namespace {
 class AssignmentSum final : public PartialsSum {
  public:
   void Collect(const gate::RoutedTokens& routed, absl::Span<const Contribution> contributions,
-               size_t d_model) override {
+               uint32_t shared_expert, size_t d_model) override {
     routed_ = &routed;
+    shared_expert_ = shared_expert;
     d_model_ = d_model;
     slices_ = 1;
     for (const Contribution& contribution : contributions) {
@@ -21,6 +22,7 @@ class AssignmentSum final : public PartialsSum {
       }
     }
     of_slot_.assign(routed.expert_ids.size() * slices_, {});
+    of_shared_.assign(routed.tokens(), {});
     for (const Contribution& contribution : contributions) {
       FindSlots(contribution);
     }
@@ -37,14 +39,16 @@ class AssignmentSum final : public PartialsSum {
           AddElements(of_slot_[at].dtype, of_slot_[at].data, d_model_, sum);
         }
       }
-      if (shared != nullptr) {
+      if (of_shared_[token].data != nullptr) {
+        AddElements(of_shared_[token].dtype, of_shared_[token].data, d_model_, sum);
+      } else if (shared != nullptr) {
         AddElements(Dtype::kF32, shared + token * d_model_, d_model_, sum);
       }
     }
   }
 
   size_t MemoryBytes() const override {
-    return sizeof(*this) + of_slot_.capacity() * sizeof(Partials);
+    return sizeof(*this) + (of_slot_.capacity() + of_shared_.capacity()) * sizeof(Partials);
   }
 
  private:
@@ -55,23 +59,31 @@ class AssignmentSum final : public PartialsSum {
       uint32_t slot = routed_->token_begin[plan.rows[i]];
       for (uint32_t a = plan.row_begin[i]; a < plan.row_begin[i + 1]; ++a) {
         const uint32_t expert = plan.expert_ids[a];
+        const Partials partials = {contribution.partials.Row(a, d_model_),
+                                   contribution.partials.dtype};
+        if (expert == shared_expert_) {
+          of_shared_[plan.rows[i]] = partials;
+          continue;
+        }
         while (routed_->expert_ids[slot] != expert) {
           ++slot;
           EXPERTMESH_CHECK(slot < routed_->token_begin[plan.rows[i] + 1]);
         }
         const size_t slice = (*contribution.replicas)[expert].SliceOn(plan.node).value_or(0);
-        of_slot_[slot * slices_ + slice] = {contribution.partials.Row(a, d_model_),
-                                            contribution.partials.dtype};
+        of_slot_[slot * slices_ + slice] = partials;
       }
     }
   }
 
   const gate::RoutedTokens* routed_ = nullptr;
+  uint32_t shared_expert_ = 0;
   size_t d_model_ = 0;
   // Most that an expert lies in.
   size_t slices_ = 1;
   // [assignments of the batch, slices_], without data where there are none.
   std::vector<Partials> of_slot_;
+  // [rows] Without data where the router has them.
+  std::vector<Partials> of_shared_;
 };
 
 class AssignmentPartials final : public PartialsLayout {

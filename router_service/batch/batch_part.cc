@@ -37,6 +37,17 @@ void LeaveOutNodesThatFailed(const BatchPart& part, ExpertReplicas* replicas) {
   }
 }
 
+// Nodes that have not been asked for the shared experts of `part`.
+ExpertReplicas FreshReplicas(const BatchPart& part, ExpertReplicas replicas) {
+  if (part.last_attempt || replicas.missing()) {
+    return {};
+  }
+  std::erase_if(replicas.slices.front(), [&part](NodeIndex node) {
+    return part.lost_by.contains(node) || part.refused_by.contains(node);
+  });
+  return replicas.slices.front().empty() ? ExpertReplicas() : replicas;
+}
+
 }  // namespace
 
 std::vector<ExpertReplicas> ReplicasFor(const BatchPart& part, const mesh::MeshView& view) {
@@ -44,23 +55,35 @@ std::vector<ExpertReplicas> ReplicasFor(const BatchPart& part, const mesh::MeshV
   const std::vector<ExpertReplicas>& now = *view.placement().Layer(part.layer);
   std::vector<ExpertReplicas> replicas(now.size());
   for (const uint32_t expert : part.plan.expert_ids) {
+    if (expert == part.shared_expert) {
+      continue;
+    }
     if (replicas[expert].missing()) {
       replicas[expert] = ReplicasOfSlice(before[expert], now[expert], part.plan.node);
       LeaveOutNodesThatFailed(part, &replicas[expert]);
     }
   }
+  if (part.shared_expert < now.size()) {
+    replicas[part.shared_expert] = FreshReplicas(part, now[part.shared_expert]);
+  }
   return replicas;
+}
+
+bool BatchPart::OnlyShared() const {
+  return std::all_of(plan.expert_ids.begin(), plan.expert_ids.end(),
+                     [this](uint32_t expert) { return expert == shared_expert; });
 }
 
 bool BatchPart::CanGoElsewhere(const mesh::MeshView& now) const {
   if (last_attempt) {
-    return false;
+    return OnlyShared();
   }
   const std::vector<ExpertReplicas> replicas = ReplicasFor(*this, now);
   const auto has_another = [&](uint32_t expert) {
     const std::vector<std::vector<NodeIndex>>& slices = replicas[expert].slices;
-    return !slices.empty() && std::any_of(slices[0].begin(), slices[0].end(),
-                                          [this](NodeIndex node) { return node != plan.node; });
+    return expert == shared_expert ||
+           (!slices.empty() && std::any_of(slices[0].begin(), slices[0].end(),
+                                           [this](NodeIndex node) { return node != plan.node; }));
   };
   return std::all_of(plan.expert_ids.begin(), plan.expert_ids.end(), has_another);
 }
@@ -69,6 +92,7 @@ void BatchPart::Recycle() {
   Clear();
   observer = nullptr;
   layer = 0;
+  shared_expert = ~uint32_t{0};
   view.reset();
   lost_by.clear();
   refused_by.clear();

@@ -31,6 +31,9 @@ struct BatchPart final : mesh::NodeBatch {
   bool CanGoElsewhere(const mesh::MeshView& now) const override;
   void Done(const absl::Status& status) override { observer->OnPartDone(this, status); }
 
+  // It has assignments to shared experts alone.
+  bool OnlyShared() const;
+
   // SharedPool.
   void Recycle();
   size_t MemoryBytes() const;
@@ -38,6 +41,8 @@ struct BatchPart final : mesh::NodeBatch {
   // Which does not end before Done.
   PartObserver* observer = nullptr;
   uint32_t layer = 0;
+  // Id of the layer's shared experts, which this router can compute when no node is left.
+  uint32_t shared_expert = ~uint32_t{0};
   plan::NodePlan plan;
   // What it was planned on.
   std::shared_ptr<const mesh::MeshView> view;
@@ -59,7 +64,8 @@ struct BatchPart final : mesh::NodeBatch {
 };
 
 // By expert: which nodes of `view` may be asked again for what `part` had. Each assignment stays
-// with the slice of its expert that the part's node had.
+// with the slice of its expert that the part's node had. Shared experts are asked of fresh nodes
+// only, and of none after the last attempt: it is the router's turn then.
 std::vector<mesh::ExpertReplicas> ReplicasFor(const BatchPart& part, const mesh::MeshView& view);
 
 }  // namespace expertmesh::batch

@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <optional>
 #include <utility>
 
 #include "router_service/batch/gather_stage.h"
@@ -40,7 +41,11 @@ void BatchRun::Start() {
   }
   const bool wanted = !batch_.requests.AllAnswered();
   if (wanted) {
-    plan::BatchPlan& plan = plan_.PlanAll(batch_);
+    const std::optional<plan::SharedDemand> shared = shared_.Begin(batch_);
+    plan::BatchPlan& plan = plan_.PlanAll(batch_, shared);
+    if (shared.has_value()) {
+      shared_.Keep(batch_, plan_.shared_rows_here());
+    }
     batch_.times.dispatched = batch_.environment->clock->Now();
     dispatch_.Dispatch(batch_, &plan, batch_.view, nullptr, this, &work_);
     batch_.environment->cross_checker->Offer(
@@ -48,7 +53,7 @@ void BatchRun::Start() {
         batch_.environment->activation_dtype, batch_.environment->d_model);
   }
   EndDispatch();
-  if (wanted && batch_.layer->shared != nullptr) {
+  if (wanted && shared_.has_rows()) {
     if (inline_) {
       RunOnPool([this] { ComputeShared(); });
     } else {
@@ -61,9 +66,6 @@ void BatchRun::Start() {
 }
 
 void BatchRun::ComputeShared() {
-  if (batch_.requests.AllAnswered()) {
-    return;
-  }
   if (const absl::Status status = shared_.Run(batch_); !status.ok()) {
     batch_.requests.FailAll(status, "shared experts");
   }
@@ -111,7 +113,11 @@ void BatchRun::DispatchLost() {
     // The mesh of now: it is likely to know that a node is gone.
     const std::shared_ptr<const mesh::MeshView> view = batch_.environment->fleet->view();
     plan::BatchPlan& plan = plan_.PlanAgain(batch_, *part, *view, ReplicasFor(*part, *view));
+    shared_.TakeLost(batch_, &plan.unplaced);
     dispatch_.Dispatch(batch_, &plan, view, part, this, &work_);
+    if (const absl::Status status = shared_.RunLost(batch_); !status.ok()) {
+      batch_.requests.FailAll(status, "shared experts");
+    }
     WorkDone(/*finish_here=*/false);
   }
 }
@@ -137,7 +143,8 @@ void BatchRun::WorkDone(bool finish_here) {
 }
 
 void BatchRun::Finish() {
-  JudgeDoubtful(batch_, dispatch_.parts());
+  JudgeDoubtful(batch_, dispatch_.parts(),
+                [this](uint32_t row) { return shared_.IsFiniteHere(batch_, row); });
   if (!batch_.requests.AllAnswered()) {
     batch_.times.received = batch_.environment->clock->Now();
     combine_.Collect(batch_, dispatch_.parts(), shared_.output());
@@ -171,7 +178,8 @@ void BatchRun::CheckSum() {
   }
   const BatchRequests& requests = batch_.requests;
   const absl::Status status = sum_check_.Run(
-      batch_.routed, *batch_.view->placement().Layer(batch_.layer_index()), combine_.contributing(),
+      batch_.routed, batch_.layer->description.routing.num_experts,
+      *batch_.view->placement().Layer(batch_.layer_index()), combine_.contributing(),
       [&](uint32_t row) { return !requests.jobs()[requests.RequestOfRow(row)]->answered(); });
   batch_.environment->metrics->CountSumCheck(status.ok());
   if (!status.ok()) {

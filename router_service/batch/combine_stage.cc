@@ -32,7 +32,8 @@ void CombineStage::Collect(const Batch& batch, absl::Span<const std::shared_ptr<
   if (sum_ == nullptr) {
     sum_ = batch.environment->layout->NewSum();
   }
-  sum_->Collect(batch.routed, contributions_, batch.environment->d_model);
+  sum_->Collect(batch.routed, contributions_, batch.layer->description.shared_expert_id(),
+                batch.environment->d_model);
 }
 
 void CombineStage::Sum(RowRange range, float* output) const {

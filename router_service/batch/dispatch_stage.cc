@@ -75,6 +75,14 @@ uint32_t AnswerLimit(const BatchEnvironment& environment, const mesh::NodeView& 
                                                1, environment.max_node_batch_bytes / row_bytes)));
 }
 
+// Assignments, those to shared experts as the number of routed ones that they take as long as.
+uint32_t WorkOf(const MoeLayerDescription& layer, const plan::NodePlan& plan) {
+  const auto shared = static_cast<uint64_t>(
+      std::count(plan.expert_ids.begin(), plan.expert_ids.end(), layer.shared_expert_id()));
+  const uint64_t more = shared * layer.shared_expert().parameters() / layer.expert.parameters();
+  return static_cast<uint32_t>(plan.expert_ids.size() + std::max(shared, more) - shared);
+}
+
 }  // namespace
 
 void DispatchStage::Dispatch(const Batch& batch, plan::BatchPlan* plan,
@@ -132,7 +140,8 @@ std::shared_ptr<BatchPart> DispatchStage::MakePart(const Order& order, plan::Nod
   part->layer = order.batch.layer_index();
   part->last_attempt = part->attempt >= environment.max_attempts;
   part->plan = std::move(plan);
-  part->assignments = static_cast<uint32_t>(part->plan.expert_ids.size());
+  part->shared_expert = order.batch.layer->description.shared_expert_id();
+  part->assignments = WorkOf(order.batch.layer->description, part->plan);
   part->rows = static_cast<uint32_t>(part->plan.rows.size());
   part->answer_rows = environment.layout->AnswerRows(part->plan);
   part->d_model = environment.d_model;

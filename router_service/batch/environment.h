@@ -2,6 +2,7 @@
 #ifndef EXPERTMESH_ROUTER_SERVICE_BATCH_ENVIRONMENT_H_
 #define EXPERTMESH_ROUTER_SERVICE_BATCH_ENVIRONMENT_H_
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 
@@ -17,10 +18,20 @@
 #include "router_service/batch/partials_layout.h"
 #include "router_service/mesh/cross_check.h"
 #include "router_service/mesh/fleet.h"
+#include "router_service/mesh/wire_encoding.h"
 #include "router_service/metrics/router_metrics.h"
 #include "router_service/plan/node_plan.h"
 
 namespace expertmesh::batch {
+
+// Who computes shared experts.
+enum class SharedExpertsAt {
+  kRouter,
+  // Nodes that hold them, where there are any.
+  kNodes,
+  // These nodes and the router, by what they have to do.
+  kBoth,
+};
 
 // Outlives the batches.
 struct BatchEnvironment {
@@ -46,6 +57,12 @@ struct BatchEnvironment {
   uint64_t max_node_batch_bytes = 32 << 20;
   // Nodes tried for one assignment, the first included.
   uint32_t max_attempts = 3;
+  SharedExpertsAt shared_experts = SharedExpertsAt::kRouter;
+  // What links carry that no exception is made for.
+  mesh::WireEncoding wire;
+  // Parameters of shared experts times rows that this router has to compute, where it computes some
+  // beside nodes.
+  std::atomic<uint64_t>* shared_work = nullptr;
   // Batches of at most so many tokens are worked on where they are: on the thread that brought the
   // last request, and on the one that brought the last partials.
   uint64_t inline_tokens = 0;

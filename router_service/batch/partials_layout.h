@@ -35,7 +35,8 @@ struct Partials {
 // What one node contributed to a batch.
 struct Contribution {
   const plan::NodePlan* plan = nullptr;
-  // [num_experts] Of the placement that `plan` was made for: which slice of an expert the node has.
+  // As Placement::Layer, of the one that `plan` was made for: which slice of an expert the node
+  // has.
   const std::vector<mesh::ExpertReplicas>* replicas = nullptr;
   // [rows that the layout makes of `plan`, d_model]
   Partials partials;
@@ -47,8 +48,10 @@ class PartialsSum {
   virtual ~PartialsSum() = default;
 
   // Begins a batch. `contributions`, in placement order, and `routed` must outlive its sums.
+  // Assignments to `shared_expert`, at most one for each row, are not in `routed`.
   virtual void Collect(const gate::RoutedTokens& routed,
-                       absl::Span<const Contribution> contributions, size_t d_model) = 0;
+                       absl::Span<const Contribution> contributions, uint32_t shared_expert,
+                       size_t d_model) = 0;
 
   // sum[r - range.first] = all that was contributed to row r, plus shared[r] when `shared` is not
   // null. Rows without a contribution start from 0. Thread-safe after Collect.
@@ -79,8 +82,9 @@ class PartialsLayout {
 // A partial for each token row, summed in placement order: fewest bytes.
 std::unique_ptr<const PartialsLayout> MakeRowPartials();
 
-// A partial for each assignment, summed in slot order, those to one slot in order of slices: the
-// same bits whichever node contributed what, for top-k times the bytes.
+// A partial for each assignment, summed in slot order, those to one slot in order of slices, that
+// of the shared experts last: the same bits whichever node contributed what, for top-k times the
+// bytes.
 std::unique_ptr<const PartialsLayout> MakeAssignmentPartials();
 
 }  // namespace expertmesh::batch

@@ -16,7 +16,8 @@ plan::BatchPlan& PlanStage::Plan(const Batch& batch, const mesh::MeshView& view,
       batch.environment->node_plans);
 }
 
-plan::BatchPlan& PlanStage::PlanAll(const Batch& batch) {
+plan::BatchPlan& PlanStage::PlanAll(const Batch& batch,
+                                    const std::optional<plan::SharedDemand>& shared) {
   const std::vector<mesh::ExpertReplicas>* replicas =
       batch.view->placement().Layer(batch.layer_index());
   EXPERTMESH_CHECK(replicas != nullptr);
@@ -30,6 +31,14 @@ plan::BatchPlan& PlanStage::PlanAll(const Batch& batch) {
                                {absl::MakeConstSpan(rows_).first(rows), routed.token_begin,
                                 routed.expert_ids, routed.weights, batch.layer_index()});
   metrics::RouterMetrics& metrics = *batch.environment->metrics;
+  if (shared.has_value()) {
+    const mesh::MeshView& view = *batch.view;
+    shared_placement_.Place(
+        (*replicas)[shared->expert].slices.front(), *shared,
+        [&view](mesh::NodeIndex node) { return view.node(node).link->rows_in_flight(); },
+        batch.environment->node_plans, &plan);
+    metrics.CountSharedRows("nodes", rows - shared_rows_here().size());
+  }
   metrics.batch_nodes.Observe(static_cast<double>(plan.nodes.size()));
   metrics.planned_tokens.Increment(rows);
   metrics.token_transfers.Increment(static_cast<double>(plan.transfers));
@@ -48,7 +57,8 @@ plan::BatchPlan& PlanStage::PlanAgain(const Batch& batch, const BatchPart& part,
 }
 
 size_t PlanStage::MemoryBytes() const {
-  return planner_.MemoryBytes() + rows_.capacity() * sizeof(uint32_t);
+  return planner_.MemoryBytes() + shared_placement_.MemoryBytes() +
+         rows_.capacity() * sizeof(uint32_t);
 }
 
 }  // namespace expertmesh::batch

@@ -52,9 +52,10 @@ bool DoubtsAnswer(const Batch& batch, BatchPart* part) {
       ReplicasFor(*part, *batch.environment->fleet->view());
   const auto has_another = [&](uint32_t expert) {
     const std::vector<std::vector<NodeIndex>>& slices = replicas[expert].slices;
-    return !slices.empty() &&
-           std::none_of(slices[0].begin(), slices[0].end(),
-                        [part](NodeIndex node) { return part->refused_by.contains(node); });
+    return expert == part->shared_expert ||  // This router can compute those.
+           (!slices.empty() &&
+            std::none_of(slices[0].begin(), slices[0].end(),
+                         [part](NodeIndex node) { return part->refused_by.contains(node); }));
   };
   if (std::none_of(part->plan.expert_ids.begin(), part->plan.expert_ids.end(), has_another)) {
     return false;
@@ -83,8 +84,9 @@ absl::Status ForCaller(const BatchPart& part, const absl::Status& status) {
 }
 
 // What counts for `row` is finite.
-bool IsFinite(absl::Span<const std::shared_ptr<BatchPart>> parts, uint32_t row) {
-  bool covered = false;
+bool IsFinite(absl::Span<const std::shared_ptr<BatchPart>> parts, uint32_t row,
+              absl::FunctionRef<bool(uint32_t row)> is_finite_here) {
+  bool covered = is_finite_here(row);
   for (const std::shared_ptr<BatchPart>& part : parts) {
     const std::vector<uint32_t>& doubtful = part->doubtful_rows;
     if (part->contributes && std::binary_search(doubtful.begin(), doubtful.end(), row)) {
@@ -104,7 +106,7 @@ bool AsksAgain(const Batch& batch, const absl::Status& status, BatchPart* part) 
     part->contributes = !doubted;
     return doubted;
   }
-  if (part->last_attempt || batch.requests.AllAnswered()) {
+  if ((part->last_attempt && !part->OnlyShared()) || batch.requests.AllAnswered()) {
     batch.requests.FailRows(part->plan.rows, ForCaller(*part, status));
     return false;
   }
@@ -113,7 +115,8 @@ bool AsksAgain(const Batch& batch, const absl::Status& status, BatchPart* part) 
   return true;
 }
 
-void JudgeDoubtful(const Batch& batch, absl::Span<const std::shared_ptr<BatchPart>> parts) {
+void JudgeDoubtful(const Batch& batch, absl::Span<const std::shared_ptr<BatchPart>> parts,
+                   absl::FunctionRef<bool(uint32_t row)> is_finite_here) {
   metrics::RouterMetrics& metrics = *batch.environment->metrics;
   for (const std::shared_ptr<BatchPart>& part : parts) {
     if (part->doubtful_rows.empty()) {
@@ -122,7 +125,7 @@ void JudgeDoubtful(const Batch& batch, absl::Span<const std::shared_ptr<BatchPar
     if (part->contributes) {
       metrics.CountNonFiniteAnswer(part->second_opinion ? "confirmed" : "unconfirmed");
     } else if (std::all_of(part->doubtful_rows.begin(), part->doubtful_rows.end(),
-                           [&](uint32_t row) { return IsFinite(parts, row); })) {
+                           [&](uint32_t row) { return IsFinite(parts, row, is_finite_here); })) {
       metrics.CountNonFiniteAnswer("fault");
       part->view->node(part->plan.node).link->CountFault(mesh::NodeFault::kNonFinite);
     }

@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "router_service/batch/batch.h"
@@ -17,8 +18,11 @@ namespace expertmesh::batch {
 // once for each part.
 bool AsksAgain(const Batch& batch, const absl::Status& status, BatchPart* part);
 
-// Counts each of `parts`, all of a batch, that was in doubt by whether other nodes said the same.
-void JudgeDoubtful(const Batch& batch, absl::Span<const std::shared_ptr<BatchPart>> parts);
+// Counts each of `parts`, all of a batch, that was in doubt by whether others said the same: other
+// nodes, or this router, of which `is_finite_here` tells rows that it computed in place of a node
+// and that are finite.
+void JudgeDoubtful(const Batch& batch, absl::Span<const std::shared_ptr<BatchPart>> parts,
+                   absl::FunctionRef<bool(uint32_t row)> is_finite_here);
 
 }  // namespace expertmesh::batch
 

@@ -9,7 +9,7 @@ namespace {
 
 class RowSum final : public PartialsSum {
  public:
-  void Collect(const gate::RoutedTokens&, absl::Span<const Contribution> contributions,
+  void Collect(const gate::RoutedTokens&, absl::Span<const Contribution> contributions, uint32_t,
                size_t d_model) override {
     contributions_ = contributions;
     d_model_ = d_model;

@@ -13,7 +13,7 @@ bool SumCheck::Before(const Assignment& a, const Assignment& b) {
          std::make_tuple(b.row, b.expert, std::bit_cast<uint32_t>(b.weight));
 }
 
-absl::Status SumCheck::Run(const gate::RoutedTokens& routed,
+absl::Status SumCheck::Run(const gate::RoutedTokens& routed, uint32_t num_experts,
                            const std::vector<mesh::ExpertReplicas>& replicas,
                            absl::Span<BatchPart* const> parts,
                            absl::FunctionRef<bool(uint32_t row)> wants) {
@@ -34,6 +34,21 @@ absl::Status SumCheck::Run(const gate::RoutedTokens& routed,
         found_.push_back({plan.rows[i], plan.expert_ids[at], plan.expert_weights[at]});
       }
     }
+  }
+  // The router has the rows of shared experts that no node has.
+  shared_.clear();
+  for (const Assignment& assignment : found_) {
+    if (assignment.expert >= num_experts) {
+      shared_.push_back(assignment.row);
+    }
+  }
+  std::erase_if(found_, [&](const Assignment& found) { return found.expert >= num_experts; });
+  std::sort(shared_.begin(), shared_.end());
+  const auto twice = std::adjacent_find(shared_.begin(), shared_.end());
+  if (twice != shared_.end() && wants(*twice)) {
+    return absl::InternalError(
+        absl::StrCat("shared experts of token ", *twice,
+                     " would be summed more than once; the batch is not answered"));
   }
   std::sort(wanted_.begin(), wanted_.end(), &Before);
   std::sort(found_.begin(), found_.end(), &Before);

@@ -22,15 +22,17 @@ class SumCheck {
   // One in so many batches of a layer is checked.
   static constexpr uint32_t kOneIn = 64;
 
-  // `replicas`: those that the batch was planned on; `parts`: what is summed of it. Rows that
-  // `wants` says no to, since no request waits for them, may have anything.
+  // `replicas`: those that the batch was planned on; `parts`: what is summed of it, in which
+  // experts from `num_experts` on are shared ones: they have a row once at most. Rows that `wants`
+  // says no to, since no request waits for them, may have anything.
   //   INTERNAL  names a token and an expert, and what is wrong.
-  absl::Status Run(const gate::RoutedTokens& routed,
+  absl::Status Run(const gate::RoutedTokens& routed, uint32_t num_experts,
                    const std::vector<mesh::ExpertReplicas>& replicas,
                    absl::Span<BatchPart* const> parts, absl::FunctionRef<bool(uint32_t row)> wants);
 
   size_t MemoryBytes() const {
-    return (wanted_.capacity() + found_.capacity()) * sizeof(Assignment);
+    return (wanted_.capacity() + found_.capacity()) * sizeof(Assignment) +
+           shared_.capacity() * sizeof(uint32_t);
   }
 
  private:
@@ -45,6 +47,7 @@ class SumCheck {
 
   std::vector<Assignment> wanted_;
   std::vector<Assignment> found_;
+  std::vector<uint32_t> shared_;
 };
 
 }  // namespace expertmesh::batch

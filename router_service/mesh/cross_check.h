@@ -1,5 +1,6 @@
 // Now and then, one row for two nodes that hold the same expert: what digests of files cannot see,
 // memory that went bad after loading or a core that multiplies wrongly, shows in what they compute.
+// Shared experts are left out: a node's routed ones show the same of it.
 #ifndef EXPERTMESH_ROUTER_SERVICE_MESH_CROSS_CHECK_H_
 #define EXPERTMESH_ROUTER_SERVICE_MESH_CROSS_CHECK_H_
 

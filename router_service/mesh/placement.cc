@@ -10,6 +10,8 @@
 namespace expertmesh::mesh {
 namespace {
 
+constexpr uint32_t kAnySlices = ~uint32_t{0};
+
 // Nodes by slice, for each number of slices that an expert is offered in, fewest first. Only slices
 // that are offered have a place: memory follows what nodes list, not the numbers that they name.
 using Offered = std::map<uint32_t, std::map<uint32_t, std::vector<NodeIndex>>>;
@@ -24,11 +26,11 @@ using OfferedLayers = absl::flat_hash_map<uint32_t, OfferedLayer>;
 void Collect(const NodeOffer& offer, OfferedLayers* layers) {
   for (const v1::HostedExperts* hosted : offer.hosted) {
     const auto layer = layers->find(hosted->layer());
-    if (layer == layers->end() || !IsPossibleSlice(*hosted, *layer->second.description)) {
+    if (layer == layers->end()) {
       continue;
     }
     for (const uint32_t expert : hosted->experts()) {
-      if (expert >= layer->second.experts.size() ||
+      if (!IsPossible(*hosted, expert, *layer->second.description) ||
           std::binary_search(offer.excluded.begin(), offer.excluded.end(),
                              std::make_pair(hosted->layer(), expert))) {
         continue;
@@ -39,9 +41,10 @@ void Collect(const NodeOffer& offer, OfferedLayers* layers) {
   }
 }
 
-ExpertReplicas Choose(Offered* offered) {
+// The offer with the fewest slices, `most_slices` at most, that is complete.
+ExpertReplicas Choose(Offered* offered, uint32_t most_slices) {
   for (auto& [count, slices] : *offered) {
-    if (slices.size() == count) {
+    if (count <= most_slices && slices.size() == count) {
       ExpertReplicas replicas;
       for (auto& [slice, nodes] : slices) {
         std::sort(nodes.begin(), nodes.end());
@@ -132,17 +135,22 @@ class PlannedCopies {
 OfferedLayers EmptyLayers(const ModelDescription& model) {
   OfferedLayers layers;
   for (const MoeLayerDescription& layer : model.layers) {
-    layers[layer.layer] = {&layer, std::vector<Offered>(layer.routing.num_experts)};
+    layers[layer.layer] = {&layer, std::vector<Offered>(layer.hostable_experts())};
   }
   return layers;
 }
 
 }  // namespace
 
-bool IsPossibleSlice(const v1::HostedExperts& hosted, const MoeLayerDescription& layer) {
+bool IsPossible(const v1::HostedExperts& hosted, uint32_t expert,
+                const MoeLayerDescription& layer) {
+  if (expert >= layer.hostable_experts()) {
+    return false;
+  }
+  const uint32_t intermediate = layer.hostable_expert(expert).intermediate_size;
   return hosted.slice_count() > 0 && hosted.slice_index() < hosted.slice_count() &&
-         hosted.slice_count() <= std::max<uint32_t>(layer.expert.intermediate_size, 1) &&
-         layer.expert.intermediate_size % hosted.slice_count() == 0;
+         hosted.slice_count() <= std::max<uint32_t>(intermediate, 1) &&
+         intermediate % hosted.slice_count() == 0;
 }
 
 std::optional<size_t> ExpertReplicas::SliceOn(NodeIndex node) const {
@@ -168,16 +176,17 @@ Placement::Placement(const ModelDescription& model, absl::Span<const NodeOffer> 
   for (const MoeLayerDescription& layer : model.layers) {
     std::vector<ExpertReplicas>& placed = layers_[layer.layer];
     MissingExperts missing{layer.layer, {}};
-    for (uint32_t expert = 0; expert < layer.routing.num_experts; ++expert) {
+    for (uint32_t expert = 0; expert < layer.hostable_experts(); ++expert) {
+      const bool shared = expert == layer.shared_expert_id();
       Offered* const offered = &preferred[layer.layer].experts[expert];
       ExpertReplicas replicas = planned.Ready(layer.layer, expert, *offered);
       if (replicas.missing()) {
-        replicas = Choose(offered);
+        replicas = Choose(offered, shared ? 1 : kAnySlices);
       }
-      if (replicas.missing()) {
-        replicas = Choose(&everyone[layer.layer].experts[expert]);
+      if (replicas.missing() && !shared) {
+        replicas = Choose(&everyone[layer.layer].experts[expert], kAnySlices);
       }
-      if (replicas.missing()) {
+      if (replicas.missing() && !shared) {
         missing.experts.push_back(expert);
       }
       placed.push_back(std::move(replicas));

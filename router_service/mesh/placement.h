@@ -34,8 +34,9 @@ struct NodeOffer {
   std::string node_id = {};
 };
 
-// False for slices that the layer's experts cannot have: nothing is made of what a node makes up.
-bool IsPossibleSlice(const v1::HostedExperts& hosted, const MoeLayerDescription& layer);
+// False for an expert that the layer does not have (its shared experts are one past the others),
+// and for slices that this one cannot have: nothing is made of what a node makes up.
+bool IsPossible(const v1::HostedExperts& hosted, uint32_t expert, const MoeLayerDescription& layer);
 
 // Nodes that can serve one expert. An expert split into slices needs one node for each slice.
 struct ExpertReplicas {
@@ -66,6 +67,8 @@ class Placement {
 
   // Experts that `model` does not have are left out. When an expert is offered both whole and in
   // slices (or in different numbers of slices), the complete offer with the fewest slices is used.
+  // Shared experts need not be anywhere: they are not missing, and neither slices of them nor a
+  // last resort are used.
   //
   // With a `plan` (null: none) an expert is served by the copies that the plan names, as far as
   // their nodes offer them whole and are no last resort; the shares of those that do not go to the
@@ -75,7 +78,8 @@ class Placement {
   Placement(const ModelDescription& model, absl::Span<const NodeOffer> offers,
             const balance::PlacementPlan* plan = nullptr);
 
-  // [num_experts] Null when `layer` is not a MoE layer.
+  // [MoeLayerDescription::hostable_experts()], the shared experts last. Null when `layer` is not a
+  // MoE layer.
   const std::vector<ExpertReplicas>* Layer(uint32_t layer) const;
 
   // Every expert of every layer has a node.

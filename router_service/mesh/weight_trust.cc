@@ -24,15 +24,17 @@ WeightTrust::Copies WeightTrust::Collect(absl::Span<const NodeHoldings> nodes,
     bool is_silent = false;
     for (const v1::HostedExperts* entry : node.hosted) {
       const MoeLayerDescription* layer = model_->FindLayer(entry->layer());
-      if (layer == nullptr || !IsPossibleSlice(*entry, *layer)) {
+      if (layer == nullptr) {
         continue;
       }
+      const auto possible = [&](uint32_t expert) { return IsPossible(*entry, expert, *layer); };
       if (entry->digests_size() != entry->experts_size()) {
-        is_silent = true;
+        is_silent =
+            is_silent || std::any_of(entry->experts().begin(), entry->experts().end(), possible);
         continue;
       }
       for (int i = 0; i < entry->experts_size(); ++i) {
-        if (entry->experts(i) < layer->routing.num_experts) {
+        if (possible(entry->experts(i))) {
           const checkpoint::ExpertSliceId id = {
               entry->layer(), entry->experts(i), {entry->slice_index(), entry->slice_count()}};
           copies[id].push_back({&node, entry->digests(i)});

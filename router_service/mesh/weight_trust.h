@@ -1,10 +1,11 @@
 // Which node's copy of an expert is to be believed, judged by digests of the weights.
 //
-// Every node says a digest for each expert that it holds. Who differs from this router's own
-// checkpoint is damaged, and is not used. Until the checkpoint has been asked about an expert whose
-// holders differ, and for good where it cannot be read, one digest is chosen and only who has it is
-// used: that of more than half of the holders; else the one that was in use before; else
-// that of the first holder in placement order. So copies that differ are never used side by side.
+// Every node says a digest for each expert that it holds, the shared ones of a layer included. Who
+// differs from this router's own checkpoint is damaged, and is not used. Until the checkpoint has
+// been asked about an expert whose holders differ, and for good where it cannot be read, one digest
+// is chosen and only who has it is used: that of more than half of the holders; else the one that
+// was in use before; else that of the first holder in placement order. So copies that differ are
+// never used side by side.
 #ifndef EXPERTMESH_ROUTER_SERVICE_MESH_WEIGHT_TRUST_H_
 #define EXPERTMESH_ROUTER_SERVICE_MESH_WEIGHT_TRUST_H_
 

@@ -94,7 +94,7 @@ absl::StatusOr<uint64_t> WeightVerifier::Find(const checkpoint::ExpertSliceId& i
   if (const std::optional<uint64_t> known = cache_.Find(id)) {
     return *known;
   }
-  ASSIGN_OR_RETURN(const ExpertWeights whole, checkpoint_->Expert(id.layer, id.expert));
+  ASSIGN_OR_RETURN(const ExpertWeights whole, checkpoint_->Hostable(id.layer, id.expert));
   RETURN_IF_ERROR(CheckSlice(whole, id.slice));
   const ExpertWeights weights = SliceOf(whole, id.slice);
   const uint64_t digest = checkpoint::DigestOf(weights);

@@ -32,6 +32,8 @@ class WireEncodings {
                                              absl::string_view partials, Dtype activation_dtype);
 
   WireEncoding For(const std::string& address) const;
+  // That of addresses without an exception.
+  WireEncoding OfAll() const { return {hidden_states_.of_all, partials_.of_all, checksums_}; }
 
   // From here on frames of all links carry checksums.
   void AddChecksums() { checksums_ = true; }

@@ -71,6 +71,13 @@ class RouterMetrics {
       telemetry::RegisterCounter(registry_, "expertmesh_router_dropped_assignments_total",
                                  "Assignments whose expert had no room left (capacity)");
 
+  // `where`: "router" or "nodes". Rows that the router computes since a node was lost are counted
+  // at both.
+  void CountSharedRows(const std::string& where, uint64_t rows) {
+    (where == "router" ? shared_rows_router_ : shared_rows_nodes_)
+        .Increment(static_cast<double>(rows));
+  }
+
   // The mesh.
 
   prometheus::Gauge& epoch = telemetry::RegisterGauge(
@@ -139,6 +146,12 @@ class RouterMetrics {
       registry_, "expertmesh_router_requests_total", "Requests answered, by status code");
   // By code, once it has been seen.
   std::array<std::atomic<prometheus::Counter*>, 17> requests_of_code_{};
+  // {where}.
+  prometheus::Family<prometheus::Counter>& shared_rows_ = telemetry::RegisterCounters(
+      registry_, "expertmesh_router_shared_expert_rows_total",
+      "Tokens whose shared experts the router computed, or were given to nodes");
+  prometheus::Counter& shared_rows_router_ = shared_rows_.Add({{"where", "router"}});
+  prometheus::Counter& shared_rows_nodes_ = shared_rows_.Add({{"where", "nodes"}});
   // {node,fault}.
   prometheus::Family<prometheus::Counter>& node_faults_ =
       telemetry::RegisterCounters(registry_, "expertmesh_router_node_faults_total",

@@ -38,6 +38,14 @@ ExpertSizes SizesOf(const ModelDescription& model) {
   return sizes;
 }
 
+std::map<uint32_t, uint32_t> CountsOf(const ModelDescription& model) {
+  std::map<uint32_t, uint32_t> counts;
+  for (const MoeLayerDescription& layer : model.layers) {
+    counts[layer.layer] = layer.routing.num_experts;
+  }
+  return counts;
+}
+
 std::vector<NodeState> FleetNodes::Nodes() const {
   std::vector<NodeState> nodes;
   std::map<std::string, Known> present;
@@ -74,8 +82,10 @@ std::shared_ptr<const HeldExperts> FleetNodes::HeldBy(const mesh::NodeHolding& h
   }
   auto held = std::make_shared<HeldExperts>();
   for (const v1::HostedExperts& hosted : holding.offer.description->hosted()) {
+    const auto layer = num_experts_.find(hosted.layer());
+    const uint32_t experts = layer == num_experts_.end() ? 0 : layer->second;
     for (const uint32_t expert : hosted.experts()) {
-      if (hosted.slice_count() == 1 &&
+      if (hosted.slice_count() == 1 && expert < experts &&
           !std::binary_search(holding.damaged.begin(), holding.damaged.end(),
                               std::make_pair(hosted.layer(), expert))) {
         held->insert({hosted.layer(), expert});

@@ -16,14 +16,18 @@
 
 namespace expertmesh::moves {
 
-// Parameters of an expert of each layer.
+// Parameters of an expert of each layer, and how many experts it has.
 ExpertSizes SizesOf(const ModelDescription& model);
+std::map<uint32_t, uint32_t> CountsOf(const ModelDescription& model);
 
 // Thread-safe.
 class FleetNodes final : public MovableNodes {
  public:
-  // `fleet` must outlive it. Fleet::Subscribe tells when Nodes() may say something else.
-  explicit FleetNodes(const mesh::Fleet* fleet) : fleet_(fleet) {}
+  // `num_experts`: of each layer; what nodes hold beyond that, such as shared experts, is nothing
+  // to be moved, and is left alone. `fleet` must outlive it. Fleet::Subscribe tells when Nodes()
+  // may say something else.
+  FleetNodes(const mesh::Fleet* fleet, std::map<uint32_t, uint32_t> num_experts)
+      : fleet_(fleet), num_experts_(std::move(num_experts)) {}
 
   std::vector<NodeState> Nodes() const override;
   void Load(const std::string& node_id, const internal::v1::LoadExpertsRequest& request,
@@ -44,6 +48,7 @@ class FleetNodes final : public MovableNodes {
   std::shared_ptr<const HeldExperts> HeldBy(const mesh::NodeHolding& holding) const;
 
   const mesh::Fleet* const fleet_;
+  const std::map<uint32_t, uint32_t> num_experts_;
   mutable absl::Mutex mutex_;
   mutable std::map<std::string, Known> known_ ABSL_GUARDED_BY(mutex_);  // By address.
 };

@@ -37,7 +37,7 @@ def peak_bytes(pid):
 class MeshSystem:
     """A router and its nodes, called by `expertmesh bench`."""
 
-    def __init__(self, kind, model, folder, *router_flags):
+    def __init__(self, kind, model, folder, *router_flags, node_flags=()):
         self.name = kind.name
         self.kind = kind
         self.model = model
@@ -45,10 +45,11 @@ class MeshSystem:
         self.caller_peak = 0
         self.mesh = Mesh(folder)
         if kind.slices:
-            node_flags = [["--slice", f"{i}/{kind.nodes}"] for i in range(kind.nodes)]
+            held = [["--slice", f"{i}/{kind.nodes}"] for i in range(kind.nodes)]
         else:
-            node_flags = shards(kind.nodes, "--replicas", kind.replicas)
-        node_flags = [[*flags, "--threads", node_threads(kind.nodes)] for flags in node_flags]
+            held = shards(kind.nodes, "--replicas", kind.replicas)
+        threads = node_threads(kind.nodes)
+        node_flags = [[*flags, *node_flags, "--threads", threads] for flags in held]
         wire = [f"--wire-{rows}={kind.wire}" for rows in ("hidden-states", "partials")]
         self.mesh.start(model, node_flags, "--threads", str(cores()), *wire, *router_flags)
         self.row_dtypes = self._row_dtypes()

@@ -1,6 +1,7 @@
 """Two meshes over one checkpoint, measured in turns, so that what the machine does besides hits both alike.
 
     build/venv/bin/python tests/bench/versus.py strict             a mesh, and one with --strict
+    build/venv/bin/python tests/bench/versus.py shared             shared experts at the router, and on all nodes
     build/venv/bin/python tests/bench/versus.py build OTHER        OTHER's programs, and this tree's
 
 OTHER is a build folder, like build/release of another clone. [--shape qwen3] [--nodes 2] [--runs 7] [--tokens 1,8]
@@ -42,12 +43,14 @@ FIGURES = (
 class Variant:
     """A mesh, and the programs it is made of."""
 
-    def __init__(self, name, folder, model, nodes, programs=None, router_flags=()):
+    def __init__(self, name, folder, model, nodes, programs=None, router_flags=(), node_flags=()):
         self.name = name
         self.programs = programs or {}
         folder.mkdir()
         with self._environment():
-            self.mesh = systems.MeshSystem(plan.MeshKind(nodes), model, folder, *router_flags)
+            self.mesh = systems.MeshSystem(
+                plan.MeshKind(nodes), model, folder, *router_flags, node_flags=node_flags
+            )
 
     @contextlib.contextmanager
     def _environment(self):
@@ -67,6 +70,11 @@ def variants(args, model, folder):
     if args.what == "strict":
         yield Variant("plain", folder / "plain", model, args.nodes)
         yield Variant("strict", folder / "strict", model, args.nodes, router_flags=["--strict"])
+        return
+    if args.what == "shared":
+        yield Variant("router", folder / "router", model, args.nodes)
+        flags = {"router_flags": ["--shared-experts=nodes"], "node_flags": ["--shared-experts"]}
+        yield Variant("nodes", folder / "nodes", model, args.nodes, **flags)
         return
     other = {variable: str(args.other / path) for variable, path in PROGRAMS.items()}
     yield Variant("other", folder / "other", model, args.nodes, other)
@@ -94,7 +102,7 @@ def measure(args, model):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("strict", "build"))
+    parser.add_argument("what", choices=("strict", "shared", "build"))
     parser.add_argument("other", nargs="?", type=pathlib.Path)
     parser.add_argument("--shape", default="qwen3", choices=plan.shapes())
     parser.add_argument("--nodes", type=int, default=2)
@@ -105,7 +113,7 @@ def main():
     )
     args = parser.parse_args()
     if (args.what == "build") != (args.other is not None):
-        parser.error("`build` takes the other build's folder, and `strict` nothing")
+        parser.error("`build` takes the other build's folder, the others nothing")
     shape = plan.shapes()[args.shape]
     found, names = measure(args, bench.checkpoint(shape))
     print(f"{shape.title}, {args.nodes} nodes, medians of {args.runs} runs in turns")

@@ -22,7 +22,9 @@ struct FakeCheckpointOptions {
   uint32_t num_experts = 6;
   uint32_t top_k = 2;
   uint32_t intermediate_size = 4;
+  // The shared expert has the weights of expert 0, or weights of its own when its width is given.
   bool shared_expert = false;
+  uint32_t shared_intermediate_size = 0;
   bool shared_gate = false;
   // The type of the weights, as config.json would say.
   Dtype dtype = Dtype::kF32;
@@ -31,6 +33,7 @@ struct FakeCheckpointOptions {
   // The routed experts have it.
   Activation activation = Activation::kSilu;
   bool expert_bias = false;
+  ApplyWeight apply = ApplyWeight::kOutput;
   // What every weight of an expert is; null: they are random.
   std::function<float(uint32_t layer, uint32_t expert)> expert_weight = nullptr;
   std::string fingerprint = "aaaa";
@@ -51,6 +54,7 @@ class FakeCheckpoint final : public checkpoint::MoeCheckpoint {
       layer.routing.num_experts = options.num_experts;
       layer.routing.top_k = options.top_k;
       layer.routing.renormalise = Renormalise::kSum;
+      layer.routing.apply = options.apply;
       if (options.rounded_routing) {
         layer.routing.logit_dtype = LogitDtype::kModel;
         layer.routing.score_dtype = ScoreDtype::kModel;
@@ -58,13 +62,16 @@ class FakeCheckpoint final : public checkpoint::MoeCheckpoint {
       }
       layer.expert = {options.d_model, options.intermediate_size, options.activation};
       layer.expert.bias = options.expert_bias;
-      layer.shared_intermediate_size = options.shared_expert ? options.intermediate_size : 0;
+      layer.shared_intermediate_size = SharedIntermediate();
       layer.shared_gate = options.shared_gate;
       model_.layers.push_back(layer);
       gates_[index] = Random(index, size_t{options.num_experts} * options.d_model);
       for (uint32_t expert = 0; expert < options.num_experts; ++expert) {
-        experts_[{index, expert}] = Weights(index, expert);
+        experts_[{index, expert}] = Weights(index, expert, options.intermediate_size);
       }
+      shared_[index] = options.shared_intermediate_size == 0
+                           ? experts_[{index, 0}]
+                           : Weights(index, options.num_experts, SharedIntermediate());
     }
   }
 
@@ -92,21 +99,18 @@ class FakeCheckpoint final : public checkpoint::MoeCheckpoint {
     if (layer == broken_layer_) {
       return absl::DataLossError("model.safetensors is truncated");
     }
-    const size_t part = size_t{options_.intermediate_size} * options_.d_model;
-    const float* data = it->second.data();
-    const auto view = [](const float* at, size_t rows, size_t cols) {
-      return MatrixView::RowMajor(at, Dtype::kF32, rows, cols);
-    };
-    return ExpertWeights{view(data, options_.intermediate_size, options_.d_model),
-                         view(data + part, options_.intermediate_size, options_.d_model),
-                         view(data + 2 * part, options_.d_model, options_.intermediate_size)};
+    return Views(it->second, options_.intermediate_size);
   }
 
   absl::StatusOr<ExpertWeights> Shared(uint32_t layer) const override {
     if (!options_.shared_expert) {
       return absl::NotFoundError(absl::StrCat("layer ", layer, " has no shared expert"));
     }
-    return Expert(layer, 0);
+    const auto it = shared_.find(layer);
+    if (it == shared_.end()) {
+      return absl::NotFoundError(absl::StrCat("layer ", layer, " is no MoE layer"));
+    }
+    return Views(it->second, SharedIntermediate());
   }
 
   // What was read turns out not to be what the files held (DATA_LOSS). `on_told` is called whenever
@@ -130,8 +134,25 @@ class FakeCheckpoint final : public checkpoint::MoeCheckpoint {
     return absl::DataLossError("model.safetensors was shortened");
   }
 
-  std::vector<float> Weights(uint32_t layer, uint32_t expert) const {
-    const size_t count = 3 * size_t{options_.intermediate_size} * options_.d_model;
+  // 0: there is no shared expert.
+  uint32_t SharedIntermediate() const {
+    const uint32_t own = options_.shared_intermediate_size;
+    return !options_.shared_expert ? 0 : own > 0 ? own : options_.intermediate_size;
+  }
+
+  ExpertWeights Views(const std::vector<float>& values, uint32_t intermediate) const {
+    const size_t part = size_t{intermediate} * options_.d_model;
+    const float* const data = values.data();
+    const auto view = [](const float* at, size_t rows, size_t cols) {
+      return MatrixView::RowMajor(at, Dtype::kF32, rows, cols);
+    };
+    return ExpertWeights{view(data, intermediate, options_.d_model),
+                         view(data + part, intermediate, options_.d_model),
+                         view(data + 2 * part, options_.d_model, intermediate)};
+  }
+
+  std::vector<float> Weights(uint32_t layer, uint32_t expert, uint32_t intermediate) const {
+    const size_t count = 3 * size_t{intermediate} * options_.d_model;
     return options_.expert_weight != nullptr
                ? std::vector<float>(count, options_.expert_weight(layer, expert))
                : Random(1000 + 100 * layer + expert, count);
@@ -151,6 +172,7 @@ class FakeCheckpoint final : public checkpoint::MoeCheckpoint {
   ModelDescription model_;
   std::map<uint32_t, std::vector<float>> gates_;
   std::map<std::pair<uint32_t, uint32_t>, std::vector<float>> experts_;
+  std::map<uint32_t, std::vector<float>> shared_;
   int64_t broken_layer_ = -1;
   bool shortened_ = false;
   std::function<void()> on_told_;

@@ -32,11 +32,16 @@ inline float FakeExpert(uint32_t layer, uint32_t expert, float x, uint32_t slice
          static_cast<float>(slices);
 }
 
+// What the shared experts of these tests do to a row.
+inline float FakeShared(float x) { return 1000.0f * x; }
+
 struct FakeNodeOptions {
   std::string fingerprint = "aaaa";
   uint32_t d_model = 8;
   std::vector<uint32_t> layers = {1, 3};
   std::vector<uint32_t> experts;
+  // Which of them is the shared one and does what FakeShared does.
+  uint32_t shared_expert = ~uint32_t{0};
   uint32_t slice_index = 0;
   uint32_t slice_count = 1;
   uint32_t max_batch_rows = 8192;
@@ -215,6 +220,12 @@ class FakeNode final : public FakeEndpoint {
     return description;
   }
 
+  float Apply(uint32_t layer, uint32_t expert, float x) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return expert == options_.shared_expert ? FakeShared(x)
+                                            : FakeExpert(layer, expert, x, options_.slice_count);
+  }
+
   void Compute(const TensorMessage<internal::v1::ComputeRequest>& request, Batch* batch) {
     absl::MutexLock lock(&mutex_);
     const size_t d_model = request.tensor.cols;
@@ -235,8 +246,7 @@ class FakeNode final : public FakeEndpoint {
           const auto damage = damaged_.find(expert);
           sum[i] += damage != damaged_.end()
                         ? damage->second
-                        : weight * FakeExpert(request.message.layer(), expert,
-                                              rows[row * d_model + i], options_.slice_count);
+                        : weight * Apply(request.message.layer(), expert, rows[row * d_model + i]);
         }
         ++assignment;
         ++assignments_;

@@ -25,7 +25,7 @@ LAYERS = (
     ),
     Mutation(
         "shared gate ignored",
-        "SharedExperts::Compute",
+        "SharedExperts::Weights",
         force(False, touches="gate_"),
         "router_routing_test",
     ),
@@ -153,4 +153,49 @@ COMBINE = (
     ),
 )
 
-MUTATIONS = LAYERS + QUEUE + DISPATCH + RETRY + COMBINE
+SHARED = (
+    Mutation(
+        "shared experts: what the only holder lost is an error",
+        "SharedStage::TakeLost",
+        set_value("shared", "false"),
+        "router_shared_test",
+    ),
+    Mutation(
+        "shared experts: a node that refused them is asked again",
+        "FreshReplicas",
+        force(False, touches="refused_by"),
+        "router_shared_test",
+    ),
+    Mutation(
+        "shared experts: after the last attempt there is no router",
+        "AsksAgain",
+        force(True, touches="last_attempt", nth=2),
+        "router_shared_test",
+    ),
+    Mutation(
+        "shared experts, strict: the router does not round as links do",
+        "SharedStage::ComputeRows",
+        delete_statement(touches="SendAndReceive"),
+        "router_shared_test",
+    ),
+    Mutation(
+        "shared experts, strict: the router computes from rows that nodes never see",
+        "SharedStage::Receive",
+        delete_statement(touches="SendAndReceive"),
+        "router_shared_test",
+    ),
+    Mutation(
+        "shared experts, strict: those of nodes are left out",
+        "AssignmentSum::Sum",
+        force(False, touches="of_shared_"),
+        "partials_layout_test",
+    ),
+    Mutation(
+        "shared experts: no holder makes the mesh not ready",
+        "Placement::Placement",
+        set_value("shared", "false"),
+        "placement_test",
+    ),
+)
+
+MUTATIONS = SHARED + LAYERS + QUEUE + DISPATCH + RETRY + COMBINE

@@ -1,7 +1,7 @@
 """The expert service: batches as they come in, wait and are answered."""
 
 from mutation import Mutation
-from operators import delete_statement, force, replace_name
+from operators import delete_statement, force, replace_argument, replace_name, set_value
 
 MUTATIONS = (
     Mutation(
@@ -76,6 +76,24 @@ MUTATIONS = (
         "HostedExperts::PackAll",
         force(False, touches="gently", nth=2),
         "hosted_experts_test",
+    ),
+    Mutation(
+        "shared experts are packed in the width of the others",
+        "HostedExperts::PackOne",
+        replace_argument("hostable_expert", 1, "0"),
+        "hosted_experts_test",
+    ),
+    Mutation(
+        "a slice cuts shared experts as if they were as wide as the others",
+        "node::CheckSlice",
+        replace_name("expert", "0", nth=1),
+        "hosted_experts_test",
+    ),
+    Mutation(
+        "all experts count as large as the shared ones",
+        "Executor::IsSmall",
+        set_value("shared", "batch.expert_ids.size()"),
+        "executor_test",
     ),
     Mutation(
         "an authority of the past is obeyed",

@@ -4,6 +4,7 @@ from mutation import Mutation
 from operators import (
     choose,
     delete_statement,
+    force,
     keep_left,
     off_by_one,
     replace_argument,
@@ -62,6 +63,36 @@ MUTATIONS = (
         "UniformTransfers",
         replace_argument("Draw", 1, "1"),
         "planner_test",
+    ),
+    Mutation(
+        "shared experts: work in flight is ignored",
+        "SharedPlacement::CollectHolders",
+        keep_left("+", touches=("planned", "work")),
+        "shared_placement_test",
+    ),
+    Mutation(
+        "shared experts: rows travel although they need not",
+        "SharedPlacement::KeepTogether",
+        force(False, touches="limit"),
+        "shared_placement_test",
+    ),
+    Mutation(
+        "shared experts: rows stay on a node however full it is",
+        "SharedPlacement::KeepTogether",
+        force(True, touches="limit"),
+        "shared_placement_test",
+    ),
+    Mutation(
+        "shared experts: the level is that of the emptiest holder alone",
+        "SharedPlacement::Level",
+        force(True, touches=("level", "holders_")),
+        "shared_placement_test",
+    ),
+    Mutation(
+        "shared experts: a row that the node has is sent twice",
+        "SharedPlacement::AddRows",
+        replace_operator("<=", "<", touches=("rows", "added")),
+        "shared_placement_test",
     ),
     Mutation(
         "strict: the second piece of a row is lost",

@@ -19,9 +19,10 @@ using ::testing::HasSubstr;
 class ExecutorTest : public testing::Test {
  protected:
   ExecutorTest() : hosted_(checkpoint_, &backend_, {0, 1}, [] {}) {
-    EXPECT_TRUE(
-        hosted_.Load({{{1, {0, 1, 2}, {}}, {2, {0, 1, 2}, {}}}}, HostedExperts::Publish::kTogether)
-            .ok());
+    EXPECT_TRUE(hosted_
+                    .Load({{{1, {0, 1, 2, kNumExperts}, {}}, {2, {0, 1, 2}, {}}}},
+                          HostedExperts::Publish::kTogether)
+                    .ok());
     options_.queue.max_group_rows = 16;
     options_.queue.max_queue_rows = 40;
     Start();
@@ -68,7 +69,7 @@ class ExecutorTest : public testing::Test {
     return MetricValue(*registry_, "expertmesh_expert_rejected_total{reason=\"" + reason + "\"}");
   }
 
-  std::shared_ptr<FakeCheckpoint> checkpoint_ = MakeCheckpoint();
+  std::shared_ptr<FakeCheckpoint> checkpoint_ = MakeCheckpointWithShared(4 * kIntermediate);
   FakeBackend backend_;
   FakeClock clock_;
   std::shared_ptr<prometheus::Registry> registry_ = std::make_shared<prometheus::Registry>();
@@ -146,6 +147,27 @@ TEST_F(ExecutorTest, ABatchThatIsNotSmallOrFindsAnotherWaitsItsTurn) {
   backend_.Release();
   ExpectRight(sink_.get(), large);
   ExpectRight(sink_.get(), small);
+}
+
+TEST_F(ExecutorTest, TheSharedExpertsCountByTheirOwnParameters) {
+  const MoeLayerDescription& layer = checkpoint_->model().layers.front();
+  options_.inline_parameters = layer.shared_expert().parameters() - 1;
+  Start();
+  TestBatch shared = Random(1, 1);
+  shared.experts[0] = {layer.shared_expert_id()};
+  shared.weights[0] = {1.0f};
+  TestBatch routed = Random(2, 1);
+  routed.experts[0] = {0, 1, 2};
+  routed.weights[0] = {1.0f, 2.0f, 4.0f};
+  backend_.Hold();
+  Enqueue(shared);  // Would not return if it were computed here.
+  backend_.AwaitHeld();
+  backend_.Release();
+  ExpectRight(sink_.get(), shared);
+  Start();  // Idle for certain.
+  Enqueue(routed);
+  EXPECT_GT(sink_->Get(2).frames, 0u);
+  ExpectRight(sink_.get(), routed);
 }
 
 TEST_F(ExecutorTest, StopWaitsForASmallBatchOnItsWay) {
@@ -366,13 +388,13 @@ TEST_F(ExecutorTest, ExpertsAreLetGoWhenTheBatchIsComputed) {
   const Executor::Load before = executor_->load();
   EXPECT_EQ(before.batches, 1u);
   std::thread unloading([this] {
-    EXPECT_EQ(*hosted_.Unload({{{1, {0, 1, 2}, {}}}}), 3u);
+    EXPECT_EQ(*hosted_.Unload({{{1, {0, 1, 2, kNumExperts}, {}}}}), 4u);
     EXPECT_EQ(backend_.alive(), 3);
   });
   while (hosted_.FindLayer(1) != nullptr) {
     std::this_thread::yield();
   }
-  EXPECT_EQ(backend_.alive(), 6);
+  EXPECT_EQ(backend_.alive(), 7);
   backend_.Release();
   unloading.join();
   EXPECT_TRUE(sink_->Await(0, 1).status.ok());

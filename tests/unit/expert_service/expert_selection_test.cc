@@ -89,6 +89,27 @@ TEST(ExpertSelectionTest, ReplicasOfARunAreHeldByTheShardsAfterIt) {
   EXPECT_THAT(Select(flags)[0].experts, ElementsAre(0, 1, 8, 9));
 }
 
+TEST(ExpertSelectionTest, SharedExpertsAreOnePastTheOthersOfEachSelectedLayer) {
+  const std::shared_ptr<FakeCheckpoint> checkpoint = MakeCheckpointWithShared(12);
+  SelectionFlags flags;
+  flags.layers = "2,4";
+  flags.shard = "0/5";
+  flags.slice = "1/4";
+  EXPECT_THAT((*SelectExperts(flags, checkpoint->model()))[0].experts, ElementsAre(0, 1));
+  flags.shared_experts = true;
+  const absl::StatusOr<std::vector<LayerExperts>> selection =
+      SelectExperts(flags, checkpoint->model());
+  ASSERT_TRUE(selection.ok()) << selection.status();
+  EXPECT_THAT(*selection,
+              ElementsAre(LayerExperts{2, {0, 1}, {1, 4}}, LayerExperts{2, {kNumExperts}, {}},
+                          LayerExperts{4, {0, 1}, {1, 4}}, LayerExperts{4, {kNumExperts}, {}}));
+  flags.slice = "";
+  EXPECT_THAT(*SelectExperts(flags, checkpoint->model()),
+              ElementsAre(LayerExperts{2, {0, 1, kNumExperts}, {}},
+                          LayerExperts{4, {0, 1, kNumExperts}, {}}));
+  ExpectRefused(flags, {"--shared-experts", "leave the flag out"});
+}
+
 TEST(ExpertSelectionTest, BadSpecsAreRefusedByName) {
   SelectionFlags flags;
   flags.layers = "0-2";

@@ -20,13 +20,7 @@ TensorFrame MakeTensor(Dtype dtype, uint64_t rows, uint64_t cols,
   return EncodeRows(Dtype::kF32, values.data(), rows, cols, dtype);
 }
 
-}  // namespace
-
-float ExpertCode(uint32_t layer, uint32_t expert) {
-  return static_cast<float>(layer * kNumExperts + expert + 1);
-}
-
-std::shared_ptr<FakeCheckpoint> MakeCheckpoint() {
+FakeCheckpointOptions CheckpointOptions() {
   FakeCheckpointOptions options;
   options.num_layers = 6;
   options.moe_layers = {1, 2, 4};
@@ -35,6 +29,23 @@ std::shared_ptr<FakeCheckpoint> MakeCheckpoint() {
   options.intermediate_size = kIntermediate;
   options.expert_weight = ExpertCode;
   options.fingerprint = std::string(64, 'f');
+  return options;
+}
+
+}  // namespace
+
+float ExpertCode(uint32_t layer, uint32_t expert) {
+  return static_cast<float>(layer * kNumExperts + expert + 1);
+}
+
+std::shared_ptr<FakeCheckpoint> MakeCheckpoint() {
+  return std::make_shared<FakeCheckpoint>(CheckpointOptions());
+}
+
+std::shared_ptr<FakeCheckpoint> MakeCheckpointWithShared(uint32_t intermediate_size) {
+  FakeCheckpointOptions options = CheckpointOptions();
+  options.shared_expert = true;
+  options.shared_intermediate_size = intermediate_size;
   return std::make_shared<FakeCheckpoint>(options);
 }
 

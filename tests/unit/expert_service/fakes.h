@@ -32,6 +32,9 @@ float ExpertCode(uint32_t layer, uint32_t expert);
 
 // MoE layers 1, 2 and 4 of 6; kNumExperts experts each, whose weights are their codes.
 std::shared_ptr<FakeCheckpoint> MakeCheckpoint();
+// The same with shared experts of that intermediate size, whose weights are the code of expert
+// kNumExperts.
+std::shared_ptr<FakeCheckpoint> MakeCheckpointWithShared(uint32_t intermediate_size);
 
 // A batch as a router has it before it is encoded.
 struct TestBatch {

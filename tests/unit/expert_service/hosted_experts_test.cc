@@ -161,6 +161,35 @@ TEST_F(HostedExpertsTest, ImpossibleRequestsAreRefused) {
   EXPECT_EQ(backend_.packed(), 0);
 }
 
+TEST_F(HostedExpertsTest, SharedExpertsAreHeldLikeOthersInTheirOwnWidth) {
+  constexpr uint32_t kWidth = 12;
+  constexpr uint64_t kSharedBytes = 3 * kDModel * kWidth * sizeof(float);
+  checkpoint_ = MakeCheckpointWithShared(kWidth);
+  HostedExperts& hosted = Make(kExpertBytes + kSharedBytes);
+  const auto load = [&hosted](const LayerExperts& wanted) {
+    return hosted.Load({wanted}, Publish::kTogether);
+  };
+  EXPECT_EQ(load({1, {kNumExperts + 1}, {}}).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(load({1, {kNumExperts}, {0, 8}}).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(load({1, {0, 1, kNumExperts}, {}}).status().code(),
+            absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(backend_.packed(), 0);
+  ASSERT_EQ(*load({1, {kNumExperts}, {}}), 1u);
+  EXPECT_EQ(backend_.packed_as(), checkpoint_->model().layers[0].shared_expert());
+  EXPECT_EQ(backend_.packed_as().intermediate_size, kWidth);
+  EXPECT_EQ(hosted.memory().held_bytes(), kSharedBytes);
+  ASSERT_EQ(*load({1, {3, kNumExperts}, {}}), 1u);
+  EXPECT_EQ(hosted.memory().held_bytes(), kExpertBytes + kSharedBytes);
+  EXPECT_EQ(hosted.memory().checkpoint_bytes(), kExpertBytes + kSharedBytes);
+  const std::vector<v1::HostedExperts> described = hosted.Describe();
+  ASSERT_EQ(described.size(), 1u);
+  EXPECT_THAT(described[0].experts(), ElementsAre(3, kNumExperts));
+  EXPECT_THAT(described[0].digests(), ElementsAre(checkpoint::DigestOf(*checkpoint_->Expert(1, 3)),
+                                                  checkpoint::DigestOf(*checkpoint_->Shared(1))));
+  EXPECT_EQ(*hosted.Unload({{{1, {kNumExperts}, {}}}}), 1u);
+  EXPECT_EQ(hosted.memory().held_bytes(), kExpertBytes);
+}
+
 TEST_F(HostedExpertsTest, UnloadWaitsForWhoeverUsesTheExperts) {
   HostedExperts& hosted = Make();
   ASSERT_TRUE(hosted.Load({{{1, {0, 1}, {}}, {2, {0}, {}}}}, Publish::kTogether).ok());

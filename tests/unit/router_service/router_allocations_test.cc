@@ -143,6 +143,7 @@ class RouterAllocationsTest : public RouterTest {
       FakeNodeOptions node;
       node.d_model = d_model;
       node.experts = nodes[i];
+      node.shared_expert = checkpoint.num_experts;
       AddNodeWith(absl::StrCat("node:", i + 1), node);
     }
     Connect();
@@ -259,6 +260,13 @@ TEST_F(RouterAllocationsTest, ConvertedRows) {
 
 TEST_F(RouterAllocationsTest, SharedExperts) {
   Start(OneThread(), {{0, 1, 2}, {3, 4, 5}}, kModel, /*shared_expert=*/true);
+  ExpectNone();
+}
+
+TEST_F(RouterAllocationsTest, SharedExpertsOnNodesAndHere) {
+  RouterOptions options = OneThread();
+  options.shared_experts = batch::SharedExpertsAt::kBoth;
+  Start(options, {{0, 1, 2, 6}, {3, 4, 5}, {6}}, kModel, /*shared_expert=*/true);
   ExpectNone();
 }
 

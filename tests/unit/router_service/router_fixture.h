@@ -27,9 +27,6 @@ namespace expertmesh::router {
 
 inline constexpr uint32_t kModel = 8;
 
-// What the shared expert of these tests does to a row.
-inline float FakeShared(float x) { return 1000.0f * x; }
-
 // Computes shared experts.
 inline std::unique_ptr<FakeBackend> MakeBackend() {
   return std::make_unique<FakeBackend>(

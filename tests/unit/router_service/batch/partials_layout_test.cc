@@ -15,12 +15,13 @@ using testing::ElementsAre;
 // In float32 (1e8 + 3) - 1e8 is 0, (1e8 - 1e8) + 3 is 3, and (3 - 1e8) + 1e8 is 0: an order of
 // summation gives itself away.
 constexpr float kBig = 1e8f;
+constexpr uint32_t kShared = 3;
 
 // Two tokens, experts 2, 0, 1 and 1, 2 in slot order; every expert whole on nodes 0 and 1.
 struct Batch {
   gate::RoutedTokens routed{{0, 3, 5}, {2, 0, 1, 1, 2}, {1, 1, 1, 1, 1}, {}};
   std::vector<mesh::ExpertReplicas> replicas =
-      std::vector<mesh::ExpertReplicas>(3, mesh::ExpertReplicas{{{0, 1}}});
+      std::vector<mesh::ExpertReplicas>(4, mesh::ExpertReplicas{{{0, 1}}});
 };
 
 std::vector<float> SumAll(const PartialsLayout& layout, const gate::RoutedTokens& routed,
@@ -29,7 +30,7 @@ std::vector<float> SumAll(const PartialsLayout& layout, const gate::RoutedTokens
   const size_t rows = routed.tokens();
   std::vector<float> output(rows * d_model, 12345.0f);
   const std::unique_ptr<PartialsSum> sum = layout.NewSum();
-  sum->Collect(routed, contributions, d_model);
+  sum->Collect(routed, contributions, kShared, d_model);
   for (size_t first = 0; first < rows; first += together) {
     sum->Sum({first, std::min(together, rows - first)}, shared, output.data() + first * d_model);
   }
@@ -151,6 +152,24 @@ TEST(AssignmentPartialsTest, SlicesOfASlotInOrderOfSlices) {
     parts.push_back({&plans[node], &batch.replicas, {&of_node[node]}});
   }
   EXPECT_THAT(SumAssignments(batch, parts), ElementsAre(3.0f, 0.0f));
+}
+
+TEST(AssignmentPartialsTest, SharedExpertsComeLastWhoeverHasThem) {
+  const Batch batch;
+  // Token 0 has those of a node, which come behind its other assignments; token 1 the router's.
+  const plan::NodePlan first = {0, {0}, {0, 2}, {2, kShared}, {}};
+  const float first_partials[] = {kBig, 3.0f};
+  const plan::NodePlan second = {1, {0, 1}, {0, 1, 2}, {0, 1}, {}};
+  const float second_partials[] = {-kBig, kBig};
+  const float shared[] = {0.0f, -kBig};
+  EXPECT_THAT(SumAssignments(batch,
+                             {{&first, &batch.replicas, {first_partials}},
+                              {&second, &batch.replicas, {second_partials}}},
+                             shared),
+              ElementsAre(3.0f, 0.0f));
+  EXPECT_THAT(SumAssignments(batch, {{&first, &batch.replicas, {first_partials}},
+                                     {&second, &batch.replicas, {second_partials}}}),
+              ElementsAre(3.0f, kBig));
 }
 
 TEST(AssignmentPartialsTest, WhatNoNodeContributedIsLeftOut) {

@@ -30,7 +30,7 @@ class SumCheckTest : public testing::Test {
     for (const std::unique_ptr<BatchPart>& part : parts_) {
       parts.push_back(part.get());
     }
-    return check_.Run(routed_, replicas_, parts,
+    return check_.Run(routed_, 3, replicas_, parts,
                       [unwanted](uint32_t row) { return row != unwanted; });
   }
   plan::NodePlan& plan(size_t part) { return parts_[part]->plan; }
@@ -54,6 +54,13 @@ TEST_F(SumCheckTest, TwoReplicasOfOneExpertAreOneTooMany) {
 TEST_F(SumCheckTest, WhatIsNowhereIsNamed) {
   parts_.pop_back();
   EXPECT_THAT(Check().message(), HasSubstr("expert 1 of token 0 is not in the sum"));
+}
+
+TEST_F(SumCheckTest, SharedExpertsHaveARowOnceAtMost) {
+  AddPart({2, {1}, {0, 1}, {3}, {1}});
+  EXPECT_TRUE(Check().ok()) << "the router has the other token";
+  AddPart({3, {1}, {0, 1}, {3}, {1}});
+  EXPECT_THAT(Check().message(), HasSubstr("shared experts of token 1 would be summed more than"));
 }
 
 TEST_F(SumCheckTest, AnotherWeightIsAnotherAssignment) {

@@ -115,6 +115,42 @@ TEST(PlacementTest, IgnoresWhatTheModelDoesNotHave) {
   EXPECT_TRUE((*placement.Layer(5))[0].missing());
 }
 
+TEST(PlacementTest, SharedExpertsAreTheLastOnesAndNeverMissing) {
+  ModelDescription model = TwoLayers(2);
+  model.layers[0].shared_intermediate_size = 15;
+  Offers offers;
+  offers.Add(0, 2, {0, 1}).Add(0, 5, {0, 1, 2});
+  EXPECT_EQ(offers.Build(model).Layer(5)->size(), 2u);  // It has none.
+  EXPECT_TRUE(offers.Build(model).complete());
+  EXPECT_THAT((*offers.Build(model).Layer(2))[2].slices, IsEmpty());
+  // Routers have whole ones, which could not stand in for a slice.
+  offers.Add(1, 2, {2}, 0, 3).Add(2, 2, {2}, 1, 3).Add(3, 2, {2}, 2, 3);
+  EXPECT_THAT((*offers.Build(model).Layer(2))[2].slices, IsEmpty());
+  offers.Add(7, 2, {1, 2}).Add(8, 2, {2, 3});
+  EXPECT_THAT((*offers.Build(model).Layer(2))[2].slices, ElementsAre(ElementsAre(7, 8)));
+}
+
+TEST(PlacementTest, SlicesAreOfTheExpertsOwnWidth) {
+  MoeLayerDescription layer = TwoLayers(2).layers[0];
+  layer.shared_intermediate_size = 15;
+  v1::HostedExperts hosted;
+  hosted.set_slice_count(5);
+  EXPECT_FALSE(IsPossible(hosted, 0, layer));
+  EXPECT_TRUE(IsPossible(hosted, 2, layer));
+  hosted.set_slice_count(4);
+  EXPECT_TRUE(IsPossible(hosted, 0, layer));
+  EXPECT_FALSE(IsPossible(hosted, 2, layer));
+  EXPECT_FALSE(IsPossible(hosted, 3, layer));
+}
+
+TEST(PlacementTest, ALastResortIsNotUsedForSharedExperts) {
+  ModelDescription model = TwoLayers(1);
+  model.layers[0].shared_intermediate_size = 4;
+  const Placement placement = Offers().Add(0, 2, {0, 1}, 0, 1, true).Add(1, 5, {0}).Build(model);
+  EXPECT_TRUE(placement.complete());
+  EXPECT_TRUE((*placement.Layer(2))[1].missing());
+}
+
 TEST(PlacementTest, NothingIsPlacedToBeginWith) {
   EXPECT_FALSE(Placement().complete());
   EXPECT_THAT(Placement().missing(), IsEmpty());

@@ -106,7 +106,8 @@ class FleetNodesTest : public testing::TestWithParam<uint64_t> {
                                            std::move(options), &metrics_, &network_, &timers_,
                                            Clock::Real());
     fleet_->SetAddresses({"a:1", "b:1"});
-    nodes_ = std::make_unique<FleetNodes>(fleet_.get());
+    nodes_ = std::make_unique<FleetNodes>(fleet_.get(),
+                                          CountsOf(FakeCheckpoint(OneLayer()).model()));
   }
   ~FleetNodesTest() override {
     fleet_->Close();

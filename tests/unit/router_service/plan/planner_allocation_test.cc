@@ -2,11 +2,13 @@
 #include <gtest/gtest.h>
 
 #include <deque>
+#include <numeric>
 #include <random>
 #include <utility>
 #include <vector>
 
 #include "router_service/plan/planner.h"
+#include "router_service/plan/shared_placement.h"
 #include "tests/support/allocation_counter.h"
 #include "tests/unit/router_service/plan/random_batches.h"
 
@@ -49,6 +51,42 @@ TEST_P(PlannerAllocationTest, NoneAfterWarmUp) {
     pool.Recycle(&pieces);
   };
   // Memory goes round among the nodes' plans until each has had the largest.
+  for (int round = 0; round < 50; ++round) {
+    for (const RandomBatch& batch : batches) {
+      plan(batch);
+    }
+  }
+  const uint64_t before = allocation_count;
+  for (const RandomBatch& batch : batches) {
+    plan(batch);
+  }
+  EXPECT_EQ(allocation_count - before, 0u);
+}
+
+TEST_P(PlannerAllocationTest, NoneForSharedExperts) {
+  const Case& c = GetParam();
+  std::mt19937 random(12);
+  const std::vector<mesh::ExpertReplicas> replicas =
+      RandomReplicas(128, c.nodes, c.replicas, &random);
+  std::vector<RandomBatch> batches;
+  for (int i = 0; i < 20; ++i) {
+    batches.emplace_back(c.tokens, 128, 8, &random);
+  }
+  std::vector<mesh::NodeIndex> holders(c.nodes);
+  std::iota(holders.begin(), holders.end(), 0);
+  const std::vector<float> weights(c.tokens, 1.0f);
+  const SharedDemand demand{128, weights, 100, 200, 1000};
+  NodePlanPool pool;
+  Planner planner;
+  SharedPlacement shared;
+  std::vector<NodePlan> in_flight;
+  const auto work = [](mesh::NodeIndex node) { return uint64_t{node % 3}; };
+  const auto plan = [&](const RandomBatch& batch) {
+    BatchPlan& made = planner.Plan(replicas, batch.assignments(), work, &pool);
+    shared.Place(holders, demand, work, &pool, &made);
+    in_flight.swap(made.nodes);
+    pool.Recycle(&in_flight);
+  };
   for (int round = 0; round < 50; ++round) {
     for (const RandomBatch& batch : batches) {
       plan(batch);
