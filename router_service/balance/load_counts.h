@@ -66,7 +66,7 @@ class LayerCounters {
   std::atomic<uint64_t> changed_{0};
   std::atomic<uint64_t> node_us_{0};
   std::atomic<uint32_t> samples_{0};
-  // Of batches that were added up, and their MaxVio in millionths.
+  // Batches that were added up, and their MaxVio in millionths.
   std::atomic<uint64_t> batches_{0};
   std::atomic<uint64_t> violations_{0};
   std::vector<std::atomic<uint64_t>> assignments_;

@@ -13,7 +13,7 @@
 namespace expertmesh::balance_control {
 namespace {
 
-// Of a proposal, so that its message stays small.
+// In a proposal, so that its message stays small.
 constexpr size_t kMostMoves = 1000;
 
 v1::PlacementProposal ToProto(const balance::PlanningInput& input,

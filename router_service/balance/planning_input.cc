@@ -138,7 +138,7 @@ balance::NodeToPlan MakeNode(const UpNode& up, const std::vector<balance::LayerT
   return node;
 }
 
-// Of the expert with the fewest copies.
+// What the expert with the fewest copies has.
 uint32_t FewestCopies(const balance::PlanningInput& input) {
   uint64_t fewest = input.nodes.size();
   for (const balance::LayerToPlan& layer : input.layers) {

@@ -57,7 +57,7 @@ class RoutingRecorder {
 
   void Run();
 
-  const std::unique_ptr<balance::RoutingRecordWriter> writer_;  // Of the thread alone.
+  const std::unique_ptr<balance::RoutingRecordWriter> writer_;  // The thread alone uses it.
   const std::function<absl::Time()> calendar_;
   std::map<uint32_t, uint32_t> top_k_;  // By layer.
   std::atomic<uint64_t> recorded_{0};

@@ -19,7 +19,7 @@ namespace expertmesh::batch {
 // Working memory of a pooled run. Not thread-safe.
 class SumCheck {
  public:
-  // Of the batches of a layer, one in so many is checked.
+  // One in so many batches of a layer is checked.
   static constexpr uint32_t kOneIn = 64;
 
   // `replicas`: those that the batch was planned on; `parts`: what is summed of it. Rows that

@@ -116,7 +116,7 @@ std::string DescribeLayers(const std::vector<client::LayerBalance>& layers) {
          budget < 1 ? absl::StrFormat("%g%%", 100 * budget) : std::string("none"),
          WithThousands(layer.tokens), absl::StrFormat("%.2f", layer.max_violation),
          DescribeChanged(layer.changed_tokens, layer.compared_tokens),
-         layer.at_checkpoint ? "checkpoint" : absl::StrFormat("%+.4f", layer.bias_distance),
+         layer.at_checkpoint ? "checkpoint" : absl::StrFormat("%.4f", layer.bias_distance),
          layer.policy.paused ? "paused" : layer.outcome});
   }
   return absl::StrCat(table.size() > 1 ? FormatTable(table) : "", rest);

@@ -69,6 +69,7 @@ MUTATIONS = (
         "HostedExperts::PackAll",
         force(False, touches="gently", nth=1),
         "hosted_experts_test",
+        "*RestsBetweenExperts",
     ),
     Mutation(
         "a node that serves loads at the priority of its answers",

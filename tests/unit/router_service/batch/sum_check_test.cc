@@ -35,7 +35,7 @@ class SumCheckTest : public testing::Test {
   }
   plan::NodePlan& plan(size_t part) { return parts_[part]->plan; }
 
-  static constexpr float kWeight = std::numeric_limits<float>::quiet_NaN();  // Of NaN tokens.
+  static constexpr float kWeight = std::numeric_limits<float>::quiet_NaN();  // As tokens of NaN have it.
   const gate::RoutedTokens routed_{{0, 2, 4}, {0, 1, 2, 1}, {.5f, .25f, .125f, kWeight}};
   std::vector<mesh::ExpertReplicas> replicas_;
   std::vector<std::unique_ptr<BatchPart>> parts_;

@@ -12,9 +12,11 @@
 #include <thread>
 #include <vector>
 
+#include "router_service/moves/mover_options.h"
 #include "router_service/moves/placement_mover.h"
 #include "tests/support/fake_checkpoint.h"
 #include "tests/support/fake_endpoint.h"
+#include "tests/support/faulty_transport.h"
 #include "tests/support/in_process_transport.h"
 #include "tests/support/too_long.h"
 
@@ -91,7 +93,8 @@ class HoldingNode final : public FakeEndpoint {
   std::set<uint32_t> held_;
 };
 
-class FleetNodesTest : public testing::Test {
+// Calls, and their answers, are lost by chance, from this seed; 0: none.
+class FleetNodesTest : public testing::TestWithParam<uint64_t> {
  protected:
   FleetNodesTest() {
     mesh::FleetOptions options;
@@ -127,6 +130,11 @@ class FleetNodesTest : public testing::Test {
   HoldingNode first_{"one", {0, 1, 2, 3, 4, 5}};
   HoldingNode second_{"two", {}};
   InProcessNetwork network_;
+  FaultyTransport faulty_{&network_,
+                          {.seed = GetParam(),
+                           .lose_call = GetParam() == 0 ? 0 : 0.3,
+                           .lose_answer = GetParam() == 0 ? 0 : 0.3},
+                          Clock::Real()};
   TimerQueue timers_{Clock::Real()};
   prometheus::Registry registry_;
   metrics::RouterMetrics metrics_{registry_};
@@ -134,7 +142,9 @@ class FleetNodesTest : public testing::Test {
   std::unique_ptr<FleetNodes> nodes_;
 };
 
-TEST_F(FleetNodesTest, SaysWhatNodesHoldAndWhetherTheyCanBeAsked) {
+INSTANTIATE_TEST_SUITE_P(Seeds, FleetNodesTest, testing::Range<uint64_t>(0, 8));
+
+TEST_P(FleetNodesTest, SaysWhatNodesHoldAndWhetherTheyCanBeAsked) {
   ASSERT_TRUE(Await([this] { return State(0).ready && State(1).ready; }));
   const NodeState state = State(0);
   EXPECT_EQ(state.node_id, "one");
@@ -159,7 +169,7 @@ TEST_F(FleetNodesTest, SaysWhatNodesHoldAndWhetherTheyCanBeAsked) {
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
 }
 
-TEST_F(FleetNodesTest, AMoveChangesWhatViewsUseAndLeavesNoExpertWithoutACopy) {
+TEST_P(FleetNodesTest, AMoveChangesWhatViewsUseAndLeavesNoExpertWithoutACopy) {
   ASSERT_TRUE(Await([this] { return fleet_->ready() && State(1).ready; }));
   std::atomic<bool> ended{false};
   std::atomic<bool> always_ready{true};
