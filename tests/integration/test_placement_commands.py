@@ -10,7 +10,7 @@ from mesh import Mesh, cli, hidden_states, program, shards, wait_until
 
 FAST = "--balance-interval=20ms"
 # Slow enough that an abort falls into the middle of a move.
-SLOW = "--move-bytes-per-second=65536"
+SLOW = "--move-bytes-per-second=16384"
 LIMIT = ("--memory-limit-bytes", 10**8)
 PLAN_NOW = ("--min-tokens", 1, "--hysteresis", 0)
 
@@ -127,7 +127,7 @@ def test_foreign_and_damaged_plans_are_refused(placement, mesh, checkpoints, che
     ):
         file.write_text(damaged)
         said = ask("apply", "--plan", file, "--wait", 5, code=1)
-        assert words in said, said
+        assert words in said and str(file) in said, said
     assert not mesh.client.placement().HasField("plan")
     for arguments, words in (
         (["--plan", tmp_path / "none.json"], "none.json"),
@@ -149,7 +149,7 @@ def test_a_move_that_is_undone_is_told_with_its_reason(placement, mesh):
     )
     with waiting:
         wait_until(lambda: mesh.client.placement().moves.phase == "loading", "the move has begun")
-        assert "another move" in ask("apply", code=1) or "under way" in ask("apply", code=1)
+        assert "a move is under way" in ask("apply", code=1)
         ask("apply", "--abort", "--wait", 120)
         _, said = waiting.communicate()
     assert waiting.returncode == 1

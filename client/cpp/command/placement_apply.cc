@@ -18,16 +18,18 @@ namespace {
 // Often enough that why a move is undone is seen before the next one begins.
 constexpr absl::Duration kLookAgain = absl::Milliseconds(50);
 
-absl::StatusOr<client::PlacementState> Begin(const Options& options, client::Client& mesh) {
-  if (options.Has("abort")) {
-    return mesh.AbortPlacement();
-  }
+// The plan of --plan, for the model that the router serves; unset when that is not given.
+absl::StatusOr<std::optional<client::PlacementPlan>> PlanOf(const Options& options,
+                                                            client::Client& mesh) {
   if (!options.Has("plan")) {
-    return mesh.ApplyPlacement();
+    return std::nullopt;
   }
-  ASSIGN_OR_RETURN(const client::ModelInfo model, mesh.DescribeModel());
-  ASSIGN_OR_RETURN(const client::PlacementPlan plan, ReadPlan(options.Text("plan"), model.outline));
-  return mesh.ApplyPlacement(plan);
+  const absl::StatusOr<client::ModelInfo> model = mesh.DescribeModel();
+  if (!model.ok()) {
+    return In(options.Text("router"), model.status());
+  }
+  ASSIGN_OR_RETURN(client::PlacementPlan plan, ReadPlan(options.Text("plan"), model->outline));
+  return plan;
 }
 
 // Until the move is over, or `deadline`. `state`: from the answer on.
@@ -49,9 +51,11 @@ absl::Status Await(client::Client& mesh, absl::Time deadline, MoveEnd end,
   }
 }
 
-absl::Status Move(const Options& options, client::Client& mesh) {
+absl::Status Move(const Options& options, client::Client& mesh,
+                  const std::optional<client::PlacementPlan>& plan) {
   ASSIGN_OR_RETURN(const client::PlacementState before, mesh.GetPlacement());
-  ASSIGN_OR_RETURN(client::PlacementState state, Begin(options, mesh));
+  ASSIGN_OR_RETURN(client::PlacementState state,
+                   options.Has("abort") ? mesh.AbortPlacement() : mesh.ApplyPlacement(plan));
   const bool waits = options.Has("wait");
   if (waits) {
     const absl::Status ended = Await(mesh, absl::Now() + options.Duration("wait"),
@@ -72,7 +76,9 @@ absl::Status Run(const Options& options) {
     return absl::InvalidArgumentError("--plan and --abort are given; leave one out");
   }
   ASSIGN_OR_RETURN(const std::unique_ptr<client::Client> mesh, Connect(options));
-  return In(options.Text("router"), Move(options, *mesh));
+  ASSIGN_OR_RETURN(const std::optional<client::PlacementPlan> plan, PlanOf(options, *mesh));
+  const absl::Status moved = In(options.Text("router"), Move(options, *mesh, plan));
+  return plan ? In(options.Text("plan"), moved) : moved;
 }
 
 }  // namespace

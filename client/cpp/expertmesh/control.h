@@ -196,7 +196,7 @@ struct LayerBalance {
   double max_violation = 0;
   uint64_t compared_tokens = 0;
   uint64_t changed_tokens = 0;
-  // Of the same 10 s; unset: not told.
+  // More of the same 10 s; unset: not told.
   std::optional<LayerMeasures> measures;
 };
 

@@ -109,7 +109,7 @@ MUTATIONS = (
     Mutation(
         "plan file: a node may hold an expert twice",
         "CheckCopies",
-        force(False, touches="number"),
+        force(False, touches=("number", "0")),
         "command_plan_file_test",
     ),
     Mutation(
@@ -121,7 +121,7 @@ MUTATIONS = (
     Mutation(
         "move: the end of the one before is taken for its own",
         "MoveEnd::MoveEnd",
-        force(True, touches="moves_completed"),
+        force(True, nth=1),
         "command_move_end_test",
     ),
     Mutation(
