@@ -68,12 +68,12 @@ def test_a_plan_is_shown_kept_and_applied(placement, mesh, checkpoint, tmp_path)
     assert said[1].split() == "layer fullest/mean planned at best gap".split()
     rows = [line.split() for line in said[2 : 2 + len(checkpoint.moe_layers)]]
     assert [int(row[0]) for row in rows] == checkpoint.moe_layers
-    for _, now, then, best, gap, moves in rows:
+    for _, now, then, best, gap, becomes in rows:
         assert float(best) <= float(then) <= float(now)
-        assert float(gap.rstrip("%")) <= 0.5 and moves in ("moves", "stays")
+        assert float(gap.rstrip("%")) <= 0.5 and becomes in ("changes", "stays")
     # The first two of some moves.
     assert len([line for line in said if "fullest node" in line and line.startswith("  ")]) <= 2
-    assert "more (--moves N)" in said[-1]
+    assert "more (--moves N)" in said[-2] and said[-1].startswith(f"{file}: ")
     told = json.loads(ask("plan", *PLAN_NOW, "--json"))
     plan = json.loads(file.read_text())
     assert plan.pop("outline") == mesh.client.describe().outline

@@ -1,6 +1,7 @@
 #include <cstdio>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "client/cpp/command/balance_report.h"
 #include "client/cpp/command/commands.h"
 #include "client/cpp/command/mesh.h"
@@ -35,8 +36,16 @@ absl::Status Run(const Options& options) {
     }
     RETURN_IF_ERROR(WritePlan(options.Text("out"), model->outline, proposal->plan));
   }
-  const std::string text =
-      options.Has("json") ? ToJson(*proposal) : DescribeProposal(*proposal, options.Whole("moves"));
+  std::string text;
+  if (options.Has("json")) {
+    text = ToJson(*proposal);
+  } else {
+    text = DescribeProposal(*proposal, options.Whole("moves"));
+    if (options.Has("out")) {
+      absl::StrAppend(&text, options.Text("out"), ": the plan, for `placement apply --plan`
+");
+    }
+  }
   std::fputs(text.c_str(), stdout);
   return absl::OkStatus();
 }

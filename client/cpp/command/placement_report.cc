@@ -31,8 +31,8 @@ std::string DescribePolicy(const client::PlacementPolicy& policy) {
   return absl::StrCat(
       policy.automatic ? absl::StrCat("automatic, every ", absl::FormatDuration(policy.interval))
                        : "manual",
-      "; copies of an expert: ", OrWhole(policy.min_copies, "as many as now"), " to ",
-      OrWhole(policy.max_copies, "as many as nodes"),
+      "; copies of an expert: at least ", OrWhole(policy.min_copies, "as many as now"),
+      ", at most ", OrWhole(policy.max_copies, "one a node"),
       absl::StrFormat("; hysteresis %g%%", 100 * policy.hysteresis), "; a plan loads ",
       policy.byte_budget == 0 ? "what it needs"
                               : absl::StrCat("at most ", FormatBytes(policy.byte_budget)),
@@ -211,7 +211,7 @@ std::string DescribeProposal(const client::PlacementProposal& proposal, uint64_t
                      absl::StrFormat("%.3f", layer.fullest_over_mean),
                      absl::StrFormat("%.3f", layer.lower_bound),
                      absl::StrFormat("%.2f%%", 100 * std::max(gap, 0.0)),
-                     layer.changed ? "moves" : "stays"});
+                     layer.changed ? "changes" : "stays"});
   }
   std::string text =
       absl::StrCat(proposal.apply ? "worth moving for: " : "nothing to move: ", proposal.reason,
