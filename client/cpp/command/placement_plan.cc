@@ -42,8 +42,7 @@ absl::Status Run(const Options& options) {
   } else {
     text = DescribeProposal(*proposal, options.Whole("moves"));
     if (options.Has("out")) {
-      absl::StrAppend(&text, options.Text("out"), ": the plan, for `placement apply --plan`
-");
+      absl::StrAppend(&text, options.Text("out"), ": the plan, for `placement apply --plan`\n");
     }
   }
   std::fputs(text.c_str(), stdout);
