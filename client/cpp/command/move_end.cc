@@ -4,11 +4,22 @@
 
 namespace expertmesh::command {
 
-// One that was under way before may have ended until this one began; when none was, one that is
-// over in the answer was this one.
+namespace {
+
+// A move that was under way before may have ended until this one began, and is not to be taken for
+// it; but what is at rest in the answer is at rest since this one ended.
+const client::PlacementMoves& Counted(const client::PlacementMoves& before,
+                                      const client::PlacementMoves& begun) {
+  return before.phase == "idle" || begun.phase == "idle" ? before : begun;
+}
+
+}  // namespace
+
 MoveEnd::MoveEnd(const client::PlacementMoves& before, const client::PlacementMoves& begun)
-    : completed_(before.phase == "idle" ? before.moves_completed : begun.moves_completed),
-      failed_(before.phase == "idle" ? before.moves_failed : begun.moves_failed) {}
+    : completed_(Counted(before, begun).moves_completed),
+      failed_(Counted(before, begun).moves_failed) {}
+
+MoveEnd::MoveEnd(const client::PlacementMoves& under_way) : MoveEnd(under_way, under_way) {}
 
 std::optional<absl::Status> MoveEnd::After(const client::PlacementMoves& now) {
   if (!now.last_error.empty()) {

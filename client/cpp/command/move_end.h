@@ -15,6 +15,8 @@ class MoveEnd {
  public:
   // `before`: just before the move was asked for. `begun`: in the answer to that.
   MoveEnd(const client::PlacementMoves& before, const client::PlacementMoves& begun);
+  // One that is under way, as when it is to be undone.
+  explicit MoveEnd(const client::PlacementMoves& under_way);
 
   // `now`: each later state in turn, the answer's first. Unset: the move goes on. OK: copies are
   // where they were to be. ABORTED: it failed and was undone, with the reason. UNKNOWN: the router

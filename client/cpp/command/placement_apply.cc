@@ -54,13 +54,14 @@ absl::Status Await(client::Client& mesh, absl::Time deadline, MoveEnd end,
 absl::Status Move(const Options& options, client::Client& mesh,
                   const std::optional<client::PlacementPlan>& plan) {
   ASSIGN_OR_RETURN(const client::PlacementState before, mesh.GetPlacement());
+  const bool aborts = options.Has("abort");
   ASSIGN_OR_RETURN(client::PlacementState state,
-                   options.Has("abort") ? mesh.AbortPlacement() : mesh.ApplyPlacement(plan));
+                   aborts ? mesh.AbortPlacement() : mesh.ApplyPlacement(plan));
   const bool waits = options.Has("wait");
   if (waits) {
-    const absl::Status ended = Await(mesh, absl::Now() + options.Duration("wait"),
-                                     MoveEnd(before.moves, state.moves), &state);
-    const bool as_wanted = options.Has("abort") ? absl::IsAborted(ended) : ended.ok();
+    const MoveEnd end = aborts ? MoveEnd(before.moves) : MoveEnd(before.moves, state.moves);
+    const absl::Status ended = Await(mesh, absl::Now() + options.Duration("wait"), end, &state);
+    const bool as_wanted = aborts ? absl::IsAborted(ended) : ended.ok();
     if (!as_wanted) {
       return ended.ok() ? absl::FailedPreconditionError("the move was completed, and not undone")
                         : ended;

@@ -120,8 +120,8 @@ MUTATIONS = (
     ),
     Mutation(
         "move: the end of the one before is taken for its own",
-        "MoveEnd::MoveEnd",
-        force(True, nth=1),
+        "Counted",
+        force(True, touches=("before", "phase")),
         "command_move_end_test",
     ),
     Mutation(

@@ -45,6 +45,24 @@ TEST(MoveEndTest, TheEndOfTheMoveBeforeIsNotTaken) {
   EXPECT_EQ(end.After(Moves("idle", 6, 2)), absl::OkStatus());
 }
 
+TEST(MoveEndTest, AMoveThatTakesARepairsPlaceMayBeOverInTheAnswer) {
+  const client::PlacementMoves answer = Moves("idle", 5, 2);
+  EXPECT_EQ(MoveEnd(Moves("loading", 4, 2), answer).After(answer), absl::OkStatus());
+}
+
+TEST(MoveEndTest, AMoveThatIsUnderWayMayBeUndoneInTheAnswer) {
+  MoveEnd end(Moves("loading", 4, 2));
+  EXPECT_EQ(end.After(Moves("undoing", 4, 2)), std::nullopt);
+  EXPECT_EQ(end.After(Moves("idle", 4, 3)).value_or(absl::OkStatus()).code(),
+            absl::StatusCode::kAborted);
+  // It has begun to bring nodes back to the plan.
+  EXPECT_EQ(MoveEnd(Moves("loading", 4, 2))
+                .After(Moves("loading", 4, 3))
+                .value_or(absl::OkStatus())
+                .code(),
+            absl::StatusCode::kAborted);
+}
+
 TEST(MoveEndTest, AMoveThatWasUndoneSaysWhy) {
   MoveEnd end(Moves("idle", 4, 2), Moves("loading", 4, 2));
   EXPECT_EQ(end.After(Moves("undoing", 4, 2, "node b went away")), std::nullopt);
