@@ -93,6 +93,17 @@ def test_a_plan_is_shown_kept_and_applied(placement, mesh, checkpoint, tmp_path)
     assert "nothing moves by itself" in text
     for node in plan["nodes"]:
         assert f"\n{node} " in text
+    # A plan is whole: layers that there is too little load of keep what is in force.
+    first = checkpoint.moe_layers[0]
+    mesh.client.forward(first, hidden_states(3000, checkpoint.d_model, 4))
+    wait_until(
+        lambda: max(load.tokens for load in mesh.client.get_load(mesh=True).layers) >= 5000,
+        "the load is counted",
+    )
+    told = json.loads(ask("plan", "--min-tokens", 4000, "--json"))
+    assert [layer["layer"] for layer in told["layers"]] == [first]
+    assert told["plan"]["nodes"] == plan["nodes"]
+    assert told["plan"]["layers"][1:] == plan["layers"][1:]
     # Without a file: what the planner says now.
     ask("set", *PLAN_NOW)
     assert json.loads(ask("apply", "--wait", 120, "--json"))["moves"]["moves_completed"] == 2

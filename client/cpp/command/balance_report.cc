@@ -122,36 +122,6 @@ std::string DescribeLayers(const std::vector<client::LayerBalance>& layers) {
   return absl::StrCat(table.size() > 1 ? FormatTable(table) : "", rest);
 }
 
-// Losses are "-" where no rows were sampled.
-std::string DescribeMeasures(const std::vector<client::LayerBalance>& layers) {
-  std::vector<std::vector<std::string>> table = {{"layer", "MaxVio(batch)", "CV", "entropy", "dead",
-                                                  "squared share", "sampled", "Switch", "GShard",
-                                                  "Megatron", "sequence", "importance", "z"}};
-  std::string collapses;
-  for (const client::LayerBalance& layer : layers) {
-    if (!layer.measures) {
-      continue;
-    }
-    const client::LayerMeasures& measures = *layer.measures;
-    const auto loss = [&measures](double value) {
-      return measures.sampled_tokens == 0 ? std::string("-") : absl::StrFormat("%.4g", value);
-    };
-    table.push_back(
-        {absl::StrCat(layer.layer), absl::StrFormat("%.2f", measures.batch_max_violation),
-         absl::StrFormat("%.2f", measures.load_variation),
-         absl::StrFormat("%.3f", measures.load_entropy), absl::StrCat(measures.dead_experts),
-         absl::StrFormat("%.4g", measures.mean_squared_share),
-         WithThousands(measures.sampled_tokens), loss(measures.switch_loss),
-         loss(measures.gshard_loss), loss(measures.megatron_loss), loss(measures.sequence_loss),
-         loss(measures.importance_loss), loss(measures.z_loss)});
-    if (!measures.collapse.empty()) {
-      absl::StrAppend(&collapses, "layer ", layer.layer, ": ", measures.collapse, "\n");
-    }
-  }
-  return table.size() > 1 ? FormatTable(table) + collapses
-                          : "the router is too old to tell these measures\n";
-}
-
 std::string DescribeRouters(const std::vector<client::ReportingRouter>& routers) {
   std::vector<std::vector<std::string>> table = {{"router", "tokens", "epoch", "reported"}};
   for (const client::ReportingRouter& router : routers) {
@@ -210,6 +180,35 @@ void PrintBalance(const client::Balance& balance, bool json, bool measures) {
                           DescribeRouters(balance.routers));
   std::fputs(text.c_str(), stdout);
   std::fflush(stdout);
+}
+
+std::string DescribeMeasures(const std::vector<client::LayerBalance>& layers) {
+  std::vector<std::vector<std::string>> table = {{"layer", "MaxVio(batch)", "CV", "entropy", "dead",
+                                                  "squared share", "sampled", "Switch", "GShard",
+                                                  "Megatron", "sequence", "importance", "z"}};
+  std::string collapses;
+  for (const client::LayerBalance& layer : layers) {
+    if (!layer.measures) {
+      continue;
+    }
+    const client::LayerMeasures& measures = *layer.measures;
+    const auto loss = [&measures](double value) {
+      return measures.sampled_tokens == 0 ? std::string("-") : absl::StrFormat("%.4g", value);
+    };
+    table.push_back(
+        {absl::StrCat(layer.layer), absl::StrFormat("%.2f", measures.batch_max_violation),
+         absl::StrFormat("%.2f", measures.load_variation),
+         absl::StrFormat("%.3f", measures.load_entropy), absl::StrCat(measures.dead_experts),
+         absl::StrFormat("%.4g", measures.mean_squared_share),
+         WithThousands(measures.sampled_tokens), loss(measures.switch_loss),
+         loss(measures.gshard_loss), loss(measures.megatron_loss), loss(measures.sequence_loss),
+         loss(measures.importance_loss), loss(measures.z_loss)});
+    if (!measures.collapse.empty()) {
+      absl::StrAppend(&collapses, "layer ", layer.layer, ": ", measures.collapse, "\n");
+    }
+  }
+  return table.size() > 1 ? FormatTable(table) + collapses
+                          : "the router is too old to tell these measures\n";
 }
 
 std::string DescribeChanged(uint64_t changed, uint64_t compared) {

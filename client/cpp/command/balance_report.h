@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "client/cpp/command/options.h"
@@ -23,6 +24,9 @@ nlohmann::json SummaryJson(const client::BalanceSummary& summary);
 // To stdout: tables, with `measures` those of every layer as well, or with `json` one object in one
 // line, which has all.
 void PrintBalance(const client::Balance& balance, bool json, bool measures = false);
+
+// A table of every measure, "-" for those of scores where no rows were sampled, and what collapsed.
+std::string DescribeMeasures(const std::vector<client::LayerBalance>& layers);
 
 // "1.5 s ago".
 std::string Ago(absl::Duration age);
