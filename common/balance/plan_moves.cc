@@ -143,11 +143,11 @@ std::string ReasonFor(const PlanningResult& result, double hysteresis, double ke
   const size_t layers = result.layers.size();
   if (changed == 0) {
     return absl::StrFormat(
-        "kept: no layer's fullest node gets lower by more than %.3g %%; the most is %.3g %%, in "
+        "no layer's fullest node gets lower by more than %.3g %%; the most is %.3g %%, in "
         "layer %d",
         100 * hysteresis, 100 * kept_gain, result.layers[kept_layer].layer);
   }
-  std::string reason = absl::StrFormat("applied: %d of %d layers change", changed, layers);
+  std::string reason = absl::StrFormat("%d of %d layers change", changed, layers);
   if (first > 0) {
     absl::StrAppend(&reason, ", ", first, " of them for copies that experts must have");
   }

@@ -120,7 +120,11 @@ absl::StatusOr<PlacementSteering::Planned> PlacementSteering::Plan(
 absl::StatusOr<v1::PlacementProposal> PlacementSteering::Propose(const LoadCounts& loads,
                                                                  const PlacementPolicy& policy) {
   ASSIGN_OR_RETURN(const Planned planned, Plan(loads, policy));
-  return ToProto(planned.input, planned.result);
+  v1::PlacementProposal proposal = ToProto(planned.input, planned.result);
+  // Whole, so that it can be applied as it is.
+  *proposal.mutable_plan() =
+      balance_control::ToProto(WithUnplannedLayers(planned.result.plan, mover_.in_force().get()));
+  return proposal;
 }
 
 absl::Status PlacementSteering::Apply(moves::PlanPtr plan, const LoadCounts& loads,

@@ -159,6 +159,21 @@ uint32_t FewestCopies(const balance::PlanningInput& input) {
   return static_cast<uint32_t>(std::max<uint64_t>(fewest, 1));
 }
 
+// What `plan` says of `layers`.
+balance::PlacementPlan OnlyLayers(const balance::PlacementPlan& plan,
+                                  const std::vector<balance::LayerToPlan>& layers) {
+  balance::PlacementPlan some;
+  some.nodes = plan.nodes;
+  for (const balance::LayerPlacement& placed : plan.layers) {
+    for (const balance::LayerToPlan& layer : layers) {
+      if (layer.layer == placed.layer) {
+        some.layers.push_back(placed);
+      }
+    }
+  }
+  return some;
+}
+
 }  // namespace
 
 absl::StatusOr<PlanningQuestion> MakePlanningQuestion(const SteeredModel& model,
@@ -183,7 +198,7 @@ absl::StatusOr<PlanningQuestion> MakePlanningQuestion(const SteeredModel& model,
         MakeNode(nodes[i], question.input.layers, speeds[i], bytes_per_parameter));
   }
   if (present != nullptr) {
-    question.input.present = *present;
+    question.input.present = OnlyLayers(*present, question.input.layers);
   }
   question.options.min_copies =
       policy.min_copies > 0 ? policy.min_copies : FewestCopies(question.input);

@@ -40,12 +40,21 @@ const char* RuleName(client::BalanceRule rule) {
   return "";
 }
 
-nlohmann::json Millis(const std::optional<absl::Duration>& age) {
-  return age ? nlohmann::json(absl::ToInt64Milliseconds(*age)) : nlohmann::json();
-}
-
-std::string Ago(absl::Duration age) {
-  return absl::StrFormat("%.1f s ago", absl::ToDoubleSeconds(age));
+nlohmann::json ToJson(const client::LayerMeasures& measures) {
+  return {{"batch_max_violation", measures.batch_max_violation},
+          {"load_variation", measures.load_variation},
+          {"load_loss", measures.load_loss},
+          {"load_entropy", measures.load_entropy},
+          {"mean_squared_share", measures.mean_squared_share},
+          {"dead_experts", measures.dead_experts},
+          {"collapse", measures.collapse},
+          {"sampled_tokens", measures.sampled_tokens},
+          {"switch_loss", measures.switch_loss},
+          {"gshard_loss", measures.gshard_loss},
+          {"megatron_loss", measures.megatron_loss},
+          {"sequence_loss", measures.sequence_loss},
+          {"importance_loss", measures.importance_loss},
+          {"z_loss", measures.z_loss}};
 }
 
 nlohmann::json ToJson(const client::LayerBalance& layer) {
@@ -66,7 +75,8 @@ nlohmann::json ToJson(const client::LayerBalance& layer) {
           {"tokens", layer.tokens},
           {"max_violation", layer.max_violation},
           {"compared_tokens", layer.compared_tokens},
-          {"changed_tokens", layer.changed_tokens}};
+          {"changed_tokens", layer.changed_tokens},
+          {"measures", layer.measures ? ToJson(*layer.measures) : nlohmann::json()}};
 }
 
 nlohmann::json ToJson(const client::Balance& balance) {
@@ -153,13 +163,52 @@ nlohmann::json SummaryJson(const client::BalanceSummary& summary) {
           {"since_tick_ms", Millis(summary.since_tick)}};
 }
 
-void PrintBalance(const client::Balance& balance, bool json) {
+std::string Ago(absl::Duration age) {
+  return absl::StrFormat("%.1f s ago", absl::ToDoubleSeconds(age));
+}
+
+nlohmann::json Millis(const std::optional<absl::Duration>& age) {
+  return age ? nlohmann::json(absl::ToInt64Milliseconds(*age)) : nlohmann::json();
+}
+
+void PrintBalance(const client::Balance& balance, bool json, bool measures) {
   const std::string text =
       json ? ToJson(balance).dump() + "\n"
            : absl::StrCat("epoch ", balance.epoch, ", ", DescribeSummary(balance.summary), "\n",
-                          DescribeLayers(balance.layers), DescribeRouters(balance.routers));
+                          DescribeLayers(balance.layers),
+                          measures ? DescribeMeasures(balance.layers) : "",
+                          DescribeRouters(balance.routers));
   std::fputs(text.c_str(), stdout);
   std::fflush(stdout);
+}
+
+std::string DescribeMeasures(const std::vector<client::LayerBalance>& layers) {
+  std::vector<std::vector<std::string>> table = {{"layer", "MaxVio(batch)", "CV", "entropy", "dead",
+                                                  "squared share", "sampled", "Switch", "GShard",
+                                                  "Megatron", "sequence", "importance", "z"}};
+  std::string collapses;
+  for (const client::LayerBalance& layer : layers) {
+    if (!layer.measures) {
+      continue;
+    }
+    const client::LayerMeasures& measures = *layer.measures;
+    const auto loss = [&measures](double value) {
+      return measures.sampled_tokens == 0 ? std::string("-") : absl::StrFormat("%.4g", value);
+    };
+    table.push_back(
+        {absl::StrCat(layer.layer), absl::StrFormat("%.2f", measures.batch_max_violation),
+         absl::StrFormat("%.2f", measures.load_variation),
+         absl::StrFormat("%.3f", measures.load_entropy), absl::StrCat(measures.dead_experts),
+         absl::StrFormat("%.4g", measures.mean_squared_share),
+         WithThousands(measures.sampled_tokens), loss(measures.switch_loss),
+         loss(measures.gshard_loss), loss(measures.megatron_loss), loss(measures.sequence_loss),
+         loss(measures.importance_loss), loss(measures.z_loss)});
+    if (!measures.collapse.empty()) {
+      absl::StrAppend(&collapses, "layer ", layer.layer, ": ", measures.collapse, "\n");
+    }
+  }
+  return table.size() > 1 ? FormatTable(table) + collapses
+                          : "the router is too old to tell these measures\n";
 }
 
 std::string DescribeChanged(uint64_t changed, uint64_t compared) {

@@ -12,7 +12,7 @@ absl::Status Run(const Options& options) {
   if (!balance.ok()) {
     return In(options.Text("router"), balance.status());
   }
-  PrintBalance(*balance, options.Has("json"));
+  PrintBalance(*balance, options.Has("json"), options.Has("measures"));
   return absl::OkStatus();
 }
 
@@ -20,7 +20,10 @@ absl::Status Run(const Options& options) {
 
 Command BalanceShowCommand() {
   return {{"balance show", "How load is balanced over experts, and whether that is alive.", "",
-           WithRouter({BalanceJsonOption()})},
+           WithRouter({{.name = "measures",
+                        .kind = OptionKind::kSwitch,
+                        .help = "how evenly each layer's experts are used, by every measure"},
+                       BalanceJsonOption()})},
           &Run};
 }
 

@@ -323,6 +323,31 @@ class EXPERTMESH_CLIENT_EXPORT Client {
   // when it is for another model.
   absl::StatusOr<Balance> SetBias(const Bias& bias);
 
+  // Which copies of experts are planned, why, and how far their moves are.
+  absl::StatusOr<PlacementState> GetPlacement();
+
+  // As WatchTopology.
+  absl::Status WatchPlacement(const std::function<bool(const PlacementState&)>& on_change);
+
+  // Changes how copies are planned; the answer is how it is once that is in force. Errors as
+  // SetBalance.
+  absl::StatusOr<PlacementState> SetPlacement(const PlacementChange& change);
+
+  // What the planner would do now, if its policy were changed so: nothing of it is done.
+  //   RESOURCE_EXHAUSTED  nodes have no room for the copies that there must be.
+  //   UNAVAILABLE         there is nothing to plan by yet.
+  absl::StatusOr<PlacementProposal> PlanPlacement(const PlacementChange& change = {});
+
+  // Begins to move copies to `plan`; unset: to what the planner says now. New copies are loaded
+  // first, then routers follow them, then old ones are freed: GetPlacement tells how far that is.
+  // Errors as SetBalance and PlanPlacement, and
+  //   INVALID_ARGUMENT     a plan that cannot be, or exceeds a node's memory; nothing is moved.
+  //   FAILED_PRECONDITION  another move is under way.
+  absl::StatusOr<PlacementState> ApplyPlacement(const std::optional<PlacementPlan>& plan = {});
+
+  // Undoes the move that is under way. FAILED_PRECONDITION: none is, or it is too late.
+  absl::StatusOr<PlacementState> AbortPlacement();
+
   // Stops sending new batches to the node of `address`, as listed in the topology, or resumes it.
   // What only this node holds goes on being sent there. The answer is the node as it is now:
   // batches that were sent before may still be in flight.

@@ -152,6 +152,35 @@ struct BalancePolicy {
   bool paused = false;
 };
 
+// How evenly a layer's experts are used; common/balance/measures.h has the formulas. Of no load:
+// what a balanced layer has.
+struct LayerMeasures {
+  // MaxVio(batch): the mean over the router's batches since it started.
+  double batch_max_violation = 0;
+  // Coefficient of variation of the load, and its square.
+  double load_variation = 0;
+  double load_loss = 0;
+  // 1 when balanced, 0 when one expert gets all.
+  double load_entropy = 0;
+  // (1 / num_experts) * sum of squared shares of the load.
+  double mean_squared_share = 0;
+  uint32_t dead_experts = 0;
+  // "dead: experts 0-2", say; empty: no collapse.
+  std::string collapse;
+  // Rows that the measures below were taken of; 0: they are not known.
+  uint64_t sampled_tokens = 0;
+  // Losses of Switch Transformer (all slots counted), GShard (first choices), Megatron-Core and
+  // DeepSeek-V3 (the sample as the sequence).
+  double switch_loss = 0;
+  double gshard_loss = 0;
+  double megatron_loss = 0;
+  double sequence_loss = 0;
+  // Square of the coefficient of variation of the weights that experts were given.
+  double importance_loss = 0;
+  // Mean of logsumexp(logits)^2.
+  double z_loss = 0;
+};
+
 struct LayerBalance {
   uint32_t layer = 0;
   BalancePolicy policy;
@@ -167,6 +196,8 @@ struct LayerBalance {
   double max_violation = 0;
   uint64_t compared_tokens = 0;
   uint64_t changed_tokens = 0;
+  // More of the same 10 s; unset: not told.
+  std::optional<LayerMeasures> measures;
 };
 
 // A router whose counts an authority has.
@@ -179,7 +210,7 @@ struct ReportingRouter {
   absl::Duration age;
   // That it said it serves on.
   uint64_t epoch = 0;
-  // Known from before the authority started, or silent for over a minute.
+  // Known from before the authority started, or silent for long: 10 s, or ten of its reports.
   bool gone = false;
 };
 
@@ -221,6 +252,117 @@ struct Bias {
   std::string outline;
   // Ascending by layer. To set one: layers that are not listed stay as they are.
   std::vector<LayerBias> layers;
+};
+
+// Copies of the experts of one layer.
+struct LayerPlacement {
+  uint32_t layer = 0;
+  // [num_experts] 1 or more each.
+  std::vector<uint32_t> copies_per_expert;
+  // [sum(copies_per_expert)] Positions in PlacementPlan::nodes, expert by expert, ascending.
+  std::vector<uint32_t> copy_nodes;
+  // As many: the share of the expert's assignments that the copy is to get; 1 for each expert.
+  std::vector<float> copy_shares;
+};
+
+// Which node is to hold which expert.
+struct PlacementPlan {
+  // NodeInfo::node_id, each once.
+  std::vector<std::string> nodes;
+  // Ascending by layer. What a plan does not name has no plan: every copy that is there is used.
+  std::vector<LayerPlacement> layers;
+};
+
+// How copies are planned.
+struct PlacementPolicy {
+  // Plan every `interval`, and move at once what a plan says.
+  bool automatic = false;
+  absl::Duration interval;
+  // Copies of every expert, at least (0: as many as the expert with the fewest has) and at most (0:
+  // as many as there are nodes).
+  uint32_t min_copies = 0;
+  uint32_t max_copies = 0;
+  // A layer keeps its copies unless its fullest node improves by more than this share.
+  double hysteresis = 0;
+  // Bytes that one plan may have loaded; 0: no bound.
+  uint64_t byte_budget = 0;
+  // Tokens of a layer that must have been counted before it is planned for.
+  uint64_t min_tokens = 0;
+};
+
+// What is to be other than the policy in force; what is unset stays as it is. Ranges as in
+// PlacementPolicy; intervals in whole milliseconds, rounded up.
+struct PlacementChange {
+  std::optional<bool> automatic;
+  std::optional<absl::Duration> interval;
+  std::optional<uint32_t> min_copies;
+  std::optional<uint32_t> max_copies;
+  std::optional<double> hysteresis;
+  std::optional<uint64_t> byte_budget;
+  std::optional<uint64_t> min_tokens;
+};
+
+// What a plan makes of one layer: the time that the fullest node needs for it, over the mean.
+struct LayerForecast {
+  uint32_t layer = 0;
+  double fullest_over_mean = 1;
+  // No plan has a lower one.
+  double lower_bound = 1;
+  // As copies are now; infinite where an expert has fewer than it must.
+  double present_fullest_over_mean = 1;
+  // The plan differs from what is now.
+  bool changed = false;
+};
+
+// What the planner would do, and why.
+struct PlacementProposal {
+  // It is worth moving for; else `reason` says why not.
+  bool apply = false;
+  std::string reason;
+  // Empty in PlacementState.
+  PlacementPlan plan;
+  // Ascending by layer.
+  std::vector<LayerForecast> layers;
+  // In words, the first 1,000 of `move_count`; empty in PlacementState.
+  std::vector<std::string> moves;
+  uint64_t move_count = 0;
+  uint64_t bytes_loaded = 0;
+  uint64_t bytes_freed = 0;
+  // What loading would take.
+  absl::Duration load_time;
+};
+
+// How far a move is, or how the last one ended.
+struct PlacementMoves {
+  // "idle", "loading", "switching", "unloading", "switching back", "undoing".
+  std::string phase;
+  // What it waits for; empty: nothing.
+  std::string waits_for;
+  uint64_t copies_done = 0;
+  uint64_t copies_all = 0;
+  uint64_t bytes_done = 0;
+  uint64_t bytes_all = 0;
+  double bytes_per_second = 0;
+  // What went wrong last; empty: nothing.
+  std::string last_error;
+  // Since the router became the authority.
+  uint64_t moves_completed = 0;
+  uint64_t moves_failed = 0;
+  uint64_t repairs_completed = 0;
+};
+
+struct PlacementState {
+  uint64_t epoch = 0;
+  PlacementPolicy policy;
+  // The plan in force, told by Client::GetPlacement alone; unset: every copy that nodes offer is
+  // used.
+  std::optional<PlacementPlan> plan;
+  // What the planner said last; unset: it was not asked since the router started.
+  std::optional<PlacementProposal> last_proposal;
+  PlacementMoves moves;
+  // Since the planner was asked, and a move was completed, last; unset: never.
+  std::optional<absl::Duration> since_planned;
+  std::optional<absl::Duration> since_moved;
 };
 
 }  // namespace expertmesh::client

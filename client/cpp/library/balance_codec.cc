@@ -41,6 +41,25 @@ v1::BalanceRule ToProto(BalanceRule rule) {
   return v1::BALANCE_RULE_UNSPECIFIED;
 }
 
+LayerMeasures ReadMeasures(const v1::LayerMeasures& proto) {
+  LayerMeasures measures;
+  measures.batch_max_violation = proto.batch_max_violation();
+  measures.load_variation = proto.load_variation();
+  measures.load_loss = proto.load_loss();
+  measures.load_entropy = proto.load_entropy();
+  measures.mean_squared_share = proto.mean_squared_share();
+  measures.dead_experts = proto.dead_experts();
+  measures.collapse = proto.collapse();
+  measures.sampled_tokens = proto.sampled_tokens();
+  measures.switch_loss = proto.switch_loss();
+  measures.gshard_loss = proto.gshard_loss();
+  measures.megatron_loss = proto.megatron_loss();
+  measures.sequence_loss = proto.sequence_loss();
+  measures.importance_loss = proto.importance_loss();
+  measures.z_loss = proto.z_loss();
+  return measures;
+}
+
 LayerBalance ReadLayer(const v1::LayerBalance& proto) {
   LayerBalance layer;
   layer.layer = proto.layer();
@@ -55,6 +74,9 @@ LayerBalance ReadLayer(const v1::LayerBalance& proto) {
   layer.max_violation = proto.max_violation();
   layer.compared_tokens = proto.compared_tokens();
   layer.changed_tokens = proto.changed_tokens();
+  if (proto.has_measures()) {
+    layer.measures = ReadMeasures(proto.measures());
+  }
   return layer;
 }
 

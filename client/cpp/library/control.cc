@@ -1,13 +1,13 @@
-// The methods of the contract's Control but those of balancing (balance.cc), one after the other:
+// The methods of the contract's Control but those of balancing and placement
+// (balance.cc, placement.cc), one after the other:
 // what each sends, and the client's types made of what it gets.
-#include <algorithm>
-#include <limits>
 #include <optional>
 #include <string>
 
 #include "client/cpp/library/balance_codec.h"
 #include "client/cpp/library/client_impl.h"
 #include "client/cpp/library/watch.h"
+#include "client/cpp/library/wire_millis.h"
 #include "common/wire/wire_dtype.h"
 #include "expertmesh/v1/control.pb.h"
 
@@ -103,13 +103,6 @@ Topology ReadTopology(const v1::Topology& response) {
   return topology;
 }
 
-// Rounded up, so that a short window is not taken for none.
-uint32_t WindowMillis(absl::Duration window) {
-  const int64_t millis = absl::ToInt64Milliseconds(absl::Ceil(window, absl::Milliseconds(1)));
-  return static_cast<uint32_t>(
-      std::clamp<int64_t>(millis, 0, std::numeric_limits<uint32_t>::max()));
-}
-
 }  // namespace
 
 absl::StatusOr<client::Topology> Client::Topology() {
@@ -126,7 +119,7 @@ absl::StatusOr<Load> Client::GetLoad(const LoadOptions& options) {
   if (options.mesh) {
     request.set_scope(v1::LOAD_SCOPE_MESH);
   }
-  request.set_window_ms(WindowMillis(options.window));
+  request.set_window_ms(WireMillis(options.window));
   const auto response = impl_->Ask<v1::GetLoadResponse>("/expertmesh.v1.Control/GetLoad", request);
   if (!response.ok()) {
     return response.status();

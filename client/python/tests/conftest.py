@@ -1,5 +1,6 @@
 """A small router in Python on port 0: output = (layer + 1) * input, expert i at slot i."""
 
+import asyncio
 import concurrent.futures
 import pathlib
 import sys
@@ -11,11 +12,13 @@ import numpy as np
 import pytest
 from google.rpc import error_details_pb2
 
+import expertmesh
 from expertmesh.v1 import (
     balance_pb2,
     control_pb2,
     control_pb2_grpc,
     errors_pb2,
+    placement_pb2,
     router_pb2,
     router_pb2_grpc,
     tensor_pb2,
@@ -25,6 +28,7 @@ from expertmesh.v1 import (
 sys.path.append(str(pathlib.Path(__file__).parents[3] / "tests" / "integration"))
 
 D_MODEL = 8
+PATIENCE = 300
 LAYERS = 4
 K = 2
 DTYPES = {
@@ -72,7 +76,7 @@ class FakeRouter(router_pb2_grpc.RouterServicer, control_pb2_grpc.ControlService
         # How watches end; None: well.
         self.watch_end = None
         self.heartbeats = 0
-        # What was asked of Control about load and balance.
+        # What was asked of Control about load, balance and placement.
         self.asked = []
         self.hold = threading.Event()
         self.hold.set()
@@ -214,6 +218,37 @@ class FakeRouter(router_pb2_grpc.RouterServicer, control_pb2_grpc.ControlService
         self.asked.append(request)
         return balance_pb2.SetBiasResponse(balance=self.balance(8, 0))
 
+    @staticmethod
+    def placement(epoch, age_ms=0):
+        moves = placement_pb2.PlacementMoves(phase="loading", bytes_per_second=age_ms)
+        return placement_pb2.PlacementState(
+            epoch=epoch, moves=moves, since_planned_ms=age_ms, since_moved_ms=age_ms
+        )
+
+    def WatchPlacement(self, request, context):
+        """As WatchBalance."""
+        self.watches += 1
+        for age_ms in (10, 20):
+            placement = self.placement(self.watches, age_ms)
+            yield placement_pb2.WatchPlacementResponse(placement=placement)
+
+    def GetPlacement(self, request, context):
+        self.asked.append(request)
+        return placement_pb2.GetPlacementResponse(placement=self.placement(6))
+
+    def SetPlacement(self, request, context):
+        self.asked.append(request)
+        return placement_pb2.SetPlacementResponse(placement=self.placement(7))
+
+    def PlanPlacement(self, request, context):
+        self.asked.append(request)
+        proposal = placement_pb2.PlacementProposal(reason="planned")
+        return placement_pb2.PlanPlacementResponse(proposal=proposal)
+
+    def ApplyPlacement(self, request, context):
+        self.asked.append(request)
+        return placement_pb2.ApplyPlacementResponse(placement=self.placement(8))
+
     def GetTopology(self, request, context):
         node = control_pb2.TopologyNode(
             address="node:1",
@@ -258,3 +293,21 @@ def router():
     yield servicer
     servicer.hold.set()
     server.stop(None).wait()
+
+
+@pytest.fixture(params=["blocking", "asyncio"])
+def ask(request, router):
+    """ask(call): the answer to call(client)."""
+
+    def blocking(call):
+        with expertmesh.Client(router.address, timeout=PATIENCE) as client:
+            return call(client)
+
+    def awaited(call):
+        async def run():
+            async with expertmesh.AsyncClient(router.address, timeout=PATIENCE) as client:
+                return await call(client)
+
+        return asyncio.run(run())
+
+    return blocking if request.param == "blocking" else awaited

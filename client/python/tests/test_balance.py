@@ -9,26 +9,6 @@ import expertmesh
 from expertmesh import ForwardOptions, errors
 from expertmesh.v1 import balance_pb2, control_pb2, router_pb2
 
-PATIENCE = 300
-
-
-@pytest.fixture(params=["blocking", "asyncio"])
-def ask(request, router):
-    """ask(call): the answer to call(client)."""
-
-    def blocking(call):
-        with expertmesh.Client(router.address, timeout=PATIENCE) as client:
-            return call(client)
-
-    def awaited(call):
-        async def run():
-            async with expertmesh.AsyncClient(router.address, timeout=PATIENCE) as client:
-                return await call(client)
-
-        return asyncio.run(run())
-
-    return blocking if request.param == "blocking" else awaited
-
 
 def test_load_of_a_scope_and_a_window(router, ask):
     assert ask(lambda c: c.get_load()).window_ms == 0

@@ -87,4 +87,10 @@ MUTATIONS = (
         replace_operator("==", "!=", touches="switch_id"),
         "placement_move_test",
     ),
+    Mutation(
+        "a plan in force for a layer without load keeps the planner from planning",
+        "OnlyLayers",
+        force(True, touches=("layer", "placed")),
+        "planning_input_test",
+    ),
 )

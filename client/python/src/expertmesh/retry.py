@@ -15,7 +15,7 @@ from typing import Dict, Optional, Union
 import grpc
 
 from expertmesh import errors
-from expertmesh.v1 import balance_pb2, control_pb2, errors_pb2
+from expertmesh.v1 import balance_pb2, control_pb2, errors_pb2, placement_pb2
 
 # Seconds between attempts on other connections: the first is made at once where the router said so.
 _FIRST_PAUSE = 0.05
@@ -140,13 +140,18 @@ class Attempts:
         return None
 
 
-Watched = Union[control_pb2.Topology, balance_pb2.Balance]
+Watched = Union[control_pb2.Topology, balance_pb2.Balance, placement_pb2.PlacementState]
 
 
 def _without_ages(state: Watched) -> Watched:
     """A copy without what changes while nothing happens."""
     copy = type(state)()
     copy.CopyFrom(state)  # type: ignore[arg-type]
+    if isinstance(copy, placement_pb2.PlacementState):
+        copy.ClearField("since_planned_ms")
+        copy.ClearField("since_moved_ms")
+        copy.moves.ClearField("bytes_per_second")
+        return copy
     if isinstance(copy, balance_pb2.Balance):
         summary = copy.summary
         for router in copy.routers:

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -32,6 +33,25 @@ v1::BalanceSummary SummaryOf(uint64_t tick_ms) {
   return summary;
 }
 
+v1::LayerMeasures MeasuresOf() {
+  v1::LayerMeasures measures;
+  measures.set_batch_max_violation(1.25);
+  measures.set_load_variation(2.25);
+  measures.set_load_loss(3.25);
+  measures.set_load_entropy(4.25);
+  measures.set_mean_squared_share(5.25);
+  measures.set_dead_experts(6);
+  measures.set_collapse("dead: expert 7");
+  measures.set_sampled_tokens(8);
+  measures.set_switch_loss(9.25);
+  measures.set_gshard_loss(10.25);
+  measures.set_megatron_loss(11.25);
+  measures.set_sequence_loss(12.25);
+  measures.set_importance_loss(13.25);
+  measures.set_z_loss(14.25);
+  return measures;
+}
+
 v1::Balance BalanceOf(uint64_t epoch, uint64_t age_ms) {
   v1::Balance balance;
   *balance.mutable_summary() = SummaryOf(age_ms);
@@ -52,6 +72,7 @@ v1::Balance BalanceOf(uint64_t epoch, uint64_t age_ms) {
   layer.set_max_violation(1.5);
   layer.set_compared_tokens(90);
   layer.set_changed_tokens(8);
+  *layer.mutable_measures() = MeasuresOf();
   balance.add_layers()->set_not_steerable("no scores");
   v1::ReportingRouter& router = *balance.add_routers();
   router.set_router_id("r1");
@@ -214,6 +235,28 @@ TEST_F(ClientBalanceTest, ShowsTheBalance) {
   EXPECT_EQ(router.age, absl::Milliseconds(1500));
   EXPECT_EQ(router.epoch, 6u);
   EXPECT_TRUE(router.gone);
+}
+
+TEST_F(ClientBalanceTest, ShowsEveryMeasureOfALayer) {
+  const auto balance = client_->GetBalance();
+  ASSERT_TRUE(balance.ok()) << balance.status();
+  const std::optional<LayerMeasures>& measures = balance->layers[0].measures;
+  ASSERT_TRUE(measures.has_value());
+  EXPECT_EQ(measures->batch_max_violation, 1.25);
+  EXPECT_EQ(measures->load_variation, 2.25);
+  EXPECT_EQ(measures->load_loss, 3.25);
+  EXPECT_EQ(measures->load_entropy, 4.25);
+  EXPECT_EQ(measures->mean_squared_share, 5.25);
+  EXPECT_EQ(measures->dead_experts, 6u);
+  EXPECT_EQ(measures->collapse, "dead: expert 7");
+  EXPECT_EQ(measures->sampled_tokens, 8u);
+  EXPECT_EQ(measures->switch_loss, 9.25);
+  EXPECT_EQ(measures->gshard_loss, 10.25);
+  EXPECT_EQ(measures->megatron_loss, 11.25);
+  EXPECT_EQ(measures->sequence_loss, 12.25);
+  EXPECT_EQ(measures->importance_loss, 13.25);
+  EXPECT_EQ(measures->z_loss, 14.25);
+  EXPECT_FALSE(balance->layers[1].measures.has_value());
 }
 
 TEST_F(ClientBalanceTest, TheTopologySaysWhoDecides) {

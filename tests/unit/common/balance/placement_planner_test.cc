@@ -163,7 +163,7 @@ TEST(PlacementPlannerTest, HysteresisKeepsThePlanUnlessItsFullestNodeImprovesByM
   EXPECT_THAT(kept->moves, IsEmpty());
   EXPECT_DOUBLE_EQ(kept->layers[0].fullest, 25);
   EXPECT_EQ(kept->reason,
-            "kept: no layer's fullest node gets lower by more than 11 %; the most is 10 %, in "
+            "no layer's fullest node gets lower by more than 11 %; the most is 10 %, in "
             "layer 3");
   options.hysteresis = 0.09;
   EXPECT_EQ(PlanPlacement(input, options)->decision, PlanDecision::kApply);
@@ -226,10 +226,9 @@ TEST(PlacementPlannerTest, MovesAreExplained) {
       Explain(input, *result, result->moves[0]),
       "expert 0 of layer 3: 50.0 % of its layer's load; copy 2 of 2, on node-1, takes 0.33 of "
       "it; fullest node 1.33 -> 1.00 of the mean");
-  EXPECT_EQ(
-      result->reason,
-      "applied: 1 of 1 layers change; fullest node 1.333 -> 1.000 of the mean on average; 100 "
-      "bytes to load, 0 to free");
+  EXPECT_EQ(result->reason,
+            "1 of 1 layers change; fullest node 1.333 -> 1.000 of the mean on average; 100 "
+            "bytes to load, 0 to free");
   CopyMove freed;
   freed.expert = 2;
   freed.from = 1;

@@ -115,6 +115,25 @@ TEST(PlanningInput, LayersWithFewTokensKeepTheirCopiesAndTheirRoom) {
       HasSubstr("no layer has had 50 tokens of late"));
 }
 
+TEST(PlanningInput, WhatIsInForceForOtherLayersIsLeftOut) {
+  v1::Topology topology;
+  AddNode("a", {0, 1, 2, 3}, &topology);
+  balance::PlacementPlan present;
+  present.nodes = {"a"};
+  for (const uint32_t layer : {1, 2}) {
+    balance::LayerPlacement& placed = present.layers.emplace_back();
+    placed.layer = layer;
+    placed.experts.assign(4, {{0, 1}});
+  }
+  const absl::StatusOr<PlanningQuestion> question =
+      MakePlanningQuestion(Model(), topology, Loads(10, 9), &present, Policy(10));
+  ASSERT_TRUE(question.ok()) << question.status();
+  EXPECT_THAT(question->input.present.nodes, ElementsAre("a"));
+  ASSERT_EQ(question->input.present.layers.size(), 1u);
+  EXPECT_EQ(question->input.present.layers[0].layer, 1u);
+  EXPECT_TRUE(balance::PlanPlacement(question->input, question->options).ok());
+}
+
 TEST(PlanningInput, WhatIsNotUpSlicedOrDamagedIsNotCountedOn) {
   v1::Topology topology;
   AddNode("down", {0, 1, 2, 3}, &topology).set_link(v1::NODE_LINK_DOWN);
