@@ -9,6 +9,7 @@ from rooms import (
     batch,
     checkpoint,
     client_library,
+    controller,
     decoder,
     experts,
     gate,
@@ -38,6 +39,7 @@ MUTATIONS = (
     + mesh.MUTATIONS
     + moves.MUTATIONS
     + batch.MUTATIONS
+    + controller.MUTATIONS
     + node.MUTATIONS
     + client_library.MUTATIONS
     + decoder.MUTATIONS

@@ -83,11 +83,15 @@ TEST_F(GrpcServerAgeTest, AWatchEnds) {
 TEST_F(GrpcServerAgeTest, CallsGoOnOverNewConnections) {
   const absl::Time end = absl::Now() + absl::Milliseconds(300);  // Several ages.
   int calls = 0;
+  bool failed = false;
   while (absl::Now() < end) {
     UnaryRecorder recorder;
     client_->UnaryCall(kEcho, Frame("asked"), {}, recorder.done());
     const absl::StatusOr<Frame> answer = recorder.Await();
-    ASSERT_TRUE(answer.ok()) << answer.status();
+    // One that crosses the end of its connection on the way is not served, and may be sent again.
+    ASSERT_TRUE(answer.ok() || (absl::IsUnavailable(answer.status()) && !failed))
+        << answer.status();
+    failed = !answer.ok();
     ++calls;
   }
   EXPECT_GT(calls, 1);
