@@ -74,10 +74,10 @@ TEST_F(BiasSteeringTest, WithABudgetWhatIsUnderWayWhenTheBiasChangesIsNotCounted
 
 TEST_F(BiasSteeringTest, ABiasThatIsSetIsGoneOnFrom) {
   Start(/*quality_budget=*/1);
-  steering_.SetBias(kLayer, {3, 4});
+  steering_.SetBias(kLayer, {.5f, -.5f});
   StepAfter(0);
   StepAfter(10);
-  EXPECT_THAT(Bias(), ElementsAre(2.75f, 4.25f));
+  EXPECT_THAT(Bias(), ElementsAre(.25f, -.25f));
 }
 
 }  // namespace
