@@ -32,6 +32,7 @@ class RoutingRecorder {
     uint32_t layer = 0;
     uint64_t epoch = 0;
     absl::Duration duration;
+    // What the slowest node computed.
     uint64_t node_us = 0;
   };
 

@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -151,15 +152,17 @@ void BatchRun::Finish() {
     CheckSum();
     answer_.Run(batch_, combine_);
     uint64_t node_us = 0;
+    uint64_t slowest_us = 0;
     for (BatchPart* const part : combine_.contributing()) {
       node_us += part->compute_us;
+      slowest_us = std::max(slowest_us, part->compute_us);
       batch_.environment->node_plans->Recycle(std::move(part->plan));
     }
     batch_.layer->load->AddNodeTime(node_us);
     if (batch_.environment->recorder != nullptr) {
       batch_.environment->recorder->Add(
           {batch_.layer_index(), batch_.view->epoch(),
-           batch_.environment->clock->Now() - batch_.times.closed, node_us},
+           batch_.environment->clock->Now() - batch_.times.closed, slowest_us},
           batch_.routed);
     }
   }
