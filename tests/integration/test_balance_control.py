@@ -1,4 +1,5 @@
-"""Balancing in the hands of operators: two routers and one authority, the commands, and what is refused."""
+"""Balancing in the hands of operators: two processes of expertmesh-router and one authority, the commands, and what is
+refused."""
 
 import contextlib
 import json
