@@ -167,10 +167,11 @@ absl::Status Router::Start(Transport* transport, mesh::WireEncodings encodings) 
       balance_control::Controller::Create(
           options_.balance.controller, DescribeSteered(), [this] { return ReadCounts(); },
           balance_control::ControllerParts{authority_.get(), [this] { return ReadGauges(); },
+                                           [this](const balance_control::Controller& controller) {
+                                             balance_metrics_.Set(controller.GetBalance(),
+                                                                  controller.GetPlacement(false));
+                                           },
                                            options_.balance.links, fleet_.get(), clock_}));
-  controller_subscription_ = controller_->Subscribe([this] {
-    balance_metrics_.Set(controller_->GetBalance(), controller_->GetPlacement(false));
-  });
   return absl::OkStatus();
 }
 
@@ -178,7 +179,6 @@ Router::~Router() {
   if (fleet_ == nullptr) {  // Create failed half-way.
     return;
   }
-  controller_subscription_.reset();
   controller_.reset();
   forward_->AwaitReads();
   Drain(absl::ZeroDuration());

@@ -175,7 +175,6 @@ class Router {
   std::unique_ptr<mesh::Fleet> fleet_;
   std::unique_ptr<const balance_control::Authority> authority_;
   std::unique_ptr<balance_control::Controller> controller_;
-  std::shared_ptr<void> controller_subscription_;
   std::unique_ptr<serve::ForwardService> forward_;
   uint64_t fleet_subscription_ = 0;
 };

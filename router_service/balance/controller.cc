@@ -31,6 +31,7 @@ Controller::Controller(ControllerOptions options, SteeredModel model,
       model_(std::move(model)),
       read_counts_(std::move(read_counts)),
       read_gauges_(parts.read_gauges),
+      after_tick_(parts.after_tick),
       authority_(parts.authority),
       links_(parts.links),
       fleet_(parts.fleet),
@@ -138,6 +139,9 @@ void Controller::Run() {
       if (clock_->Now() - saved_at_ >= kSaveInterval) {
         Save();
       }
+      if (after_tick_ != nullptr) {
+        after_tick_(*this);
+      }
       Tell();
     }
   }
@@ -159,12 +163,12 @@ bool Controller::AwaitWork(absl::Time next_tick) {
 void Controller::Tick() {
   const absl::Time now = clock_->Now();
   const uint64_t epoch = fleet_->view()->epoch();
-  const LoadCounts counted = read_counts_();
+  auto own = std::make_shared<const LoadCounts>(read_counts_());
   std::optional<LoadCounts> of_late;  // For the planner of an authority.
   PlacementPolicy policy;
   {
     absl::MutexLock lock(&mutex_);
-    Count(counted, epoch, now);
+    Count(std::move(own), epoch, now);
     if (follower_ == nullptr && decision_.placement.automatic) {
       of_late = loads_.Last(kLongWindow).counts;
       policy = decision_.placement;
@@ -190,8 +194,7 @@ void Controller::Measure(absl::Time now) {
   measured_at_ = due ? now : measured_at_;
 }
 
-void Controller::Count(const LoadCounts& counted, uint64_t epoch, absl::Time now) {
-  const auto own = std::make_shared<const LoadCounts>(counted);
+void Controller::Count(std::shared_ptr<const LoadCounts> own, uint64_t epoch, absl::Time now) {
   table_.SetOwn(*own, epoch, now);
   own_loads_.Add(now, own);
   ticked_ = now;

@@ -63,11 +63,15 @@ struct LayerGauges {
   ScoreSample* scores = nullptr;
 };
 
+class Controller;
+
 // What a controller works with; all of it outlives the controller.
 struct ControllerParts {
   const Authority* authority = nullptr;
   // By layer, now. From any thread.
   std::function<std::map<uint32_t, LayerGauges>()> read_gauges;
+  // After every tick, on the controller's thread, also before Create has returned. May be empty.
+  std::function<void(const Controller& controller)> after_tick;
   // Null where `authority` never names another router.
   AuthorityLinks* links = nullptr;
   mesh::Fleet* fleet = nullptr;
@@ -96,7 +100,7 @@ class Controller {
   absl::StatusOr<v1::Balance> SetBalance(const v1::SetBalanceRequest& request);
   absl::StatusOr<v1::Bias> GetBias(uint64_t epoch) const;
   absl::StatusOr<v1::Balance> SetBias(const v1::SetBiasRequest& request);
-  v1::GetLoadResponse GetLoad(const v1::GetLoadRequest& request) const;
+  v1::GetLoadResponse GetLoad(const v1::GetLoadRequest& request);
   v1::PlacementState GetPlacement(bool with_plan) const;
   absl::StatusOr<v1::PlacementState> SetPlacement(const v1::SetPlacementRequest& request);
   absl::StatusOr<v1::PlacementProposal> PlanPlacement(const v1::PlanPlacementRequest& request);
@@ -129,7 +133,7 @@ class Controller {
   void Tick();
   // What this router has counted, on epoch `epoch`; and the next step of what follows from the
   // load.
-  void Count(const LoadCounts& counted, uint64_t epoch, absl::Time now)
+  void Count(std::shared_ptr<const LoadCounts> own, uint64_t epoch, absl::Time now)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Puts decision_ in force, if there is one that is not.
   void PublishIfNew();
@@ -159,6 +163,7 @@ class Controller {
   const SteeredModel model_;
   const std::function<LoadCounts()> read_counts_;
   const std::function<std::map<uint32_t, LayerGauges>()> read_gauges_;
+  const std::function<void(const Controller& controller)> after_tick_;
   const Authority* const authority_;
   AuthorityLinks* const links_;
   mesh::Fleet* const fleet_;

@@ -116,7 +116,7 @@ absl::StatusOr<v1::Balance> Controller::SetBias(const v1::SetBiasRequest& reques
   return GetBalance();
 }
 
-v1::GetLoadResponse Controller::GetLoad(const v1::GetLoadRequest& request) const {
+v1::GetLoadResponse Controller::GetLoad(const v1::GetLoadRequest& request) {
   const uint64_t epoch = fleet_->view()->epoch();
   const bool mesh = request.scope() == v1::LOAD_SCOPE_MESH;
   if (request.window_ms() == 0) {
@@ -125,9 +125,8 @@ v1::GetLoadResponse Controller::GetLoad(const v1::GetLoadRequest& request) const
       return DescribeLoad(own, absl::ZeroDuration(), epoch);
     }
     absl::MutexLock lock(&mutex_);
-    LoadTable table = table_;
-    table.SetOwn(std::move(own), epoch, clock_->Now());
-    return DescribeLoad(*table.Totals(), absl::ZeroDuration(), epoch);
+    table_.SetOwn(std::move(own), epoch, clock_->Now());
+    return DescribeLoad(*table_.Totals(), absl::ZeroDuration(), epoch);
   }
   absl::Duration window = kLongWindow;
   for (const absl::Duration kept : {kWindow, kShortWindow}) {

@@ -16,12 +16,11 @@ namespace {
 // In a proposal, so that its message stays small.
 constexpr size_t kMostMoves = 1000;
 
-v1::PlacementProposal ToProto(const balance::PlanningInput& input,
-                              const balance::PlanningResult& result) {
+// Without the plan and its moves.
+v1::PlacementProposal Summarise(const balance::PlanningResult& result) {
   v1::PlacementProposal proto;
   proto.set_apply(result.decision == balance::PlanDecision::kApply);
   proto.set_reason(result.reason);
-  *proto.mutable_plan() = balance_control::ToProto(result.plan);
   for (const balance::LayerForecast& layer : result.layers) {
     v1::LayerForecast& written = *proto.add_layers();
     written.set_layer(layer.layer);
@@ -30,9 +29,6 @@ v1::PlacementProposal ToProto(const balance::PlanningInput& input,
     written.set_lower_bound(layer.mean > 0 ? layer.lower_bound / mean : 1);
     written.set_present_fullest_over_mean(layer.mean > 0 ? layer.present_fullest / mean : 1);
     written.set_changed(layer.changed);
-  }
-  for (size_t i = 0; i < std::min(result.moves.size(), kMostMoves); ++i) {
-    proto.add_moves(balance::Explain(input, result, result.moves[i]));
   }
   proto.set_move_count(result.moves.size());
   proto.set_bytes_loaded(result.bytes_loaded);
@@ -107,23 +103,27 @@ void PlacementSteering::Resign() {
 }
 
 absl::StatusOr<PlacementSteering::Planned> PlacementSteering::Plan(
-    const LoadCounts& loads, const PlacementPolicy& policy) const {
+    const v1::Topology& topology, const LoadCounts& loads, const PlacementPolicy& policy) const {
   const moves::PlanPtr present = mover_.in_force();
   ASSIGN_OR_RETURN(PlanningQuestion question,
-                   MakePlanningQuestion(*model_, fleet_->Topology(), loads, present.get(), policy));
+                   MakePlanningQuestion(*model_, topology, loads, present.get(), policy));
   Planned planned;
   ASSIGN_OR_RETURN(planned.result, balance::PlanPlacement(question.input, question.options));
   planned.input = std::move(question.input);
+  planned.whole = std::make_shared<const balance::PlacementPlan>(
+      WithUnplannedLayers(planned.result.plan, present.get()));
   return planned;
 }
 
 absl::StatusOr<v1::PlacementProposal> PlacementSteering::Propose(const LoadCounts& loads,
                                                                  const PlacementPolicy& policy) {
-  ASSIGN_OR_RETURN(const Planned planned, Plan(loads, policy));
-  v1::PlacementProposal proposal = ToProto(planned.input, planned.result);
-  // Whole, so that it can be applied as it is.
-  *proposal.mutable_plan() =
-      balance_control::ToProto(WithUnplannedLayers(planned.result.plan, mover_.in_force().get()));
+  ASSIGN_OR_RETURN(const Planned planned, Plan(fleet_->Topology(), loads, policy));
+  const balance::PlanningResult& result = planned.result;
+  v1::PlacementProposal proposal = Summarise(result);
+  *proposal.mutable_plan() = ToProto(*planned.whole);
+  for (size_t i = 0; i < std::min(result.moves.size(), kMostMoves); ++i) {
+    proposal.add_moves(balance::Explain(planned.input, result, result.moves[i]));
+  }
   return proposal;
 }
 
@@ -135,14 +135,10 @@ absl::Status PlacementSteering::Apply(moves::PlanPtr plan, const LoadCounts& loa
     term = term_;
   }
   if (plan == nullptr) {
-    ASSIGN_OR_RETURN(const Planned planned, Plan(loads, policy));
-    plan = std::make_shared<const balance::PlacementPlan>(
-        WithUnplannedLayers(planned.result.plan, mover_.in_force().get()));
-    v1::PlacementProposal proposal = ToProto(planned.input, planned.result);
-    proposal.clear_plan();
-    proposal.clear_moves();
+    ASSIGN_OR_RETURN(const Planned planned, Plan(fleet_->Topology(), loads, policy));
+    plan = planned.whole;
     absl::MutexLock lock(&mutex_);
-    last_ = std::move(proposal);
+    last_ = Summarise(planned.result);
     planned_at_ = clock_->Now();
   }
   return mover_.Start(term, std::move(plan));
@@ -152,12 +148,11 @@ absl::Status PlacementSteering::Abort() {
   return mover_.Abort(absl::CancelledError("an operator ended the move"));
 }
 
-std::string PlacementSteering::WhyNot() const {
+std::string PlacementSteering::WhyNot(const v1::Topology& topology) const {
   if (mover_.progress().phase != moves::MovePhase::kIdle) {
     return "a move is under way";
   }
   // A node that is away may come back: its experts are not loaded elsewhere for a restart.
-  const v1::Topology topology = fleet_->Topology();
   for (const v1::TopologyNode& node : topology.nodes()) {
     if (node.link() == v1::NODE_LINK_DOWN) {
       return absl::StrCat("node ", node.address(),
@@ -177,20 +172,16 @@ void PlacementSteering::Tick(const LoadCounts& loads, const PlacementPolicy& pol
     }
     planned_at_ = now;
   }
+  const v1::Topology topology = fleet_->Topology();
   v1::PlacementProposal proposal;
   moves::PlanPtr plan;
-  if (const std::string why = WhyNot(); !why.empty()) {
+  if (const std::string why = WhyNot(topology); !why.empty()) {
     proposal.set_reason(why);
-  } else if (const absl::StatusOr<Planned> planned = Plan(loads, policy); !planned.ok()) {
+  } else if (const absl::StatusOr<Planned> planned = Plan(topology, loads, policy); !planned.ok()) {
     proposal.set_reason(std::string(planned.status().message()));
   } else {
-    proposal = ToProto(planned->input, planned->result);
-    proposal.clear_plan();
-    proposal.clear_moves();
-    if (proposal.apply()) {
-      plan = std::make_shared<const balance::PlacementPlan>(
-          WithUnplannedLayers(planned->result.plan, mover_.in_force().get()));
-    }
+    proposal = Summarise(planned->result);
+    plan = proposal.apply() ? planned->whole : nullptr;
   }
   uint64_t term = 0;
   {

@@ -17,6 +17,7 @@
 #include "common/balance/placement_planner.h"
 #include "common/base/clock.h"
 #include "common/base/timer_queue.h"
+#include "expertmesh/v1/control.pb.h"
 #include "expertmesh/v1/placement.pb.h"
 #include "router_service/balance/load_counts.h"
 #include "router_service/balance/placement_policy.h"
@@ -62,12 +63,15 @@ class PlacementSteering {
   struct Planned {
     balance::PlanningInput input;
     balance::PlanningResult result;
+    // The result's plan, with the layers that were not planned for as they are.
+    moves::PlanPtr whole;
   };
 
-  absl::StatusOr<Planned> Plan(const LoadCounts& loads, const PlacementPolicy& policy) const;
+  absl::StatusOr<Planned> Plan(const v1::Topology& topology, const LoadCounts& loads,
+                               const PlacementPolicy& policy) const;
   void OnEnd(const moves::MoveOutcome& outcome);
   // Why no plan is made by itself now; empty: one is.
-  std::string WhyNot() const;
+  std::string WhyNot(const v1::Topology& topology) const;
 
   const SteeredModel* const model_;
   mesh::Fleet* const fleet_;

@@ -30,22 +30,6 @@ absl::Status NoSuchNode(const std::string& node_id) {
 
 }  // namespace
 
-ExpertSizes SizesOf(const ModelDescription& model) {
-  ExpertSizes sizes;
-  for (const MoeLayerDescription& layer : model.layers) {
-    sizes[layer.layer] = layer.expert.parameters();
-  }
-  return sizes;
-}
-
-std::map<uint32_t, uint32_t> CountsOf(const ModelDescription& model) {
-  std::map<uint32_t, uint32_t> counts;
-  for (const MoeLayerDescription& layer : model.layers) {
-    counts[layer.layer] = layer.routing.num_experts;
-  }
-  return counts;
-}
-
 std::vector<NodeState> FleetNodes::Nodes() const {
   std::vector<NodeState> nodes;
   std::map<std::string, Known> present;

@@ -10,15 +10,10 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
-#include "common/model/model_description.h"
 #include "router_service/mesh/fleet.h"
 #include "router_service/moves/movable_nodes.h"
 
 namespace expertmesh::moves {
-
-// Parameters of an expert of each layer, and how many experts it has.
-ExpertSizes SizesOf(const ModelDescription& model);
-std::map<uint32_t, uint32_t> CountsOf(const ModelDescription& model);
 
 // Thread-safe.
 class FleetNodes final : public MovableNodes {

@@ -99,7 +99,7 @@ class ControllerTest : public testing::Test {
                              ++reads_;
                              return counts_;
                            },
-                           {authority_.get(), nullptr, &links_, fleet_.get(), &clock_});
+                           {authority_.get(), nullptr, nullptr, &links_, fleet_.get(), &clock_});
     if (!controller.ok()) {
       return controller.status();
     }

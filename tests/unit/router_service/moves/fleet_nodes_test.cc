@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -106,8 +107,8 @@ class FleetNodesTest : public testing::TestWithParam<uint64_t> {
                                            std::move(options), &metrics_, &network_, &timers_,
                                            Clock::Real());
     fleet_->SetAddresses({"a:1", "b:1"});
-    nodes_ = std::make_unique<FleetNodes>(fleet_.get(),
-                                          CountsOf(FakeCheckpoint(OneLayer()).model()));
+    nodes_ = std::make_unique<FleetNodes>(
+        fleet_.get(), std::map<uint32_t, uint32_t>{{kLayer, OneLayer().num_experts}});
   }
   ~FleetNodesTest() override {
     fleet_->Close();
