@@ -169,8 +169,10 @@ TEST(NodeHistoryTest, EveryAnswerIsTheRightOneAndThereIsOne) {
   }
   std::atomic<bool> stop{false};
   std::thread changing([&] { LoadAndUnload(node, &stop); });
+  // Ticks for as long as experts change: a load rests by this clock.
+  std::atomic<bool> unchanging{false};
   std::thread ticking([&] {
-    while (!stop) {
+    while (!unchanging) {
       clock.Advance(absl::Microseconds(10));
       EXPECT_GE(node->Status().version(), 1u);
       std::this_thread::yield();
@@ -181,6 +183,7 @@ TEST(NodeHistoryTest, EveryAnswerIsTheRightOneAndThereIsOne) {
   }
   stop = true;
   changing.join();
+  unchanging = true;
   ticking.join();
   EXPECT_TRUE(node->Drain(absl::ZeroDuration(), absl::InfiniteFuture()));
   EXPECT_EQ(node->Status().batches_in_flight(), 0u);
