@@ -10,6 +10,7 @@
 #include "absl/strings/str_split.h"
 #include "common/base/ranges.h"
 #include "common/base/status_macros.h"
+#include "common/model/expert_shard.h"
 
 namespace expertmesh::node {
 namespace {
@@ -60,11 +61,11 @@ absl::StatusOr<std::vector<const MoeLayerDescription*>> SelectLayers(
 std::vector<uint32_t> ExpertsOfShard(uint32_t num_experts, Fraction shard, uint32_t replicas) {
   std::vector<uint32_t> experts;
   for (uint32_t back = 0; back < replicas; ++back) {
-    const uint64_t run = (shard.index + shard.count - back) % shard.count;
-    const uint64_t begin = run * num_experts / shard.count;
-    const uint64_t end = (run + 1) * num_experts / shard.count;
-    for (uint64_t expert = begin; expert < end; ++expert) {
-      experts.push_back(static_cast<uint32_t>(expert));
+    const uint32_t run = (shard.index + shard.count - back) % shard.count;
+    const uint32_t end = FirstExpertOfShard(num_experts, shard.count, run + 1);
+    for (uint32_t expert = FirstExpertOfShard(num_experts, shard.count, run); expert < end;
+         ++expert) {
+      experts.push_back(expert);
     }
   }
   std::sort(experts.begin(), experts.end());

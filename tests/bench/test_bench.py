@@ -212,3 +212,16 @@ def test_two_builds_in_turns():
     for line in versus("build", build):
         # The same programs, so the same bytes, but for heartbeats: of few tokens in a busy second they are a part.
         assert float(line[-1]) == pytest.approx(1, abs=0.02 if line[0] == "64" else 0.2), line
+
+
+def test_a_simulation_is_compared_with_what_it_simulates():
+    command = [sys.executable, HERE / "simulation.py", "--shape", "tiny", "--nodes", "2"]
+    done = subprocess.run(
+        [*command, "--runs", "1", "--seconds", "0.2"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()[-6:]]
+    assert [line[0] for line in lines] == ["1", "4", "16", "64", "128", "256"]
+    for line in lines:
+        # Times are compared by who runs it on a quiet machine. Counts are the same whatever it does.
+        assert float(line[3]) > 0 and float(line[-1]) == pytest.approx(1, abs=0.02), line

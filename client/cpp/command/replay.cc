@@ -11,107 +11,21 @@
 #include "absl/strings/str_split.h"
 #include "client/cpp/command/commands.h"
 #include "client/cpp/command/numbers.h"
-#include "client/cpp/command/packed_bytes.h"
 #include "client/cpp/command/progress.h"
+#include "client/cpp/command/replayed_load.h"
 #include "client/cpp/command/simulated_mesh.h"
 #include "client/cpp/command/statistics.h"
-#include "client/cpp/replay/recorded_load.h"
 #include "client/cpp/replay/report.h"
+#include "client/cpp/replay/service_time_fit.h"
 #include "client/cpp/replay/simulation.h"
-#include "client/cpp/replay/synthetic_load.h"
 #include "common/base/status_macros.h"
 #include "common/checkpoint/safetensors_writer.h"
 
 namespace expertmesh::command {
 namespace {
 
-// A load, and what its experts take on a node, by layer.
-struct LoadOfModel {
-  std::unique_ptr<replay::LoadSource> load;
-  std::vector<uint64_t> expert_bytes;
-};
-
-absl::StatusOr<std::vector<balance::RecordedLayer>> LayersWithoutModel(const Options& options) {
-  balance::RecordedModel model;
-  for (uint64_t i = 0; i < std::min<uint64_t>(options.Whole("layers"), 4097); ++i) {
-    model.layers.push_back(
-        {.layer = static_cast<uint32_t>(i),
-         .num_experts =
-             static_cast<uint32_t>(std::min<uint64_t>(options.Whole("experts"), 1 << 20)),
-         .top_k = static_cast<uint32_t>(std::min<uint64_t>(options.Whole("top-k"), 1 << 20))});
-  }
-  RETURN_IF_ERROR(balance::ValidateRecordedModel(model));
-  return model.layers;
-}
-
-replay::SyntheticTraffic TrafficOf(const Options& options) {
-  const double interval_s = absl::ToDoubleSeconds(options.Duration("interval"));
-  const double duration_s = absl::ToDoubleSeconds(options.Duration("duration"));
-  return {.tokens_per_second = options.Number("tokens-per-second"),
-          .batch_tokens = static_cast<double>(options.Whole("batch-tokens")),
-          .interval_s = interval_s,
-          // More than can be simulated stays more.
-          .intervals = static_cast<uint64_t>(std::clamp(duration_s / interval_s, 1.0, 1e9)),
-          .seed = options.Whole("seed")};
-}
-
-// Layers of `load` in the order of the model's; all must be there.
-absl::StatusOr<std::vector<uint64_t>> BytesByLayer(const PackedModel& packed,
-                                                   const replay::LoadSource& load) {
-  std::vector<uint64_t> bytes;
-  for (const balance::RecordedLayer& layer : load.layers()) {
-    const MoeLayerDescription* described = packed.model.FindLayer(layer.layer);
-    if (described == nullptr || described->routing.num_experts != layer.num_experts) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("the recording has a layer ", layer.layer, " of ", layer.num_experts,
-                       " experts, the model has not; name the model that was served"));
-    }
-    bytes.push_back(
-        packed.expert_bytes[static_cast<size_t>(described - packed.model.layers.data())]);
-  }
-  return bytes;
-}
-
-absl::StatusOr<LoadOfModel> OpenLoad(const Options& options) {
-  LoadOfModel opened;
-  PackedModel packed;
-  if (options.Has("model")) {
-    ASSIGN_OR_RETURN(
-        packed, ReadPackedModel(options.Text("model"), options.Text("compute-dtype"), "expanded"));
-  }
-  const absl::Duration interval = options.Duration("interval");
-  if (interval < absl::Milliseconds(1) || interval > absl::Hours(24 * 365)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--interval is ", absl::FormatDuration(interval), "; use 1ms to a year"));
-  }
-  if (options.Has("recording")) {
-    if (options.Has("load")) {
-      return absl::InvalidArgumentError("--recording and --load are both given; name one");
-    }
-    ASSIGN_OR_RETURN(opened.load, replay::RecordedLoad::Read(options.Text("recording"),
-                                                             absl::ToDoubleSeconds(interval)));
-  } else {
-    ASSIGN_OR_RETURN(const replay::SyntheticOptions synthetic,
-                     replay::ParseSyntheticLoad(options.Has("load") ? options.Text("load")
-                                                                    : "zipf:1.0+drift:0.5"));
-    std::vector<balance::RecordedLayer> layers = balance::RecordedModelOf(packed.model, {}).layers;
-    if (!options.Has("model")) {
-      ASSIGN_OR_RETURN(layers, LayersWithoutModel(options));
-    }
-    opened.load =
-        std::make_unique<replay::SyntheticLoad>(synthetic, TrafficOf(options), std::move(layers));
-  }
-  if (options.Has("model")) {
-    ASSIGN_OR_RETURN(opened.expert_bytes, BytesByLayer(packed, *opened.load));
-  } else {
-    ASSIGN_OR_RETURN(const uint64_t bytes, ParseBytes(options.Text("expert-bytes")));
-    opened.expert_bytes.assign(opened.load->layers().size(), std::max<uint64_t>(1, bytes));
-  }
-  return opened;
-}
-
 // A quarter more than an even share of all experts, and one more of the largest.
-uint64_t EnoughMemory(const LoadOfModel& opened, uint64_t nodes, uint64_t copies) {
+uint64_t EnoughMemory(const ReplayedLoad& opened, uint64_t nodes, uint64_t copies) {
   uint64_t all = 0;
   uint64_t largest = 0;
   for (size_t i = 0; i < opened.expert_bytes.size(); ++i) {
@@ -121,7 +35,7 @@ uint64_t EnoughMemory(const LoadOfModel& opened, uint64_t nodes, uint64_t copies
   return all / nodes + all / nodes / 4 + largest;
 }
 
-absl::StatusOr<replay::MeshModel> MeshOf(const Options& options, const LoadOfModel& opened) {
+absl::StatusOr<replay::MeshModel> MeshOf(const Options& options, const ReplayedLoad& opened) {
   replay::MeshModel mesh;
   const uint64_t nodes = options.Whole("nodes");
   if (nodes > replay::kMaxSimulatedNodes) {
@@ -151,6 +65,10 @@ absl::StatusOr<replay::MeshModel> MeshOf(const Options& options, const LoadOfMod
   std::stable_sort(mesh.events.begin(), mesh.events.end(),
                    [](const auto& a, const auto& b) { return a.at_s < b.at_s; });
   mesh.times = ServiceTimesOf(options);
+  mesh.deal = options.Text("deal") == "shards" ? replay::Deal::kShards : replay::Deal::kTurns;
+  mesh.parallel_nodes = static_cast<uint32_t>(
+      options.Has("parallel-nodes") ? std::min<uint64_t>(options.Whole("parallel-nodes"), nodes)
+                                    : 0);
   mesh.expert_bytes = opened.expert_bytes;
   mesh.copies = static_cast<uint32_t>(std::min<uint64_t>(options.Whole("copies"), UINT32_MAX));
   const auto present = static_cast<uint64_t>(
@@ -163,6 +81,21 @@ absl::StatusOr<replay::MeshModel> MeshOf(const Options& options, const LoadOfMod
   ASSIGN_OR_RETURN(const uint64_t bandwidth, ParseBytes(options.Text("load-bandwidth")));
   mesh.load_bytes_per_second = static_cast<double>(bandwidth);
   return mesh;
+}
+
+// Takes the times from the recording, and says which they are.
+absl::Status FitTimes(const Options& options, replay::MeshModel* mesh) {
+  if (!options.Has("recording") || HasServiceTimes(options)) {
+    return absl::InvalidArgumentError(
+        "--fit takes the times from what --recording names; give that, and none of the times");
+  }
+  ASSIGN_OR_RETURN(const replay::ServiceTimeFit fit,
+                   replay::FitServiceTimes(options.Text("recording"), *mesh));
+  mesh->times = fit.times;
+  std::printf("Times of %s batches, half of which they tell to %.1f %%:\n  %s\n",
+              WithThousands(fit.batches).c_str(), 100 * fit.median_error,
+              FormatServiceTimes(fit.times).c_str());
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<replay::Policy>> PoliciesOf(const Options& options, bool has_scores) {
@@ -233,8 +166,12 @@ absl::Status WriteReports(const Options& options, const replay::Report& report) 
 }
 
 absl::Status Run(const Options& options) {
-  ASSIGN_OR_RETURN(const LoadOfModel opened, OpenLoad(options));
-  ASSIGN_OR_RETURN(const replay::MeshModel mesh, MeshOf(options, opened));
+  ASSIGN_OR_RETURN(const ReplayedLoad opened, OpenReplayedLoad(options));
+  ASSIGN_OR_RETURN(replay::MeshModel mesh, MeshOf(options, opened));
+  RETURN_IF_ERROR(replay::ValidateMeshModel(mesh, opened.load->layers()));
+  if (options.Has("fit")) {
+    RETURN_IF_ERROR(FitTimes(options, &mesh));
+  }
   ASSIGN_OR_RETURN(const std::vector<replay::Policy> policies,
                    PoliciesOf(options, opened.load->has_scores()));
   replay::SimulationOptions simulation;
@@ -263,62 +200,38 @@ absl::Status Run(const Options& options) {
   return absl::OkStatus();
 }
 
-std::vector<OptionSpec> LoadOptions() {
-  return {{.name = "recording", .value = "NAME", .help = "recorded routing, NAME and NAME.1"},
-          {.name = "load",
-           .value = "LOAD",
-           .help = "made-up load: uniform, zipf:S or hot:K:SHARE, then +drift:PER_HOUR and "
-                   "+diurnal:AMPLITUDE (default zipf:1.0+drift:0.5)"},
-          {.name = "model", .value = "DIR", .help = "layers and sizes of experts (config.json)"},
-          {.name = "compute-dtype",
-           .kind = OptionKind::kChoice,
-           .value = "TYPE",
-           .help = "that nodes keep experts in",
-           .fallback = "auto",
-           .choices = {"auto", "f32", "bf16"}},
-          CountOption("layers", "layers, without --model", "58"),
-          CountOption("experts", "experts of a layer, without --model", "256"),
-          CountOption("top-k", "experts of a token, without --model", "8"),
-          {.name = "expert-bytes",
-           .value = "SIZE",
-           .help = "an expert on a node, without --model",
-           .fallback = "84MiB"},
-          {.name = "tokens-per-second",
-           .kind = OptionKind::kNumber,
-           .value = "X",
-           .help = "of a made-up load",
-           .fallback = "20000"},
-          CountOption("batch-tokens", "tokens of a batch of a made-up load", "256"),
-          {.name = "duration",
-           .kind = OptionKind::kDuration,
-           .value = "TIME",
-           .help = "of a made-up load",
-           .fallback = "1h"},
-          {.name = "interval",
-           .kind = OptionKind::kDuration,
-           .value = "TIME",
-           .help = "step of the simulation",
-           .fallback = "10s"},
-          CountOption("seed", "of a made-up load", "1", 0)};
-}
-
 std::vector<OptionSpec> MeshOptions() {
-  return {CountOption("nodes", "nodes, those that join later included", "8"),
-          {.name = "speeds", .value = "X,...", .help = "of nodes, in turns", .fallback = "1"},
-          {.name = "links",
-           .value = "X,...",
-           .help = "times of a row on the link of a node, in turns",
-           .fallback = "1"},
-          {.name = "node-memory",
-           .value = "SIZE",
-           .help = "for experts (default: a quarter more than an even share)"},
-          {.name = "load-bandwidth",
-           .value = "SIZE",
-           .help = "that a node loads in a second",
-           .fallback = "1GiB"},
-          CountOption("copies", "of every expert, at least", "1"),
-          {.name = "fail", .value = "N@TIME,...", .help = "nodes that fail, counted from 0"},
-          {.name = "join", .value = "N@TIME,...", .help = "nodes that join, or come back"}};
+  return {
+      CountOption("nodes", "nodes, those that join later included", "8"),
+      {.name = "speeds", .value = "X,...", .help = "of nodes, in turns", .fallback = "1"},
+      {.name = "links",
+       .value = "X,...",
+       .help = "times of a row on the link of a node, in turns",
+       .fallback = "1"},
+      {.name = "node-memory",
+       .value = "SIZE",
+       .help = "for experts (default: a quarter more than an even share)"},
+      {.name = "load-bandwidth",
+       .value = "SIZE",
+       .help = "that a node loads in a second",
+       .fallback = "1GiB"},
+      CountOption("copies", "of every expert, at least", "1"),
+      {.name = "deal",
+       .kind = OptionKind::kChoice,
+       .value = "HOW",
+       .help = "experts are dealt to nodes at first: in turns over all layers, or as --shard and "
+               "--replicas of nodes do it",
+       .fallback = "turns",
+       .choices = {"turns", "shards"}},
+      {.name = "parallel-nodes",
+       .kind = OptionKind::kWhole,
+       .value = "N",
+       .help = "nodes that compute at the same time, where they share cores (default: all)"},
+      {.name = "fit",
+       .kind = OptionKind::kSwitch,
+       .help = "take the times from the recording, which was made on such nodes"},
+      {.name = "fail", .value = "N@TIME,...", .help = "nodes that fail, counted from 0"},
+      {.name = "join", .value = "N@TIME,...", .help = "nodes that join, or come back"}};
 }
 
 std::vector<OptionSpec> PolicyOptions() {
@@ -354,7 +267,7 @@ std::vector<OptionSpec> PolicyOptions() {
 }  // namespace
 
 Command ReplayCommand() {
-  std::vector<OptionSpec> options = LoadOptions();
+  std::vector<OptionSpec> options = ReplayedLoadOptions();
   for (std::vector<OptionSpec> more : {MeshOptions(), ServiceTimeOptions(), PolicyOptions()}) {
     options.insert(options.end(), more.begin(), more.end());
   }

@@ -1,21 +1,35 @@
 #include "client/cpp/command/simulated_mesh.h"
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/time.h"
 
 namespace expertmesh::command {
 namespace {
 
-OptionSpec MicrosOption(const std::string& name, const std::string& help, double fallback) {
-  return {.name = name,
-          .kind = OptionKind::kNumber,
-          .value = "US",
-          .help = absl::StrCat(help, " (default ", fallback, ")")};
-}
+struct TimeOption {
+  const char* name;
+  double replay::ServiceTimes::*time;
+  const char* help;
+};
+
+constexpr TimeOption kTimes[] = {
+    {"assignment-us", &replay::ServiceTimes::assignment_us,
+     "time of one assignment on a node of speed 1"},
+    {"expert-us", &replay::ServiceTimes::expert_us,
+     "time of an expert that a batch uses, however little"},
+    {"batch-us", &replay::ServiceTimes::batch_us, "time of a batch on a node, however small"},
+    {"row-us", &replay::ServiceTimes::row_us, "time of a row to a node and its partial back"},
+    {"token-us", &replay::ServiceTimes::token_us, "time of a token at the router"},
+    {"hop-us", &replay::ServiceTimes::hop_us, "time of router and hops, however small the batch"},
+};
 
 bool ReadTime(absl::string_view text, double* seconds) {
   absl::Duration duration;
@@ -30,24 +44,36 @@ bool ReadTime(absl::string_view text, double* seconds) {
 }  // namespace
 
 std::vector<OptionSpec> ServiceTimeOptions() {
-  const replay::ServiceTimes times;
-  return {MicrosOption("assignment-us", "time of one assignment on a node of speed 1",
-                       times.assignment_us),
-          MicrosOption("batch-us", "time of a batch on a node, however small", times.batch_us),
-          MicrosOption("row-us", "time of a row to a node and its partial back", times.row_us),
-          MicrosOption("hop-us", "time of router and hops, however small the batch", times.hop_us)};
+  std::vector<OptionSpec> options;
+  for (const TimeOption& option : kTimes) {
+    options.push_back({.name = option.name,
+                       .kind = OptionKind::kNumber,
+                       .value = "US",
+                       .help = absl::StrCat(option.help, " (default ",
+                                            replay::ServiceTimes().*option.time, ")")});
+  }
+  return options;
 }
 
 replay::ServiceTimes ServiceTimesOf(const Options& options) {
   replay::ServiceTimes times;
-  for (const auto& [name, time] :
-       {std::pair("assignment-us", &times.assignment_us), std::pair("batch-us", &times.batch_us),
-        std::pair("row-us", &times.row_us), std::pair("hop-us", &times.hop_us)}) {
-    if (options.Has(name)) {
-      *time = options.Number(name);
+  for (const TimeOption& option : kTimes) {
+    if (options.Has(option.name)) {
+      times.*option.time = options.Number(option.name);
     }
   }
   return times;
+}
+
+bool HasServiceTimes(const Options& options) {
+  return std::any_of(std::begin(kTimes), std::end(kTimes),
+                     [&options](const TimeOption& option) { return options.Has(option.name); });
+}
+
+std::string FormatServiceTimes(const replay::ServiceTimes& times) {
+  return absl::StrJoin(kTimes, " ", [&times](std::string* text, const TimeOption& option) {
+    absl::StrAppend(text, "--", option.name, " ", absl::StrFormat("%.4g", times.*option.time));
+  });
 }
 
 absl::StatusOr<std::vector<replay::MeshEvent>> ParseEvents(absl::string_view text,

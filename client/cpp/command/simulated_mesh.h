@@ -12,9 +12,13 @@
 
 namespace expertmesh::command {
 
-// --assignment-us, --batch-us, --row-us and --hop-us; what is not given is as in ServiceTimes.
+// An option for each of ServiceTimes: --assignment-us and so on.
 std::vector<OptionSpec> ServiceTimeOptions();
+// What is not given is as in ServiceTimes.
 replay::ServiceTimes ServiceTimesOf(const Options& options);
+bool HasServiceTimes(const Options& options);
+// "--hop-us 150 --token-us 0.3 ...": the options that give these times.
+std::string FormatServiceTimes(const replay::ServiceTimes& times);
 
 // "3@600,7@15m" as nodes that fail or join at these times. INVALID_ARGUMENT names the part.
 absl::StatusOr<std::vector<replay::MeshEvent>> ParseEvents(absl::string_view text,

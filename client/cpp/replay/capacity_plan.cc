@@ -85,12 +85,12 @@ void Measure(const CapacityQuestion& question, const MeshModel& mesh,
       chance *= question.batch_tokens;
     }
     EvaluateLayer(mesh, alive, plan.layers[i], assignments, question.batch_tokens,
-                  question.batch_tokens, &figures);
+                  {{.tokens = question.batch_tokens, .batches = 1}}, &figures);
     for (size_t node = 0; node < busy_us.size(); ++node) {
       busy_us[node] += figures.busy_us[node];
     }
     LatencyMixture latency;
-    latency.AddLayer(figures.times);
+    latency.Add(1, figures.times.front().nodes);
     answer->batch_us += latency.Quantile(0.5);
   }
   const double busiest = *std::max_element(busy_us.begin(), busy_us.end());

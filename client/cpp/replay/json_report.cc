@@ -63,9 +63,12 @@ std::string ToJson(const Report& report) {
                          {"load_bytes_per_second", report.mesh.load_bytes_per_second},
                          {"service_times",
                           {{"assignment_us", times.assignment_us},
+                           {"expert_us", times.expert_us},
                            {"batch_us", times.batch_us},
                            {"row_us", times.row_us},
+                           {"token_us", times.token_us},
                            {"hop_us", times.hop_us}}},
+                         {"parallel_nodes", report.mesh.parallel_nodes},
                          {"events", std::move(events)},
                          {"policies", std::move(policies)}})
              .dump(1) +

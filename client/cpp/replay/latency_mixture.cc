@@ -12,7 +12,7 @@ constexpr double kFar = 6;
 
 }  // namespace
 
-void LatencyMixture::AddLayer(absl::Span<const NodeTime> nodes) {
+void LatencyMixture::Add(double batches, absl::Span<const NodeTime> nodes) {
   double slowest = 0;
   for (const NodeTime& node : nodes) {
     slowest = std::max(slowest, node.mean_us - kFar * node.deviation_us);
@@ -23,16 +23,17 @@ void LatencyMixture::AddLayer(absl::Span<const NodeTime> nodes) {
       kept.push_back(node);
     }
   }
-  if (!kept.empty()) {
-    layers_.push_back(std::move(kept));
+  if (batches > 0 && !kept.empty()) {
+    kinds_.push_back({.batches = batches, .nodes = std::move(kept)});
+    batches_ += batches;
   }
 }
 
 double LatencyMixture::ShareWithin(double time_us) const {
   double sum = 0;
-  for (const std::vector<NodeTime>& nodes : layers_) {
+  for (const Kind& kind : kinds_) {
     double all = 1;
-    for (const NodeTime& node : nodes) {
+    for (const NodeTime& node : kind.nodes) {
       if (node.deviation_us > 0) {
         all *= std::erfc((node.mean_us - time_us) / node.deviation_us / std::sqrt(2.0)) / 2;
       } else if (node.mean_us > time_us) {
@@ -42,16 +43,16 @@ double LatencyMixture::ShareWithin(double time_us) const {
         break;
       }
     }
-    sum += all;
+    sum += kind.batches * all;
   }
-  return sum / static_cast<double>(layers_.size());
+  return sum / batches_;
 }
 
 double LatencyMixture::Quantile(double share) const {
   double low = 0;
   double high = 0;
-  for (const std::vector<NodeTime>& nodes : layers_) {
-    for (const NodeTime& node : nodes) {
+  for (const Kind& kind : kinds_) {
+    for (const NodeTime& node : kind.nodes) {
       high = std::max(high, node.mean_us + kFar * node.deviation_us);
     }
   }

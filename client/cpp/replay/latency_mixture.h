@@ -14,19 +14,25 @@ struct NodeTime {
   double deviation_us = 0;
 };
 
-// Batches of several layers, as many of each. Nodes are taken to be independent. Not thread-safe.
+// Batches of several kinds: of layers, of sizes. Nodes are taken to be independent. Not
+// thread-safe.
 class LatencyMixture {
  public:
-  // Keeps what can matter: nodes that may be the slowest. No nodes: no batches of that layer.
-  void AddLayer(absl::Span<const NodeTime> nodes);
+  // Keeps what can matter: nodes that may be the slowest. No nodes: no batches of that kind.
+  void Add(double batches, absl::Span<const NodeTime> nodes);
 
-  // The time within which `share` (above 0, below 1) of all batches are done. 0 without layers.
+  // The time within which `share` (above 0, below 1) of all batches are done. 0 without batches.
   double Quantile(double share) const;
 
  private:
   double ShareWithin(double time_us) const;
 
-  std::vector<std::vector<NodeTime>> layers_;
+  struct Kind {
+    double batches = 0;
+    std::vector<NodeTime> nodes;
+  };
+  std::vector<Kind> kinds_;
+  double batches_ = 0;
 };
 
 }  // namespace expertmesh::replay

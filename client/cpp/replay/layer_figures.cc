@@ -15,6 +15,8 @@ struct NodePart {
   double variance = 0;
   // ln of the chance that a token has no expert here.
   double none = 0;
+  // For each copy, ln of the chance that a token does not use it.
+  std::vector<double> unused;
 };
 
 double AliveShare(const std::vector<balance::ExpertCopy>& copies, const std::vector<bool>& alive) {
@@ -37,24 +39,86 @@ std::vector<NodePart> Divide(const std::vector<bool>& alive,
       continue;
     }
     for (const balance::ExpertCopy& copy : copies) {
-      if (alive[copy.node] && copy.share > 0) {
+      if (alive[copy.node] && copy.share > 0 && assignments[expert] > 0) {
         NodePart& part = parts[copy.node];
         const double here = assignments[expert] * copy.share / all;
         const double chance = std::min(here / tokens, 1 - 1e-12);
         part.assignments += here;
         part.variance += chance * (1 - chance);
-        part.none += std::log1p(-chance);
+        part.unused.push_back(std::log1p(-chance));
+        part.none += part.unused.back();
       }
     }
   }
   return parts;
 }
 
+// Computing on one node for one batch.
+struct Computing {
+  NodeTime time;
+  // Rows that come for it.
+  double rows = 0;
+};
+
+Computing ComputingOf(const MeshModel& mesh, const SimulatedNode& node, const NodePart& part,
+                      double share, double batch_tokens) {
+  const ServiceTimes& times = mesh.times;
+  Computing computing;
+  computing.rows = batch_tokens * -std::expm1(part.none);
+  double experts = 0;
+  double variance = 0;
+  for (const double unused : part.unused) {
+    const double idle = std::exp(batch_tokens * unused);
+    experts += 1 - idle;
+    variance += idle * (1 - idle);
+  }
+  const double takes_part = std::min(1.0, computing.rows);
+  computing.time.mean_us = (takes_part * times.batch_us + experts * times.expert_us +
+                            part.assignments * share * times.assignment_us) /
+                           node.speed;
+  computing.time.deviation_us =
+      std::hypot(times.expert_us * std::sqrt(variance),
+                 times.assignment_us * std::sqrt(batch_tokens * part.variance)) /
+      node.speed;
+  return computing;
+}
+
+// One batch of `size`; adds the time that nodes are busy with all of them to `busy_us`.
+BatchTimes TimesOf(const MeshModel& mesh, const std::vector<NodePart>& parts, double tokens,
+                   const BatchSize& size, std::vector<double>* busy_us) {
+  BatchTimes times = {.batches = size.batches, .nodes = {}};
+  const double before_us = mesh.times.hop_us + size.tokens * mesh.times.token_us;
+  double together_us = 0;
+  double together_variance = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (parts[i].assignments <= 0) {
+      continue;
+    }
+    const SimulatedNode& node = mesh.nodes[i];
+    const Computing computing =
+        ComputingOf(mesh, node, parts[i], size.tokens / tokens, size.tokens);
+    const double row_us = mesh.times.row_us * node.link;
+    (*busy_us)[i] += size.batches * computing.time.mean_us;
+    together_us += computing.time.mean_us;
+    together_variance += computing.time.deviation_us * computing.time.deviation_us;
+    times.nodes.push_back(
+        {.mean_us = before_us + computing.time.mean_us + computing.rows * row_us,
+         .deviation_us = std::hypot(computing.time.deviation_us,
+                                    row_us * std::sqrt(size.tokens * parts[i].variance))});
+  }
+  if (mesh.parallel_nodes > 0 && mesh.parallel_nodes < times.nodes.size()) {
+    const double parallel = mesh.parallel_nodes;
+    times.nodes.push_back({.mean_us = before_us + together_us / parallel,
+                           .deviation_us = std::sqrt(together_variance) / parallel});
+  }
+  return times;
+}
+
 }  // namespace
 
 void EvaluateLayer(const MeshModel& mesh, const std::vector<bool>& alive,
                    const balance::LayerPlacement& placement, absl::Span<const double> assignments,
-                   double tokens, double batch_tokens, LayerFigures* figures) {
+                   double tokens, absl::Span<const BatchSize> batch_sizes, LayerFigures* figures) {
   const size_t nodes = mesh.nodes.size();
   EXPERTMESH_CHECK(alive.size() == nodes && placement.experts.size() == assignments.size());
   figures->fullest_over_mean = 1;
@@ -62,11 +126,10 @@ void EvaluateLayer(const MeshModel& mesh, const std::vector<bool>& alive,
   figures->assignments.assign(nodes, 0);
   figures->busy_us.assign(nodes, 0);
   figures->times.clear();
-  if (tokens <= 0 || batch_tokens <= 0) {
+  if (tokens <= 0) {
     return;
   }
   const std::vector<NodePart> parts = Divide(alive, placement, assignments, tokens, &figures->lost);
-  const double batches = tokens / batch_tokens;
   double speed = 0;
   double work = 0;
   double fullest = 0;
@@ -74,26 +137,15 @@ void EvaluateLayer(const MeshModel& mesh, const std::vector<bool>& alive,
     if (!alive[i]) {
       continue;
     }
-    const NodePart& part = parts[i];
-    const SimulatedNode& node = mesh.nodes[i];
-    const double assignment_us = mesh.times.assignment_us / node.speed;
-    const double row_us = mesh.times.row_us * node.link;
-    speed += 1 / (assignment_us + row_us);
-    work += part.assignments;
-    fullest = std::max(fullest, part.assignments * (assignment_us + row_us));
-    if (part.assignments <= 0) {
-      continue;
-    }
-    const double of_batch = part.assignments / batches;
-    const double rows = batch_tokens * -std::expm1(part.none);
-    const double batch_us = mesh.times.batch_us / node.speed;
-    const double takes_part = std::min(1.0, rows);
-    figures->assignments[i] = part.assignments;
-    figures->busy_us[i] = part.assignments * assignment_us + batches * takes_part * batch_us;
-    figures->times.push_back(
-        {.mean_us =
-             mesh.times.hop_us + takes_part * batch_us + of_batch * assignment_us + rows * row_us,
-         .deviation_us = (assignment_us + row_us) * std::sqrt(batch_tokens * part.variance)});
+    const double assignment_us =
+        mesh.times.assignment_us / mesh.nodes[i].speed + mesh.times.row_us * mesh.nodes[i].link;
+    speed += 1 / assignment_us;
+    work += parts[i].assignments;
+    fullest = std::max(fullest, parts[i].assignments * assignment_us);
+    figures->assignments[i] = parts[i].assignments;
+  }
+  for (const BatchSize& size : batch_sizes) {
+    figures->times.push_back(TimesOf(mesh, parts, tokens, size, &figures->busy_us));
   }
   if (work > 0) {
     figures->fullest_over_mean = fullest * speed / work;

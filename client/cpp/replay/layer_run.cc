@@ -17,6 +17,14 @@ double ViolationOf(const std::vector<double>& load) {
                         1;
 }
 
+// Of all sizes.
+double MeanBatchTokens(const LayerLoad& load) {
+  const double batches =
+      std::accumulate(load.batch_sizes.begin(), load.batch_sizes.end(), 0.0,
+                      [](double sum, const BatchSize& size) { return sum + size.batches; });
+  return batches > 0 ? load.tokens / batches : 0;
+}
+
 }  // namespace
 
 LayerRun::LayerRun(const balance::RecordedLayer& layer, const balance::BiasPolicy& policy)
@@ -58,7 +66,7 @@ void LayerRun::RunBiased(const LayerLoad& load, uint32_t steps) {
     changed_ += changed / steps;
     CountForBias(tokens, changed);
   }
-  batch_violation_ = BatchViolation(with_.chance, load.noise, load.batch_tokens);
+  batch_violation_ = BatchViolation(with_.chance, load.noise, MeanBatchTokens(load));
 }
 
 void LayerRun::CountForBias(double tokens, double changed) {

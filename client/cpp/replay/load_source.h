@@ -11,11 +11,18 @@
 
 namespace expertmesh::replay {
 
+// Batches of about the same size.
+struct BatchSize {
+  // Of one batch, on average.
+  double tokens = 0;
+  double batches = 0;
+};
+
 // One layer in one interval.
 struct LayerLoad {
   double tokens = 0;
-  // Tokens of one batch, on average; 0 without tokens.
-  double batch_tokens = 0;
+  // Its batches; empty without tokens.
+  std::vector<BatchSize> batch_sizes;
   // [num_experts] As the checkpoint's gate alone routes.
   std::vector<double> assignments;
   // [num_experts] Of synthetic loads: what the tokens choose by (expert_choice.h). Empty: unknown,

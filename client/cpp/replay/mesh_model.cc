@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/base/status_macros.h"
+#include "common/model/expert_shard.h"
 
 namespace expertmesh::replay {
 namespace {
@@ -26,8 +27,10 @@ absl::Status CheckNotNegative(absl::string_view field, double value) {
 
 absl::Status CheckTimes(const ServiceTimes& times) {
   RETURN_IF_ERROR(CheckPositive("time of an assignment", times.assignment_us));
+  RETURN_IF_ERROR(CheckNotNegative("time of an expert", times.expert_us));
   RETURN_IF_ERROR(CheckNotNegative("time of a batch", times.batch_us));
   RETURN_IF_ERROR(CheckNotNegative("time of a row", times.row_us));
+  RETURN_IF_ERROR(CheckNotNegative("time of a token", times.token_us));
   return CheckNotNegative("time of the hops", times.hop_us);
 }
 
@@ -58,6 +61,19 @@ std::vector<uint32_t> PresentNodes(const MeshModel& mesh) {
     }
   }
   return present;
+}
+
+// A layer has no fewer experts than there are shards, as nodes demand it.
+absl::Status CheckDeal(const MeshModel& mesh, size_t present,
+                       absl::Span<const balance::RecordedLayer> layers) {
+  for (const balance::RecordedLayer& layer : layers) {
+    if (mesh.deal == Deal::kShards && layer.num_experts < present) {
+      return absl::InvalidArgumentError(absl::StrCat("layer ", layer.layer, " has ",
+                                                     layer.num_experts, " experts, fewer than the ",
+                                                     present, " shards; deal them in turns"));
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckRoom(const MeshModel& mesh, absl::Span<const balance::RecordedLayer> layers) {
@@ -99,6 +115,7 @@ absl::Status ValidateMeshModel(const MeshModel& mesh,
   RETURN_IF_ERROR(CheckTimes(mesh.times));
   RETURN_IF_ERROR(CheckPositive("bytes that a node loads in a second", mesh.load_bytes_per_second));
   RETURN_IF_ERROR(CheckEvents(mesh));
+  RETURN_IF_ERROR(CheckDeal(mesh, present, layers));
   EXPERTMESH_CHECK(mesh.expert_bytes.size() == layers.size());
   return CheckRoom(mesh, layers);
 }
@@ -106,23 +123,26 @@ absl::Status ValidateMeshModel(const MeshModel& mesh,
 std::vector<balance::LayerPlacement> FirstPlacement(
     const MeshModel& mesh, absl::Span<const balance::RecordedLayer> layers) {
   const std::vector<uint32_t> present = PresentNodes(mesh);
-  const size_t apart = std::max<size_t>(1, present.size() / mesh.copies);
+  const auto shards = static_cast<uint32_t>(present.size());
+  const size_t apart = mesh.deal == Deal::kShards ? 1 : std::max(1U, shards / mesh.copies);
   std::vector<balance::LayerPlacement> placement;
   size_t turn = 0;
   for (const balance::RecordedLayer& layer : layers) {
     balance::LayerPlacement placed;
     placed.layer = layer.layer;
     placed.experts.resize(layer.num_experts);
-    for (std::vector<balance::ExpertCopy>& copies : placed.experts) {
+    for (uint32_t expert = 0; expert < layer.num_experts; ++expert, ++turn) {
+      std::vector<balance::ExpertCopy>& copies = placed.experts[expert];
+      const size_t home =
+          mesh.deal == Deal::kShards ? ShardOfExpert(layer.num_experts, shards, expert) : turn;
       for (uint32_t i = 0; i < mesh.copies; ++i) {
-        copies.push_back({.node = present[(turn + i * apart) % present.size()],
+        copies.push_back({.node = present[(home + i * apart) % shards],
                           .share = 1.0f / static_cast<float>(mesh.copies)});
       }
       std::sort(copies.begin(), copies.end(),
                 [](const balance::ExpertCopy& a, const balance::ExpertCopy& b) {
                   return a.node < b.node;
                 });
-      ++turn;
     }
     placement.push_back(std::move(placed));
   }

@@ -22,15 +22,19 @@ struct SimulatedNode {
   bool present = true;
 };
 
-// Measured times of a node of speed 1, in microseconds. `expertmesh bench --layer` and the metrics
-// of a node give them.
+// What a batch of a layer waits for, in microseconds, on nodes of speed 1. FitServiceTimes takes
+// them from a recording.
 struct ServiceTimes {
   // One assignment through one expert.
   double assignment_us = 2;
-  // A batch, however small.
+  // An expert that a batch uses on a node, once: its weights are read.
+  double expert_us = 25;
+  // A batch on a node, however small.
   double batch_us = 60;
   // A row to a node and its partial back.
   double row_us = 0.5;
+  // A token at the router: gate, plan, combine.
+  double token_us = 0.3;
   // Router and two hops, however small the batch.
   double hop_us = 150;
 };
@@ -43,6 +47,14 @@ struct MeshEvent {
   Kind kind = Kind::kFail;
   // Position in MeshModel::nodes.
   uint32_t node = 0;
+};
+
+// How the placement that all policies begin with is made.
+enum class Deal {
+  // Experts of all layers in turns, copies half a round apart.
+  kTurns,
+  // Each layer's in runs, as nodes with --shard and --replicas take them.
+  kShards,
 };
 
 struct MeshModel {
@@ -58,6 +70,10 @@ struct MeshModel {
   double load_bytes_per_second = 1e9;
   // Copies of every expert in the placement that all policies begin with.
   uint32_t copies = 1;
+  Deal deal = Deal::kTurns;
+  // Nodes that can compute at the same time, for a mesh of more nodes than its machine has cores;
+  // 0: all.
+  uint32_t parallel_nodes = 0;
 };
 
 inline constexpr uint32_t kMaxSimulatedNodes = 4096;
@@ -67,9 +83,8 @@ inline constexpr uint32_t kMaxSimulatedNodes = 4096;
 absl::Status ValidateMeshModel(const MeshModel& mesh,
                                absl::Span<const balance::RecordedLayer> layers);
 
-// The placement that all policies begin with: experts of all layers dealt out in turns to the nodes
-// that are present, copies half a round apart, with equal shares. Nodes are positions in
-// MeshModel::nodes.
+// The placement that all policies begin with, on the nodes that are present, with equal shares.
+// Nodes are positions in MeshModel::nodes.
 std::vector<balance::LayerPlacement> FirstPlacement(
     const MeshModel& mesh, absl::Span<const balance::RecordedLayer> layers);
 

@@ -14,6 +14,10 @@ namespace {
 constexpr uint64_t kMaxBytes = uint64_t{1} << 30;
 // Buckets for each factor of e.
 constexpr double kBuckets = 50;
+// Sizes of batches for each doubling.
+constexpr double kSizes = 3;
+// What one takes in a map, about.
+constexpr uint64_t kSizeBytes = 64;
 
 size_t PositionOf(const balance::RecordedModel& model, uint32_t layer) {
   const auto found = std::lower_bound(
@@ -92,11 +96,10 @@ absl::StatusOr<RecordedLoad::Interval*> RecordedLoad::Find(uint64_t time_us,
   if (place != intervals_.end() && place->number == number) {
     return &*place;
   }
-  uint64_t bytes = 0;
   for (const balance::RecordedLayer& layer : model_.layers) {
-    bytes += sizeof(Counted) + layer.num_experts * sizeof(uint32_t);
+    bytes_ += sizeof(Counted) + layer.num_experts * sizeof(uint32_t);
   }
-  if ((intervals_.size() + 1) * bytes > kMaxBytes) {
+  if (bytes_ > kMaxBytes) {
     return absl::ResourceExhaustedError(
         absl::StrCat(path, ": the recording has more than ", intervals_.size(), " intervals of ",
                      interval_s_, " s, which take a gigabyte; use a longer interval"));
@@ -127,8 +130,20 @@ absl::Status RecordedLoad::Count(const balance::RecordedBatch& batch, const std:
   }
   counted.tokens += batch.tokens;
   ++counted.batches;
+  CountSize(batch.tokens, &counted);
   counted.violations += balance::MaxViolation(of_batch_);
   return absl::OkStatus();
+}
+
+void RecordedLoad::CountSize(uint32_t tokens, Counted* counted) {
+  if (tokens == 0) {
+    return;
+  }
+  const auto step = static_cast<int>(std::lround(kSizes * std::log2(tokens)));
+  const auto [place, added] = counted->sizes.try_emplace(step);
+  place->second.tokens += tokens;
+  ++place->second.batches;
+  bytes_ += added ? kSizeBytes : 0;
 }
 
 std::string RecordedLoad::Describe() const {
@@ -156,10 +171,13 @@ void RecordedLoad::Next(IntervalLoad* load) {
   for (size_t i = 0; i < interval.layers.size(); ++i) {
     const Counted& counted = interval.layers[i];
     LayerLoad& layer = load->layers[i];
-    const auto batches = static_cast<double>(counted.batches);
     layer.tokens = static_cast<double>(counted.tokens);
-    layer.batch_tokens = counted.batches == 0 ? 0 : layer.tokens / batches;
-    layer.batch_violation = counted.batches == 0 ? 0 : counted.violations / batches;
+    layer.batch_sizes.clear();
+    for (const auto& [step, size] : counted.sizes) {
+      layer.batch_sizes.push_back({.tokens = size.tokens / size.batches, .batches = size.batches});
+    }
+    layer.batch_violation =
+        counted.batches == 0 ? 0 : counted.violations / static_cast<double>(counted.batches);
     layer.assignments.assign(model_.layers[i].num_experts, 0);
     std::copy(counted.assignments.begin(), counted.assignments.end(), layer.assignments.begin());
   }

@@ -58,6 +58,8 @@ class RecordedLoad final : public LoadSource {
     uint64_t tokens = 0;
     uint64_t batches = 0;
     double violations = 0;
+    // Tokens and batches by size, in three steps for each doubling.
+    std::map<int, BatchSize> sizes;
     std::vector<uint32_t> assignments;  // Empty: no batches.
   };
   struct Interval {
@@ -69,6 +71,7 @@ class RecordedLoad final : public LoadSource {
       : name_(std::move(name)), interval_s_(interval_s) {}
   absl::Status ReadFile(const std::string& path);
   absl::Status Count(const balance::RecordedBatch& batch, const std::string& path);
+  void CountSize(uint32_t tokens, Counted* counted);
   absl::StatusOr<Interval*> Find(uint64_t time_us, const std::string& path);
 
   const std::string name_;
@@ -77,6 +80,7 @@ class RecordedLoad final : public LoadSource {
   uint64_t first_us_ = 0;
   uint64_t last_us_ = 0;
   uint64_t batches_ = 0;
+  uint64_t bytes_ = 0;  // Of intervals_.
   uint64_t cut_off_bytes_ = 0;
   bool older_left_out_ = false;
   std::vector<Interval> intervals_;  // By number.

@@ -68,7 +68,7 @@ class PolicyRun {
       const LayerLoad& layer = load.layers[i];
       layers_[i].Run(layer, options_.max_bias_steps);
       EvaluateLayer(mesh_, placement_.alive(), placement_.layers()[i], layers_[i].assignments(),
-                    layer.tokens, layer.batch_tokens, &figures_[i]);
+                    layer.tokens, layer.batch_sizes, &figures_[i]);
     });
     Gather(load, interval_s, &figures);
     const double end_s = load.start_s + interval_s;
@@ -147,7 +147,9 @@ class PolicyRun {
       for (size_t node = 0; node < busy.size(); ++node) {
         busy[node] += of_layer.busy_us[node];
       }
-      latency.AddLayer(of_layer.times);
+      for (const BatchTimes& times : of_layer.times) {
+        latency.Add(times.batches, times.nodes);
+      }
     }
     const auto layers = static_cast<double>(layers_.size());
     figures->tokens /= layers;

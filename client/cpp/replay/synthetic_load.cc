@@ -149,7 +149,11 @@ void SyntheticLoad::Move(Walk* walk) const {
 void SyntheticLoad::Fill(const balance::RecordedLayer& layer, Walk* walk, double tokens,
                          LayerLoad* load) const {
   load->tokens = tokens;
-  load->batch_tokens = std::min(tokens, traffic_.batch_tokens);
+  const double batch_tokens = std::min(tokens, traffic_.batch_tokens);
+  load->batch_sizes.clear();
+  if (tokens > 0) {
+    load->batch_sizes.push_back({.tokens = batch_tokens, .batches = tokens / batch_tokens});
+  }
   std::vector<uint32_t> order(layer.num_experts);
   std::iota(order.begin(), order.end(), 0);
   std::sort(order.begin(), order.end(), [walk](uint32_t a, uint32_t b) {
@@ -169,7 +173,7 @@ void SyntheticLoad::Fill(const balance::RecordedLayer& layer, Walk* walk, double
   for (uint32_t i = 0; i < layer.num_experts; ++i) {
     load->assignments[i] = tokens * choice.chance[i];
   }
-  load->batch_violation = BatchViolation(choice.chance, load->noise, load->batch_tokens);
+  load->batch_violation = BatchViolation(choice.chance, load->noise, batch_tokens);
 }
 
 void SyntheticLoad::Next(IntervalLoad* load) {

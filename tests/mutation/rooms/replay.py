@@ -133,8 +133,8 @@ SIMULATION = (
     ),
     Mutation(
         "simulation: a row is sent once for each expert",
-        "EvaluateLayer",
-        set_value("rows", "of_batch"),
+        "ComputingOf",
+        set_value("rows", "part.assignments * share", touches="expm1"),
         "replay_layer_figures_test",
     ),
     Mutation(
@@ -175,6 +175,33 @@ SIMULATION = (
     ),
 )
 
+FIT = (
+    Mutation(
+        "fit: an expert is read for each of its tokens",
+        "BatchReader::Keep",
+        set_value("used_", "false"),
+        "replay_service_time_fit_test",
+    ),
+    Mutation(
+        "fit: batches that were held up count like others",
+        "FitServiceTimes",
+        set_value("weights", "1", touches="kLeastError"),
+        "replay_service_time_fit_test",
+    ),
+    Mutation(
+        "fit: the first node stands for the slowest",
+        "FactorsOf",
+        replace_operator(">=", "<", touches="alone"),
+        "replay_service_time_fit_test",
+    ),
+    Mutation(
+        "simulation: nodes never wait for each other's cores",
+        "TimesOf",
+        force(False, touches=("parallel_nodes", "size")),
+        "replay_layer_figures_test",
+    ),
+)
+
 CAPACITY = (
     Mutation(
         "capacity: room for further copies forgets those that must be there",
@@ -202,4 +229,4 @@ CAPACITY = (
     ),
 )
 
-MUTATIONS = MEASURES + RECORD + SIMULATION + CAPACITY
+MUTATIONS = MEASURES + RECORD + SIMULATION + FIT + CAPACITY

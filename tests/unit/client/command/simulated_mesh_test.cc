@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_split.h"
+
 namespace expertmesh::command {
 namespace {
 
@@ -33,6 +35,27 @@ TEST(ServiceTimesTest, WhatIsGivenReplacesTheDefault) {
   const replay::ServiceTimes times = ServiceTimesOf(options);
   EXPECT_EQ(times.row_us, .25);
   EXPECT_EQ(times.assignment_us, replay::ServiceTimes().assignment_us);
+  EXPECT_TRUE(HasServiceTimes(options));
+  EXPECT_FALSE(HasServiceTimes(ParseOptions(spec, {}).value()));
+}
+
+TEST(ServiceTimesTest, AreWrittenAsTheyAreRead) {
+  const CommandSpec spec = {
+      .name = "x", .summary = "", .argument = "", .options = ServiceTimeOptions()};
+  const std::string text = FormatServiceTimes({.assignment_us = 1.25,
+                                               .expert_us = 200,
+                                               .batch_us = 3,
+                                               .row_us = .5,
+                                               .token_us = 1e-3,
+                                               .hop_us = 12345});
+  const std::vector<std::string> words = absl::StrSplit(text, ' ');
+  const replay::ServiceTimes times = ServiceTimesOf(ParseOptions(spec, words).value());
+  EXPECT_EQ(times.assignment_us, 1.25);
+  EXPECT_EQ(times.expert_us, 200);
+  EXPECT_EQ(times.batch_us, 3);
+  EXPECT_EQ(times.row_us, .5);
+  EXPECT_EQ(times.token_us, 1e-3);
+  EXPECT_NEAR(times.hop_us, 12345, 5);
 }
 
 }  // namespace

@@ -16,7 +16,12 @@ CapacityQuestion TwoLayers(uint64_t slots) {
   question.expert_bytes = {100, 100};
   question.chances = {{.5, .25, .125, .125}, {.25, .25, .25, .25}};
   question.node_memory_bytes = slots * 100;
-  question.times = {.assignment_us = 10, .batch_us = 0, .row_us = 0, .hop_us = 1000};
+  question.times = {.assignment_us = 10,
+                    .expert_us = 0,
+                    .batch_us = 0,
+                    .row_us = 0,
+                    .token_us = 0,
+                    .hop_us = 1000};
   question.batch_tokens = 1000;
   return question;
 }

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 namespace expertmesh::replay {
 namespace {
 
@@ -47,6 +49,24 @@ TEST(FirstPlacementTest, CopiesAreApartAndOnNodesThatAreThere) {
   }
 }
 
+TEST(FirstPlacementTest, ShardsAreRunsAsNodesTakeThem) {
+  MeshModel mesh = FourNodes();
+  mesh.deal = Deal::kShards;
+  mesh.copies = 2;
+  // Runs begin at floor(10 i / 4): 0, 2, 5, 7.
+  const auto placement = FirstPlacement(
+      mesh, std::vector<balance::RecordedLayer>{{.layer = 0, .num_experts = 10, .top_k = 1}});
+  std::vector<uint32_t> first;
+  std::vector<uint32_t> second;
+  for (const auto& copies : placement[0].experts) {
+    ASSERT_EQ(copies.size(), 2u);
+    first.push_back(copies[0].node);
+    second.push_back(copies[1].node);
+  }
+  EXPECT_THAT(first, ElementsAre(0, 0, 1, 1, 1, 2, 2, 0, 0, 0));
+  EXPECT_THAT(second, ElementsAre(1, 1, 2, 2, 2, 3, 3, 3, 3, 3));
+}
+
 TEST(ValidateMeshModelTest, NamesWhatIsWrong) {
   const auto error = [](const MeshModel& mesh) {
     return std::string(ValidateMeshModel(mesh, kLayers).message());
@@ -64,6 +84,12 @@ TEST(ValidateMeshModelTest, NamesWhatIsWrong) {
   mesh = FourNodes();
   mesh.times.assignment_us = -1;
   EXPECT_THAT(error(mesh), HasSubstr("time of an assignment is -1"));
+  mesh = FourNodes();
+  mesh.deal = Deal::kShards;
+  EXPECT_THAT(error(mesh), HasSubstr("layer 1 has 3 experts, fewer than the 4 shards"));
+  mesh = FourNodes();
+  mesh.times.expert_us = std::nan("");
+  EXPECT_THAT(error(mesh), HasSubstr("time of an expert is nan"));
   mesh = FourNodes();
   mesh.events = {{.at_s = 5, .node = 7}};
   EXPECT_THAT(error(mesh), HasSubstr("node 7 fails or joins; the mesh has nodes 0 to 3"));

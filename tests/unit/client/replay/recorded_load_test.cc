@@ -57,7 +57,10 @@ TEST_F(RecordedLoadTest, AddsUpByInterval) {
   (*load)->Next(&interval);
   EXPECT_EQ(interval.start_s, 0);
   EXPECT_EQ(interval.layers[0].tokens, 6);
-  EXPECT_EQ(interval.layers[0].batch_tokens, 3);
+  ASSERT_EQ(interval.layers[0].batch_sizes.size(), 2u);
+  EXPECT_EQ(interval.layers[0].batch_sizes[0].tokens, 2);
+  EXPECT_EQ(interval.layers[0].batch_sizes[1].tokens, 4);
+  EXPECT_EQ(interval.layers[0].batch_sizes[1].batches, 1);
   EXPECT_THAT(interval.layers[0].assignments, ElementsAre(3, 3));
   EXPECT_DOUBLE_EQ(interval.layers[0].batch_violation, (.5 + 1) / 2) << "of each batch";
   EXPECT_THAT(interval.layers[1].assignments, ElementsAre(0, 0, 1));

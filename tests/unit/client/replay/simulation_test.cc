@@ -39,7 +39,7 @@ class ConstantLoad : public LoadSource {
     for (const double assignments : load->layers[0].assignments) {
       load->layers[0].tokens += assignments;
     }
-    load->layers[0].batch_tokens = load->layers[0].tokens / 10;
+    load->layers[0].batch_sizes = {{.tokens = load->layers[0].tokens / 10, .batches = 10}};
   }
 
  private:
@@ -57,7 +57,8 @@ MeshModel Nodes(size_t nodes, uint64_t slots) {
   mesh.expert_bytes = {100};
   mesh.node_memory_bytes = slots * 100;
   mesh.load_bytes_per_second = 20;
-  mesh.times = {.assignment_us = 4, .batch_us = 0, .row_us = 0, .hop_us = 100};
+  mesh.times = {
+      .assignment_us = 4, .expert_us = 0, .batch_us = 0, .row_us = 0, .token_us = 0, .hop_us = 100};
   return mesh;
 }
 
