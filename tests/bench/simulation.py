@@ -59,7 +59,7 @@ def replay(record, args, *options):
 
 
 def measured_p50(printed):
-    """Of the recording, in microseconds."""
+    """What the router recorded, in microseconds."""
     return float(re.search(r"measured p50 (\d+) us", printed)[1])
 
 

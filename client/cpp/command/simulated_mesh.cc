@@ -1,7 +1,7 @@
 #include "client/cpp/command/simulated_mesh.h"
 
 #include <algorithm>
-#include <iterator>
+#include <array>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -14,22 +14,23 @@
 namespace expertmesh::command {
 namespace {
 
-struct TimeOption {
-  const char* name;
-  double replay::ServiceTimes::*time;
+// A time, and the option that gives it.
+struct NamedTime {
+  const char* option;
   const char* help;
+  double* time;
 };
 
-constexpr TimeOption kTimes[] = {
-    {"assignment-us", &replay::ServiceTimes::assignment_us,
-     "time of one assignment on a node of speed 1"},
-    {"expert-us", &replay::ServiceTimes::expert_us,
-     "time of an expert that a batch uses, however little"},
-    {"batch-us", &replay::ServiceTimes::batch_us, "time of a batch on a node, however small"},
-    {"row-us", &replay::ServiceTimes::row_us, "time of a row to a node and its partial back"},
-    {"token-us", &replay::ServiceTimes::token_us, "time of a token at the router"},
-    {"hop-us", &replay::ServiceTimes::hop_us, "time of router and hops, however small the batch"},
-};
+std::array<NamedTime, 6> NamesOf(replay::ServiceTimes* times) {
+  return {{
+      {"assignment-us", "time of one assignment on a node of speed 1", &times->assignment_us},
+      {"expert-us", "time of an expert that a batch uses, however little", &times->expert_us},
+      {"batch-us", "time of a batch on a node, however small", &times->batch_us},
+      {"row-us", "time of a row to a node and its partial back", &times->row_us},
+      {"token-us", "time of a token at the router", &times->token_us},
+      {"hop-us", "time of router and hops, however small the batch", &times->hop_us},
+  }};
+}
 
 bool ReadTime(absl::string_view text, double* seconds) {
   absl::Duration duration;
@@ -45,34 +46,36 @@ bool ReadTime(absl::string_view text, double* seconds) {
 
 std::vector<OptionSpec> ServiceTimeOptions() {
   std::vector<OptionSpec> options;
-  for (const TimeOption& option : kTimes) {
-    options.push_back({.name = option.name,
+  replay::ServiceTimes fallback;
+  for (const NamedTime& named : NamesOf(&fallback)) {
+    options.push_back({.name = named.option,
                        .kind = OptionKind::kNumber,
                        .value = "US",
-                       .help = absl::StrCat(option.help, " (default ",
-                                            replay::ServiceTimes().*option.time, ")")});
+                       .help = absl::StrCat(named.help, " (default ", *named.time, ")")});
   }
   return options;
 }
 
 replay::ServiceTimes ServiceTimesOf(const Options& options) {
   replay::ServiceTimes times;
-  for (const TimeOption& option : kTimes) {
-    if (options.Has(option.name)) {
-      times.*option.time = options.Number(option.name);
+  for (const NamedTime& named : NamesOf(&times)) {
+    if (options.Has(named.option)) {
+      *named.time = options.Number(named.option);
     }
   }
   return times;
 }
 
 bool HasServiceTimes(const Options& options) {
-  return std::any_of(std::begin(kTimes), std::end(kTimes),
-                     [&options](const TimeOption& option) { return options.Has(option.name); });
+  replay::ServiceTimes times;
+  const std::array<NamedTime, 6> named = NamesOf(&times);
+  return std::any_of(named.begin(), named.end(),
+                     [&options](const NamedTime& one) { return options.Has(one.option); });
 }
 
-std::string FormatServiceTimes(const replay::ServiceTimes& times) {
-  return absl::StrJoin(kTimes, " ", [&times](std::string* text, const TimeOption& option) {
-    absl::StrAppend(text, "--", option.name, " ", absl::StrFormat("%.4g", times.*option.time));
+std::string FormatServiceTimes(replay::ServiceTimes times) {
+  return absl::StrJoin(NamesOf(&times), " ", [](std::string* text, const NamedTime& named) {
+    absl::StrAppend(text, "--", named.option, " ", absl::StrFormat("%.4g", *named.time));
   });
 }
 

@@ -18,7 +18,7 @@ std::vector<OptionSpec> ServiceTimeOptions();
 replay::ServiceTimes ServiceTimesOf(const Options& options);
 bool HasServiceTimes(const Options& options);
 // "--hop-us 150 --token-us 0.3 ...": the options that give these times.
-std::string FormatServiceTimes(const replay::ServiceTimes& times);
+std::string FormatServiceTimes(replay::ServiceTimes times);
 
 // "3@600,7@15m" as nodes that fail or join at these times. INVALID_ARGUMENT names the part.
 absl::StatusOr<std::vector<replay::MeshEvent>> ParseEvents(absl::string_view text,

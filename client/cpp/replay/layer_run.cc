@@ -17,7 +17,7 @@ double ViolationOf(const std::vector<double>& load) {
                         1;
 }
 
-// Of all sizes.
+// Mean of all sizes.
 double MeanBatchTokens(const LayerLoad& load) {
   const double batches =
       std::accumulate(load.batch_sizes.begin(), load.batch_sizes.end(), 0.0,

@@ -13,7 +13,7 @@ namespace expertmesh::replay {
 
 // Batches of about the same size.
 struct BatchSize {
-  // Of one batch, on average.
+  // Mean of one batch.
   double tokens = 0;
   double batches = 0;
 };

@@ -80,7 +80,7 @@ class RecordedLoad final : public LoadSource {
   uint64_t first_us_ = 0;
   uint64_t last_us_ = 0;
   uint64_t batches_ = 0;
-  uint64_t bytes_ = 0;  // Of intervals_.
+  uint64_t bytes_ = 0;  // What intervals_ take.
   uint64_t cut_off_bytes_ = 0;
   bool older_left_out_ = false;
   std::vector<Interval> intervals_;  // By number.
