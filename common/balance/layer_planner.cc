@@ -36,7 +36,10 @@ bool LayerPlanner::Plan(double tolerance, uint32_t most_loads) {
   most_loads_ = most_loads;
   copies_.CopyFrom(held_);
   if (!placing_.Place(&copies_, by_load_.experts(), Bound(), most_loads == kNoLimit)) {
-    return false;
+    copies_.CopyFrom(held_);
+    if (!placing_.PlaceTightly(&copies_, by_load_.experts(), Bound())) {
+      return false;
+    }
   }
   loads_ = 0;
   level_ = std::numeric_limits<double>::infinity();

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "common/balance/plan_moves.h"
 
@@ -33,12 +34,16 @@ PlanningRun::PlanningRun(const PlanningInput& input, const PlannerOptions& optio
 
 void PlanningRun::NumberZones() {
   absl::flat_hash_map<absl::string_view, uint32_t> numbers;
+  absl::flat_hash_set<uint32_t> open;
   for (const NodeToPlan& node : input_.nodes) {
     zones_.push_back(
         numbers.emplace(node.zone, static_cast<uint32_t>(numbers.size())).first->second);
+    if (node.accepts_copies) {
+      open.insert(zones_.back());
+    }
   }
   if (options_.spread_zones) {
-    zones_required_ = std::min(options_.min_copies, static_cast<uint32_t>(numbers.size()));
+    zones_required_ = std::min(options_.min_copies, static_cast<uint32_t>(open.size()));
   }
 }
 
@@ -95,6 +100,27 @@ void PlanningRun::ShareAsPresent(const LayerPlacement& present,
       }
     }
   }
+}
+
+// Copies that experts must have beside those on nodes that accept none. Of the latter, those in one
+// zone count as far as the expert is in as many zones as it must be with the rest.
+uint64_t PlanningRun::NeedsSlots(size_t layer) const {
+  uint64_t needed = uint64_t{options_.min_copies} * input_.layers[layer].loads.size();
+  const std::vector<HeldCopy>& held = held_[layer];
+  absl::flat_hash_set<uint32_t> zones;
+  for (size_t begin = 0, end = 0; begin < held.size(); begin = end) {
+    uint32_t copies = 0;
+    zones.clear();
+    for (end = begin; end < held.size() && held[end].expert == held[begin].expert; ++end) {
+      if (accepts_[held[end].node] == 0) {
+        ++copies;
+        zones.insert(zones_[held[end].node]);
+      }
+    }
+    const auto in_zones = std::min(zones_required_, static_cast<uint32_t>(zones.size()));
+    needed -= std::min(copies, options_.min_copies - (zones_required_ - in_zones));
+  }
+  return needed;
 }
 
 void PlanningRun::Begin(size_t layer) {
@@ -197,7 +223,9 @@ absl::Status PlanningRun::PlanWithin(uint32_t most_loads) {
 }
 
 bool PlanningRun::IsWorthwhile(double level) const {
-  return level < forecast_.present_fullest * (1 - options_.hysteresis) * (1 - 1e-9);
+  // Infinite times 0 is no number.
+  return std::isinf(forecast_.present_fullest) ||
+         level < forecast_.present_fullest * (1 - options_.hysteresis) * (1 - 1e-9);
 }
 
 absl::Status PlanningRun::AddChoices(BudgetDivision* division) {
@@ -297,7 +325,12 @@ absl::Status PlanningRun::PlanAll(const std::vector<uint32_t>* most_loads) {
 
 absl::StatusOr<PlanningResult> PlanningRun::Run() {
   CollectHeld();
-  if (absl::Status status = slots_.Fill(input_, options_.min_copies, held_counts_); !status.ok()) {
+  std::vector<uint64_t> needed(input_.layers.size());
+  for (size_t layer = 0; layer < needed.size(); ++layer) {
+    needed[layer] = NeedsSlots(layer);
+  }
+  if (absl::Status status = slots_.Fill(input_, options_.min_copies, held_counts_, needed);
+      !status.ok()) {
     return status;
   }
   if (absl::Status status = PlanAll(nullptr); !status.ok()) {

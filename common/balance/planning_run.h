@@ -29,6 +29,7 @@ class PlanningRun {
   void CollectHeld();
   void ShareAsPresent(const LayerPlacement& present, const std::vector<uint32_t>& positions,
                       std::vector<HeldCopy>* held);
+  uint64_t NeedsSlots(size_t layer) const;
   absl::Status PlanAll(const std::vector<uint32_t>* most_loads);
   absl::StatusOr<std::vector<uint32_t>> DivideBudget(uint64_t budget);
 

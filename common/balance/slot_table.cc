@@ -72,13 +72,22 @@ void SlotTable::FillByBytes(size_t node, absl::Span<const uint32_t> held) {
   free_[node] = left;
 }
 
-// Slots of layers that have more than they need, on `node`, to one that has fewer.
-void SlotTable::HelpOut(size_t layer, size_t node) {
-  const uint64_t bytes = input_->layers[layer].expert_bytes;
-  const auto surplus = [this](size_t of) {
-    const uint64_t needed = uint64_t{min_copies_} * input_->layers[of].loads.size();
-    return totals_[of] - std::min(totals_[of], needed);
+// Slots of layers that have more than they need, on `node`, to one that has fewer. False: their
+// bytes are not enough, and they keep them.
+bool SlotTable::HelpOut(size_t layer, size_t node) {
+  const auto surplus = [this](size_t of) { return totals_[of] - std::min(totals_[of], needed_[of]); };
+  const auto give = [&](size_t helper) {
+    --At(helper, node);
+    --totals_[helper];
+    free_[node] += input_->layers[helper].expert_bytes;
   };
+  const auto take_back = [&](size_t helper) {
+    ++At(helper, node);
+    ++totals_[helper];
+    free_[node] -= input_->layers[helper].expert_bytes;
+  };
+  const uint64_t bytes = input_->layers[layer].expert_bytes;
+  helpers_.clear();
   while (free_[node] < bytes) {
     size_t helper = layer;
     for (size_t other = 0; other < input_->layers.size(); ++other) {
@@ -88,37 +97,47 @@ void SlotTable::HelpOut(size_t layer, size_t node) {
       }
     }
     if (helper == layer) {
-      return;
+      std::for_each(helpers_.begin(), helpers_.end(), take_back);
+      return false;
     }
-    --At(helper, node);
-    --totals_[helper];
-    free_[node] += input_->layers[helper].expert_bytes;
+    give(helper);
+    helpers_.push_back(helper);
   }
   ++At(layer, node);
   ++totals_[layer];
   free_[node] -= bytes;
+  for (const size_t helper : helpers_) {  // The last may have been enough without it.
+    if (input_->layers[helper].expert_bytes <= free_[node]) {
+      take_back(helper);
+    }
+  }
+  return true;
 }
 
-absl::Status SlotTable::Check(size_t layer, uint64_t needed) const {
-  if (totals_[layer] >= needed) {
+absl::Status SlotTable::Check(size_t layer) const {
+  if (totals_[layer] >= needed_[layer]) {
     return absl::OkStatus();
   }
   double capacity = 0;
   for (const NodeToPlan& node : input_->nodes) {
     capacity += node.accepts_copies ? static_cast<double>(node.capacity_bytes) : 0;
   }
+  const uint64_t elsewhere =
+      (uint64_t{min_copies_} * input_->layers[layer].loads.size()) - needed_[layer];
   return absl::ResourceExhaustedError(absl::StrCat(
-      "layer ", input_->layers[layer].layer, " needs room for ", needed, " copies (",
+      "layer ", input_->layers[layer].layer, " needs room for ", needed_[layer], " copies (",
       input_->layers[layer].loads.size(), " experts, min_copies ", min_copies_,
+      elsewhere > 0 ? absl::StrCat(", less ", elsewhere, " on nodes that accept no copies") : "",
       "), and the nodes have room for ", totals_[layer], " of them; capacity_bytes of nodes is ",
       capacity, " in all, one copy of all experts is ", model_bytes_,
       " bytes: add nodes or capacity, or lower min_copies"));
 }
 
 absl::Status SlotTable::Fill(const PlanningInput& input, uint32_t min_copies,
-                             absl::Span<const uint32_t> held) {
+                             absl::Span<const uint32_t> held, absl::Span<const uint64_t> needed) {
   input_ = &input;
   min_copies_ = min_copies;
+  needed_.assign(needed.begin(), needed.end());
   nodes_ = input.nodes.size();
   model_bytes_ = 0;
   turn_ = 0;
@@ -139,21 +158,15 @@ absl::Status SlotTable::Fill(const PlanningInput& input, uint32_t min_copies,
   }
   totals_.assign(input.layers.size(), 0);
   for (size_t i = 0; i < slots_.size(); ++i) {
-    totals_[i / nodes_] += slots_[i];
+    totals_[i / nodes_] += input.nodes[i % nodes_].accepts_copies ? slots_[i] : 0;
   }
   for (size_t layer = 0; layer < input.layers.size(); ++layer) {
-    const uint64_t needed = uint64_t{min_copies} * input.layers[layer].loads.size();
-    for (size_t node = 0; node < nodes_ && totals_[layer] < needed; ++node) {
-      while (input.nodes[node].accepts_copies && totals_[layer] < needed &&
-             At(layer, node) < Most(layer, node)) {
-        const uint64_t before = totals_[layer];
-        HelpOut(layer, node);
-        if (totals_[layer] == before) {
-          break;
-        }
+    for (size_t node = 0; node < nodes_; ++node) {
+      while (input.nodes[node].accepts_copies && totals_[layer] < needed_[layer] &&
+             At(layer, node) < Most(layer, node) && HelpOut(layer, node)) {
       }
     }
-    if (absl::Status status = Check(layer, needed); !status.ok()) {
+    if (absl::Status status = Check(layer); !status.ok()) {
       return status;
     }
   }

@@ -13,14 +13,14 @@ namespace expertmesh::balance {
 
 class SlotTable {
  public:
-  // `held`: [layers, nodes], how many experts nodes hold. RESOURCE_EXHAUSTED naming a layer when
-  // the nodes have no room for min_copies of all experts.
+  // `held`: [layers, nodes], how many experts nodes hold. `needed`: [layers], copies that nodes
+  // which accept copies must have room for. RESOURCE_EXHAUSTED naming a layer when they have not.
   //
   // A node keeps slots for what it holds, as far as its capacity goes; the rest goes to layers as
   // they need it, in turns, so that a capacity of less than one expert of each layer is used, too.
   // Layers that are short then get slots of those that have more than they need.
   absl::Status Fill(const PlanningInput& input, uint32_t min_copies,
-                    absl::Span<const uint32_t> held);
+                    absl::Span<const uint32_t> held, absl::Span<const uint64_t> needed);
 
   // [nodes]
   absl::Span<const uint32_t> OfLayer(size_t layer) const {
@@ -32,8 +32,8 @@ class SlotTable {
   uint32_t Most(size_t layer, size_t node) const;
   bool FillBySlots(size_t node);
   void FillByBytes(size_t node, absl::Span<const uint32_t> held);
-  void HelpOut(size_t layer, size_t node);
-  absl::Status Check(size_t layer, uint64_t needed) const;
+  bool HelpOut(size_t layer, size_t node);
+  absl::Status Check(size_t layer) const;
 
   const PlanningInput* input_ = nullptr;
   uint32_t min_copies_ = 1;
@@ -41,7 +41,9 @@ class SlotTable {
   double model_bytes_ = 0;
   size_t turn_ = 0;
   std::vector<uint32_t> slots_;   // [layers, nodes]
-  std::vector<uint64_t> totals_;  // [layers]
+  std::vector<uint64_t> needed_;  // [layers]
+  std::vector<uint64_t> totals_;  // [layers] On nodes that accept copies.
+  std::vector<size_t> helpers_;
   std::vector<uint64_t> free_;    // [nodes] Bytes.
 };
 

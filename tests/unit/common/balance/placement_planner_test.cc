@@ -169,6 +169,20 @@ TEST(PlacementPlannerTest, HysteresisKeepsThePlanUnlessItsFullestNodeImprovesByM
   EXPECT_EQ(PlanPlacement(input, options)->decision, PlanDecision::kApply);
 }
 
+// Nothing is worth a change, but for copies that must be there.
+TEST(PlacementPlannerTest, HysteresisOfOneGivesExpertsWhatTheyMustHave) {
+  PlanningInput input = Mesh({10, 10, 10, 10}, 2, 3);
+  PlannerOptions options;
+  options.hysteresis = 1;
+  const auto first = PlanPlacement(input, options);
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_EQ(CheckPlan(input, options, *first), "");
+  EXPECT_EQ(first->decision, PlanDecision::kApply);
+  CarryOut(*first, &input);
+  input.layers[0].loads = {1000, 1, 1, 1};
+  EXPECT_EQ(PlanPlacement(input, options)->decision, PlanDecision::kKeep);
+}
+
 TEST(PlacementPlannerTest, BudgetsOfBytesAndSeconds) {
   PlanningInput input = Mesh({10, 10, 10, 10, 10, 10}, 3, 4);
   CarryOut(*PlanPlacement(input), &input);

@@ -34,6 +34,14 @@ std::vector<uint32_t> NothingHeld(const PlanningInput& input) {
   return std::vector<uint32_t>(input.layers.size() * input.nodes.size());
 }
 
+std::vector<uint64_t> Needed(const PlanningInput& input, uint32_t min_copies) {
+  std::vector<uint64_t> needed;
+  for (const LayerToPlan& layer : input.layers) {
+    needed.push_back(layer.loads.size() * min_copies);
+  }
+  return needed;
+}
+
 uint32_t Sum(absl::Span<const uint32_t> slots) {
   return std::accumulate(slots.begin(), slots.end(), 0u);
 }
@@ -45,7 +53,7 @@ TEST(SlotTableTest, NodesThatHoldLessThanAnExpertOfEachLayerTakeTurns) {
     AddNode(3999, &input);
   }
   SlotTable table;
-  ASSERT_TRUE(table.Fill(input, 1, NothingHeld(input)).ok());
+  ASSERT_TRUE(table.Fill(input, 1, NothingHeld(input), Needed(input, 1)).ok());
   for (size_t layer = 0; layer < 24; ++layer) {
     EXPECT_THAT(Sum(table.OfLayer(layer)), ::testing::AnyOf(37u, 38u));
   }
@@ -64,7 +72,7 @@ TEST(SlotTableTest, WhatIsHeldKeepsItsSlots) {
   AddNode(80, &input);
   SlotTable table;
   // Seven of the first layer on the first node, one of the second.
-  ASSERT_TRUE(table.Fill(input, 1, std::vector<uint32_t>{7, 1, 1, 7}).ok());
+  ASSERT_TRUE(table.Fill(input, 1, std::vector<uint32_t>{7, 1, 1, 7}, Needed(input, 1)).ok());
   EXPECT_THAT(table.OfLayer(0), ElementsAre(7, 1));
   EXPECT_THAT(table.OfLayer(1), ElementsAre(1, 7));
 }
@@ -75,11 +83,46 @@ TEST(SlotTableTest, LayersThatAreShortGetSlotsOfOthers) {
   AddNode(40, &input);
   AddNode(40, &input);
   SlotTable table;
-  ASSERT_TRUE(table.Fill(input, 1, std::vector<uint32_t>{4, 4, 0, 0}).ok());
+  ASSERT_TRUE(table.Fill(input, 1, std::vector<uint32_t>{4, 4, 0, 0}, Needed(input, 1)).ok());
   EXPECT_EQ(Sum(table.OfLayer(0)), 4u);
   EXPECT_EQ(Sum(table.OfLayer(1)), 4u);
-  EXPECT_THAT(table.Fill(input, 2, NothingHeld(input)).ToString(),
+  EXPECT_THAT(table.Fill(input, 2, NothingHeld(input), Needed(input, 2)).ToString(),
               HasSubstr("needs room for 8 copies (4 experts, min_copies 2)"));
+}
+
+// The last layer's expert has ten times the bytes of one of the first.
+PlanningInput MixedLayers(uint64_t capacity, uint64_t other_capacity) {
+  PlanningInput input;
+  input.layers = {{0, 10, {1, 1}}, {1, 100, {1}}};
+  AddNode(capacity, &input);
+  AddNode(other_capacity, &input);
+  return input;
+}
+
+// Both copies of the first layer on the first node are not the bytes of one of the second.
+TEST(SlotTableTest, SlotsThatAreNotEnoughStayWithTheirLayer) {
+  const PlanningInput input = MixedLayers(30, 110);
+  SlotTable table;
+  const absl::Status status =
+      table.Fill(input, 1, std::vector<uint32_t>{2, 2, 0, 0}, Needed(input, 1));
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_THAT(table.OfLayer(0), ElementsAre(2, 1));
+  EXPECT_THAT(table.OfLayer(1), ElementsAre(0, 1));
+}
+
+// Of the three slots that are taken, the largest is enough.
+TEST(SlotTableTest, SlotsThatAreTakenNeedlesslyGoBack) {
+  PlanningInput input;
+  input.layers = {{0, 10, {1, 1, 1}}, {1, 100, {1, 1}}, {2, 100, {1}}};
+  AddNode(230, &input);
+  AddNode(230, &input);
+  SlotTable table;
+  const absl::Status status =
+      table.Fill(input, 1, std::vector<uint32_t>{3, 3, 2, 2, 0, 0}, Needed(input, 1));
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_THAT(table.OfLayer(0), ElementsAre(3, 3));
+  EXPECT_THAT(table.OfLayer(1), ElementsAre(1, 2));
+  EXPECT_THAT(table.OfLayer(2), ElementsAre(1, 0));
 }
 
 TEST(SlotTableTest, ANodeHasNoMoreSlotsThanThereAreExperts) {
@@ -88,7 +131,7 @@ TEST(SlotTableTest, ANodeHasNoMoreSlotsThanThereAreExperts) {
   AddNode(1'000'000, &input);
   input.nodes[1].slots_per_layer = 2;
   SlotTable table;
-  ASSERT_TRUE(table.Fill(input, 1, NothingHeld(input)).ok());
+  ASSERT_TRUE(table.Fill(input, 1, NothingHeld(input), Needed(input, 1)).ok());
   for (size_t layer = 0; layer < 3; ++layer) {
     EXPECT_THAT(table.OfLayer(layer), ElementsAre(5, 2));
   }
@@ -100,7 +143,7 @@ TEST(SlotTableTest, NodesThatAcceptNothingHaveSlotsForWhatTheyHold) {
   AddNode(0, &input);
   input.nodes[1].accepts_copies = false;
   SlotTable table;
-  ASSERT_TRUE(table.Fill(input, 1, std::vector<uint32_t>{0, 3}).ok());
+  ASSERT_TRUE(table.Fill(input, 1, std::vector<uint32_t>{0, 3}, Needed(input, 1)).ok());
   EXPECT_THAT(table.OfLayer(0), ElementsAre(4, 3));
 }
 
