@@ -71,8 +71,7 @@ bool CopyPlacing::PlaceMissing(absl::Span<const uint32_t> by_load, bool may_spli
 
 uint32_t CopyPlacing::MissingZones(uint32_t expert) const {
   const uint32_t required = copies_->problem().zones_required;
-  return required <= 1 ? 0
-                       : required - std::min(required, copies_->ZonesOf(expert, kNone, kNone));
+  return required <= 1 ? 0 : required - std::min(required, copies_->ZonesOf(expert, kNone, kNone));
 }
 
 uint32_t CopyPlacing::Missing(uint32_t expert) const {

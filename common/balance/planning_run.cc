@@ -211,10 +211,7 @@ double PlanningRun::PresentLevel(uint32_t* fullest_node) const {
   return fullest;
 }
 
-absl::Status PlanningRun::PlanWithin(uint32_t most_loads) {
-  if (planner_.Plan(options_.tolerance, most_loads)) {
-    return absl::OkStatus();
-  }
+absl::Status PlanningRun::NoPlace() const {
   return absl::ResourceExhaustedError(absl::StrCat(
       "expert ", planner_.missing_expert(), " of layer ", forecast_.layer,
       " has no place: min_copies is ", options_.min_copies, ", in ", zones_required_,
@@ -228,60 +225,18 @@ bool PlanningRun::IsWorthwhile(double level) const {
          level < forecast_.present_fullest * (1 - options_.hysteresis) * (1 - 1e-9);
 }
 
-absl::Status PlanningRun::AddChoices(BudgetDivision* division) {
-  const auto add = [&] {
-    const double level = unit_ * planner_.level();
-    const bool change = IsWorthwhile(level);
-    division->AddChoice(layer_, input_.layers[layer_].expert_bytes, change ? planner_.loads() : 0,
-                        change ? level : forecast_.present_fullest);
-  };
-  if (absl::Status status = PlanWithin(LayerPlanner::kNoLimit); !status.ok()) {
-    return status;
+absl::Status PlanningRun::PlanChoice(const Choice& choice, uint32_t more_loads) {
+  const bool found = choice.step == kWhole ? planner_.Plan(options_.tolerance)
+                                           : planner_.PlanToStep(options_.tolerance, choice.step,
+                                                                 choice.loads + more_loads);
+  if (!found) {
+    return NoPlace();
   }
-  const uint32_t most = planner_.loads();
-  if (absl::Status status = PlanWithin(0); !status.ok()) {
-    return status;
-  }
-  const uint32_t least = planner_.loads();
-  add();
-  // Every number at first, where steps gain most.
-  for (uint32_t more = 1; least + more < most; more += 1 + (more / 8)) {
-    if (absl::Status status = PlanWithin(least + more); !status.ok()) {
-      return status;
-    }
-    add();
-  }
-  if (most > least) {
-    if (absl::Status status = PlanWithin(most); !status.ok()) {
-      return status;
-    }
-    add();
-  }
+  TakePlan();
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<uint32_t>> PlanningRun::DivideBudget(uint64_t budget) {
-  BudgetDivision division(budget);
-  for (size_t layer = 0; layer < input_.layers.size(); ++layer) {
-    Begin(layer);
-    if (absl::Status status = AddChoices(&division); !status.ok()) {
-      return status;
-    }
-  }
-  if (division.LeastBytes() > budget) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the budget is ", budget,
-                     " bytes, and the copies that experts must have and "
-                     "have not are ",
-                     division.LeastBytes(), ": raise byte_budget or seconds_budget to that"));
-  }
-  return division.Divide();
-}
-
-absl::Status PlanningRun::PlanLayer(uint32_t most_loads) {
-  if (absl::Status status = PlanWithin(most_loads); !status.ok()) {
-    return status;
-  }
+void PlanningRun::TakePlan() {
   const double level = unit_ * planner_.level();
   if (IsWorthwhile(level)) {
     forecast_.changed = true;
@@ -300,10 +255,9 @@ absl::Status PlanningRun::PlanLayer(uint32_t most_loads) {
     result_.plan.layers.push_back(PlacementOf(forecast_.layer, problem_.experts(), held_[layer_]));
   }
   result_.layers.push_back(forecast_);
-  return absl::OkStatus();
 }
 
-absl::Status PlanningRun::PlanAll(const std::vector<uint32_t>* most_loads) {
+void PlanningRun::Clear() {
   result_.plan.layers.clear();
   result_.plan.layers.reserve(input_.layers.size());
   result_.layers.clear();
@@ -312,13 +266,16 @@ absl::Status PlanningRun::PlanAll(const std::vector<uint32_t>* most_loads) {
   result_.bytes_loaded = 0;
   result_.bytes_freed = 0;
   kept_gain_ = 0;
+}
+
+absl::Status PlanningRun::PlanAll() {
+  Clear();
   for (size_t layer = 0; layer < input_.layers.size(); ++layer) {
     Begin(layer);
-    if (absl::Status status =
-            PlanLayer(most_loads == nullptr ? LayerPlanner::kNoLimit : (*most_loads)[layer]);
-        !status.ok()) {
+    if (absl::Status status = PlanChoice({kWhole, 0, 0}, 0); !status.ok()) {
       return status;
     }
+    whole_.push_back({kWhole, planner_.loads(), unit_ * planner_.level()});
   }
   return absl::OkStatus();
 }
@@ -333,7 +290,7 @@ absl::StatusOr<PlanningResult> PlanningRun::Run() {
       !status.ok()) {
     return status;
   }
-  if (absl::Status status = PlanAll(nullptr); !status.ok()) {
+  if (absl::Status status = PlanAll(); !status.ok()) {
     return status;
   }
   double budget = options_.byte_budget.has_value() ? static_cast<double>(*options_.byte_budget)
@@ -342,11 +299,7 @@ absl::StatusOr<PlanningResult> PlanningRun::Run() {
     budget = std::min(budget, *options_.seconds_budget * options_.bytes_per_second);
   }
   if (static_cast<double>(result_.bytes_loaded) > budget) {
-    const auto most_loads = DivideBudget(static_cast<uint64_t>(budget));
-    if (!most_loads.ok()) {
-      return most_loads.status();
-    }
-    if (absl::Status status = PlanAll(&*most_loads); !status.ok()) {
+    if (absl::Status status = PlanWithin(static_cast<uint64_t>(budget)); !status.ok()) {
       return status;
     }
   }

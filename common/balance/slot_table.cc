@@ -75,7 +75,9 @@ void SlotTable::FillByBytes(size_t node, absl::Span<const uint32_t> held) {
 // Slots of layers that have more than they need, on `node`, to one that has fewer. False: their
 // bytes are not enough, and they keep them.
 bool SlotTable::HelpOut(size_t layer, size_t node) {
-  const auto surplus = [this](size_t of) { return totals_[of] - std::min(totals_[of], needed_[of]); };
+  const auto surplus = [this](size_t of) {
+    return totals_[of] - std::min(totals_[of], needed_[of]);
+  };
   const auto give = [&](size_t helper) {
     --At(helper, node);
     --totals_[helper];

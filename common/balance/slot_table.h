@@ -44,7 +44,7 @@ class SlotTable {
   std::vector<uint64_t> needed_;  // [layers]
   std::vector<uint64_t> totals_;  // [layers] On nodes that accept copies.
   std::vector<size_t> helpers_;
-  std::vector<uint64_t> free_;    // [nodes] Bytes.
+  std::vector<uint64_t> free_;  // [nodes] Bytes.
 };
 
 }  // namespace expertmesh::balance

@@ -158,7 +158,7 @@ PLANS = (
     Mutation(
         "layers that are short get no slots of others",
         "SlotTable::Fill",
-        delete_statement(touches="HelpOut"),
+        force(False, touches="HelpOut"),
         "slot_table_test",
     ),
     Mutation(

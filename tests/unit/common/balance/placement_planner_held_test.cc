@@ -1,5 +1,5 @@
-// What nodes hold does not come from an earlier plan of the same options: operators start nodes with
-// shards of their own, change options, and drain nodes.
+// What nodes hold does not come from an earlier plan of the same options: operators start nodes
+// with shards of their own, change options, and drain nodes.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

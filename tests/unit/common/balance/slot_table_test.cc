@@ -110,7 +110,7 @@ TEST(SlotTableTest, SlotsThatAreNotEnoughStayWithTheirLayer) {
   EXPECT_THAT(table.OfLayer(1), ElementsAre(0, 1));
 }
 
-// Of the three slots that are taken, the largest is enough.
+// Three slots are taken, and the largest is enough.
 TEST(SlotTableTest, SlotsThatAreTakenNeedlesslyGoBack) {
   PlanningInput input;
   input.layers = {{0, 10, {1, 1, 1}}, {1, 100, {1, 1}}, {2, 100, {1}}};
