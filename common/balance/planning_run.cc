@@ -42,6 +42,7 @@ void PlanningRun::NumberZones() {
       open.insert(zones_.back());
     }
   }
+  zone_count_ = numbers.size();
   if (options_.spread_zones) {
     zones_required_ = std::min(options_.min_copies, static_cast<uint32_t>(open.size()));
   }
@@ -102,10 +103,14 @@ void PlanningRun::ShareAsPresent(const LayerPlacement& present,
   }
 }
 
-// Copies that experts must have beside those on nodes that accept none. Of the latter, those in one
-// zone count as far as the expert is in as many zones as it must be with the rest.
-uint64_t PlanningRun::NeedsSlots(size_t layer) const {
-  uint64_t needed = uint64_t{options_.min_copies} * input_.layers[layer].loads.size();
+// Copies that experts must have beside those on nodes that accept none. Several of the latter in
+// one zone count as far as the expert is in as many zones as it must be with the rest.
+SlotNeeds PlanningRun::NeedsSlots(size_t layer) const {
+  const auto experts = static_cast<uint32_t>(input_.layers[layer].loads.size());
+  SlotNeeds needs;
+  needs.copies = uint64_t{options_.min_copies} * experts;
+  needs.in_each_zone = zones_required_ < options_.min_copies;
+  std::vector<uint32_t> without(zone_count_, experts);
   const std::vector<HeldCopy>& held = held_[layer];
   absl::flat_hash_set<uint32_t> zones;
   for (size_t begin = 0, end = 0; begin < held.size(); begin = end) {
@@ -117,10 +122,16 @@ uint64_t PlanningRun::NeedsSlots(size_t layer) const {
         zones.insert(zones_[held[end].node]);
       }
     }
+    for (const uint32_t zone : zones) {
+      --without[zone];
+    }
     const auto in_zones = std::min(zones_required_, static_cast<uint32_t>(zones.size()));
-    needed -= std::min(copies, options_.min_copies - (zones_required_ - in_zones));
+    needs.copies -= std::min(copies, options_.min_copies - (zones_required_ - in_zones));
   }
-  return needed;
+  if (zones_required_ > 1) {
+    needs.without = std::move(without);
+  }
+  return needs;
 }
 
 void PlanningRun::Begin(size_t layer) {
@@ -282,11 +293,11 @@ absl::Status PlanningRun::PlanAll() {
 
 absl::StatusOr<PlanningResult> PlanningRun::Run() {
   CollectHeld();
-  std::vector<uint64_t> needed(input_.layers.size());
-  for (size_t layer = 0; layer < needed.size(); ++layer) {
-    needed[layer] = NeedsSlots(layer);
+  std::vector<SlotNeeds> needs;
+  for (size_t layer = 0; layer < input_.layers.size(); ++layer) {
+    needs.push_back(NeedsSlots(layer));
   }
-  if (absl::Status status = slots_.Fill(input_, options_.min_copies, held_counts_, needed);
+  if (absl::Status status = slots_.Fill(input_, options_.min_copies, zones_, held_counts_, needs);
       !status.ok()) {
     return status;
   }

@@ -37,7 +37,7 @@ class PlanningRun {
   void CollectHeld();
   void ShareAsPresent(const LayerPlacement& present, const std::vector<uint32_t>& positions,
                       std::vector<HeldCopy>* held);
-  uint64_t NeedsSlots(size_t layer) const;
+  SlotNeeds NeedsSlots(size_t layer) const;
   void Clear();
   absl::Status PlanAll();
   absl::Status PlanWithin(uint64_t budget);
@@ -58,6 +58,7 @@ class PlanningRun {
   std::vector<double> rates_;
   double all_rates_ = 0;
   std::vector<uint32_t> zones_;
+  size_t zone_count_ = 0;
   uint32_t zones_required_ = 1;
   std::vector<uint8_t> accepts_;
   std::vector<uint32_t> held_counts_;        // [layers, nodes]

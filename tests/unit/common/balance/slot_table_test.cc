@@ -34,12 +34,17 @@ std::vector<uint32_t> NothingHeld(const PlanningInput& input) {
   return std::vector<uint32_t>(input.layers.size() * input.nodes.size());
 }
 
-std::vector<uint64_t> Needed(const PlanningInput& input, uint32_t min_copies) {
-  std::vector<uint64_t> needed;
-  for (const LayerToPlan& layer : input.layers) {
-    needed.push_back(layer.loads.size() * min_copies);
+std::vector<SlotNeeds> Needed(const PlanningInput& input, uint32_t min_copies) {
+  std::vector<SlotNeeds> needed(input.layers.size());
+  for (size_t layer = 0; layer < input.layers.size(); ++layer) {
+    needed[layer].copies = input.layers[layer].loads.size() * min_copies;
   }
   return needed;
+}
+
+// Every node is in the one zone.
+std::vector<uint32_t> OneZone(const PlanningInput& input) {
+  return std::vector<uint32_t>(input.nodes.size());
 }
 
 uint32_t Sum(absl::Span<const uint32_t> slots) {
@@ -53,7 +58,7 @@ TEST(SlotTableTest, NodesThatHoldLessThanAnExpertOfEachLayerTakeTurns) {
     AddNode(3999, &input);
   }
   SlotTable table;
-  ASSERT_TRUE(table.Fill(input, 1, NothingHeld(input), Needed(input, 1)).ok());
+  ASSERT_TRUE(table.Fill(input, 1, OneZone(input), NothingHeld(input), Needed(input, 1)).ok());
   for (size_t layer = 0; layer < 24; ++layer) {
     EXPECT_THAT(Sum(table.OfLayer(layer)), ::testing::AnyOf(37u, 38u));
   }
@@ -72,7 +77,9 @@ TEST(SlotTableTest, WhatIsHeldKeepsItsSlots) {
   AddNode(80, &input);
   SlotTable table;
   // Seven of the first layer on the first node, one of the second.
-  ASSERT_TRUE(table.Fill(input, 1, std::vector<uint32_t>{7, 1, 1, 7}, Needed(input, 1)).ok());
+  ASSERT_TRUE(
+      table.Fill(input, 1, OneZone(input), std::vector<uint32_t>{7, 1, 1, 7}, Needed(input, 1))
+          .ok());
   EXPECT_THAT(table.OfLayer(0), ElementsAre(7, 1));
   EXPECT_THAT(table.OfLayer(1), ElementsAre(1, 7));
 }
@@ -83,10 +90,12 @@ TEST(SlotTableTest, LayersThatAreShortGetSlotsOfOthers) {
   AddNode(40, &input);
   AddNode(40, &input);
   SlotTable table;
-  ASSERT_TRUE(table.Fill(input, 1, std::vector<uint32_t>{4, 4, 0, 0}, Needed(input, 1)).ok());
+  ASSERT_TRUE(
+      table.Fill(input, 1, OneZone(input), std::vector<uint32_t>{4, 4, 0, 0}, Needed(input, 1))
+          .ok());
   EXPECT_EQ(Sum(table.OfLayer(0)), 4u);
   EXPECT_EQ(Sum(table.OfLayer(1)), 4u);
-  EXPECT_THAT(table.Fill(input, 2, NothingHeld(input), Needed(input, 2)).ToString(),
+  EXPECT_THAT(table.Fill(input, 2, OneZone(input), NothingHeld(input), Needed(input, 2)).ToString(),
               HasSubstr("needs room for 8 copies (4 experts, min_copies 2)"));
 }
 
@@ -104,7 +113,7 @@ TEST(SlotTableTest, SlotsThatAreNotEnoughStayWithTheirLayer) {
   const PlanningInput input = MixedLayers(30, 110);
   SlotTable table;
   const absl::Status status =
-      table.Fill(input, 1, std::vector<uint32_t>{2, 2, 0, 0}, Needed(input, 1));
+      table.Fill(input, 1, OneZone(input), std::vector<uint32_t>{2, 2, 0, 0}, Needed(input, 1));
   ASSERT_TRUE(status.ok()) << status;
   EXPECT_THAT(table.OfLayer(0), ElementsAre(2, 1));
   EXPECT_THAT(table.OfLayer(1), ElementsAre(0, 1));
@@ -117,12 +126,35 @@ TEST(SlotTableTest, SlotsThatAreTakenNeedlesslyGoBack) {
   AddNode(230, &input);
   AddNode(230, &input);
   SlotTable table;
-  const absl::Status status =
-      table.Fill(input, 1, std::vector<uint32_t>{3, 3, 2, 2, 0, 0}, Needed(input, 1));
+  const absl::Status status = table.Fill(input, 1, OneZone(input),
+                                         std::vector<uint32_t>{3, 3, 2, 2, 0, 0}, Needed(input, 1));
   ASSERT_TRUE(status.ok()) << status;
   EXPECT_THAT(table.OfLayer(0), ElementsAre(3, 3));
   EXPECT_THAT(table.OfLayer(1), ElementsAre(1, 2));
   EXPECT_THAT(table.OfLayer(2), ElementsAre(1, 0));
+}
+
+// Two layers share two nodes of zone 0 and one of zone 1, and experts are to be in both zones:
+// slots in zone 1 are what is short, for the layer that holds none there.
+TEST(SlotTableTest, LayersThatAreShortInAZoneGetSlotsThere) {
+  PlanningInput input = Layers(2, 2, 10);
+  for (int i = 0; i < 3; ++i) {
+    AddNode(40, &input);
+  }
+  input.nodes[0].capacity_bytes = input.nodes[1].capacity_bytes = 30;
+  std::vector<SlotNeeds> needs = Needed(input, 2);
+  const std::vector<uint32_t> zones = {0, 0, 1};
+  const std::vector<uint32_t> held = {1, 1, 2, 2, 2, 0};
+  for (const bool in_each_zone : {false, true}) {
+    for (SlotNeeds& of_layer : needs) {
+      of_layer.without = {2, 2};
+      of_layer.in_each_zone = in_each_zone;
+    }
+    SlotTable table;
+    ASSERT_TRUE(table.Fill(input, 2, zones, held, needs).ok());
+    EXPECT_THAT(table.OfLayer(0), ElementsAre(::testing::_, ::testing::_, 2));
+    EXPECT_THAT(table.OfLayer(1), ElementsAre(::testing::_, ::testing::_, 2));
+  }
 }
 
 TEST(SlotTableTest, ANodeHasNoMoreSlotsThanThereAreExperts) {
@@ -131,7 +163,7 @@ TEST(SlotTableTest, ANodeHasNoMoreSlotsThanThereAreExperts) {
   AddNode(1'000'000, &input);
   input.nodes[1].slots_per_layer = 2;
   SlotTable table;
-  ASSERT_TRUE(table.Fill(input, 1, NothingHeld(input), Needed(input, 1)).ok());
+  ASSERT_TRUE(table.Fill(input, 1, OneZone(input), NothingHeld(input), Needed(input, 1)).ok());
   for (size_t layer = 0; layer < 3; ++layer) {
     EXPECT_THAT(table.OfLayer(layer), ElementsAre(5, 2));
   }
@@ -143,7 +175,8 @@ TEST(SlotTableTest, NodesThatAcceptNothingHaveSlotsForWhatTheyHold) {
   AddNode(0, &input);
   input.nodes[1].accepts_copies = false;
   SlotTable table;
-  ASSERT_TRUE(table.Fill(input, 1, std::vector<uint32_t>{0, 3}, Needed(input, 1)).ok());
+  ASSERT_TRUE(
+      table.Fill(input, 1, OneZone(input), std::vector<uint32_t>{0, 3}, Needed(input, 1)).ok());
   EXPECT_THAT(table.OfLayer(0), ElementsAre(4, 3));
 }
 
