@@ -61,6 +61,7 @@ class SlotTable {
   double model_bytes_ = 0;
   size_t turn_ = 0;
   std::vector<uint32_t> slots_;  // [layers, nodes]
+  // Those that Fill() was called with, until it returns.
   absl::Span<const SlotNeeds> needs_;
   absl::Span<const uint32_t> zones_;
   size_t zone_count_ = 0;

@@ -1,7 +1,7 @@
 """Central management: how bias follows load within its budget, whom to believe, and what survives a kill."""
 
 from mutation import Mutation
-from operators import delete_statement, force, replace_operator, set_value
+from operators import choose, delete_statement, force, replace_operator, set_value
 
 BIAS = (
     Mutation(
@@ -72,6 +72,21 @@ STATE = (
     ),
 )
 
+PLANS = (
+    Mutation(
+        "redundancy that is held is kept above max_copies",
+        "MakePlanningQuestion",
+        force(False, touches=("min_copies", "max_copies")),
+        "planning_input_test",
+    ),
+    Mutation(
+        "the wider of two bounds says how fast nodes load",
+        "balance_control::LoadRate",
+        choose(True),
+        "planning_input_test",
+    ),
+)
+
 SUMS = (
     Mutation(
         "an expert that is summed twice is not noticed",
@@ -87,4 +102,4 @@ SUMS = (
     ),
 )
 
-MUTATIONS = BIAS + ROUTERS + STATE + SUMS
+MUTATIONS = BIAS + ROUTERS + STATE + PLANS + SUMS
