@@ -11,7 +11,7 @@
 #include "router_service/balance/load_counts.h"
 #include "router_service/balance/placement_policy.h"
 #include "router_service/balance/steered_model.h"
-#include "router_service/moves/mover_options.h"
+#include "router_service/moves/placement_mover.h"
 
 namespace expertmesh::balance_control {
 

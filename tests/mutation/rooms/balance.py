@@ -144,7 +144,7 @@ SLOTS = (
         "a helper goes short in a zone",
         "SlotTable::MayGive",
         set_value("is_short", "false"),
-        HELD,
+        "slot_table_test",
     ),
     Mutation(
         "slots in any zone will do",

@@ -157,6 +157,28 @@ TEST(SlotTableTest, LayersThatAreShortInAZoneGetSlotsThere) {
   }
 }
 
+// The first layer has slots to spare, but none in zone 1.
+TEST(SlotTableTest, LayersKeepTheSlotsThatTheyNeedInAZone) {
+  PlanningInput input = Layers(2, 2, 10);
+  for (const uint64_t capacity : {40, 40, 20}) {
+    AddNode(capacity, &input);
+  }
+  std::vector<SlotNeeds> needs = Needed(input, 2);
+  for (const bool in_each_zone : {false, true}) {
+    for (SlotNeeds& of_layer : needs) {
+      of_layer.without = {2, 2};
+      of_layer.in_each_zone = in_each_zone;
+    }
+    SlotTable table;
+    ASSERT_TRUE(table
+                    .Fill(input, 2, std::vector<uint32_t>{0, 0, 1},
+                          std::vector<uint32_t>{2, 2, 2, 2, 2, 0}, needs)
+                    .ok());
+    EXPECT_THAT(table.OfLayer(0), ElementsAre(2, 2, 2));
+    EXPECT_THAT(table.OfLayer(1), ElementsAre(2, 2, 0));
+  }
+}
+
 TEST(SlotTableTest, ANodeHasNoMoreSlotsThanThereAreExperts) {
   PlanningInput input = Layers(3, 5, 1);
   AddNode(1'000'000, &input);
