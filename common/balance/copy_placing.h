@@ -22,7 +22,7 @@ class CopyPlacing {
 
   // The same where Place() found no room, from the same copies: of those that experts have, as few
   // stay as they must have, so that slots are free for others, and copies on nodes that accept none
-  // before others, since these take no slots. Finds a place for all wherever there is one.
+  // before others, since these take no slots.
   bool PlaceTightly(LayerCopies* copies, absl::Span<const uint32_t> by_load, double level);
 
   uint32_t missing_expert() const { return missing_expert_; }

@@ -52,7 +52,7 @@ class LayerPlanner {
     double level = 0;
   };
   // Steps towards a plan: the first loads only what must be there, each other one what it takes to
-  // bring all nodes below a lower level. Few, and all in the time of about one plan.
+  // bring all nodes to a lower level. Few, and all in the time of some two plans.
   bool PlanSteps(double tolerance, std::vector<Step>* steps);
   // The `step`-th of them, and then on as far as `most_loads` go, if these are more.
   bool PlanToStep(double tolerance, size_t step, uint32_t most_loads);
