@@ -113,6 +113,9 @@ double LayerBias::AllowedDistance(const LayerWindow& window, double distance) co
   if (policy_.quality_budget >= 1) {
     return std::numeric_limits<double>::infinity();
   }
+  if (policy_.quality_budget == 0) {
+    return 0;
+  }
   if (distance == 0) {
     return kFirstTry * static_cast<double>(policy_.rate) * static_cast<double>(bias_.size());
   }

@@ -188,20 +188,22 @@ Collapse FindCollapse(AssignmentCounts load, uint32_t top_k, const CollapseLimit
     fullest += static_cast<double>(load[expert]);
   }
   collapse.share = fullest / sum;
-  if (collapse.share >= limits.collapsed_share) {
+  if (sum / static_cast<double>(load.size()) < limits.least_mean) {
+    return collapse;
+  }
+  const double even = static_cast<double>(top_k) / static_cast<double>(load.size());
+  if (collapse.share >= even + limits.collapsed_share * (1 - even)) {
     std::sort(order.begin(), order.end());
     collapse.collapsed = std::move(order);
     collapse.text = absl::StrFormat(
         "collapsed: %s %s %.0f %% of the assignments", NameExperts(collapse.collapsed),
         collapse.collapsed.size() == 1 ? "gets" : "get", collapse.share * 100);
   }
-  if (sum / static_cast<double>(load.size()) >= limits.dead_mean) {
-    collapse.dead = DeadExperts(load);
-    if (!collapse.dead.empty()) {
-      absl::StrAppend(&collapse.text, collapse.text.empty() ? "" : "; ",
-                      "dead: ", NameExperts(collapse.dead), " (", collapse.dead.size(), " of ",
-                      load.size(), ")");
-    }
+  collapse.dead = DeadExperts(load);
+  if (!collapse.dead.empty()) {
+    absl::StrAppend(&collapse.text, collapse.text.empty() ? "" : "; ",
+                    "dead: ", NameExperts(collapse.dead), " (", collapse.dead.size(), " of ",
+                    load.size(), ")");
   }
   return collapse;
 }
@@ -332,6 +334,10 @@ void ScoreAccumulator::AddSigmoidLogits(absl::Span<const float> logits) {
 
 void ScoreAccumulator::AddProbabilities(absl::Span<const float> probabilities) {
   EXPERTMESH_CHECK(probabilities.size() == probability_sums_.size());
+  if (!std::all_of(probabilities.begin(), probabilities.end(),
+                   [](float probability) { return std::isfinite(probability); })) {
+    return;
+  }
   for (size_t i = 0; i < probabilities.size(); ++i) {
     probability_sums_[i] += probabilities[i];
   }

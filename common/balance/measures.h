@@ -69,11 +69,12 @@ class MaxViolationMeter {
 
 // When a gate counts as collapsed, and an expert as dead.
 struct CollapseLimits {
-  // Collapsed: the top_k fullest experts together get at least this share of all assignments.
+  // Collapsed: of what the top_k fullest experts together would get of all assignments at most
+  // beyond an even share, they get at least this share.
   double collapsed_share = 0.9;
-  // Dead: without any assignment, where a balanced gate would have given it as many as this. Fewer
-  // say nothing.
-  double dead_mean = 20;
+  // Assignments of a mean expert, below which nothing is said: one without any is dead from here
+  // on.
+  double least_mean = 20;
 };
 
 struct Collapse {

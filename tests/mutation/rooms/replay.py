@@ -26,7 +26,7 @@ MEASURES = (
     Mutation(
         "measures: the fewest tokens make an expert dead",
         "FindCollapse",
-        replace_operator(">=", "<=", touches="dead_mean"),
+        replace_operator("<", ">", touches="least_mean"),
         "measures_test",
     ),
     Mutation(

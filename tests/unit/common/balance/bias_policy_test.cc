@@ -115,6 +115,19 @@ TEST(BiasPolicyTest, TrafficThatChangesMakesItBackOffInOneStep) {
   EXPECT_LE(Answer(bias, {90'000, 10'000}).changed, 2'000u);
 }
 
+TEST(BiasPolicyTest, WithoutABudgetNothingIsTried) {
+  BiasPolicy policy = Unbounded(BiasRule::kSign, 0.5f);
+  policy.quality_budget = 0;
+  LayerBias bias(policy, {0, 0}, {0, 0});
+  for (int step = 0; step < 3; ++step) {
+    EXPECT_EQ(bias.Step(Answer(bias, {90'000, 10'000})), BiasOutcome::kHeldByBudget);
+    EXPECT_TRUE(bias.AtCheckpoint());
+  }
+  bias.SetBias({-.2f, .2f});
+  EXPECT_EQ(bias.Step(Answer(bias, {90'000, 10'000})), BiasOutcome::kBackedOff);
+  EXPECT_TRUE(bias.AtCheckpoint());
+}
+
 TEST(BiasPolicyTest, NothingComparedIsNoLeaveToGoFurther) {
   BiasPolicy policy = Unbounded(BiasRule::kSign, 0.5f);
   policy.quality_budget = 0.02f;

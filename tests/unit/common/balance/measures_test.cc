@@ -79,6 +79,8 @@ TEST(CollapseTest, IsNotSeenWhereThereIsNone) {
   EXPECT_FALSE(FindCollapse({0, 20, 19, 20}, 1).any()) << "too few tokens to call one dead";
   EXPECT_FALSE(FindCollapse({100, 100}, 2).any()) << "no choice";
   EXPECT_FALSE(FindCollapse({0, 0, 0}, 1).any());
+  EXPECT_FALSE(FindCollapse({0, 1, 0, 1, 0, 0, 0, 0}, 2).any()) << "one token";
+  EXPECT_FALSE(FindCollapse(std::vector<uint64_t>(10, 900), 9).any()) << "9 of 10 have 90 %";
 }
 
 TEST(BalanceLossTest, AreOneOrTopKWhereAllIsEven) {
