@@ -53,7 +53,7 @@ ROUTERS = (
         "a follower decides",
         "Controller::CheckDecides",
         force(True, touches="self"),
-        "controller_test",
+        "controller_following_test",
     ),
 )
 
@@ -72,6 +72,15 @@ STATE = (
     ),
 )
 
+WATCHES = (
+    Mutation(
+        "every tick sends the topology to all who watch it",
+        "BalanceWatch::Look",
+        force(False, touches=("now", "told_")),
+        "control_watch_test",
+    ),
+)
+
 SUMS = (
     Mutation(
         "an expert that is summed twice is not noticed",
@@ -87,4 +96,4 @@ SUMS = (
     ),
 )
 
-MUTATIONS = BIAS + ROUTERS + STATE + SUMS
+MUTATIONS = BIAS + ROUTERS + STATE + WATCHES + SUMS
