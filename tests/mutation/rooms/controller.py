@@ -23,6 +23,24 @@ BIAS = (
         "bias_policy_test",
     ),
     Mutation(
+        "a few tokens that may have changed by chance take a bias back",
+        "LayerBias::BackOff",
+        force(False, touches=("low", "quality_budget")),
+        "bias_policy_test",
+    ),
+    Mutation(
+        "a bias that was set waits for a step before it is held",
+        "BiasSteering::StepLayer",
+        force(False, touches="BackOffLayer"),
+        "bias_steering_test",
+    ),
+    Mutation(
+        "a bias that was set waits for a tick before it is held",
+        "Controller::NextLook",
+        force(True, touches="OnTrial"),
+        "controller_budget_test",
+    ),
+    Mutation(
         "tokens of the bias before count for the next step",
         "BiasSteering::StepLayer",
         delete_statement(touches=("since", "totals"), nth=1),
