@@ -35,12 +35,6 @@ BIAS = (
         "bias_steering_test",
     ),
     Mutation(
-        "a bias that was set waits for a tick before it is held",
-        "Controller::NextLook",
-        force(True, touches="OnTrial"),
-        "controller_budget_test",
-    ),
-    Mutation(
         "tokens of the bias before count for the next step",
         "BiasSteering::StepLayer",
         delete_statement(touches=("since", "totals"), nth=1),
