@@ -89,7 +89,7 @@ WATCHES = (
         "every tick sends the topology to all who watch it",
         "BalanceWatch::Look",
         force(False, touches=("now", "told_")),
-        "control_watch_test",
+        "balance_watch_test",
     ),
 )
 

@@ -1,4 +1,6 @@
 // What watches of Control are told when central management stops. Nothing else changes meanwhile.
+#include "router_service/serve/balance_watch.h"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -8,7 +10,6 @@
 #include <utility>
 
 #include "absl/synchronization/notification.h"
-#include "router_service/serve/balance_watch.h"
 #include "router_service/serve/control_service.h"
 #include "tests/support/fake_authority_links.h"
 #include "tests/support/fake_checkpoint.h"
@@ -23,9 +24,9 @@ using ::testing::HasSubstr;
 constexpr absl::Duration kSilence = absl::Milliseconds(5001);
 constexpr absl::Duration kTick = absl::Seconds(1);
 
-class ControlWatchTest : public testing::Test {
+class BalanceWatchTest : public testing::Test {
  protected:
-  ControlWatchTest() {
+  BalanceWatchTest() {
     mesh::FleetOptions options;
     options.encodings = *mesh::WireEncodings::Parse("auto", "auto", Dtype::kF32);
     options.biases = std::make_shared<const mesh::SelectBiases>();
@@ -33,7 +34,7 @@ class ControlWatchTest : public testing::Test {
         std::make_shared<FakeCheckpoint>(FakeCheckpointOptions()), std::move(options), &metrics_,
         &transport_, &timers_, &clock_);
   }
-  ~ControlWatchTest() override { released_.Notify(); }
+  ~BalanceWatchTest() override { released_.Notify(); }
 
   void Start(const std::string& follow) {
     authority_ = std::make_unique<balance_control::FlagAuthority>(follow);
@@ -154,7 +155,7 @@ class Told {
   std::shared_ptr<void> subscription_;
 };
 
-TEST_F(ControlWatchTest, WatchersOfTheTopologyHearThatAnAuthorityIsSilentAndIsBack) {
+TEST_F(BalanceWatchTest, WatchersOfTheTopologyHearThatAnAuthorityIsSilentAndIsBack) {
   Start("boss:1");
   Told topology(Method("WatchTopology"), [this] { return ReadTopology(); });
   Told balance(Method("WatchBalance"), [this] { return ReadBalance(); });
@@ -173,7 +174,7 @@ TEST_F(ControlWatchTest, WatchersOfTheTopologyHearThatAnAuthorityIsSilentAndIsBa
 }
 
 // Such a controller tells nothing itself.
-TEST_F(ControlWatchTest, AControllerThatHangsIsToldOf) {
+TEST_F(BalanceWatchTest, AControllerThatHangsIsToldOf) {
   Start("");
   Told topology(Method("WatchTopology"), [this] { return ReadTopology(); });
   Told balance(Method("WatchBalance"), [this] { return ReadBalance(); });
@@ -187,7 +188,7 @@ TEST_F(ControlWatchTest, AControllerThatHangsIsToldOf) {
 }
 
 // Each of them would send a whole topology to each watcher.
-TEST_F(ControlWatchTest, WatchersOfTheTopologyDoNotHearOfTicks) {
+TEST_F(BalanceWatchTest, WatchersOfTheTopologyDoNotHearOfTicks) {
   Start("");
   Told topology(Method("WatchTopology"), [this] { return ReadTopology(); });
   Told balance(Method("WatchBalance"), [this] { return ReadBalance(); });
