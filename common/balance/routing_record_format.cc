@@ -18,7 +18,7 @@ namespace {
 
 constexpr size_t kMaxLayers = 4096;
 constexpr uint32_t kMaxExperts = 65535;
-// Of all layers together; what reads a recording keeps figures for each.
+// In all layers together: what reads a recording keeps figures for each.
 constexpr uint64_t kMaxExpertsInAll = uint64_t{1} << 20;
 constexpr size_t kMaxNameBytes = 1024;
 // What a body has before the ids.

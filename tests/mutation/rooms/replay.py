@@ -36,6 +36,12 @@ MEASURES = (
         "measures_golden_test",
     ),
     Mutation(
+        "measures: second places are of what the first has, too",
+        "ScoreAccumulator::AddSecondChoice",
+        delete_statement(touches=("values_", "first"), nth=2),
+        "measures_golden_test",
+    ),
+    Mutation(
         "measures: an expert's own noise is what it has to beat",
         "NoisyTopKLoad",
         replace_operator(">", "<", touches="sorted"),
