@@ -228,6 +228,7 @@ void Listener::Start(Accept accept) {
 
 void Listener::Stop() {
   if (thread_.joinable()) {
+    stopping_ = true;
     EXPERTMESH_CHECK(eventfd_write(wake_, 1) == 0);
     thread_.join();
   }
@@ -272,7 +273,7 @@ void Listener::Run() {
 }
 
 bool Listener::AcceptFrom(int listening) {
-  while (true) {
+  while (!stopping_) {  // However many come.
     sockaddr_storage peer = {};
     socklen_t size = sizeof(peer);
     const int made =
@@ -288,6 +289,7 @@ bool Listener::AcceptFrom(int listening) {
     }
     // Else that one connection was in error, and is gone.
   }
+  return true;
 }
 
 void Listener::Take(int listening, int connection, const sockaddr_storage& peer) {

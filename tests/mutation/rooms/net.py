@@ -1,4 +1,4 @@
-"""Connections: streams that are opened again."""
+"""Connections: streams that are opened again, and what a server ends."""
 
 from mutation import Mutation
 from operators import (
@@ -38,5 +38,17 @@ MUTATIONS = (
         "ReconnectingStreams::CheckSilence",
         replace_operator("<=", ">", touches="kMostExcuses"),
         "reconnecting_streams_test",
+    ),
+    Mutation(
+        "connections: whether there are calls is not asked",
+        "ConnectionTable::EndIdle",
+        force(False, touches=("nameless_busy", "contains"), evaluated=True),
+        "connection_table_test",
+    ),
+    Mutation(
+        "connections: one that was idle once is idle",
+        "ConnectionTable::EndIdle",
+        delete_statement(within="idle_since", touches="InfiniteFuture"),
+        "connection_table_test",
     ),
 )
