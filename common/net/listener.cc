@@ -297,8 +297,8 @@ void Listener::Take(int listening, int connection, const sockaddr_storage& peer)
   const size_t reserved = ReservedDescriptors(limit);
   // The kernel gives the lowest number that is free, so such a high one means that few are.
   if (static_cast<size_t>(connection) >= limit - reserved) {
-    close(connection);
     ++connection_counts.refused_for_descriptors;
+    close(connection);
     Warn("refuses connections",
          absl::StrCat("of ", limit, " descriptors only ", reserved,
                       " are left; raise the limit (ulimit -n) or have fewer connections"));
@@ -306,8 +306,8 @@ void Listener::Take(int listening, int connection, const sockaddr_storage& peer)
   }
   if (connections_.size() >= options_.max_connections &&
       connections_.Sweep() >= options_.max_connections) {
-    close(connection);
     ++connection_counts.refused_for_number;
+    close(connection);
     Warn("refuses connections", absl::StrCat("there are ", options_.max_connections,
                                              ", as many as --max-connections allows"));
     return;
