@@ -33,6 +33,29 @@ double SumOfDistances(absl::Span<const float> a, absl::Span<const float> b) {
   return sum;
 }
 
+// The share of tokens that change, with two standard errors on both sides; some were compared.
+struct ChangedShare {
+  double low = 0;
+  double high = 0;
+};
+
+ChangedShare MeasureChanged(const LayerWindow& window) {
+  const auto compared = static_cast<double>(window.compared);
+  const double share = static_cast<double>(window.changed) / compared;
+  // One token more than was seen, so that none seen is not taken for none there.
+  const double error = std::sqrt((static_cast<double>(window.changed) + 1) / compared / compared);
+  return {share - 2 * error, share + 2 * error};
+}
+
+// `from` and then `scale` of the way to `to`.
+std::vector<float> Towards(absl::Span<const float> from, absl::Span<const float> to, double scale) {
+  std::vector<float> result(from.size());
+  for (size_t i = 0; i < from.size(); ++i) {
+    result[i] = static_cast<float>(from[i] + (static_cast<double>(to[i]) - from[i]) * scale);
+  }
+  return result;
+}
+
 // How much of `rate` expert is moved by, -1 to 1 with kSign.
 double Direction(BiasRule rule, double mean, double load) {
   if (rule == BiasRule::kProportional) {
@@ -113,19 +136,33 @@ double LayerBias::AllowedDistance(const LayerWindow& window, double distance) co
   if (policy_.quality_budget >= 1) {
     return std::numeric_limits<double>::infinity();
   }
+  if (policy_.quality_budget == 0) {
+    return 0;
+  }
   if (distance == 0) {
     return kFirstTry * static_cast<double>(policy_.rate) * static_cast<double>(bias_.size());
   }
   if (window.compared == 0) {
     return distance;  // Nothing is known of it.
   }
-  const auto compared = static_cast<double>(window.compared);
-  const double share = static_cast<double>(window.changed) / compared;
-  // One token more than was seen, so that none seen is not taken for none there.
-  const double error = std::sqrt((static_cast<double>(window.changed) + 1) / compared / compared);
-  const double upper = share + 2 * error;
   const double aim = kAim * policy_.quality_budget;
-  return distance * std::min(aim / upper, kLargestGrowth);
+  return distance * std::min(aim / MeasureChanged(window).high, kLargestGrowth);
+}
+
+bool LayerBias::IsHeld() const {
+  return policy_.rule != BiasRule::kFrozen && !policy_.paused && policy_.quality_budget < 1;
+}
+
+bool LayerBias::BackOff(const LayerWindow& window) {
+  if (!IsHeld() || window.compared == 0 || AtCheckpoint()) {
+    return false;
+  }
+  const ChangedShare share = MeasureChanged(window);
+  if (share.low <= policy_.quality_budget) {
+    return false;
+  }
+  bias_ = Towards(checkpoint_, bias_, kAim * policy_.quality_budget / share.high);
+  return true;
 }
 
 BiasOutcome LayerBias::Step(const LayerWindow& window) {
@@ -156,11 +193,7 @@ BiasOutcome LayerBias::Step(const LayerWindow& window) {
   const double wanted = SumOfDistances(next, checkpoint_);
   const double allowed = AllowedDistance(window, before);
   if (wanted > allowed) {
-    const double scale = allowed / wanted;
-    for (size_t i = 0; i < bias_.size(); ++i) {
-      next[i] = static_cast<float>(checkpoint_[i] +
-                                   (static_cast<double>(next[i]) - checkpoint_[i]) * scale);
-    }
+    next = Towards(checkpoint_, next, allowed / wanted);
   }
   bias_ = std::move(next);
   if (wanted <= allowed) {

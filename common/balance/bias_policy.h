@@ -77,7 +77,8 @@ absl::string_view NameOf(BiasOutcome outcome);
 // does, so that distance is what is bounded. It starts at a thousandth of a step, doubles at most
 // while the share is far from the bound, and is scaled to what the share that was measured allows;
 // 0.85 of the budget is aimed at, by the upper end of what was measured (two standard errors). What
-// changes with the traffic is answered one step later.
+// changes with the traffic is answered one step later. A bias that was set need not wait for a
+// step: BackOff().
 class LayerBias {
  public:
   // All of one size; `policy` is valid. `bias`: where to go on from.
@@ -85,6 +86,13 @@ class LayerBias {
 
   // `window`: counted under bias().
   BiasOutcome Step(const LayerWindow& window);
+
+  // Between steps: when what was counted, however few tokens, proves that more of them change than
+  // the budget allows, the bias goes as near to the checkpoint's as a step would bring it. True: it
+  // did. Never where no steps are made, or there is no bound: what was set stays.
+  bool BackOff(const LayerWindow& window);
+  // Whether BackOff() may ever do something, as policies are now.
+  bool IsHeld() const;
 
   // Takes effect with the next step.
   void SetPolicy(const BiasPolicy& policy) { policy_ = policy; }

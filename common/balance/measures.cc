@@ -3,14 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <iterator>
 #include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/base/check.h"
-#include "common/base/fast_exp.h"
 #include "common/base/ranges.h"
 
 namespace expertmesh::balance {
@@ -68,37 +66,16 @@ std::string NameExperts(absl::Span<const uint32_t> experts) {
   return absl::StrCat(experts.size() == 1 ? "expert " : "experts ", FormatRanges(experts));
 }
 
-// Numbers that are added or compared at once: as many chains as a vector has lanes.
-constexpr size_t kLanes = 8;
-
-float LargestOf(absl::Span<const float> values) {
-  float lanes[kLanes];
-  std::fill(std::begin(lanes), std::end(lanes), values[0]);
-  size_t i = 0;
-  for (; i + kLanes <= values.size(); i += kLanes) {
-    for (size_t lane = 0; lane < kLanes; ++lane) {
-      lanes[lane] = values[i + lane] > lanes[lane] ? values[i + lane] : lanes[lane];
-    }
+// 1 of none.
+double MeanMegatronLoss(absl::Span<const ScoredTokens> parts) {
+  if (parts.empty()) {
+    return 1;
   }
-  const float largest = *std::max_element(std::begin(lanes), std::end(lanes));
-  return i == values.size()
-             ? largest
-             : std::max(largest, *std::max_element(values.begin() + i, values.end()));
-}
-
-float SumOf(absl::Span<const float> values) {
-  float lanes[kLanes] = {};
-  size_t i = 0;
-  for (; i + kLanes <= values.size(); i += kLanes) {
-    for (size_t lane = 0; lane < kLanes; ++lane) {
-      lanes[lane] += values[i + lane];
-    }
+  double sum = 0;
+  for (const ScoredTokens& part : parts) {
+    sum += MegatronLoss(part);
   }
-  float sum = std::accumulate(std::begin(lanes), std::end(lanes), 0.0f);
-  for (; i < values.size(); ++i) {
-    sum += values[i];
-  }
-  return sum;
+  return sum / static_cast<double>(parts.size());
 }
 
 // Standard normal distribution function.
@@ -188,20 +165,22 @@ Collapse FindCollapse(AssignmentCounts load, uint32_t top_k, const CollapseLimit
     fullest += static_cast<double>(load[expert]);
   }
   collapse.share = fullest / sum;
-  if (collapse.share >= limits.collapsed_share) {
+  if (sum / static_cast<double>(load.size()) < limits.least_mean) {
+    return collapse;
+  }
+  const double even = static_cast<double>(top_k) / static_cast<double>(load.size());
+  if (collapse.share >= even + limits.collapsed_share * (1 - even)) {
     std::sort(order.begin(), order.end());
     collapse.collapsed = std::move(order);
     collapse.text = absl::StrFormat(
         "collapsed: %s %s %.0f %% of the assignments", NameExperts(collapse.collapsed),
         collapse.collapsed.size() == 1 ? "gets" : "get", collapse.share * 100);
   }
-  if (sum / static_cast<double>(load.size()) >= limits.dead_mean) {
-    collapse.dead = DeadExperts(load);
-    if (!collapse.dead.empty()) {
-      absl::StrAppend(&collapse.text, collapse.text.empty() ? "" : "; ",
-                      "dead: ", NameExperts(collapse.dead), " (", collapse.dead.size(), " of ",
-                      load.size(), ")");
-    }
+  collapse.dead = DeadExperts(load);
+  if (!collapse.dead.empty()) {
+    absl::StrAppend(&collapse.text, collapse.text.empty() ? "" : "; ",
+                    "dead: ", NameExperts(collapse.dead), " (", collapse.dead.size(), " of ",
+                    load.size(), ")");
   }
   return collapse;
 }
@@ -218,6 +197,20 @@ double SwitchLoss(const ScoredTokens& tokens, FractionConvention convention) {
 
 double MegatronLoss(const ScoredTokens& tokens) {
   return SwitchLoss(tokens, FractionConvention::kPerSlot);
+}
+
+double MegatronGlobalLoss(const ScoredTokens& batch, AssignmentCounts assignments,
+                          uint64_t all_tokens) {
+  if (batch.tokens == 0 || all_tokens == 0) {
+    return 1;
+  }
+  return static_cast<double>(assignments.size()) * Product(assignments, batch.probability_sums) /
+         (static_cast<double>(batch.top_k) * static_cast<double>(all_tokens) *
+          static_cast<double>(batch.tokens));
+}
+
+double MegaBlocksLoss(absl::Span<const ScoredTokens> layers, double weight) {
+  return weight * MeanMegatronLoss(layers);
 }
 
 double GshardLoss(AssignmentCounts first_choices, uint64_t tokens,
@@ -253,18 +246,17 @@ double HuggingFaceLoss(absl::Span<const ScoredTokens> layers) {
 }
 
 double DeepSeekV2SequenceLoss(absl::Span<const ScoredTokens> sequences, double alpha) {
-  if (sequences.empty()) {
-    return alpha;
-  }
-  double sum = 0;
-  for (const ScoredTokens& sequence : sequences) {
-    sum += SwitchLoss(sequence, FractionConvention::kPerSlot);
-  }
-  return alpha * sum / static_cast<double>(sequences.size());
+  return alpha * MeanMegatronLoss(sequences);
 }
 
 double DeepSeekV3SequenceLoss(const ScoredTokens& sequence, double alpha) {
   return alpha * SwitchLoss(sequence, FractionConvention::kPerSlot);
+}
+
+double MeshTensorFlowLoss(AssignmentCounts first_choices, const ScoreAccumulator& scores) {
+  const auto experts = static_cast<double>(first_choices.size());
+  return experts * experts * GshardLoss(first_choices, scores.tokens(), scores.probability_sums()) +
+         scores.SecondPlaceLoss() / 2;
 }
 
 std::vector<double> NoisyTopKLoad(absl::Span<const float> clean_logits,
@@ -288,91 +280,6 @@ std::vector<double> NoisyTopKLoad(absl::Span<const float> clean_logits,
     }
   }
   return load;
-}
-
-float ScoreAccumulator::AddLogSumExp(absl::Span<const float> logits) {
-  EXPERTMESH_CHECK(logits.size() == probability_sums_.size());
-  const float largest = LargestOf(logits);
-  for (size_t i = 0; i < logits.size(); ++i) {
-    values_[i] = FastExp(logits[i] - largest);
-  }
-  const float sum = SumOf(values_);
-  const double log_sum = static_cast<double>(largest) + std::log(static_cast<double>(sum));
-  if (!std::isfinite(log_sum)) {
-    return 0;
-  }
-  squared_log_sums_ += log_sum * log_sum;
-  ++with_logits_;
-  ++tokens_;
-  return sum;
-}
-
-void ScoreAccumulator::AddValues(float sum) {
-  if (sum > 0) {
-    const float scale = 1 / sum;
-    for (size_t i = 0; i < values_.size(); ++i) {
-      probability_sums_[i] += values_[i] * scale;
-    }
-  }
-}
-
-void ScoreAccumulator::AddSoftmaxLogits(absl::Span<const float> logits) {
-  AddValues(AddLogSumExp(logits));
-}
-
-void ScoreAccumulator::AddSigmoidLogits(absl::Span<const float> logits) {
-  if (AddLogSumExp(logits) == 0) {
-    return;
-  }
-  for (size_t i = 0; i < logits.size(); ++i) {
-    values_[i] = 1.0f / (1.0f + FastExp(-logits[i]));
-  }
-  AddValues(SumOf(values_));
-}
-
-void ScoreAccumulator::AddProbabilities(absl::Span<const float> probabilities) {
-  EXPERTMESH_CHECK(probabilities.size() == probability_sums_.size());
-  for (size_t i = 0; i < probabilities.size(); ++i) {
-    probability_sums_[i] += probabilities[i];
-  }
-  ++tokens_;
-}
-
-void ScoreAccumulator::AddWeights(absl::Span<const uint32_t> experts,
-                                  absl::Span<const float> weights) {
-  EXPERTMESH_CHECK(experts.size() == weights.size());
-  for (size_t i = 0; i < experts.size(); ++i) {
-    EXPERTMESH_CHECK(experts[i] < importance_.size());
-    importance_[experts[i]] += weights[i];
-  }
-}
-
-void ScoreAccumulator::Merge(const ScoreAccumulator& other) {
-  EXPERTMESH_CHECK(other.importance_.size() == importance_.size());
-  tokens_ += other.tokens_;
-  with_logits_ += other.with_logits_;
-  squared_log_sums_ += other.squared_log_sums_;
-  for (size_t i = 0; i < importance_.size(); ++i) {
-    probability_sums_[i] += other.probability_sums_[i];
-    importance_[i] += other.importance_[i];
-  }
-}
-
-void ScoreAccumulator::Clear() {
-  tokens_ = 0;
-  with_logits_ = 0;
-  squared_log_sums_ = 0;
-  std::fill(probability_sums_.begin(), probability_sums_.end(), 0);
-  std::fill(importance_.begin(), importance_.end(), 0);
-}
-
-double ScoreAccumulator::ImportanceLoss() const {
-  const double deviation = CoefficientOfVariation(importance_);
-  return deviation * deviation;
-}
-
-double ScoreAccumulator::ZLoss() const {
-  return with_logits_ == 0 ? 0 : squared_log_sums_ / static_cast<double>(with_logits_);
 }
 
 }  // namespace expertmesh::balance

@@ -69,11 +69,12 @@ class MaxViolationMeter {
 
 // When a gate counts as collapsed, and an expert as dead.
 struct CollapseLimits {
-  // Collapsed: the top_k fullest experts together get at least this share of all assignments.
+  // Collapsed: of what the top_k fullest experts together would get of all assignments at most
+  // beyond an even share, they get at least this share.
   double collapsed_share = 0.9;
-  // Dead: without any assignment, where a balanced gate would have given it as many as this. Fewer
-  // say nothing.
-  double dead_mean = 20;
+  // Assignments of a mean expert, below which nothing is said: one without any is dead from here
+  // on.
+  double least_mean = 20;
 };
 
 struct Collapse {
@@ -115,8 +116,18 @@ double SwitchLoss(const ScoredTokens& tokens, FractionConvention convention);
 // probabilities; also DeepSpeed's for top-k and DeepSeek-V2's over a batch. 1 when balanced.
 double MegatronLoss(const ScoredTokens& tokens);
 
+// The same with counts of more than one batch (global_aux_loss): f is that of `assignments` over
+// `all_tokens` tokens of all batches of a step, P that of `batch`.
+double MegatronGlobalLoss(const ScoredTokens& batch, AssignmentCounts assignments,
+                          uint64_t all_tokens);
+
+// MegaBlocks' (DBRX): the mean of MegatronLoss over layers, times `weight`.
+double MegaBlocksLoss(absl::Span<const ScoredTokens> layers, double weight);
+
 // Lepikhin et al. 2020: (1 / num_experts) * sum of (first choices / tokens) * P; 1 / num_experts^2
-// when balanced. `first_choices`: counts of each token's best expert alone.
+// when balanced. `first_choices`: counts of each token's best expert alone. Hugging Face's Switch
+// and NLLB: num_experts^2 times it, as a mean over groups; NLLB's P is made of the weights that
+// experts were given, ScoreAccumulator::importance().
 double GshardLoss(AssignmentCounts first_choices, uint64_t tokens,
                   absl::Span<const double> probability_sums);
 
@@ -146,7 +157,11 @@ std::vector<double> NoisyTopKLoad(absl::Span<const float> clean_logits,
 class ScoreAccumulator {
  public:
   explicit ScoreAccumulator(uint32_t num_experts)
-      : probability_sums_(num_experts), importance_(num_experts), values_(num_experts) {}
+      : probability_sums_(num_experts),
+        importance_(num_experts),
+        second_sums_(num_experts),
+        second_choices_(num_experts),
+        values_(num_experts) {}
 
   // Logits of one token, [num_experts], of a gate with softmax scores.
   void AddSoftmaxLogits(absl::Span<const float> logits);
@@ -156,6 +171,9 @@ class ScoreAccumulator {
   void AddProbabilities(absl::Span<const float> probabilities);
   // Experts of one token and their weights, [top_k] each: for the importance.
   void AddWeights(absl::Span<const uint32_t> experts, absl::Span<const float> weights);
+  // The first two experts of the token that was added last and not left out, best first; at most
+  // once for it.
+  void AddSecondChoice(uint32_t first, uint32_t second);
 
   // Adds what another one of the same size has seen.
   void Merge(const ScoreAccumulator& other);
@@ -170,6 +188,10 @@ class ScoreAccumulator {
   // Zoph et al. 2022: mean of logsumexp(logits)^2; (ln num_experts)^2 at logits of 0. 0 without
   // logits.
   double ZLoss() const;
+  // Mesh TensorFlow's loss of second places (moe_use_second_place_loss): num_experts * sum of f *
+  // P, where f is which fraction of the tokens has the expert as its second choice, and P the mean
+  // of what the gate gave the experts beside the first, as shares of 1. 1 when balanced.
+  double SecondPlaceLoss() const;
 
  private:
   // Counts one token. values_ become exp(logit - largest), whose sum it returns; 0: left out.
@@ -183,8 +205,16 @@ class ScoreAccumulator {
   double squared_log_sums_ = 0;
   std::vector<double> probability_sums_;
   std::vector<double> importance_;
-  std::vector<float> values_;  // Working memory.
+  // Tokens whose second choice is known.
+  uint64_t with_second_ = 0;
+  std::vector<double> second_sums_;
+  std::vector<uint64_t> second_choices_;
+  std::vector<float> values_;  // Those of the last token, in any unit.
 };
+
+// The whole loss of Mesh TensorFlow's top-2 gating: num_experts^2 * GshardLoss, and half the loss
+// of second places. 1.5 when balanced. `first_choices`: of the tokens that `scores` has seen.
+double MeshTensorFlowLoss(AssignmentCounts first_choices, const ScoreAccumulator& scores);
 
 }  // namespace expertmesh::balance
 

@@ -123,7 +123,8 @@ class RoutingRecordReader {
   //   NOT_FOUND            there is no such file.
   //   INVALID_ARGUMENT     it is no recording.
   //   FAILED_PRECONDITION  it is one of another version.
-  //   DATA_LOSS            its header is cut off or damaged.
+  //   OUT_OF_RANGE         it is cut off within its header.
+  //   DATA_LOSS            its header is damaged.
   //   UNAVAILABLE          it cannot be read.
   static absl::StatusOr<std::unique_ptr<RoutingRecordReader>> Open(const std::string& path);
   ~RoutingRecordReader();

@@ -18,6 +18,8 @@ namespace {
 
 constexpr size_t kMaxLayers = 4096;
 constexpr uint32_t kMaxExperts = 65535;
+// In all layers together: what reads a recording keeps figures for each.
+constexpr uint64_t kMaxExpertsInAll = uint64_t{1} << 20;
 constexpr size_t kMaxNameBytes = 1024;
 // What a body has before the ids.
 constexpr uint64_t kBlockFieldsBytes = 36;
@@ -136,13 +138,19 @@ absl::Status ValidateRecordedModel(const RecordedModel& model) {
     return absl::InvalidArgumentError(absl::StrCat("the model has ", model.layers.size(),
                                                    " layers to record; use 1 to ", kMaxLayers));
   }
+  uint64_t experts = 0;
   for (size_t i = 0; i < model.layers.size(); ++i) {
     RETURN_IF_ERROR(CheckLayer(model.layers[i]));
+    experts += model.layers[i].num_experts;
     if (i > 0 && model.layers[i].layer <= model.layers[i - 1].layer) {
       return absl::InvalidArgumentError(absl::StrCat("layer ", model.layers[i].layer,
                                                      " follows layer ", model.layers[i - 1].layer,
                                                      "; list layers ascending, each once"));
     }
+  }
+  if (experts > kMaxExpertsInAll) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the model has ", experts, " experts in all layers; use at most ", kMaxExpertsInAll));
   }
   for (const std::string* name : {&model.identity.fingerprint, &model.identity.outline}) {
     if (name->size() > kMaxNameBytes) {

@@ -49,7 +49,7 @@ absl::Status RoutingRecordReader::ReadHeader() {
   std::string header;
   const uint64_t prefix_bytes = std::min(size_, kRecordPrefixBytes);
   RETURN_IF_ERROR(ReadAt(0, prefix_bytes, &header));
-  const absl::Status cut_off = absl::DataLossError(
+  const absl::Status cut_off = absl::OutOfRangeError(
       absl::StrCat(path_, ": ends at byte ", size_, ", within its header; record again"));
   if (prefix_bytes < kRecordPrefixBytes && kRecordMagic == header.substr(0, kRecordMagic.size())) {
     return cut_off;

@@ -166,6 +166,9 @@ absl::StatusOr<std::vector<std::string>> RecordingFiles(const std::string& name)
       files.push_back(candidate);
     }
   }
+  if (files.size() == 2 && absl::IsOutOfRange(RoutingRecordReader::Open(name).status())) {
+    files.pop_back();  // A kill in the moment of its beginning: all there is of it is before it.
+  }
   if (files.empty()) {
     return absl::NotFoundError(
         absl::StrCat(name, ": there is no such recording, nor ", OlderName(name)));

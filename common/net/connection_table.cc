@@ -6,8 +6,12 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <utility>
+#include <vector>
 
+#include "absl/algorithm/container.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/connection_counts.h"
 
@@ -48,8 +52,9 @@ std::string PeerName(const sockaddr_storage& address) {
       return absl::StrCat("ipv4:", text, ":", ntohs(v6.sin6_port));
     }
     inet_ntop(AF_INET6, &v6.sin6_addr, text, sizeof(text));
-    // Brackets are no characters of a URI.
-    return absl::StrCat("ipv6:%5B", text, "%5D:", ntohs(v6.sin6_port));
+    // Brackets and percent signs are no characters of a URI. A link-local address has a scope.
+    const std::string scope = v6.sin6_scope_id == 0 ? "" : absl::StrCat("%25", v6.sin6_scope_id);
+    return absl::StrCat("ipv6:%5B", text, scope, "%5D:", ntohs(v6.sin6_port));
   }
   return "";
 }
@@ -105,6 +110,27 @@ std::string ConnectionTable::EndBusiest() {
   }
   std::string peer = connections_.at(busiest).peer;
   return EndLocked(busiest) ? peer : "";
+}
+
+void ConnectionTable::EndIdle(const absl::flat_hash_set<std::string>& busy, absl::Time now,
+                              absl::Duration allowed) {
+  const bool nameless_busy =
+      absl::c_any_of(busy, [](const std::string& peer) { return absl::StartsWith(peer, "unix"); });
+  absl::MutexLock lock(&mutex_);
+  std::vector<int> ended;
+  for (auto& [descriptor, connection] : connections_) {
+    if (connection.peer.empty() ? nameless_busy : busy.contains(connection.peer)) {
+      connection.idle_since = absl::InfiniteFuture();
+      continue;
+    }
+    connection.idle_since = std::min(connection.idle_since, now);
+    if (now - connection.idle_since >= allowed && InodeOf(descriptor) == connection.inode) {
+      ended.push_back(descriptor);
+    }
+  }
+  for (const int descriptor : ended) {
+    EndLocked(descriptor);
+  }
 }
 
 bool ConnectionTable::EndLocked(int descriptor) {

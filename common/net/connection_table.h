@@ -13,8 +13,10 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 
 namespace expertmesh::net {
 
@@ -36,6 +38,12 @@ class ConnectionTable {
   // Shuts the connection of `peer` down; its owner then closes it. False when there is none.
   bool End(absl::string_view peer);
 
+  // One look of several, at time `now`, when the peers `busy` have calls under way: ends the
+  // connections that had none in this look and all before it for `allowed` or longer. Those of unix
+  // sockets have no names of their own: one that is busy stands for all.
+  void EndIdle(const absl::flat_hash_set<std::string>& busy, absl::Time now,
+               absl::Duration allowed);
+
   // Remembers how much has been read from each connection.
   void MarkReads();
   // Ends the connection from which at least nine tenths of all bytes were read since MarkReads(),
@@ -47,6 +55,7 @@ class ConnectionTable {
     ino_t inode;
     std::string peer;
     uint64_t marked = 0;
+    absl::Time idle_since = absl::InfiniteFuture();
   };
 
   bool EndLocked(int descriptor) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

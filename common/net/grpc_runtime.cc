@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/synchronization/notification.h"
 #include "common/base/process.h"
@@ -88,6 +89,10 @@ void LiveCalls::Remove(const LiveCall* call) {
 std::vector<std::shared_ptr<LiveCall>> LiveCalls::Stop() {
   absl::MutexLock lock(&mutex_);
   stopped_ = true;
+  return All();
+}
+
+std::vector<std::shared_ptr<LiveCall>> LiveCalls::All() const {
   std::vector<std::shared_ptr<LiveCall>> calls;
   calls.reserve(calls_.size());
   for (const auto& [key, weak] : calls_) {
@@ -101,6 +106,21 @@ std::vector<std::shared_ptr<LiveCall>> LiveCalls::Stop() {
 bool LiveCalls::stopped() const {
   absl::MutexLock lock(&mutex_);
   return stopped_;
+}
+
+absl::flat_hash_set<std::string> LiveCalls::Peers() const {
+  std::vector<std::shared_ptr<LiveCall>> calls;
+  {
+    absl::MutexLock lock(&mutex_);
+    calls = All();
+  }
+  absl::flat_hash_set<std::string> peers;
+  for (const std::shared_ptr<LiveCall>& call : calls) {
+    if (std::string peer = call->peer(); !peer.empty()) {
+      peers.insert(std::move(peer));
+    }
+  }
+  return peers;
 }
 
 bool LiveCalls::AwaitNone(absl::Duration timeout) const {

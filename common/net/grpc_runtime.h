@@ -19,12 +19,14 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
@@ -143,6 +145,8 @@ class LiveCall {
   virtual void Abort(const absl::Status& why) = 0;
   // Asks the call to end as soon as what it has begun is done.
   virtual void Drain(const absl::Status& why) = 0;
+  // The peer of a call that a server has accepted, as ServerContext names it; else empty.
+  virtual std::string peer() const { return ""; }
 };
 
 // The calls of one runtime or server: a queue may only be shut down when there is none.
@@ -156,10 +160,14 @@ class LiveCalls {
   // Refuses further calls; returns those that there are.
   std::vector<std::shared_ptr<LiveCall>> Stop();
   bool stopped() const;
+  // Each peer that has an accepted call under way.
+  absl::flat_hash_set<std::string> Peers() const;
   // Waits until there are none; false when `timeout` has passed.
   bool AwaitNone(absl::Duration timeout) const;
 
  private:
+  std::vector<std::shared_ptr<LiveCall>> All() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   mutable absl::Mutex mutex_;
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
   absl::flat_hash_map<const LiveCall*, std::weak_ptr<LiveCall>> calls_ ABSL_GUARDED_BY(mutex_);

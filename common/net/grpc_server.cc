@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "common/base/process.h"
 #include "common/base/status_macros.h"
 #include "common/net/blocking_calls.h"
@@ -33,6 +34,9 @@ constexpr int kBlockingThreads = 4;
 constexpr size_t kMostWaitingCalls = 1024;
 constexpr int kLastingThreads = 4;
 constexpr size_t kMostWaitingLastingCalls = 64;
+// During shutdown: between two looks at the connections, and how long one may be without a call.
+constexpr absl::Duration kBetweenLooks = absl::Milliseconds(250);
+constexpr absl::Duration kLongestIdle = absl::Seconds(1);
 
 // "expertmesh.v1.Router" of "/expertmesh.v1.Router/Forward".
 std::string ServiceOf(const std::string& method) { return method.substr(1, method.rfind('/') - 1); }
@@ -184,6 +188,7 @@ class CqServer final : public GrpcServer {
 
   void ShutdownOnce(absl::Duration grace) {
     health_.Shutdown();
+    listener_->Stop();  // gRPC would not close what came during its own shutdown.
     const absl::Status why = ShuttingDown();
     const std::vector<std::shared_ptr<LiveCall>> calls = calls_.Stop();
     // First: gRPC's shutdown would cancel them without a reason when there is no grace.
@@ -193,21 +198,40 @@ class CqServer final : public GrpcServer {
     for (const std::unique_ptr<WatchHub>& hub : watches_) {
       hub->Stop();
     }
-    listener_->Stop();  // gRPC would not close what came during its own shutdown.
     // It waits for every call to be finished, so they are ended meanwhile.
     const auto deadline = std::chrono::system_clock::now() + absl::ToChronoNanoseconds(grace);
-    std::thread closing([this, deadline] { server_->Shutdown(deadline); });
-    if (!calls_.AwaitNone(grace)) {
-      for (const std::shared_ptr<LiveCall>& call : calls) {
-        call->Abort(why);
+    absl::Notification closed;
+    std::thread closing([this, deadline, &closed] {
+      server_->Shutdown(deadline);
+      closed.Notify();
+    });
+    const absl::Time end = Clock::Real()->Now() + grace;
+    for (absl::Duration left = grace; !calls_.AwaitNone(std::min(left, kBetweenLooks));
+         left = end - Clock::Real()->Now()) {
+      if (left <= kBetweenLooks) {
+        for (const std::shared_ptr<LiveCall>& call : calls) {
+          call->Abort(why);
+        }
+        calls_.AwaitNone(absl::InfiniteDuration());
+        break;
       }
-      calls_.AwaitNone(absl::InfiniteDuration());
+      EndIdleConnections();
+    }
+    while (!closed.WaitForNotificationWithTimeout(kBetweenLooks)) {
+      EndIdleConnections();
     }
     closing.join();
     blocking_.Stop(why);
     lasting_.Stop(why);
     // gRPC itself has requests on the queues, which know the server.
     runtime_.Flush();
+  }
+
+  // gRPC 1.51 forgets a call that comes after it has refused all that wait for calls, or has told
+  // the client to go, and before it or the client knows: the call has no answer, and keeps its
+  // connection open to the end of the grace.
+  void EndIdleConnections() {
+    listener_->EndIdle(calls_.Peers(), Clock::Real()->Now(), kLongestIdle);
   }
 
   const GrpcServerSpec spec_;

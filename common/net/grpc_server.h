@@ -206,7 +206,9 @@ class GrpcServer {
 
   // Stops accepting, tells clients to go elsewhere, lets calls finish for `grace` and then cancels
   // them: takes little longer than `grace`, whatever clients and handlers do, as long as blocking
-  // methods return. No handler runs afterwards, and no function of a watch.
+  // methods return. No handler runs afterwards, and no function of a watch. A connection ends about
+  // a second after the last call on it (of unix sockets: on all of them) that a handler got, and
+  // with it a call that gRPC did not hand out any more.
   // Health is NOT_SERVING from the start of it.
   virtual void Shutdown(absl::Duration grace) = 0;
 };

@@ -1,6 +1,5 @@
 #include "common/net/grpc_transport.h"
 
-#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -9,7 +8,7 @@
 #include "absl/synchronization/mutex.h"
 #include "common/base/address.h"
 #include "common/net/grpc_client.h"
-#include "common/transport/callback_serializer.h"
+#include "common/net/reconnecting_streams.h"
 #include "common/transport/pending_calls.h"
 
 namespace expertmesh::net {
@@ -19,36 +18,69 @@ constexpr char kComputeMethod[] = "/expertmesh.internal.v1.Expert/Compute";
 constexpr char kWatchMethod[] = "/expertmesh.internal.v1.Expert/WatchStatus";
 constexpr char kLoadMethod[] = "/expertmesh.internal.v1.Expert/LoadExperts";
 constexpr char kUnloadMethod[] = "/expertmesh.internal.v1.Expert/UnloadExperts";
-// So often in a row may pauses of this process excuse a node's silence: a process that is paused
-// again and again must still notice in the end that a node is gone.
-constexpr int kMostExcuses = 5;
+// Streams of an attempt.
+constexpr size_t kData = 0;
+constexpr size_t kStatus = 1;
 
-// One connection. Everything that happens to it goes through `serializer_`, and the members marked
-// so are used there only. An event of an attempt that is over is ignored.
-class Link : public std::enable_shared_from_this<Link> {
+class GrpcConnection final : public NodeConnection, public ReconnectingStreamsUser {
  public:
-  Link(GrpcRuntime* runtime, Clock* clock, TimerQueue* timers, const GrpcTransportOptions& options,
-       std::string address, NodeObserver* observer)
+  GrpcConnection(GrpcRuntime* runtime, Clock* clock, TimerQueue* timers,
+                 const GrpcTransportOptions& options, std::string address, NodeObserver* observer)
       : runtime_(runtime),
         clock_(clock),
         timers_(timers),
         options_(options),
         address_(std::move(address)),
         observer_(observer),
-        backoff_(options.backoff_initial) {}
-
-  void Start() {
-    // By the timer thread, so that the observer is not called from within Connect.
-    serializer_.Run([this] { After(absl::ZeroDuration(), [this] { Attempt(); }); });
+        streams_(std::make_shared<ReconnectingStreams>(
+            clock, timers,
+            ReconnectOptions{.backoff_initial = options.backoff_initial,
+                             .backoff_max = options.backoff_max,
+                             .silence_timeout = options.heartbeat_timeout,
+                             .awake_since = options.awake_since},
+            this)) {
+    streams_->Start();
   }
-
-  void Close() {
-    serializer_.Close();
-    // Nothing runs in the serializer any more: its members are ours now.
-    timers_->Cancel(timer_);
-    EndStreams();
+  ~GrpcConnection() override {
+    streams_->Close();
     calls_->Close(
         absl::UnavailableError(absl::StrCat("the connection to node ", address_, " was closed")));
+  }
+
+  absl::Status Send(Frame frame) override {
+    const std::shared_ptr<ClientStream> stream = Up();
+    if (stream == nullptr) {
+      return absl::UnavailableError(absl::StrCat("node ", address_, " is not connected"));
+    }
+    return stream->Send(std::move(frame));
+  }
+
+  void PauseReading() override {
+    if (const std::shared_ptr<ClientStream> stream = Up(); stream != nullptr) {
+      stream->PauseReading();
+    }
+  }
+
+  size_t QueuedBytes() const override {
+    absl::MutexLock lock(&mutex_);
+    return up_ == nullptr ? 0 : up_->QueuedBytes();
+  }
+
+  void LoadExperts(const internal::v1::LoadExpertsRequest& request, absl::Duration timeout,
+                   LoadDone done) override {
+    Call(kLoadMethod, Frame(request.SerializeAsString()), timeout,
+         ParsedFor<internal::v1::LoadExpertsResponse>(std::move(done)));
+  }
+  void UnloadExperts(const internal::v1::UnloadExpertsRequest& request, absl::Duration timeout,
+                     UnloadDone done) override {
+    Call(kUnloadMethod, Frame(request.SerializeAsString()), timeout,
+         ParsedFor<internal::v1::UnloadExpertsResponse>(std::move(done)));
+  }
+
+ private:
+  std::shared_ptr<ClientStream> Up() const {
+    absl::MutexLock lock(&mutex_);
+    return up_;
   }
 
   // A unary call on the connection of the status, so that it waits for no frame.
@@ -79,131 +111,56 @@ class Link : public std::enable_shared_from_this<Link> {
     calls_->OnAbandon(id, [call] { call->Cancel(); });
   }
 
-  absl::Status Send(Frame frame) {
-    std::shared_ptr<ClientStream> stream;
-    {
-      absl::MutexLock lock(&mutex_);
-      stream = up_;
-    }
-    if (stream == nullptr) {
-      return absl::UnavailableError(absl::StrCat("node ", address_, " is not connected"));
-    }
-    return stream->Send(std::move(frame));
-  }
-
-  void PauseReading() {
-    std::shared_ptr<ClientStream> stream;
-    {
-      absl::MutexLock lock(&mutex_);
-      stream = up_;
-    }
-    if (stream != nullptr) {
-      stream->PauseReading();
-    }
-  }
-
-  size_t QueuedBytes() const {
-    absl::MutexLock lock(&mutex_);
-    return up_ == nullptr ? 0 : up_->QueuedBytes();
-  }
-
- private:
-  // Runs `action` in the serializer, unless another attempt has begun by then.
-  template <typename Action>
-  void Post(uint64_t attempt, Action action) {
-    serializer_.Run([this, attempt, action = std::move(action)]() mutable {
-      if (attempt == attempt_) {
-        action();
-      }
-    });
-  }
-
-  // There is one timer, as there is always one thing to wait for. In the serializer.
-  template <typename Action>
-  void After(absl::Duration delay, Action action) {
-    timer_ = timers_->Schedule(clock_->Now() + delay,
-                               [weak = weak_from_this(), attempt = attempt_, action] {
-                                 if (const std::shared_ptr<Link> self = weak.lock()) {
-                                   self->Post(attempt, action);
-                                 }
-                               });
-  }
-
-  void Attempt() {
+  bool OpenStreams() override {
     if (const absl::Status status = CheckAddress(address_); !status.ok()) {
-      observer_->OnDisconnected(status);  // Trying again would not help.
-      return;
+      observer_->OnDisconnected(status);
+      return false;
     }
-    ++attempt_;
     data_open_ = false;
     first_status_.reset();
-    last_heard_ = clock_->Now();
-    excuses_ = 0;
     GrpcOptions grpc = options_.grpc;
     grpc.max_message_bytes = options_.frame_limit_bytes;
     CallOptions call;
     call.send_queue_bytes = options_.window_bytes;
-    data_ = GrpcClient(runtime_, address_, grpc)
-                .OpenStream(kComputeMethod, call,
-                            Callbacks("Compute", &Link::OnDataOpen, &Link::OnDataFrame));
+    data_ = streams_->Open(kData, "Compute", [&](StreamCallbacks callbacks) {
+      return GrpcClient(runtime_, address_, grpc)
+          .OpenStream(kComputeMethod, call, std::move(callbacks));
+    });
     auto control_client = std::make_shared<GrpcClient>(runtime_, address_, grpc);
-    control_ = control_client->OpenStream(kWatchMethod, call,
-                                          Callbacks("WatchStatus", nullptr, &Link::OnStatusFrame));
+    const auto control = streams_->Open(kStatus, "WatchStatus", [&](StreamCallbacks callbacks) {
+      return control_client->OpenStream(kWatchMethod, call, std::move(callbacks));
+    });
     {
       absl::MutexLock lock(&mutex_);
       control_client_ = std::move(control_client);
     }
     internal::v1::WatchStatusRequest request;
     request.set_heartbeat_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(options_.heartbeat)));
-    // A refusal means that the stream has ended, which its on_closed tells.
-    control_->Send(Frame(request.SerializeAsString())).IgnoreError();
-    control_->CloseSend();
-    After(options_.heartbeat_timeout, [this] { CheckHeartbeat(); });
+    // A refusal means that the stream has ended, which is heard anyway.
+    control->Send(Frame(request.SerializeAsString())).IgnoreError();
+    control->CloseSend();
+    return true;
   }
 
-  StreamCallbacks Callbacks(const char* what, void (Link::*on_open)(),
-                            void (Link::*on_frame)(Frame)) {
-    StreamCallbacks callbacks;
-    const std::shared_ptr<Link> self = shared_from_this();
-    const uint64_t attempt = attempt_;
-    if (on_open != nullptr) {
-      callbacks.on_open = [self, attempt, on_open] {
-        self->Post(attempt, [self = self.get(), on_open] { (self->*on_open)(); });
-      };
+  void OnOpen(size_t stream) override {
+    if (stream == kData) {
+      data_open_ = true;
+      GoUpIfComplete();
     }
-    callbacks.on_frame = [self, attempt, on_frame](Frame frame) {
-      self->Post(attempt, [self = self.get(), on_frame, frame = std::move(frame)]() mutable {
-        self->last_heard_ = self->clock_->Now();
-        self->excuses_ = 0;
-        (self->*on_frame)(std::move(frame));
-      });
-    };
-    callbacks.on_closed = [self, attempt, what](const absl::Status& status) {
-      // A node that dies during a call may leave OK or CANCELLED. This side never cancels these
-      // calls.
-      const absl::Status why = status.ok() || absl::IsCancelled(status)
-                                   ? absl::UnavailableError(absl::StrCat("it ended ", what))
-                                   : status;
-      self->Post(attempt, [self = self.get(), why] { self->Fail(why); });
-    };
-    return callbacks;
   }
 
-  void OnDataOpen() {
-    data_open_ = true;
-    GoUpIfComplete();
-  }
-
-  void OnDataFrame(Frame frame) {
-    if (is_up_) {  // Before that, nothing has been asked for.
+  void OnFrame(size_t stream, Frame frame) override {
+    if (stream == kStatus) {
+      OnStatusFrame(frame);
+    } else if (is_up_) {  // Before that, nothing has been asked for.
       observer_->OnFrame(std::move(frame));
     }
   }
 
-  void OnStatusFrame(Frame frame) {
+  void OnStatusFrame(const Frame& frame) {
     internal::v1::WatchStatusResponse status;
     if (!status.ParseFromString(frame.Flatten())) {
-      Fail(absl::InternalError("its status is not a valid WatchStatusResponse"));
+      streams_->Fail(absl::InternalError("its status is not a valid WatchStatusResponse"));
     } else if (is_up_) {
       data_->ResumeReading();  // To see whether it still stands.
       observer_->OnStatus(status);
@@ -211,7 +168,7 @@ class Link : public std::enable_shared_from_this<Link> {
       *status.mutable_description() = first_status_->description();
       first_status_ = std::move(status);
     } else if (!status.has_description()) {
-      Fail(absl::InternalError("it did not describe itself"));
+      streams_->Fail(absl::InternalError("it did not describe itself"));
     } else {
       first_status_ = std::move(status);
       GoUpIfComplete();
@@ -223,7 +180,7 @@ class Link : public std::enable_shared_from_this<Link> {
       return;
     }
     is_up_ = true;
-    backoff_ = options_.backoff_initial;
+    streams_->ResetBackoff();
     {
       absl::MutexLock lock(&mutex_);
       up_ = data_;
@@ -231,46 +188,18 @@ class Link : public std::enable_shared_from_this<Link> {
     observer_->OnStatus(*first_status_);
   }
 
-  void CheckHeartbeat() {
-    const absl::Time now = clock_->Now();
-    const absl::Duration silence = now - last_heard_;
-    const absl::Time awake_since = options_.awake_since();
-    const absl::Duration counted = now - std::max(last_heard_, awake_since);
-    // The end of a pause uses up an excuse, its length none.
-    const bool excused =
-        silence < options_.heartbeat_timeout || awake_since >= now || ++excuses_ <= kMostExcuses;
-    if (counted < options_.heartbeat_timeout && excused) {
-      After(options_.heartbeat_timeout - counted, [this] { CheckHeartbeat(); });
-      return;
-    }
-    Fail(absl::UnavailableError(absl::StrCat("nothing heard for ", absl::FormatDuration(silence))));
-  }
-
-  void Fail(const absl::Status& why) {
-    ++attempt_;  // Nothing more of this attempt.
-    timers_->Cancel(timer_);
-    EndStreams();
-    is_up_ = false;
-    After(backoff_, [this] { Attempt(); });
-    backoff_ = std::min(backoff_ * 2, options_.backoff_max);
-    calls_->EndAll(absl::UnavailableError(
-        absl::StrCat("node ", address_, " is gone before it answered: ", why.message())));
-    observer_->OnDisconnected(
-        absl::Status(why.code(), absl::StrCat("node ", address_, ": ", why.message())));
-  }
-
-  void EndStreams() {
+  void OnDisconnected(const absl::Status& why) override {
     {
       absl::MutexLock lock(&mutex_);
       up_ = nullptr;
       control_client_ = nullptr;
     }
-    for (std::shared_ptr<ClientStream>* stream : {&data_, &control_}) {
-      if (*stream != nullptr) {
-        (*stream)->Cancel();
-        stream->reset();
-      }
-    }
+    data_ = nullptr;
+    is_up_ = false;
+    calls_->EndAll(absl::UnavailableError(
+        absl::StrCat("node ", address_, " is gone before it answered: ", why.message())));
+    observer_->OnDisconnected(
+        absl::Status(why.code(), absl::StrCat("node ", address_, ": ", why.message())));
   }
 
   GrpcRuntime* const runtime_;
@@ -279,50 +208,21 @@ class Link : public std::enable_shared_from_this<Link> {
   const GrpcTransportOptions options_;
   const std::string address_;
   NodeObserver* const observer_;
+  const std::shared_ptr<ReconnectingStreams> streams_;
 
-  CallbackSerializer serializer_;
-  // Used in the serializer only.
-  uint64_t attempt_ = 0;
+  // Used in functions of ReconnectingStreamsUser only.
   bool is_up_ = false;
   bool data_open_ = false;
   std::optional<internal::v1::WatchStatusResponse> first_status_;
-  absl::Time last_heard_;
-  int excuses_ = 0;  // Since then.
-  absl::Duration backoff_;
-  TimerQueue::Id timer_ = 0;
   std::shared_ptr<ClientStream> data_;
-  std::shared_ptr<ClientStream> control_;
 
   // Shared with calls that gRPC still works on.
   const std::shared_ptr<PendingCalls> calls_ = std::make_shared<PendingCalls>();
 
   mutable absl::Mutex mutex_;
   std::shared_ptr<ClientStream> up_ ABSL_GUARDED_BY(mutex_);  // data_ while up.
-  // That of control_.
+  // That of the status.
   std::shared_ptr<GrpcClient> control_client_ ABSL_GUARDED_BY(mutex_);
-};
-
-class GrpcConnection final : public NodeConnection {
- public:
-  explicit GrpcConnection(std::shared_ptr<Link> link) : link_(std::move(link)) {}
-  ~GrpcConnection() override { link_->Close(); }
-
-  absl::Status Send(Frame frame) override { return link_->Send(std::move(frame)); }
-  size_t QueuedBytes() const override { return link_->QueuedBytes(); }
-  void PauseReading() override { link_->PauseReading(); }
-  void LoadExperts(const internal::v1::LoadExpertsRequest& request, absl::Duration timeout,
-                   LoadDone done) override {
-    link_->Call(kLoadMethod, Frame(request.SerializeAsString()), timeout,
-                ParsedFor<internal::v1::LoadExpertsResponse>(std::move(done)));
-  }
-  void UnloadExperts(const internal::v1::UnloadExpertsRequest& request, absl::Duration timeout,
-                     UnloadDone done) override {
-    link_->Call(kUnloadMethod, Frame(request.SerializeAsString()), timeout,
-                ParsedFor<internal::v1::UnloadExpertsResponse>(std::move(done)));
-  }
-
- private:
-  const std::shared_ptr<Link> link_;
 };
 
 GrpcTransportOptions WithPulse(GrpcTransportOptions options, const GrpcRuntime& runtime,
@@ -347,10 +247,8 @@ absl::Time GrpcTransport::AwakeSince() const { return options_.awake_since(); }
 
 std::unique_ptr<NodeConnection> GrpcTransport::Connect(std::string address,
                                                        NodeObserver* observer) {
-  auto link =
-      std::make_shared<Link>(runtime_, clock_, &timers_, options_, std::move(address), observer);
-  link->Start();
-  return std::make_unique<GrpcConnection>(std::move(link));
+  return std::make_unique<GrpcConnection>(runtime_, clock_, &timers_, options_, std::move(address),
+                                          observer);
 }
 
 }  // namespace expertmesh::net

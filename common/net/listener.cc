@@ -228,6 +228,7 @@ void Listener::Start(Accept accept) {
 
 void Listener::Stop() {
   if (thread_.joinable()) {
+    stopping_ = true;
     EXPERTMESH_CHECK(eventfd_write(wake_, 1) == 0);
     thread_.join();
   }
@@ -272,7 +273,7 @@ void Listener::Run() {
 }
 
 bool Listener::AcceptFrom(int listening) {
-  while (true) {
+  while (!stopping_) {  // However many come.
     sockaddr_storage peer = {};
     socklen_t size = sizeof(peer);
     const int made =
@@ -288,6 +289,7 @@ bool Listener::AcceptFrom(int listening) {
     }
     // Else that one connection was in error, and is gone.
   }
+  return true;
 }
 
 void Listener::Take(int listening, int connection, const sockaddr_storage& peer) {
@@ -295,8 +297,8 @@ void Listener::Take(int listening, int connection, const sockaddr_storage& peer)
   const size_t reserved = ReservedDescriptors(limit);
   // The kernel gives the lowest number that is free, so such a high one means that few are.
   if (static_cast<size_t>(connection) >= limit - reserved) {
-    close(connection);
     ++connection_counts.refused_for_descriptors;
+    close(connection);
     Warn("refuses connections",
          absl::StrCat("of ", limit, " descriptors only ", reserved,
                       " are left; raise the limit (ulimit -n) or have fewer connections"));
@@ -304,8 +306,8 @@ void Listener::Take(int listening, int connection, const sockaddr_storage& peer)
   }
   if (connections_.size() >= options_.max_connections &&
       connections_.Sweep() >= options_.max_connections) {
-    close(connection);
     ++connection_counts.refused_for_number;
+    close(connection);
     Warn("refuses connections", absl::StrCat("there are ", options_.max_connections,
                                              ", as many as --max-connections allows"));
     return;

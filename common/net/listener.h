@@ -3,6 +3,7 @@
 #ifndef EXPERTMESH_COMMON_NET_LISTENER_H_
 #define EXPERTMESH_COMMON_NET_LISTENER_H_
 
+#include <atomic>
 #include <cstddef>
 #include <functional>
 #include <memory>
@@ -11,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -54,8 +56,8 @@ class Listener {
 
   void Start(Accept accept);
 
-  // Listens no more when it returns, and has called `accept` for the last time. Connections stay.
-  // Not from `accept`; one thread only.
+  // Listens no more when it returns, and has called `accept` for the last time. Connections stay,
+  // those not accepted are closed. Not from `accept`; one thread only.
   void Stop();
 
   // Port that is bound; 0 for unix sockets.
@@ -64,6 +66,12 @@ class Listener {
   // Ends the connection of a client, as ServerContext::peer() names it. False when there is none,
   // or it has no name of its own (unix sockets).
   bool End(absl::string_view peer) { return connections_.End(peer); }
+
+  // See ConnectionTable::EndIdle().
+  void EndIdle(const absl::flat_hash_set<std::string>& busy, absl::Time now,
+               absl::Duration allowed) {
+    connections_.EndIdle(busy, now, allowed);
+  }
 
  private:
   explicit Listener(const ListenerOptions& options);
@@ -84,6 +92,7 @@ class Listener {
   std::string unix_path_;
   std::vector<int> listening_;
   int wake_ = -1;  // An eventfd: Stop() was called.
+  std::atomic<bool> stopping_{false};
   Accept accept_;
   ConnectionTable connections_;  // The listener's thread adds, others end.
   std::optional<Stall> stall_;   // When it was first seen, and when that was.

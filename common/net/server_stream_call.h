@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -46,6 +47,11 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
   absl::Status Send(Frame frame);
   void SendLatest(ServerStreamSink::LatestFrame make);
   void OnEnding(ServerStreamSink::EndingCallback callback);
+
+  std::string peer() const override {
+    absl::MutexLock lock(&mutex_);
+    return accepted_ ? context_->peer() : "";
+  }
 
   bool IsGone() const {
     absl::MutexLock lock(&mutex_);

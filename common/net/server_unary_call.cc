@@ -1,3 +1,4 @@
+#include <string>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -33,6 +34,8 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
   }
 
   void Drain(const absl::Status&) override {}  // Its answer will come by itself.
+
+  std::string peer() const override { return accepted() ? context_->peer() : ""; }
 
   // The first answer counts.
   void Respond(absl::StatusOr<Frame> answer) {

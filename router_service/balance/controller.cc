@@ -18,6 +18,8 @@ constexpr uint64_t kEpochBlock = 1 << 16;
 // Counts alone are written no more often.
 constexpr absl::Duration kSaveInterval = absl::Seconds(5);
 constexpr size_t kRecentDecisions = 4;
+// How often it is looked at what a bias does that was set.
+constexpr absl::Duration kLookInterval = absl::Milliseconds(100);
 // A follower that is silent for so long, and so many ticks, is gone: nothing waits for it. It does
 // no harm if it is not: nodes themselves tell it what they no longer hold.
 constexpr absl::Duration kGoneAfter = absl::Seconds(10);
@@ -115,7 +117,8 @@ absl::Status Controller::Restore() {
 
 void Controller::Run() {
   absl::Time next_tick = clock_->Now();
-  while (AwaitWork(next_tick)) {
+  absl::Time next_look = absl::InfiniteFuture();
+  while (AwaitWork(std::min(next_tick, next_look))) {
     const Leader leader = authority_->Now();
     bool same = true;
     {
@@ -132,7 +135,10 @@ void Controller::Run() {
     if (ticks) {
       Tick();
       next_tick = clock_->Now() + options_.interval;
+    } else if (clock_->Now() >= next_look) {
+      Look();
     }
+    next_look = NextLook(next_look);
     PublishIfNew();
     ConfirmSwitch();
     if (ticks) {
@@ -147,12 +153,12 @@ void Controller::Run() {
   }
 }
 
-bool Controller::AwaitWork(absl::Time next_tick) {
+bool Controller::AwaitWork(absl::Time until) {
   absl::MutexLock lock(&mutex_);
   while (!stopping_ && !woken_) {
-    if (next_tick == absl::InfiniteFuture()) {
+    if (until == absl::InfiniteFuture()) {
       changed_.Wait(&mutex_);
-    } else if (clock_->WaitUntil(&mutex_, &changed_, next_tick)) {
+    } else if (clock_->WaitUntil(&mutex_, &changed_, until)) {
       break;
     }
   }
@@ -177,6 +183,29 @@ void Controller::Tick() {
   if (of_late) {
     placement_->Tick(*of_late, policy);
   }
+}
+
+std::shared_ptr<const LoadCounts> Controller::CountNow(uint64_t epoch) {
+  table_.SetOwn(read_counts_(), epoch, clock_->Now());
+  return table_.Totals();
+}
+
+void Controller::Look() {
+  const uint64_t epoch = fleet_->view()->epoch();
+  absl::MutexLock lock(&mutex_);
+  if (follower_ == nullptr && steering_.BackOff(*CountNow(epoch))) {
+    Decide();
+  }
+}
+
+absl::Time Controller::NextLook(absl::Time next) const {
+  absl::MutexLock lock(&mutex_);
+  if (follower_ != nullptr || options_.interval == absl::InfiniteDuration() ||
+      !steering_.OnTrial()) {
+    return absl::InfiniteFuture();
+  }
+  const absl::Time now = clock_->Now();
+  return next > now && next != absl::InfiniteFuture() ? next : now + kLookInterval;
 }
 
 void Controller::Measure(absl::Time now) {

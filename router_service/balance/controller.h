@@ -125,12 +125,16 @@ class Controller {
 
   absl::Status Restore();
   void Run();
-  // Waits for the next tick or for something to do; false when stopping.
-  bool AwaitWork(absl::Time next_tick);
+  // Waits until then or for something to do; false when stopping.
+  bool AwaitWork(absl::Time until);
   // Begins to decide, or to follow.
   void Serve(const Leader& leader);
   void TakeFromAuthority();
   void Tick();
+  // Between ticks: takes back a bias that was set and passes the quality budget.
+  void Look();
+  // When that is to be done next; `next`: as it was.
+  absl::Time NextLook(absl::Time next) const;
   // What this router has counted, on epoch `epoch`; and the next step of what follows from the
   // load.
   void Count(std::shared_ptr<const LoadCounts> own, uint64_t epoch, absl::Time now)
@@ -148,6 +152,8 @@ class Controller {
   absl::Status CheckDecides() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // There is something new in decision_.
   void Decide() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What the mesh has counted up to now.
+  std::shared_ptr<const LoadCounts> CountNow(uint64_t epoch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Waits until what was decided is in force.
   void AwaitPublished() ABSL_LOCKS_EXCLUDED(mutex_);
   v1::BalanceSummary SummaryLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -58,6 +58,7 @@ v1::Balance Controller::GetBalance() const {
 }
 
 absl::StatusOr<v1::Balance> Controller::SetBalance(const v1::SetBalanceRequest& request) {
+  const uint64_t epoch = fleet_->view()->epoch();
   {
     absl::MutexLock lock(&mutex_);
     RETURN_IF_ERROR(CheckDecides());
@@ -72,10 +73,11 @@ absl::StatusOr<v1::Balance> Controller::SetBalance(const v1::SetBalanceRequest& 
         ASSIGN_OR_RETURN(policies[layer], WithChange(decided.policy, request.policy()));
       }
     }
+    const std::shared_ptr<const LoadCounts> totals = CountNow(epoch);
     for (const auto& [layer, policy] : policies) {
       steering_.SetPolicy(layer, policy);
       if (request.reset_bias()) {
-        steering_.SetBias(layer, model_.layers.at(layer).checkpoint_bias);
+        steering_.SetBias(layer, model_.layers.at(layer).checkpoint_bias, *totals);
       }
     }
     Decide();
@@ -97,6 +99,7 @@ absl::StatusOr<v1::Bias> Controller::GetBias(uint64_t epoch) const {
 
 absl::StatusOr<v1::Balance> Controller::SetBias(const v1::SetBiasRequest& request) {
   const v1::Bias& bias = request.bias();
+  const uint64_t epoch = fleet_->view()->epoch();
   {
     absl::MutexLock lock(&mutex_);
     RETURN_IF_ERROR(CheckDecides());
@@ -107,8 +110,9 @@ absl::StatusOr<v1::Balance> Controller::SetBias(const v1::SetBiasRequest& reques
       RETURN_IF_ERROR(CheckSteerable(model_, layer.layer()));
       RETURN_IF_ERROR(CheckBias(layer.layer(), model_.layers.at(layer.layer()), layer.values()));
     }
+    const std::shared_ptr<const LoadCounts> totals = CountNow(epoch);
     for (const v1::LayerBias& layer : bias.layers()) {
-      steering_.SetBias(layer.layer(), {layer.values().begin(), layer.values().end()});
+      steering_.SetBias(layer.layer(), {layer.values().begin(), layer.values().end()}, *totals);
     }
     Decide();
   }

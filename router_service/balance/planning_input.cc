@@ -75,9 +75,16 @@ double BytesPerParameter(const std::vector<UpNode>& nodes) {
   return most > 0 ? most : sizeof(float);
 }
 
-// Assignments in a microsecond; what is not measured yet is as fast as the others.
-std::vector<double> Speeds(const std::vector<UpNode>& nodes) {
-  std::vector<double> speeds;
+struct Speeds {
+  // As shares of the mean; what is not measured yet is as fast as the others.
+  std::vector<double> of_nodes;
+  // Assignments in a microsecond; 0: no node is measured.
+  double mean = 0;
+};
+
+Speeds MeasuredSpeeds(const std::vector<UpNode>& nodes) {
+  Speeds result;
+  std::vector<double>& speeds = result.of_nodes;
   double sum = 0;
   size_t measured = 0;
   for (const UpNode& up : nodes) {
@@ -89,12 +96,11 @@ std::vector<double> Speeds(const std::vector<UpNode>& nodes) {
     sum += speeds.back();
     measured += known ? 1 : 0;
   }
+  result.mean = measured > 0 ? sum / static_cast<double>(measured) : 0;
   for (double& speed : speeds) {
-    // As shares of the mean, so that levels are in assignments.
-    const double mean = measured > 0 ? sum / static_cast<double>(measured) : 1;
-    speed = speed > 0 ? speed / mean : 1;
+    speed = speed > 0 ? speed / result.mean : 1;
   }
-  return speeds;
+  return result;
 }
 
 std::vector<balance::LayerToPlan> LayersToPlan(const SteeredModel& model, const LoadCounts& loads,
@@ -117,12 +123,12 @@ std::vector<balance::LayerToPlan> LayersToPlan(const SteeredModel& model, const 
   return layers;
 }
 
+// But for its speed and its link.
 balance::NodeToPlan MakeNode(const UpNode& up, const std::vector<balance::LayerToPlan>& layers,
-                             double speed, double bytes_per_parameter) {
+                             double bytes_per_parameter) {
   balance::NodeToPlan node;
   node.node_id = up.node->description().node_id();
   node.zone = up.node->description().zone();
-  node.speed = speed;
   uint64_t planned = 0;
   for (const balance::LayerToPlan& layer : layers) {
     if (const auto held = up.held.find(layer.layer); held != up.held.end()) {
@@ -192,10 +198,13 @@ absl::StatusOr<PlanningQuestion> MakePlanningQuestion(const SteeredModel& model,
     return absl::UnavailableError(absl::StrCat("no layer has had ", policy.min_tokens,
                                                " tokens of late: waits for more (min_tokens)"));
   }
-  const std::vector<double> speeds = Speeds(nodes);
+  const Speeds speeds = MeasuredSpeeds(nodes);
   for (size_t i = 0; i < nodes.size(); ++i) {
-    question.input.nodes.push_back(
-        MakeNode(nodes[i], question.input.layers, speeds[i], bytes_per_parameter));
+    balance::NodeToPlan& node = question.input.nodes.emplace_back(
+        MakeNode(nodes[i], question.input.layers, bytes_per_parameter));
+    // The unit of time is what the mean node takes for an assignment: so levels are in assignments.
+    node.speed = speeds.of_nodes[i];
+    node.link_cost = nodes[i].node->link_us_per_assignment() * speeds.mean;
   }
   if (present != nullptr) {
     question.input.present = OnlyLayers(*present, question.input.layers);

@@ -22,9 +22,10 @@ struct PlanningQuestion {
 };
 
 // `loads`: counted of late; layers with fewer than policy.min_tokens are left out, and so is the
-// room that they take. Nodes that are not up are left out, and keep nothing. A node without a limit
-// of memory gets no more than it holds now. `present`: the plan in force, or null. Without
-// policy.min_copies, redundancy stays as it is, as far as policy.max_copies lets it.
+// room that they take. Nodes that are not up are left out, and keep nothing. Speeds and link costs
+// are what this router has measured of each node. A node without a limit of memory gets no more
+// than it holds now. `present`: the plan in force, or null. Without policy.min_copies, redundancy
+// stays as it is, as far as policy.max_copies lets it.
 //   UNAVAILABLE  no node is up, or no layer has enough tokens: says what it waits for.
 absl::StatusOr<PlanningQuestion> MakePlanningQuestion(const SteeredModel& model,
                                                       const v1::Topology& topology,

@@ -29,6 +29,9 @@ void ScoreSample::Add(absl::Span<const float> logits, const gate::RoutedTokens& 
     scores_.AddWeights(absl::MakeConstSpan(routed.expert_ids).subspan(begin, count),
                        absl::MakeConstSpan(routed.weights).subspan(begin, count));
     ++first_choices_[routed.expert_ids[begin]];
+    if (count > 1) {
+      scores_.AddSecondChoice(routed.expert_ids[begin], routed.expert_ids[begin + 1]);
+    }
     for (uint32_t at = begin; at < begin + count; ++at) {
       ++assignments_[routed.expert_ids[at]];
     }
@@ -51,6 +54,7 @@ void ScoreSample::Take(v1::LayerMeasures* measures) {
   measures->set_sequence_loss(balance::DeepSeekV3SequenceLoss(sampled));
   measures->set_importance_loss(scores_.ImportanceLoss());
   measures->set_z_loss(scores_.ZLoss());
+  measures->set_second_place_loss(scores_.SecondPlaceLoss());
   scores_.Clear();
   assignments_.assign(num_experts_, 0);
   first_choices_.assign(num_experts_, 0);

@@ -134,8 +134,12 @@ std::shared_ptr<NodeBatch> NodeLink::TakeAnswered(uint64_t batch_id, const absl:
   if (entry.batch != nullptr && status.ok()) {
     last_answer_ = now;
     health_.Served(now - entry.sent, entry.assignments);
-    computed_assignments_ += entry.assignments;
-    compute_us_ += entry.batch->compute_us;
+    const NodeBatch& batch = *entry.batch;
+    computed_assignments_ += batch.assignments;
+    compute_us_ += batch.compute_us;
+    const double there =
+        static_cast<double>(batch.queue_us) + static_cast<double>(batch.compute_us);
+    link_time_.Add(batch.assignments, now - entry.sent - absl::Microseconds(there));
   } else if (entry.batch != nullptr && !SpeaksAgainstNode(status.code())) {
     health_.Refused();
   }

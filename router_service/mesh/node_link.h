@@ -24,6 +24,7 @@
 #include "expertmesh/internal/v1/expert.pb.h"
 #include "expertmesh/v1/control.pb.h"
 #include "router_service/mesh/in_flight.h"
+#include "router_service/mesh/link_time.h"
 #include "router_service/mesh/node_batch.h"
 #include "router_service/mesh/node_health.h"
 #include "router_service/mesh/wire_encoding.h"
@@ -196,6 +197,7 @@ class NodeLink final : public NodeObserver {
   uint64_t ejections_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t computed_assignments_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t compute_us_ ABSL_GUARDED_BY(mutex_) = 0;
+  LinkTime link_time_ ABSL_GUARDED_BY(mutex_);
   v1::NodeState node_state_ ABSL_GUARDED_BY(mutex_) = v1::NODE_STATE_UNSPECIFIED;
   std::shared_ptr<const v1::NodeDescription> description_ ABSL_GUARDED_BY(mutex_);
   InFlight in_flight_ ABSL_GUARDED_BY(mutex_);

@@ -190,6 +190,7 @@ v1::TopologyNode NodeLink::ToProto() const {
   node.set_overdue_batches(overdue_batches_);
   node.set_computed_assignments(computed_assignments_);
   node.set_compute_us(compute_us_);
+  node.set_link_us_per_assignment(link_time_.MicrosPerAssignment());
   node.set_hidden_states_dtype(ToWire(options_.encoding.hidden_states));
   node.set_partials_dtype(ToWire(options_.encoding.partials));
   return node;

@@ -38,6 +38,7 @@ void BalanceMetrics::SetLayer(const v1::LayerBalance& layer) {
     set(sequence_loss_, measures.sequence_loss());
     set(importance_loss_, measures.importance_loss());
     set(z_loss_, measures.z_loss());
+    set(second_place_loss_, measures.second_place_loss());
   }
 }
 

@@ -86,6 +86,8 @@ class BalanceMetrics {
   Family& importance_loss_ = Layers("expertmesh_router_importance_loss",
                                     "Squared coefficient of variation of the experts' weights");
   Family& z_loss_ = Layers("expertmesh_router_z_loss", "Mean of logsumexp(logits)^2");
+  Family& second_place_loss_ = Layers("expertmesh_router_second_place_loss",
+                                      "Mesh TensorFlow's load balancing loss of second choices");
 
   // {phase}: 1 for the one that it is in.
   Family& move_phase_ = telemetry::RegisterGauges(registry_, "expertmesh_router_placement_moving",

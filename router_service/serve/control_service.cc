@@ -41,15 +41,19 @@ net::WatchedState ReadTopology(const ServedRouter& router) {
   return {.version = response.topology().revision(), .whole = frame, .brief = frame};
 }
 
-net::WatchMethod WatchTopology(const ServedRouter* router) {
+// Changes of the fleet alone do not say that balancing has stopped: nothing may change from then
+// on.
+net::WatchMethod WatchTopology(const ServedRouter* router, BalanceWatch* balance) {
   mesh::Fleet* const fleet = router->fleet;
   return {.name = net::MethodOf<v1::Control>("WatchTopology"),
           .heartbeat = &HeartbeatOf<v1::WatchTopologyRequest>,
           .read = [router] { return ReadTopology(*router); },
           .subscribe =
-              [fleet](std::function<void()> on_change) {
+              [fleet, balance](std::function<void()> on_change) {
+                std::shared_ptr<void> alive = balance->Subscribe(on_change);
                 const uint64_t id = fleet->Subscribe(std::move(on_change));
-                return std::shared_ptr<void>(fleet, [fleet, id](void*) { fleet->Unsubscribe(id); });
+                return std::shared_ptr<void>(fleet,
+                                             [fleet, id, alive](void*) { fleet->Unsubscribe(id); });
               },
           .fresh = absl::Milliseconds(100)};
 }
@@ -73,15 +77,21 @@ net::WatchedState ReadBalance(const balance_control::Controller& controller) {
   return {.version = response.balance().epoch(), .whole = frame, .brief = frame};
 }
 
+net::WatchMethod WatchBalance(balance_control::Controller* controller, BalanceWatch* balance) {
+  return {.name = net::MethodOf<v1::Control>("WatchBalance"),
+          .heartbeat = &HeartbeatOf<v1::WatchBalanceRequest>,
+          .read = [controller] { return ReadBalance(*controller); },
+          .subscribe =
+              [controller, balance](std::function<void()> on_change) {
+                using Both = std::pair<std::shared_ptr<void>, std::shared_ptr<void>>;
+                std::shared_ptr<void> alive = balance->Subscribe(on_change);
+                return std::make_shared<Both>(std::move(alive),
+                                              controller->Subscribe(std::move(on_change)));
+              },
+          .fresh = absl::Milliseconds(100)};
+}
+
 void AddBalanceMethods(balance_control::Controller* controller, net::GrpcServerSpec* spec) {
-  spec->watches.push_back({.name = net::MethodOf<v1::Control>("WatchBalance"),
-                           .heartbeat = &HeartbeatOf<v1::WatchBalanceRequest>,
-                           .read = [controller] { return ReadBalance(*controller); },
-                           .subscribe =
-                               [controller](std::function<void()> on_change) {
-                                 return controller->Subscribe(std::move(on_change));
-                               },
-                           .fresh = absl::Milliseconds(100)});
   spec->ordinary.push_back(net::OrdinaryMethod<v1::GetLoadRequest, v1::GetLoadResponse>(
       net::MethodOf<v1::Control>("GetLoad"),
       [controller](const v1::GetLoadRequest& request) { return controller->GetLoad(request); }));
@@ -157,7 +167,8 @@ absl::StatusOr<v1::DrainNodeResponse> DrainNode(mesh::Fleet* fleet,
 
 }  // namespace
 
-void AddControlMethods(const ServedRouter* router, net::GrpcServerSpec* spec) {
+void AddControlMethods(const ServedRouter* router, BalanceWatch* balance,
+                       net::GrpcServerSpec* spec) {
   spec->ordinary.push_back(net::OrdinaryMethod<v1::GetTopologyRequest, v1::GetTopologyResponse>(
       net::MethodOf<v1::Control>("GetTopology"), [router](const v1::GetTopologyRequest&) {
         v1::GetTopologyResponse response;
@@ -167,7 +178,8 @@ void AddControlMethods(const ServedRouter* router, net::GrpcServerSpec* spec) {
   spec->ordinary.push_back(net::LastingMethod<v1::DrainNodeRequest, v1::DrainNodeResponse>(
       net::MethodOf<v1::Control>("DrainNode"),
       [router](const v1::DrainNodeRequest& request) { return DrainNode(router->fleet, request); }));
-  spec->watches.push_back(WatchTopology(router));
+  spec->watches.push_back(WatchTopology(router, balance));
+  spec->watches.push_back(WatchBalance(router->controller, balance));
   AddBalanceMethods(router->controller, spec);
   AddPlacementMethods(router->controller, spec);
   spec->clock = router->clock;

@@ -3,12 +3,15 @@
 #define EXPERTMESH_ROUTER_SERVICE_SERVE_CONTROL_SERVICE_H_
 
 #include "common/net/grpc_server.h"
+#include "router_service/serve/balance_watch.h"
 #include "router_service/serve/router_server.h"
 
 namespace expertmesh::serve {
 
-// Adds the methods of Control to a server. `router`, and what it points to, must outlive it.
-void AddControlMethods(const ServedRouter* router, net::GrpcServerSpec* spec);
+// Adds the methods of Control to a server. `router`, what it points to, and `balance`, which is of
+// the same controller, must outlive it.
+void AddControlMethods(const ServedRouter* router, BalanceWatch* balance,
+                       net::GrpcServerSpec* spec);
 
 }  // namespace expertmesh::serve
 

@@ -1,13 +1,13 @@
 #include "router_service/serve/grpc_authority_links.h"
 
 #include <algorithm>
-#include <atomic>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 #include "common/base/address.h"
 #include "common/net/grpc_client.h"
-#include "common/transport/callback_serializer.h"
+#include "common/net/reconnecting_streams.h"
 
 namespace expertmesh::serve {
 namespace {
@@ -17,164 +17,104 @@ using balance_control::AuthorityObserver;
 
 constexpr char kFollow[] = "/expertmesh.internal.v1.Authority/Follow";
 constexpr char kReport[] = "/expertmesh.internal.v1.Authority/ReportLoad";
-constexpr absl::Duration kFirstPause = absl::Milliseconds(100);
 constexpr absl::Duration kLongestPause = absl::Seconds(2);
 // So many heartbeats of silence end an attempt, and no less than so much time.
 constexpr int kSilentHeartbeats = 4;
 constexpr absl::Duration kLeastSilence = absl::Seconds(2);
 constexpr absl::Duration kReportTimeout = absl::Seconds(5);
 
-// Everything that happens goes through `serializer_`, and members are used there only. What comes
-// of an attempt that is over is ignored.
-class Link : public std::enable_shared_from_this<Link> {
+net::ReconnectOptions OptionsFor(const internal::v1::FollowRequest& request) {
+  net::ReconnectOptions options;
+  options.backoff_max = kLongestPause;
+  options.silence_timeout =
+      std::max(kLeastSilence, kSilentHeartbeats * absl::Milliseconds(request.heartbeat_ms()));
+  return options;
+}
+
+class GrpcAuthorityLink final : public AuthorityLink, public net::ReconnectingStreamsUser {
  public:
-  Link(net::GrpcRuntime* runtime, Clock* clock, TimerQueue* timers, std::string address,
-       const internal::v1::FollowRequest& request, AuthorityObserver* observer)
+  GrpcAuthorityLink(net::GrpcRuntime* runtime, Clock* clock, TimerQueue* timers,
+                    std::string address, const internal::v1::FollowRequest& request,
+                    AuthorityObserver* observer)
       : runtime_(runtime),
-        clock_(clock),
-        timers_(timers),
         address_(std::move(address)),
         request_(request),
-        silence_(std::max(kLeastSilence,
-                          kSilentHeartbeats * absl::Milliseconds(request.heartbeat_ms()))),
-        observer_(observer) {}
-
-  void Start() {
-    serializer_.Run([this] { After(absl::ZeroDuration(), [this] { Attempt(); }); });
+        observer_(observer),
+        streams_(
+            std::make_shared<net::ReconnectingStreams>(clock, timers, OptionsFor(request), this)) {
+    streams_->Start();
   }
+  ~GrpcAuthorityLink() override { streams_->Close(); }
 
-  void Close() {
-    serializer_.Close();
-    timers_->Cancel(timer_);
-    End();
-  }
-
-  void Report(const internal::v1::ReportLoadRequest& counts) {
-    if (reporting_.exchange(true)) {
-      return;
+  void Report(const internal::v1::ReportLoadRequest& counts) override {
+    std::shared_ptr<net::GrpcClient> client;
+    {
+      absl::MutexLock lock(&mutex_);
+      if (reporting_ || client_ == nullptr) {
+        return;
+      }
+      reporting_ = true;
+      client = client_;
     }
     net::CallOptions call;
     call.deadline = Clock::Real()->Now() + kReportTimeout;
-    net::GrpcClient(runtime_, address_, net::GrpcOptions())
-        .UnaryCall(kReport, Frame(counts.SerializeAsString()), call,
-                   [self = shared_from_this()](const absl::StatusOr<Frame>& answer) {
-                     self->reporting_ = false;
-                     if (!answer.ok()) {
-                       self->serializer_.Run([self = self.get(), why = answer.status()] {
-                         self->observer_->OnDisconnected(why);
-                       });
-                     }
-                   });
+    client->UnaryCall(kReport, Frame(counts.SerializeAsString()), call,
+                      [this, streams = streams_](const absl::StatusOr<Frame>& answer) {
+                        // Not when the link is closed, and so gone.
+                        streams->Run([this, why = answer.status()] { OnReported(why); });
+                      });
   }
 
  private:
-  template <typename Action>
-  void Post(uint64_t attempt, Action action) {
-    serializer_.Run([this, attempt, action = std::move(action)]() mutable {
-      if (attempt == attempt_) {
-        action();
-      }
-    });
-  }
-
-  template <typename Action>
-  void After(absl::Duration delay, Action action) {
-    timer_ = timers_->Schedule(clock_->Now() + delay,
-                               [weak = weak_from_this(), attempt = attempt_, action] {
-                                 if (const std::shared_ptr<Link> self = weak.lock()) {
-                                   self->Post(attempt, action);
-                                 }
-                               });
-  }
-
-  void Attempt() {
-    if (const absl::Status status = CheckAddress(address_); !status.ok()) {
-      observer_->OnDisconnected(status);  // Trying again would not help.
-      return;
+  void OnReported(const absl::Status& status) {
+    {
+      absl::MutexLock lock(&mutex_);
+      reporting_ = false;
     }
-    ++attempt_;
-    last_heard_ = clock_->Now();
-    const std::shared_ptr<Link> self = shared_from_this();
-    const uint64_t attempt = attempt_;
-    net::StreamCallbacks callbacks;
-    callbacks.on_frame = [self, attempt](Frame frame) {
-      self->Post(attempt, [self = self.get(), frame = std::move(frame)] { self->OnFrame(frame); });
-    };
-    callbacks.on_closed = [self, attempt](const absl::Status& status) {
-      const absl::Status why = status.ok() ? absl::UnavailableError("it ended Follow") : status;
-      self->Post(attempt, [self = self.get(), why] { self->Fail(why); });
-    };
-    stream_ = net::GrpcClient(runtime_, address_, net::GrpcOptions())
-                  .OpenStream(kFollow, {}, std::move(callbacks));
-    // A refusal means that the stream has ended, which on_closed tells.
-    stream_->Send(Frame(request_.SerializeAsString())).IgnoreError();
-    stream_->CloseSend();
-    After(silence_, [this] { CheckHeartbeat(); });
+    if (!status.ok()) {
+      observer_->OnDisconnected(status);
+    }
   }
 
-  void OnFrame(const Frame& frame) {
+  bool OpenStreams() override {
+    if (const absl::Status status = CheckAddress(address_); !status.ok()) {
+      observer_->OnDisconnected(status);
+      return false;
+    }
+    auto client = std::make_shared<net::GrpcClient>(runtime_, address_, net::GrpcOptions());
+    const auto stream = streams_->Open(0, "Follow", [&](net::StreamCallbacks callbacks) {
+      return client->OpenStream(kFollow, {}, std::move(callbacks));
+    });
+    // A refusal means that the stream has ended, which is heard anyway.
+    stream->Send(Frame(request_.SerializeAsString())).IgnoreError();
+    stream->CloseSend();
+    absl::MutexLock lock(&mutex_);
+    client_ = std::move(client);
+    return true;
+  }
+
+  void OnFrame(size_t, Frame frame) override {
     internal::v1::FollowResponse response;
     if (!response.ParseFromString(frame.Flatten()) || !response.has_decision()) {
-      Fail(absl::InternalError("its answer is no FollowResponse"));
+      streams_->Fail(absl::InternalError("its answer is no FollowResponse"));
       return;
     }
-    last_heard_ = clock_->Now();
-    pause_ = kFirstPause;
+    streams_->ResetBackoff();
     observer_->OnDecision(std::move(*response.mutable_decision()));
   }
 
-  void CheckHeartbeat() {
-    const absl::Duration silent = clock_->Now() - last_heard_;
-    if (silent < silence_) {
-      After(silence_ - silent, [this] { CheckHeartbeat(); });
-    } else {
-      Fail(
-          absl::UnavailableError(absl::StrCat("nothing heard for ", absl::FormatDuration(silent))));
-    }
-  }
-
-  void Fail(const absl::Status& why) {
-    ++attempt_;  // Nothing more of this attempt.
-    timers_->Cancel(timer_);
-    End();
-    After(pause_, [this] { Attempt(); });
-    pause_ = std::min(pause_ * 2, kLongestPause);
-    observer_->OnDisconnected(why);
-  }
-
-  void End() {
-    if (stream_ != nullptr) {
-      stream_->Cancel();
-      stream_.reset();
-    }
-  }
+  void OnDisconnected(const absl::Status& why) override { observer_->OnDisconnected(why); }
 
   net::GrpcRuntime* const runtime_;
-  Clock* const clock_;
-  TimerQueue* const timers_;
   const std::string address_;
   const internal::v1::FollowRequest request_;
-  const absl::Duration silence_;
   AuthorityObserver* const observer_;
-  std::atomic<bool> reporting_{false};
+  const std::shared_ptr<net::ReconnectingStreams> streams_;
 
-  CallbackSerializer serializer_;
-  // Used in the serializer only.
-  uint64_t attempt_ = 0;
-  absl::Time last_heard_;
-  absl::Duration pause_ = kFirstPause;
-  TimerQueue::Id timer_ = 0;
-  std::shared_ptr<net::ClientStream> stream_;
-};
-
-class GrpcAuthorityLink final : public AuthorityLink {
- public:
-  explicit GrpcAuthorityLink(std::shared_ptr<Link> link) : link_(std::move(link)) {}
-  ~GrpcAuthorityLink() override { link_->Close(); }
-  void Report(const internal::v1::ReportLoadRequest& counts) override { link_->Report(counts); }
-
- private:
-  const std::shared_ptr<Link> link_;
+  absl::Mutex mutex_;
+  bool reporting_ ABSL_GUARDED_BY(mutex_) = false;
+  // That of the newest attempt, for reports, too.
+  std::shared_ptr<net::GrpcClient> client_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace
@@ -185,9 +125,8 @@ GrpcAuthorityLinks::GrpcAuthorityLinks(net::GrpcRuntime* runtime, Clock* clock)
 std::unique_ptr<AuthorityLink> GrpcAuthorityLinks::Connect(
     const std::string& address, const internal::v1::FollowRequest& request,
     AuthorityObserver* observer) {
-  auto link = std::make_shared<Link>(runtime_, clock_, &timers_, address, request, observer);
-  link->Start();
-  return std::make_unique<GrpcAuthorityLink>(std::move(link));
+  return std::make_unique<GrpcAuthorityLink>(runtime_, clock_, &timers_, address, request,
+                                             observer);
 }
 
 }  // namespace expertmesh::serve

@@ -2,21 +2,18 @@
 
 #include <utility>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "common/net/grpc_server.h"
 #include "common/wire/status.h"
 #include "expertmesh/v1/control.grpc.pb.h"
 #include "expertmesh/v1/router.grpc.pb.h"
 #include "router_service/serve/authority_service.h"
+#include "router_service/serve/balance_watch.h"
 #include "router_service/serve/control_service.h"
 
 namespace expertmesh::serve {
 namespace {
 
 constexpr char kBalanceHealth[] = "expertmesh.balance";
-// How often it is looked whether central management is alive.
-constexpr absl::Duration kBalanceInterval = absl::Seconds(1);
 
 Frame Encode(const ServedRouter& router, const v1::ForwardResponse& response,
              const std::optional<TensorFrame>& output) {
@@ -72,7 +69,8 @@ void ServeUnary(const ServedRouter* router, const Frame& request, const CallCont
 
 class RouterServerImpl final : public RouterServer {
  public:
-  explicit RouterServerImpl(const ServedRouter& router) : router_(router) {}
+  explicit RouterServerImpl(const ServedRouter& router)
+      : router_(router), balance_(router.controller, router.clock) {}
 
   ~RouterServerImpl() override { Shutdown(absl::ZeroDuration()); }
 
@@ -97,7 +95,7 @@ class RouterServerImpl final : public RouterServer {
     spec.ordinary = {net::OrdinaryMethod<v1::DescribeModelRequest, v1::DescribeModelResponse>(
         net::MethodOf<v1::Router>("DescribeModel"),
         [router = &router_](const v1::DescribeModelRequest&) { return router->describe_model(); })};
-    AddControlMethods(&router_, &spec);
+    AddControlMethods(&router_, &balance_, &spec);
     AddAuthorityMethods(router_.controller, &spec);
     spec.serving = router_.fleet->ready();
     absl::StatusOr<std::unique_ptr<net::GrpcServer>> server =
@@ -109,7 +107,7 @@ class RouterServerImpl final : public RouterServer {
     server_->SetServing(v1::Control::service_full_name(), true);  // As long as the process is up.
     UpdateHealth();
     subscription_ = router_.fleet->Subscribe([this] { UpdateHealth(); });
-    WatchBalance();
+    balance_subscription_ = balance_.Subscribe([this] { UpdateBalanceHealth(); });
     return absl::OkStatus();
   }
 
@@ -122,13 +120,7 @@ class RouterServerImpl final : public RouterServer {
       return;
     }
     router_.fleet->Unsubscribe(subscription_);
-    TimerQueue::Id begun = 0;
-    {
-      absl::MutexLock lock(&mutex_);
-      begun = balance_timer_.CancelForGood();
-      shutting_down_ = true;
-    }
-    timers_.AwaitEnd(begun);
+    balance_subscription_.reset();
     server_->Shutdown(grace);
   }
 
@@ -139,24 +131,16 @@ class RouterServerImpl final : public RouterServer {
     server_->SetServing(v1::Router::service_full_name(), ready);
   }
 
-  // Again and again: what has stopped does not say so itself.
-  void WatchBalance() {
+  void UpdateBalanceHealth() {
     server_->SetServing(kBalanceHealth, router_.controller->Summary().alive());
-    absl::MutexLock lock(&mutex_);
-    if (!shutting_down_) {
-      balance_timer_.Set(router_.clock->Now() + kBalanceInterval, [this] { WatchBalance(); });
-    }
   }
 
   const ServedRouter router_;
+  BalanceWatch balance_;
   std::unique_ptr<net::GrpcServer> server_;
   uint64_t subscription_ = 0;
+  std::shared_ptr<void> balance_subscription_;
   bool stopped_ = false;
-
-  TimerQueue timers_{router_.clock};
-  absl::Mutex mutex_;
-  bool shutting_down_ ABSL_GUARDED_BY(mutex_) = false;
-  TimerSlot balance_timer_ ABSL_GUARDED_BY(mutex_){&timers_};
 };
 
 }  // namespace

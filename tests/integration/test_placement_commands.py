@@ -217,7 +217,7 @@ def test_every_measure_is_printed(placement, mesh, checkpoint):
     lines = cli("balance", "show", *router, "--measures").stdout.splitlines()
     (heading,) = [line for line in lines if "MaxVio(batch)" in line]
     columns = "layer MaxVio(batch) CV entropy dead squared share sampled Switch GShard Megatron"
-    assert heading.split() == [*columns.split(), "sequence", "importance", "z"]
+    assert heading.split() == [*columns.split(), "sequence", "importance", "z", "second"]
     rows = lines[lines.index(heading) + 1 :][: len(checkpoint.moe_layers)]
     told = json.loads(cli("balance", "show", *router, "--json").stdout)["layers"]
     for row, layer in zip(rows, told, strict=True):

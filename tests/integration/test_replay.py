@@ -137,6 +137,9 @@ def test_the_page_stands_alone(tmp_path):
         (["--recording", RECORD, "--fit", "--hop-us", 5], "and none of the times"),
         (["--recording", RECORD, "--fit"], "batches have a duration, of 100 that a fit needs"),
         (["--nodes", 300, "--deal", "shards"], "layer 0 has 256 experts, fewer than the 300 shards"),
+        (["--layers", 4000, "--experts", 60000], "the model has 240000000 experts in all layers"),
+        (["--tokens-per-second", 1e12], "--tokens-per-second is 1e+12; use at most"),
+        (["--expert-bytes", "2TiB"], "--expert-bytes is 2199023255552; use at most"),
         (["--experts", 4000000000, "--top-k", 1], "num_experts is"),
         (["--interval", "0"], "--interval is 0; use 1ms to a year"),
         (["--interval", "9000h"], "--interval is 9000h; use 1ms to a year"),
@@ -193,6 +196,9 @@ def test_a_plan_needs_config_json_alone_and_finds_the_speed():
     # 58 layers x 8 experts of 5 us, and a batch's 60 us in each layer for 256 tokens.
     most = fast * 1e6 / (58 * 8 * 5)
     assert meshes[fast]["tokens_per_second"] < most
+    one, two = plan(*arguments[:4], "--copies", 2, "--nodes", "1,99")["meshes"]
+    assert not one["fits"] and "2 copies of an expert are on as many nodes" in one["reason"]
+    assert two["nodes"] == 99
     printed = cli("plan", *arguments).stdout
     assert f"{expert:,} bytes an expert" in printed
     assert f"fewest nodes of 64 GiB: {answer['fewest_nodes']}\n" in printed
@@ -204,6 +210,7 @@ def test_a_plan_needs_config_json_alone_and_finds_the_speed():
         (["--node-memory", "1kB"], "use larger nodes"),
         (["--node-memory", "much"], "'much' is no size; write 64GiB"),
         (["--node-memory", "1GiB", "--tokens-per-second", 5], "needs --assignment-us"),
+        (["--node-memory", "1GiB", "--assignment-us", 0], "time of an assignment is 0; use more than 0"),
         (["--node-memory", "1GiB", "--nodes", "0"], "0 nodes; use 1 to 4096"),
         (["--node-memory", "1GiB", "--load", "nothing"], "no recording, and load has 'nothing'"),
     ],

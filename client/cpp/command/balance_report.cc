@@ -54,7 +54,8 @@ nlohmann::json ToJson(const client::LayerMeasures& measures) {
           {"megatron_loss", measures.megatron_loss},
           {"sequence_loss", measures.sequence_loss},
           {"importance_loss", measures.importance_loss},
-          {"z_loss", measures.z_loss}};
+          {"z_loss", measures.z_loss},
+          {"second_place_loss", measures.second_place_loss}};
 }
 
 nlohmann::json ToJson(const client::LayerBalance& layer) {
@@ -183,9 +184,9 @@ void PrintBalance(const client::Balance& balance, bool json, bool measures) {
 }
 
 std::string DescribeMeasures(const std::vector<client::LayerBalance>& layers) {
-  std::vector<std::vector<std::string>> table = {{"layer", "MaxVio(batch)", "CV", "entropy", "dead",
-                                                  "squared share", "sampled", "Switch", "GShard",
-                                                  "Megatron", "sequence", "importance", "z"}};
+  std::vector<std::vector<std::string>> table = {
+      {"layer", "MaxVio(batch)", "CV", "entropy", "dead", "squared share", "sampled", "Switch",
+       "GShard", "Megatron", "sequence", "importance", "z", "second"}};
   std::string collapses;
   for (const client::LayerBalance& layer : layers) {
     if (!layer.measures) {
@@ -202,7 +203,7 @@ std::string DescribeMeasures(const std::vector<client::LayerBalance>& layers) {
          absl::StrFormat("%.4g", measures.mean_squared_share),
          WithThousands(measures.sampled_tokens), loss(measures.switch_loss),
          loss(measures.gshard_loss), loss(measures.megatron_loss), loss(measures.sequence_loss),
-         loss(measures.importance_loss), loss(measures.z_loss)});
+         loss(measures.importance_loss), loss(measures.z_loss), loss(measures.second_place_loss)});
     if (!measures.collapse.empty()) {
       absl::StrAppend(&collapses, "layer ", layer.layer, ": ", measures.collapse, "\n");
     }

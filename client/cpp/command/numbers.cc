@@ -77,6 +77,15 @@ absl::StatusOr<std::vector<double>> ParseFactors(absl::string_view text) {
   return factors;
 }
 
+absl::Status CheckTokensPerSecond(double tokens_per_second) {
+  constexpr double kMost = 1e10;
+  if (tokens_per_second <= kMost) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("--tokens-per-second is ", tokens_per_second, "; use at most ", kMost));
+}
+
 std::string WithThousands(uint64_t number) {
   std::string digits = absl::StrCat(number);
   for (size_t at = digits.size(); at > 3; at -= 3) {

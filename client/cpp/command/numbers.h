@@ -24,6 +24,9 @@ std::string FormatBytes(uint64_t bytes);
 absl::StatusOr<std::vector<double>> ParseFactors(absl::string_view text);
 
 // 1234567 as "1,234,567".
+// INVALID_ARGUMENT when a load of so many tokens a second cannot be counted with.
+absl::Status CheckTokensPerSecond(double tokens_per_second);
+
 std::string WithThousands(uint64_t number);
 
 }  // namespace expertmesh::command

@@ -226,6 +226,7 @@ absl::Status Run(const Options& options) {
           "measured");
     }
     outcome.target = options.Number("tokens-per-second");
+    RETURN_IF_ERROR(CheckTokensPerSecond(outcome.target));
   }
   ASSIGN_OR_RETURN(outcome.fewest, replay::FewestNodes(outcome.question));
   if (outcome.target > 0) {

@@ -26,13 +26,16 @@ namespace {
 
 // A quarter more than an even share of all experts, and one more of the largest.
 uint64_t EnoughMemory(const ReplayedLoad& opened, uint64_t nodes, uint64_t copies) {
-  uint64_t all = 0;
+  double all = 0;
   uint64_t largest = 0;
   for (size_t i = 0; i < opened.expert_bytes.size(); ++i) {
-    all += opened.expert_bytes[i] * opened.load->layers()[i].num_experts * copies;
+    all += static_cast<double>(opened.expert_bytes[i]) * opened.load->layers()[i].num_experts *
+           static_cast<double>(copies);
     largest = std::max(largest, opened.expert_bytes[i]);
   }
-  return all / nodes + all / nodes / 4 + largest;
+  return static_cast<uint64_t>(
+             std::min(std::ceil(1.25 * all / static_cast<double>(nodes)), 0x1p62)) +
+         largest;
 }
 
 absl::StatusOr<replay::MeshModel> MeshOf(const Options& options, const ReplayedLoad& opened) {

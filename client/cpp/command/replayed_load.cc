@@ -16,6 +16,8 @@
 namespace expertmesh::command {
 namespace {
 
+constexpr uint64_t kMostExpertBytes = uint64_t{1} << 40;
+
 absl::StatusOr<std::vector<balance::RecordedLayer>> LayersWithoutModel(const Options& options) {
   balance::RecordedModel model;
   for (uint64_t i = 0; i < std::min<uint64_t>(options.Whole("layers"), 4097); ++i) {
@@ -81,6 +83,7 @@ absl::StatusOr<ReplayedLoad> OpenReplayedLoad(const Options& options) {
     ASSIGN_OR_RETURN(const replay::SyntheticOptions synthetic,
                      replay::ParseSyntheticLoad(options.Has("load") ? options.Text("load")
                                                                     : "zipf:1.0+drift:0.5"));
+    RETURN_IF_ERROR(CheckTokensPerSecond(options.Number("tokens-per-second")));
     std::vector<balance::RecordedLayer> layers = balance::RecordedModelOf(packed.model, {}).layers;
     if (!options.Has("model")) {
       ASSIGN_OR_RETURN(layers, LayersWithoutModel(options));
@@ -92,6 +95,10 @@ absl::StatusOr<ReplayedLoad> OpenReplayedLoad(const Options& options) {
     ASSIGN_OR_RETURN(opened.expert_bytes, BytesByLayer(packed, *opened.load));
   } else {
     ASSIGN_OR_RETURN(const uint64_t bytes, ParseBytes(options.Text("expert-bytes")));
+    if (bytes > kMostExpertBytes) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--expert-bytes is ", bytes, "; use at most ", kMostExpertBytes));
+    }
     opened.expert_bytes.assign(opened.load->layers().size(), std::max<uint64_t>(1, bytes));
   }
   return opened;

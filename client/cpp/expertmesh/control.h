@@ -179,6 +179,8 @@ struct LayerMeasures {
   double importance_loss = 0;
   // Mean of logsumexp(logits)^2.
   double z_loss = 0;
+  // Mesh TensorFlow's loss of second choices; 0: the router is too old to tell it.
+  double second_place_loss = 0;
 };
 
 struct LayerBalance {

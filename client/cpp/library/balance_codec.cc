@@ -57,6 +57,7 @@ LayerMeasures ReadMeasures(const v1::LayerMeasures& proto) {
   measures.sequence_loss = proto.sequence_loss();
   measures.importance_loss = proto.importance_loss();
   measures.z_loss = proto.z_loss();
+  measures.second_place_loss = proto.second_place_loss();
   return measures;
 }
 

@@ -12,10 +12,10 @@
 namespace expertmesh::replay {
 namespace {
 
-uint64_t BytesOfOneCopyEach(const CapacityQuestion& question) {
-  uint64_t bytes = 0;
+double BytesOfOneCopyEach(const CapacityQuestion& question) {
+  double bytes = 0;
   for (size_t i = 0; i < question.layers.size(); ++i) {
-    bytes += question.layers[i].num_experts * question.expert_bytes[i];
+    bytes += question.layers[i].num_experts * static_cast<double>(question.expert_bytes[i]);
   }
   return bytes;
 }
@@ -36,7 +36,7 @@ absl::Status Validate(const CapacityQuestion& question, uint32_t nodes) {
     return absl::InvalidArgumentError(
         absl::StrCat("tokens of a batch are ", question.batch_tokens, "; use 1 or more"));
   }
-  return absl::OkStatus();
+  return ValidateServiceTimes(question.times);
 }
 
 balance::PlanningInput MakeInput(const CapacityQuestion& question, const MeshModel& mesh) {
@@ -108,6 +108,11 @@ absl::StatusOr<CapacityAnswer> PlanCapacity(const CapacityQuestion& question, ui
   }
   CapacityAnswer answer;
   answer.nodes = nodes;
+  if (question.planner.min_copies > nodes) {
+    answer.reason = absl::StrCat(question.planner.min_copies,
+                                 " copies of an expert are on as many nodes; there are ", nodes);
+    return answer;
+  }
   absl::StatusOr<balance::PlanningResult> result =
       balance::PlanPlacement(MakeInput(question, mesh), question.planner);
   if (absl::IsResourceExhausted(result.status())) {
@@ -122,10 +127,9 @@ absl::StatusOr<CapacityAnswer> PlanCapacity(const CapacityQuestion& question, ui
     answer.fullest_worst = std::max(answer.fullest_worst, layer.FullestOverMean());
     answer.lower_bound += layer.mean > 0 ? layer.lower_bound / layer.mean / layers : 1 / layers;
   }
-  const uint64_t needed = BytesOfOneCopyEach(question) * question.planner.min_copies;
+  const double needed = BytesOfOneCopyEach(question) * question.planner.min_copies;
   const double spare =
-      static_cast<double>(nodes) * static_cast<double>(question.node_memory_bytes) -
-      static_cast<double>(needed);
+      static_cast<double>(nodes) * static_cast<double>(question.node_memory_bytes) - needed;
   uint64_t bytes_of_one = 0;
   for (const uint64_t bytes : question.expert_bytes) {
     bytes_of_one += bytes;
@@ -138,9 +142,8 @@ absl::StatusOr<CapacityAnswer> PlanCapacity(const CapacityQuestion& question, ui
 
 absl::StatusOr<uint32_t> FewestNodes(const CapacityQuestion& question) {
   RETURN_IF_ERROR(Validate(question, 1));
-  const uint64_t needed = BytesOfOneCopyEach(question) * question.planner.min_copies;
-  const double least =
-      std::ceil(static_cast<double>(needed) / static_cast<double>(question.node_memory_bytes));
+  const double needed = BytesOfOneCopyEach(question) * question.planner.min_copies;
+  const double least = std::ceil(needed / static_cast<double>(question.node_memory_bytes));
   const uint64_t largest =
       *std::max_element(question.expert_bytes.begin(), question.expert_bytes.end());
   if (least > kMaxSimulatedNodes || largest > question.node_memory_bytes) {

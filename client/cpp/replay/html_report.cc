@@ -74,7 +74,7 @@ std::string DrawChart(const Chart& chart, const Report& report) {
       sum += value;
       times.push_back(figures.start_s);
       line.values.push_back(chart.adds_up ? sum : value);
-      any = any || value > chart.low;
+      any = any || IsAbove(value, chart.low);
     }
     lines.push_back(std::move(line));
   }
@@ -141,10 +141,12 @@ std::string ToHtml(const Report& report) {
       kStyle, "</style></head><body><h1>Replay</h1><p>", EscapeXml(report.load),
       "</p><p class=\"muted\">", report.mesh.nodes.size(), " nodes, ", report.layers,
       " layers, intervals of ", ShortNumber(report.interval_s), " s. A node of speed 1 takes ",
-      ShortNumber(times.assignment_us), " us for an assignment, ", ShortNumber(times.batch_us),
-      " us for a batch and ", ShortNumber(times.row_us), " us for a row, on top of ",
-      ShortNumber(times.hop_us),
-      " us on the way. Queues are not simulated. Figures are means weighted with tokens, sums of "
+      ShortNumber(times.assignment_us), " us for an assignment, ", ShortNumber(times.expert_us),
+      " us for an expert that a batch uses, ", ShortNumber(times.batch_us), " us for a batch and ",
+      ShortNumber(times.row_us), " us for a row, on top of ", ShortNumber(times.hop_us),
+      " us on the way and ", ShortNumber(times.token_us),
+      " us for a token at the router. Queues are not simulated. Figures are means weighted with "
+      "tokens, sums of "
       "what was loaded, and the worst of what is called so.</p>",
       Table(report), Failures(report));
   for (const Chart& chart : Charts()) {

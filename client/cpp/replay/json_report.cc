@@ -71,7 +71,7 @@ std::string ToJson(const Report& report) {
                          {"parallel_nodes", report.mesh.parallel_nodes},
                          {"events", std::move(events)},
                          {"policies", std::move(policies)}})
-             .dump(1) +
+             .dump(1, ' ', false, nlohmann::json::error_handler_t::replace) +
          "\n";
 }
 

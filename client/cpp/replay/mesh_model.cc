@@ -25,15 +25,6 @@ absl::Status CheckNotNegative(absl::string_view field, double value) {
   return absl::InvalidArgumentError(absl::StrCat(field, " is ", value, "; use 0 or more"));
 }
 
-absl::Status CheckTimes(const ServiceTimes& times) {
-  RETURN_IF_ERROR(CheckPositive("time of an assignment", times.assignment_us));
-  RETURN_IF_ERROR(CheckNotNegative("time of an expert", times.expert_us));
-  RETURN_IF_ERROR(CheckNotNegative("time of a batch", times.batch_us));
-  RETURN_IF_ERROR(CheckNotNegative("time of a row", times.row_us));
-  RETURN_IF_ERROR(CheckNotNegative("time of a token", times.token_us));
-  return CheckNotNegative("time of the hops", times.hop_us);
-}
-
 absl::Status CheckEvents(const MeshModel& mesh) {
   double last = 0;
   for (const MeshEvent& event : mesh.events) {
@@ -97,6 +88,15 @@ absl::Status CheckRoom(const MeshModel& mesh, absl::Span<const balance::Recorded
 
 }  // namespace
 
+absl::Status ValidateServiceTimes(const ServiceTimes& times) {
+  RETURN_IF_ERROR(CheckPositive("time of an assignment", times.assignment_us));
+  RETURN_IF_ERROR(CheckNotNegative("time of an expert", times.expert_us));
+  RETURN_IF_ERROR(CheckNotNegative("time of a batch", times.batch_us));
+  RETURN_IF_ERROR(CheckNotNegative("time of a row", times.row_us));
+  RETURN_IF_ERROR(CheckNotNegative("time of a token", times.token_us));
+  return CheckNotNegative("time of the hops", times.hop_us);
+}
+
 absl::Status ValidateMeshModel(const MeshModel& mesh,
                                absl::Span<const balance::RecordedLayer> layers) {
   if (mesh.nodes.empty() || mesh.nodes.size() > kMaxSimulatedNodes) {
@@ -112,7 +112,7 @@ absl::Status ValidateMeshModel(const MeshModel& mesh,
     return absl::InvalidArgumentError(absl::StrCat(mesh.copies, " copies of each expert; use 1 to ",
                                                    present, ", the nodes at the beginning"));
   }
-  RETURN_IF_ERROR(CheckTimes(mesh.times));
+  RETURN_IF_ERROR(ValidateServiceTimes(mesh.times));
   RETURN_IF_ERROR(CheckPositive("bytes that a node loads in a second", mesh.load_bytes_per_second));
   RETURN_IF_ERROR(CheckEvents(mesh));
   RETURN_IF_ERROR(CheckDeal(mesh, present, layers));

@@ -39,6 +39,9 @@ struct ServiceTimes {
   double hop_us = 150;
 };
 
+// INVALID_ARGUMENT naming the time, its value and what is accepted.
+absl::Status ValidateServiceTimes(const ServiceTimes& times);
+
 struct MeshEvent {
   // kFail: the node and what it holds are gone. kJoin: it is there, and holds nothing.
   enum class Kind { kFail, kJoin };

@@ -97,7 +97,7 @@ absl::StatusOr<RecordedLoad::Interval*> RecordedLoad::Find(uint64_t time_us,
     return &*place;
   }
   for (const balance::RecordedLayer& layer : model_.layers) {
-    bytes_ += sizeof(Counted) + layer.num_experts * sizeof(uint32_t);
+    bytes_ += sizeof(Counted) + layer.num_experts * sizeof(uint64_t);
   }
   if (bytes_ > kMaxBytes) {
     return absl::ResourceExhaustedError(
@@ -191,7 +191,7 @@ std::vector<std::vector<double>> RecordedLoad::Assignments() const {
   for (const Interval& interval : intervals_) {
     for (size_t i = 0; i < sums.size(); ++i) {
       for (size_t expert = 0; expert < interval.layers[i].assignments.size(); ++expert) {
-        sums[i][expert] += interval.layers[i].assignments[expert];
+        sums[i][expert] += static_cast<double>(interval.layers[i].assignments[expert]);
       }
     }
   }

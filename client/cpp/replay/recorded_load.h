@@ -60,7 +60,7 @@ class RecordedLoad final : public LoadSource {
     double violations = 0;
     // Tokens and batches by size, in three steps for each doubling.
     std::map<int, BatchSize> sizes;
-    std::vector<uint32_t> assignments;  // Empty: no batches.
+    std::vector<uint64_t> assignments;  // Empty: no batches.
   };
   struct Interval {
     uint64_t number = 0;  // Since the first batch.

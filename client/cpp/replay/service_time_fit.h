@@ -20,9 +20,10 @@ struct ServiceTimeFit {
 
 // The times, none below 0, that explain best how long the batches of the recording NAME (and
 // NAME.1) took: the least sum of absolute relative errors, so that medians are met and batches
-// which something else held up count little. `mesh` is the one that was recorded: nodes, first placement, parallel_nodes; its
-// times are not looked at. Batches of one size and one routing do not tell the times apart; they
-// still fit such batches. Errors are those of RoutingRecordReader, and
+// which something else held up count little. `mesh` is the one that was recorded: nodes, first
+// placement, parallel_nodes; its times are not looked at. Batches of one size and one routing do
+// not tell the times apart; they still fit such batches. Errors are those of RoutingRecordReader,
+// and
 //   INVALID_ARGUMENT     experts have several copies: which of them a batch used is not recorded.
 //   FAILED_PRECONDITION  fewer than 100 batches have a duration.
 absl::StatusOr<ServiceTimeFit> FitServiceTimes(const std::string& name, const MeshModel& mesh);

@@ -58,6 +58,9 @@ std::vector<double> Thinned(const std::vector<double>& values) {
   return means;
 }
 
+// More than a step would make.
+constexpr int kMostTicks = 20;
+
 class Axes {
  public:
   Axes(const std::vector<double>& times, const std::vector<ChartLine>& lines, double low)
@@ -68,7 +71,7 @@ class Axes {
         high = std::max(high, value);
       }
     }
-    high_ = high > low ? low + (high - low) * 1.08 : low + 1;
+    high_ = IsAbove(high, low) ? low + (high - low) * 1.08 : low + 1;
   }
 
   double X(double time) const {
@@ -82,7 +85,10 @@ class Axes {
   std::string Draw(absl::string_view unit) const {
     std::string svg = Text(kLeft - 40, kTop - 12, unit, "start");
     const double step = Step(high_ - low_);
-    for (double tick = std::ceil(low_ / step) * step; tick <= high_; tick += step) {
+    const double first = std::ceil(low_ / step);
+    // By number: a step may be too small to change a tick that it is added to.
+    for (int i = 0; i <= kMostTicks && (first + i) * step <= high_; ++i) {
+      const double tick = (first + i) * step;
       const double shown = std::fabs(tick) < step / 2 ? 0 : tick;
       absl::StrAppendFormat(
           &svg, "<line class=\"grid\" x1=\"%.0f\" x2=\"%.0f\" y1=\"%.1f\" y2=\"%.1f\"/>", kLeft,
@@ -123,6 +129,10 @@ std::string ShortNumber(double value) {
     return absl::StrCat(value < 0 ? "-" : "", digits);
   }
   return absl::StrFormat("%.3g", value);
+}
+
+bool IsAbove(double value, double low) {
+  return value - low > 1e-9 * std::max(1.0, std::fabs(low));
 }
 
 std::string ChartColour(size_t index) { return kColours[index % std::size(kColours)]; }

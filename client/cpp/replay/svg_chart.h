@@ -26,6 +26,9 @@ struct ChartLine {
 std::string LineChart(const std::vector<double>& times, const std::vector<ChartLine>& lines,
                       absl::string_view unit, double low);
 
+// By more than rounding does, so that there is something to draw.
+bool IsAbove(double value, double low);
+
 // Colour of line `index`, "#2f6fab".
 std::string ChartColour(size_t index);
 

@@ -35,6 +35,18 @@ def sequence_loss(chosen, probabilities, top_k):
     return float((fraction * probabilities.mean(axis=0)).sum())
 
 
+def second_place_loss(logits, chosen):
+    """How even second choices are, among the experts that first choices leave."""
+    tokens, experts = logits.shape
+    fraction = np.zeros(experts)
+    mean = np.zeros(experts)
+    for token in range(tokens):
+        others = [expert for expert in range(experts) if expert != chosen[token, 0]]
+        mean[others] += softmax(logits[token, others]) / tokens
+        fraction[chosen[token, 1]] += 1 / tokens
+    return float(np.mean(fraction * mean) * experts**2)
+
+
 def noisy_load(clean, noisy, deviations, top_k):
     tokens, experts = clean.shape
     load = np.zeros(experts)
@@ -53,7 +65,8 @@ def case(random, name, tokens, experts, top_k, skew):
 
     logits = draw(tokens, experts) + np.float32(skew) * (np.arange(experts) == 1)
     logits = logits.astype(np.float32).astype(np.float64)
-    chosen = np.argsort(-logits, axis=1, kind="stable")[:, :top_k]
+    order = np.argsort(-logits, axis=1, kind="stable")
+    chosen = order[:, :top_k]
     probabilities = softmax(logits)
     sigmoids = 1 / (1 + np.exp(-logits))
     shares = sigmoids / sigmoids.sum(axis=1, keepdims=True)
@@ -75,6 +88,7 @@ def case(random, name, tokens, experts, top_k, skew):
         "noisy": noisy.tolist(),
         "deviation": 0.5,
         "chosen": chosen.tolist(),
+        "second": order[:, 1].tolist(),
         "weights": weights.astype(np.float64).tolist(),
         "counts": counts.astype(int).tolist(),
         "max_violation": float(counts.max() / counts.mean() - 1),
@@ -92,6 +106,24 @@ def case(random, name, tokens, experts, top_k, skew):
             experts
             * sum((slots[:, k].mean(axis=0) * probabilities.mean(axis=0)).sum() for k in range(top_k))
         ),
+        # The first half of the tokens, with the counts of all of them.
+        "megatron_global": float(
+            experts * (counts / (top_k * tokens) * probabilities[:half].mean(axis=0)).sum()
+        ),
+        "megablocks_halves": 0.1
+        / 2
+        * sum(
+            experts / (top_k * len(p)) * (one_hot(c, experts).sum(axis=(0, 1)) * p.mean(axis=0)).sum()
+            for c, p in ((chosen[:half], probabilities[:half]), (chosen[half:], probabilities[half:]))
+        ),
+        "nllb": float(
+            (slots[:, 0].mean(axis=0) * (importance / tokens)).mean() * experts**2
+        ),
+        "second_place": second_place_loss(logits, order),
+        "mesh_tensorflow": float(
+            (slots[:, 0].mean(axis=0) * probabilities.mean(axis=0)).mean() * experts**2
+        )
+        + second_place_loss(logits, order) / 2,
         "deepseek_v2": 1e-3
         * (
             sequence_loss(chosen[:half], probabilities[:half], top_k)

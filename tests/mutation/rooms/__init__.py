@@ -16,6 +16,7 @@ from rooms import (
     matmul,
     mesh,
     moves,
+    net,
     node,
     plan,
     replay,
@@ -40,6 +41,7 @@ MUTATIONS = (
     + moves.MUTATIONS
     + batch.MUTATIONS
     + controller.MUTATIONS
+    + net.MUTATIONS
     + node.MUTATIONS
     + client_library.MUTATIONS
     + decoder.MUTATIONS

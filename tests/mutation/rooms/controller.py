@@ -23,6 +23,18 @@ BIAS = (
         "bias_policy_test",
     ),
     Mutation(
+        "a few tokens that may have changed by chance take a bias back",
+        "LayerBias::BackOff",
+        force(False, touches=("low", "quality_budget")),
+        "bias_policy_test",
+    ),
+    Mutation(
+        "a bias that was set waits for a step before it is held",
+        "BiasSteering::StepLayer",
+        force(False, touches="BackOffLayer"),
+        "bias_steering_test",
+    ),
+    Mutation(
         "tokens of the bias before count for the next step",
         "BiasSteering::StepLayer",
         delete_statement(touches=("since", "totals"), nth=1),
@@ -53,7 +65,7 @@ ROUTERS = (
         "a follower decides",
         "Controller::CheckDecides",
         force(True, touches="self"),
-        "controller_test",
+        "controller_following_test",
     ),
 )
 
@@ -87,6 +99,15 @@ PLANS = (
     ),
 )
 
+WATCHES = (
+    Mutation(
+        "every tick sends the topology to all who watch it",
+        "BalanceWatch::Look",
+        force(False, touches=("now", "told_")),
+        "balance_watch_test",
+    ),
+)
+
 SUMS = (
     Mutation(
         "an expert that is summed twice is not noticed",
@@ -102,4 +123,4 @@ SUMS = (
     ),
 )
 
-MUTATIONS = BIAS + ROUTERS + STATE + PLANS + SUMS
+MUTATIONS = BIAS + ROUTERS + STATE + PLANS + WATCHES + SUMS

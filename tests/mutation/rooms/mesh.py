@@ -197,4 +197,25 @@ PLANS = (
     ),
 )
 
-MUTATIONS = PLANS + LINKS + NODES + HEALTH + TRUST
+TIMES = (
+    Mutation(
+        "what computing takes is the link's",
+        "NodeLink::TakeAnswered",
+        set_value("there", "0"),
+        "node_link_test",
+    ),
+    Mutation(
+        "the hop of every batch is time of its assignments",
+        "LinkTime::MicrosPerAssignment",
+        set_value("slope", "mean_y_ / mean_x_"),
+        "link_time_test",
+    ),
+    Mutation(
+        "what may be chance is told of a link",
+        "LinkTime::MicrosPerAssignment",
+        set_value("error", "0"),
+        "link_time_test",
+    ),
+)
+
+MUTATIONS = TIMES + PLANS + LINKS + NODES + HEALTH + TRUST

@@ -6,6 +6,7 @@ from operators import (
     force,
     keep_left,
     replace_operator,
+    set_value,
 )
 
 MUTATIONS = (
@@ -86,6 +87,12 @@ MUTATIONS = (
         "PlacementMove::Confirm",
         replace_operator("==", "!=", touches="switch_id"),
         "placement_move_test",
+    ),
+    Mutation(
+        "links cost nothing",
+        "MakePlanningQuestion",
+        set_value("link_cost", "0"),
+        "planning_input_test",
     ),
     Mutation(
         "a plan in force for a layer without load keeps the planner from planning",

@@ -26,13 +26,19 @@ MEASURES = (
     Mutation(
         "measures: the fewest tokens make an expert dead",
         "FindCollapse",
-        replace_operator(">=", "<=", touches="dead_mean"),
+        replace_operator("<", ">", touches="least_mean"),
         "measures_test",
     ),
     Mutation(
         "measures: logsumexp forgets the largest logit",
         "ScoreAccumulator::AddLogSumExp",
         replace_operator("+", "-", touches="largest"),
+        "measures_golden_test",
+    ),
+    Mutation(
+        "measures: second places are of what the first has, too",
+        "ScoreAccumulator::AddSecondChoice",
+        delete_statement(touches=("values_", "first"), nth=2),
         "measures_golden_test",
     ),
     Mutation(

@@ -26,6 +26,7 @@ TEST(BalanceReportTest, EveryMeasureHasAColumn) {
   measures.sequence_loss = 0.00085;
   measures.importance_loss = 9.5;
   measures.z_loss = 10.5;
+  measures.second_place_loss = 11.5;
   client::LayerBalance layer;
   layer.layer = 4;
   layer.measures = measures;
@@ -38,11 +39,11 @@ TEST(BalanceReportTest, EveryMeasureHasAColumn) {
   EXPECT_THAT(
       DescribeMeasures({layer, unsampled, untold}),
       AllOf(HasSubstr("layer  MaxVio(batch)    CV  entropy  dead  squared share  sampled  Switch  "
-                      "GShard  Megatron  sequence  importance     z\n"),
+                      "GShard  Megatron  sequence  importance     z  second\n"),
             HasSubstr("    4           1.25  2.25    0.125     3         0.0625    4,096     5.5  "
-                      "   6.5       7.5   0.00085         9.5  10.5\n"),
+                      "   6.5       7.5   0.00085         9.5  10.5    11.5\n"),
             HasSubstr("    7           1.25  2.25    0.125     3         0.0625        0       -  "
-                      "     -         -         -           -     -\n"),
+                      "     -         -         -           -     -       -\n"),
             HasSubstr("layer 7: dead: experts 0-2\n"), Not(HasSubstr("\n    9"))));
 }
 

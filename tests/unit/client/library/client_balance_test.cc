@@ -49,6 +49,7 @@ v1::LayerMeasures MeasuresOf() {
   measures.set_sequence_loss(12.25);
   measures.set_importance_loss(13.25);
   measures.set_z_loss(14.25);
+  measures.set_second_place_loss(15.25);
   return measures;
 }
 
@@ -256,6 +257,7 @@ TEST_F(ClientBalanceTest, ShowsEveryMeasureOfALayer) {
   EXPECT_EQ(measures->sequence_loss, 12.25);
   EXPECT_EQ(measures->importance_loss, 13.25);
   EXPECT_EQ(measures->z_loss, 14.25);
+  EXPECT_EQ(measures->second_place_loss, 15.25);
   EXPECT_FALSE(balance->layers[1].measures.has_value());
 }
 

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "client/cpp/replay/svg_chart.h"
@@ -56,7 +57,9 @@ TEST(SummariseTest, MeansAreWeightedWithTokens) {
 }
 
 TEST(ReportTest, JsonHasEveryInterval) {
-  const nlohmann::json json = nlohmann::json::parse(ToJson(TwoIntervals()));
+  Report report = TwoIntervals();
+  report.load += "\xff";  // A file's name need not be UTF-8.
+  const nlohmann::json json = nlohmann::json::parse(ToJson(report));
   EXPECT_EQ(json["nodes"], 4);
   EXPECT_EQ(json["events"][0]["kind"], "join");
   const nlohmann::json& policy = json["policies"][0];
@@ -84,6 +87,30 @@ TEST(LineChartTest, PutsValuesWhereTheirScaleSays) {
   EXPECT_THAT(svg, HasSubstr("points=\"70.0,250.0 746.0,40.7\""));
   EXPECT_THAT(svg, HasSubstr(">0:00:10</text>"));
   EXPECT_THAT(svg, HasSubstr("stroke=\"#2f6fab\""));
+}
+
+TEST(LineChartTest, ADifferenceOfRoundingIsNone) {
+  const double above = std::nextafter(std::nextafter(1.0, 2), 2);
+  EXPECT_FALSE(IsAbove(above, 1));
+  EXPECT_TRUE(IsAbove(1.001, 1));
+  EXPECT_LT(LineChart({0, 1}, {{.name = "a", .values = {1, above}}}, "x", 1).size(), 4000u);
+  Report report = TwoIntervals();
+  for (IntervalFigures& figures : report.result.policies[0].intervals) {
+    figures.fullest = figures.fullest_worst = above;
+  }
+  EXPECT_LT(ToHtml(report).size(), 40'000u);
+}
+
+TEST(LineChartTest, ScalesHaveAFewTicksWhateverTheirSize) {
+  for (const double high : {1e-300, 1e-7, .3, 1.0, 7.0, 1e6, 1e300}) {
+    const std::string svg = LineChart({0, 1}, {{.name = "a", .values = {0, high}}}, "x", 0);
+    int ticks = 0;
+    for (size_t at = 0; (at = svg.find("class=\"grid\"", at)) != std::string::npos; ++at) {
+      ++ticks;
+    }
+    EXPECT_GE(ticks, 2) << high;
+    EXPECT_LE(ticks, 12) << high;
+  }
 }
 
 TEST(LineChartTest, ManyValuesBecomeMeans) {

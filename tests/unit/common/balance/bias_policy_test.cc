@@ -115,12 +115,64 @@ TEST(BiasPolicyTest, TrafficThatChangesMakesItBackOffInOneStep) {
   EXPECT_LE(Answer(bias, {90'000, 10'000}).changed, 2'000u);
 }
 
+TEST(BiasPolicyTest, WithoutABudgetNothingIsTried) {
+  BiasPolicy policy = Unbounded(BiasRule::kSign, 0.5f);
+  policy.quality_budget = 0;
+  LayerBias bias(policy, {0, 0}, {0, 0});
+  for (int step = 0; step < 3; ++step) {
+    EXPECT_EQ(bias.Step(Answer(bias, {90'000, 10'000})), BiasOutcome::kHeldByBudget);
+    EXPECT_TRUE(bias.AtCheckpoint());
+  }
+  bias.SetBias({-.2f, .2f});
+  EXPECT_EQ(bias.Step(Answer(bias, {90'000, 10'000})), BiasOutcome::kBackedOff);
+  EXPECT_TRUE(bias.AtCheckpoint());
+}
+
 TEST(BiasPolicyTest, NothingComparedIsNoLeaveToGoFurther) {
   BiasPolicy policy = Unbounded(BiasRule::kSign, 0.5f);
   policy.quality_budget = 0.02f;
   LayerBias bias(policy, {0, 0}, {-.25f, .25f});
   EXPECT_EQ(bias.Step(Window({9, 1})), BiasOutcome::kHeldByBudget);
   EXPECT_THAT(bias.bias(), ElementsAre(-.25f, .25f));
+}
+
+TEST(BiasPolicyTest, FewTokensAreEnoughToBackOffWhenTheyProveThatTheBudgetIsPassed) {
+  BiasPolicy policy = Unbounded(BiasRule::kSign, 0.5f);
+  policy.quality_budget = 0.02f;
+  policy.step_tokens = 1'000'000;
+  LayerBias bias(policy, {1, 2}, {1.5f, 1});
+  const auto back_off = [&bias](uint64_t compared, uint64_t changed) {
+    LayerWindow window;
+    window.compared = compared;
+    window.changed = changed;
+    return bias.BackOff(window);
+  };
+  EXPECT_FALSE(back_off(0, 0));
+  EXPECT_FALSE(back_off(10, 5)) << "may be chance: five of ten, and two errors are half";
+  EXPECT_FALSE(back_off(10'000, 200)) << "that is the budget";
+  EXPECT_THAT(bias.bias(), ElementsAre(1.5f, 1));
+  EXPECT_TRUE(back_off(100, 50));
+  // 0.85 of the budget over a half and two errors, sqrt(51) / 100 each.
+  const float scale = .85f * .02f / (.5f + 2 * std::sqrt(51.0f) / 100);
+  EXPECT_THAT(bias.bias(),
+              ElementsAre(FloatNear(1 + .5f * scale, 1e-6f), FloatNear(2 - scale, 1e-6f)));
+}
+
+TEST(BiasPolicyTest, WhereNoStepsAreMadeOrNothingIsBoundedItDoesNotBackOff) {
+  BiasPolicy policy = Unbounded(BiasRule::kSign, 0.5f);
+  LayerWindow window;
+  window.compared = window.changed = 1000;
+  LayerBias unbounded(policy, {0, 0}, {1, 0});
+  EXPECT_FALSE(unbounded.BackOff(window));
+  policy.quality_budget = 0.02f;
+  policy.paused = true;
+  LayerBias paused(policy, {0, 0}, {1, 0});
+  EXPECT_FALSE(paused.BackOff(window));
+  policy.paused = false;
+  policy.rule = BiasRule::kFrozen;
+  LayerBias frozen(policy, {0, 0}, {1, 0});
+  EXPECT_FALSE(frozen.BackOff(window));
+  EXPECT_THAT(frozen.bias(), ElementsAre(1, 0));
 }
 
 TEST(BiasPolicyTest, ImpossiblePoliciesNameTheFieldTheValueAndTheRemedy) {

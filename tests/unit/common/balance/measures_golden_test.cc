@@ -30,6 +30,7 @@ struct Added {
       }
       const auto experts = one.at("chosen").at(token).get<std::vector<uint32_t>>();
       scores.AddWeights(experts, one.at("weights").at(token).get<std::vector<float>>());
+      scores.AddSecondChoice(experts[0], one.at("second").at(token).get<uint32_t>());
       ++first_choices[experts[0]];
       for (const uint32_t expert : experts) {
         ++counts[expert];
@@ -83,6 +84,13 @@ TEST_F(MeasuresGoldenTest, Losses) {
     ExpectNear(one, "switch", SwitchLoss(all.tokens, FractionConvention::kAllSlots));
     ExpectNear(one, "megatron", MegatronLoss(all.tokens));
     ExpectNear(one, "gshard", GshardLoss(all.first_choices, tokens, all.scores.probability_sums()));
+    ExpectNear(one, "megatron_global", MegatronGlobalLoss(head.tokens, all.counts, tokens));
+    ExpectNear(one, "megablocks_halves", MegaBlocksLoss({head.tokens, tail.tokens}, 0.1));
+    const auto experts = static_cast<double>(all.counts.size());
+    ExpectNear(one, "nllb",
+               experts * experts * GshardLoss(all.first_choices, tokens, all.scores.importance()));
+    ExpectNear(one, "second_place", all.scores.SecondPlaceLoss());
+    ExpectNear(one, "mesh_tensorflow", MeshTensorFlowLoss(all.first_choices, all.scores));
     ExpectNear(one, "hugging_face_halves", HuggingFaceLoss({head.tokens, tail.tokens}));
     // These are small: compare them without their alpha.
     EXPECT_NEAR(DeepSeekV2SequenceLoss({head.tokens, tail.tokens}) * 1e3,

@@ -79,6 +79,8 @@ TEST(CollapseTest, IsNotSeenWhereThereIsNone) {
   EXPECT_FALSE(FindCollapse({0, 20, 19, 20}, 1).any()) << "too few tokens to call one dead";
   EXPECT_FALSE(FindCollapse({100, 100}, 2).any()) << "no choice";
   EXPECT_FALSE(FindCollapse({0, 0, 0}, 1).any());
+  EXPECT_FALSE(FindCollapse({0, 1, 0, 1, 0, 0, 0, 0}, 2).any()) << "one token";
+  EXPECT_FALSE(FindCollapse(std::vector<uint64_t>(10, 900), 9).any()) << "9 of 10 have 90 %";
 }
 
 TEST(BalanceLossTest, AreOneOrTopKWhereAllIsEven) {
@@ -101,6 +103,43 @@ TEST(BalanceLossTest, AreOneOrTopKWhereAllIsEven) {
   EXPECT_EQ(MegatronLoss(none), 1);
   EXPECT_EQ(HuggingFaceLoss({none}), 2);
   EXPECT_EQ(GshardLoss(no_counts, 0, no_probabilities), 1.0 / 16);
+  EXPECT_EQ(MegatronGlobalLoss(none, counts, 12), 1);
+  EXPECT_EQ(MegaBlocksLoss({}, 0.5), 0.5);
+  EXPECT_EQ(ScoreAccumulator(4).SecondPlaceLoss(), 1);
+  EXPECT_EQ(MeshTensorFlowLoss(no_counts, ScoreAccumulator(4)), 1.5);
+}
+
+// Batches of a step are of one size: with the counts of all, their mean is the loss of the step.
+TEST(BalanceLossTest, MegatronsGlobalLossIsThatOfTheWholeStep) {
+  const std::vector<uint64_t> first = {4, 0};
+  const std::vector<uint64_t> second = {1, 3};
+  const std::vector<uint64_t> both = {5, 3};
+  const std::vector<double> p_first = {3, 1};
+  const std::vector<double> p_second = {1.5, 2.5};
+  const std::vector<double> p_both = {4.5, 3.5};
+  EXPECT_DOUBLE_EQ(MegatronGlobalLoss({4, 1, first, p_first}, both, 8) +
+                       MegatronGlobalLoss({4, 1, second, p_second}, both, 8),
+                   2 * MegatronLoss({8, 1, both, p_both}));
+}
+
+// Three tokens whose first choice is expert 0, however much they prefer it; of the rest one has
+// three quarters.
+TEST(BalanceLossTest, SecondPlacesAreOfWhatTheFirstLeaves) {
+  ScoreAccumulator scores(3);
+  for (const float lead : {1.0f, 20.0f, 60.0f}) {
+    scores.AddSoftmaxLogits({lead, 0, std::log(3.0f)});
+    scores.AddSecondChoice(0, 2);
+  }
+  EXPECT_NEAR(scores.SecondPlaceLoss(), 3 * 0.75, 1e-5);
+  ScoreAccumulator other(3);
+  other.AddProbabilities({0.6f, 0.3f, 0.1f});
+  other.AddSecondChoice(0, 1);
+  EXPECT_NEAR(other.SecondPlaceLoss(), 3 * 0.75, 1e-5);
+  scores.Merge(other);
+  // Means over four tokens: P is (0, .375, .625), f is (0, .25, .75).
+  EXPECT_NEAR(scores.SecondPlaceLoss(), 3 * (.375 * .25 + .625 * .75), 1e-5);
+  scores.Clear();
+  EXPECT_EQ(scores.SecondPlaceLoss(), 1);
 }
 
 // Hugging Face's averages over layers come before the product: two layers, each collapsed onto

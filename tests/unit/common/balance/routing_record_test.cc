@@ -148,7 +148,7 @@ TEST_F(RoutingRecordTest, EndsCleanlyWhereverItWasCutOff) {
     const Read read = ReadAll(cut);
     if (size < ends.front()) {
       EXPECT_EQ(read.status.code(), size > 0 && size < 8 ? absl::StatusCode::kInvalidArgument
-                                                         : absl::StatusCode::kDataLoss)
+                                                         : absl::StatusCode::kOutOfRange)
           << size << read.status;
       EXPECT_THAT(read.status.message(), HasSubstr(cut));
       continue;
@@ -253,6 +253,22 @@ TEST_F(RoutingRecordTest, AnEarlierRecordingIsKept) {
   EXPECT_LE((*smaller)->bytes(), 1u << 10);
 }
 
+TEST_F(RoutingRecordTest, OneThatHasJustBegunIsNoneBesideAnOlderOne) {
+  WriteAll();
+  std::filesystem::rename(name_, name_ + ".1");
+  const std::string begun = Bytes(name_ + ".1").substr(0, 30);
+  SetBytes(name_, begun);
+  EXPECT_THAT(RecordingFiles(name_).value(), ElementsAre(name_ + ".1"));
+  // Damage is told, and so is one that is alone.
+  std::string damaged = Bytes(name_ + ".1");
+  damaged[40] ^= 1;
+  SetBytes(name_, damaged);
+  EXPECT_THAT(RecordingFiles(name_).value(), ElementsAre(name_ + ".1", name_));
+  std::filesystem::remove(name_ + ".1");
+  SetBytes(name_, begun);
+  EXPECT_THAT(RecordingFiles(name_).value(), ElementsAre(name_));
+}
+
 TEST_F(RoutingRecordTest, OneWithoutABatchIsNotKept) {
   WriteAll();
   ASSERT_TRUE(RoutingRecordWriter::Create(name_, kModel, 1 << 20).ok());
@@ -324,6 +340,11 @@ TEST_F(RoutingRecordTest, RefusesModelsThatAreNone) {
   EXPECT_THAT(refused({{1, 4, 5}}), HasSubstr("top_k is 5"));
   EXPECT_THAT(refused({{1, 4, 0}}), HasSubstr("top_k is 0"));
   EXPECT_THAT(refused({{2, 4, 1}, {2, 4, 1}}), HasSubstr("layer 2 follows layer 2"));
+  std::vector<RecordedLayer> many;
+  for (uint32_t layer = 0; layer < 17; ++layer) {
+    many.push_back({layer, 65'535, 1});
+  }
+  EXPECT_THAT(refused(many), HasSubstr("1114095 experts in all layers; use at most 1048576"));
   EXPECT_THAT(RoutingRecordWriter::Create(name_, kModel, 100).status().message(),
               HasSubstr("max_bytes is 100"));
   EXPECT_FALSE(std::filesystem::exists(name_));

@@ -78,6 +78,9 @@ TEST(PeerNameTest, IsWrittenAsGrpcDoes) {
   EXPECT_EQ(PeerName(V4("10.0.0.7", 80)), "ipv4:10.0.0.7:80");
   EXPECT_EQ(PeerName(V6("::1", 80)), "ipv6:%5B::1%5D:80");
   EXPECT_EQ(PeerName(V6("::ffff:10.0.0.7", 80)), "ipv4:10.0.0.7:80");
+  sockaddr_storage link_local = V6("fe80::1", 80);
+  reinterpret_cast<sockaddr_in6&>(link_local).sin6_scope_id = 2;
+  EXPECT_EQ(PeerName(link_local), "ipv6:%5Bfe80::1%252%5D:80");
   EXPECT_EQ(PeerName({}), "");
 }
 
@@ -116,6 +119,56 @@ TEST(ConnectionTableTest, EndsTheOneThatIsNamed) {
   EXPECT_FALSE(first.IsEnded());
   EXPECT_TRUE(second.IsEnded());
   EXPECT_FALSE(table.End("ipv4:10.0.0.2:2"));  // Once.
+}
+
+TEST(ConnectionTableTest, EndsThoseWithoutCallsForLong) {
+  const int64_t before = connection_counts.open;
+  ConnectionTable table;
+  const Connection idle;
+  const Connection busy;
+  const Connection now_and_then;
+  table.Add(idle.server(), V4("10.0.0.1", 1));
+  table.Add(busy.server(), V4("10.0.0.2", 2));
+  table.Add(now_and_then.server(), V4("10.0.0.3", 3));
+  const absl::Time start = absl::UnixEpoch();
+  const auto look = [&](int second, const absl::flat_hash_set<std::string>& peers) {
+    table.EndIdle(peers, start + absl::Seconds(second), absl::Seconds(2));
+  };
+  look(0, {"ipv4:10.0.0.2:2"});
+  look(1, {"ipv4:10.0.0.2:2", "ipv4:10.0.0.3:3", "unix:"});
+  EXPECT_FALSE(idle.IsEnded());
+  look(2, {"ipv4:10.0.0.2:2"});
+  EXPECT_TRUE(idle.IsEnded());
+  EXPECT_FALSE(now_and_then.IsEnded());
+  look(3, {"ipv4:10.0.0.2:2"});
+  EXPECT_FALSE(now_and_then.IsEnded());
+  look(4, {"ipv4:10.0.0.2:2"});
+  EXPECT_TRUE(now_and_then.IsEnded());
+  EXPECT_FALSE(busy.IsEnded());
+  EXPECT_EQ(connection_counts.open, before + 1);
+}
+
+TEST(ConnectionTableTest, UnixSocketsAreIdleTogether) {
+  ConnectionTable table;
+  const Connection connection;
+  table.Add(connection.server(), {});
+  table.EndIdle({"ipv4:10.0.0.2:2", "unix:"}, absl::UnixEpoch(), absl::ZeroDuration());
+  EXPECT_FALSE(connection.IsEnded());
+  table.EndIdle({"ipv4:10.0.0.2:2"}, absl::UnixEpoch(), absl::ZeroDuration());
+  EXPECT_TRUE(connection.IsEnded());
+}
+
+TEST(ConnectionTableTest, WhatHasTheNumberOfAnIdleOneIsNotEnded) {
+  ConnectionTable table;
+  Connection idle;
+  table.Add(idle.server(), V4("10.0.0.1", 1));
+  const int number = idle.server();
+  const Connection other;
+  idle.Close();
+  ASSERT_EQ(dup2(other.server(), number), number);
+  table.EndIdle({}, absl::UnixEpoch(), absl::ZeroDuration());
+  EXPECT_FALSE(other.IsEnded());
+  close(number);
 }
 
 TEST(ConnectionTableTest, EndsTheOneThatIsReadAlone) {

@@ -7,10 +7,13 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <filesystem>
 #include <string>
+#include <thread>
 #include <vector>
 
+#include "absl/synchronization/notification.h"
 #include "common/base/connection_counts.h"
 #include "tests/support/too_long.h"
 
@@ -150,6 +153,42 @@ TEST(ListenerTest, ClosesMoreConnectionsThanAllowedUntilOthersAreGone) {
   for (const int client : {first, second, third, fourth}) {
     close(client);
   }
+}
+
+TEST(ListenerTest, StopsWhileConnectionsComeWithoutEnd) {
+  const std::string path = testing::TempDir() + "/listener_test_stop_" + std::to_string(getpid());
+  auto listener = Listener::Bind({.address = "unix:" + path});
+  ASSERT_TRUE(listener.ok()) << listener.status();
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  path.copy(address.sun_path, sizeof(address.sun_path) - 1);
+  const auto connect_again = [&address] {
+    const int client = socket(AF_UNIX, SOCK_STREAM, 0);
+    EXPECT_EQ(connect(client, reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+    return client;
+  };
+  std::atomic<bool> enough = false;
+  absl::Notification coming;
+  int accepted = 0;
+  (*listener)->Start([&](int, int connection) {
+    close(connection);
+    if (!enough) {
+      close(connect_again());
+    }
+    if (++accepted == 3) {
+      coming.Notify();
+    }
+  });
+  close(connect_again());
+  coming.WaitForNotification();
+  absl::Notification stopped;
+  std::thread stopping([&] {
+    (*listener)->Stop();
+    stopped.Notify();
+  });
+  EXPECT_TRUE(stopped.WaitForNotificationWithTimeout(kTooLong));
+  enough = true;
+  stopping.join();
 }
 
 TEST(ListenerTest, KeepsDescriptorsForOthers) {

@@ -204,6 +204,30 @@ TEST(PlanningInput, SpeedsAreMeasuredAndWhatIsNotMeasuredIsAverage) {
   EXPECT_EQ(question.input.nodes[2].speed, 1);
 }
 
+// A node at the mean speed takes 2 us for an assignment: a link that adds 3 us costs 1.5 of that.
+TEST(PlanningInput, LinksCostWhatWasMeasuredInTheTimeOfAnAssignment) {
+  v1::Topology topology;
+  v1::TopologyNode& near = AddNode("near", {0, 1, 2, 3}, &topology);
+  near.set_link_us_per_assignment(3);  // Where no speed is known, that says nothing.
+  v1::TopologyNode& far = AddNode("far", {0, 1, 2, 3}, &topology);
+  far.set_link_us_per_assignment(6);
+  const auto input = [&topology] {
+    return MakePlanningQuestion(Model(), topology, Loads(1000, 1000), nullptr, Policy(10))->input;
+  };
+  EXPECT_EQ(input().nodes[1].link_cost, 0);
+  for (v1::TopologyNode* node : {&near, &far}) {
+    node->set_computed_assignments(10'000);
+    node->set_compute_us(20'000);
+  }
+  const balance::PlanningInput measured = input();
+  EXPECT_THAT(measured.nodes[0].link_cost, DoubleNear(1.5, 1e-9));
+  EXPECT_THAT(measured.nodes[1].link_cost, DoubleNear(3, 1e-9));
+  // All of the load is one expert's, in copies of 1 / 2.5 and 1 / 4 assignments a unit of time.
+  const absl::StatusOr<balance::PlanningResult> plan = balance::PlanPlacement(measured);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_NEAR(plan->plan.layers[0].experts[0][0].share, 4 / 6.5, 1e-2);
+}
+
 TEST(PlanningInput, LayersThatWereNotPlannedStayInThePlan) {
   balance::PlacementPlan present;
   present.nodes = {"gone", "a"};

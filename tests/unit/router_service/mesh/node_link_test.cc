@@ -95,10 +95,12 @@ class NodeLinkTest : public testing::Test {
     return batch;
   }
   // The node answers one row of the batch.
-  void Answer(uint64_t id, uint32_t row) {
+  void Answer(uint64_t id, uint32_t row, uint64_t queue_us = 0, uint64_t compute_us = 0) {
     internal::v1::ComputeResponse response;
     response.set_batch_id(id);
     response.set_first_row(row);
+    response.set_queue_us(queue_us);
+    response.set_compute_us(compute_us);
     TensorFrame tensor{Dtype::kF32, 1, kModelWidth, {}};
     tensor.data = Frame(std::string(kModelWidth * sizeof(float), '\0'));
     link_.OnFrame(EncodeTensorMessage(response, &tensor));
@@ -270,6 +272,26 @@ TEST_F(NodeLinkTest, AnotherProcessThatComesBackIsNotEjectedForTheOneBefore) {
   ComeUp();
   EXPECT_EQ(link_.state(), LinkState::kUp);
   EXPECT_EQ(link_.ToProto().ejections(), 1);
+}
+
+TEST_F(NodeLinkTest, ComputedAreTheAssignmentsOfABatchAndNotThoseBesideIt) {
+  Send(1, 1, 3);
+  Send(2, 1, 5);
+  Answer(1, 0, 0, 70);
+  Answer(2, 0, 0, 20);
+  EXPECT_EQ(link_.ToProto().computed_assignments(), 8u);
+  EXPECT_EQ(link_.ToProto().compute_us(), 90u);
+}
+
+TEST_F(NodeLinkTest, TheLinksTimeIsWhatTheNodeDoesNotAccountFor) {
+  for (uint64_t batch = 1; batch <= 100; ++batch) {
+    const uint64_t assignments = batch % 9 + 1;
+    Send(batch, 1, static_cast<uint32_t>(assignments));
+    // A hop of 300 us, 4 us an assignment on the way; 7 more in the queue, and 20 computing.
+    clock_.Advance(absl::Microseconds(300 + 31 * assignments));
+    Answer(batch, 0, 7 * assignments, 20 * assignments);
+  }
+  EXPECT_NEAR(link_.ToProto().link_us_per_assignment(), 4, 1e-6);
 }
 
 TEST_F(NodeLinkTest, LoadsAndUnloadsGoToTheConnectionWhileThereIsOne) {
