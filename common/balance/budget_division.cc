@@ -40,7 +40,7 @@ size_t BudgetDivision::BestStep(const Layer& layer, double* gain) const {
   return best;
 }
 
-std::vector<uint32_t> BudgetDivision::Divide() {
+std::vector<size_t> BudgetDivision::Divide() {
   EXPERTMESH_CHECK(LeastBytes() <= left_);
   left_ -= LeastBytes();
   while (true) {
@@ -63,12 +63,12 @@ std::vector<uint32_t> BudgetDivision::Divide() {
     left_ -= (choices[best_step].loads - choices[best_layer->taken].loads) * best_layer->copy_bytes;
     best_layer->taken = best_step;
   }
-  std::vector<uint32_t> loads;
-  loads.reserve(layers_.size());
+  std::vector<size_t> taken;
+  taken.reserve(layers_.size());
   for (const Layer& layer : layers_) {
-    loads.push_back(layer.choices[layer.taken].loads);
+    taken.push_back(layer.taken);
   }
-  return loads;
+  return taken;
 }
 
 }  // namespace expertmesh::balance

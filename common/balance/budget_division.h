@@ -21,8 +21,12 @@ class BudgetDivision {
   // Bytes of every layer's first choice.
   uint64_t LeastBytes() const;
 
-  // [layers] Loads of the choice that each layer gets. LeastBytes() is within the budget.
-  std::vector<uint32_t> Divide();
+  // [layers] The choice that each layer gets, as a position among its own. LeastBytes() is within
+  // the budget.
+  std::vector<size_t> Divide();
+
+  // Bytes that Divide() left.
+  uint64_t left() const { return left_; }
 
  private:
   struct Choice {

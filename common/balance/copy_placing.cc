@@ -21,12 +21,35 @@ bool CopyPlacing::Place(LayerCopies* copies, absl::Span<const uint32_t> by_load,
                         bool may_split) {
   copies_ = copies;
   level_ = level;
-  missing_expert_ = kNone;
+  const LayerProblem& problem = copies_->problem();
+  for (uint32_t expert = 0; expert < problem.experts(); ++expert) {
+    DropAbove(problem.max_copies, Goes::kFewestRows, expert);
+  }
   DropWhatHasNoSlot();
   if (!CountMissing()) {
     return true;
   }
   LimitNodes();
+  return PlaceMissing(by_load, may_split);
+}
+
+bool CopyPlacing::PlaceTightly(LayerCopies* copies, absl::Span<const uint32_t> by_load,
+                               double level) {
+  copies_ = copies;
+  level_ = level;
+  const LayerProblem& problem = copies_->problem();
+  for (uint32_t expert = 0; expert < problem.experts(); ++expert) {
+    DropAbove(problem.min_copies, Goes::kTakesASlot, expert);
+  }
+  DropWhatHasNoSlot();
+  CountMissing();
+  LimitNodes();
+  UseAllSlots();
+  return PlaceMissing(by_load, false);
+}
+
+bool CopyPlacing::PlaceMissing(absl::Span<const uint32_t> by_load, bool may_split) {
+  missing_expert_ = kNone;
   const double largest = may_split ? LargestPiece(by_load) : 0;
   for (const uint32_t expert : by_load) {
     if (const uint32_t required = Missing(expert); required > 0) {
@@ -46,41 +69,46 @@ bool CopyPlacing::Place(LayerCopies* copies, absl::Span<const uint32_t> by_load,
   return true;
 }
 
+uint32_t CopyPlacing::MissingZones(uint32_t expert) const {
+  const uint32_t required = copies_->problem().zones_required;
+  return required <= 1 ? 0 : required - std::min(required, copies_->ZonesOf(expert, kNone, kNone));
+}
+
 uint32_t CopyPlacing::Missing(uint32_t expert) const {
   const LayerProblem& problem = copies_->problem();
   const uint32_t count = copies_->count_of_expert(expert);
-  uint32_t missing = problem.min_copies - std::min(problem.min_copies, count);
-  if (problem.zones_required > 1) {
-    const uint32_t zones = copies_->ZonesOf(expert, kNone, kNone);
-    missing = std::max(missing, problem.zones_required - std::min(problem.zones_required, zones));
-  }
-  return missing;
+  return std::max(problem.min_copies - std::min(problem.min_copies, count), MissingZones(expert));
 }
 
-// Copies that leave the expert in zones enough go first, then those with the fewest rows.
-void CopyPlacing::DropLeast(uint32_t expert) {
-  uint32_t least = kNone;
-  std::tuple<bool, double, uint32_t> least_key;
-  for (uint32_t at = copies_->first_of_expert(expert); at != kNone;
-       at = copies_->copy(at).next_of_expert) {
-    const LayerCopies::Copy& copy = copies_->copy(at);
-    const std::tuple<bool, double, uint32_t> key(!copies_->MayGo(at), copy.rows, copy.node);
-    if (least == kNone || key < least_key) {
-      least = at;
-      least_key = key;
+// Zones that the expert must have, and has not, take some of `most`: then several of its copies are
+// in one zone, and all but one of these can go.
+void CopyPlacing::DropAbove(uint32_t most, Goes first, uint32_t expert) {
+  const LayerProblem& problem = copies_->problem();
+  while (copies_->count_of_expert(expert) + MissingZones(expert) > most) {
+    const uint32_t missing_zones = MissingZones(expert);
+    uint32_t least = kNone;
+    std::tuple<bool, bool, double, uint32_t> least_key;
+    for (uint32_t at = copies_->first_of_expert(expert); at != kNone;
+         at = copies_->copy(at).next_of_expert) {
+      const LayerCopies::Copy& copy = copies_->copy(at);
+      const bool loses_zone =
+          problem.zones_required > 1 &&
+          copies_->ZonesOf(expert, at, kNone) + missing_zones < problem.zones_required;
+      const bool takes_none = first == Goes::kTakesASlot && problem.accepts[copy.node] == 0;
+      const std::tuple<bool, bool, double, uint32_t> key(loses_zone, takes_none, copy.rows,
+                                                         copy.node);
+      if (least == kNone || key < least_key) {
+        least = at;
+        least_key = key;
+      }
     }
+    copies_->Dissolve(least, level_);
   }
-  copies_->Dissolve(least, level_);
 }
 
 // Copies that experts can do without go first, then those of the smallest experts.
 void CopyPlacing::DropWhatHasNoSlot() {
   const LayerProblem& problem = copies_->problem();
-  for (uint32_t expert = 0; expert < problem.experts(); ++expert) {
-    while (copies_->count_of_expert(expert) > problem.max_copies) {
-      DropLeast(expert);
-    }
-  }
   for (uint32_t node = 0; node < problem.nodes(); ++node) {
     while (copies_->count_of_node(node) > problem.slots[node]) {
       uint32_t least = kNone;

@@ -20,13 +20,24 @@ class CopyPlacing {
   // False: there is no room for all, missing_expert() is the first.
   bool Place(LayerCopies* copies, absl::Span<const uint32_t> by_load, double level, bool may_split);
 
+  // The same where Place() found no room, from the same copies: of those that experts have, as few
+  // stay as they must have, so that slots are free for others, and copies on nodes that accept none
+  // before others, since these take no slots.
+  bool PlaceTightly(LayerCopies* copies, absl::Span<const uint32_t> by_load, double level);
+
   uint32_t missing_expert() const { return missing_expert_; }
 
  private:
+  // Which of the copies that an expert can do without goes first.
+  enum class Goes { kFewestRows, kTakesASlot };
+
+  bool PlaceMissing(absl::Span<const uint32_t> by_load, bool may_split);
+  // In how many more zones it must have copies.
+  uint32_t MissingZones(uint32_t expert) const;
   // What an expert must have and has not.
   uint32_t Missing(uint32_t expert) const;
+  void DropAbove(uint32_t most, Goes first, uint32_t expert);
   void DropWhatHasNoSlot();
-  void DropLeast(uint32_t expert);
   bool CountMissing();
   void LimitNodes();
   void UseAllSlots();

@@ -4,20 +4,18 @@ namespace expertmesh::balance {
 namespace {
 
 constexpr uint32_t kNone = LayerCopies::kNone;
-// Nodes and experts that may be looked at: some milliseconds. Small layers, where single copies
-// matter, get thousands of trials, large ones some hundred.
-constexpr uint64_t kMostEffort = 60'000;
 // What is worth a step, as a share of the level.
 constexpr double kLeastGain = 1e-3;
 
 }  // namespace
 
 bool CopySearch::Improve(LayerCopies* copies, double bound, double target, uint32_t most_loads,
-                         uint32_t* loads) {
+                         uint64_t most_effort, uint32_t* loads) {
   bound_ = bound;
   level_ = copies->FullestLevel();
   most_loads_ = most_loads;
   loads_ = *loads;
+  most_effort_ = most_effort;
   effort_ = 0;
   bool improved = false;
   while (level_ > target && StepOnce(copies)) {
@@ -38,7 +36,7 @@ bool CopySearch::StepOnce(LayerCopies* copies) {
     for (uint32_t from = copies->first_of_node(full); from != kNone;
          from = copies->copy(from).next_of_node) {
       for (uint32_t node = 0; node < copies->problem().nodes(); ++node) {
-        if (effort_ > kMostEffort) {
+        if (effort_ > most_effort_) {
           return false;
         }
         if (copies->problem().slots[node] > 0 && copies->MayGet(copies->copy(from).expert, node) &&

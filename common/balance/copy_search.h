@@ -21,10 +21,10 @@ class CopySearch {
   // Lowers the level of `copies`, whose shares are level, until it is at `target` or nothing more
   // is found: copies on the fullest nodes move, change places with others, or are added in a free
   // slot or in the place of one that can go. At most `most_loads` are loaded in all, of which there
-  // are
-  // `*loads`. True: it did.
+  // are `*loads`. It ends after `most_effort` nodes and experts that trials had to look at. True:
+  // it did.
   bool Improve(LayerCopies* copies, double bound, double target, uint32_t most_loads,
-               uint32_t* loads);
+               uint64_t most_effort, uint32_t* loads);
 
  private:
   uint32_t CostOf(const LayerCopies::Copy& copy) const {
@@ -46,6 +46,7 @@ class CopySearch {
   double level_ = 0;
   uint32_t most_loads_ = 0;
   uint32_t loads_ = 0;
+  uint64_t most_effort_ = 0;
   uint64_t effort_ = 0;
 };
 

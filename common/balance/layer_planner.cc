@@ -1,6 +1,7 @@
 #include "common/balance/layer_planner.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 namespace expertmesh::balance {
@@ -13,8 +14,15 @@ constexpr double kTooLittle = 1e-5;
 constexpr double kRounding = 1e-9;
 // How far above the bound a thorough search begins.
 constexpr double kWorthASearch = 0.003;
-// Nodes that a fullest node tries to exchange copies with, the least full ones.
-constexpr size_t kPartners = 32;
+// Nodes and experts that a search may look at: some milliseconds. Small layers, where single copies
+// matter, get thousands of trials, large ones some hundred. With few loads large layers are far
+// from the bound, and a search finds little.
+constexpr uint64_t kSearchEffort = 60'000;
+constexpr uint64_t kLimitedSearchEffort = kSearchEffort / 8;
+// Levels on the way to the bound that are offered where loads are limited.
+constexpr size_t kSteps = 8;
+// They are closer to each other near the bound, where each takes more copies.
+constexpr double kStepsBend = 1.5;
 
 }  // namespace
 
@@ -32,11 +40,15 @@ double LayerPlanner::Bound() {
   return bound_;
 }
 
-bool LayerPlanner::Plan(double tolerance, uint32_t most_loads) {
-  most_loads_ = most_loads;
+// False: there are no slots for them.
+bool LayerPlanner::PlaceRequired(bool may_split) {
+  most_loads_ = kNoLimit;
   copies_.CopyFrom(held_);
-  if (!placing_.Place(&copies_, by_load_.experts(), Bound(), most_loads == kNoLimit)) {
-    return false;
+  if (!placing_.Place(&copies_, by_load_.experts(), Bound(), may_split)) {
+    copies_.CopyFrom(held_);
+    if (!placing_.PlaceTightly(&copies_, by_load_.experts(), Bound())) {
+      return false;
+    }
   }
   loads_ = 0;
   level_ = std::numeric_limits<double>::infinity();
@@ -46,14 +58,76 @@ bool LayerPlanner::Plan(double tolerance, uint32_t most_loads) {
       loads_ += CostOf(copies_.copy(at).expert, node);
     }
   }
+  return true;
+}
+
+bool LayerPlanner::Plan(double tolerance) {
+  if (!PlaceRequired(true)) {
+    return false;
+  }
+  Finish(tolerance);
+  return true;
+}
+
+void LayerPlanner::Finish(double tolerance) {
+  goal_ = bound_;
   ImproveInRounds(tolerance);
+  const uint64_t effort = most_loads_ == kNoLimit ? kSearchEffort : kLimitedSearchEffort;
   const double good_enough = bound_ * (1 + std::max(tolerance, kWorthASearch));
   if (level_ > good_enough &&
-      search_.Improve(&copies_, bound_, good_enough, most_loads_, &loads_)) {
+      search_.Improve(&copies_, bound_, good_enough, most_loads_, effort, &loads_)) {
     ImproveInRounds(tolerance);
   }
   copies_.SumAgain();
   level_ = copies_.FullestLevel();
+}
+
+bool LayerPlanner::BeginSteps() {
+  if (!PlaceRequired(false)) {
+    return false;
+  }
+  level_ = levelling_.LevelOut(&copies_, bound_);
+  first_level_ = level_;
+  first_loads_ = loads_;
+  first_.CopyFrom(copies_);
+  return true;
+}
+
+// False: that is as far as it gets.
+bool LayerPlanner::StepTo(size_t step, double tolerance) {
+  if (level_ <= bound_ * (1 + tolerance)) {
+    return false;
+  }
+  copies_.CopyFrom(first_);
+  loads_ = first_loads_;
+  const double left = std::pow(1 - (static_cast<double>(step) / kSteps), kStepsBend);
+  goal_ = bound_ * std::pow(first_level_ / bound_, left);
+  Improve(tolerance);
+  level_ = levelling_.LevelOut(&copies_, goal_);
+  return level_ <= goal_ * (1 + tolerance);
+}
+
+bool LayerPlanner::PlanSteps(double tolerance, std::vector<Step>* steps) {
+  steps->clear();
+  if (!BeginSteps()) {
+    return false;
+  }
+  steps->push_back({loads_, level_});
+  while (steps->size() <= kSteps && StepTo(steps->size(), tolerance)) {
+    steps->push_back({loads_, level_});
+  }
+  return true;
+}
+
+bool LayerPlanner::PlanToStep(double tolerance, size_t step, uint32_t most_loads) {
+  if (!BeginSteps()) {
+    return false;
+  }
+  if (step > 0) {
+    StepTo(step, tolerance);
+  }
+  most_loads_ = std::max(most_loads, loads_);
+  Finish(tolerance);
   return true;
 }
 
@@ -82,13 +156,13 @@ void LayerPlanner::Improve(double tolerance) {
   const uint32_t most_steps = 4 * (problem_->nodes() + problem_->experts());
   for (uint32_t step = 0; step < most_steps; ++step) {
     const uint32_t fullest = copies_.FullestNode();
-    if (copies_.Level(fullest) <= bound_ * (1 + tolerance)) {
+    if (copies_.Level(fullest) <= goal_ * (1 + tolerance)) {
       return;
     }
-    if (levelling_.Relieve(&copies_, fullest, bound_)) {
+    if (levelling_.Relieve(&copies_, fullest, goal_)) {
       continue;
     }
-    const double least_gain = std::max(tolerance / 4, kTooLittle) * bound_;
+    const double least_gain = std::max(tolerance / 4, kTooLittle) * goal_;
     if (!GiveCopy(fullest) && !GiveCopyForAnother(fullest, least_gain) &&
         !ExchangeCopies(fullest, least_gain)) {
       return;
@@ -109,7 +183,7 @@ bool LayerPlanner::FindSlot(uint32_t node, uint32_t* leaves) const {
     const LayerCopies::Copy& copy = copies_.copy(at);
     if (copies_.count_of_expert(copy.expert) > 1 &&
         (*leaves == kNone || copy.rows < copies_.copy(*leaves).rows) && copies_.MayGo(at)) {
-      if (copy.rows <= 0 || copy.rows * (1 - kRounding) <= copies_.RoomOfOthers(at, bound_)) {
+      if (copy.rows <= 0 || copy.rows * (1 - kRounding) <= copies_.RoomOfOthers(at, goal_)) {
         *leaves = at;
       }
     }
@@ -122,12 +196,12 @@ void LayerPlanner::CollectReceivers() {
   excess_ = 0;
   room_ = 0;
   for (uint32_t node = 0; node < problem_->nodes(); ++node) {
-    const double room = copies_.Room(node, bound_);
+    const double room = copies_.Room(node, goal_);
     excess_ -= std::min(room, 0.0);
   }
   for (uint32_t node = 0; node < problem_->nodes(); ++node) {
-    const double room = copies_.Room(node, bound_);
-    if (room > kTooLittle * bound_ * problem_->rates[node]) {
+    const double room = copies_.Room(node, goal_);
+    if (room > kTooLittle * goal_ * problem_->rates[node]) {
       Receiver receiver = {node, kNone, room};
       if (FindSlot(node, &receiver.leaves)) {
         receivers_.push_back(receiver);
@@ -162,7 +236,7 @@ bool LayerPlanner::GiveCopy(uint32_t node) {
   if (receivers_.empty()) {
     return false;
   }
-  const double excess = -copies_.Room(node, bound_);
+  const double excess = -copies_.Room(node, goal_);
   std::swap(receivers_[Preferred(excess)], receivers_.front());
   const Receiver& preferred = receivers_.front();
   double rows = std::min(excess, preferred.room);
@@ -211,161 +285,10 @@ bool LayerPlanner::GiveTo(uint32_t giver, const Receiver& receiver, double rows)
     return false;
   }
   if (receiver.leaves != kNone) {
-    RemoveCopy(receiver.leaves, bound_);
+    RemoveCopy(receiver.leaves, goal_);
   }
   const uint32_t to = AddCopy(copies_.copy(from).expert, receiver.node, 0);
   copies_.ShiftRows(from, to, std::min(rows, copies_.copy(from).rows));
-  return true;
-}
-
-// Where a copy can go that leaves its node for rows from those reached: to one of these, which get
-// rid of more rows instead, or to one with room.
-uint32_t LayerPlanner::PlaceFor(uint32_t copy) const {
-  const LayerCopies::Copy& moved = copies_.copy(copy);
-  const auto may_have = [&](uint32_t node) {
-    return node != moved.node && copies_.free_slots(node) > 0 &&
-           copies_.MayGet(moved.expert, node) &&
-           (problem_->zones_required <= 1 ||
-            copies_.ZonesOf(moved.expert, copy, node) >= problem_->zones_required);
-  };
-  for (const uint32_t node : reached_) {
-    if (may_have(node)) {
-      return node;
-    }
-  }
-  for (uint32_t node = 0; node < problem_->nodes(); ++node) {
-    if (copies_.Room(node, bound_) >= moved.rows && may_have(node)) {
-      return node;
-    }
-  }
-  return kNone;
-}
-
-uint32_t LayerPlanner::SmallestOf(uint32_t node) const {
-  uint32_t smallest = kNone;
-  for (uint32_t at = copies_.first_of_node(node); at != kNone; at = copies_.copy(at).next_of_node) {
-    if (smallest == kNone || copies_.copy(at).rows < copies_.copy(smallest).rows) {
-      smallest = at;
-    }
-  }
-  return smallest;
-}
-
-// A node with room and no slot gets a copy of one of the experts of `node`, or of a node that it
-// can give rows to, after its own smallest copy went to a node that has a slot.
-bool LayerPlanner::GiveCopyForAnother(uint32_t node, double least_gain) {
-  if (!MayLoad(2)) {
-    return false;
-  }
-  reached_.assign(levelling_.Reached().begin(), levelling_.Reached().end());
-  const double excess = -copies_.Room(node, bound_);
-  for (uint32_t taker = 0; taker < problem_->nodes(); ++taker) {
-    const double room = copies_.Room(taker, bound_);
-    if (room < least_gain * problem_->rates[taker] || problem_->accepts[taker] == 0 ||
-        copies_.free_slots(taker) > 0) {
-      continue;
-    }
-    const uint32_t leaves = SmallestOf(taker);
-    const uint32_t place = leaves == kNone ? kNone : PlaceFor(leaves);
-    if (place == kNone) {
-      continue;
-    }
-    const LayerCopies::Copy moved = copies_.copy(leaves);
-    for (const uint32_t giver : reached_) {
-      const uint32_t from = LargestFor(giver, taker);
-      if (from == kNone || copies_.copy(from).rows <= moved.rows ||
-          copies_.copy(from).expert == moved.expert) {
-        continue;
-      }
-      loads_ -= CostOf(moved.expert, taker);
-      copies_.Remove(leaves);
-      AddCopy(moved.expert, place, moved.rows);
-      const double rows = std::min(
-          {excess + (place == node ? moved.rows : 0), room + moved.rows, copies_.copy(from).rows});
-      const uint32_t to = AddCopy(copies_.copy(from).expert, taker, 0);
-      copies_.ShiftRows(from, to, giver == node ? rows : 0);
-      return true;
-    }
-  }
-  return false;
-}
-
-// What changes when `from` goes to `node` and `to` (kNone: a free slot) comes in its place.
-void LayerPlanner::ConsiderExchange(uint32_t from, uint32_t node, uint32_t to,
-                                    Exchange* best) const {
-  const LayerCopies::Copy& goes = copies_.copy(from);
-  const double comes = to == kNone ? 0 : copies_.copy(to).rows;
-  if (comes >= goes.rows) {
-    return;
-  }
-  const double moved = goes.rows - comes;
-  const double level =
-      std::max((copies_.rows_of_node(goes.node) - moved) / problem_->rates[goes.node],
-               (copies_.rows_of_node(node) + moved) / problem_->rates[node]);
-  if (level >= best->level || copies_.Holds(goes.expert, node)) {
-    return;
-  }
-  const uint32_t required = problem_->zones_required;
-  uint32_t cost = CostOf(goes.expert, node);
-  if (required > 1 && copies_.ZonesOf(goes.expert, from, node) < required) {
-    return;
-  }
-  if (to != kNone) {
-    const uint32_t other = copies_.copy(to).expert;
-    cost += CostOf(other, goes.node);
-    if (!copies_.MayGet(other, goes.node) ||
-        (required > 1 && copies_.ZonesOf(other, to, goes.node) < required)) {
-      return;
-    }
-  }
-  if (MayLoad(cost)) {
-    *best = {from, to, node, level};
-  }
-}
-
-// The exchange after which the fuller of the two nodes is least full.
-bool LayerPlanner::ExchangeCopies(uint32_t node, double least_gain) {
-  receivers_.clear();
-  for (uint32_t other = 0; other < problem_->nodes(); ++other) {
-    if (other != node && problem_->accepts[other] != 0 && problem_->slots[other] > 0) {
-      receivers_.push_back({other, kNone, copies_.Room(other, bound_)});
-    }
-  }
-  const size_t partners = std::min(kPartners, receivers_.size());
-  std::partial_sort(receivers_.begin(), receivers_.begin() + static_cast<ptrdiff_t>(partners),
-                    receivers_.end(), [](const Receiver& a, const Receiver& b) {
-                      return a.room != b.room ? a.room > b.room : a.node < b.node;
-                    });
-  Exchange best;
-  best.level = copies_.Level(node) - least_gain;
-  for (uint32_t from = copies_.first_of_node(node); from != kNone;
-       from = copies_.copy(from).next_of_node) {
-    for (size_t i = 0; i < partners; ++i) {
-      const uint32_t partner = receivers_[i].node;
-      if (copies_.free_slots(partner) > 0) {
-        ConsiderExchange(from, partner, kNone, &best);
-      }
-      for (uint32_t to = copies_.first_of_node(partner); to != kNone;
-           to = copies_.copy(to).next_of_node) {
-        ConsiderExchange(from, partner, to, &best);
-      }
-    }
-  }
-  if (best.from == kNone) {
-    return false;
-  }
-  const auto take = [this](uint32_t copy) {
-    const LayerCopies::Copy taken = copies_.copy(copy);
-    loads_ -= CostOf(taken.expert, taken.node);
-    copies_.Remove(copy);
-    return taken;
-  };
-  const LayerCopies::Copy goes = take(best.from);
-  if (best.to != kNone) {
-    const LayerCopies::Copy comes = take(best.to);
-    AddCopy(comes.expert, node, comes.rows);
-  }
-  AddCopy(goes.expert, best.node, goes.rows);
   return true;
 }
 

@@ -33,8 +33,6 @@ class LayerPlanner {
   LayerPlanner(const LayerPlanner&) = delete;
   LayerPlanner& operator=(const LayerPlanner&) = delete;
 
-  static constexpr uint32_t kNoLimit = std::numeric_limits<uint32_t>::max();
-
   // Nothing is held yet. `problem` is valid until the next call.
   void Begin(const LayerProblem& problem);
   // Each copy once, before Plan(). `rows`: what it serves of the expert's load.
@@ -45,10 +43,21 @@ class LayerPlanner {
   const LayerCopies& held() const { return held_; }
 
   // False: there are no slots for the copies that experts must have, of which missing_expert() is
-  // one. Copies that must be there are loaded even above `most_loads`.
-  bool Plan(double tolerance, uint32_t most_loads);
+  // one. The same for the plans below.
+  bool Plan(double tolerance);
 
-  // Those of the last Plan().
+  // Loads, and what the layer comes to with them.
+  struct Step {
+    uint32_t loads = 0;
+    double level = 0;
+  };
+  // Steps towards a plan: the first loads only what must be there, each other one what it takes to
+  // bring all nodes to a lower level. Few, and all in the time of some two plans.
+  bool PlanSteps(double tolerance, std::vector<Step>* steps);
+  // The `step`-th of them, and then on as far as `most_loads` go, if these are more.
+  bool PlanToStep(double tolerance, size_t step, uint32_t most_loads);
+
+  // Those of the last plan.
   const LayerCopies& copies() const { return copies_; }
   double level() const { return level_; }
   // Copies that were not held.
@@ -56,6 +65,8 @@ class LayerPlanner {
   uint32_t missing_expert() const { return placing_.missing_expert(); }
 
  private:
+  static constexpr uint32_t kNoLimit = std::numeric_limits<uint32_t>::max();
+
   // A copy that is to get another, and where.
   struct Receiver {
     uint32_t node = LayerCopies::kNone;
@@ -76,6 +87,10 @@ class LayerPlanner {
   bool MayLoad(uint32_t more) const {
     return most_loads_ == kNoLimit || loads_ + more <= most_loads_;
   }
+  bool PlaceRequired(bool may_split);
+  bool BeginSteps();
+  bool StepTo(size_t step, double tolerance);
+  void Finish(double tolerance);
   uint32_t AddCopy(uint32_t expert, uint32_t node, double rows);
   void RemoveCopy(uint32_t copy, double target);
   void Improve(double tolerance);
@@ -98,10 +113,15 @@ class LayerPlanner {
   LayerCopies copies_;
   LoadOrder by_load_;
   double bound_ = -1;
+  double goal_ = 0;  // What nodes are to come to: the bound, or before it a step's level.
   double level_ = 0;
   uint32_t loads_ = 0;
   uint32_t most_loads_ = kNoLimit;
-  double excess_ = 0;  // Rows above the bound, of all nodes.
+  // The first step.
+  LayerCopies first_;
+  double first_level_ = 0;
+  uint32_t first_loads_ = 0;
+  double excess_ = 0;  // Rows above the goal, of all nodes.
   double room_ = 0;    // Below it, where another copy can be.
   std::vector<Receiver> receivers_;
   std::vector<uint32_t> reached_;

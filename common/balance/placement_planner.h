@@ -46,8 +46,9 @@ struct NodeToPlan {
   double speed = 1;
   // Time that its link adds to each assignment, in the same unit.
   double link_cost = 0;
-  // False: it keeps what it holds and gets nothing new, as while it drains. A node that is to be
-  // emptied is left out.
+  // False: it keeps what it holds, or less, and gets nothing new, as while it drains. Its copies
+  // serve and count as those of other nodes do, whatever its capacity. A node that is to be
+  // emptied, or whose copies are not to be counted on, is left out.
   bool accepts_copies = true;
   // What it holds now. Each layer at most once.
   std::vector<HeldExperts> held;
@@ -67,13 +68,16 @@ struct PlannerOptions {
   uint32_t min_copies = 1;
   // Most copies of an expert; 0: as many as there are nodes.
   uint32_t max_copies = 0;
-  // The copies that every expert must have are in different zones, as far as there are zones.
+  // The copies that every expert must have are in different zones, as far as there are zones with
+  // nodes that accept copies.
   bool spread_zones = true;
-  // A layer keeps its present plan unless its fullest node improves by more than this share.
+  // A layer keeps its present plan unless its fullest node improves by more than this share; with
+  // 1, unless an expert has not the copies it must have.
   double hysteresis = 0;
   // How far above its lower bound, as a share of it, a fullest node is good enough.
   double tolerance = 0.001;
-  // Most bytes to load. With fewer than the best plan needs, they go where they gain most.
+  // Most bytes to load. With fewer than the best plan needs, they go where they gain most, and the
+  // plan takes some five times as long.
   std::optional<uint64_t> byte_budget;
   // Bytes that the mesh loads in a second; 0: not known.
   double bytes_per_second = 0;
@@ -143,9 +147,9 @@ struct PlanningResult {
 // for all experts, or a budget is too small for the copies that must be there. Each names the
 // field, its value and the remedy.
 //
-// What holds for every plan: no node has two copies of an expert, no node that accepts copies more
-// bytes than its capacity, every expert has min_copies, on nodes of as many zones as there are up
-// to that number.
+// What holds for every plan, whatever nodes hold: no node has two copies of an expert, no node that
+// accepts copies more bytes than its capacity, every expert has min_copies to max_copies, on nodes
+// of as many zones as accept copies up to min_copies.
 absl::StatusOr<PlanningResult> PlanPlacement(const PlanningInput& input,
                                              const PlannerOptions& options = {});
 

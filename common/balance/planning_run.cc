@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "common/balance/plan_moves.h"
 
@@ -33,12 +34,17 @@ PlanningRun::PlanningRun(const PlanningInput& input, const PlannerOptions& optio
 
 void PlanningRun::NumberZones() {
   absl::flat_hash_map<absl::string_view, uint32_t> numbers;
+  absl::flat_hash_set<uint32_t> open;
   for (const NodeToPlan& node : input_.nodes) {
     zones_.push_back(
         numbers.emplace(node.zone, static_cast<uint32_t>(numbers.size())).first->second);
+    if (node.accepts_copies) {
+      open.insert(zones_.back());
+    }
   }
+  zone_count_ = numbers.size();
   if (options_.spread_zones) {
-    zones_required_ = std::min(options_.min_copies, static_cast<uint32_t>(numbers.size()));
+    zones_required_ = std::min(options_.min_copies, static_cast<uint32_t>(open.size()));
   }
 }
 
@@ -95,6 +101,37 @@ void PlanningRun::ShareAsPresent(const LayerPlacement& present,
       }
     }
   }
+}
+
+// Copies that experts must have beside those on nodes that accept none. Several of the latter in
+// one zone count as far as the expert is in as many zones as it must be with the rest.
+SlotNeeds PlanningRun::NeedsSlots(size_t layer) const {
+  const auto experts = static_cast<uint32_t>(input_.layers[layer].loads.size());
+  SlotNeeds needs;
+  needs.copies = uint64_t{options_.min_copies} * experts;
+  needs.in_each_zone = zones_required_ < options_.min_copies;
+  std::vector<uint32_t> without(zone_count_, experts);
+  const std::vector<HeldCopy>& held = held_[layer];
+  absl::flat_hash_set<uint32_t> zones;
+  for (size_t begin = 0, end = 0; begin < held.size(); begin = end) {
+    uint32_t copies = 0;
+    zones.clear();
+    for (end = begin; end < held.size() && held[end].expert == held[begin].expert; ++end) {
+      if (accepts_[held[end].node] == 0) {
+        ++copies;
+        zones.insert(zones_[held[end].node]);
+      }
+    }
+    for (const uint32_t zone : zones) {
+      --without[zone];
+    }
+    const auto in_zones = std::min(zones_required_, static_cast<uint32_t>(zones.size()));
+    needs.copies -= std::min(copies, options_.min_copies - (zones_required_ - in_zones));
+  }
+  if (zones_required_ > 1) {
+    needs.without = std::move(without);
+  }
+  return needs;
 }
 
 void PlanningRun::Begin(size_t layer) {
@@ -185,10 +222,7 @@ double PlanningRun::PresentLevel(uint32_t* fullest_node) const {
   return fullest;
 }
 
-absl::Status PlanningRun::PlanWithin(uint32_t most_loads) {
-  if (planner_.Plan(options_.tolerance, most_loads)) {
-    return absl::OkStatus();
-  }
+absl::Status PlanningRun::NoPlace() const {
   return absl::ResourceExhaustedError(absl::StrCat(
       "expert ", planner_.missing_expert(), " of layer ", forecast_.layer,
       " has no place: min_copies is ", options_.min_copies, ", in ", zones_required_,
@@ -197,63 +231,23 @@ absl::Status PlanningRun::PlanWithin(uint32_t most_loads) {
 }
 
 bool PlanningRun::IsWorthwhile(double level) const {
-  return level < forecast_.present_fullest * (1 - options_.hysteresis) * (1 - 1e-9);
+  // Infinite times 0 is no number.
+  return std::isinf(forecast_.present_fullest) ||
+         level < forecast_.present_fullest * (1 - options_.hysteresis) * (1 - 1e-9);
 }
 
-absl::Status PlanningRun::AddChoices(BudgetDivision* division) {
-  const auto add = [&] {
-    const double level = unit_ * planner_.level();
-    const bool change = IsWorthwhile(level);
-    division->AddChoice(layer_, input_.layers[layer_].expert_bytes, change ? planner_.loads() : 0,
-                        change ? level : forecast_.present_fullest);
-  };
-  if (absl::Status status = PlanWithin(LayerPlanner::kNoLimit); !status.ok()) {
-    return status;
+absl::Status PlanningRun::PlanChoice(const Choice& choice, uint32_t more_loads) {
+  const bool found = choice.step == kWhole ? planner_.Plan(options_.tolerance)
+                                           : planner_.PlanToStep(options_.tolerance, choice.step,
+                                                                 choice.loads + more_loads);
+  if (!found) {
+    return NoPlace();
   }
-  const uint32_t most = planner_.loads();
-  if (absl::Status status = PlanWithin(0); !status.ok()) {
-    return status;
-  }
-  const uint32_t least = planner_.loads();
-  add();
-  // Every number at first, where steps gain most.
-  for (uint32_t more = 1; least + more < most; more += 1 + (more / 8)) {
-    if (absl::Status status = PlanWithin(least + more); !status.ok()) {
-      return status;
-    }
-    add();
-  }
-  if (most > least) {
-    if (absl::Status status = PlanWithin(most); !status.ok()) {
-      return status;
-    }
-    add();
-  }
+  TakePlan();
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<uint32_t>> PlanningRun::DivideBudget(uint64_t budget) {
-  BudgetDivision division(budget);
-  for (size_t layer = 0; layer < input_.layers.size(); ++layer) {
-    Begin(layer);
-    if (absl::Status status = AddChoices(&division); !status.ok()) {
-      return status;
-    }
-  }
-  if (division.LeastBytes() > budget) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the budget is ", budget,
-                     " bytes, and the copies that experts must have and "
-                     "have not are ",
-                     division.LeastBytes(), ": raise byte_budget or seconds_budget to that"));
-  }
-  return division.Divide();
-}
-
-absl::Status PlanningRun::PlanLayer(uint32_t most_loads) {
-  if (absl::Status status = PlanWithin(most_loads); !status.ok()) {
-    return status;
-  }
+void PlanningRun::TakePlan() {
   const double level = unit_ * planner_.level();
   if (IsWorthwhile(level)) {
     forecast_.changed = true;
@@ -272,10 +266,9 @@ absl::Status PlanningRun::PlanLayer(uint32_t most_loads) {
     result_.plan.layers.push_back(PlacementOf(forecast_.layer, problem_.experts(), held_[layer_]));
   }
   result_.layers.push_back(forecast_);
-  return absl::OkStatus();
 }
 
-absl::Status PlanningRun::PlanAll(const std::vector<uint32_t>* most_loads) {
+void PlanningRun::Clear() {
   result_.plan.layers.clear();
   result_.plan.layers.reserve(input_.layers.size());
   result_.layers.clear();
@@ -284,23 +277,31 @@ absl::Status PlanningRun::PlanAll(const std::vector<uint32_t>* most_loads) {
   result_.bytes_loaded = 0;
   result_.bytes_freed = 0;
   kept_gain_ = 0;
+}
+
+absl::Status PlanningRun::PlanAll() {
+  Clear();
   for (size_t layer = 0; layer < input_.layers.size(); ++layer) {
     Begin(layer);
-    if (absl::Status status =
-            PlanLayer(most_loads == nullptr ? LayerPlanner::kNoLimit : (*most_loads)[layer]);
-        !status.ok()) {
+    if (absl::Status status = PlanChoice({kWhole, 0, 0}, 0); !status.ok()) {
       return status;
     }
+    whole_.push_back({kWhole, planner_.loads(), unit_ * planner_.level()});
   }
   return absl::OkStatus();
 }
 
 absl::StatusOr<PlanningResult> PlanningRun::Run() {
   CollectHeld();
-  if (absl::Status status = slots_.Fill(input_, options_.min_copies, held_counts_); !status.ok()) {
+  std::vector<SlotNeeds> needs;
+  for (size_t layer = 0; layer < input_.layers.size(); ++layer) {
+    needs.push_back(NeedsSlots(layer));
+  }
+  if (absl::Status status = slots_.Fill(input_, options_.min_copies, zones_, held_counts_, needs);
+      !status.ok()) {
     return status;
   }
-  if (absl::Status status = PlanAll(nullptr); !status.ok()) {
+  if (absl::Status status = PlanAll(); !status.ok()) {
     return status;
   }
   double budget = options_.byte_budget.has_value() ? static_cast<double>(*options_.byte_budget)
@@ -309,11 +310,7 @@ absl::StatusOr<PlanningResult> PlanningRun::Run() {
     budget = std::min(budget, *options_.seconds_budget * options_.bytes_per_second);
   }
   if (static_cast<double>(result_.bytes_loaded) > budget) {
-    const auto most_loads = DivideBudget(static_cast<uint64_t>(budget));
-    if (!most_loads.ok()) {
-      return most_loads.status();
-    }
-    if (absl::Status status = PlanAll(&*most_loads); !status.ok()) {
+    if (absl::Status status = PlanWithin(static_cast<uint64_t>(budget)); !status.ok()) {
       return status;
     }
   }

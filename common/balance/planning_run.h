@@ -25,27 +25,40 @@ class PlanningRun {
   absl::StatusOr<PlanningResult> Run();
 
  private:
+  // What a layer may load, within a budget.
+  struct Choice {
+    size_t step = 0;  // The planner's; kWhole: the plan without a limit.
+    uint32_t loads = 0;
+    double level = 0;
+  };
+  static constexpr size_t kWhole = ~size_t{0};
+
   void NumberZones();
   void CollectHeld();
   void ShareAsPresent(const LayerPlacement& present, const std::vector<uint32_t>& positions,
                       std::vector<HeldCopy>* held);
-  absl::Status PlanAll(const std::vector<uint32_t>* most_loads);
-  absl::StatusOr<std::vector<uint32_t>> DivideBudget(uint64_t budget);
+  SlotNeeds NeedsSlots(size_t layer) const;
+  void Clear();
+  absl::Status PlanAll();
+  absl::Status PlanWithin(uint64_t budget);
 
   // These are about one layer, the one that Begin() was called for.
   void Begin(size_t layer);
   bool IsWhole() const;
   double PresentLevel(uint32_t* fullest_node) const;
-  absl::Status PlanWithin(uint32_t most_loads);
+  absl::Status NoPlace() const;
   bool IsWorthwhile(double level) const;
+  absl::Status OfferSteps(uint32_t whole_loads);
   absl::Status AddChoices(BudgetDivision* division);
-  absl::Status PlanLayer(uint32_t most_loads);
+  absl::Status PlanChoice(const Choice& choice, uint32_t more_loads);
+  void TakePlan();
   const PlanningInput& input_;
   const PlannerOptions& options_;
   SlotTable slots_;
   std::vector<double> rates_;
   double all_rates_ = 0;
   std::vector<uint32_t> zones_;
+  size_t zone_count_ = 0;
   uint32_t zones_required_ = 1;
   std::vector<uint8_t> accepts_;
   std::vector<uint32_t> held_counts_;        // [layers, nodes]
@@ -58,6 +71,11 @@ class PlanningRun {
   LayerForecast forecast_;
   std::vector<double> loads_;  // In units of the largest.
   LayerPlanner planner_;
+  // [layers] What they come to without a limit.
+  std::vector<Choice> whole_;
+  std::vector<LayerPlanner::Step> steps_;
+  std::vector<Choice> offered_;               // To the layer that Begin() was called for.
+  std::vector<std::vector<Choice>> choices_;  // [layers]
   // What hysteresis keeps from being done.
   double kept_gain_ = 0;
   size_t kept_layer_ = 0;

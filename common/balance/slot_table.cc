@@ -1,6 +1,7 @@
 #include "common/balance/slot_table.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "absl/strings/str_cat.h"
 
@@ -72,53 +73,133 @@ void SlotTable::FillByBytes(size_t node, absl::Span<const uint32_t> held) {
   free_[node] = left;
 }
 
-// Slots of layers that have more than they need, on `node`, to one that has fewer.
-void SlotTable::HelpOut(size_t layer, size_t node) {
+void SlotTable::CountSlots() {
+  zone_count_ = size_t{*std::max_element(zones_.begin(), zones_.end())} + 1;
+  open_.assign(zone_count_, 0);
+  totals_.assign(input_->layers.size() * zone_count_, 0);
+  for (size_t node = 0; node < nodes_; ++node) {
+    if (input_->nodes[node].accepts_copies) {
+      open_[zones_[node]] = 1;
+      for (size_t layer = 0; layer < input_->layers.size(); ++layer) {
+        totals_[(layer * zone_count_) + zones_[node]] += At(layer, node);
+      }
+    }
+  }
+}
+
+uint64_t SlotTable::Total(size_t layer) const {
+  const auto first = totals_.begin() + static_cast<ptrdiff_t>(layer * zone_count_);
+  return std::accumulate(first, first + static_cast<ptrdiff_t>(zone_count_), uint64_t{0});
+}
+
+// Slots that the layer has too few, where it can use them: two copies of an expert in one zone may
+// be one too many.
+uint64_t SlotTable::Short(size_t layer) const {
+  const SlotNeeds& needs = needs_[layer];
+  uint64_t usable = 0;
+  uint64_t missing = 0;
+  for (size_t zone = 0; zone < zone_count_; ++zone) {
+    const uint64_t slots = totals_[(layer * zone_count_) + zone];
+    const uint64_t without = needs.without.empty() ? slots : needs.without[zone];
+    usable += needs.in_each_zone ? slots : std::min(slots, without);
+    missing += needs.in_each_zone && open_[zone] != 0 ? without - std::min(slots, without) : 0;
+  }
+  return std::max(missing, needs.copies - std::min(needs.copies, usable));
+}
+
+void SlotTable::AddSlot(size_t layer, size_t node) {
+  ++At(layer, node);
+  ++totals_[(layer * zone_count_) + zones_[node]];
+  free_[node] -= input_->layers[layer].expert_bytes;
+}
+
+void SlotTable::RemoveSlot(size_t layer, size_t node) {
+  --At(layer, node);
+  --totals_[(layer * zone_count_) + zones_[node]];
+  free_[node] += input_->layers[layer].expert_bytes;
+}
+
+// The layer is less short for a slot more.
+bool SlotTable::Shortens(size_t layer, size_t node) {
+  const uint64_t before = Short(layer);
+  uint64_t& slots = totals_[(layer * zone_count_) + zones_[node]];
+  ++slots;
+  const uint64_t after = Short(layer);
+  --slots;
+  return after < before;
+}
+
+bool SlotTable::MayGive(size_t layer, size_t node) {
+  if (At(layer, node) == 0 || Total(layer) <= needs_[layer].copies) {
+    return false;
+  }
+  uint64_t& slots = totals_[(layer * zone_count_) + zones_[node]];
+  --slots;
+  const bool is_short = Short(layer) > 0;
+  ++slots;
+  return !is_short;
+}
+
+// Slots of layers that have more than they need, on `node`, to one that has fewer. False: their
+// bytes are not enough, and they keep them.
+bool SlotTable::HelpOut(size_t layer, size_t node) {
   const uint64_t bytes = input_->layers[layer].expert_bytes;
-  const auto surplus = [this](size_t of) {
-    const uint64_t needed = uint64_t{min_copies_} * input_->layers[of].loads.size();
-    return totals_[of] - std::min(totals_[of], needed);
-  };
+  helpers_.clear();
   while (free_[node] < bytes) {
     size_t helper = layer;
+    uint64_t most = 0;
     for (size_t other = 0; other < input_->layers.size(); ++other) {
-      if (other != layer && At(other, node) > 0 && surplus(other) > 0 &&
-          (helper == layer || surplus(other) > surplus(helper))) {
+      const uint64_t total = Total(other);
+      const uint64_t surplus = total - std::min(total, needs_[other].copies);
+      if (other != layer && surplus > most && MayGive(other, node)) {
         helper = other;
+        most = surplus;
       }
     }
     if (helper == layer) {
-      return;
+      for (const size_t taken : helpers_) {
+        AddSlot(taken, node);
+      }
+      return false;
     }
-    --At(helper, node);
-    --totals_[helper];
-    free_[node] += input_->layers[helper].expert_bytes;
+    RemoveSlot(helper, node);
+    helpers_.push_back(helper);
   }
-  ++At(layer, node);
-  ++totals_[layer];
-  free_[node] -= bytes;
+  AddSlot(layer, node);
+  for (const size_t helper : helpers_) {  // The last may have been enough without it.
+    if (input_->layers[helper].expert_bytes <= free_[node]) {
+      AddSlot(helper, node);
+    }
+  }
+  return true;
 }
 
-absl::Status SlotTable::Check(size_t layer, uint64_t needed) const {
-  if (totals_[layer] >= needed) {
+absl::Status SlotTable::Check(size_t layer) const {
+  if (Total(layer) >= needs_[layer].copies) {
     return absl::OkStatus();
   }
   double capacity = 0;
   for (const NodeToPlan& node : input_->nodes) {
     capacity += node.accepts_copies ? static_cast<double>(node.capacity_bytes) : 0;
   }
+  const uint64_t elsewhere =
+      (uint64_t{min_copies_} * input_->layers[layer].loads.size()) - needs_[layer].copies;
   return absl::ResourceExhaustedError(absl::StrCat(
-      "layer ", input_->layers[layer].layer, " needs room for ", needed, " copies (",
+      "layer ", input_->layers[layer].layer, " needs room for ", needs_[layer].copies, " copies (",
       input_->layers[layer].loads.size(), " experts, min_copies ", min_copies_,
-      "), and the nodes have room for ", totals_[layer], " of them; capacity_bytes of nodes is ",
+      elsewhere > 0 ? absl::StrCat(", less ", elsewhere, " on nodes that accept no copies") : "",
+      "), and the nodes have room for ", Total(layer), " of them; capacity_bytes of nodes is ",
       capacity, " in all, one copy of all experts is ", model_bytes_,
       " bytes: add nodes or capacity, or lower min_copies"));
 }
 
 absl::Status SlotTable::Fill(const PlanningInput& input, uint32_t min_copies,
-                             absl::Span<const uint32_t> held) {
+                             absl::Span<const uint32_t> zones, absl::Span<const uint32_t> held,
+                             absl::Span<const SlotNeeds> needs) {
   input_ = &input;
   min_copies_ = min_copies;
+  needs_ = needs;
+  zones_ = zones;
   nodes_ = input.nodes.size();
   model_bytes_ = 0;
   turn_ = 0;
@@ -137,23 +218,14 @@ absl::Status SlotTable::Fill(const PlanningInput& input, uint32_t min_copies,
       FillByBytes(node, held);
     }
   }
-  totals_.assign(input.layers.size(), 0);
-  for (size_t i = 0; i < slots_.size(); ++i) {
-    totals_[i / nodes_] += slots_[i];
-  }
+  CountSlots();
   for (size_t layer = 0; layer < input.layers.size(); ++layer) {
-    const uint64_t needed = uint64_t{min_copies} * input.layers[layer].loads.size();
-    for (size_t node = 0; node < nodes_ && totals_[layer] < needed; ++node) {
-      while (input.nodes[node].accepts_copies && totals_[layer] < needed &&
-             At(layer, node) < Most(layer, node)) {
-        const uint64_t before = totals_[layer];
-        HelpOut(layer, node);
-        if (totals_[layer] == before) {
-          break;
-        }
+    for (size_t node = 0; node < nodes_ && Short(layer) > 0; ++node) {
+      while (input.nodes[node].accepts_copies && At(layer, node) < Most(layer, node) &&
+             Shortens(layer, node) && HelpOut(layer, node)) {
       }
     }
-    if (absl::Status status = Check(layer, needed); !status.ok()) {
+    if (absl::Status status = Check(layer); !status.ok()) {
       return status;
     }
   }

@@ -79,6 +79,7 @@ PlacementSteering::PlacementSteering(
     const SteeredModel* model, moves::MoverOptions options, mesh::Fleet* fleet,
     std::function<void(uint64_t switch_id, moves::PlanPtr plan)> switch_plan, Clock* clock)
     : model_(model),
+      options_(options),
       fleet_(fleet),
       clock_(clock),
       timers_(clock),
@@ -107,6 +108,7 @@ absl::StatusOr<PlacementSteering::Planned> PlacementSteering::Plan(
   const moves::PlanPtr present = mover_.in_force();
   ASSIGN_OR_RETURN(PlanningQuestion question,
                    MakePlanningQuestion(*model_, topology, loads, present.get(), policy));
+  question.options.bytes_per_second = LoadRate(options_, question.input.nodes.size());
   Planned planned;
   ASSIGN_OR_RETURN(planned.result, balance::PlanPlacement(question.input, question.options));
   planned.input = std::move(question.input);

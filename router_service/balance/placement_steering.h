@@ -74,6 +74,7 @@ class PlacementSteering {
   std::string WhyNot(const v1::Topology& topology) const;
 
   const SteeredModel* const model_;
+  const moves::MoverOptions options_;
   mesh::Fleet* const fleet_;
   Clock* const clock_;
 

@@ -211,12 +211,22 @@ absl::StatusOr<PlanningQuestion> MakePlanningQuestion(const SteeredModel& model,
   }
   question.options.min_copies =
       policy.min_copies > 0 ? policy.min_copies : FewestCopies(question.input);
+  if (policy.min_copies == 0 && policy.max_copies > 0) {
+    question.options.min_copies = std::min(question.options.min_copies, policy.max_copies);
+  }
   question.options.max_copies = policy.max_copies;
   question.options.hysteresis = policy.hysteresis;
   if (policy.byte_budget > 0) {
     question.options.byte_budget = policy.byte_budget;
   }
   return question;
+}
+
+double LoadRate(const moves::MoverOptions& options, size_t nodes) {
+  const double all = static_cast<double>(options.bytes_per_second);
+  const double each = static_cast<double>(options.node_bytes_per_second);
+  const double of_nodes = each * static_cast<double>(nodes);
+  return all == 0 || each == 0 ? std::max(all, of_nodes) : std::min(all, of_nodes);
 }
 
 balance::PlacementPlan WithUnplannedLayers(balance::PlacementPlan plan,

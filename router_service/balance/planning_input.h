@@ -2,6 +2,7 @@
 #ifndef EXPERTMESH_ROUTER_SERVICE_BALANCE_PLANNING_INPUT_H_
 #define EXPERTMESH_ROUTER_SERVICE_BALANCE_PLANNING_INPUT_H_
 
+#include <cstddef>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -10,6 +11,7 @@
 #include "router_service/balance/load_counts.h"
 #include "router_service/balance/placement_policy.h"
 #include "router_service/balance/steered_model.h"
+#include "router_service/moves/placement_mover.h"
 
 namespace expertmesh::balance_control {
 
@@ -22,13 +24,17 @@ struct PlanningQuestion {
 // `loads`: counted of late; layers with fewer than policy.min_tokens are left out, and so is the
 // room that they take. Nodes that are not up are left out, and keep nothing. Speeds and link costs
 // are what this router has measured of each node. A node without a limit of memory gets no more
-// than it holds now. `present`: the plan in force, or null.
+// than it holds now. `present`: the plan in force, or null. Without policy.min_copies, redundancy
+// stays as it is, as far as policy.max_copies lets it.
 //   UNAVAILABLE  no node is up, or no layer has enough tokens: says what it waits for.
 absl::StatusOr<PlanningQuestion> MakePlanningQuestion(const SteeredModel& model,
                                                       const v1::Topology& topology,
                                                       const LoadCounts& loads,
                                                       const balance::PlacementPlan* present,
                                                       const PlacementPolicy& policy);
+
+// Bytes that `nodes` are told to load in a second at most; 0: no bound, as fast as they can.
+double LoadRate(const moves::MoverOptions& options, size_t nodes);
 
 // Layers of `present` (may be null) that `plan` does not have join it: what was not planned stays.
 balance::PlacementPlan WithUnplannedLayers(balance::PlacementPlan plan,

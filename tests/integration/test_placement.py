@@ -134,6 +134,7 @@ def test_a_plan_of_the_planner_levels_the_nodes(mesh, checkpoint):
     )
     proposal = client.plan_placement(min_tokens=1, hysteresis=0)
     assert proposal.apply and proposal.move_count > 0, proposal.reason
+    assert proposal.load_seconds > 0
     assert "fullest node" in proposal.moves[0]
     for layer in proposal.layers:
         assert layer.lower_bound <= layer.fullest_over_mean <= layer.present_fullest_over_mean

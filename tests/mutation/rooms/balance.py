@@ -5,6 +5,8 @@ from operators import (
     choose,
     delete_statement,
     force,
+    keep_left,
+    keep_right,
     replace_constant,
     replace_operator,
     replace_statement,
@@ -12,6 +14,7 @@ from operators import (
 )
 
 PROPERTIES = "placement_planner_property_test"
+HELD = "placement_planner_held_test"
 
 LEVELLING = (
     Mutation(
@@ -82,6 +85,93 @@ PLACING = (
         "CopyPlacing::Pieces",
         force(True, touches="mean_rate_"),
         PROPERTIES,
+    ),
+)
+
+HELD_COPIES = (
+    Mutation(
+        "copies in one zone stay beside those in zones that were missing",
+        "CopyPlacing::DropAbove",
+        keep_left("+", touches=("count_of_expert", "MissingZones")),
+        HELD,
+    ),
+    Mutation(
+        "slots are short, and copies that take none go first",
+        "CopyPlacing::DropAbove",
+        set_value("takes_none", "false"),
+        HELD,
+    ),
+    Mutation(
+        "room is not looked for a second time with fewer copies",
+        "LayerPlanner::PlaceRequired",
+        force(True, touches="PlaceTightly"),
+        HELD,
+    ),
+    Mutation(
+        "zones that accept no copies are required",
+        "PlanningRun::NumberZones",
+        force(True, touches="accepts_copies"),
+        HELD,
+    ),
+    Mutation(
+        "copies on nodes that accept none need slots",
+        "PlanningRun::NeedsSlots",
+        delete_statement(touches=("needs", "in_zones")),
+        HELD,
+    ),
+    Mutation(
+        "hysteresis 1 keeps experts without copies",
+        "PlanningRun::IsWorthwhile",
+        keep_right("||"),
+        "placement_planner_test",
+    ),
+)
+
+SLOTS = (
+    Mutation(
+        "slots that are not enough are lost",
+        "SlotTable::HelpOut",
+        delete_statement(touches=("AddSlot", "taken")),
+        "slot_table_test",
+    ),
+    Mutation(
+        "slots that are taken needlessly are lost",
+        "SlotTable::HelpOut",
+        force(False, touches=("expert_bytes", "free_")),
+        "slot_table_test",
+    ),
+    Mutation(
+        "a helper goes short in a zone",
+        "SlotTable::MayGive",
+        set_value("is_short", "false"),
+        "slot_table_test",
+    ),
+    Mutation(
+        "slots in any zone will do",
+        "SlotTable::Short",
+        set_value("usable", "slots", touches="needs"),
+        HELD,
+    ),
+)
+
+BUDGETS = (
+    Mutation(
+        "copies bring single nodes to the mean, not all to a step's level",
+        "LayerPlanner::StepTo",
+        replace_statement("goal_ = bound_;", touches=("goal_", "pow")),
+        "layer_planner_test",
+    ),
+    Mutation(
+        "a step goes on from the one before",
+        "LayerPlanner::StepTo",
+        delete_statement(touches=("copies_", "CopyFrom", "first_")),
+        "layer_planner_test",
+    ),
+    Mutation(
+        "what one layer used is left for the next",
+        "PlanningRun::PlanWithin",
+        delete_statement(touches=("left", "bytes_loaded", "choice")),
+        HELD,
     ),
 )
 
@@ -158,7 +248,7 @@ PLANS = (
     Mutation(
         "layers that are short get no slots of others",
         "SlotTable::Fill",
-        delete_statement(touches="HelpOut"),
+        force(False, touches="HelpOut"),
         "slot_table_test",
     ),
     Mutation(
@@ -169,4 +259,4 @@ PLANS = (
     ),
 )
 
-MUTATIONS = LEVELLING + PLACING + BOUNDS + PLANS
+MUTATIONS = LEVELLING + PLACING + HELD_COPIES + SLOTS + BUDGETS + BOUNDS + PLANS

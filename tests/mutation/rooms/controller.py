@@ -1,7 +1,7 @@
 """Central management: how bias follows load within its budget, whom to believe, and what survives a kill."""
 
 from mutation import Mutation
-from operators import delete_statement, force, replace_operator, set_value
+from operators import choose, delete_statement, force, replace_operator, set_value
 
 BIAS = (
     Mutation(
@@ -84,6 +84,21 @@ STATE = (
     ),
 )
 
+PLANS = (
+    Mutation(
+        "redundancy that is held is kept above max_copies",
+        "MakePlanningQuestion",
+        force(False, touches=("min_copies", "max_copies")),
+        "planning_input_test",
+    ),
+    Mutation(
+        "the wider of two bounds says how fast nodes load",
+        "balance_control::LoadRate",
+        choose(True),
+        "planning_input_test",
+    ),
+)
+
 WATCHES = (
     Mutation(
         "every tick sends the topology to all who watch it",
@@ -108,4 +123,4 @@ SUMS = (
     ),
 )
 
-MUTATIONS = BIAS + ROUTERS + STATE + WATCHES + SUMS
+MUTATIONS = BIAS + ROUTERS + STATE + PLANS + WATCHES + SUMS

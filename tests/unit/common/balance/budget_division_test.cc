@@ -20,12 +20,18 @@ BudgetDivision TwoLayers(uint64_t budget) {
 
 TEST(BudgetDivisionTest, StepsThatGainMostForTheirBytesComeFirst) {
   EXPECT_EQ(TwoLayers(0).LeastBytes(), 10u);
-  EXPECT_THAT(TwoLayers(10).Divide(), ElementsAre(1, 0));
+  EXPECT_THAT(TwoLayers(10).Divide(), ElementsAre(0, 0));
   // 5 or 20 for ten bytes.
-  EXPECT_THAT(TwoLayers(29).Divide(), ElementsAre(1, 1));
+  EXPECT_THAT(TwoLayers(29).Divide(), ElementsAre(0, 1));
   // 60 for thirty bytes, or 20 for ten: as much for each, and both cannot be had.
-  EXPECT_THAT(TwoLayers(49).Divide(), ElementsAre(4, 0));
-  EXPECT_THAT(TwoLayers(50).Divide(), ElementsAre(4, 1));
+  EXPECT_THAT(TwoLayers(49).Divide(), ElementsAre(2, 0));
+  EXPECT_THAT(TwoLayers(50).Divide(), ElementsAre(2, 1));
+}
+
+TEST(BudgetDivisionTest, WhatIsLeftIsTold) {
+  BudgetDivision division = TwoLayers(29);
+  division.Divide();
+  EXPECT_EQ(division.left(), 9u);
 }
 
 // A worse level for more loads is no reason to load.

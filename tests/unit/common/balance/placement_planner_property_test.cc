@@ -13,78 +13,13 @@
 #include "absl/strings/str_cat.h"
 #include "common/balance/placement_planner.h"
 #include "tests/unit/common/balance/planning_checks.h"
+#include "tests/unit/common/balance/random_planning_input.h"
 
 namespace expertmesh::balance {
 namespace {
 
 using testing::CheckPlan;
-
-class Randomly {
- public:
-  explicit Randomly(uint32_t seed) : random_(seed) {}
-
-  uint32_t Int(uint32_t low, uint32_t high) {
-    return std::uniform_int_distribution<uint32_t>(low, high)(random_);
-  }
-  double Real(double low, double high) {
-    return std::uniform_real_distribution<double>(low, high)(random_);
-  }
-  bool Chance(double share) { return Real(0, 1) < share; }
-
-  // Several kinds: alike, skewed, with zeros, in large or small units.
-  std::vector<double> Loads(uint32_t experts) {
-    const uint32_t kind = Int(0, 4);
-    std::vector<double> loads(experts);
-    for (uint32_t i = 0; i < experts; ++i) {
-      loads[i] = kind == 0   ? 1
-                 : kind == 1 ? std::exp(Real(-4, 4))
-                 : kind == 2 ? (Chance(0.5) ? 0 : Real(0, 1))
-                 : kind == 3 ? 1e240 / (i + 1)
-                             : Real(0, 1) * 1e-300;
-    }
-    std::shuffle(loads.begin(), loads.end(), random_);
-    return loads;
-  }
-
-  PlanningInput Input(uint32_t min_copies) {
-    PlanningInput input;
-    const uint32_t layers = Int(1, 4);
-    const uint32_t experts = Int(1, 40);
-    const uint64_t bytes = Int(1, 1000);
-    for (uint32_t i = 0; i < layers; ++i) {
-      input.layers.push_back({(layers - i) * 3, bytes, Loads(experts)});
-    }
-    const uint32_t nodes = Int(min_copies, 12);
-    const uint32_t zones = Int(1, 3);
-    const uint64_t needed = uint64_t{layers} * experts * bytes * min_copies;
-    const bool alike = Chance(0.5);
-    for (uint32_t i = 0; i < nodes; ++i) {
-      NodeToPlan& node = input.nodes.emplace_back();
-      node.node_id = absl::StrCat("node-", i);
-      node.zone = absl::StrCat("zone-", i % zones);
-      node.capacity_bytes =
-          (needed / nodes) + (layers * bytes * Int(1, 6)) + (alike ? 0 : Int(0, 1000));
-      node.speed = alike ? 1 : Real(0.5, 2);
-      node.link_cost = alike ? 0 : Real(0, 0.3);
-      if (Chance(0.2)) {
-        node.slots_per_layer = Int(1, experts);
-      }
-    }
-    return input;
-  }
-
-  PlannerOptions Options() {
-    PlannerOptions options;
-    options.min_copies = Chance(0.6) ? 1 : Int(1, 3);
-    options.max_copies = Chance(0.5) ? 0 : options.min_copies + Int(0, 4);
-    options.spread_zones = Chance(0.7);
-    options.tolerance = Chance(0.5) ? 0.001 : 0;
-    return options;
-  }
-
- private:
-  std::mt19937 random_;
-};
+using testing::Randomly;
 
 // Plans that were found for `seeds`, each of which is right; the share of inputs that were refused
 // is bounded, too: a planner that refuses is never wrong.

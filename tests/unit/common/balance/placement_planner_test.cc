@@ -169,6 +169,20 @@ TEST(PlacementPlannerTest, HysteresisKeepsThePlanUnlessItsFullestNodeImprovesByM
   EXPECT_EQ(PlanPlacement(input, options)->decision, PlanDecision::kApply);
 }
 
+// Nothing is worth a change, but for copies that must be there.
+TEST(PlacementPlannerTest, HysteresisOfOneGivesExpertsWhatTheyMustHave) {
+  PlanningInput input = Mesh({10, 10, 10, 10}, 2, 3);
+  PlannerOptions options;
+  options.hysteresis = 1;
+  const auto first = PlanPlacement(input, options);
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_EQ(CheckPlan(input, options, *first), "");
+  EXPECT_EQ(first->decision, PlanDecision::kApply);
+  CarryOut(*first, &input);
+  input.layers[0].loads = {1000, 1, 1, 1};
+  EXPECT_EQ(PlanPlacement(input, options)->decision, PlanDecision::kKeep);
+}
+
 TEST(PlacementPlannerTest, BudgetsOfBytesAndSeconds) {
   PlanningInput input = Mesh({10, 10, 10, 10, 10, 10}, 3, 4);
   CarryOut(*PlanPlacement(input), &input);
@@ -193,6 +207,31 @@ TEST(PlacementPlannerTest, BudgetsOfBytesAndSeconds) {
   EXPECT_THAT(ErrorOf(input, options),
               AllOf(HasSubstr("RESOURCE_EXHAUSTED: the budget is 50 bytes"),
                     HasSubstr("raise byte_budget or seconds_budget")));
+}
+
+// Half of the bytes take most of the way: experts with loads like 1, 1/2, 1/3, ... stand in turn on
+// nodes that have two slots more each.
+TEST(PlacementPlannerTest, HalfOfTheBytesAreUsedWell) {
+  std::vector<double> loads;
+  for (uint32_t expert = 0; expert < 256; ++expert) {
+    loads.push_back(1.0 / (expert + 1));
+  }
+  PlanningInput input = Mesh(loads, 72, 6);
+  for (uint32_t node = 0; node < 72; ++node) {
+    input.nodes[node].held = {{3, {node, node + 72, node + 144}}};
+    if (node + 216 < 256) {
+      input.nodes[node].held[0].experts.push_back(node + 216);
+    }
+  }
+  const auto all = PlanPlacement(input);
+  ASSERT_TRUE(all.ok()) << all.status();
+  PlannerOptions options;
+  options.byte_budget = all->bytes_loaded / 2;
+  const auto half = PlanPlacement(input, options);
+  ASSERT_TRUE(half.ok()) << half.status();
+  EXPECT_EQ(CheckPlan(input, options, *half), "");
+  EXPECT_GT(half->layers[0].present_fullest, 11 * half->layers[0].mean);
+  EXPECT_LT(half->layers[0].FullestOverMean(), 1.28);
 }
 
 TEST(PlacementPlannerTest, LayersWithoutLoadCountExpertsAlike) {

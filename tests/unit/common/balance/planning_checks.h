@@ -94,17 +94,19 @@ inline size_t ZonesOf(const PlanningInput& input, const std::vector<ExpertCopy>&
 inline std::string CheckCopiesOf(const PlanningInput& input, const PlannerOptions& options,
                                  const std::vector<ExpertCopy>& copies) {
   std::set<uint32_t> nodes;
-  std::set<std::string> all_zones;
+  std::set<std::string> open_zones;
   double shares = 0;
   for (const ExpertCopy& copy : copies) {
     nodes.insert(copy.node);
     shares += copy.share;
-    if (copy.share < 0 || copy.share > 1 + 1e-6f) {
+    if (!(copy.share >= 0 && copy.share <= 1 + 1e-6f)) {
       return absl::StrCat("has a share of ", copy.share);
     }
   }
   for (const NodeToPlan& node : input.nodes) {
-    all_zones.insert(node.zone);
+    if (node.accepts_copies) {
+      open_zones.insert(node.zone);
+    }
   }
   if (nodes.size() != copies.size()) {
     return "is twice on a node";
@@ -115,7 +117,7 @@ inline std::string CheckCopiesOf(const PlanningInput& input, const PlannerOption
   if (options.max_copies != 0 && copies.size() > options.max_copies) {
     return absl::StrCat("has ", copies.size(), " copies");
   }
-  if (std::fabs(shares - 1) > 1e-5) {
+  if (!(std::fabs(shares - 1) <= 1e-5)) {
     return absl::StrCat("has shares of ", shares);
   }
   if (!std::is_sorted(copies.begin(), copies.end(),
@@ -123,7 +125,7 @@ inline std::string CheckCopiesOf(const PlanningInput& input, const PlannerOption
     return "has copies out of order";
   }
   if (options.spread_zones &&
-      ZonesOf(input, copies) < std::min<size_t>(options.min_copies, all_zones.size())) {
+      ZonesOf(input, copies) < std::min<size_t>(options.min_copies, open_zones.size())) {
     return absl::StrCat("is in ", ZonesOf(input, copies), " zones");
   }
   return "";
@@ -205,15 +207,16 @@ inline std::string CheckForecasts(const PlanningInput& input, const PlanningResu
     }
     const LayerForecast& forecast = result.layers[i];
     const double fullest = FullestOf(input, loads, PlacementOf(result, input.layers[i].layer));
-    if (std::fabs((fullest / forecast.fullest) - 1) > 1e-5 ||
-        std::fabs((sum / rates / forecast.mean) - 1) > 1e-9) {
+    // What is no number is not within either.
+    if (!(std::fabs((fullest / forecast.fullest) - 1) <= 1e-5) ||
+        !(std::fabs((sum / rates / forecast.mean) - 1) <= 1e-9)) {
       return absl::StrCat("layer ", i, " comes to ", fullest, ", said ", forecast.fullest,
                           ", mean ", sum / rates, ", said ", forecast.mean);
     }
-    if (fullest < forecast.lower_bound * (1 - 1e-5)) {
+    if (!(fullest >= forecast.lower_bound * (1 - 1e-5))) {
       return absl::StrCat("layer ", i, " comes to ", fullest, ", bound ", forecast.lower_bound);
     }
-    if (fullest > forecast.present_fullest * (1 + 1e-5)) {
+    if (!(fullest <= forecast.present_fullest * (1 + 1e-5))) {
       return absl::StrCat("layer ", i, " was better before: ", forecast.present_fullest);
     }
   }

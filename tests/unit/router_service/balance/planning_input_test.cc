@@ -98,6 +98,38 @@ TEST(PlanningInput, RedundancyIsKeptUnlessThePolicySaysOtherwise) {
   EXPECT_EQ(copies(), 1u);
 }
 
+// Three copies each, and two at most: an operator who asks for fewer need not say twice that fewer
+// will do.
+TEST(PlanningInput, RedundancyIsKeptAsFarAsMaxCopiesLetsIt) {
+  v1::Topology topology;
+  for (const char* id : {"a", "b", "c"}) {
+    AddNode(id, {0, 1, 2, 3}, &topology);
+  }
+  PlacementPolicy policy = Policy(1);
+  policy.max_copies = 2;
+  const absl::StatusOr<PlanningQuestion> question =
+      MakePlanningQuestion(Model(), topology, Loads(10, 10), nullptr, policy);
+  ASSERT_TRUE(question.ok()) << question.status();
+  EXPECT_EQ(question->options.min_copies, 2u);
+  const auto planned = balance::PlanPlacement(question->input, question->options);
+  ASSERT_TRUE(planned.ok()) << planned.status();
+  EXPECT_EQ(planned->bytes_freed, 2 * 4 * 2 * kParameters);
+}
+
+TEST(PlanningInput, LoadingTakesAsLongAsTheTighterBoundSays) {
+  moves::MoverOptions options;
+  options.bytes_per_second = 100;
+  options.node_bytes_per_second = 30;
+  EXPECT_EQ(LoadRate(options, 2), 60);
+  EXPECT_EQ(LoadRate(options, 4), 100);
+  options.node_bytes_per_second = 0;
+  EXPECT_EQ(LoadRate(options, 2), 100);
+  options.bytes_per_second = 0;
+  EXPECT_EQ(LoadRate(options, 2), 0);
+  options.node_bytes_per_second = 30;
+  EXPECT_EQ(LoadRate(options, 2), 60);
+}
+
 TEST(PlanningInput, LayersWithFewTokensKeepTheirCopiesAndTheirRoom) {
   v1::Topology topology;
   AddNode("a", {0, 1, 2, 3}, &topology)
