@@ -4,7 +4,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <map>
 #include <memory>
 #include <string>
 #include <thread>
@@ -13,6 +12,7 @@
 
 #include "router_service/mesh/node_link.h"
 #include "tests/support/fake_checkpoint.h"
+#include "tests/support/scripted_nodes.h"
 #include "tests/support/too_long.h"
 
 namespace expertmesh::balance_control {
@@ -23,48 +23,6 @@ using ::testing::HasSubstr;
 constexpr uint32_t kLayer = 1;
 constexpr uint32_t kNumExperts = 6;
 constexpr uint64_t kExpertBytes = 100;
-
-// Nodes that say what the test says, and answer nothing.
-class ScriptedNodes final : public Transport {
- public:
-  std::unique_ptr<NodeConnection> Connect(std::string address, NodeObserver* observer) override {
-    observers_[address] = observer;
-    return std::make_unique<Connection>();
-  }
-
-  // Has room for all experts.
-  void Say(const std::string& address, const std::vector<uint32_t>& experts,
-           v1::NodeState state = v1::NODE_STATE_READY) {
-    internal::v1::WatchStatusResponse status;
-    status.set_state(state);
-    v1::NodeDescription& description = *status.mutable_description();
-    description.set_node_id(address);
-    description.set_state(state);
-    description.set_fingerprint(FakeCheckpoint(FakeCheckpointOptions()).fingerprint());
-    description.mutable_memory()->set_weights_bytes(kExpertBytes * experts.size());
-    description.mutable_memory()->set_limit_bytes(kExpertBytes * kNumExperts);
-    v1::HostedExperts& hosted = *description.add_hosted();
-    hosted.set_layer(kLayer);
-    hosted.mutable_experts()->Add(experts.begin(), experts.end());
-    hosted.set_slice_count(1);
-    observers_.at(address)->OnStatus(status);
-  }
-  void Lose(const std::string& address) {
-    observers_.at(address)->OnDisconnected(absl::UnavailableError("the test says so"));
-  }
-
- private:
-  struct Connection final : NodeConnection {
-    absl::Status Send(Frame) override { return absl::OkStatus(); }
-    size_t QueuedBytes() const override { return 0; }
-    void PauseReading() override {}
-    void LoadExperts(const internal::v1::LoadExpertsRequest&, absl::Duration, LoadDone) override {}
-    void UnloadExperts(const internal::v1::UnloadExpertsRequest&, absl::Duration,
-                       UnloadDone) override {}
-  };
-
-  std::map<std::string, NodeObserver*> observers_;
-};
 
 SteeredModel Model() {
   MoeLayerDescription description;
@@ -87,8 +45,8 @@ class PlacementSteeringTest : public testing::Test {
         std::make_unique<mesh::Fleet>(std::make_shared<FakeCheckpoint>(FakeCheckpointOptions()),
                                       std::move(options), &metrics_, &nodes_, &timers_, &clock_);
     fleet_->SetAddresses({"a:1", "b:1"});
-    nodes_.Say("a:1", {0, 1, 2});
-    nodes_.Say("b:1", {3, 4, 5});
+    Say("a:1", {0, 1, 2});
+    Say("b:1", {3, 4, 5});
     steering_ = std::make_unique<PlacementSteering>(
         &model_, moves::MoverOptions(), fleet_.get(), [](uint64_t, const moves::PlanPtr&) {},
         &clock_);
@@ -106,6 +64,21 @@ class PlacementSteeringTest : public testing::Test {
     fleet_->Close();
   }
 
+  // A node of that name has room for all experts, and holds these.
+  void Say(const std::string& address, const std::vector<uint32_t>& experts,
+           v1::NodeState state = v1::NODE_STATE_READY) {
+    v1::NodeDescription description;
+    description.set_node_id(address);
+    description.set_state(state);
+    description.set_fingerprint(FakeCheckpoint(FakeCheckpointOptions()).fingerprint());
+    description.mutable_memory()->set_weights_bytes(kExpertBytes * experts.size());
+    description.mutable_memory()->set_limit_bytes(kExpertBytes * kNumExperts);
+    v1::HostedExperts& hosted = *description.add_hosted();
+    hosted.set_layer(kLayer);
+    hosted.mutable_experts()->Add(experts.begin(), experts.end());
+    hosted.set_slice_count(1);
+    nodes_.Say(address, description);
+  }
   // Ticks; whether a move begins of it.
   bool Moves() {
     steering_->Tick(loads_, policy_);
@@ -141,12 +114,12 @@ TEST_F(PlacementSteeringTest, ANodeThatIsDownIsAwaited) {
 
 TEST_F(PlacementSteeringTest, ANodeThatLoadsAfterARestartIsAwaited) {
   nodes_.Lose("b:1");
-  nodes_.Say("b:1", {3}, v1::NODE_STATE_LOADING);
+  Say("b:1", {3}, v1::NODE_STATE_LOADING);
   EXPECT_FALSE(Moves());
   EXPECT_THAT(Reason(), HasSubstr("node b:1 loads what its flags say"));
   // One that has failed to load is not: its experts are needed.
   clock_.Advance(policy_.interval);
-  nodes_.Say("b:1", {3}, v1::NODE_STATE_FAILED);
+  Say("b:1", {3}, v1::NODE_STATE_FAILED);
   EXPECT_TRUE(Moves()) << Reason();
 }
 
