@@ -13,19 +13,10 @@
 #include "common/base/thread_priority.h"
 #include "common/checkpoint/expert_digest.h"
 #include "common/model/expert_slice.h"
+#include "expert_service/gentle_pace.h"
 
 namespace expertmesh::node {
 namespace {
-
-// A node that serves has so many times as much CPU as it loads experts with. That its loading
-// thread has a low priority is not enough: priorities count inside of a session or a control group
-// only, and others of this machine that serve may be in their own.
-constexpr int kServingPerLoading = 8;
-
-// How long to rest after a time of work.
-absl::Duration RestAfter(absl::Duration work, int threads) {
-  return work * std::max(0, kServingPerLoading - threads) / threads;
-}
 
 absl::Status CheckExperts(const MoeLayerDescription* layer, const LayerExperts& wanted) {
   if (layer == nullptr) {

@@ -20,7 +20,7 @@ namespace expertmesh::moves {
 struct LayerUnits {
   uint32_t num_experts = 0;
   uint64_t expert_units = 0;
-  // Of the shared experts, taken as one.
+  // The shared experts, taken as one.
   uint64_t shared_units = 0;
 };
 

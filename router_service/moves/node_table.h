@@ -61,7 +61,7 @@ class NodeTable {
     absl::Time pace = absl::InfinitePast();
     // As the last answer to an unload said; the node's status may be older than that.
     uint64_t weights_at_most = std::numeric_limits<uint64_t>::max();
-    // Of all that it holds, in units of ExpertSizes.
+    // All that it holds, in units of ExpertSizes.
     uint64_t held_units = 0;
   };
 

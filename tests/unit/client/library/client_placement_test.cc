@@ -164,7 +164,7 @@ class ClientPlacementTest : public testing::Test {
 
   absl::Mutex mutex_;
   std::vector<std::string> asked_ ABSL_GUARDED_BY(mutex_);
-  // Of the next requests, which are carried out or not.
+  // How the next requests end, whether carried out or not.
   std::vector<absl::Status> ends_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<net::GrpcServer> server_;
   std::unique_ptr<Client> client_;

@@ -112,7 +112,7 @@ TEST_F(PlacementMoveFailureTest, WhatANodeHoldsThatCannotBeMovedTakesRoomToo) {
   small.node_id = "small";
   small.ready = true;
   small.held = std::make_shared<const HeldExperts>(HeldExperts{kFirst});
-  small.weights_bytes = 300;  // Of which its shared experts have 200.
+  small.weights_bytes = 300;  // Its shared experts have 200 of it.
   small.other_units = 14;
   small.limit_bytes = 350;
   const PlacementPlan plan = {{"small"}, {{1, {{{0, 1.0f}}, {{0, 1.0f}}}}}};
