@@ -13,19 +13,10 @@
 #include "common/base/thread_priority.h"
 #include "common/checkpoint/expert_digest.h"
 #include "common/model/expert_slice.h"
+#include "expert_service/gentle_pace.h"
 
 namespace expertmesh::node {
 namespace {
-
-// A node that serves has so many times as much CPU as it loads experts with. That its loading
-// thread has a low priority is not enough: priorities count inside of a session or a control group
-// only, and others of this machine that serve may be in their own.
-constexpr int kServingPerLoading = 8;
-
-// How long to rest after a time of work.
-absl::Duration RestAfter(absl::Duration work, int threads) {
-  return work * std::max(0, kServingPerLoading - threads) / threads;
-}
 
 absl::Status CheckExperts(const MoeLayerDescription* layer, const LayerExperts& wanted) {
   if (layer == nullptr) {
@@ -231,6 +222,16 @@ absl::Status HostedExperts::PackOne(Item* item) {
   return absl::OkStatus();
 }
 
+absl::Status HostedExperts::PackGently(Item* item) {
+  RestUntil(rests_until_);
+  // What it waited for a CPU, or for a disk, took nothing from those that serve.
+  const absl::Duration begin = options_.cpu_time();
+  const absl::Status status = PackOne(item);
+  rests_until_ =
+      options_.clock->Now() + RestAfter(options_.cpu_time() - begin, options_.load_threads);
+  return status;
+}
+
 absl::Status HostedExperts::PackAll(absl::Span<Item> items, Publish publish,
                                     const std::function<void()>& one_done) {
   absl::Mutex mutex;
@@ -240,11 +241,7 @@ absl::Status HostedExperts::PackAll(absl::Span<Item> items, Publish publish,
   const bool gently = publish == Publish::kTogether;
   const auto work = [&] {
     for (size_t i = next++; i < items.size() && !failed; i = next++) {
-      const absl::Time begin = options_.clock->Now();
-      const absl::Status status = PackOne(&items[i]);
-      if (gently) {
-        Rest(RestAfter(options_.clock->Now() - begin, options_.load_threads));
-      }
+      const absl::Status status = gently ? PackGently(&items[i]) : PackOne(&items[i]);
       const absl::MutexLock lock(&mutex);
       if (status.ok()) {
         one_done();
@@ -281,11 +278,10 @@ void HostedExperts::Stop() {
   stopped_.SignalAll();
 }
 
-void HostedExperts::Rest(absl::Duration time) {
-  const absl::Time until = options_.clock->Now() + time;
+void HostedExperts::RestUntil(absl::Time until) {
   absl::MutexLock lock(&mutex_);
-  while (!stopping_.load(std::memory_order_relaxed) &&
-         !options_.clock->WaitUntil(&mutex_, &stopped_, until)) {
+  while (!stopping_.load(std::memory_order_relaxed) && options_.clock->Now() < until) {
+    options_.clock->WaitUntil(&mutex_, &stopped_, until);
   }
 }
 

@@ -16,6 +16,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
 #include "common/base/clock.h"
+#include "common/base/thread_cpu_time.h"
 #include "common/checkpoint/moe_checkpoint.h"
 #include "common/experts/backend.h"
 #include "expert_service/expert_selection.h"
@@ -64,6 +65,8 @@ struct HostedExpertsOptions {
   int load_threads = 1;
   // Measures how long a gentle load rests. Outlives the experts.
   Clock* clock = Clock::Real();
+  // CPU time of the thread that asks: what a gentle load has worked.
+  std::function<absl::Duration()> cpu_time = ThreadCpuTime;
 };
 
 // Thread-safe. Changes (Load, Unload) happen one after the other, in the order they came.
@@ -71,7 +74,9 @@ class HostedExperts {
  public:
   // When loaded experts are offered: all of a request together (and none when it fails), for a node
   // that serves meanwhile: one thread packs, for an eighth of the node's CPU at most and when the
-  // others leave it that. Or layer by layer as they are ready, as fast as load_threads can.
+  // others leave it that: it rests before the next
+  // expert, of this request or of a later one. Or layer by layer as they are ready, as fast as
+  // load_threads can.
   enum class Publish { kTogether, kPerLayer };
 
   // Experts of the request ready, and experts to load in all. Called from loading threads, one call
@@ -150,8 +155,10 @@ class HostedExperts {
   absl::Status PackAll(absl::Span<Item> items, Publish publish,
                        const std::function<void()>& one_done);
   absl::Status PackOne(Item* item);
-  // Unless Stop() is called.
-  void Rest(absl::Duration time);
+  // After a rest for the one before.
+  absl::Status PackGently(Item* item);
+  // Or until Stop() is called.
+  void RestUntil(absl::Time until);
   void PublishItems(absl::Span<const Item> items);
   std::shared_ptr<const Layers> layers() const;
   void SetLayers(std::shared_ptr<const Layers> layers);
@@ -162,6 +169,8 @@ class HostedExperts {
   const std::function<void()> on_change_;
   const std::shared_ptr<MemoryLedger> ledger_;
   std::atomic<bool> stopping_{false};
+  // No expert is loaded gently before. Belongs to the change whose turn it is.
+  absl::Time rests_until_ = absl::InfinitePast();
 
   mutable absl::Mutex mutex_;
   absl::CondVar stopped_;

@@ -108,7 +108,8 @@ Node::Node(const NodeOptions& options, std::shared_ptr<const checkpoint::MoeChec
       clock_(clock),
       metrics_(std::move(registry)),
       reply_sender_(options.reply_frame_bytes, &metrics_),
-      hosted_(checkpoint_, backend, {options.memory_limit_bytes, options.load_threads, clock},
+      hosted_(checkpoint_, backend,
+              {options.memory_limit_bytes, options.load_threads, clock, options.cpu_time},
               [this] { OnHostedChange(); }),
       executor_(MakeExecutorOptions(), backend, clock, &reply_sender_, &metrics_) {}
 

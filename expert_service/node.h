@@ -24,6 +24,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "common/base/clock.h"
+#include "common/base/thread_cpu_time.h"
 #include "common/checkpoint/moe_checkpoint.h"
 #include "common/experts/backend.h"
 #include "common/transport/transport.h"
@@ -62,6 +63,9 @@ struct NodeOptions {
   uint64_t memory_limit_bytes = 0;
   // Threads that pack weights at the same time; at least 1.
   int load_threads = 1;
+  // As HostedExpertsOptions::cpu_time. It is rested for by the node's clock: one that stands still
+  // is for nodes that use none.
+  std::function<absl::Duration()> cpu_time = ThreadCpuTime;
 };
 
 // Thread-safe. Streams (handlers) must be gone before the node is destroyed.

@@ -8,7 +8,6 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "router_service/balance/decision.h"
-#include "router_service/balance/planning_input.h"
 
 namespace expertmesh::balance_control {
 namespace {
@@ -61,12 +60,12 @@ moves::ExpertSizes SizesOf(const SteeredModel& model) {
   return sizes;
 }
 
-std::map<uint32_t, uint32_t> CountsOf(const SteeredModel& model) {
-  std::map<uint32_t, uint32_t> counts;
+std::map<uint32_t, moves::LayerUnits> UnitsOf(const SteeredModel& model) {
+  std::map<uint32_t, moves::LayerUnits> units;
   for (const auto& [index, layer] : model.layers) {
-    counts[index] = layer.num_experts;
+    units[index] = {layer.num_experts, layer.expert_parameters, layer.shared_parameters};
   }
-  return counts;
+  return units;
 }
 
 uint64_t MillisSince(absl::Time then, absl::Time now) {
@@ -83,7 +82,7 @@ PlacementSteering::PlacementSteering(
       fleet_(fleet),
       clock_(clock),
       timers_(clock),
-      nodes_(fleet, CountsOf(*model)),
+      nodes_(fleet, UnitsOf(*model)),
       mover_(
           options, SizesOf(*model), &nodes_,
           {std::move(switch_plan), [this](const moves::MoveOutcome& outcome) { OnEnd(outcome); }},
@@ -103,11 +102,13 @@ void PlacementSteering::Resign() {
   problem_.clear();
 }
 
-absl::StatusOr<PlacementSteering::Planned> PlacementSteering::Plan(
-    const v1::Topology& topology, const LoadCounts& loads, const PlacementPolicy& policy) const {
+absl::StatusOr<PlacementSteering::Planned> PlacementSteering::Plan(const v1::Topology& topology,
+                                                                   const LoadCounts& loads,
+                                                                   const PlacementPolicy& policy,
+                                                                   DrainingNodes draining) const {
   const moves::PlanPtr present = mover_.in_force();
   ASSIGN_OR_RETURN(PlanningQuestion question,
-                   MakePlanningQuestion(*model_, topology, loads, present.get(), policy));
+                   MakePlanningQuestion(*model_, topology, loads, present.get(), policy, draining));
   question.options.bytes_per_second = LoadRate(options_, question.input.nodes.size());
   Planned planned;
   ASSIGN_OR_RETURN(planned.result, balance::PlanPlacement(question.input, question.options));
@@ -119,7 +120,8 @@ absl::StatusOr<PlacementSteering::Planned> PlacementSteering::Plan(
 
 absl::StatusOr<v1::PlacementProposal> PlacementSteering::Propose(const LoadCounts& loads,
                                                                  const PlacementPolicy& policy) {
-  ASSIGN_OR_RETURN(const Planned planned, Plan(fleet_->Topology(), loads, policy));
+  ASSIGN_OR_RETURN(const Planned planned,
+                   Plan(fleet_->Topology(), loads, policy, DrainingNodes::kLeaveOut));
   const balance::PlanningResult& result = planned.result;
   v1::PlacementProposal proposal = Summarise(result);
   *proposal.mutable_plan() = ToProto(*planned.whole);
@@ -137,7 +139,8 @@ absl::Status PlacementSteering::Apply(moves::PlanPtr plan, const LoadCounts& loa
     term = term_;
   }
   if (plan == nullptr) {
-    ASSIGN_OR_RETURN(const Planned planned, Plan(fleet_->Topology(), loads, policy));
+    ASSIGN_OR_RETURN(const Planned planned,
+                     Plan(fleet_->Topology(), loads, policy, DrainingNodes::kLeaveOut));
     plan = planned.whole;
     absl::MutexLock lock(&mutex_);
     last_ = Summarise(planned.result);
@@ -154,15 +157,8 @@ std::string PlacementSteering::WhyNot(const v1::Topology& topology) const {
   if (mover_.progress().phase != moves::MovePhase::kIdle) {
     return "a move is under way";
   }
-  // A node that is away may come back: its experts are not loaded elsewhere for a restart.
-  for (const v1::TopologyNode& node : topology.nodes()) {
-    if (node.link() == v1::NODE_LINK_DOWN) {
-      return absl::StrCat("node ", node.address(),
-                          " is down: waits until it is back, or no longer among --nodes; "
-                          "ApplyPlacement plans without it");
-    }
-  }
-  return "";
+  // Such a node may serve as before in a while: its experts are not loaded elsewhere for a restart.
+  return AwaitedNode(topology);
 }
 
 void PlacementSteering::Tick(const LoadCounts& loads, const PlacementPolicy& policy) {
@@ -179,7 +175,9 @@ void PlacementSteering::Tick(const LoadCounts& loads, const PlacementPolicy& pol
   moves::PlanPtr plan;
   if (const std::string why = WhyNot(topology); !why.empty()) {
     proposal.set_reason(why);
-  } else if (const absl::StatusOr<Planned> planned = Plan(topology, loads, policy); !planned.ok()) {
+  } else if (const absl::StatusOr<Planned> planned =
+                 Plan(topology, loads, policy, DrainingNodes::kKeepCopies);
+             !planned.ok()) {
     proposal.set_reason(std::string(planned.status().message()));
   } else {
     proposal = Summarise(planned->result);

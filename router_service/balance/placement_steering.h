@@ -21,6 +21,7 @@
 #include "expertmesh/v1/placement.pb.h"
 #include "router_service/balance/load_counts.h"
 #include "router_service/balance/placement_policy.h"
+#include "router_service/balance/planning_input.h"
 #include "router_service/balance/steered_model.h"
 #include "router_service/mesh/fleet.h"
 #include "router_service/moves/fleet_nodes.h"
@@ -68,7 +69,7 @@ class PlacementSteering {
   };
 
   absl::StatusOr<Planned> Plan(const v1::Topology& topology, const LoadCounts& loads,
-                               const PlacementPolicy& policy) const;
+                               const PlacementPolicy& policy, DrainingNodes draining) const;
   void OnEnd(const moves::MoveOutcome& outcome);
   // Why no plan is made by itself now; empty: one is.
   std::string WhyNot(const v1::Topology& topology) const;

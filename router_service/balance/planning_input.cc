@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -32,12 +33,14 @@ Held HeldBy(const SteeredModel& model, const v1::TopologyNode& node, double* par
       continue;
     }
     for (const uint32_t expert : hosted.experts()) {
-      if (expert >= layer->second.num_experts) {
-        continue;  // Shared experts: they stay where they are.
+      if (expert > layer->second.num_experts) {
+        continue;  // There is no such expert.
       }
-      *parameters += static_cast<double>(layer->second.expert_parameters) /
+      const bool shared = expert == layer->second.num_experts;  // Stays where it is.
+      *parameters += static_cast<double>(shared ? layer->second.shared_parameters
+                                                : layer->second.expert_parameters) /
                      std::max<uint32_t>(hosted.slice_count(), 1);
-      if (hosted.slice_count() == 1 && !damaged.contains({hosted.layer(), expert})) {
+      if (!shared && hosted.slice_count() == 1 && !damaged.contains({hosted.layer(), expert})) {
         held[hosted.layer()].push_back(expert);
       }
     }
@@ -45,31 +48,73 @@ Held HeldBy(const SteeredModel& model, const v1::TopologyNode& node, double* par
   return held;
 }
 
-struct UpNode {
+struct UsedNode {
   const v1::TopologyNode* node = nullptr;
   Held held;
   double parameters = 0;
+  bool drains = false;
 };
 
-std::vector<UpNode> NodesUp(const SteeredModel& model, const v1::Topology& topology) {
-  std::vector<UpNode> nodes;
+// Leaves in `held` what `present`, unless it is null, has on the node; layers that it does not
+// speak of stay as they are.
+void KeepPlanned(const balance::PlacementPlan* present, const std::string& node_id, Held* held) {
+  if (present == nullptr) {
+    return;
+  }
+  for (const balance::LayerPlacement& layer : present->layers) {
+    const auto found = held->find(layer.layer);
+    if (found == held->end()) {
+      continue;
+    }
+    std::erase_if(found->second, [&](uint32_t expert) {
+      return expert >= layer.experts.size() ||
+             std::none_of(layer.experts[expert].begin(), layer.experts[expert].end(),
+                          [&](const balance::ExpertCopy& copy) {
+                            return present->nodes[copy.node] == node_id;
+                          });
+    });
+  }
+}
+
+// Nodes that are up, and after them those that drain, unless one that is up has their name: it
+// replaces them.
+std::vector<UsedNode> NodesToPlan(const SteeredModel& model, const v1::Topology& topology,
+                                  const balance::PlacementPlan* present, DrainingNodes draining) {
+  std::vector<UsedNode> nodes;
+  const auto add = [&](const v1::TopologyNode& node) -> UsedNode& {
+    UsedNode& used = nodes.emplace_back();
+    used.node = &node;
+    used.held = HeldBy(model, node, &used.parameters);
+    return used;
+  };
+  std::set<std::string> names;
   for (const v1::TopologyNode& node : topology.nodes()) {
     if (node.link() == v1::NODE_LINK_UP) {
-      UpNode& up = nodes.emplace_back();
-      up.node = &node;
-      up.held = HeldBy(model, node, &up.parameters);
+      add(node);
+      names.insert(node.description().node_id());
+    }
+  }
+  if (nodes.empty() || draining == DrainingNodes::kLeaveOut) {
+    return nodes;
+  }
+  for (const v1::TopologyNode& node : topology.nodes()) {
+    const std::string& node_id = node.description().node_id();
+    if (node.link() == v1::NODE_LINK_DRAINING && names.insert(node_id).second) {
+      UsedNode& used = add(node);
+      used.drains = true;
+      KeepPlanned(present, node_id, &used.held);
     }
   }
   return nodes;
 }
 
 // Bytes of a parameter, on the node that has the largest.
-double BytesPerParameter(const std::vector<UpNode>& nodes) {
+double BytesPerParameter(const std::vector<UsedNode>& nodes) {
   double most = 0;
-  for (const UpNode& up : nodes) {
-    if (up.parameters > 0) {
-      most = std::max(most, static_cast<double>(up.node->description().memory().weights_bytes()) /
-                                up.parameters);
+  for (const UsedNode& used : nodes) {
+    if (used.parameters > 0) {
+      most = std::max(most, static_cast<double>(used.node->description().memory().weights_bytes()) /
+                                used.parameters);
     }
   }
   return most > 0 ? most : sizeof(float);
@@ -82,16 +127,16 @@ struct Speeds {
   double mean = 0;
 };
 
-Speeds MeasuredSpeeds(const std::vector<UpNode>& nodes) {
+Speeds MeasuredSpeeds(const std::vector<UsedNode>& nodes) {
   Speeds result;
   std::vector<double>& speeds = result.of_nodes;
   double sum = 0;
   size_t measured = 0;
-  for (const UpNode& up : nodes) {
+  for (const UsedNode& used : nodes) {
     const bool known =
-        up.node->computed_assignments() >= kMeasuredAssignments && up.node->compute_us() > 0;
-    speeds.push_back(known ? static_cast<double>(up.node->computed_assignments()) /
-                                 static_cast<double>(up.node->compute_us())
+        used.node->computed_assignments() >= kMeasuredAssignments && used.node->compute_us() > 0;
+    speeds.push_back(known ? static_cast<double>(used.node->computed_assignments()) /
+                                 static_cast<double>(used.node->compute_us())
                            : 0);
     sum += speeds.back();
     measured += known ? 1 : 0;
@@ -124,21 +169,22 @@ std::vector<balance::LayerToPlan> LayersToPlan(const SteeredModel& model, const 
 }
 
 // But for its speed and its link.
-balance::NodeToPlan MakeNode(const UpNode& up, const std::vector<balance::LayerToPlan>& layers,
+balance::NodeToPlan MakeNode(const UsedNode& used, const std::vector<balance::LayerToPlan>& layers,
                              double bytes_per_parameter) {
   balance::NodeToPlan node;
-  node.node_id = up.node->description().node_id();
-  node.zone = up.node->description().zone();
+  node.node_id = used.node->description().node_id();
+  node.zone = used.node->description().zone();
+  node.accepts_copies = !used.drains;
   uint64_t planned = 0;
   for (const balance::LayerToPlan& layer : layers) {
-    if (const auto held = up.held.find(layer.layer); held != up.held.end()) {
+    if (const auto held = used.held.find(layer.layer); held != used.held.end()) {
       node.held.push_back({layer.layer, held->second});
       planned += held->second.size() * layer.expert_bytes;
     }
   }
-  const auto all = static_cast<uint64_t>(up.parameters * bytes_per_parameter);
+  const auto all = static_cast<uint64_t>(used.parameters * bytes_per_parameter);
   const uint64_t others = all > planned ? all - planned : 0;
-  const uint64_t limit = up.node->description().memory().limit_bytes();
+  const uint64_t limit = used.node->description().memory().limit_bytes();
   node.capacity_bytes = planned;
   if (limit > others) {
     node.capacity_bytes = std::max(limit - others, planned);
@@ -182,12 +228,29 @@ balance::PlacementPlan OnlyLayers(const balance::PlacementPlan& plan,
 
 }  // namespace
 
-absl::StatusOr<PlanningQuestion> MakePlanningQuestion(const SteeredModel& model,
-                                                      const v1::Topology& topology,
-                                                      const LoadCounts& loads,
-                                                      const balance::PlacementPlan* present,
-                                                      const PlacementPolicy& policy) {
-  const std::vector<UpNode> nodes = NodesUp(model, topology);
+std::string AwaitedNode(const v1::Topology& topology) {
+  for (const v1::TopologyNode& node : topology.nodes()) {
+    const char* why = nullptr;
+    if (node.link() == v1::NODE_LINK_DOWN) {
+      why = " is down: waits until it is back";
+    } else if (node.link() == v1::NODE_LINK_EJECTED) {
+      why = " is ejected: waits until it is used again";
+    } else if (node.link() == v1::NODE_LINK_UP &&
+               node.description().state() == v1::NODE_STATE_LOADING) {
+      why = " loads what its flags say: waits until it has";
+    }
+    if (why != nullptr) {
+      return absl::StrCat("node ", node.address(), why, ", or no longer among --nodes; ",
+                          "ApplyPlacement does not wait");
+    }
+  }
+  return "";
+}
+
+absl::StatusOr<PlanningQuestion> MakePlanningQuestion(
+    const SteeredModel& model, const v1::Topology& topology, const LoadCounts& loads,
+    const balance::PlacementPlan* present, const PlacementPolicy& policy, DrainingNodes draining) {
+  const std::vector<UsedNode> nodes = NodesToPlan(model, topology, present, draining);
   if (nodes.empty()) {
     return absl::UnavailableError("no node is up: there is nothing to plan with");
   }

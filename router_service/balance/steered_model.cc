@@ -18,6 +18,9 @@ SteeredLayer MakeSteeredLayer(const MoeLayerDescription& description,
   layer.num_experts = routing.num_experts;
   layer.top_k = routing.top_k;
   layer.expert_parameters = description.expert.parameters();
+  if (description.shared_intermediate_size > 0) {
+    layer.shared_parameters = description.shared_expert().parameters();
+  }
   layer.checkpoint_bias = select_bias;
   layer.checkpoint_bias.resize(routing.num_experts);
   switch (routing.choice) {

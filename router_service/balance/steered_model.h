@@ -16,8 +16,9 @@ struct SteeredLayer {
   uint32_t num_experts = 0;
   // Experts per token, at most.
   uint32_t top_k = 0;
-  // Parameters of one expert.
+  // Parameters of one expert, and of the shared experts taken as one; 0: there are none.
   uint64_t expert_parameters = 0;
+  uint64_t shared_parameters = 0;
   // Why its bias cannot be steered; empty: it can.
   std::string not_steerable;
   // [num_experts] The checkpoint's selection bias; zeros where it has none.

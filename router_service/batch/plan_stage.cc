@@ -52,8 +52,9 @@ plan::BatchPlan& PlanStage::PlanAgain(const Batch& batch, const BatchPart& part,
   const plan::NodePlan& lost = part.plan;
   batch.environment->metrics->retried_assignments.Increment(
       static_cast<double>(lost.expert_ids.size()));
-  return Plan(batch, view, replicas,
-              {lost.rows, lost.row_begin, lost.expert_ids, lost.expert_weights});
+  return Plan(
+      batch, view, replicas,
+      {lost.rows, lost.row_begin, lost.expert_ids, lost.expert_weights, batch.layer_index()});
 }
 
 size_t PlanStage::MemoryBytes() const {

@@ -42,8 +42,9 @@ std::vector<NodeState> FleetNodes::Nodes() const {
       node.instance_id = holding.offer.description->instance_id();
       node.weights_bytes = holding.offer.description->memory().weights_bytes();
       node.limit_bytes = holding.offer.description->memory().limit_bytes();
-      node.held = HeldBy(holding);
-      present[holding.link->address()] = {holding.offer.description, holding.damaged, node.held};
+      Known& known = present[holding.link->address()] = Read(holding);
+      node.held = known.held;
+      node.other_units = known.other_units;
     }
     nodes.push_back(std::move(node));
   }
@@ -55,28 +56,36 @@ std::vector<NodeState> FleetNodes::Nodes() const {
   return nodes;
 }
 
-std::shared_ptr<const HeldExperts> FleetNodes::HeldBy(const mesh::NodeHolding& holding) const {
+FleetNodes::Known FleetNodes::Read(const mesh::NodeHolding& holding) const {
   {
     absl::MutexLock lock(&mutex_);
     const auto known = known_.find(holding.link->address());
     if (known != known_.end() && known->second.description == holding.offer.description &&
         known->second.damaged == holding.damaged) {
-      return known->second.held;
+      return known->second;
     }
   }
+  Known read{holding.offer.description, holding.damaged, nullptr};
   auto held = std::make_shared<HeldExperts>();
   for (const v1::HostedExperts& hosted : holding.offer.description->hosted()) {
-    const auto layer = num_experts_.find(hosted.layer());
-    const uint32_t experts = layer == num_experts_.end() ? 0 : layer->second;
+    const auto found = layers_.find(hosted.layer());
+    if (found == layers_.end()) {
+      continue;
+    }
+    const LayerUnits& layer = found->second;
     for (const uint32_t expert : hosted.experts()) {
-      if (hosted.slice_count() == 1 && expert < experts &&
+      if (hosted.slice_count() == 1 && expert < layer.num_experts &&
           !std::binary_search(holding.damaged.begin(), holding.damaged.end(),
                               std::make_pair(hosted.layer(), expert))) {
         held->insert({hosted.layer(), expert});
+      } else if (expert <= layer.num_experts) {
+        read.other_units += (expert < layer.num_experts ? layer.expert_units : layer.shared_units) /
+                            std::max<uint32_t>(hosted.slice_count(), 1);
       }
     }
   }
-  return held;
+  read.held = std::move(held);
+  return read;
 }
 
 std::shared_ptr<mesh::NodeLink> FleetNodes::LinkOf(const std::string& node_id) const {

@@ -2,6 +2,7 @@
 #ifndef EXPERTMESH_ROUTER_SERVICE_MOVES_FLEET_NODES_H_
 #define EXPERTMESH_ROUTER_SERVICE_MOVES_FLEET_NODES_H_
 
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <string>
@@ -15,14 +16,22 @@
 
 namespace expertmesh::moves {
 
+// A layer, as nodes hold it; what is larger takes more memory, in any unit.
+struct LayerUnits {
+  uint32_t num_experts = 0;
+  uint64_t expert_units = 0;
+  // The shared experts, taken as one.
+  uint64_t shared_units = 0;
+};
+
 // Thread-safe.
 class FleetNodes final : public MovableNodes {
  public:
-  // `num_experts`: of each layer; what nodes hold beyond that, such as shared experts, is nothing
-  // to be moved, and is left alone. `fleet` must outlive it. Fleet::Subscribe tells when Nodes()
-  // may say something else.
-  FleetNodes(const mesh::Fleet* fleet, std::map<uint32_t, uint32_t> num_experts)
-      : fleet_(fleet), num_experts_(std::move(num_experts)) {}
+  // By layer. What nodes hold beyond a layer's experts, such as shared ones, is nothing to be
+  // moved, and is left alone. `fleet` must outlive it. Fleet::Subscribe tells when Nodes() may say
+  // something else.
+  FleetNodes(const mesh::Fleet* fleet, std::map<uint32_t, LayerUnits> layers)
+      : fleet_(fleet), layers_(std::move(layers)) {}
 
   std::vector<NodeState> Nodes() const override;
   void Load(const std::string& node_id, const internal::v1::LoadExpertsRequest& request,
@@ -36,14 +45,15 @@ class FleetNodes final : public MovableNodes {
     std::shared_ptr<const v1::NodeDescription> description;
     std::vector<std::pair<uint32_t, uint32_t>> damaged;
     std::shared_ptr<const HeldExperts> held;
+    uint64_t other_units = 0;
   };
 
   // Null when no node of that name can be asked.
   std::shared_ptr<mesh::NodeLink> LinkOf(const std::string& node_id) const;
-  std::shared_ptr<const HeldExperts> HeldBy(const mesh::NodeHolding& holding) const;
+  Known Read(const mesh::NodeHolding& holding) const;
 
   const mesh::Fleet* const fleet_;
-  const std::map<uint32_t, uint32_t> num_experts_;
+  const std::map<uint32_t, LayerUnits> layers_;
   mutable absl::Mutex mutex_;
   mutable std::map<std::string, Known> known_ ABSL_GUARDED_BY(mutex_);  // By address.
 };

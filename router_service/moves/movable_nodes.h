@@ -47,6 +47,9 @@ struct NodeState {
   uint64_t limit_bytes = 0;
   // Whole experts that it serves rightly. Not null.
   std::shared_ptr<const HeldExperts> held = std::make_shared<const HeldExperts>();
+  // What else it holds, which no move changes: shared experts, slices, damaged copies; in units of
+  // ExpertSizes.
+  uint64_t other_units = 0;
 };
 
 // Thread-safe.

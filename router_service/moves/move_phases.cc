@@ -10,7 +10,7 @@ PlacementMove::KeysByNode PlacementMove::Missing(const CompiledPlan& plan) const
   KeysByNode missing;
   for (const std::string& node_id : plan.plan()->nodes) {
     for (const ExpertKey& key : plan.On(node_id)) {
-      if (!nodes_.HasCopy(node_id, key)) {
+      if (!nodes_.Holds(node_id, key)) {
         missing[node_id].push_back(key);
       }
     }

@@ -64,8 +64,8 @@ void NodeTable::Update(Node* node, const NodeState& state, absl::Time now) {
   } else if (node->away_since == absl::InfiniteFuture()) {
     node->away_since = now;
   }
-  if (node->state.held != state.held) {
-    node->held_units = 0;
+  if (node->state.held != state.held || node->state.other_units != state.other_units) {
+    node->held_units = state.other_units;
     for (const ExpertKey& key : *state.held) {
       const auto size = sizes_.find(key.layer);
       node->held_units += size == sizes_.end() ? 0 : size->second;
@@ -125,10 +125,13 @@ bool NodeTable::Ready(const std::string& node_id) const {
   return node != nullptr && node->state.ready;
 }
 
-bool NodeTable::HasCopy(const std::string& node_id, const ExpertKey& key) const {
+bool NodeTable::Holds(const std::string& node_id, const ExpertKey& key) const {
   const Node* const node = Find(node_id);
-  return node != nullptr && node->state.ready && node->state.held->contains(key) &&
-         !node->leaving.contains(key);
+  return node != nullptr && node->state.held->contains(key) && !node->leaving.contains(key);
+}
+
+bool NodeTable::HasCopy(const std::string& node_id, const ExpertKey& key) const {
+  return Ready(node_id) && Holds(node_id, key);
 }
 
 bool NodeTable::AnyCall() const {
@@ -157,6 +160,13 @@ uint64_t NodeTable::BytesOf(const std::string& node_id, const ExpertKey& key) co
   }
   const double bytes = std::ceil(static_cast<double>(size->second) * UnitBytes(*node));
   return std::max<uint64_t>(static_cast<uint64_t>(bytes), 1);
+}
+
+uint64_t NodeTable::OtherBytes(const std::string& node_id) const {
+  const Node* const node = Find(node_id);
+  return node == nullptr ? 0
+                         : static_cast<uint64_t>(static_cast<double>(node->state.other_units) *
+                                                 UnitBytes(*node));
 }
 
 uint64_t NodeTable::FreeBytes(const std::string& node_id) const {

@@ -61,7 +61,7 @@ class NodeTable {
     absl::Time pace = absl::InfinitePast();
     // As the last answer to an unload said; the node's status may be older than that.
     uint64_t weights_at_most = std::numeric_limits<uint64_t>::max();
-    // In units of ExpertSizes.
+    // All that it holds, in units of ExpertSizes.
     uint64_t held_units = 0;
   };
 
@@ -75,12 +75,16 @@ class NodeTable {
   // Null: never heard of.
   const Node* Find(const std::string& node_id) const;
   bool Ready(const std::string& node_id) const;
-  // It holds the copy and nothing is under way against that: batches may count on it.
+  // It holds the copy and nothing is under way against that, though it may drain or be ejected.
+  bool Holds(const std::string& node_id, const ExpertKey& key) const;
+  // It does and is ready: batches may count on the copy.
   bool HasCopy(const std::string& node_id, const ExpertKey& key) const;
   bool AnyCall() const;
 
   // About; never 0.
   uint64_t BytesOf(const std::string& node_id, const ExpertKey& key) const;
+  // About what it holds that no move changes.
+  uint64_t OtherBytes(const std::string& node_id) const;
   // What more it may hold.
   uint64_t FreeBytes(const std::string& node_id) const;
   // When more may be loaded.

@@ -69,7 +69,10 @@ absl::Status PlacementMove::Start(PlanPtr plan, absl::Time now,
     OnVerdict(verdict);
   }
   for (const auto& [node_id, node] : nodes_.nodes()) {
-    uint64_t bytes = 0;
+    if (target->On(node_id).empty()) {
+      continue;
+    }
+    uint64_t bytes = nodes_.OtherBytes(node_id);
     for (const ExpertKey& key : target->On(node_id)) {
       bytes += nodes_.BytesOf(node_id, key);
     }

@@ -251,8 +251,10 @@ struct ClientOptions {
   absl::Duration describe_timeout = absl::Seconds(10);
   // Times that a request is sent at most, when it fails for a reason that the same request may not
   // meet again (errors.proto says which), or its connection is lost; 1: once. Later attempts wait
-  // longer, within the timeout of the request. Forward changes nothing, so that it is safe to
-  // repeat.
+  // longer, within the timeout of the request. What is sent again comes to the same as once:
+  // Forward changes nothing, and what sets something (SetBias, SetBalance, SetPlacement, DrainNode)
+  // sets it to the same. ApplyPlacement and AbortPlacement do not, and are not sent again when it
+  // is not known what became of them.
   uint32_t max_attempts = 5;
   // Unset: no encryption.
   std::optional<TlsOptions> tls;
@@ -343,6 +345,7 @@ class EXPERTMESH_CLIENT_EXPORT Client {
   // Errors as SetBalance and PlanPlacement, and
   //   INVALID_ARGUMENT     a plan that cannot be, or exceeds a node's memory; nothing is moved.
   //   FAILED_PRECONDITION  another move is under way.
+  // An answer that is lost on the way is UNAVAILABLE: GetPlacement tells whether the move began.
   absl::StatusOr<PlacementState> ApplyPlacement(const std::optional<PlacementPlan>& plan = {});
 
   // Undoes the move that is under way. FAILED_PRECONDITION: none is, or it is too late.

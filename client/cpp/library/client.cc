@@ -39,12 +39,13 @@ Client::Impl::Impl(const std::string& target, const ClientOptions& client_option
       data(&runtime, target, ToGrpcOptions(client_options)),
       control(&runtime, target, ToGrpcOptions(client_options)) {}
 
-absl::StatusOr<Frame> Client::Impl::AskInFrames(const char* method, const Frame& request) {
+absl::StatusOr<Frame> Client::Impl::AskInFrames(const char* method, const Frame& request,
+                                                Repetition repetition) {
   net::CallOptions call;
   call.deadline = Clock::Real()->Now() + options.describe_timeout;
   absl::Notification answered;
   absl::StatusOr<Frame> answer = absl::UnknownError("");
-  RetryingCall::Start({&control, &retries, &waits}, method, request, call,
+  RetryingCall::Start({&control, &retries, &waits, repetition}, method, request, call,
                       [&](absl::StatusOr<Frame> result) {
                         answer = std::move(result);
                         answered.Notify();

@@ -30,12 +30,15 @@ struct Client::Impl {
 
   // Waits for the answer to a request about the router, at most ClientOptions::describe_timeout;
   // asks again where that may help.
-  absl::StatusOr<Frame> AskInFrames(const char* method, const Frame& request);
+  absl::StatusOr<Frame> AskInFrames(const char* method, const Frame& request,
+                                    Repetition repetition = Repetition::kHarmless);
 
   // The same in the contract's messages.
   template <typename Response, typename Request>
-  absl::StatusOr<Response> Ask(const char* method, const Request& request) {
-    const absl::StatusOr<Frame> answer = AskInFrames(method, Frame(request.SerializeAsString()));
+  absl::StatusOr<Response> Ask(const char* method, const Request& request,
+                               Repetition repetition = Repetition::kHarmless) {
+    const absl::StatusOr<Frame> answer =
+        AskInFrames(method, Frame(request.SerializeAsString()), repetition);
     if (!answer.ok()) {
       return answer.status();
     }

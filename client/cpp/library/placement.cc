@@ -44,19 +44,22 @@ absl::StatusOr<PlacementProposal> Client::PlanPlacement(const PlacementChange& c
   return ReadProposal(response.proposal());
 }
 
+// A second time it is refused because of the move that the first began; so is an abort.
 absl::StatusOr<PlacementState> Client::ApplyPlacement(const std::optional<PlacementPlan>& plan) {
   v1::ApplyPlacementRequest request;
   if (plan) {
     *request.mutable_plan() = ToProto(*plan);
   }
-  ASSIGN_OR_RETURN(const auto response, impl_->Ask<v1::ApplyPlacementResponse>(kApply, request));
+  ASSIGN_OR_RETURN(const auto response, impl_->Ask<v1::ApplyPlacementResponse>(
+                                            kApply, request, Repetition::kNotTheSame));
   return ReadPlacement(response.placement());
 }
 
 absl::StatusOr<PlacementState> Client::AbortPlacement() {
   v1::ApplyPlacementRequest request;
   request.set_abort(true);
-  ASSIGN_OR_RETURN(const auto response, impl_->Ask<v1::ApplyPlacementResponse>(kApply, request));
+  ASSIGN_OR_RETURN(const auto response, impl_->Ask<v1::ApplyPlacementResponse>(
+                                            kApply, request, Repetition::kNotTheSame));
   return ReadPlacement(response.placement());
 }
 

@@ -21,20 +21,11 @@ absl::Duration Grown(absl::Duration first, uint32_t attempts) {
   return std::max(first, std::min(first * (1 << doublings), kLongestPause));
 }
 
-// An error without a reason comes from gRPC or from a proxy. These codes then mean that the
-// connection, or the call on it, was lost or refused: proxies reset a call whose router has gone,
-// for which HTTP/2 has no code of its own, or answer with a status of HTTP; a server that stops
-// cancels what it has not begun.
-bool IsLostCall(absl::StatusCode code) {
-  return code == absl::StatusCode::kUnavailable || code == absl::StatusCode::kInternal ||
-         code == absl::StatusCode::kUnknown || code == absl::StatusCode::kCancelled;
-}
-
 // Before the next of `attempts`; nothing where no other would go better.
 std::optional<absl::Duration> PauseAfter(const absl::Status& why, uint32_t attempts) {
   const v1::ErrorReason reason = ReasonOf(why);
   if (reason == v1::ERROR_REASON_UNSPECIFIED) {
-    return IsLostCall(why.code()) ? std::optional(Grown(kFirstPause, attempts)) : std::nullopt;
+    return IsLostCall(why) ? std::optional(Grown(kFirstPause, attempts)) : std::nullopt;
   }
   switch (PolicyOf(reason).retry()) {
     case v1::RETRY_ELSEWHERE:
@@ -47,6 +38,16 @@ std::optional<absl::Duration> PauseAfter(const absl::Status& why, uint32_t attem
 }
 
 }  // namespace
+
+// An error without a reason comes from gRPC or from a proxy. These codes then mean that the
+// connection, or the call on it, was lost or refused: proxies reset a call whose router has gone,
+// for which HTTP/2 has no code of its own, or answer with a status of HTTP; a server that stops
+// cancels what it has not begun.
+bool IsLostCall(const absl::Status& why) {
+  return ReasonOf(why) == v1::ERROR_REASON_UNSPECIFIED &&
+         (absl::IsUnavailable(why) || absl::IsInternal(why) || absl::IsUnknown(why) ||
+          absl::IsCancelled(why));
+}
 
 std::optional<absl::Duration> RetryPolicy::After(const absl::Status& why, uint32_t attempts) {
   if (attempts >= max_attempts_) {

@@ -17,6 +17,16 @@
 
 namespace expertmesh::client {
 
+// What a second time does to a request that has been carried out.
+enum class Repetition {
+  kHarmless,
+  // It is refused, or does more. Sent again only where the router said that it did nothing.
+  kNotTheSame,
+};
+
+// An error that says nothing of what became of the request: the call, or its answer, was lost.
+bool IsLostCall(const absl::Status& why);
+
 // Thread-safe.
 class RetryPolicy {
  public:

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "common/base/clock.h"
+#include "common/base/status_context.h"
 
 namespace expertmesh::client {
 
@@ -31,6 +32,9 @@ void RetryingCall::OnAnswer(absl::StatusOr<Frame> answer) {
   std::optional<absl::Duration> pause;
   if (answer.ok()) {
     means_.retries->Answered();
+  } else if (means_.repetition == Repetition::kNotTheSame && IsLostCall(answer.status())) {
+    answer = WithContext("whether this was carried out is not known, so it is not sent again",
+                         answer.status());
   } else {
     pause = means_.retries->After(answer.status(), attempts_);
   }

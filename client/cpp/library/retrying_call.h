@@ -20,6 +20,7 @@ class RetryingCall : public std::enable_shared_from_this<RetryingCall> {
     net::GrpcClient* client = nullptr;
     RetryPolicy* retries = nullptr;
     RetryTimers* waits = nullptr;
+    Repetition repetition = Repetition::kHarmless;
   };
 
   // `done` runs exactly once, as that of GrpcClient::UnaryCall. No attempt begins after the

@@ -78,6 +78,8 @@ class FakeRouter(router_pb2_grpc.RouterServicer, control_pb2_grpc.ControlService
         self.heartbeats = 0
         # What was asked of Control about load, balance and placement.
         self.asked = []
+        # Raised by the next of these, one each, once they are carried out.
+        self.losses = []
         self.hold = threading.Event()
         self.hold.set()
 
@@ -183,6 +185,11 @@ class FakeRouter(router_pb2_grpc.RouterServicer, control_pb2_grpc.ControlService
         if self.watch_end is not None:
             self.abort(context, self.watch_end)
 
+    def change(self, request, context):
+        self.asked.append(request)
+        if self.losses:
+            self.abort(context, self.losses.pop(0))
+
     @staticmethod
     def balance(epoch, age_ms):
         summary = balance_pb2.BalanceSummary(term=3, since_tick_ms=age_ms, since_change_ms=age_ms)
@@ -205,7 +212,7 @@ class FakeRouter(router_pb2_grpc.RouterServicer, control_pb2_grpc.ControlService
         return balance_pb2.GetBalanceResponse(balance=self.balance(6, 10))
 
     def SetBalance(self, request, context):
-        self.asked.append(request)
+        self.change(request, context)
         return balance_pb2.SetBalanceResponse(balance=self.balance(7, 0))
 
     def GetBias(self, request, context):
@@ -215,7 +222,7 @@ class FakeRouter(router_pb2_grpc.RouterServicer, control_pb2_grpc.ControlService
         return balance_pb2.GetBiasResponse(bias=bias)
 
     def SetBias(self, request, context):
-        self.asked.append(request)
+        self.change(request, context)
         return balance_pb2.SetBiasResponse(balance=self.balance(8, 0))
 
     @staticmethod
@@ -237,7 +244,7 @@ class FakeRouter(router_pb2_grpc.RouterServicer, control_pb2_grpc.ControlService
         return placement_pb2.GetPlacementResponse(placement=self.placement(6))
 
     def SetPlacement(self, request, context):
-        self.asked.append(request)
+        self.change(request, context)
         return placement_pb2.SetPlacementResponse(placement=self.placement(7))
 
     def PlanPlacement(self, request, context):
@@ -246,7 +253,7 @@ class FakeRouter(router_pb2_grpc.RouterServicer, control_pb2_grpc.ControlService
         return placement_pb2.PlanPlacementResponse(proposal=proposal)
 
     def ApplyPlacement(self, request, context):
-        self.asked.append(request)
+        self.change(request, context)
         return placement_pb2.ApplyPlacementResponse(placement=self.placement(8))
 
     def GetTopology(self, request, context):

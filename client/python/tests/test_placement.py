@@ -2,9 +2,11 @@
 
 import asyncio
 
+import grpc
 import pytest
 
 import expertmesh
+from conftest import Refused
 from expertmesh import errors
 from expertmesh.v1 import placement_pb2
 
@@ -44,6 +46,37 @@ def test_a_plan_is_applied_and_undone(router, ask):
     assert not router.asked[-1].HasField("plan")
     ask(lambda c: c.apply_placement(abort=True))
     assert router.asked[-1] == placement_pb2.ApplyPlacementRequest(abort=True)
+
+
+LOST = Refused(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+UNDER_WAY = Refused(grpc.StatusCode.FAILED_PRECONDITION, "a move is under way")
+STOPPING = Refused(grpc.StatusCode.UNAVAILABLE, "stopping", "ROUTER_STOPPING")
+
+
+@pytest.mark.parametrize("abort", [False, True])
+def test_a_move_is_not_asked_for_again_when_it_may_have_begun(router, ask, abort):
+    router.losses = [LOST, UNDER_WAY]
+    with pytest.raises(errors.Unavailable, match="not known.*Socket closed"):
+        ask(lambda c: c.apply_placement(abort=abort))
+    assert len(router.asked) == 1
+    # A router that says that it stops has not begun.
+    router.losses = [STOPPING]
+    assert ask(lambda c: c.apply_placement(abort=abort)).epoch == 8
+    assert len(router.asked) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c.set_placement(automatic=True),
+        lambda c: c.set_balance(paused=True),
+        lambda c: c.set_bias({1: [0.5, 0]}),
+    ],
+)
+def test_what_sets_something_is_sent_again(router, ask, change):
+    router.losses = [LOST]
+    assert ask(change).epoch > 6
+    assert len(router.asked) == 2 and router.asked[0] == router.asked[1]
 
 
 def test_a_watch_goes_on_and_does_not_tell_that_time_passes(router):

@@ -6,6 +6,7 @@ from operators import (
     force,
     keep_left,
     replace_argument,
+    replace_return,
     replace_statement,
     set_value,
 )
@@ -77,6 +78,15 @@ DISPATCH = (
 )
 
 RETRY = (
+    Mutation(
+        "rows that are planned again are booked to the first layer",
+        "PlanStage::PlanAgain",
+        replace_return(
+            "Plan(batch, view, replicas,"
+            " {lost.rows, lost.row_begin, lost.expert_ids, lost.expert_weights})"
+        ),
+        "plan_stage_test",
+    ),
     Mutation(
         "a node that lost a batch is asked again",
         "LeaveOutNodesThatFailed",

@@ -11,6 +11,18 @@ MUTATIONS = (
         "client_retry_test",
     ),
     Mutation(
+        "retry: a move that may have begun is asked for again",
+        "RetryingCall::OnAnswer",
+        force(False, touches="kNotTheSame"),
+        "client_placement_test",
+    ),
+    Mutation(
+        "retry: a move that the router did not begin is not asked for again",
+        "RetryingCall::OnAnswer",
+        force(True, touches="IsLostCall", nth=2),
+        "client_placement_test",
+    ),
+    Mutation(
         "retry: retries cost nothing",
         "RetryPolicy::Spend",
         delete_statement(within="budget_"),

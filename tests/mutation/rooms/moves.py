@@ -2,9 +2,11 @@
 
 from mutation import Mutation
 from operators import (
+    choose,
     delete_statement,
     force,
     keep_left,
+    replace_name,
     replace_operator,
     set_value,
 )
@@ -24,7 +26,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a copy that is on its way out is a backup",
-        "NodeTable::HasCopy",
+        "NodeTable::Holds",
         keep_left("&&", touches="leaving"),
         "node_table_test",
     ),
@@ -98,6 +100,60 @@ MUTATIONS = (
         "a plan in force for a layer without load keeps the planner from planning",
         "OnlyLayers",
         force(True, touches=("layer", "placed")),
+        "planning_input_test",
+    ),
+    Mutation(
+        "a move waits for a node that drains to load what it holds",
+        "PlacementMove::Missing",
+        replace_name("Holds", "HasCopy"),
+        "placement_move_failure_test",
+    ),
+    Mutation(
+        "shared experts take no room on a node that moves experts",
+        "FleetNodes::Read",
+        delete_statement(within="other_units"),
+        "fleet_nodes_test",
+    ),
+    Mutation(
+        "shared experts make the others larger when moves are paced",
+        "NodeTable::Update",
+        set_value("held_units", "0", touches="other_units"),
+        "node_table_test",
+    ),
+    Mutation(
+        "shared experts are as large as others to the planner",
+        "HeldBy",
+        choose(False, touches="shared"),
+        "planning_input_test",
+    ),
+    Mutation(
+        "a plan is made while a node is ejected",
+        "AwaitedNode",
+        force(False, touches="NODE_LINK_EJECTED"),
+        "placement_steering_test",
+    ),
+    Mutation(
+        "a plan is made while a node loads after a restart",
+        "AwaitedNode",
+        force(False, touches="NODE_STATE_LOADING"),
+        "placement_steering_test",
+    ),
+    Mutation(
+        "a node that drains gets copies",
+        "MakeNode",
+        delete_statement(within="accepts_copies"),
+        "planning_input_test",
+    ),
+    Mutation(
+        "automatic plans empty a node that drains",
+        "PlacementSteering::Tick",
+        replace_name("kKeepCopies", "kLeaveOut"),
+        "placement_steering_test",
+    ),
+    Mutation(
+        "a node that drains keeps copies that an operator had routers leave",
+        "KeepPlanned",
+        force(True, touches=("present", "nullptr")),
         "planning_input_test",
     ),
 )

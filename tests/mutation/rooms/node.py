@@ -72,6 +72,20 @@ MUTATIONS = (
         "*RestsBetweenExperts",
     ),
     Mutation(
+        "a rest is as long as for all that was loaded before",
+        "HostedExperts::PackGently",
+        set_value("begin", "absl::ZeroDuration()"),
+        "hosted_experts_test",
+        "GentleLoadTest.*",
+    ),
+    Mutation(
+        "a rest that is due is forgotten",
+        "HostedExperts::PackGently",
+        delete_statement(within="rests_until_"),
+        "hosted_experts_test",
+        "GentleLoadTest.A*",
+    ),
+    Mutation(
         "a node that serves loads at the priority of its answers",
         "HostedExperts::PackAll",
         force(False, touches="gently", nth=2),

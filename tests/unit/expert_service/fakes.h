@@ -36,6 +36,9 @@ std::shared_ptr<FakeCheckpoint> MakeCheckpoint();
 // kNumExperts.
 std::shared_ptr<FakeCheckpoint> MakeCheckpointWithShared(uint32_t intermediate_size);
 
+// As NodeOptions::cpu_time, for nodes on a clock that stands still.
+inline absl::Duration NoCpuTime() { return absl::ZeroDuration(); }
+
 // A batch as a router has it before it is encoded.
 struct TestBatch {
   uint64_t batch_id = 0;

@@ -5,7 +5,10 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <functional>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "absl/synchronization/notification.h"
 #include "common/checkpoint/expert_digest.h"
@@ -17,6 +20,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using Publish = HostedExperts::Publish;
 
 // Packed bytes of one whole fake expert.
@@ -255,60 +259,84 @@ TEST_F(HostedExpertsTest, LoadsInParallel) {
   EXPECT_EQ(*hosted.Load({{{1, {0, 1, 2, 3, 4, 5}, {}}}}, Publish::kPerLayer), 6u);
 }
 
-// A node with `threads` threads, on which each expert takes 10 ms.
+// On which waits take no time of the machine.
+class JumpingClock final : public Clock {
+ public:
+  absl::Time Now() const override { return now_; }
+  bool WaitUntil(absl::Mutex*, absl::CondVar*, absl::Time deadline) override {
+    waits_.push_back(deadline - now_);
+    now_ = deadline;
+    return true;
+  }
+  void Pass(absl::Duration time) { now_ += time; }
+  std::vector<absl::Duration> TakeWaits() { return std::exchange(waits_, {}); }
+
+ private:
+  absl::Time now_ = absl::UnixEpoch() + absl::Hours(1);
+  std::vector<absl::Duration> waits_;
+};
+
+// A node with `threads` threads, on which each expert takes 10 ms of CPU time, and `waits` until
+// its thread gets that.
+template <typename TestClock>
 class GentleLoad {
  public:
-  explicit GentleLoad(int threads)
-      : hosted_(MakeCheckpoint(), &backend_, HostedExpertsOptions{0, threads, &clock_}, [] {}) {
-    backend_.OnPack([this] {
+  explicit GentleLoad(
+      int threads, const std::function<void(TestClock*)>& waits = [](auto*) {})
+      : hosted_(MakeCheckpoint(), &backend_,
+                HostedExpertsOptions{0, threads, &clock_, [this] { return cpu_time_; }}, [] {}) {
+    backend_.OnPack([this, waits] {
       nice_ = getpriority(PRIO_PROCESS, static_cast<id_t>(gettid()));
-      shortest_rest_ = std::min(shortest_rest_, clock_.Now() - last_);
-      clock_.Advance(absl::Milliseconds(10));
-      last_ = clock_.Now();
+      cpu_time_ += absl::Milliseconds(10);
+      waits(&clock_);
     });
   }
-  // While time goes on.
-  void Load(std::vector<uint32_t> experts, Publish publish) {
-    std::atomic<bool> loaded{false};
-    std::thread loading([&] {
-      EXPECT_TRUE(hosted_.Load({{{1, std::move(experts), {}}}}, publish).ok());
-      loaded = true;
-    });
-    while (!loaded) {
-      clock_.Advance(absl::Microseconds(10));
-      std::this_thread::yield();
-    }
-    loading.join();
+  absl::Status Load(std::vector<uint32_t> experts, Publish publish) {
+    return hosted_.Load({{{1, std::move(experts), {}}}}, publish).status();
   }
-  FakeClock& clock() { return clock_; }
+  TestClock& clock() { return clock_; }
   HostedExperts& hosted() { return hosted_; }
   int nice() const { return nice_; }
-  absl::Duration shortest_rest() const { return shortest_rest_; }
 
  private:
   FakeBackend backend_;
-  FakeClock clock_;
+  TestClock clock_;
   std::atomic<int> nice_{0};
-  // When it packed last, and between two experts.
-  absl::Time last_ = absl::InfinitePast();
-  absl::Duration shortest_rest_ = absl::InfiniteDuration();
+  absl::Duration cpu_time_;
   HostedExperts hosted_;
 };
 
 TEST(GentleLoadTest, ANodeThatServesRestsBetweenExperts) {
-  GentleLoad gentle(/*threads=*/2);
-  // An eighth of two threads: 30 ms for 10 ms of work.
-  gentle.Load({0, 1, 2}, Publish::kTogether);
-  EXPECT_GE(gentle.shortest_rest(), absl::Milliseconds(30));
+  GentleLoad<JumpingClock> gentle(/*threads=*/2);
+  // An eighth of two threads: 30 ms for 10 ms of work; not before the first, nor after the last.
+  ASSERT_TRUE(gentle.Load({0, 1, 2}, Publish::kTogether).ok());
+  EXPECT_THAT(gentle.clock().TakeWaits(),
+              ElementsAre(absl::Milliseconds(30), absl::Milliseconds(30)));
   EXPECT_EQ(gentle.nice(), 19);
 }
 
-TEST(GentleLoadTest, RestsEndWithTheLoadAndWithTheNode) {
-  GentleLoad gentle(/*threads=*/1);
+TEST(GentleLoadTest, ARestThatIsDueIsTakenBeforeTheNextRequest) {
+  GentleLoad<JumpingClock> gentle(/*threads=*/2);
+  ASSERT_TRUE(gentle.Load({0}, Publish::kTogether).ok());
+  gentle.clock().Pass(absl::Milliseconds(20));
+  ASSERT_TRUE(gentle.Load({1}, Publish::kTogether).ok());
+  EXPECT_THAT(gentle.clock().TakeWaits(), ElementsAre(absl::Milliseconds(10)));
+  gentle.clock().Pass(absl::Milliseconds(30));
+  ASSERT_TRUE(gentle.Load({2}, Publish::kTogether).ok());
+  EXPECT_THAT(gentle.clock().TakeWaits(), IsEmpty());
+}
+
+TEST(GentleLoadTest, ThatAThreadWaitsForTheCpuMakesNoRestLonger) {
+  GentleLoad<JumpingClock> gentle(
+      /*threads=*/1, [](JumpingClock* clock) { clock->Pass(absl::Seconds(15)); });
+  ASSERT_TRUE(gentle.Load({0, 1}, Publish::kTogether).ok());
+  EXPECT_THAT(gentle.clock().TakeWaits(), ElementsAre(absl::Milliseconds(70)));
+}
+
+TEST(GentleLoadTest, RestsEndWithTheNode) {
+  GentleLoad<FakeClock> gentle(/*threads=*/1);
   absl::Status status;
-  std::thread loading([&] {
-    status = gentle.hosted().Load({{{1, {0, 1}, {}}}}, Publish::kTogether).status();
-  });
+  std::thread loading([&] { status = gentle.Load({0, 1}, Publish::kTogether); });
   gentle.clock().AwaitWaiters(1);  // It has packed one, and rests.
   gentle.hosted().Stop();
   loading.join();
@@ -316,11 +344,9 @@ TEST(GentleLoadTest, RestsEndWithTheLoadAndWithTheNode) {
 }
 
 TEST(GentleLoadTest, ANodeThatStartsLoadsAsFastAsItCan) {
-  GentleLoad gentle(/*threads=*/1);
-  std::thread loading([&] {
-    EXPECT_TRUE(gentle.hosted().Load({{{1, {0, 1, 2}, {}}}}, Publish::kPerLayer).ok());
-  });
-  loading.join();  // The clock moves by the work alone.
+  GentleLoad<JumpingClock> gentle(/*threads=*/1);
+  ASSERT_TRUE(gentle.Load({0, 1, 2}, Publish::kPerLayer).ok());
+  EXPECT_THAT(gentle.clock().TakeWaits(), IsEmpty());
   EXPECT_NE(gentle.nice(), 19);
 }
 

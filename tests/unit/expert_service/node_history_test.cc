@@ -149,6 +149,7 @@ TEST(NodeHistoryTest, EveryAnswerIsTheRightOneAndThereIsOne) {
   options.load_threads = 2;
   FakeBackend backend;
   FakeClock clock;
+  options.cpu_time = [&clock] { return clock.Now() - absl::UnixEpoch(); };
   absl::StatusOr<std::unique_ptr<Node>> created = Node::Create(
       options, MakeCheckpoint(), &backend, &clock, std::make_shared<prometheus::Registry>());
   ASSERT_TRUE(created.ok()) << created.status();

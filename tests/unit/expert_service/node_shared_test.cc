@@ -22,6 +22,7 @@ class NodeSharedTest : public testing::Test {
     registry_ = std::make_shared<prometheus::Registry>();
     NodeOptions options;
     options.node_id = "node-a";
+    options.cpu_time = NoCpuTime;
     absl::StatusOr<std::unique_ptr<Node>> node =
         Node::Create(options, checkpoint_, &backend_, &clock_, registry_);
     ASSERT_TRUE(node.ok()) << node.status();

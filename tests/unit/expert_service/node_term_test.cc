@@ -27,6 +27,7 @@ class NodeTermTest : public testing::Test {
   NodeTermTest() {
     NodeOptions options;
     options.node_id = "node-a";
+    options.cpu_time = NoCpuTime;
     node_ = *Node::Create(options, checkpoint_, &backend_, &clock_,
                           std::make_shared<prometheus::Registry>());
     EXPECT_TRUE(node_->Load({{{1, {0, 1, 2}, {}}}}).ok());

@@ -25,6 +25,7 @@ class NodeTest : public testing::Test {
  protected:
   NodeTest() {
     options_.node_id = "node-a";
+    options_.cpu_time = NoCpuTime;
     options_.max_batch_rows = 64;
     options_.max_queue_rows = 256;
     options_.reply_frame_bytes = 300;

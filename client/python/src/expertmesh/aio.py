@@ -143,7 +143,8 @@ class AsyncClient(UnaryMethods):
 
     async def _perform(self, prepare: Callable[[], Call[Answer]]) -> Answer:
         call = prepare()
-        attempts = Attempts(self._policy, self._timeout if call.timeout is None else call.timeout)
+        timeout = self._timeout if call.timeout is None else call.timeout
+        attempts = Attempts(self._policy, timeout, call.repeatable)
         while True:
             try:
                 response = await call.stub(call.request, timeout=attempts.next_timeout())

@@ -30,7 +30,9 @@ class Client(UnaryMethods):
         of the environment.
     max_attempts: times that a request is sent at most, when it fails for a reason that the same request
         may not meet again (errors.proto says which), or its connection is lost; 1: once. Later attempts
-        wait longer, within the timeout. Requests change nothing, so that they are safe to repeat.
+        wait longer, within the timeout. What is sent again comes to the same as once: `forward` changes
+        nothing, and what sets something sets it to the same. `apply_placement` does not, and is not sent
+        again when it is not known what became of it.
 
     A copy, or what is unpickled, is another client with a connection of its own; one with credentials cannot
     be copied. A forked process makes its own: methods of its parent's raise `FailedPrecondition`.
@@ -153,7 +155,8 @@ class Client(UnaryMethods):
 
     def _perform(self, prepare: Callable[[], Call[Answer]]) -> Answer:
         call = prepare()
-        attempts = Attempts(self._policy, self._timeout if call.timeout is None else call.timeout)
+        timeout = self._timeout if call.timeout is None else call.timeout
+        attempts = Attempts(self._policy, timeout, call.repeatable)
         while True:
             try:
                 response = call.stub(call.request, timeout=attempts.next_timeout())

@@ -32,6 +32,7 @@ import grpc.aio
 
 from expertmesh import codec, errors
 from expertmesh.origin import Origin
+from expertmesh.retry import is_lost_call
 from expertmesh.types import ArrayLike, ForwardOptions, ForwardResult, Health
 from expertmesh.v1 import (
     balance_pb2,
@@ -49,6 +50,7 @@ _RULES: Dict[str, balance_pb2.BalanceRule] = {
     "sign": balance_pb2.BALANCE_RULE_SIGN,
     "proportional": balance_pb2.BALANCE_RULE_PROPORTIONAL,
 }
+_NOT_SENT_AGAIN = "whether this was carried out is not known, so it is not sent again"
 # Seconds; in milliseconds, they have 32 bits on the wire.
 _LONGEST_WINDOW = 4_000_000
 
@@ -86,6 +88,7 @@ class Call(Generic[Answer]):
     stub: of the contract's method. timeout: None: the client's.
     read: makes the answer of the response.
     instead: answers that stand for errors of these kinds.
+    repeatable: as of `Attempts`.
     """
 
     stub: Callable[..., Any]
@@ -93,10 +96,13 @@ class Call(Generic[Answer]):
     timeout: Optional[float]
     read: Callable[[Any], Answer] = _unchanged
     instead: Mapping[Type[errors.ExpertmeshError], Answer] = dataclasses.field(default_factory=dict)
+    repeatable: bool = True
 
     def fail(self, error: errors.ExpertmeshError) -> Answer:
         """The answer that stands for `error`; raises it when there is none."""
         if type(error) not in self.instead:
+            if not self.repeatable and is_lost_call(error):
+                error.message = f"{_NOT_SENT_AGAIN}: {error.message}"
             raise error from None
         return self.instead[type(error)]
 
@@ -336,11 +342,17 @@ class UnaryMethods:
         `watch_placement` tell how far that is. abort: undoes the move that is under way instead.
 
         Raises InvalidArgument (a plan that cannot be; nothing is moved), FailedPrecondition (another move
-        is under way, or the router follows another one), and as `plan_placement`.
+        is under way, or the router follows another one), and as `plan_placement`. When the connection is
+        lost on the way it is not sent again, since the move may have begun: Unavailable, and `placement`
+        tells.
         """
         request = placement_pb2.ApplyPlacementRequest(plan=plan, abort=abort)
         return Call(
-            self._control.ApplyPlacement, request, timeout, lambda response: response.placement
+            self._control.ApplyPlacement,
+            request,
+            timeout,
+            lambda response: response.placement,
+            repeatable=False,
         )
 
     @unary

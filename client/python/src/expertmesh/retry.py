@@ -47,11 +47,16 @@ def _grown(first: float, attempts: int) -> float:
     return max(first, min(first * 2 ** min(attempts - 1, 16), _LONGEST_PAUSE))
 
 
+def is_lost_call(error: errors.ExpertmeshError) -> bool:
+    """Whether the error says nothing of what became of the request: the call, or its answer, was lost."""
+    return error.reason not in _POLICIES and error.code in LOST_CALL
+
+
 def pause_after(error: errors.ExpertmeshError, attempts: int) -> Optional[float]:
     """Seconds before the next of `attempts`; None where no other would go better."""
     policy = _POLICIES.get(error.reason)
     if policy is None:
-        return _grown(_FIRST_PAUSE, attempts) if error.code in LOST_CALL else None
+        return _grown(_FIRST_PAUSE, attempts) if is_lost_call(error) else None
     if policy.retry == errors_pb2.RETRY_ELSEWHERE:
         return 0.0 if attempts == 1 else _grown(_FIRST_PAUSE, attempts - 1)
     if policy.retry == errors_pb2.RETRY_LATER:
@@ -119,10 +124,17 @@ def time_limit(timeout: Optional[float]) -> Optional[float]:
 
 
 class Attempts:
-    """The attempts of one call, within its timeout in seconds (None: no limit)."""
+    """The attempts of one call, within its timeout in seconds (None: no limit).
 
-    def __init__(self, policy: RetryPolicy, timeout: Optional[float]) -> None:
+    repeatable: carried out twice, the request comes to the same as once. Otherwise it is sent again only
+        where the router said that it did nothing.
+    """
+
+    def __init__(
+        self, policy: RetryPolicy, timeout: Optional[float], repeatable: bool = True
+    ) -> None:
         self._policy = policy
+        self._repeatable = repeatable
         limit = time_limit(timeout)
         self._deadline = None if limit is None else time.monotonic() + limit
         self._made = 0
@@ -134,6 +146,8 @@ class Attempts:
 
     def pause_after(self, error: errors.ExpertmeshError) -> Optional[float]:
         """Seconds before the next attempt; None: `error` is final."""
+        if not self._repeatable and is_lost_call(error):
+            return None
         pause = self._policy.after(error, self._made)
         if pause is None or self._deadline is None or time.monotonic() + pause < self._deadline:
             return pause

@@ -13,6 +13,7 @@
 #include "absl/synchronization/mutex.h"
 #include "client/cpp/expertmesh/client.h"
 #include "common/net/grpc_server.h"
+#include "common/wire/error_reason.h"
 #include "expertmesh/v1/control.grpc.pb.h"
 #include "expertmesh/v1/router.grpc.pb.h"
 #include "tests/support/scripted_watch.h"
@@ -136,10 +137,22 @@ class ClientPlacementTest : public testing::Test {
         [this, answer](const Request& request) -> absl::StatusOr<Response> {
           absl::MutexLock lock(&mutex_);
           asked_.push_back(request.SerializeAsString());
-          return answer;
+          const absl::Status end = ends_.empty() ? absl::OkStatus() : ends_.front();
+          ends_.erase(ends_.begin(), ends_.begin() + (ends_.empty() ? 0 : 1));
+          return end.ok() ? absl::StatusOr<Response>(answer) : end;
         }));
   }
 
+  // How the next requests end, and those after them with their answers.
+  void EndWith(const std::vector<absl::Status>& ends) {
+    absl::MutexLock lock(&mutex_);
+    asked_.clear();
+    ends_ = ends;
+  }
+  size_t Count() {
+    absl::MutexLock lock(&mutex_);
+    return asked_.size();
+  }
   // The last request.
   template <typename Request>
   Request Asked() {
@@ -151,6 +164,8 @@ class ClientPlacementTest : public testing::Test {
 
   absl::Mutex mutex_;
   std::vector<std::string> asked_ ABSL_GUARDED_BY(mutex_);
+  // How the next requests end, whether carried out or not.
+  std::vector<absl::Status> ends_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<net::GrpcServer> server_;
   std::unique_ptr<Client> client_;
 };
@@ -208,6 +223,36 @@ TEST_F(ClientPlacementTest, ShowsPlanPolicyAndMoves) {
   EXPECT_EQ(state->moves.repairs_completed, 7u);
   EXPECT_EQ(state->since_planned, absl::Milliseconds(1500));
   EXPECT_EQ(state->since_moved, absl::Milliseconds(1501));
+}
+
+// Its own move is under way when it comes a second time.
+TEST_F(ClientPlacementTest, AMoveIsNotAskedForAgainWhenItMayHaveBegun) {
+  for (const bool abort : {false, true}) {
+    EndWith({absl::UnavailableError("Socket closed"),
+             absl::FailedPreconditionError("a move is under way")});
+    const absl::Status status =
+        abort ? client_->AbortPlacement().status() : client_->ApplyPlacement().status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+    EXPECT_THAT(std::string(status.message()),
+                testing::AllOf(testing::HasSubstr("whether this was carried out is not known"),
+                               testing::HasSubstr("Socket closed")));
+    EXPECT_EQ(Count(), 1u);
+  }
+}
+
+TEST_F(ClientPlacementTest, AMoveIsAskedForAgainWhenTheRouterDidNothing) {
+  EndWith({ErrorOf(v1::ERROR_REASON_ROUTER_STOPPING, "call another one"),
+           ErrorOf(v1::ERROR_REASON_QUEUE_FULL, "later")});
+  const auto state = client_->ApplyPlacement();
+  ASSERT_TRUE(state.ok()) << state.status();
+  EXPECT_EQ(state->epoch, 9u);
+  EXPECT_EQ(Count(), 3u);
+}
+
+TEST_F(ClientPlacementTest, APolicyIsSetAgainWhenItsAnswerIsLost) {
+  EndWith({absl::UnavailableError("Socket closed")});
+  EXPECT_TRUE(client_->SetPlacement({}).ok());
+  EXPECT_EQ(Count(), 2u);
 }
 
 TEST_F(ClientPlacementTest, WhatIsNotToldIsUnset) {

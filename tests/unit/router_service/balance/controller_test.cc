@@ -61,6 +61,22 @@ TEST_F(ControllerTest, ChangesAreInForceWhenTheyReturn) {
   EXPECT_TRUE(Live(2).empty());
 }
 
+// As when the answer to the first was lost.
+TEST_F(ControllerTest, WhatIsSetAgainIsNoNewEpoch) {
+  ASSERT_TRUE(Start().ok());
+  const uint64_t epoch = SetBias(2, {1, -1})->epoch();
+  EXPECT_EQ(SetBias(2, {1, -1})->epoch(), epoch);
+  v1::SetBalanceRequest reset;
+  reset.set_reset_bias(true);
+  const uint64_t after = controller_->SetBalance(reset)->epoch();
+  EXPECT_GT(after, epoch);
+  EXPECT_EQ(controller_->SetBalance(reset)->epoch(), after);
+  v1::SetPlacementRequest automatic;
+  automatic.mutable_policy()->set_automatic(true);
+  EXPECT_EQ(controller_->SetPlacement(automatic)->epoch(), after);
+  EXPECT_EQ(controller_->SetPlacement(automatic)->epoch(), after);
+}
+
 TEST_F(ControllerTest, APolicyAloneIsNoNewEpoch) {
   ASSERT_TRUE(Start().ok());
   const uint64_t before = fleet_->view()->epoch();

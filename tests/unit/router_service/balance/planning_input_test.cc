@@ -67,8 +67,8 @@ TEST(PlanningInput, SaysWhatNodesHoldAndHaveRoomFor) {
   v1::TopologyNode& limited = AddNode("b", {2, 3}, &topology);
   limited.mutable_description()->mutable_memory()->set_limit_bytes(100'000);
   limited.mutable_description()->set_zone("east");
-  const absl::StatusOr<PlanningQuestion> question =
-      MakePlanningQuestion(Model(), topology, Loads(10, 10), nullptr, Policy(1));
+  const absl::StatusOr<PlanningQuestion> question = MakePlanningQuestion(
+      Model(), topology, Loads(10, 10), nullptr, Policy(1), DrainingNodes::kKeepCopies);
   ASSERT_TRUE(question.ok()) << question.status();
   const balance::PlanningInput& input = question->input;
   ASSERT_EQ(input.layers.size(), 2u);
@@ -90,7 +90,8 @@ TEST(PlanningInput, RedundancyIsKeptUnlessThePolicySaysOtherwise) {
   }
   PlacementPolicy policy = Policy(1);
   const auto copies = [&] {
-    return MakePlanningQuestion(Model(), topology, Loads(10, 10), nullptr, policy)
+    return MakePlanningQuestion(Model(), topology, Loads(10, 10), nullptr, policy,
+                                DrainingNodes::kKeepCopies)
         ->options.min_copies;
   };
   EXPECT_EQ(copies(), 2u);
@@ -107,8 +108,8 @@ TEST(PlanningInput, RedundancyIsKeptAsFarAsMaxCopiesLetsIt) {
   }
   PlacementPolicy policy = Policy(1);
   policy.max_copies = 2;
-  const absl::StatusOr<PlanningQuestion> question =
-      MakePlanningQuestion(Model(), topology, Loads(10, 10), nullptr, policy);
+  const absl::StatusOr<PlanningQuestion> question = MakePlanningQuestion(
+      Model(), topology, Loads(10, 10), nullptr, policy, DrainingNodes::kLeaveOut);
   ASSERT_TRUE(question.ok()) << question.status();
   EXPECT_EQ(question->options.min_copies, 2u);
   const auto planned = balance::PlanPlacement(question->input, question->options);
@@ -136,15 +137,17 @@ TEST(PlanningInput, LayersWithFewTokensKeepTheirCopiesAndTheirRoom) {
       .mutable_description()
       ->mutable_memory()
       ->set_limit_bytes(20'000);
-  const absl::StatusOr<PlanningQuestion> question =
-      MakePlanningQuestion(Model(), topology, Loads(100, 5), nullptr, Policy(50));
+  const absl::StatusOr<PlanningQuestion> question = MakePlanningQuestion(
+      Model(), topology, Loads(100, 5), nullptr, Policy(50), DrainingNodes::kKeepCopies);
   ASSERT_TRUE(question.ok()) << question.status();
   ASSERT_EQ(question->input.layers.size(), 1u);
   EXPECT_EQ(question->input.layers[0].layer, 1u);
   EXPECT_EQ(question->input.nodes[0].capacity_bytes, 20'000 - 4 * 2 * kParameters);
-  EXPECT_THAT(
-      MakePlanningQuestion(Model(), topology, Loads(9, 9), nullptr, Policy(50)).status().message(),
-      HasSubstr("no layer has had 50 tokens of late"));
+  EXPECT_THAT(MakePlanningQuestion(Model(), topology, Loads(9, 9), nullptr, Policy(50),
+                                   DrainingNodes::kKeepCopies)
+                  .status()
+                  .message(),
+              HasSubstr("no layer has had 50 tokens of late"));
 }
 
 TEST(PlanningInput, WhatIsInForceForOtherLayersIsLeftOut) {
@@ -157,8 +160,8 @@ TEST(PlanningInput, WhatIsInForceForOtherLayersIsLeftOut) {
     placed.layer = layer;
     placed.experts.assign(4, {{0, 1}});
   }
-  const absl::StatusOr<PlanningQuestion> question =
-      MakePlanningQuestion(Model(), topology, Loads(10, 9), &present, Policy(10));
+  const absl::StatusOr<PlanningQuestion> question = MakePlanningQuestion(
+      Model(), topology, Loads(10, 9), &present, Policy(10), DrainingNodes::kKeepCopies);
   ASSERT_TRUE(question.ok()) << question.status();
   EXPECT_THAT(question->input.present.nodes, ElementsAre("a"));
   ASSERT_EQ(question->input.present.layers.size(), 1u);
@@ -169,22 +172,113 @@ TEST(PlanningInput, WhatIsInForceForOtherLayersIsLeftOut) {
 TEST(PlanningInput, WhatIsNotUpSlicedOrDamagedIsNotCountedOn) {
   v1::Topology topology;
   AddNode("down", {0, 1, 2, 3}, &topology).set_link(v1::NODE_LINK_DOWN);
-  AddNode("draining", {0, 1, 2, 3}, &topology).set_link(v1::NODE_LINK_DRAINING);
+  AddNode("refused", {0, 1, 2, 3}, &topology).set_link(v1::NODE_LINK_REFUSED);
   v1::TopologyNode& node = AddNode("up", {0, 1, 2, 3}, &topology);
   node.mutable_description()->mutable_hosted(1)->set_slice_count(2);
   v1::DamagedExperts& damaged = *node.add_damaged();
   damaged.set_layer(1);
   damaged.add_experts(2);
-  const PlanningQuestion question =
-      *MakePlanningQuestion(Model(), topology, Loads(10, 10), nullptr, Policy(1));
+  const PlanningQuestion question = *MakePlanningQuestion(Model(), topology, Loads(10, 10), nullptr,
+                                                          Policy(1), DrainingNodes::kKeepCopies);
   ASSERT_EQ(question.input.nodes.size(), 1u);
   EXPECT_EQ(question.input.nodes[0].node_id, "up");
   ASSERT_EQ(question.input.nodes[0].held.size(), 1u);
   EXPECT_THAT(question.input.nodes[0].held[0].experts, ElementsAre(0, 1, 3));
   topology.mutable_nodes(2)->set_link(v1::NODE_LINK_EJECTED);
-  EXPECT_THAT(
-      MakePlanningQuestion(Model(), topology, Loads(10, 10), nullptr, Policy(1)).status().message(),
-      HasSubstr("no node is up"));
+  EXPECT_THAT(MakePlanningQuestion(Model(), topology, Loads(10, 10), nullptr, Policy(1),
+                                   DrainingNodes::kKeepCopies)
+                  .status()
+                  .message(),
+              HasSubstr("no node is up"));
+}
+
+TEST(PlanningInput, ANodeThatDrainsKeepsWhatRoutersFollowAndGetsNoMore) {
+  v1::Topology topology;
+  AddNode("leaving", {0, 1, 2}, &topology).set_link(v1::NODE_LINK_DRAINING);
+  AddNode("up", {3}, &topology);
+  const auto ask = [&](const balance::PlacementPlan* present, DrainingNodes draining) {
+    return MakePlanningQuestion(Model(), topology, Loads(10, 10), present, Policy(1), draining)
+        ->input.nodes;
+  };
+  std::vector<balance::NodeToPlan> nodes = ask(nullptr, DrainingNodes::kKeepCopies);
+  ASSERT_EQ(nodes.size(), 2u);
+  EXPECT_EQ(nodes[0].node_id, "up");
+  EXPECT_TRUE(nodes[0].accepts_copies);
+  EXPECT_EQ(nodes[1].node_id, "leaving");
+  EXPECT_FALSE(nodes[1].accepts_copies);
+  EXPECT_THAT(nodes[1].held[0].experts, ElementsAre(0, 1, 2));
+  // Routers were taken off its copy of expert 1, of layer 1 alone.
+  balance::PlacementPlan present;
+  present.nodes = {"up", "leaving"};
+  present.layers = {{1, {{{1, 1}}, {{0, 1}}, {{1, 1}}, {{0, 1}}}}};
+  nodes = ask(&present, DrainingNodes::kKeepCopies);
+  EXPECT_THAT(nodes[1].held[0].experts, ElementsAre(0, 2));
+  EXPECT_THAT(nodes[1].held[1].experts, ElementsAre(0, 1, 2));
+  nodes = ask(&present, DrainingNodes::kLeaveOut);
+  ASSERT_EQ(nodes.size(), 1u);
+  EXPECT_EQ(nodes[0].node_id, "up");
+  // It comes back under another address.
+  AddNode("leaving", {0, 1, 2}, &topology);
+  nodes = ask(nullptr, DrainingNodes::kKeepCopies);
+  ASSERT_EQ(nodes.size(), 2u);
+  EXPECT_TRUE(nodes[1].accepts_copies);
+}
+
+TEST(PlanningInput, NodesThatMaySoonServeAsBeforeAreAwaited) {
+  v1::Topology topology;
+  v1::TopologyNode& node = AddNode("a", {0}, &topology);
+  AddNode("b", {1}, &topology).set_link(v1::NODE_LINK_DRAINING);
+  AddNode("c", {1}, &topology).set_link(v1::NODE_LINK_REFUSED);
+  v1::NodeDescription& description = *node.mutable_description();
+  for (const v1::NodeState state : {v1::NODE_STATE_READY, v1::NODE_STATE_FAILED}) {
+    description.set_state(state);
+    EXPECT_THAT(AwaitedNode(topology), IsEmpty());
+  }
+  description.set_state(v1::NODE_STATE_LOADING);
+  EXPECT_THAT(AwaitedNode(topology), HasSubstr("node a:1 loads what its flags say"));
+  description.set_state(v1::NODE_STATE_READY);
+  node.set_link(v1::NODE_LINK_EJECTED);
+  EXPECT_THAT(AwaitedNode(topology), HasSubstr("node a:1 is ejected"));
+  node.set_link(v1::NODE_LINK_DOWN);
+  EXPECT_THAT(AwaitedNode(topology), HasSubstr("node a:1 is down"));
+}
+
+// Layers of 4 experts, and of shared experts that are as large as 4 of them together.
+TEST(PlanningInput, SharedExpertsTakeRoomAndMakeNoOtherLarger) {
+  SteeredModel model = Model();
+  for (auto& [index, layer] : model.layers) {
+    layer.shared_parameters = 4 * kParameters;
+  }
+  v1::Topology topology;
+  const auto add = [&](const std::string& id, const std::vector<uint32_t>& experts,
+                       uint64_t parameters, uint64_t limit) {
+    v1::MemoryUsage& memory =
+        *AddNode(id, experts, &topology).mutable_description()->mutable_memory();
+    memory.set_weights_bytes(2 * parameters);  // Two bytes for each.
+    memory.set_limit_bytes(limit);
+  };
+  add("routed", {0, 1, 2, 3}, 8 * kParameters, 40'000);
+  add("both", {0, 1, 4}, 12 * kParameters, 40'000);
+  add("shared", {4, 5}, 8 * kParameters, 40'000);  // There is no expert 5.
+  const PlanningQuestion question = *MakePlanningQuestion(model, topology, Loads(10, 10), nullptr,
+                                                          Policy(1), DrainingNodes::kKeepCopies);
+  EXPECT_EQ(question.input.layers[0].expert_bytes, 2 * kParameters);
+  const std::vector<balance::NodeToPlan>& nodes = question.input.nodes;
+  EXPECT_EQ(nodes[0].capacity_bytes, 40'000u);
+  EXPECT_EQ(nodes[1].capacity_bytes, 40'000u - 16 * kParameters);
+  EXPECT_EQ(nodes[2].capacity_bytes, 40'000u - 16 * kParameters);
+  EXPECT_THAT(nodes[1].held[0].experts, ElementsAre(0, 1));
+  EXPECT_THAT(nodes[2].held, IsEmpty());
+}
+
+TEST(PlanningInput, AModelsSharedExpertsAreCountedByTheirOwnWidth) {
+  MoeLayerDescription description;
+  description.routing.num_experts = 4;
+  description.expert.d_model = 8;
+  description.expert.intermediate_size = 16;
+  EXPECT_EQ(MakeSteeredLayer(description, {}).shared_parameters, 0u);
+  description.shared_intermediate_size = 40;
+  EXPECT_EQ(MakeSteeredLayer(description, {}).shared_parameters, 3u * 8 * 40);
 }
 
 TEST(PlanningInput, SpeedsAreMeasuredAndWhatIsNotMeasuredIsAverage) {
@@ -197,8 +291,8 @@ TEST(PlanningInput, SpeedsAreMeasuredAndWhatIsNotMeasuredIsAverage) {
   measured("slow", 10'000, 20'000);
   measured("fast", 10'000, 5'000);
   measured("new", 999, 1);
-  const PlanningQuestion question =
-      *MakePlanningQuestion(Model(), topology, Loads(10, 10), nullptr, Policy(1));
+  const PlanningQuestion question = *MakePlanningQuestion(Model(), topology, Loads(10, 10), nullptr,
+                                                          Policy(1), DrainingNodes::kKeepCopies);
   EXPECT_THAT(question.input.nodes[0].speed, DoubleNear(0.4, 1e-9));
   EXPECT_THAT(question.input.nodes[1].speed, DoubleNear(1.6, 1e-9));
   EXPECT_EQ(question.input.nodes[2].speed, 1);
@@ -212,7 +306,9 @@ TEST(PlanningInput, LinksCostWhatWasMeasuredInTheTimeOfAnAssignment) {
   v1::TopologyNode& far = AddNode("far", {0, 1, 2, 3}, &topology);
   far.set_link_us_per_assignment(6);
   const auto input = [&topology] {
-    return MakePlanningQuestion(Model(), topology, Loads(1000, 1000), nullptr, Policy(10))->input;
+    return MakePlanningQuestion(Model(), topology, Loads(1000, 1000), nullptr, Policy(10),
+                                DrainingNodes::kLeaveOut)
+        ->input;
   };
   EXPECT_EQ(input().nodes[1].link_cost, 0);
   for (v1::TopologyNode* node : {&near, &far}) {

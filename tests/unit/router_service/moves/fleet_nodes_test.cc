@@ -66,6 +66,20 @@ class HoldingNode final : public FakeEndpoint {
     };
     return std::make_unique<Ignore>();
   }
+  static constexpr uint64_t kOthersBytes = 777;
+  // Beside what it holds: the second half of an expert, its shared experts, and one that is none.
+  void HoldOthers(uint32_t half, uint32_t shared) {
+    v1::NodeDescription description = DescriptionOf(node_id_, held_);
+    v1::HostedExperts& sliced = *description.add_hosted();
+    sliced.set_layer(kLayer);
+    sliced.set_slice_index(1);
+    sliced.set_slice_count(2);
+    sliced.add_experts(half);
+    description.mutable_hosted(0)->add_experts(shared);
+    description.mutable_hosted(0)->add_experts(shared + 1);
+    description.mutable_memory()->set_weights_bytes(kOthersBytes);
+    Become(std::move(description));
+  }
   void Say(v1::NodeState state) {
     v1::NodeDescription description = DescriptionOf(node_id_, held_);
     description.set_state(state);
@@ -108,7 +122,7 @@ class FleetNodesTest : public testing::TestWithParam<uint64_t> {
                                            Clock::Real());
     fleet_->SetAddresses({"a:1", "b:1"});
     nodes_ = std::make_unique<FleetNodes>(
-        fleet_.get(), std::map<uint32_t, uint32_t>{{kLayer, OneLayer().num_experts}});
+        fleet_.get(), std::map<uint32_t, LayerUnits>{{kLayer, {OneLayer().num_experts, 10, 70}}});
   }
   ~FleetNodesTest() override {
     fleet_->Close();
@@ -169,6 +183,16 @@ TEST_P(FleetNodesTest, SaysWhatNodesHoldAndWhetherTheyCanBeAsked) {
   absl::Status status;
   nodes_->Unload("two", {}, kTooLong, [&status](const auto& answer) { status = answer.status(); });
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_P(FleetNodesTest, SaysHowLargeIsWhatCannotBeMoved) {
+  ASSERT_TRUE(Await([this] { return State(0).ready && State(1).ready; }));
+  EXPECT_EQ(State(1).other_units, 0u);
+  second_.HoldOthers(/*half=*/3, /*shared=*/OneLayer().num_experts);
+  ASSERT_TRUE(Await([this] { return State(1).weights_bytes == HoldingNode::kOthersBytes; }));
+  EXPECT_EQ(State(1).other_units, 5u + 70u);
+  EXPECT_TRUE(State(1).held->empty());
+  EXPECT_EQ(State(0).other_units, 0u);
 }
 
 TEST_P(FleetNodesTest, AMoveChangesWhatViewsUseAndLeavesNoExpertWithoutACopy) {

@@ -39,6 +39,35 @@ TEST_F(NodeTableTest, SizesInBytesAreLearnedFromWhatNodesHold) {
   EXPECT_EQ(table_.BytesOf("c", kLarge), 86u);
 }
 
+TEST_F(NodeTableTest, WhatElseANodeHoldsMakesNoExpertLarger) {
+  // Two bytes a unit, and shared experts of 60 units; b holds nothing else.
+  NodeState a = State("a", {kSmall, kLarge}, 200);
+  a.other_units = 60;
+  NodeState b = State("b", {}, 120);
+  b.other_units = 60;
+  table_.Refresh(now_, {a, b});
+  EXPECT_EQ(table_.BytesOf("a", kSmall), 20u);
+  EXPECT_EQ(table_.BytesOf("a", kLarge), 60u);
+  EXPECT_EQ(table_.BytesOf("b", kLarge), 60u);
+  EXPECT_EQ(table_.OtherBytes("b"), 120u);
+  EXPECT_EQ(table_.OtherBytes("c"), 0u);
+  // It let go of them, and of nothing that can be moved.
+  a.other_units = 0;
+  a.weights_bytes = 80;
+  table_.Refresh(now_, {a, b});
+  EXPECT_EQ(table_.BytesOf("a", kLarge), 60u);
+}
+
+TEST_F(NodeTableTest, ACopyOnANodeThatIsNotReadyIsThereAndNotCountedOn) {
+  NodeState drains = State("a", {kSmall}, 20);
+  drains.ready = false;
+  table_.Refresh(now_, {drains});
+  EXPECT_TRUE(table_.Holds("a", kSmall));
+  EXPECT_FALSE(table_.HasCopy("a", kSmall));
+  EXPECT_FALSE(table_.Holds("a", kLarge));
+  EXPECT_FALSE(table_.Holds("b", kSmall));
+}
+
 TEST_F(NodeTableTest, FreeBytesAreThoseOfTheLimitThatNothingTakes) {
   table_.Refresh(now_, {State("a", {kSmall}, 20, 50), State("b", {kSmall}, 90, 50)});
   EXPECT_EQ(table_.FreeBytes("a"), 30u);

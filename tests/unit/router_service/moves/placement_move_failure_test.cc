@@ -90,6 +90,41 @@ TEST_F(PlacementMoveFailureTest, ANodeOfThePlanThatDiesOnceRoutersFollowItKeepsO
   EXPECT_THAT(mesh_.held("b"), ElementsAre(kFirst));
 }
 
+TEST_F(PlacementMoveFailureTest, ANodeThatDrainsIsNotAwaitedForTheCopiesThatItKeeps) {
+  mesh_.Drain("a");
+  const PlacementPlan plan = {{"a", "b", "c"}, {{1, {{{0, 1.0f}}, {{0, 0.5f}, {2, 0.5f}}}}}};
+  const absl::Time begin = mesh_.now();
+  ASSERT_TRUE(mesh_.Start(plan).ok());
+  EXPECT_EQ(mesh_.move().progress(begin).copies_all, 1u);
+  ASSERT_TRUE(mesh_.Run());
+  EXPECT_THAT(mesh_.log, ElementsAre("load c 1/1", "switch", "confirm", "end OK"));
+  EXPECT_LT(mesh_.now() - begin, Options().patience);
+  // One that is to get a copy is.
+  mesh_.Drain("b");
+  ASSERT_TRUE(mesh_.Start(OnBAndC()).ok());
+  ASSERT_TRUE(mesh_.RunUntil([this] { return mesh_.outcomes.size() == 2; }));
+  EXPECT_THAT(std::string(mesh_.outcomes[1].status.message()),
+              HasSubstr("node b is not ready for 30s: drains"));
+}
+
+TEST_F(PlacementMoveFailureTest, WhatANodeHoldsThatCannotBeMovedTakesRoomToo) {
+  NodeState small;
+  small.node_id = "small";
+  small.ready = true;
+  small.held = std::make_shared<const HeldExperts>(HeldExperts{kFirst});
+  small.weights_bytes = 300;  // Its shared experts have 200 of it.
+  small.other_units = 14;
+  small.limit_bytes = 350;
+  const PlacementPlan plan = {{"small"}, {{1, {{{0, 1.0f}}, {{0, 1.0f}}}}}};
+  PlacementMove move(Options(), {{1, 7}});
+  EXPECT_THAT(
+      std::string(
+          move.Start(std::make_shared<const PlacementPlan>(plan), mesh_.now(), {small}).message()),
+      HasSubstr("node small would hold about 400 bytes, and its limit is 350"));
+  small.limit_bytes = 400;
+  EXPECT_TRUE(move.Start(std::make_shared<const PlacementPlan>(plan), mesh_.now(), {small}).ok());
+}
+
 TEST_F(PlacementMoveFailureTest, ALoadThatIsRefusedUndoesTheMoveAndSaysWhy) {
   mesh_.AnswerNext("c", 1, absl::NotFoundError("model-00003.safetensors is not there"));
   ASSERT_TRUE(mesh_.Start(OnBAndC()).ok());

@@ -125,6 +125,8 @@ class SimMesh {
     node.held = node.starts_with;
   }
   void Return(const std::string& node_id) { nodes_.at(node_id).up = true; }
+  // It says what it holds, and is used where no other node can serve.
+  void Drain(const std::string& node_id) { nodes_.at(node_id).drains = true; }
   // The next calls to the node get this answer, and it does nothing; or, with `does_it`, does what
   // was asked all the same.
   void AnswerNext(const std::string& node_id, int calls, const absl::Status& status,
@@ -158,6 +160,7 @@ class SimMesh {
   };
   struct Node {
     bool up = true;
+    bool drains = false;
     uint64_t instance = 1;
     uint64_t limit_bytes = 0;
     std::set<ExpertKey> starts_with;
@@ -187,7 +190,7 @@ class SimMesh {
     for (const auto& [node_id, node] : nodes_) {
       NodeState& state = states.emplace_back();
       state.node_id = node_id;
-      state.ready = node.up;
+      state.ready = node.up && !node.drains;
       if (node.up) {
         state.instance_id = absl::StrCat(node.instance);
         state.weights_bytes = node.held.size() * kExpertBytes;
@@ -195,6 +198,9 @@ class SimMesh {
         state.held = std::make_shared<const HeldExperts>(node.held.begin(), node.held.end());
       } else {
         state.why_not = "killed";
+      }
+      if (node.up && node.drains) {
+        state.why_not = "drains";
       }
     }
     return states;
@@ -305,8 +311,9 @@ class SimMesh {
   // those who follow it use.
   bool HasOther(const std::string& node_id, const ExpertKey& key, const PlanPtr& plan) const {
     return std::any_of(nodes_.begin(), nodes_.end(), [&](const auto& entry) {
-      return entry.first != node_id && entry.second.up && entry.second.held.contains(key) &&
-             !Leaving(entry.first, key) && (plan == nullptr || Plans(*plan, entry.first, key));
+      return entry.first != node_id && entry.second.up && !entry.second.drains &&
+             entry.second.held.contains(key) && !Leaving(entry.first, key) &&
+             (plan == nullptr || Plans(*plan, entry.first, key));
     });
   }
   bool Leaving(const std::string& node_id, const ExpertKey& key) const {
@@ -342,7 +349,7 @@ class SimMesh {
 
   void CheckLoad(const MoveActions::Call& call) {
     const Node& node = nodes_.at(call.node_id);
-    EXPECT_TRUE(node.up);
+    EXPECT_TRUE(node.up && !node.drains);
     const uint64_t bytes = call.keys.size() * kExpertBytes;
     EXPECT_TRUE(bytes <= options_.chunk_bytes || call.keys.size() == 1) << bytes;
     if (node.limit_bytes > 0) {
