@@ -205,8 +205,10 @@ def test_what_is_refused_changes_nothing(two_routers, checkpoint, checkpoints, m
     other = checkpoints("qwen3_moe", seed=5, experts=16)
     stranger = mesh.start_router(other.path, FAST, "--follow", first.address)
     with client_of(stranger) as client:
-        said = wait_until(lambda: client.balance().summary.reason, "the stranger is refused")
-        assert "another model" in said and authority.describe().outline in said
+        wait_until(
+            lambda: "another model" in client.balance().summary.reason, "the stranger is refused"
+        )
+        assert authority.describe().outline in client.balance().summary.reason
         assert client.health(HEALTH) is expertmesh.Health.NOT_SERVING
         assert all(layer.at_checkpoint for layer in client.balance().layers)
     assert len(authority.balance().routers) == 2
