@@ -215,6 +215,7 @@ def test_two_builds_in_turns():
 
 
 def test_a_simulation_is_compared_with_what_it_simulates():
+    """As `build/venv/bin/python tests/bench/simulation.py`, on a tiny layer."""
     command = [sys.executable, HERE / "simulation.py", "--shape", "tiny", "--nodes", "2"]
     done = subprocess.run(
         [*command, "--runs", "1", "--seconds", "0.2"], capture_output=True, text=True, check=False
