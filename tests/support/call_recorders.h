@@ -86,10 +86,14 @@ class StreamRecorder {
     State* const state = state_.get();
     return Await([state]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return state->open; });
   }
+  // False also when the stream ends before.
   bool AwaitFrames(size_t count) {
     State* const state = state_.get();
-    return Await([state, count]()
-                     ABSL_NO_THREAD_SAFETY_ANALYSIS { return state->frames.size() >= count; });
+    Await([state, count]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+      return state->frames.size() >= count || state->closed.has_value();
+    });
+    absl::MutexLock lock(&state->mutex);
+    return state->frames.size() >= count;
   }
   absl::Status AwaitClosed() {
     State* const state = state_.get();
