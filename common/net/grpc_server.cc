@@ -81,7 +81,7 @@ class CqServer final : public GrpcServer {
                              .max_message_bytes = spec_.options.max_message_bytes,
                              .max_metadata_bytes = spec_.options.max_metadata_bytes,
                              .send_queue_bytes = spec_.send_queue_bytes,
-                             .budget = &budget_,
+                             .budget = budget_,
                              .max_unread_time = spec_.max_unread_time,
                              .max_stream_age = spec_.options.max_connection_age};
       for (const RawUnaryMethod& method : unary_) {
@@ -237,7 +237,8 @@ class CqServer final : public GrpcServer {
   const GrpcServerSpec spec_;
   const std::unique_ptr<GrpcRuntime> own_runtime_;
   GrpcRuntime& runtime_;
-  BufferBudget budget_{spec_.max_buffered_bytes};
+  const std::shared_ptr<BufferBudget> budget_ =
+      std::make_shared<BufferBudget>(spec_.max_buffered_bytes);
   HealthService health_;
   BlockingCalls blocking_{kBlockingThreads, kMostWaitingCalls, Clock::Real()};
   BlockingCalls lasting_{kLastingThreads, kMostWaitingLastingCalls, Clock::Real()};

@@ -54,7 +54,7 @@ struct ServerQueue {
   size_t max_message_bytes = 0;
   size_t max_metadata_bytes = 0;
   size_t send_queue_bytes = 0;
-  BufferBudget* budget = nullptr;
+  std::shared_ptr<BufferBudget> budget = nullptr;
   absl::Duration max_unread_time = absl::InfiniteDuration();
   absl::Duration max_stream_age = absl::InfiniteDuration();
 };

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <memory>
+#include <utility>
 
 #include "common/net/buffer_budget.h"
 
@@ -17,9 +19,9 @@ namespace expertmesh::net {
 // keeps up is never held back, one that does not never gets much. Not thread-safe.
 class StreamWindow {
  public:
-  // `most`: bytes of the largest window. `budget` must outlive it.
-  StreamWindow(BufferBudget* budget, size_t most, bool answers_each)
-      : budget_(budget),
+  // `most`: bytes of the largest window. Shares `budget`: a call may outlive its server.
+  StreamWindow(std::shared_ptr<BufferBudget> budget, size_t most, bool answers_each)
+      : budget_(std::move(budget)),
         most_(most),
         answers_each_(answers_each),
         window_(answers_each ? std::min(kFirst, most) : most / 2) {}
@@ -87,7 +89,7 @@ class StreamWindow {
   // The others' need counts for this stream's own part, too: it is a share of what is left.
   size_t Limit() const { return std::min(window_, std::max(kLeast, budget_->Share())); }
 
-  BufferBudget* const budget_;
+  const std::shared_ptr<BufferBudget> budget_;
   const size_t most_;
   const bool answers_each_;
   size_t window_;
