@@ -73,10 +73,9 @@ struct HostedExpertsOptions {
 class HostedExperts {
  public:
   // When loaded experts are offered: all of a request together (and none when it fails), for a node
-  // that serves meanwhile: one thread packs, for an eighth of the node's CPU at most and when the
-  // others leave it that: it rests before the next
-  // expert, of this request or of a later one. Or layer by layer as they are ready, as fast as
-  // load_threads can.
+  // that serves meanwhile: one thread packs, for a 32nd of the node's CPU at most and when the
+  // others leave it that: it rests before the next expert, of this request or of a later one. Or
+  // layer by layer as they are ready, as fast as load_threads can.
   enum class Publish { kTogether, kPerLayer };
 
   // Experts of the request ready, and experts to load in all. Called from loading threads, one call
