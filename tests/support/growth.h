@@ -3,29 +3,23 @@
 #ifndef EXPERTMESH_TESTS_SUPPORT_GROWTH_H_
 #define EXPERTMESH_TESTS_SUPPORT_GROWTH_H_
 
-#include <time.h>
-
 #include <algorithm>
 #include <cstddef>
 #include <limits>
 
-namespace expertmesh {
+#include "absl/time/time.h"
+#include "common/base/thread_cpu_time.h"
 
-// Seconds of processor time that this thread has used.
-inline double ThreadSeconds() {
-  timespec now = {};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
+namespace expertmesh {
 
 // Time of work(factor * size) over that of work(size), measured again as long as it is above
 // `enough`: what other threads do to a core's caches may lengthen a measurement or two, not all.
 template <typename Work>
 double GrowthOf(const Work& work, size_t size, size_t factor, double enough) {
   const auto seconds = [&work](size_t of) {
-    const double begin = ThreadSeconds();
+    const absl::Duration begin = ThreadCpuTime();
     work(of);
-    return ThreadSeconds() - begin;
+    return absl::ToDoubleSeconds(ThreadCpuTime() - begin);
   };
   work(size);  // What is done once only.
   double least = std::numeric_limits<double>::infinity();

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
@@ -23,10 +24,10 @@ std::string FormatBytes(uint64_t bytes);
 // "2,0.5": in that order, each above 0.
 absl::StatusOr<std::vector<double>> ParseFactors(absl::string_view text);
 
-// 1234567 as "1,234,567".
 // INVALID_ARGUMENT when a load of so many tokens a second cannot be counted with.
 absl::Status CheckTokensPerSecond(double tokens_per_second);
 
+// 1234567 as "1,234,567".
 std::string WithThousands(uint64_t number);
 
 }  // namespace expertmesh::command

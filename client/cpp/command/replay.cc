@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -87,11 +88,14 @@ absl::StatusOr<replay::MeshModel> MeshOf(const Options& options, const ReplayedL
 }
 
 // Takes the times from the recording, and says which they are.
-absl::Status FitTimes(const Options& options, replay::MeshModel* mesh) {
+absl::Status FitTimes(const Options& options, const replay::LoadSource& load,
+                      replay::MeshModel* mesh) {
   if (!options.Has("recording") || HasServiceTimes(options)) {
     return absl::InvalidArgumentError(
         "--fit takes the times from what --recording names; give that, and none of the times");
   }
+  // The simulation looks at it, too, but after the fit has used it.
+  RETURN_IF_ERROR(replay::ValidateMeshModel(*mesh, load.layers()));
   ASSIGN_OR_RETURN(const replay::ServiceTimeFit fit,
                    replay::FitServiceTimes(options.Text("recording"), *mesh));
   mesh->times = fit.times;
@@ -171,9 +175,8 @@ absl::Status WriteReports(const Options& options, const replay::Report& report) 
 absl::Status Run(const Options& options) {
   ASSIGN_OR_RETURN(const ReplayedLoad opened, OpenReplayedLoad(options));
   ASSIGN_OR_RETURN(replay::MeshModel mesh, MeshOf(options, opened));
-  RETURN_IF_ERROR(replay::ValidateMeshModel(mesh, opened.load->layers()));
   if (options.Has("fit")) {
-    RETURN_IF_ERROR(FitTimes(options, &mesh));
+    RETURN_IF_ERROR(FitTimes(options, *opened.load, &mesh));
   }
   ASSIGN_OR_RETURN(const std::vector<replay::Policy> policies,
                    PoliciesOf(options, opened.load->has_scores()));

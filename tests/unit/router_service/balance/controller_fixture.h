@@ -13,6 +13,7 @@
 #include "router_service/balance/controller.h"
 #include "tests/support/fake_authority_links.h"
 #include "tests/support/fake_checkpoint.h"
+#include "tests/support/scripted_nodes.h"
 
 namespace expertmesh::balance_control {
 
@@ -141,9 +142,7 @@ class ControllerTest : public testing::Test {
   TimerQueue timers_{&clock_};
   prometheus::Registry registry_;
   metrics::RouterMetrics metrics_{registry_};
-  struct NoTransport final : Transport {
-    std::unique_ptr<NodeConnection> Connect(std::string, NodeObserver*) override { return nullptr; }
-  } transport_;
+  ScriptedNodes transport_;  // No node is spoken of.
   std::unique_ptr<mesh::Fleet> fleet_;
   FakeAuthorityLinks links_;
   ControllerOptions options_;

@@ -3,65 +3,18 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <map>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "tests/support/fake_checkpoint.h"
+#include "tests/support/scripted_nodes.h"
 
 namespace expertmesh::mesh {
 namespace {
 
 using testing::ElementsAre;
-
-// Connections that the test speaks through.
-class ScriptedTransport final : public Transport {
- public:
-  std::unique_ptr<NodeConnection> Connect(std::string address, NodeObserver* observer) override {
-    absl::MutexLock lock(&mutex_);
-    observers_[address] = observer;
-    return std::make_unique<Connection>();
-  }
-
-  // The node at `address` says that it is `node_id` and holds these experts of layer 1.
-  void Up(const std::string& address, const std::string& node_id,
-          const std::vector<uint32_t>& experts, const std::string& instance_id = "") {
-    internal::v1::WatchStatusResponse status;
-    status.set_state(v1::NODE_STATE_READY);
-    v1::NodeDescription& description = *status.mutable_description();
-    description.set_node_id(node_id);
-    description.set_instance_id(instance_id);
-    description.set_fingerprint(FakeCheckpoint(FakeCheckpointOptions()).fingerprint());
-    v1::HostedExperts& hosted = *description.add_hosted();
-    hosted.set_layer(1);
-    hosted.mutable_experts()->Add(experts.begin(), experts.end());
-    hosted.set_slice_count(1);
-    observer(address)->OnStatus(status);
-  }
-  void Down(const std::string& address) {
-    observer(address)->OnDisconnected(absl::UnavailableError("the test says so"));
-  }
-
- private:
-  struct Connection final : NodeConnection {
-    absl::Status Send(Frame) override { return absl::OkStatus(); }
-    size_t QueuedBytes() const override { return 0; }
-    void PauseReading() override {}
-    void LoadExperts(const internal::v1::LoadExpertsRequest&, absl::Duration, LoadDone) override {}
-    void UnloadExperts(const internal::v1::UnloadExpertsRequest&, absl::Duration,
-                       UnloadDone) override {}
-  };
-
-  NodeObserver* observer(const std::string& address) {
-    absl::MutexLock lock(&mutex_);
-    return observers_.at(address);
-  }
-
-  absl::Mutex mutex_;
-  std::map<std::string, NodeObserver*> observers_ ABSL_GUARDED_BY(mutex_);
-};
 
 class FleetTest : public testing::Test {
  protected:
@@ -75,6 +28,21 @@ class FleetTest : public testing::Test {
     options.biases = std::move(biases);
     fleet_ = std::make_unique<Fleet>(std::make_shared<FakeCheckpoint>(FakeCheckpointOptions()),
                                      std::move(options), &metrics_, &transport_, &timers_, &clock_);
+  }
+
+  // The node at `address` says that it is `node_id` and holds these experts of kLayer.
+  void Up(const std::string& address, const std::string& node_id,
+          const std::vector<uint32_t>& experts, const std::string& instance_id = "") {
+    v1::NodeDescription description;
+    description.set_node_id(node_id);
+    description.set_instance_id(instance_id);
+    description.set_state(v1::NODE_STATE_READY);
+    description.set_fingerprint(FakeCheckpoint(FakeCheckpointOptions()).fingerprint());
+    v1::HostedExperts& hosted = *description.add_hosted();
+    hosted.set_layer(kLayer);
+    hosted.mutable_experts()->Add(experts.begin(), experts.end());
+    hosted.set_slice_count(1);
+    transport_.Say(address, description);
   }
 
   std::vector<std::string> Addresses() const {
@@ -112,14 +80,14 @@ class FleetTest : public testing::Test {
   TimerQueue timers_{&clock_};
   prometheus::Registry registry_;
   metrics::RouterMetrics metrics_{registry_};
-  ScriptedTransport transport_;
+  ScriptedNodes transport_;
   std::unique_ptr<Fleet> fleet_;
 };
 
 TEST_F(FleetTest, EachChangeMakesAViewOfTheNextEpochAndLeavesOlderOnesAlone) {
   const std::shared_ptr<const MeshView> before = fleet_->view();
   fleet_->SetAddresses({"a:1"});
-  transport_.Up("a:1", "one", {0, 1});
+  Up("a:1", "one", {0, 1});
   const std::shared_ptr<const MeshView> after = fleet_->view();
   EXPECT_GT(after->epoch(), before->epoch());
   EXPECT_TRUE((*before->placement().Layer(kLayer))[0].missing());
@@ -134,8 +102,8 @@ TEST_F(FleetTest, EachChangeMakesAViewOfTheNextEpochAndLeavesOlderOnesAlone) {
 
 TEST_F(FleetTest, SummaryCountsNodesByState) {
   fleet_->SetAddresses({"a:1", "b:1", "c:1"});
-  transport_.Up("a:1", "one", {0, 1, 2, 3, 4, 5});
-  transport_.Up("b:1", "two", {0});
+  Up("a:1", "one", {0, 1, 2, 3, 4, 5});
+  Up("b:1", "two", {0});
   ASSERT_TRUE(fleet_->Drain("b:1", false).ok());
   MeshSummary summary = fleet_->Summary();
   EXPECT_EQ(summary.epoch, fleet_->view()->epoch());
@@ -147,12 +115,12 @@ TEST_F(FleetTest, SummaryCountsNodesByState) {
 
 TEST_F(FleetTest, ANodeThatComesBackUnderAnotherAddressKeepsItsPlaceAndIsStillDrained) {
   fleet_->SetAddresses({"a:1", "b:1"});
-  transport_.Up("a:1", "one", {0});
-  transport_.Up("b:1", "two", {1});
+  Up("a:1", "one", {0});
+  Up("b:1", "two", {1});
   ASSERT_TRUE(fleet_->Drain("a:1", false).ok());
-  transport_.Down("a:1");
+  transport_.Lose("a:1");
   fleet_->SetAddresses({"b:1", "c:1"});
-  transport_.Up("c:1", "one", {0});
+  Up("c:1", "one", {0});
   EXPECT_THAT(Serving(0), ElementsAre(0));
   EXPECT_THAT(Serving(1), ElementsAre(1));
   AwaitReaped({"c:1", "b:1"});
@@ -165,28 +133,28 @@ TEST_F(FleetTest, ANodeThatComesBackUnderAnotherAddressKeepsItsPlaceAndIsStillDr
 
 TEST_F(FleetTest, TwoNodesOfOneNameThatAreBothUpAreTwoNodes) {
   fleet_->SetAddresses({"a:1", "b:1"});
-  transport_.Up("a:1", "one", {0});
-  transport_.Up("b:1", "one", {0});
+  Up("a:1", "one", {0});
+  Up("b:1", "one", {0});
   EXPECT_THAT(Addresses(), ElementsAre("a:1", "b:1"));
   EXPECT_THAT(Serving(0), ElementsAre(0, 1));
 }
 
 TEST_F(FleetTest, OneProcessUnderTwoAddressesIsNoReplicaOfItself) {
   fleet_->SetAddresses({"a:1", "b:1"});
-  transport_.Up("a:1", "one", {0}, "instance");
-  transport_.Up("b:1", "one", {0}, "instance");
+  Up("a:1", "one", {0}, "instance");
+  Up("b:1", "one", {0}, "instance");
   EXPECT_THAT(Serving(0), ElementsAre(0));
   const v1::TopologyNode twin = fleet_->Topology().nodes(1);
   EXPECT_EQ(twin.link(), v1::NODE_LINK_REFUSED);
   EXPECT_THAT(twin.reason(), testing::HasSubstr("a:1"));
   // One way to it is enough.
-  transport_.Down("a:1");
+  transport_.Lose("a:1");
   EXPECT_THAT(Serving(0), ElementsAre(1));
   EXPECT_EQ(fleet_->Topology().nodes(1).link(), v1::NODE_LINK_UP);
-  transport_.Up("a:1", "one", {0}, "instance");
+  Up("a:1", "one", {0}, "instance");
   EXPECT_EQ(fleet_->Topology().nodes(1).link(), v1::NODE_LINK_REFUSED);
   // Started again, it is another one.
-  transport_.Up("b:1", "one", {0}, "later");
+  Up("b:1", "one", {0}, "later");
   EXPECT_THAT(Serving(0), ElementsAre(0, 1));
 }
 
@@ -200,16 +168,16 @@ TEST_F(FleetTest, AnAddressThatWasLetGoIsConnectedToAgain) {
 
 TEST_F(FleetTest, PlacesOfNodesThatAreGoneAreUsedAgain) {
   fleet_->SetAddresses({"a:1", "b:1"});
-  transport_.Up("a:1", "one", {0});
-  transport_.Up("b:1", "two", {1});
+  Up("a:1", "one", {0});
+  Up("b:1", "two", {1});
   for (int i = 0; i < 20; ++i) {
     const std::string left = "a:" + std::to_string(i + 1);
     const std::string came = "a:" + std::to_string(i + 2);
-    transport_.Down(left);
+    transport_.Lose(left);
     fleet_->SetAddresses({"b:1"});
     AwaitReaped({"b:1"});
     fleet_->SetAddresses({"b:1", came});
-    transport_.Up(came, "node" + std::to_string(i), {0});
+    Up(came, "node" + std::to_string(i), {0});
     EXPECT_THAT(Serving(0), ElementsAre(0)) << came;
     EXPECT_THAT(Addresses(), ElementsAre(came, "b:1"));
   }
@@ -217,9 +185,9 @@ TEST_F(FleetTest, PlacesOfNodesThatAreGoneAreUsedAgain) {
 
 TEST_F(FleetTest, ViewsFollowThePlanOfTheDirectiveByTheNamesOfNodes) {
   fleet_->SetAddresses({"a:1", "b:1", "c:1"});
-  transport_.Up("a:1", "one", {0, 1});
-  transport_.Up("b:1", "two", {0, 1});
-  transport_.Up("c:1", "three", {1});
+  Up("a:1", "one", {0, 1});
+  Up("b:1", "two", {0, 1});
+  Up("c:1", "three", {1});
   balance::PlacementPlan plan{{"two", "three"}, {{kLayer, {{{0, 1.0f}}, {{0, 0.5f}, {1, 0.5f}}}}}};
   Directive directive;
   directive.epoch = 50;
@@ -229,10 +197,10 @@ TEST_F(FleetTest, ViewsFollowThePlanOfTheDirectiveByTheNamesOfNodes) {
   EXPECT_THAT(Serving(0), ElementsAre(1));
   EXPECT_THAT(Serving(1), ElementsAre(1, 2));
   EXPECT_THAT((*fleet_->view()->placement().Layer(kLayer))[1].shares[0], ElementsAre(0.5f, 0.5f));
-  transport_.Down("b:1");
+  transport_.Lose("b:1");
   EXPECT_THAT(Serving(0), ElementsAre(0));
   EXPECT_THAT(Serving(1), ElementsAre(2));
-  transport_.Up("b:1", "two", {0, 1});
+  Up("b:1", "two", {0, 1});
   EXPECT_THAT(Serving(0), ElementsAre(1));
   directive.plan = nullptr;
   fleet_->SetDirective(directive);

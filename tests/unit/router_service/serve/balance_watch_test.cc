@@ -13,6 +13,7 @@
 #include "router_service/serve/control_service.h"
 #include "tests/support/fake_authority_links.h"
 #include "tests/support/fake_checkpoint.h"
+#include "tests/support/scripted_nodes.h"
 
 namespace expertmesh::serve {
 namespace {
@@ -105,9 +106,7 @@ class BalanceWatchTest : public testing::Test {
   TimerQueue timers_{&clock_};
   prometheus::Registry registry_;
   metrics::RouterMetrics metrics_{registry_};
-  struct NoTransport final : Transport {
-    std::unique_ptr<NodeConnection> Connect(std::string, NodeObserver*) override { return nullptr; }
-  } transport_;
+  ScriptedNodes transport_;  // No node is spoken of.
   std::unique_ptr<mesh::Fleet> fleet_;
   balance_control::FakeAuthorityLinks links_;
   std::unique_ptr<const balance_control::Authority> authority_;
