@@ -1,5 +1,5 @@
-// New ids, and which new traces are kept: probability sampling of OpenTelemetry, on the random part of
-// the trace id, so that all who compare it with the same threshold decide alike.
+// New ids, and which new traces are kept: probability sampling of OpenTelemetry, on the random part
+// of the trace id, so that all who compare it with the same threshold decide alike.
 #ifndef EXPERTMESH_COMMON_TRACE_SAMPLING_H_
 #define EXPERTMESH_COMMON_TRACE_SAMPLING_H_
 
@@ -23,8 +23,8 @@ class RatioSampler {
   // Whether a new trace of this random id is kept.
   bool Keeps(const TraceId& id) const { return (id.low & kRandomBits) >= threshold_; }
 
-  // The tracestate of a new trace that is kept: "ot=th:" and the threshold, by which others see what
-  // share this is of all.
+  // The tracestate of a new trace that is kept: "ot=th:" and the threshold, by which others see
+  // what share this is of all.
   const std::string& tracestate() const { return tracestate_; }
 
  private:

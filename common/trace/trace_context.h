@@ -1,5 +1,5 @@
-// W3C trace context: where in which trace something happens, as `traceparent` and `tracestate` carry
-// it between processes (W3C Trace Context Level 2).
+// W3C trace context: where in which trace something happens, as `traceparent` and `tracestate`
+// carry it between processes (W3C Trace Context Level 2).
 #ifndef EXPERTMESH_COMMON_TRACE_TRACE_CONTEXT_H_
 #define EXPERTMESH_COMMON_TRACE_TRACE_CONTEXT_H_
 
@@ -49,7 +49,8 @@ struct TraceContext {
 // Lower-case hexadecimal, the form of everything that people and other programs read.
 std::string ToHex(const TraceId& id);
 std::string ToHex(SpanId id);
-// Accepts upper case too, for what people type. Empty for anything but 32 digits that are not all 0.
+// Accepts upper case too, for what people type. Empty for anything but 32 digits that are not all
+// 0.
 std::optional<TraceId> ParseTraceId(absl::string_view hex);
 
 // Length of a `traceparent` of version 00.
