@@ -114,7 +114,7 @@ void OtlpExporter::Run() {
   }
   Drop(DropReason::kShutdown, left);
   if (lost_ > 0) {
-    spdlog::warn("{} spans were lost as the process ended before {} took them", lost_,
+    spdlog::warn("{} of the last spans were not taken by {} as the process ended", lost_,
                  options_.target);
   }
 }

@@ -75,8 +75,9 @@ class CollectorScript {
     return data;
   }
   int SpansOf(size_t call) const {
+    const internal::otlp::TracesData request = Request(call);
     int spans = 0;
-    for (const auto& of_resource : Request(call).resource_spans()) {
+    for (const auto& of_resource : request.resource_spans()) {
       for (const auto& of_scope : of_resource.scope_spans()) {
         spans += of_scope.spans_size();
       }

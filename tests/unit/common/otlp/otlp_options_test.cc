@@ -232,17 +232,19 @@ TEST_F(OtlpOptionsTest, WhatCannotBeReadIsTheDefaultAndOneWarning) {
 TEST_F(OtlpOptionsTest, ABatchIsNoLargerThanTheQueue) {
   EXPECT_EQ(Exporter({{"OTEL_BSP_MAX_QUEUE_SIZE", "100"}}).max_batch_spans, 100u);
   EXPECT_THAT(warnings_, IsEmpty());
-  EXPECT_EQ(Exporter({{"OTEL_BSP_MAX_QUEUE_SIZE", "100"}, {"OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "200"}})
-                .max_batch_spans,
-            100u);
+  EXPECT_EQ(
+      Exporter({{"OTEL_BSP_MAX_QUEUE_SIZE", "100"}, {"OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "200"}})
+          .max_batch_spans,
+      100u);
   EXPECT_THAT(warnings_, ElementsAre(HasSubstr("OTEL_BSP_MAX_EXPORT_BATCH_SIZE")));
 }
 
 TEST_F(OtlpOptionsTest, OtherProtocolsAreErrors) {
   EXPECT_EQ(Exporter({{"OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"}}).target, "collector:4317");
-  EXPECT_THAT(Refusal({{kEndpoint, "http://c:1"}, {"OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"}}),
-              AllOf(HasSubstr("OTEL_EXPORTER_OTLP_PROTOCOL"), HasSubstr("http/protobuf"),
-                    HasSubstr("set it to grpc")));
+  EXPECT_THAT(
+      Refusal({{kEndpoint, "http://c:1"}, {"OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"}}),
+      AllOf(HasSubstr("OTEL_EXPORTER_OTLP_PROTOCOL"), HasSubstr("http/protobuf"),
+            HasSubstr("set it to grpc")));
   EXPECT_THAT(Refusal({{kEndpoint, "http://c:1"},
                        {"OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"},
                        {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json"}}),

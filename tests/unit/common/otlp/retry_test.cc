@@ -13,7 +13,8 @@ using absl::StatusCode;
 
 TEST(RetryTest, WhatTheProtocolLetsBeSentAgain) {
   for (int code = 1; code <= 16; ++code) {
-    const bool again = code == 1 || code == 4 || code == 10 || code == 11 || code == 14 || code == 15;
+    const bool again =
+        code == 1 || code == 4 || code == 10 || code == 11 || code == 14 || code == 15;
     EXPECT_EQ(RetryDelayOf(absl::Status(static_cast<StatusCode>(code), "")).has_value(), again)
         << code;
   }

@@ -79,8 +79,13 @@ TEST_F(SpanCutTest, OnlyTheSpanThatIsTooLargeIsLeftOut) {
 
 TEST_F(SpanCutTest, WhatIsNoSpanEndsIt) {
   const std::string good = SpanBytes("a") + SpanBytes("b");
-  std::vector<std::string> bad = {"x", "\x12", "\x12\x80", std::string("\x12\x05" "abc"),
-                                  "\x12\xff\xff\xff\xff\x0f", "\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff"};
+  std::vector<std::string> bad = {"x",
+                                  "\x12",
+                                  "\x12\x80",
+                                  std::string("\x12\x05"
+                                              "abc"),
+                                  "\x12\xff\xff\xff\xff\x0f",
+                                  "\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff"};
   const std::string last = SpanBytes("last");
   bad.push_back(last.substr(0, last.size() - 1));
   for (const std::string& tail : bad) {

@@ -130,8 +130,8 @@ class TraceServiceTest : public testing::Test {
     const absl::StatusOr<TracingSettings> settings = ReadTracingSettings(
         [&more](const std::string& name) {
           const std::string prefix = "OTEL_EXPORTER_OTLP_";
-          const auto found = name.rfind(prefix, 0) == 0 ? more.find(name.substr(prefix.size()))
-                                                        : more.end();
+          const auto found =
+              name.rfind(prefix, 0) == 0 ? more.find(name.substr(prefix.size())) : more.end();
           return found == more.end() ? std::string() : found->second;
         },
         &warnings);
@@ -154,7 +154,8 @@ class TraceServiceTest : public testing::Test {
 
 TEST_F(TraceServiceTest, CallsTheMethodOfTheProtocolWithItsHeaders) {
   Serve();
-  const auto answer = Export("http://", {{"HEADERS", "Authorization=Bearer%20x,tenant=a,tenant=b"}});
+  const auto answer =
+      Export("http://", {{"HEADERS", "Authorization=Bearer%20x,tenant=a,tenant=b"}});
   ASSERT_TRUE(answer.ok()) << answer.status();
   EXPECT_EQ(answer->Flatten(), "answer");
   const Seen seen = service_.seen().value();
@@ -186,8 +187,9 @@ TEST_F(TraceServiceTest, ACollectorThatIsTrusted) {
   const std::string certificate = File("collector.pem", collector_.certificate);
   const auto answer = Export("https://", {{"CERTIFICATE", certificate}});
   EXPECT_TRUE(answer.ok()) << answer.status();
-  EXPECT_EQ(Export("https://", {{"CERTIFICATE", File("mesh.pem", mesh_.certificate)}}).status().code(),
-            absl::StatusCode::kUnavailable);
+  EXPECT_EQ(
+      Export("https://", {{"CERTIFICATE", File("mesh.pem", mesh_.certificate)}}).status().code(),
+      absl::StatusCode::kUnavailable);
   EXPECT_EQ(Export("https://", {}).status().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(Export("http://", {}).status().code(), absl::StatusCode::kUnavailable);
 }
@@ -197,14 +199,14 @@ TEST_F(TraceServiceTest, TheMeshShowsItsCertificate) {
   const std::string certificate = File("collector.pem", collector_.certificate);
   EXPECT_EQ(Export("https://", {{"CERTIFICATE", certificate}}).status().code(),
             absl::StatusCode::kUnavailable);
-  const auto answer = Export("https://", {{"CERTIFICATE", certificate},
-                                          {"CLIENT_KEY", File("mesh_key.pem", mesh_.key)},
-                                          {"CLIENT_CERTIFICATE", File("mesh.pem", mesh_.certificate)}});
+  const auto answer =
+      Export("https://", {{"CERTIFICATE", certificate},
+                          {"CLIENT_KEY", File("mesh_key.pem", mesh_.key)},
+                          {"CLIENT_CERTIFICATE", File("mesh.pem", mesh_.certificate)}});
   EXPECT_TRUE(answer.ok()) << answer.status();
-  EXPECT_THAT(Export("https://", {{"CLIENT_KEY", File("mesh_key.pem", mesh_.key)}})
-                  .status()
-                  .message(),
-              HasSubstr("CLIENT_CERTIFICATE"));
+  EXPECT_THAT(
+      Export("https://", {{"CLIENT_KEY", File("mesh_key.pem", mesh_.key)}}).status().message(),
+      HasSubstr("CLIENT_CERTIFICATE"));
 }
 
 TEST_F(TraceServiceTest, ProxiesOfTheEnvironmentAreNotUsed) {
