@@ -30,6 +30,19 @@ TEST_F(OtlpExporterTest, AFullBatchIsSentAtOnce) {
   EXPECT_EQ(counts().queue_bytes, 0u);
 }
 
+TEST_F(OtlpExporterTest, TheSpanThatFillsABatchWakesTheThread) {
+  script_->ThenHang();
+  Add(10);
+  AwaitCalls(1);
+  Add(4);
+  script_->Finish(0, Frame());
+  AwaitOutcome(10);
+  Settle();  // For the delay of the four.
+  Add(6);
+  AwaitCalls(2);
+  EXPECT_EQ(script_->SpansOf(1), 10);
+}
+
 TEST_F(OtlpExporterTest, OthersWaitForTheDelayOfTheOldest) {
   exporter();
   Settle();
