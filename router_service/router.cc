@@ -30,7 +30,7 @@ Router::Router(const RouterOptions& options,
       admission_({.most_tokens = options.max_tokens_in_flight,
                   .least_tokens = kLeastBatches * options.batcher.max_batch_tokens,
                   .queue_time = options.max_queue_time},
-                 &metrics_, clock) {}
+                 &metrics_, options.tracer, clock) {}
 
 absl::StatusOr<std::unique_ptr<Router>> Router::Create(
     const RouterOptions& options, std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
@@ -129,6 +129,7 @@ absl::Status Router::Start(Transport* transport, mesh::WireEncodings encodings) 
                                                        options_.verify_bytes_per_second, biases_},
                                     &metrics_, transport, timers_.get(), clock_);
   environment_.fleet = fleet_.get();
+  environment_.tracer = options_.tracer;
   environment_.cross_checker = cross_checker_.get();
   environment_.pool = pool_.get();
   environment_.clock = clock_;
@@ -156,7 +157,8 @@ absl::Status Router::Start(Transport* transport, mesh::WireEncodings encodings) 
   }
   forward_ = std::make_unique<serve::ForwardService>(
       serve::ForwardServiceOptions{environment_.d_model, options_.max_tokens_in_flight,
-                                   options_.max_request_time, options_.max_message_bytes},
+                                   options_.max_request_time, options_.max_message_bytes,
+                                   options_.tracer},
       &layers_, &admission_, fleet_.get(), &metrics_, timers_.get(), pool_.get(), clock_);
   serve::SetMeshMetrics(fleet_->Summary(), &metrics_);
   fleet_subscription_ =
@@ -226,7 +228,7 @@ void Router::ShedMemory() {
 
 serve::ServedRouter Router::served() {
   return {forward_.get(), fleet_.get(), controller_.get(),
-          clock_,         &buffers_,    [this] { return DescribeModel(); }};
+          clock_,         &buffers_,    [this] { return DescribeModel(); }, options_.tracer};
 }
 
 }  // namespace expertmesh::router

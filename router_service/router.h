@@ -40,6 +40,7 @@
 #include "router_service/serve/admission.h"
 #include "router_service/serve/forward_service.h"
 #include "router_service/serve/router_server.h"
+#include "router_service/tracing/tracer.h"
 
 namespace expertmesh::router {
 
@@ -98,6 +99,8 @@ struct RouterOptions {
   // Threads that gather, score, plan and combine; 0: as many as cores.
   int threads = 0;
   BalanceOptions balance;
+  // Null: nothing is traced. Must outlive the router.
+  tracing::Tracer* tracer = nullptr;
 };
 
 // Thread-safe. What a batch needs memory for is kept and used again, so that after a while nothing

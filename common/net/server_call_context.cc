@@ -26,12 +26,13 @@ std::string MetadataOf(const grpc::ServerContext& rpc, const char* key) {
 
 }  // namespace
 
-std::shared_ptr<CallContext> MakeCallContext(const grpc::ServerContext& rpc) {
+std::shared_ptr<CallContext> MakeCallContext(const grpc::ServerContext& rpc, bool streamed) {
   return std::make_shared<CallContext>(CallContext::Caller{
       .deadline = DeadlineOf(rpc),
       .peer = rpc.peer(),
       .traceparent = MetadataOf(rpc, "traceparent"),
       .tracestate = MetadataOf(rpc, "tracestate"),
+      .streamed = streamed,
   });
 }
 
