@@ -367,6 +367,22 @@ struct PlacementState {
   std::optional<absl::Duration> since_moved;
 };
 
+// A trace in one line.
+struct TraceSummary {
+  // 32 hexadecimal digits.
+  std::string trace_id;
+  // Of the router's first span in it.
+  std::string name;
+  absl::Time start;
+  absl::Duration duration;
+  uint32_t layer = 0;
+  uint64_t tokens = 0;
+  absl::StatusCode code = absl::StatusCode::kOk;
+  // Why it was kept: "sampled", "slow", "failed", "retried", "batch".
+  std::string kept;
+  uint32_t spans = 0;
+};
+
 }  // namespace expertmesh::client
 
 #endif  // EXPERTMESH_CLIENT_CONTROL_H_
