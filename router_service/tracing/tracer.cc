@@ -45,7 +45,7 @@ RequestTrace Tracer::Begin(absl::string_view traceparent, absl::string_view trac
   if (begun.parent.valid()) {
     begun.span.trace_id = begun.parent.trace_id;
     begun.span.flags = begun.parent.flags;
-    begun.tracestate = trace::IsValidTracestate(tracestate) ? tracestate : "";
+    begun.tracestate = trace::TracestateToPass(tracestate);
     if (options_.keep.parent_based) {
       return begun;
     }
