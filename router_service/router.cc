@@ -114,6 +114,21 @@ absl::Status Router::StartRecording() {
   return absl::OkStatus();
 }
 
+void Router::StartServing() {
+  for (auto& [index, layer] : layers_) {
+    layer.batcher = std::make_unique<batch::LayerBatcher>(
+        options_.batcher, clock_, timers_.get(),
+        [this, served = &layer](std::vector<batch::ForwardJobPtr>&& jobs) {
+          RunBatch(served, &jobs);
+        });
+  }
+  forward_ = std::make_unique<serve::ForwardService>(
+      serve::ForwardServiceOptions{environment_.d_model, options_.max_tokens_in_flight,
+                                   options_.max_request_time, options_.max_message_bytes,
+                                   options_.tracer},
+      &layers_, &admission_, fleet_.get(), &metrics_, timers_.get(), pool_.get(), clock_);
+}
+
 absl::Status Router::Start(Transport* transport, mesh::WireEncodings encodings) {
   RETURN_IF_ERROR(StartRecording());
   pool_ = std::make_unique<ThreadPool>(options_.threads > 0 ? options_.threads : AvailableCores());
@@ -148,18 +163,7 @@ absl::Status Router::Start(Transport* transport, mesh::WireEncodings encodings) 
                                     absl::Time closed_at) {
     OnBatchFinished(layer, tokens, closed_at);
   };
-  for (auto& [index, layer] : layers_) {
-    layer.batcher = std::make_unique<batch::LayerBatcher>(
-        options_.batcher, clock_, timers_.get(),
-        [this, served = &layer](std::vector<batch::ForwardJobPtr>&& jobs) {
-          RunBatch(served, &jobs);
-        });
-  }
-  forward_ = std::make_unique<serve::ForwardService>(
-      serve::ForwardServiceOptions{environment_.d_model, options_.max_tokens_in_flight,
-                                   options_.max_request_time, options_.max_message_bytes,
-                                   options_.tracer},
-      &layers_, &admission_, fleet_.get(), &metrics_, timers_.get(), pool_.get(), clock_);
+  StartServing();
   serve::SetMeshMetrics(fleet_->Summary(), &metrics_);
   fleet_subscription_ =
       fleet_->Subscribe([this] { serve::SetMeshMetrics(fleet_->Summary(), &metrics_); });

@@ -143,6 +143,7 @@ class Router {
   // The layers, and with them the selection biases of the first view.
   absl::Status LoadLayers();
   absl::Status Start(Transport* transport, mesh::WireEncodings encodings);
+  void StartServing();
   // What the controller starts with.
   balance_control::SteeredModel DescribeSteered() const;
   balance_control::LoadCounts ReadCounts() const;

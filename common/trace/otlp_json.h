@@ -8,7 +8,7 @@
 
 namespace expertmesh::trace {
 
-// As OpenTelemetry writes an opentelemetry.proto.trace.v1.TracesData in JSON: ids in hexadecimal,
+// As OpenTelemetry writes an OTLP TracesData in JSON: ids in hexadecimal,
 // enums as numbers, integers of 64 bits as texts.
 std::string ToOtlpJson(const internal::otlp::TracesData& data);
 

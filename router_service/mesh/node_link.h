@@ -65,7 +65,7 @@ struct Judgement {
 struct LinkOffer {
   // Null when the node cannot be used.
   std::shared_ptr<const v1::NodeDescription> description;
-  // Of the same process as the description.
+  // The process that the description is of.
   std::shared_ptr<const NodeIdentity> identity;
   // Used only where no other node can serve: draining, ejected, or no longer listed.
   bool last_resort = false;

@@ -26,7 +26,7 @@ namespace expertmesh::tracing {
 // As many links has a batch at most, as OpenTelemetry's limits say; it tells how many it lacks.
 inline constexpr size_t kMostLinks = 128;
 
-// Of each kept request, and of the batch. `router` is the resource of this process; `to_calendar`
+// One entry for each kept request, and one for the batch. `router` is the resource of this process; `to_calendar`
 // is added to times of the router's clock.
 std::vector<TraceSpans> SpansOfBatch(const TraceRecord& record, const trace::ResourcePtr& router,
                                      absl::Duration to_calendar);

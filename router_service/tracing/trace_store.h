@@ -27,7 +27,7 @@ namespace expertmesh::tracing {
 // A trace in one line. Times are of the calendar.
 struct TraceLine {
   trace::TraceId id;
-  // Of the router's first span; lives for ever.
+  // What the router's first span is called; lives for ever.
   absl::string_view name;
   absl::Time start;
   absl::Duration duration;
@@ -55,7 +55,7 @@ class TraceStore {
 
   void Add(TraceSpans spans);
 
-  // The bytes of an opentelemetry.proto.trace.v1.TracesData with all there is of a trace.
+  // The bytes of an OTLP TracesData with all there is of a trace.
   std::optional<std::string> Find(const trace::TraceId& id) const;
 
   // At most `limit`: the newest first, or the longest first.

@@ -138,7 +138,7 @@ class FakeNode final : public FakeEndpoint {
     absl::MutexLock lock(&mutex_);
     return rows_;
   }
-  // Of the last batch.
+  // The trace context of the last batch.
   std::string traceparent() const {
     absl::MutexLock lock(&mutex_);
     return traceparent_;

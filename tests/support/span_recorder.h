@@ -20,7 +20,7 @@ namespace expertmesh {
 struct RecordedSpan {
   internal::otlp::Span span;
   std::map<std::string, std::string> attributes;
-  // Of the resource.
+  // The service.name of its resource.
   std::string service;
 
   std::string name() const { return span.name(); }

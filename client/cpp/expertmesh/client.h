@@ -352,7 +352,7 @@ class EXPERTMESH_CLIENT_EXPORT Client {
   absl::StatusOr<PlacementState> AbortPlacement();
 
   // The spans of a trace that the router still has, as the bytes of an
-  // opentelemetry.proto.trace.v1.TracesData.
+  // OTLP TracesData.
   //   NOT_FOUND            it was not kept, or is forgotten.
   //   FAILED_PRECONDITION  the router does not trace.
   absl::StatusOr<std::string> GetTrace(const std::string& trace_id);

@@ -372,7 +372,7 @@ struct PlacementState {
 struct TraceSummary {
   // 32 hexadecimal digits.
   std::string trace_id;
-  // Of the router's first span in it.
+  // Name of the router's first span in it.
   std::string name;
   absl::Time start;
   absl::Duration duration;

@@ -25,7 +25,8 @@ std::string Parent(const std::string& flags) {
 
 class RouterTraceTest : public RouterTest {
  protected:
-  void Start(tracing::KeepOptions keep = {.ratio = 0}, RouterOptions options = {}) {
+  void Start() { Start({.ratio = 0}); }
+  void Start(const tracing::KeepOptions& keep, RouterOptions options = {}) {
     tracing::TracerOptions traced;
     traced.keep = keep;
     traced.calendar = [this] { return clock_.Now() + absl::Hours(1000); };
