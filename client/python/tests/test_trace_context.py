@@ -83,7 +83,6 @@ STATES = {
     "foo=1,": "foo=1",
     ",foo=1,,bar=2": "foo=1,bar=2",
     "": "",
-    "foo=1,foo=2": "foo=1,foo=2",
     "fw529a3039@dt=FfAB,0@x=1": "fw529a3039@dt=FfAB,0@x=1",
     "foo= 1": "foo= 1",
     f"{KEY}={'v' * 256}": f"{KEY}={'v' * 256}",
@@ -91,6 +90,7 @@ STATES = {
     ",".join(MEMBERS[:32]): ",".join(MEMBERS[:32]),
     # One fault, and all of it goes.
     ",".join(MEMBERS): "",
+    "foo=1,bar=2,foo=1": "",
     "foo": "",
     "foo =1": "",
     "foo=": "",
@@ -134,14 +134,19 @@ def test_tracestate_of_another_type(given):
 
 
 def test_a_long_tracestate_loses_long_members_first_and_then_the_last():
-    short = [f"k{i}={'v' * 60}" for i in range(20)]
-    long = [f"l{i}={'v' * 200}" for i in range(6)]
-    assert trace_context.bounded(",".join(short[:5] + long)) == ",".join(short[:5] + long)
-    mixed = long[:3] + short[:10] + long[3:] + short[10:]
-    assert trace_context.bounded(",".join(mixed)) == ",".join(long[:3] + short)
-    many = [f"k{i}={'v' * 100}" for i in range(32)]
-    sent = trace_context.bounded(",".join(many))
-    assert ",".join(many).startswith(sent + ",") and 2048 - 106 < len(sent) <= 2048
+    short = [f"k{i}={'v' * 40}" for i in range(8)]
+    long = [f"l{i}={'v' * 130}" for i in range(3)]
+    fits = [*short[:2], *long[:3]]
+    assert len(",".join(fits)) <= 512
+    assert trace_context.bounded(",".join(fits)) == ",".join(fits)
+    mixed = [long[0], *short[:5], long[1], *short[5:], long[2]]
+    assert trace_context.bounded(",".join(mixed)) == ",".join([long[0], *short])
+    many = [f"k{i:02}={'v' * 60}" for i in range(32)]
+    assert trace_context.bounded(",".join(many)) == ",".join(many[:7])
+    at_the_limit = f"{','.join(many[:7])},k={'v' * (512 - 7 * 65 - 2)}"
+    assert len(at_the_limit) == 512
+    assert trace_context.bounded(at_the_limit) == at_the_limit
+    assert trace_context.bounded(at_the_limit + "v") == ",".join(many[:7])
 
 
 CALLER = """
