@@ -315,8 +315,8 @@ absl::Status Run(const std::vector<char*>& rest) {
   net::GrpcTransport transport(&runtime, Clock::Real(), net::GrpcTransportOptions());
   serve::GrpcAuthorityLinks links(&runtime, Clock::Real());
   options.balance.links = &links;
-  ASSIGN_OR_RETURN(const std::unique_ptr<tracing::Tracer> tracer, TracerFromFlags());
-  options.tracer = tracer.get();
+  ASSIGN_OR_RETURN(const Tracing tracing, TracingFromFlags(&runtime));
+  options.tracer = tracing.tracer();
   ASSIGN_OR_RETURN(std::unique_ptr<Router> router,
                    Router::Create(options, checkpoint, std::move(backend), &transport,
                                   Clock::Real(), registry.get()));

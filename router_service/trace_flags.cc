@@ -1,18 +1,27 @@
 #include "router_service/trace_flags.h"
 
+#include <spdlog/spdlog.h>
 #include <unistd.h>
+
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
+#include "common/base/status_macros.h"
 #include "common/base/version.h"
 #include "common/trace/resource.h"
 
-ABSL_FLAG(std::string, tracing, "on",
-          "on: requests are traced, and the last traces kept in memory (expertmesh trace); off");
-ABSL_FLAG(double, trace_ratio, 0.01,
-          "Share of requests without a trace context that are sampled; those with one follow it");
+ABSL_FLAG(
+    std::string, tracing, "on",
+    "on: requests are traced, the last traces are kept in memory (expertmesh trace) and, where "
+    "OTEL_EXPORTER_OTLP_ENDPOINT is set, sent there; off");
+ABSL_FLAG(std::optional<double>, trace_ratio, std::nullopt,
+          "Share of requests without a trace context that are sampled; those with one follow it. "
+          "Default: what OTEL_TRACES_SAMPLER says, or 0.01");
 ABSL_FLAG(absl::Duration, trace_slow, absl::Milliseconds(250),
           "Requests that take longer are traced whatever the ratio; inf: none for that");
 ABSL_FLAG(double, trace_keep_per_second, 20,
@@ -20,6 +29,8 @@ ABSL_FLAG(double, trace_keep_per_second, 20,
 
 namespace expertmesh::router {
 namespace {
+
+constexpr absl::Duration kFlushTime = absl::Seconds(2);
 
 trace::TextAttributes ResourceOfThisProcess() {
   trace::TextAttributes attributes = trace::ResourceAttributesFromEnvironment();
@@ -31,34 +42,68 @@ trace::TextAttributes ResourceOfThisProcess() {
   return attributes;
 }
 
+absl::StatusOr<tracing::KeepOptions> KeepFromFlags(
+    const std::optional<otlp::SamplerOptions>& sampler) {
+  tracing::KeepOptions keep;
+  if (sampler.has_value()) {
+    keep.ratio = sampler->ratio;
+    keep.parent_based = sampler->parent_based;
+  }
+  keep.ratio = absl::GetFlag(FLAGS_trace_ratio).value_or(keep.ratio);
+  if (!(keep.ratio >= 0 && keep.ratio <= 1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--trace-ratio is ", keep.ratio, "; use 0 to 1"));
+  }
+  keep.slow = absl::GetFlag(FLAGS_trace_slow);
+  if (keep.slow < absl::ZeroDuration()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--trace-slow is ", absl::FormatDuration(keep.slow), "; use 0 or more, or inf"));
+  }
+  keep.most_per_second = absl::GetFlag(FLAGS_trace_keep_per_second);
+  if (!(keep.most_per_second >= 0)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--trace-keep-per-second is ", keep.most_per_second, "; use 0 or more"));
+  }
+  return keep;
+}
+
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<tracing::Tracer>> TracerFromFlags() {
+Tracing::~Tracing() {
+  tracer_.reset();
+  if (exporter_ == nullptr) {
+    return;
+  }
+  if (const uint64_t lost = exporter_->Shutdown(Clock::Real()->Now() + kFlushTime); lost > 0) {
+    spdlog::warn("{} spans were not exported before the process ended", lost);
+  }
+}
+
+absl::StatusOr<Tracing> TracingFromFlags(net::GrpcRuntime* runtime) {
   const std::string tracing = absl::GetFlag(FLAGS_tracing);
   if (tracing != "on" && tracing != "off") {
     return absl::InvalidArgumentError(absl::StrCat("--tracing is '", tracing, "'; use on or off"));
   }
+  std::vector<std::string> warnings;
+  ASSIGN_OR_RETURN(const otlp::TracingSettings settings,
+                   otlp::ReadTracingSettings(otlp::ProcessEnvironment, &warnings));
+  for (const std::string& warning : warnings) {
+    spdlog::warn("{}", warning);
+  }
   tracing::TracerOptions options;
-  options.keep.ratio = absl::GetFlag(FLAGS_trace_ratio);
-  if (!(options.keep.ratio >= 0 && options.keep.ratio <= 1)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--trace-ratio is ", options.keep.ratio, "; use 0 to 1"));
-  }
-  options.keep.slow = absl::GetFlag(FLAGS_trace_slow);
-  if (options.keep.slow < absl::ZeroDuration()) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "--trace-slow is ", absl::FormatDuration(options.keep.slow), "; use 0 or more, or inf"));
-  }
-  options.keep.most_per_second = absl::GetFlag(FLAGS_trace_keep_per_second);
-  if (!(options.keep.most_per_second >= 0)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "--trace-keep-per-second is ", options.keep.most_per_second, "; use 0 or more"));
-  }
-  if (tracing == "off") {
-    return std::unique_ptr<tracing::Tracer>();
+  ASSIGN_OR_RETURN(options.keep, KeepFromFlags(settings.sampler));
+  if (tracing == "off" || settings.disabled) {
+    return Tracing(nullptr, nullptr);
   }
   options.resource = ResourceOfThisProcess();
-  return std::make_unique<tracing::Tracer>(options, /*exporter=*/nullptr, Clock::Real());
+  std::unique_ptr<otlp::OtlpExporter> exporter;
+  if (settings.exporter.has_value()) {
+    exporter = std::make_unique<otlp::OtlpExporter>(
+        *settings.exporter, otlp::MakeTraceService(runtime, *settings.exporter), Clock::Real());
+    spdlog::info("spans go to {}", settings.exporter->target);
+  }
+  auto tracer = std::make_unique<tracing::Tracer>(options, exporter.get(), Clock::Real());
+  return Tracing(std::move(exporter), std::move(tracer));
 }
 
 }  // namespace expertmesh::router
