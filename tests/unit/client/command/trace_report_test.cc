@@ -31,7 +31,8 @@ class TraceReportTest : public testing::Test {
 
   std::string Describe() const {
     std::string bytes;
-    trace::AppendResourceSpans(trace::Resource({{"service.name", "router"}}).bytes, spans_, &bytes);
+    trace::AppendResourceSpans(
+        trace::Resource(trace::TextAttributes{{"service.name", "router"}}).bytes, spans_, &bytes);
     internal::otlp::TracesData data;
     EXPECT_TRUE(data.ParseFromString(bytes));
     return DescribeTrace(data);

@@ -24,7 +24,7 @@ TEST(OtlpJsonTest, IdsAreHexadecimalEnumsNumbersAndLongIntegersTexts) {
     writer.Error("why");
   }
   std::string bytes;
-  AppendResourceSpans(Resource({{"service.name", "router"}}).bytes, spans, &bytes);
+  AppendResourceSpans(Resource(TextAttributes{{"service.name", "router"}}).bytes, spans, &bytes);
   internal::otlp::TracesData data;
   ASSERT_TRUE(data.ParseFromString(bytes));
 
