@@ -55,8 +55,10 @@ void OtlpExporter::Add(absl::Span<const trace::SpanGroup> groups) {
                      pieces.push_back({group.resource, std::string(bytes), count, due});
                    }
                  });
-    seen += left_out.too_large;
-    counts_.Drop(DropReason::kTooLarge, left_out.too_large);
+    if (left_out.too_large > 0) {
+      seen += left_out.too_large;
+      counts_.Drop(DropReason::kTooLarge, left_out.too_large);
+    }
     if (left_out.malformed) {
       counts_.Drop(DropReason::kMalformed, group.count > seen ? group.count - seen : 1);
     }

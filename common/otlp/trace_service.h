@@ -14,7 +14,7 @@
 
 namespace expertmesh::otlp {
 
-// opentelemetry.proto.collector.trace.v1.TraceService.
+// The service TraceService of OpenTelemetry's protocol.
 class TraceService {
  public:
   using Done = std::function<void(absl::StatusOr<Frame>)>;

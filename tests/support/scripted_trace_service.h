@@ -19,11 +19,14 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
+#include "common/otlp/otlp_counts.h"
 #include "common/otlp/otlp_exporter.h"
+#include "common/otlp/otlp_options.h"
 #include "common/otlp/trace_service.h"
 #include "common/trace/otlp.pb.h"
 #include "common/trace/span_sink.h"
 #include "common/trace/span_writer.h"
+#include "common/trace/trace_context.h"
 #include "tests/support/too_long.h"
 
 namespace expertmesh::otlp {

@@ -72,6 +72,7 @@ TEST_F(OtlpExporterRetryTest, WhatMayBeSentAgainIs) {
 }
 
 TEST_F(OtlpExporterRetryTest, WhatMayNotBeSentAgainIsDroppedAndTheNextSentAtOnce) {
+  options_.max_queue_spans = 1000;
   uint64_t refused = 0;
   for (const int code : {2, 3, 5, 6, 7, 8, 9, 12, 13, 16}) {
     script_->Then(absl::Status(static_cast<absl::StatusCode>(code), "never"));
