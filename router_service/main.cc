@@ -34,6 +34,7 @@
 #include "router_service/router.h"
 #include "router_service/serve/grpc_authority_links.h"
 #include "router_service/serve/router_server.h"
+#include "router_service/trace_flags.h"
 
 ABSL_FLAG(std::string, model, "", "Checkpoint folder in Hugging Face layout (required)");
 ABSL_FLAG(std::string, nodes, "", "Nodes: host:port,host:port or dns:///name:port (required)");
@@ -314,6 +315,8 @@ absl::Status Run(const std::vector<char*>& rest) {
   net::GrpcTransport transport(&runtime, Clock::Real(), net::GrpcTransportOptions());
   serve::GrpcAuthorityLinks links(&runtime, Clock::Real());
   options.balance.links = &links;
+  ASSIGN_OR_RETURN(const Tracing tracing, TracingFromFlags(&runtime));
+  options.tracer = tracing.tracer();
   ASSIGN_OR_RETURN(std::unique_ptr<Router> router,
                    Router::Create(options, checkpoint, std::move(backend), &transport,
                                   Clock::Real(), registry.get()));

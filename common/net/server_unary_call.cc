@@ -86,7 +86,7 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
       host_.calls->Remove(this);
       return;
     }
-    context_ = MakeCallContext(rpc_->context);
+    context_ = MakeCallContext(rpc_->context, /*streamed=*/false);
     {
       absl::MutexLock lock(&mutex_);
       accepted_ = true;
