@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common/base/peer_text.h"
+#include "common/trace/sampling.h"
 
 namespace expertmesh::batch {
 namespace {
@@ -33,6 +34,9 @@ RequestRecord RecordOf(const ForwardJob& job, Keep keep, TraceRecord* record) {
 CallRecord RecordOf(const BatchPart& part, absl::Time now, TraceRecord* record) {
   CallRecord call;
   call.span = part.span;
+  call.node_span = trace::NewSpanId();
+  call.queue_span = trace::NewSpanId();
+  call.compute_span = trace::NewSpanId();
   call.node = part.view->node(part.plan.node).identity;
   call.sent = part.sent;
   call.done = std::min(part.done, now);
@@ -114,6 +118,10 @@ void TraceStage::Run(const Batch& batch, absl::Span<const std::shared_ptr<BatchP
   record->batch_tokens = batch.requests.rows();
   record->batch_requests = static_cast<uint32_t>(batch.requests.jobs().size());
   record->dispatched = true;
+  if (record->batch_requests > 1) {
+    record->batch = {trace::NewTraceId(), trace::NewSpanId(),
+                     trace::kSampledFlag | trace::kRandomFlag};
+  }
   record->closed = batch.times.closed;
   // Stages that were left out took no time.
   record->planned = std::max(batch.times.closed, batch.times.dispatched);

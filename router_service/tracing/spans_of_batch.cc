@@ -6,7 +6,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/clock.h"
-#include "common/trace/sampling.h"
 #include "common/trace/span_writer.h"
 
 namespace expertmesh::tracing {
@@ -23,6 +22,10 @@ constexpr char kUnary[] = "expertmesh.v1.Router/Forward";
 constexpr char kStream[] = "expertmesh.v1.Router/ForwardStream";
 constexpr char kCompute[] = "expertmesh.internal.v1.Expert/Compute";
 constexpr char kBatch[] = "expertmesh.batch";
+// What the spans of a process take in a trace of few.
+constexpr size_t kUsualBytes = 1500;
+// Its call, its queue and its computation.
+constexpr uint32_t kNodeSpans = 3;
 
 // "DEADLINE_EXCEEDED", as gRPC spells it and conventions want it.
 std::string CodeName(absl::StatusCode code) { return absl::StatusCodeToString(code); }
@@ -47,22 +50,18 @@ int64_t Signed(uint64_t value) { return static_cast<int64_t>(value); }
 // Makes the spans of one record.
 class SpanMaker {
  public:
-  SpanMaker(const TraceRecord& record, const trace::ResourcePtr& router, absl::Duration to_calendar)
-      : record_(record), router_(router), to_calendar_(to_calendar) {
-    if (record_.batch_requests > 1) {
-      batch_ = {trace::NewTraceId(), trace::NewSpanId(),
-                static_cast<uint8_t>(trace::kSampledFlag | trace::kRandomFlag)};
-      batch_id_ = ToHex(batch_.trace_id);
-    } else {
-      batch_id_ = ToHex(record_.requests.front().span.trace_id);
-    }
-  }
+  SpanMaker(const TraceRecord& record, const trace::ResourcePtr& router)
+      : record_(record),
+        router_(router),
+        batch_id_(ToHex(record.batch.valid() ? record.batch.trace_id
+                                             : record.requests.front().span.trace_id)) {}
 
   std::vector<TraceSpans> Make() {
     std::vector<TraceSpans> made;
+    made.reserve(record_.requests.size() + 1);
     for (const RequestRecord& request : record_.requests) {
       TraceSpans& spans = made.emplace_back();
-      spans.line = LineOf(request);
+      spans.id = request.span.trace_id;
       SpanGroup* const group = GroupOf(router_, &spans);
       AddRequest(request, group);
       if (record_.dispatched) {
@@ -73,16 +72,15 @@ class SpanMaker {
           AddCall(request, call, &spans);
         }
       }
-      CountSpans(&spans);
     }
-    if (record_.dispatched && batch_.valid()) {
+    if (record_.batch.valid()) {
       made.push_back(Batch());
     }
     return made;
   }
 
  private:
-  absl::Time Calendar(absl::Time time) const { return time + to_calendar_; }
+  absl::Time Calendar(absl::Time time) const { return time + record_.to_calendar; }
 
   SpanHead Head(absl::string_view name, SpanKind kind, const TraceContext& context, SpanId parent,
                 absl::Time start, absl::Time end) const {
@@ -109,26 +107,8 @@ class SpanMaker {
       }
     }
     spans->groups.push_back({resource, {}, 0});
+    spans->groups.back().bytes.reserve(kUsualBytes);
     return &spans->groups.back();
-  }
-
-  static void CountSpans(TraceSpans* spans) {
-    for (const SpanGroup& group : spans->groups) {
-      spans->line.spans += group.count;
-    }
-  }
-
-  TraceLine LineOf(const RequestRecord& request) const {
-    TraceLine line;
-    line.id = request.span.trace_id;
-    line.name = request.streamed ? kStream : kUnary;
-    line.start = Calendar(request.arrival);
-    line.duration = request.answered - request.arrival;
-    line.layer = record_.layer;
-    line.tokens = request.tokens;
-    line.code = request.code;
-    line.keep = request.keep;
-    return line;
   }
 
   void AddRequest(const RequestRecord& request, SpanGroup* group) const {
@@ -191,8 +171,8 @@ class SpanMaker {
         span.Text("expertmesh.node", call.node->node_id).Number("expertmesh.attempt", call.attempt);
       }
     }
-    if (batch_.valid()) {
-      span.Link(batch_);
+    if (record_.batch.valid()) {
+      span.Link(record_.batch);
     }
   }
 
@@ -235,7 +215,7 @@ class SpanMaker {
     const absl::Time start = call.sent + (all - receive - queue - compute) / 2;
     const absl::Time complete = start + receive;
     const absl::Time started = complete + queue;
-    const TraceContext context = In(request, trace::NewSpanId());
+    const TraceContext context = In(request, call.node_span);
     SpanHead head = Head(kCompute, SpanKind::kServer, context, call.span, start, started + compute);
     head.remote_parent = true;
     {
@@ -247,14 +227,13 @@ class SpanMaker {
       span.Text("expertmesh.times", "estimated_between_router_times");
     }
     {
-      const SpanWriter span(
-          Head("expertmesh.node.queue", SpanKind::kInternal, In(request, trace::NewSpanId()),
-               context.span_id, complete, started),
-          &group->bytes);
+      const SpanWriter span(Head("expertmesh.node.queue", SpanKind::kInternal,
+                                 In(request, call.queue_span), context.span_id, complete, started),
+                            &group->bytes);
     }
     {
       SpanWriter span(
-          Head("expertmesh.node.compute", SpanKind::kInternal, In(request, trace::NewSpanId()),
+          Head("expertmesh.node.compute", SpanKind::kInternal, In(request, call.compute_span),
                context.span_id, started, started + compute),
           &group->bytes);
       if (report.merge_id != 0) {
@@ -264,22 +243,17 @@ class SpanMaker {
         span.Number("expertmesh.node.merged_batches", report.merged_batches);
       }
     }
-    group->count += 3;
+    group->count += kNodeSpans;
   }
 
   TraceSpans Batch() const {
     TraceSpans spans;
+    spans.id = record_.batch.trace_id;
     const RequestRecord& first = record_.requests.front();
-    spans.line = LineOf(first);
-    spans.line.id = batch_.trace_id;
-    spans.line.name = kBatch;
-    spans.line.start = Calendar(record_.closed);
-    spans.line.duration = record_.answered - record_.closed;
-    spans.line.tokens = record_.batch_tokens;
-    spans.line.spans = 1;
     SpanGroup* const group = GroupOf(router_, &spans);
-    SpanWriter span(Head(kBatch, SpanKind::kInternal, batch_, 0, record_.closed, record_.answered),
-                    &group->bytes);
+    SpanWriter span(
+        Head(kBatch, SpanKind::kInternal, record_.batch, 0, record_.closed, record_.answered),
+        &group->bytes);
     ++group->count;
     AddBatchFacts(&span);
     AddKeep(first.keep, &span);
@@ -298,17 +272,43 @@ class SpanMaker {
 
   const TraceRecord& record_;
   const trace::ResourcePtr& router_;
-  const absl::Duration to_calendar_;
-  // Not valid: the batch has one request.
-  TraceContext batch_;
-  std::string batch_id_;
+  const std::string batch_id_;
 };
 
 }  // namespace
 
-std::vector<TraceSpans> SpansOfBatch(const TraceRecord& record, const trace::ResourcePtr& router,
-                                     absl::Duration to_calendar) {
-  return SpanMaker(record, router, to_calendar).Make();
+std::vector<TraceSpans> SpansOfBatch(const TraceRecord& record, const trace::ResourcePtr& router) {
+  return SpanMaker(record, router).Make();
+}
+
+std::vector<TraceLine> LinesOf(const TraceRecord& record) {
+  std::vector<TraceLine> lines;
+  for (const RequestRecord& request : record.requests) {
+    TraceLine& line = lines.emplace_back();
+    line.id = request.span.trace_id;
+    line.name = request.streamed ? kStream : kUnary;
+    line.start = request.arrival + record.to_calendar;
+    line.duration = request.answered - request.arrival;
+    line.layer = record.layer;
+    line.tokens = request.tokens;
+    line.code = request.code;
+    line.keep = request.keep;
+    line.spans = record.dispatched ? 2 : 1;
+  }
+  for (const CallRecord& call : record.calls) {
+    lines.front().spans += call.code == absl::StatusCode::kOk ? 1 + kNodeSpans : 1;
+  }
+  if (record.batch.valid()) {
+    TraceLine line = lines.front();
+    line.id = record.batch.trace_id;
+    line.name = kBatch;
+    line.start = record.closed + record.to_calendar;
+    line.duration = record.answered - record.closed;
+    line.tokens = record.batch_tokens;
+    line.spans = 1;
+    lines.push_back(line);
+  }
+  return lines;
 }
 
 }  // namespace expertmesh::tracing

@@ -14,22 +14,46 @@
 #ifndef EXPERTMESH_ROUTER_SERVICE_TRACING_SPANS_OF_BATCH_H_
 #define EXPERTMESH_ROUTER_SERVICE_TRACING_SPANS_OF_BATCH_H_
 
+#include <cstdint>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "common/trace/resource.h"
+#include "common/trace/span_sink.h"
+#include "common/trace/trace_context.h"
 #include "router_service/tracing/trace_record.h"
-#include "router_service/tracing/trace_store.h"
 
 namespace expertmesh::tracing {
 
 // As many links has a batch at most, as OpenTelemetry's limits say; it tells how many it lacks.
 inline constexpr size_t kMostLinks = 128;
 
-// One entry for each kept request, and one for the batch. `router` is the resource of this process; `to_calendar`
-// is added to times of the router's clock.
-std::vector<TraceSpans> SpansOfBatch(const TraceRecord& record, const trace::ResourcePtr& router,
-                                     absl::Duration to_calendar);
+// A trace in one line. Times are of the calendar.
+struct TraceLine {
+  trace::TraceId id;
+  // What the router's first span is called; lives for ever.
+  absl::string_view name;
+  absl::Time start;
+  absl::Duration duration;
+  uint32_t layer = 0;
+  uint64_t tokens = 0;
+  absl::StatusCode code = absl::StatusCode::kOk;
+  Keep keep = Keep::kNo;
+  uint32_t spans = 0;
+};
+
+// The spans of one request, or of one batch.
+struct TraceSpans {
+  trace::TraceId id;
+  std::vector<trace::SpanGroup> groups;
+};
+
+// One entry for each kept request, and one for the batch if that has several. `router`: the
+// resource of this process.
+std::vector<TraceSpans> SpansOfBatch(const TraceRecord& record, const trace::ResourcePtr& router);
+std::vector<TraceLine> LinesOf(const TraceRecord& record);
 
 }  // namespace expertmesh::tracing
 

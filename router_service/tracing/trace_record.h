@@ -66,6 +66,10 @@ struct RequestRecord {
 // One call of a node.
 struct CallRecord {
   trace::SpanId span = 0;
+  // The node's spans in it.
+  trace::SpanId node_span = 0;
+  trace::SpanId queue_span = 0;
+  trace::SpanId compute_span = 0;
   // Never null.
   std::shared_ptr<const mesh::NodeIdentity> node;
   absl::Time sent;
@@ -91,6 +95,10 @@ struct TraceRecord {
   uint32_t batch_requests = 0;
   // False of a request that never was in a batch.
   bool dispatched = false;
+  // The span of the batch; not valid when it has one request.
+  trace::TraceContext batch;
+  // Added to times of the router's clock gives those of the calendar. Set when spans are made.
+  absl::Duration to_calendar;
   absl::Time closed;
   absl::Time planned;
   absl::Time received;
@@ -112,6 +120,7 @@ struct TraceRecord {
   // SharedPool.
   void Recycle() {
     dispatched = false;
+    batch = {};
     requests.clear();
     calls.clear();
     texts.clear();

@@ -1,32 +1,51 @@
 #include "router_service/tracing/trace_store.h"
 
 #include <algorithm>
-#include <utility>
 
 #include "common/trace/span_writer.h"
 
 namespace expertmesh::tracing {
 namespace {
 
-size_t BytesOf(const TraceSpans& spans) {
-  size_t bytes = sizeof(spans) + 128;  // What the tables take.
-  for (const trace::SpanGroup& group : spans.groups) {
-    bytes += sizeof(group) + group.bytes.capacity();
+// What the tables take for each trace.
+constexpr size_t kTableBytes = 96;
+
+size_t BytesOf(const TraceRecord& record) {
+  return record.MemoryBytes() + (record.requests.size() + 1) * kTableBytes;
+}
+
+// Ids of the traces that `record` has spans of.
+template <typename Visit>
+void ForEachTrace(const TraceRecord& record, const Visit& visit) {
+  for (const RequestRecord& request : record.requests) {
+    visit(request.span.trace_id);
   }
-  return bytes;
+  if (record.batch.valid()) {
+    visit(record.batch.trace_id);
+  }
+}
+
+absl::Duration LongestOf(const TraceRecord& record) {
+  absl::Duration longest;
+  for (const RequestRecord& request : record.requests) {
+    longest = std::max(longest, request.answered - request.arrival);
+  }
+  return longest;
 }
 
 }  // namespace
 
-void TraceStore::Add(TraceSpans spans) {
-  for (trace::SpanGroup& group : spans.groups) {
-    group.bytes.shrink_to_fit();
-  }
-  const Entry entry = std::make_shared<const TraceSpans>(std::move(spans));
+void TraceStore::Add(const TraceRecord& record) {
+  const Entry entry = std::make_shared<const TraceRecord>(record);
   absl::MutexLock lock(&mutex_);
   newest_.push_back(entry);
   newest_bytes_ += BytesOf(*entry);
-  by_id_[entry->line.id].push_back(entry);
+  ForEachTrace(*entry, [&](const trace::TraceId& id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    auto& entries = by_id_[id];
+    if (entries.empty() || entries.back() != entry) {
+      entries.push_back(entry);
+    }
+  });
   while (newest_bytes_ > max_bytes_ && newest_.size() > 1) {
     DropOldest();
   }
@@ -36,7 +55,12 @@ void TraceStore::DropOldest() {
   const Entry oldest = std::move(newest_.front());
   newest_.pop_front();
   newest_bytes_ -= BytesOf(*oldest);
-  slowest_.emplace(oldest->line.duration, oldest);
+  const absl::Duration longest = LongestOf(*oldest);
+  if (slowest_.size() == kSlowest && longest <= slowest_.begin()->first) {
+    Forget(oldest);
+    return;
+  }
+  slowest_.emplace(longest, oldest);
   slowest_bytes_ += BytesOf(*oldest);
   while (slowest_.size() > kSlowest || (slowest_bytes_ > max_bytes_ && slowest_.size() > 1)) {
     const auto quickest = slowest_.begin();
@@ -47,16 +71,21 @@ void TraceStore::DropOldest() {
 }
 
 void TraceStore::Forget(const Entry& entry) {
-  const auto found = by_id_.find(entry->line.id);
-  std::vector<Entry>& entries = found->second;
-  entries.erase(std::find(entries.begin(), entries.end(), entry));
-  if (entries.empty()) {
-    by_id_.erase(found);
-  }
+  ForEachTrace(*entry, [&](const trace::TraceId& id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const auto found = by_id_.find(id);
+    if (found == by_id_.end()) {
+      return;  // Two of the batch's requests are of one trace.
+    }
+    auto& entries = found->second;
+    entries.erase(std::remove(entries.begin(), entries.end(), entry), entries.end());
+    if (entries.empty()) {
+      by_id_.erase(found);
+    }
+  });
 }
 
 std::optional<std::string> TraceStore::Find(const trace::TraceId& id) const {
-  std::vector<Entry> entries;
+  absl::InlinedVector<Entry, 1> entries;
   {
     absl::MutexLock lock(&mutex_);
     const auto found = by_id_.find(id);
@@ -67,8 +96,12 @@ std::optional<std::string> TraceStore::Find(const trace::TraceId& id) const {
   }
   std::string bytes;
   for (const Entry& entry : entries) {
-    for (const trace::SpanGroup& group : entry->groups) {
-      trace::AppendResourceSpans(group.resource->bytes, group.bytes, &bytes);
+    for (const TraceSpans& spans : SpansOfBatch(*entry, router_)) {
+      for (const trace::SpanGroup& group : spans.groups) {
+        if (spans.id == id) {
+          trace::AppendResourceSpans(group.resource->bytes, group.bytes, &bytes);
+        }
+      }
     }
   }
   return bytes;
@@ -78,21 +111,29 @@ std::vector<TraceLine> TraceStore::Recent(size_t limit) const {
   absl::MutexLock lock(&mutex_);
   std::vector<TraceLine> lines;
   for (auto entry = newest_.rbegin(); entry != newest_.rend() && lines.size() < limit; ++entry) {
-    lines.push_back((*entry)->line);
+    const std::vector<TraceLine> more = LinesOf(**entry);
+    lines.insert(lines.end(), more.begin(), more.end());
   }
+  lines.resize(std::min(lines.size(), limit));
   return lines;
 }
 
 std::vector<TraceLine> TraceStore::Slowest(size_t limit) const {
-  std::vector<TraceLine> lines;
+  std::vector<Entry> entries;
   {
     absl::MutexLock lock(&mutex_);
-    for (const Entry& entry : newest_) {
-      lines.push_back(entry->line);
-    }
+    entries.assign(newest_.begin(), newest_.end());
     for (const auto& [duration, entry] : slowest_) {
-      lines.push_back(entry->line);
+      entries.push_back(entry);
     }
+  }
+  std::stable_sort(entries.begin(), entries.end(),
+                   [](const Entry& a, const Entry& b) { return LongestOf(*a) > LongestOf(*b); });
+  // A batch has one of the slowest traces at least, so no more batches than traces are needed.
+  std::vector<TraceLine> lines;
+  for (size_t i = 0; i < std::min(entries.size(), limit); ++i) {
+    const std::vector<TraceLine> more = LinesOf(*entries[i]);
+    lines.insert(lines.end(), more.begin(), more.end());
   }
   std::stable_sort(lines.begin(), lines.end(),
                    [](const TraceLine& a, const TraceLine& b) { return a.duration > b.duration; });

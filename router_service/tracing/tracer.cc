@@ -24,7 +24,7 @@ Tracer::Tracer(const TracerOptions& options, trace::SpanSink* exporter, Clock* c
       exporter_(exporter),
       clock_(clock),
       late_(options.keep.most_per_second),
-      store_(options.max_stored_bytes),
+      store_(options.max_stored_bytes, resource_),
       thread_([this] { MakeSpans(); }) {}
 
 Tracer::~Tracer() {
@@ -89,13 +89,14 @@ std::shared_ptr<TraceRecord> Tracer::Next() {
 void Tracer::Flush() {
   const absl::Duration to_calendar = options_.calendar() - clock_->Now();
   while (const std::shared_ptr<TraceRecord> record = Next()) {
-    for (TraceSpans& spans : SpansOfBatch(*record, resource_, to_calendar)) {
-      counts_.spans.fetch_add(spans.line.spans, std::memory_order_relaxed);
-      if (exporter_ != nullptr) {
+    record->to_calendar = to_calendar;
+    store_.Add(*record);
+    if (exporter_ != nullptr) {
+      for (const TraceSpans& spans : SpansOfBatch(*record, resource_)) {
         exporter_->Add(spans.groups);
       }
-      store_.Add(std::move(spans));
     }
+    counts_.requests.fetch_add(record->requests.size(), std::memory_order_relaxed);
   }
 }
 
