@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # The Debian and Ubuntu packages that Expertmesh needs; the one place that names them.
 #
-#   deploy/packages.sh list    [--tests] [--stubs] [--training]   print them, one a line
-#   deploy/packages.sh install [--tests] [--stubs] [--training]   install those that are missing (with sudo
-#                                                                 when not root)
+#   deploy/packages.sh list    [--tests] [--stubs] [--observability] [--training]   print them, one a line
+#   deploy/packages.sh install [--tests] [--stubs] [--observability] [--training]   install those that are missing
+#                                                                                   (with sudo when not root)
 #
 # --tests adds what only tests/run.sh uses, --stubs the toolchains of client/stubs (Node.js, Go, Java with
-# Maven, and Rust: client/stubs says which of them a release has too old),
+# Maven, and Rust: client/stubs says which of them a release has too old), --observability those that
+# deploy/observability is made with and looked at with (Go, Java with Maven, a browser),
 # --training the text that client/python/examples/train_demo.py reads.
 # Known: Debian 12 and 13, Ubuntu 24.04.
 set -euo pipefail
@@ -46,13 +47,25 @@ stub_packages() {
   printf '%s\n' nodejs npm golang-go default-jdk-headless maven cargo
 }
 
+# Prometheus comes unpacked (deploy/observability/build.sh): installed, it would start by itself.
+observability_packages() {
+  printf '%s\n' golang-go default-jdk-headless maven chromium
+}
+
 wanted() {
+  each_wanted | awk '!seen[$0]++'
+}
+
+each_wanted() {
   build_packages
   if ((training)); then
     printf '%s\n' bible-kjv bible-kjv-text
   fi
   if ((stubs)); then
     stub_packages
+  fi
+  if ((observability)); then
+    observability_packages
   fi
   if ((tests)); then
     test_packages
@@ -71,6 +84,7 @@ missing() {
       nodejs) if command -v node >/dev/null; then continue; fi ;;
       golang-go) if command -v go >/dev/null; then continue; fi ;;
       default-jdk-headless) if command -v javac >/dev/null; then continue; fi ;;
+      chromium) if command -v chromium >/dev/null; then continue; fi ;;
       maven) if command -v mvn >/dev/null; then continue; fi ;;
       cargo) if command -v cargo >/dev/null; then continue; fi ;;
     esac
@@ -80,11 +94,12 @@ missing() {
   done
 }
 
-# A release that lacks some language's packages still gets the others; client/stubs says what it misses.
+# A release that lacks some language's packages still gets the others; client/stubs says what it misses, and so
+# does what wants a browser.
 leave_out_unknown() {
   local name kept=()
   for name in "${packages[@]}"; do
-    if grep -qx "$name" < <(stub_packages) && ! apt-cache show "$name" >/dev/null 2>&1; then
+    if grep -qx "$name" < <(stub_packages && observability_packages) && ! apt-cache show "$name" >/dev/null 2>&1; then
       echo "$0: this release has no package $name; left out" >&2
     else
       kept+=("$name")
@@ -133,7 +148,7 @@ apt_failed() {
   exit 1
 }
 
-tests=0 stubs=0 training=0
+tests=0 stubs=0 observability=0 training=0
 action=${1:-}
 if (($#)); then
   shift
@@ -142,6 +157,7 @@ for flag in "$@"; do
   case $flag in
     --tests) tests=1 ;;
     --stubs) stubs=1 ;;
+    --observability) observability=1 ;;
     --training) training=1 ;;
     *)
       echo "$0: unknown flag $flag" >&2

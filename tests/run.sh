@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, and runs all tests; ends with ctest's summary.
 #
-#   tests/run.sh [--quick] [--asan] [--tsan] [--with-transformers] [--mutation]
+#   tests/run.sh [--quick] [--asan] [--tsan] [--with-transformers] [--mutation] [--observability]
 #
 #   --quick               unit tests only
 #   --asan, --tsan        with AddressSanitizer and UndefinedBehaviorSanitizer, or ThreadSanitizer,
@@ -10,6 +10,8 @@
 #                         use the release build
 #   --mutation            also the check that the unit tests notice deliberately wrong variants of the code
 #                         (tests/mutation/rooms lists them), in the release build
+#   --observability       also deploy/observability with the real collector, Jaeger, Zipkin and Prometheus, which
+#                         are built the first time (15 minutes), beside the release build
 #
 # What depends on the CPU's instruction set runs once for each that this CPU has: everything with the
 # widest, then, in the release build, the unit tests and those labelled isa with each narrower one
@@ -19,7 +21,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 
-quick=0 with_transformers=0 mutation=0 presets=()
+quick=0 with_transformers=0 mutation=0 observability=0 presets=()
 for flag in "$@"; do
   case $flag in
     --quick) quick=1 ;;
@@ -27,6 +29,7 @@ for flag in "$@"; do
     --tsan) presets+=(tsan) ;;
     --with-transformers) with_transformers=1 ;;
     --mutation) mutation=1 ;;
+    --observability) observability=1 ;;
     -h | --help)
       sed -n '2,/^set -euo/{/^set -euo/d;s/^# \{0,1\}//p;}' "$0"
       exit 0
@@ -98,11 +101,11 @@ run_preset() { # preset
     describe_cpu "$1"
   fi
   build "$1"
-  local labels=(-LE '^(transformers|mutation)$')
+  local labels=(-LE '^(transformers|mutation|observability)$')
   if ((quick)); then
     labels=(-L '^unit$')
   elif ((with_transformers)) && [[ $1 == release ]]; then
-    labels=(-LE '^mutation$')
+    labels=(-LE '^(mutation|observability)$')
   fi
   run_ctest "$1" "${labels[@]}" || failed=1
   local isa
@@ -117,6 +120,9 @@ run_preset() { # preset
 package_flags=(--tests)
 if ((!quick)); then
   package_flags+=(--stubs)
+fi
+if ((observability)); then
+  package_flags+=(--observability)
 fi
 deploy/packages.sh install "${package_flags[@]}"
 venv_flags=()
@@ -136,5 +142,11 @@ if ((mutation)); then
   configure release
   build release
   run_ctest release -L '^mutation$' || failed=1
+fi
+if ((observability)); then
+  deploy/observability/build.sh
+  configure release
+  build release
+  run_ctest release -L '^observability$' || failed=1
 fi
 exit "$failed"

@@ -4,13 +4,19 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-import signal
 import socket
 import subprocess
 import sys
 
 from supervisor import guide
-from supervisor.process import HOST, Clock, Process, Service, stop_all
+from supervisor.process import (
+    HOST,
+    Interrupted,
+    InterruptibleClock,
+    Process,
+    Service,
+    stop_all,
+)
 from supervisor.state import State, try_lock
 
 READY_SECONDS = 600
@@ -22,40 +28,6 @@ CANNOT_DECODE = 3
 
 class Failure(Exception):
     """What went wrong and what helps, for the user."""
-
-
-class Interrupted(Exception):
-    """Ctrl-C, or a signal that asks this process to end."""
-
-    def __init__(self, number):
-        super().__init__(signal.Signals(number).name)
-        self.exit_status = 130 if number == signal.SIGINT else 143
-
-
-class InterruptibleClock:
-    """The real clock, whose `sleep` raises Interrupted after a signal.
-
-    Everything waits by `sleep`, so a signal is acted on within a moment, but never between the start of a process
-    and its record. The signals stay noted and harmless after that: a second Ctrl-C breaks off no cleaning up.
-    """
-
-    now = staticmethod(Clock.now)
-
-    def __init__(self):
-        self._received = None
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            # nohup and a shell's & have some ignored.
-            if signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, self._note)
-
-    def _note(self, number, _frame):
-        self._received = self._received or number
-
-    def sleep(self, seconds):
-        if self._received is None:
-            Clock.sleep(seconds)
-        if self._received is not None:
-            raise Interrupted(self._received)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,6 +25,40 @@ class Clock:
     sleep = staticmethod(time.sleep)
 
 
+class Interrupted(Exception):
+    """Ctrl-C, or a signal that asks this process to end."""
+
+    def __init__(self, number):
+        super().__init__(signal.Signals(number).name)
+        self.exit_status = 130 if number == signal.SIGINT else 143
+
+
+class InterruptibleClock:
+    """The real clock, whose `sleep` raises Interrupted after a signal.
+
+    Everything waits by `sleep`, so a signal is acted on within a moment, but never between the start of a process
+    and its record. The signals stay noted and harmless after that: a second Ctrl-C breaks off no cleaning up.
+    """
+
+    now = staticmethod(Clock.now)
+
+    def __init__(self):
+        self._received = None
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            # nohup and a shell's & have some ignored.
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._note)
+
+    def _note(self, number, _frame):
+        self._received = self._received or number
+
+    def sleep(self, seconds):
+        if self._received is None:
+            Clock.sleep(seconds)
+        if self._received is not None:
+            raise Interrupted(self._received)
+
+
 class ProcessError(Exception):
     """A program did not do what it should. The text says which one, why, and what it last logged."""
 

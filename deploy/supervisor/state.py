@@ -3,6 +3,7 @@
     pids        a line for each process: name, pid, and when it started (in clock ticks since boot), so that a pid
                 that was given to another process meanwhile is never taken for the mesh's
     mesh.json   addresses and model, for programs that use the mesh
+    targets.json  where its metrics are, for Prometheus (file_sd_configs)
     logs/       a log for each process and step
     NAME.port   the ports of a process, by itself
     lock        held by the `up` that works on the folder, for as long as it lives
@@ -56,6 +57,7 @@ class State:
         self.lock_file = self.folder / "lock"
         self._pids = self.folder / "pids"
         self._mesh = self.folder / "mesh.json"
+        self._targets = self.folder / "targets.json"
         self._stopping = self.folder / "stopping"
 
     def prepare(self):
@@ -88,11 +90,21 @@ class State:
         return [process for process in self.recorded() if process.running()]
 
     def write_mesh(self, mesh):
-        """Writes mesh.json, whole or not at all; a key a line."""
+        """Writes mesh.json, a key a line, and targets.json."""
         lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in mesh.items()]
-        partial = self.folder / "mesh.json.tmp"
-        partial.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-        os.replace(partial, self._mesh)
+        self._write(self._mesh, "{\n" + ",\n".join(lines) + "\n}\n")
+        places = {"router": [mesh["metrics"]], "expert": mesh["node_metrics"]}
+        targets = [
+            {"targets": places[kind], "labels": {"job": f"expertmesh-{kind}"}} for kind in places
+        ]
+        self._write(self._targets, json.dumps(targets, indent=2) + "\n")
+
+    @staticmethod
+    def _write(path, text):
+        """Whole or not at all."""
+        partial = path.with_name(f"{path.name}.tmp")
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
 
     def mesh(self):
         """What mesh.json says; None when there is none."""
@@ -111,7 +123,7 @@ class State:
         """Removes what says that a mesh runs; the logs stay."""
         # A process that is killed while it writes its ports leaves NAME.port.new.
         ports = [*self.folder.glob("*.port"), *self.folder.glob("*.port.new")]
-        for path in (self._pids, self._mesh, *ports):
+        for path in (self._pids, self._mesh, self._targets, *ports):
             path.unlink(missing_ok=True)
 
 

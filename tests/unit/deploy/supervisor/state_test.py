@@ -58,7 +58,7 @@ def test_damaged_lines_are_passed_over(state, sleeper):
 
 def test_prepare_takes_away_what_an_earlier_mesh_left(state):
     (state.logs / "node0.log").write_text("why it ended")
-    for name in ("pids", "mesh.json", "stopping", "node0.port", "node1.port.new"):
+    for name in ("pids", "mesh.json", "targets.json", "stopping", "node0.port", "node1.port.new"):
         (state.folder / name).write_text("node0 1 1\n")
     State(state.folder).prepare()
     assert sorted(path.name for path in state.folder.iterdir()) == ["logs"]
@@ -67,12 +67,24 @@ def test_prepare_takes_away_what_an_earlier_mesh_left(state):
 
 def test_mesh_json_holds_any_path(state):
     mesh = {"router": "127.0.0.1:1", "nodes": ["a", "b"], "model": '/models/"ü\\ \udcff'}
+    mesh |= {"metrics": "127.0.0.1:2", "node_metrics": ["127.0.0.1:3", "127.0.0.1:4"]}
     state.write_mesh(mesh)
     assert state.mesh() == mesh
     text = (state.folder / "mesh.json").read_text()
     assert json.loads(text) == mesh and '\n  "nodes": ["a", "b"],\n' in text
     state.clear()
     assert state.mesh() is None
+
+
+def test_targets_are_those_of_prometheus(state):
+    state.write_mesh({"metrics": "127.0.0.1:2", "node_metrics": ["127.0.0.1:3", "127.0.0.1:4"]})
+    targets = state.folder / "targets.json"
+    assert json.loads(targets.read_text()) == [
+        {"targets": ["127.0.0.1:2"], "labels": {"job": "expertmesh-router"}},
+        {"targets": ["127.0.0.1:3", "127.0.0.1:4"], "labels": {"job": "expertmesh-expert"}},
+    ]
+    state.clear()
+    assert not targets.exists()
 
 
 def test_one_holder_of_the_lock(state):
