@@ -19,7 +19,7 @@ build_packages() {
   printf '%s\n' \
     build-essential pkg-config cmake ninja-build ccache lld git \
     libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev \
-    libhwy-dev libdnnl-dev nlohmann-json3-dev libspdlog-dev prometheus-cpp-dev libssl-dev \
+    libhwy-dev libdnnl-dev nlohmann-json3-dev libspdlog-dev prometheus-cpp-dev libcivetweb-dev libssl-dev \
     libonig-dev libutf8proc-dev libxxhash-dev \
     libgtest-dev libgmock-dev libbenchmark-dev \
     python3 python3-venv
@@ -37,7 +37,7 @@ test_packages() {
     noble) runtime=libclang-rt-18-dev ;;
     *) runtime=libclang-rt-14-dev ;;
   esac
-  printf '%s\n' clang "$runtime"
+  printf '%s\n' clang "$runtime" prometheus
 }
 
 # For the stubs of each language beside C++ and Python. Generators and runtimes come from the registries of

@@ -10,7 +10,7 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/build/venv
-base=(numpy pytest hdrhistogram tree-sitter==0.25.2 tree-sitter-cpp==0.23.4)
+base=(numpy pytest hdrhistogram prometheus-client==0.23.1 tree-sitter==0.25.2 tree-sitter-cpp==0.23.4)
 transformers=(torch==2.13.0 transformers==4.57.6 safetensors)
 
 with_transformers=0

@@ -25,6 +25,8 @@ struct NodeServerOptions {
   size_t send_queue_bytes = size_t{64} << 20;
   // Network threads; 0: by the number of cores.
   int pollers = 0;
+  // As GrpcServerSpec::counter.
+  CallCounter* counter = nullptr;
   // Measures heartbeats.
   Clock* clock = Clock::Real();
 };

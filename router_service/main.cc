@@ -3,7 +3,6 @@
 
 #include <spdlog/spdlog.h>
 
-#include <cstdio>
 #include <fstream>
 #include <memory>
 #include <string>
@@ -27,6 +26,8 @@
 #include "common/net/grpc_logging.h"
 #include "common/net/grpc_runtime.h"
 #include "common/net/grpc_transport.h"
+#include "common/telemetry/expert_series.h"
+#include "common/telemetry/grpc_server_metrics.h"
 #include "common/telemetry/logging.h"
 #include "common/telemetry/metrics.h"
 #include "common/wire/wire_dtype.h"
@@ -40,6 +41,11 @@ ABSL_FLAG(std::string, nodes, "", "Nodes: host:port,host:port or dns:///name:por
 ABSL_FLAG(std::string, listen, "0.0.0.0:50050", "Address to serve on; port 0 picks one");
 ABSL_FLAG(std::string, metrics_listen, "0.0.0.0:9464",
           "Address of GET /metrics; port 0 picks one, empty turns it off");
+ABSL_FLAG(
+    std::string, expert_metrics, "top",
+    "Experts with a series of their own at GET /metrics: full (all), top (the busiest of each "
+    "layer, of late) or off; GET /load.json and /load.csv have all in any case");
+ABSL_FLAG(uint64_t, expert_metrics_top, 8, "How many of each layer with --expert-metrics=top");
 ABSL_FLAG(std::string, port_file, "",
           "File to write \"grpc_port metrics_port\" to once both are bound");
 ABSL_FLAG(
@@ -133,6 +139,9 @@ ABSL_FLAG(absl::Duration, max_request_time, absl::Seconds(60),
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(20),
           "Time for requests in flight to finish after SIGTERM");
 ABSL_FLAG(std::string, log_level, "info", "trace, debug, info, warning, error or off");
+ABSL_FLAG(std::string, log_format, "text",
+          "text, or json: one object in each line, with ts, level, process, message, and trace_id "
+          "and span_id where there is a trace");
 
 namespace expertmesh::router {
 namespace {
@@ -260,6 +269,9 @@ absl::StatusOr<RouterOptions> OptionsFromFlags() {
   options.verify_bytes_per_second = absl::GetFlag(FLAGS_verify_bytes_per_second);
   options.max_request_time = absl::GetFlag(FLAGS_max_request_time);
   options.threads = absl::GetFlag(FLAGS_threads);
+  ASSIGN_OR_RETURN(options.expert_metrics,
+                   telemetry::ParseExpertMetrics(absl::GetFlag(FLAGS_expert_metrics),
+                                                 absl::GetFlag(FLAGS_expert_metrics_top)));
   ASSIGN_OR_RETURN(options.balance.controller, BalanceFlags());
   options.balance.follow = absl::GetFlag(FLAGS_follow);
   options.balance.record = absl::GetFlag(FLAGS_record_routing);
@@ -267,7 +279,7 @@ absl::StatusOr<RouterOptions> OptionsFromFlags() {
   return options;
 }
 
-serve::RouterServerOptions ServerOptionsFromFlags(net::GrpcRuntime* runtime) {
+serve::RouterServerOptions ServerOptionsFromFlags(net::GrpcRuntime* runtime, CallCounter* counter) {
   serve::RouterServerOptions server_options;
   server_options.address = absl::GetFlag(FLAGS_listen);
   server_options.grpc.max_message_bytes = absl::GetFlag(FLAGS_max_message_bytes);
@@ -276,6 +288,7 @@ serve::RouterServerOptions ServerOptionsFromFlags(net::GrpcRuntime* runtime) {
   server_options.grpc.max_connections = absl::GetFlag(FLAGS_max_connections);
   server_options.grpc.max_connection_age = absl::GetFlag(FLAGS_max_connection_age);
   server_options.runtime = runtime;
+  server_options.counter = counter;
   return server_options;
 }
 
@@ -289,7 +302,8 @@ absl::StatusOr<std::unique_ptr<experts::Backend>> BackendFromFlags(Dtype weights
 }
 
 absl::Status StartLogging() {
-  RETURN_IF_ERROR(telemetry::InitLogging("expertmesh-router", absl::GetFlag(FLAGS_log_level)));
+  RETURN_IF_ERROR(telemetry::InitLogging("expertmesh-router", absl::GetFlag(FLAGS_log_level),
+                                         absl::GetFlag(FLAGS_log_format)));
   if (const std::string note = ReadCoreLimits().Note(); !note.empty()) {
     spdlog::info("{}", note);
   }
@@ -326,11 +340,14 @@ absl::Status Run(const std::vector<char*>& rest) {
   if (!nodes.ok()) {
     return WithContext("--nodes", nodes.status());
   }
-  ASSIGN_OR_RETURN(std::unique_ptr<serve::RouterServer> server,
-                   serve::RouterServer::Start(router->served(), ServerOptionsFromFlags(&runtime)));
+  telemetry::GrpcServerMetrics calls(*registry);
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<serve::RouterServer> server,
+      serve::RouterServer::Start(router->served(), ServerOptionsFromFlags(&runtime, &calls)));
   std::unique_ptr<telemetry::MetricsServer> metrics;
   if (const std::string address = absl::GetFlag(FLAGS_metrics_listen); !address.empty()) {
     ASSIGN_OR_RETURN(metrics, telemetry::MetricsServer::Start(address, registry));
+    router->AddTo(metrics.get());
   }
   const IdleMemory idle_memory(
       [&router, &server, &runtime] {
@@ -366,7 +383,7 @@ int main(int argc, char** argv) {
       argc, argv);
   const absl::Status status = expertmesh::router::Run(rest);
   if (!status.ok()) {
-    std::fprintf(stderr, "expertmesh-router: %s\n", std::string(status.message()).c_str());
+    expertmesh::telemetry::ReportFailure("expertmesh-router", status);
     return 1;
   }
   return 0;

@@ -51,6 +51,7 @@ void NodeBatch::Clear() {
   nonfinite_rows.clear();
   queue_us = 0;
   compute_us = 0;
+  overdue = false;
 }
 
 }  // namespace expertmesh::mesh

@@ -38,6 +38,8 @@ struct NodeBatch {
   // As the node said in its last frame, in microseconds.
   uint64_t queue_us = 0;
   uint64_t compute_us = 0;
+  // It was given up since it was overdue, and other nodes can serve it.
+  bool overdue = false;
 
   bool complete() const { return received == answer_rows; }
 

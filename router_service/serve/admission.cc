@@ -101,7 +101,7 @@ bool Admission::Drain(absl::Duration timeout) {
 void Admission::OnAnswer(const batch::ForwardJob& job, absl::StatusCode code) {
   metrics_->CountRequest(code);
   const absl::Time now = clock_->Now();
-  metrics_->request_seconds.Observe(absl::ToDoubleSeconds(now - job.arrival()));
+  metrics_->request_seconds.Observe(now - job.arrival());
   // Before answering: a caller that has its answer may send as much again at once.
   absl::MutexLock lock(&mutex_);
   tokens_ -= job.rows();

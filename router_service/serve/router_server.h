@@ -35,6 +35,8 @@ struct RouterServerOptions {
   net::GrpcOptions grpc;
   // As GrpcServerSpec::max_buffered_bytes.
   size_t max_buffered_bytes = size_t{512} << 20;
+  // As GrpcServerSpec::counter.
+  CallCounter* counter = nullptr;
   // As GrpcServerSpec::runtime: best the one of the transport to the nodes.
   net::GrpcRuntime* runtime = nullptr;
 };
