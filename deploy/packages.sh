@@ -25,6 +25,7 @@ build_packages() {
     python3 python3-venv
 }
 
+# prometheus: promtool, and a server that tests start on ports of their own.
 # clang's runtime carries the version of the release's clang in its name.
 test_packages() {
   local codename='' runtime

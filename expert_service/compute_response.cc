@@ -80,8 +80,11 @@ std::vector<Frame> EncodePartials(const PartialRows& answer, size_t max_frame_by
     response.mutable_status();
     response.set_first_row(static_cast<uint32_t>(row));
     if (end == answer.rows) {
+      response.set_receive_us(ToMicros(answer.times.receiving()));
       response.set_queue_us(ToMicros(answer.times.queueing()));
       response.set_compute_us(ToMicros(answer.times.computing()));
+      response.set_merge_id(answer.merge.id);
+      response.set_merged_batches(answer.merge.batches);
     }
     const TensorFrame tensor = RowsOf(source, row, end - row);
     if (answer.checksums) {

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "common/tensor/dtype.h"
 #include "common/wire/frame.h"
+#include "expert_service/received_batch.h"
 #include "expert_service/stage_times.h"
 
 namespace expertmesh::node {
@@ -26,6 +27,7 @@ struct PartialRows {
   std::shared_ptr<const void> owner;
   // All stages of the batch are over.
   StageTimes times;
+  Merge merge;
   // Type they are to travel in, any of the wire.
   Dtype dtype = Dtype::kF32;
   // Each frame has its checksum.

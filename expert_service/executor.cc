@@ -214,8 +214,11 @@ void Executor::Submit(Run* run) {
     return;
   }
   const absl::Time now = clock_->Now();
+  const Merge merge{merges_.fetch_add(1, std::memory_order_relaxed) + 1,
+                    static_cast<uint32_t>(batches.size())};
   for (QueuedBatch& queued : batches) {
     queued.batch->times.started = now;
+    queued.batch->merge = merge;
   }
   run->merged.Merge(batches, backend_->compute_dtype());
   backend_->Submit(run->merged.grouped(),

@@ -117,6 +117,7 @@ class Executor {
   Clock* const clock_;
   const ReplySender* const reply_sender_;
   NodeMetrics* const metrics_;
+  std::atomic<uint64_t> merges_{0};  // Computations begun.
   std::vector<Run> runs_;  // As many as the backend should have in flight.
 
   mutable absl::Mutex mutex_;

@@ -122,6 +122,7 @@ absl::StatusOr<NodeOptions> OptionsFromFlags(const ModelDescription& model, int 
   }
   options.version = ProgramVersion().Text();
   options.zone = absl::GetFlag(FLAGS_zone);
+  options.resource_attributes = trace::ResourceAttributesFromEnvironment();
   options.max_batch_rows = absl::GetFlag(FLAGS_max_batch_rows);
   options.max_queue_rows = absl::GetFlag(FLAGS_max_queue_rows);
   options.max_frame_bytes = absl::GetFlag(FLAGS_max_message_bytes);

@@ -221,6 +221,9 @@ v1::NodeDescription Node::Describe() const {
   response.set_version(options_.version);
   response.set_instance_id(instance_id_);
   response.set_zone(options_.zone);
+  for (const auto& [key, value] : options_.resource_attributes) {
+    (*response.mutable_resource_attributes())[key] = value;
+  }
   response.set_family(checkpoint_->model().family);
   response.set_fingerprint(checkpoint_->fingerprint());
   response.set_outline(checkpoint_->outline());

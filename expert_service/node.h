@@ -27,6 +27,7 @@
 #include "common/base/thread_cpu_time.h"
 #include "common/checkpoint/moe_checkpoint.h"
 #include "common/experts/backend.h"
+#include "common/trace/resource.h"
 #include "common/transport/transport.h"
 #include "expert_service/batch_assembly.h"
 #include "expert_service/change_notifier.h"
@@ -45,6 +46,8 @@ struct NodeOptions {
   std::string version;
   // Nodes of one zone may be lost together; empty: not told.
   std::string zone;
+  // OpenTelemetry resource attributes of this process, as Describe tells them.
+  trace::TextAttributes resource_attributes;
   // Largest batch, and most rows computed together; at least 1.
   uint32_t max_batch_rows = 8192;
   // Rows that may wait; at least max_batch_rows.

@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "common/base/clock.h"
 #include "common/net/grpc_options.h"
+#include "common/transport/call_counter.h"
 #include "common/transport/transport.h"
 
 namespace expertmesh::node {

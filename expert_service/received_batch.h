@@ -14,11 +14,20 @@
 
 namespace expertmesh::node {
 
+// The computation that a batch was part of.
+struct Merge {
+  // Counted from 1 since the node started; 0: none yet.
+  uint64_t id = 0;
+  // Batches computed together.
+  uint32_t batches = 0;
+};
+
 // Movable. Plain data without locks: one thread at a time.
 struct ReceivedBatch {
   uint64_t batch_id = 0;
   uint32_t layer = 0;
   StageTimes times;
+  Merge merge;
   absl::Time deadline = absl::InfiniteFuture();
   uint32_t total_rows = 0;
   // Type of the partials that are wanted.

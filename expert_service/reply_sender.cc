@@ -18,6 +18,7 @@ bool ReplySender::SendPartials(const QueuedBatch& queued, const MergedBatch& mer
   answer.values = merged.partials()->as<float>() + first_row * answer.d_model;
   answer.owner = merged.partials();
   answer.times = batch.times;
+  answer.merge = batch.merge;
   answer.dtype = batch.partials_dtype;
   answer.checksums = batch.checksums;
   RecordEncodingError(batch.layer, answer);

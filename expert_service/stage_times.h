@@ -17,6 +17,7 @@ struct StageTimes {
   // Its partials were there.
   absl::Time computed;
 
+  absl::Duration receiving() const { return complete - arrived; }
   absl::Duration queueing() const { return started - complete; }
   absl::Duration computing() const { return computed - started; }
 };

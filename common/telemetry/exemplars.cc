@@ -12,8 +12,8 @@ void ExemplarSlot::Put(const Exemplar& exemplar) {
     return;  // Another one is being put, which is as new.
   }
   // Released one by one: who reads any of them reads the odd version, too.
-  trace_high_.store(exemplar.context.trace_high, std::memory_order_release);
-  trace_low_.store(exemplar.context.trace_low, std::memory_order_release);
+  trace_high_.store(exemplar.context.trace_id.high, std::memory_order_release);
+  trace_low_.store(exemplar.context.trace_id.low, std::memory_order_release);
   span_id_.store(exemplar.context.span_id, std::memory_order_release);
   value_.store(exemplar.value, std::memory_order_release);
   unix_nanos_.store(absl::ToUnixNanos(exemplar.time), std::memory_order_release);
@@ -28,8 +28,8 @@ std::optional<Exemplar> ExemplarSlot::Get() const {
       return std::nullopt;
     }
     Exemplar found;
-    found.context.trace_high = trace_high_.load(std::memory_order_acquire);
-    found.context.trace_low = trace_low_.load(std::memory_order_acquire);
+    found.context.trace_id.high = trace_high_.load(std::memory_order_acquire);
+    found.context.trace_id.low = trace_low_.load(std::memory_order_acquire);
     found.context.span_id = span_id_.load(std::memory_order_acquire);
     found.value = value_.load(std::memory_order_acquire);
     found.time = absl::FromUnixNanos(unix_nanos_.load(std::memory_order_acquire));

@@ -17,21 +17,12 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "common/trace/trace_context.h"
 
 namespace expertmesh::telemetry {
 
-// Where in which trace something was observed.
-struct ExemplarContext {
-  uint64_t trace_high = 0;
-  uint64_t trace_low = 0;
-  uint64_t span_id = 0;
-
-  // A trace whose id is zero is none.
-  bool valid() const { return (trace_high | trace_low) != 0; }
-};
-
 struct Exemplar {
-  ExemplarContext context;
+  trace::TraceContext context;
   double value = 0;
   absl::Time time;
 };

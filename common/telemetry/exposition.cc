@@ -16,6 +16,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "common/base/utf8.h"
+#include "common/trace/trace_context.h"
 
 namespace expertmesh::telemetry {
 namespace {
@@ -236,11 +237,9 @@ class Writer {
     }
     absl::StrAppend(&text_, " ", value);
     if (exemplar) {
-      const ExemplarContext& context = exemplar->context;
       absl::StrAppend(
-          &text_, " # {trace_id=\"", absl::Hex(context.trace_high, absl::kZeroPad16),
-          absl::Hex(context.trace_low, absl::kZeroPad16), "\",span_id=\"",
-          absl::Hex(context.span_id, absl::kZeroPad16), "\"} ", Number(exemplar->value), " ",
+          &text_, " # {trace_id=\"", trace::ToHex(exemplar->context.trace_id), "\",span_id=\"",
+          trace::ToHex(exemplar->context.span_id), "\"} ", Number(exemplar->value), " ",
           absl::StrFormat("%.3f", absl::ToDoubleSeconds(exemplar->time - absl::UnixEpoch())));
     }
     text_ += "\n";

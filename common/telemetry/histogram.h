@@ -9,6 +9,7 @@
 
 #include "absl/time/time.h"
 #include "common/telemetry/exemplars.h"
+#include "common/trace/trace_context.h"
 
 namespace expertmesh::telemetry {
 
@@ -41,8 +42,9 @@ class TracedHistogram {
       : histogram_(histogram), slots_(slots) {}
 
   void Observe(absl::Duration duration) const { histogram_.Observe(duration); }
-  // Seen in `trace`, which is sampled (else its id leads nowhere), at `now`.
-  void Observe(absl::Duration duration, const ExemplarContext& trace, absl::Time now) const {
+  // Seen in `trace`, at `now`. The trace is one that is kept, else its id leads nowhere; one that
+  // is not valid is left out.
+  void Observe(absl::Duration duration, const trace::TraceContext& trace, absl::Time now) const {
     histogram_.Observe(duration);
     const double seconds = std::max(absl::ToDoubleSeconds(duration), 0.0);
     if (std::isfinite(seconds)) {

@@ -27,8 +27,8 @@ constexpr char kThreads[] = "64";
 constexpr char kPatienceMs[] = "2000";
 constexpr char kMostRequestBytes[] = "16384";
 
-// Everything that a page needs comes from this server; no other page frames it, and what a browser keeps
-// of it is not shown as if it were news.
+// Everything that a page needs comes from this server; no other page frames it, and what a browser
+// keeps of it is not shown as if it were news.
 constexpr char kHeadersOfAll[] =
     "Cache-Control: no-cache\r\n"
     "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; "

@@ -18,7 +18,7 @@
 namespace expertmesh::telemetry {
 namespace {
 
-thread_local ExemplarContext current_trace;
+thread_local trace::TraceContext current_trace;
 
 std::string JsonString(absl::string_view text) {
   std::string out = "\"";
@@ -52,10 +52,8 @@ class JsonFormatter final : public spdlog::formatter {
                      "\",\"process\":", JsonString(process_), ",\"message\":",
                      JsonString(absl::string_view(message.payload.data(), message.payload.size())));
     if (current_trace.valid()) {
-      absl::StrAppend(&text, ",\"trace_id\":\"",
-                      absl::Hex(current_trace.trace_high, absl::kZeroPad16),
-                      absl::Hex(current_trace.trace_low, absl::kZeroPad16), "\",\"span_id\":\"",
-                      absl::Hex(current_trace.span_id, absl::kZeroPad16), "\"");
+      absl::StrAppend(&text, ",\"trace_id\":\"", trace::ToHex(current_trace.trace_id),
+                      "\",\"span_id\":\"", trace::ToHex(current_trace.span_id), "\"");
     }
     text += "}\n";
     line.append(text.data(), text.data() + text.size());
@@ -111,7 +109,8 @@ void ReportFailure(absl::string_view process, const absl::Status& why) {
   }
 }
 
-LogTrace::LogTrace(const ExemplarContext& trace) : before_(std::exchange(current_trace, trace)) {}
+LogTrace::LogTrace(const trace::TraceContext& trace)
+    : before_(std::exchange(current_trace, trace)) {}
 
 LogTrace::~LogTrace() { current_trace = before_; }
 

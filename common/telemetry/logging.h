@@ -4,7 +4,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
-#include "common/telemetry/exemplars.h"
+#include "common/trace/trace_context.h"
 
 namespace expertmesh::telemetry {
 
@@ -22,13 +22,13 @@ void ReportFailure(absl::string_view process, const absl::Status& why);
 // While it lives, what this thread logs is for `trace`. They may be nested.
 class LogTrace {
  public:
-  explicit LogTrace(const ExemplarContext& trace);
+  explicit LogTrace(const trace::TraceContext& trace);
   ~LogTrace();
   LogTrace(const LogTrace&) = delete;
   LogTrace& operator=(const LogTrace&) = delete;
 
  private:
-  const ExemplarContext before_;
+  const trace::TraceContext before_;
 };
 
 }  // namespace expertmesh::telemetry

@@ -1,6 +1,6 @@
 // What a metric is, as the tables of metrics say it: common/telemetry/metric_table.h and its like
-// in the rooms of the processes. deploy/metric_table.py reads these tables: docs, dashboards and a lint
-// are made from them.
+// in the rooms of the processes. deploy/metric_table.py reads these tables: docs, dashboards and a
+// lint are made from them.
 #ifndef EXPERTMESH_COMMON_TELEMETRY_METRIC_INFO_H_
 #define EXPERTMESH_COMMON_TELEMETRY_METRIC_INFO_H_
 

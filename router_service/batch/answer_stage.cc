@@ -83,6 +83,10 @@ void WriteDropped(const Batch& batch, size_t first, size_t rows, v1::ForwardResp
   }
 }
 
+uint64_t TimeAtNode(const BatchPart& part) {
+  return part.report.queue_us + part.report.compute_us;
+}
+
 }  // namespace
 
 void AnswerStage::WriteTiming(const Batch& batch, const CombineStage& combined) {
@@ -93,7 +97,7 @@ void AnswerStage::WriteTiming(const Batch& batch, const CombineStage& combined) 
     nodes += before == nullptr || before->plan.node != part->plan.node ? 1 : 0;
     before = part;
     if (slowest == nullptr ||
-        part->queue_us + part->compute_us > slowest->queue_us + slowest->compute_us) {
+        TimeAtNode(*part) > TimeAtNode(*slowest)) {
       slowest = part;
     }
   }
@@ -103,8 +107,8 @@ void AnswerStage::WriteTiming(const Batch& batch, const CombineStage& combined) 
   timing.set_experts_us(ToMicros(times.received - times.dispatched));
   timing.set_batch_tokens(batch.requests.rows());
   timing.set_nodes(nodes);
-  timing.set_node_queue_us(slowest == nullptr ? 0 : slowest->queue_us);
-  timing.set_node_compute_us(slowest == nullptr ? 0 : slowest->compute_us);
+  timing.set_node_queue_us(slowest == nullptr ? 0 : slowest->report.queue_us);
+  timing.set_node_compute_us(slowest == nullptr ? 0 : slowest->report.compute_us);
 }
 
 absl::StatusOr<TensorFrame> AnswerStage::Output(const Batch& batch, const CombineStage& combined,

@@ -157,8 +157,8 @@ void BatchRun::Finish() {
     uint64_t node_us = 0;
     uint64_t slowest_us = 0;
     for (BatchPart* const part : combine_.contributing()) {
-      node_us += part->compute_us;
-      slowest_us = std::max(slowest_us, part->compute_us);
+      node_us += part->report.compute_us;
+      slowest_us = std::max(slowest_us, part->report.compute_us);
       batch_.environment->node_plans->Recycle(std::move(part->plan));
     }
     batch_.layer->load->AddNodeTime(node_us);

@@ -49,8 +49,7 @@ void NodeBatch::Clear() {
   partials.reset();
   received = 0;
   nonfinite_rows.clear();
-  queue_us = 0;
-  compute_us = 0;
+  report = {};
   overdue = false;
 }
 

@@ -15,6 +15,17 @@ namespace expertmesh::mesh {
 
 class MeshView;
 
+// What a node says of how it computed a batch, in microseconds of its clock.
+struct NodeReport {
+  // From the first frame to the last, in the queue, and computing.
+  uint64_t receive_us = 0;
+  uint64_t queue_us = 0;
+  uint64_t compute_us = 0;
+  // Which of the node's computations it was part of, and batches in that; 0: it does not say.
+  uint64_t merge_id = 0;
+  uint32_t merged_batches = 0;
+};
+
 // Filled by its owner before NodeLink::Send; then the link's until Done.
 struct NodeBatch {
   virtual ~NodeBatch() = default;
@@ -35,9 +46,8 @@ struct NodeBatch {
   uint32_t received = 0;
   // The received rows with a NaN or an infinity; ascending.
   std::vector<uint32_t> nonfinite_rows;
-  // As the node said in its last frame, in microseconds.
-  uint64_t queue_us = 0;
-  uint64_t compute_us = 0;
+  // As its last frame said.
+  NodeReport report;
   // It was given up since it was overdue, and other nodes can serve it.
   bool overdue = false;
 

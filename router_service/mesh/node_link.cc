@@ -142,9 +142,9 @@ std::shared_ptr<NodeBatch> NodeLink::TakeAnswered(uint64_t batch_id, const absl:
     series_.call_seconds.Observe(now - entry.sent);
     const NodeBatch& batch = *entry.batch;
     computed_assignments_ += batch.assignments;
-    compute_us_ += batch.compute_us;
+    compute_us_ += batch.report.compute_us;
     const double there =
-        static_cast<double>(batch.queue_us) + static_cast<double>(batch.compute_us);
+        static_cast<double>(batch.report.queue_us) + static_cast<double>(batch.report.compute_us);
     link_time_.Add(batch.assignments, now - entry.sent - absl::Microseconds(there));
   } else if (entry.batch != nullptr && !SpeaksAgainstNode(status.code())) {
     health_.Refused();
@@ -238,8 +238,8 @@ void NodeLink::OnAnswer() {
       }
       return;
     }
-    batch->queue_us = message.queue_us();
-    batch->compute_us = message.compute_us();
+    batch->report = {message.receive_us(), message.queue_us(), message.compute_us(),
+                     message.merge_id(), message.merged_batches()};
   }
   if (fault) {
     CountFault(*fault);

@@ -47,6 +47,9 @@ inline constexpr telemetry::CounterInfo kUniformTokenTransfersTotal = {
 inline constexpr telemetry::CounterInfo kDroppedAssignmentsTotal = {
     "expertmesh_router_dropped_assignments_total", "",
     "Assignments whose expert had no room left (capacity)"};
+inline constexpr telemetry::CounterInfo kDroppedGateMassTotal = {
+    "expertmesh_router_dropped_gate_mass_total", "",
+    "Gate scores of dropped assignments, added up; those of a token by softmax add up to 1"};
 inline constexpr telemetry::CounterInfo kSharedExpertRowsTotal = {
     "expertmesh_router_shared_expert_rows_total", "where",
     "Tokens whose shared experts the router computed, or were given to nodes"};
@@ -68,7 +71,8 @@ inline constexpr telemetry::HistogramInfo kFailoverStallSeconds = {
     "expertmesh_router_failover_stall_seconds", "",
     "From the dispatch of a batch until a part of it was given to another node"};
 
-// Load, read when it is asked for.
+// Load of this router, read when it is asked for. The share of changed routings is changed over
+// compared tokens.
 
 inline constexpr telemetry::CounterInfo kLayerTokensTotal = {"expertmesh_router_layer_tokens_total",
                                                              "layer", "Tokens routed"};
@@ -79,7 +83,7 @@ inline constexpr telemetry::CounterInfo kLayerComparedTokensTotal = {
     "Tokens whose experts were chosen with a bias that is not the checkpoint's"};
 inline constexpr telemetry::CounterInfo kLayerChangedTokensTotal = {
     "expertmesh_router_layer_changed_tokens_total", "layer",
-    "How many of these went to other experts than with the checkpoint's"};
+    "Tokens that such a bias sent to other experts than the checkpoint's would"};
 inline constexpr telemetry::CounterInfo kLayerNodeSecondsTotal = {
     "expertmesh_router_layer_node_seconds_total", "layer",
     "Time that nodes computed, by their clocks, of all nodes together"};
@@ -87,7 +91,7 @@ inline constexpr telemetry::CounterInfo kExpertTokensTotal = {
     "expertmesh_router_expert_tokens_total", "layer,expert",
     "Assignments of the busiest experts of late, or of all (--expert-metrics)"};
 
-// The mesh.
+// The mesh. Bytes per token are node bytes over planned tokens.
 
 inline constexpr telemetry::GaugeInfo kPlacementEpoch = {"expertmesh_router_placement_epoch", "",
                                                          "Version of bias and placement in use"};

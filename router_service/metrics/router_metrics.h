@@ -78,6 +78,8 @@ class RouterMetrics {
       telemetry::RegisterCounter(registry_, table::kRetriedAssignmentsTotal);
   prometheus::Counter& dropped_assignments =
       telemetry::RegisterCounter(registry_, table::kDroppedAssignmentsTotal);
+  prometheus::Counter& dropped_gate_mass =
+      telemetry::RegisterCounter(registry_, table::kDroppedGateMassTotal);
 
   // `where`: "router" or "nodes". Rows that the router computes since a node was lost are counted
   // at both.

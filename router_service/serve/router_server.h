@@ -11,6 +11,7 @@
 #include "common/net/grpc_options.h"
 #include "common/net/grpc_runtime.h"
 #include "common/tensor/buffer_pool.h"
+#include "common/transport/call_counter.h"
 #include "expertmesh/v1/router.pb.h"
 #include "router_service/balance/controller.h"
 #include "router_service/mesh/fleet.h"

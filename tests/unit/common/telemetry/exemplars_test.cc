@@ -11,7 +11,7 @@ namespace {
 
 // All of its parts are made from one number.
 Exemplar Made(uint64_t from) {
-  return {{from, from + 1, from + 2},
+  return {{{from, from + 1}, from + 2},
           static_cast<double>(from),
           absl::FromUnixNanos(static_cast<int64_t>(from))};
 }
@@ -23,8 +23,8 @@ TEST(ExemplarSlotTest, HoldsTheLast) {
   slot.Put(Made(7));
   const std::optional<Exemplar> found = slot.Get();
   ASSERT_TRUE(found.has_value());
-  EXPECT_EQ(found->context.trace_high, 7u);
-  EXPECT_EQ(found->context.trace_low, 8u);
+  EXPECT_EQ(found->context.trace_id.high, 7u);
+  EXPECT_EQ(found->context.trace_id.low, 8u);
   EXPECT_EQ(found->context.span_id, 9u);
   EXPECT_EQ(found->value, 7);
   EXPECT_EQ(found->time, absl::FromUnixNanos(7));
@@ -46,8 +46,8 @@ TEST(ExemplarSlotTest, IsNeverMadeOfTwo) {
   while (read < 20'000) {
     if (const std::optional<Exemplar> found = slot.Get()) {
       ++read;
-      const uint64_t from = found->context.trace_high;
-      torn += found->context.trace_low == from + 1 && found->context.span_id == from + 2 &&
+      const uint64_t from = found->context.trace_id.high;
+      torn += found->context.trace_id.low == from + 1 && found->context.span_id == from + 2 &&
                       found->value == static_cast<double>(from) &&
                       found->time == absl::FromUnixNanos(static_cast<int64_t>(from))
                   ? 0
@@ -69,7 +69,7 @@ TEST(ExemplarSlotsTest, ABoundBelongsToTheBucketBelowIt) {
   EXPECT_FALSE(slots.Get(1).has_value());
   EXPECT_EQ(slots.Get(2)->value, 3);
   EXPECT_FALSE(slots.Get(3).has_value());
-  slots.Put({{0, 0, 5}, 1.5, absl::UnixEpoch()});  // No trace has this id.
+  slots.Put({{{0, 0}, 5}, 1.5, absl::UnixEpoch()});  // No trace has this id.
   EXPECT_FALSE(slots.Get(1).has_value());
 }
 

@@ -88,8 +88,8 @@ TEST(ExpositionTest, ATraceStandsAtTheBucketThatItsValueIsIn) {
   const TracedHistogram waits =
       RegisterTracedHistogram(registry, &exemplars, kWaitSeconds, {0.001, 1});
   const absl::Time now = absl::FromUnixMillis(1520879607789);
-  waits.Observe(absl::Milliseconds(500), {1, 2, 3}, now - absl::Seconds(1));
-  waits.Observe(absl::Milliseconds(670), {0x0123456789abcdef, 0xfedcba9876543210, 0xab}, now);
+  waits.Observe(absl::Milliseconds(500), {{1, 2}, 3}, now - absl::Seconds(1));
+  waits.Observe(absl::Milliseconds(670), {{0x0123456789abcdef, 0xfedcba9876543210}, 0xab}, now);
   waits.Observe(absl::Seconds(2));
   const std::string text = OpenMetrics(registry, &exemplars);
   EXPECT_THAT(text, HasSubstr("_bucket{le=\"0.001\"} 0\n"));
@@ -108,7 +108,7 @@ TEST(ExpositionTest, ACounterHasAnExemplar) {
   auto& family = RegisterCounters(registry, kCalls);
   family.Add({{"who", "me"}}).Increment();
   family.Add({{"who", "you"}}).Increment();
-  exemplars.Add(kCalls.name, {{"who", "you"}}, {})->Put({{1, 2, 3}, 1, absl::FromUnixSeconds(5)});
+  exemplars.Add(kCalls.name, {{"who", "you"}}, {})->Put({{{1, 2}, 3}, 1, absl::FromUnixSeconds(5)});
   const std::string text = OpenMetrics(registry, &exemplars);
   EXPECT_THAT(text, HasSubstr("{who=\"me\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("{who=\"you\"} 1 # {trace_id=\"00000000000000010000000000000002\","

@@ -1,10 +1,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <memory>
 #include <string>
 
+#include "common/telemetry/exposition.h"
+#include "common/telemetry/grpc_server_metrics.h"
 #include "common/telemetry/logging.h"
 #include "common/telemetry/metrics.h"
 #include "tests/unit/common/telemetry/http_get.h"
@@ -12,6 +15,7 @@
 namespace expertmesh::telemetry {
 namespace {
 
+using testing::ContainsRegex;
 using testing::EndsWith;
 using testing::HasSubstr;
 using testing::Not;
@@ -47,7 +51,7 @@ TEST(MetricsServerTest, ServesWhatWasAddedWithItsExemplars) {
   const auto more = std::make_shared<prometheus::Registry>();
   Exemplars exemplars;
   RegisterTracedHistogram(*more, &exemplars, kWait, {1})
-      .Observe(absl::Seconds(2), {1, 2, 3}, absl::FromUnixSeconds(4));
+      .Observe(absl::Seconds(2), {{1, 2}, 3}, absl::FromUnixSeconds(4));
   const auto server = MetricsServer::Start("127.0.0.1:0", std::make_shared<prometheus::Registry>());
   ASSERT_TRUE(server.ok()) << server.status();
   (*server)->Add(more);
@@ -84,8 +88,49 @@ TEST(LoggingTest, KnowsItsLevels) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("loud"));
 }
 
+TEST(LoggingTest, JsonIsOneObjectInEachLine) {
+  testing::internal::CaptureStderr();
+  ASSERT_TRUE(InitLogging("test", "info", "json").ok());
+  {
+    const LogTrace trace({{0x0123456789abcdef, 0xfedcba9876543210}, 0xab});
+    spdlog::warn("a \"quote\",\na \\ and \x01\xff");
+  }
+  ReportFailure("test", absl::UnavailableError("no port"));
+  const std::string lines = testing::internal::GetCapturedStderr();
+  EXPECT_THAT(lines, ContainsRegex("\"ts\":\"20..-..-..T..:..:..\\....Z\",\"level\":\"warning\","));
+  EXPECT_THAT(lines,
+              HasSubstr("\"process\":\"test\",\"message\":\"a \\\"quote\\\",\\na \\\\ and "
+                        "\\u0001\xef\xbf\xbd\",\"trace_id\":\"0123456789abcdeffedcba9876543210\","
+                        "\"span_id\":\"00000000000000ab\"}\n"));
+  // After the trace.
+  EXPECT_THAT(lines, EndsWith("\"level\":\"critical\",\"process\":\"test\","
+                              "\"message\":\"no port\"}\n"));
+  EXPECT_EQ(InitLogging("test", "info", "xml").code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(GrpcServerMetricsTest, CountsByMethodAndCode) {
+  prometheus::Registry registry;
+  GrpcServerMetrics calls(registry);
+  MethodCounter* const forward = calls.Method("/a.v1.Router/Forward", /*streams=*/false);
+  EXPECT_EQ(calls.Method("/a.v1.Router/Forward", false), forward);
+  forward->Started();
+  forward->Started();
+  forward->Handled(absl::StatusCode::kOk, absl::Milliseconds(3));
+  forward->Handled(absl::StatusCode::kCancelled, absl::Seconds(1));
+  forward->Handled(static_cast<absl::StatusCode>(99), absl::Seconds(1));
+  const std::string text = Expose(registry.Collect(), Exposition::kText);
+  const std::string method =
+      "grpc_method=\"Forward\",grpc_service=\"a.v1.Router\",grpc_type=\"unary\"";
+  EXPECT_THAT(text, HasSubstr("grpc_server_started_total{" + method + "} 2\n"));
+  EXPECT_THAT(text, HasSubstr("grpc_server_handled_total{grpc_code=\"OK\"," + method + "} 1\n"));
+  EXPECT_THAT(text, HasSubstr("{grpc_code=\"Canceled\"," + method + "} 1\n"));
+  EXPECT_THAT(text, HasSubstr("{grpc_code=\"Unknown\"," + method + "} 1\n"));
+  EXPECT_THAT(text, HasSubstr("grpc_server_handling_seconds_count{" + method + "} 3\n"));
+}
+
 TEST(BucketsTest, AreAscending) {
-  for (const auto& buckets : {DurationBuckets(), RowBuckets()}) {
+  for (const auto& buckets :
+       {DurationBuckets(), RowBuckets(), LoadBuckets(), RelativeErrorBuckets()}) {
     EXPECT_TRUE(std::is_sorted(buckets.begin(), buckets.end()));
   }
 }

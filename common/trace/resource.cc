@@ -1,0 +1,92 @@
+#include "common/trace/resource.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <optional>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_split.h"
+#include "common/trace/span_writer.h"
+
+namespace expertmesh::trace {
+namespace {
+
+constexpr size_t kMostPairs = 64;
+constexpr size_t kMostBytes = 1024;
+
+std::optional<std::string> PercentDecoded(absl::string_view text) {
+  std::string decoded;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '%') {
+      decoded += text[i];
+      continue;
+    }
+    if (i + 2 >= text.size() || !absl::ascii_isxdigit(text[i + 1]) ||
+        !absl::ascii_isxdigit(text[i + 2])) {
+      return std::nullopt;
+    }
+    decoded +=
+        static_cast<char>(std::strtoul(std::string(text.substr(i + 1, 2)).c_str(), nullptr, 16));
+    i += 2;
+  }
+  return decoded;
+}
+
+std::string Environment(const char* name) {
+  const char* const value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+// A key has one value, the last.
+void Set(absl::string_view key, absl::string_view value, TextAttributes* attributes) {
+  attributes->erase(std::remove_if(attributes->begin(), attributes->end(),
+                                   [key](const auto& pair) { return pair.first == key; }),
+                    attributes->end());
+  attributes->emplace_back(std::string(key), std::string(value));
+}
+
+}  // namespace
+
+TextAttributes ParseResourceAttributes(absl::string_view text) {
+  TextAttributes attributes;
+  for (const absl::string_view pair : absl::StrSplit(text, ',', absl::SkipWhitespace())) {
+    const size_t equals = pair.find('=');
+    if (equals == absl::string_view::npos) {
+      return {};
+    }
+    const std::optional<std::string> key =
+        PercentDecoded(absl::StripAsciiWhitespace(pair.substr(0, equals)));
+    const std::optional<std::string> value =
+        PercentDecoded(absl::StripAsciiWhitespace(pair.substr(equals + 1)));
+    if (!key.has_value() || key->empty() || !value.has_value() ||
+        key->size() + value->size() > kMostBytes || attributes.size() == kMostPairs) {
+      return {};
+    }
+    Set(*key, *value, &attributes);
+  }
+  return attributes;
+}
+
+TextAttributes ResourceAttributesFromEnvironment() {
+  TextAttributes attributes = ParseResourceAttributes(Environment("OTEL_RESOURCE_ATTRIBUTES"));
+  if (const std::string name = Environment("OTEL_SERVICE_NAME"); !name.empty()) {
+    Set("service.name", name, &attributes);
+  }
+  return attributes;
+}
+
+void AddDefault(absl::string_view key, absl::string_view value, TextAttributes* attributes) {
+  const auto is_key = [key](const auto& pair) { return pair.first == key; };
+  if (!value.empty() && std::none_of(attributes->begin(), attributes->end(), is_key)) {
+    attributes->emplace_back(std::string(key), std::string(value));
+  }
+}
+
+Resource::Resource(const TextAttributes& attributes) {
+  constexpr uint32_t kAttributes = 1;
+  for (const auto& [key, value] : attributes) {
+    AppendAttribute(kAttributes, key, absl::string_view(value), &bytes);
+  }
+}
+
+}  // namespace expertmesh::trace
