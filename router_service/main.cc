@@ -6,6 +6,7 @@
 #include <fstream>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/flags/flag.h"
@@ -26,26 +27,20 @@
 #include "common/net/grpc_logging.h"
 #include "common/net/grpc_runtime.h"
 #include "common/net/grpc_transport.h"
-#include "common/telemetry/expert_series.h"
 #include "common/telemetry/grpc_server_metrics.h"
 #include "common/telemetry/logging.h"
 #include "common/telemetry/metrics.h"
 #include "common/wire/wire_dtype.h"
 #include "router_service/mesh/node_source.h"
+#include "router_service/metrics_flags.h"
 #include "router_service/router.h"
 #include "router_service/serve/grpc_authority_links.h"
 #include "router_service/serve/router_server.h"
+#include "router_service/trace_flags.h"
 
 ABSL_FLAG(std::string, model, "", "Checkpoint folder in Hugging Face layout (required)");
 ABSL_FLAG(std::string, nodes, "", "Nodes: host:port,host:port or dns:///name:port (required)");
 ABSL_FLAG(std::string, listen, "0.0.0.0:50050", "Address to serve on; port 0 picks one");
-ABSL_FLAG(std::string, metrics_listen, "0.0.0.0:9464",
-          "Address of GET /metrics; port 0 picks one, empty turns it off");
-ABSL_FLAG(
-    std::string, expert_metrics, "top",
-    "Experts with a series of their own at GET /metrics: full (all), top (the busiest of each "
-    "layer, of late) or off; GET /load.json and /load.csv have all in any case");
-ABSL_FLAG(uint64_t, expert_metrics_top, 8, "How many of each layer with --expert-metrics=top");
 ABSL_FLAG(std::string, port_file, "",
           "File to write \"grpc_port metrics_port\" to once both are bound");
 ABSL_FLAG(
@@ -269,9 +264,7 @@ absl::StatusOr<RouterOptions> OptionsFromFlags() {
   options.verify_bytes_per_second = absl::GetFlag(FLAGS_verify_bytes_per_second);
   options.max_request_time = absl::GetFlag(FLAGS_max_request_time);
   options.threads = absl::GetFlag(FLAGS_threads);
-  ASSIGN_OR_RETURN(options.expert_metrics,
-                   telemetry::ParseExpertMetrics(absl::GetFlag(FLAGS_expert_metrics),
-                                                 absl::GetFlag(FLAGS_expert_metrics_top)));
+  ASSIGN_OR_RETURN(options.expert_metrics, ExpertMetricsFromFlags());
   ASSIGN_OR_RETURN(options.balance.controller, BalanceFlags());
   options.balance.follow = absl::GetFlag(FLAGS_follow);
   options.balance.record = absl::GetFlag(FLAGS_record_routing);
@@ -328,6 +321,8 @@ absl::Status Run(const std::vector<char*>& rest) {
   net::GrpcTransport transport(&runtime, Clock::Real(), net::GrpcTransportOptions());
   serve::GrpcAuthorityLinks links(&runtime, Clock::Real());
   options.balance.links = &links;
+  ASSIGN_OR_RETURN(const Tracing tracing, TracingFromFlags(&runtime));
+  options.tracer = tracing.tracer();
   ASSIGN_OR_RETURN(std::unique_ptr<Router> router,
                    Router::Create(options, checkpoint, std::move(backend), &transport,
                                   Clock::Real(), registry.get()));
@@ -344,11 +339,8 @@ absl::Status Run(const std::vector<char*>& rest) {
   ASSIGN_OR_RETURN(
       std::unique_ptr<serve::RouterServer> server,
       serve::RouterServer::Start(router->served(), ServerOptionsFromFlags(&runtime, &calls)));
-  std::unique_ptr<telemetry::MetricsServer> metrics;
-  if (const std::string address = absl::GetFlag(FLAGS_metrics_listen); !address.empty()) {
-    ASSIGN_OR_RETURN(metrics, telemetry::MetricsServer::Start(address, registry));
-    router->AddTo(metrics.get());
-  }
+  ASSIGN_OR_RETURN(const std::unique_ptr<telemetry::MetricsServer> metrics,
+                   StartMetrics(registry, &tracing, router.get()));
   const IdleMemory idle_memory(
       [&router, &server, &runtime] {
         router->ShedMemory();

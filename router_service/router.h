@@ -42,6 +42,7 @@
 #include "router_service/serve/admission.h"
 #include "router_service/serve/forward_service.h"
 #include "router_service/serve/router_server.h"
+#include "router_service/tracing/tracer.h"
 
 namespace expertmesh::router {
 
@@ -102,6 +103,8 @@ struct RouterOptions {
   // Threads that gather, score, plan and combine; 0: as many as cores.
   int threads = 0;
   BalanceOptions balance;
+  // Null: nothing is traced. Must outlive the router.
+  tracing::Tracer* tracer = nullptr;
 };
 
 // Thread-safe. What a batch needs memory for is kept and used again, so that after a while nothing
@@ -146,6 +149,7 @@ class Router {
   // The layers, and with them the selection biases of the first view.
   absl::Status LoadLayers();
   absl::Status Start(Transport* transport, mesh::WireEncodings encodings);
+  void StartServing();
   // What the controller starts with.
   balance_control::SteeredModel DescribeSteered() const;
   balance_control::LoadCounts ReadCounts() const;

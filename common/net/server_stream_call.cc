@@ -98,7 +98,7 @@ void StreamCall::OnRequested(bool ok) {
     host_.calls->Remove(this);
     return;
   }
-  context_ = MakeCallContext(rpc_->context);
+  context_ = MakeCallContext(rpc_->context, /*streamed=*/true);
   if (method_->counter != nullptr) {
     arrival_ = Clock::Real()->Now();
     method_->counter->Started();

@@ -90,7 +90,7 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
       host_.calls->Remove(this);
       return;
     }
-    context_ = MakeCallContext(rpc_->context);
+    context_ = MakeCallContext(rpc_->context, /*streamed=*/false);
     if (method_->counter != nullptr) {
       arrival_ = Clock::Real()->Now();
       method_->counter->Started();

@@ -142,6 +142,30 @@ inline constexpr telemetry::GaugeInfo kDamagedExperts = {
     "expertmesh_router_damaged_experts", "node",
     "Experts not used on the node since their weights are wrong"};
 
+// Traces, read when they are asked for; what is exported only where there is a collector.
+
+inline constexpr telemetry::CounterInfo kTraceSpansTotal = {
+    "expertmesh_router_trace_spans_total", "", "Spans made of batches that are kept"};
+inline constexpr telemetry::CounterInfo kTraceKeptBatchesTotal = {
+    "expertmesh_router_trace_kept_batches_total", "why",
+    "Batches of which spans are made: sampled, or late (slow, failed or tried again)"};
+inline constexpr telemetry::CounterInfo kTraceDroppedBatchesTotal = {
+    "expertmesh_router_trace_dropped_batches_total", "reason",
+    "Batches that were to be kept: beyond the limit a second, or since too many waited (full)"};
+inline constexpr telemetry::CounterInfo kTraceExportedSpansTotal = {
+    "expertmesh_router_trace_exported_spans_total", "", "Spans that the collector has taken"};
+inline constexpr telemetry::CounterInfo kTraceDroppedSpansTotal = {
+    "expertmesh_router_trace_dropped_spans_total", "reason", "Spans that were not exported"};
+inline constexpr telemetry::CounterInfo kTraceExportsTotal = {
+    "expertmesh_router_trace_exports_total", "",
+    "Requests to the collector, repeated ones included"};
+inline constexpr telemetry::CounterInfo kTraceExportRetriesTotal = {
+    "expertmesh_router_trace_export_retries_total", "",
+    "Requests to the collector that were repeated"};
+inline constexpr telemetry::CounterInfo kTraceExportSecondsTotal = {
+    "expertmesh_router_trace_export_seconds_total", "",
+    "From requests to the collector to its answers"};
+
 }  // namespace expertmesh::metrics::table
 
 #endif  // EXPERTMESH_ROUTER_SERVICE_METRICS_METRIC_TABLE_H_

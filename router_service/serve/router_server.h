@@ -16,6 +16,7 @@
 #include "router_service/balance/controller.h"
 #include "router_service/mesh/fleet.h"
 #include "router_service/serve/forward_service.h"
+#include "router_service/tracing/tracer.h"
 
 namespace expertmesh::serve {
 
@@ -28,6 +29,8 @@ struct ServedRouter {
   // For what is encoded as an answer.
   BufferPool* buffers = nullptr;
   std::function<v1::DescribeModelResponse()> describe_model;
+  // Null: nothing is traced.
+  tracing::Tracer* tracer = nullptr;
 };
 
 struct RouterServerOptions {

@@ -80,6 +80,8 @@ class FakeRouter(router_pb2_grpc.RouterServicer, control_pb2_grpc.ControlService
         self.asked = []
         # Raised by the next of these, one each, once they are carried out.
         self.losses = []
+        # What DescribeModel answers, instead of this router's own.
+        self.described = None
         self.hold = threading.Event()
         self.hold.set()
 
@@ -170,7 +172,7 @@ class FakeRouter(router_pb2_grpc.RouterServicer, control_pb2_grpc.ControlService
         yield from reversed(held)
 
     def DescribeModel(self, request, context):
-        return router_pb2.DescribeModelResponse(
+        return self.described or router_pb2.DescribeModelResponse(
             family="qwen3_moe",
             d_model=D_MODEL,
             layers=[router_pb2.MoeLayer(layer=layer) for layer in range(LAYERS)],
@@ -274,12 +276,26 @@ def health_check(request, context):
     context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
 
 
+class Listener(grpc.ServerInterceptor):
+    """Notes what calls are made, and with which metadata."""
+
+    def __init__(self, calls):
+        self._calls = calls
+
+    def intercept_service(self, continuation, details):
+        self._calls.append((details.method, dict(details.invocation_metadata)))
+        return continuation(details)
+
+
 @pytest.fixture
 def router():
-    """The servicer; `router.address` is where it listens."""
+    """The servicer; `router.address` is where it listens, `router.calls` which methods were called with which
+    metadata."""
     servicer = FakeRouter()
+    servicer.calls = []
     server = grpc.server(
         concurrent.futures.ThreadPoolExecutor(16),
+        interceptors=[Listener(servicer.calls)],
         options=[
             ("grpc.max_receive_message_length", 1 << 20),
             ("grpc.so_reuseport", 0),

@@ -171,12 +171,6 @@ def test_options_of_another_kind_are_refused(router, client):
     assert len(router.requests) == 1
 
 
-def test_traceparent_is_sent(router, client):
-    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    client.forward(0, hidden(1, 8), ForwardOptions(traceparent=trace))
-    assert router.requests[0].traceparent == trace
-
-
 @pytest.mark.parametrize(
     "array,words",
     [

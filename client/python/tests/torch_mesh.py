@@ -23,6 +23,10 @@ torch.set_num_threads(1)
 V5 = families.TRANSFORMERS_MAJOR >= 5
 
 
+# The options that blocks use.
+_USED = ("timeout", "traceparent", "tracestate", "group_sizes")
+
+
 class TorchMesh:
     """The methods of a Client that `attach` uses, computed by a copy of the model's own blocks.
 
@@ -50,7 +54,7 @@ class TorchMesh:
         self.closed = True
 
     def forward(self, layer, array, options):
-        used = {name: getattr(options, name) for name in ("timeout", "traceparent", "group_sizes")}
+        used = {name: getattr(options, name) for name in _USED}
         with self._lock:
             self.calls.append(dict(used, layer=layer, shape=array.shape, dtype=array.dtype))
         if self.fail_with is not None:

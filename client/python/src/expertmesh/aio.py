@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import operator
+import sys
 from types import TracebackType
 from typing import (
     Any,
+    AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
     Callable,
@@ -16,6 +19,7 @@ from typing import (
     Sequence,
     Tuple,
     Type,
+    TypeVar,
     Union,
 )
 
@@ -30,6 +34,8 @@ from expertmesh.retry import Attempts, RetryPolicy, Watch
 from expertmesh.stream_state import StreamState, heartbeat
 from expertmesh.types import ForwardOptions, StreamAnswer
 from expertmesh.v1 import balance_pb2, control_pb2, placement_pb2, router_pb2
+
+Item = TypeVar("Item")
 
 Requests = Union[Iterable[ManyItem], AsyncIterable[ManyItem]]
 
@@ -58,7 +64,7 @@ class AsyncClient(UnaryMethods):
             self._channel = grpc.aio.insecure_channel(address, options)
         else:
             self._channel = grpc.aio.secure_channel(address, credentials, options)
-        super().__init__(self._channel)
+        super().__init__(self._channel, address)
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -92,10 +98,11 @@ class AsyncClient(UnaryMethods):
         As Client.forward_many; `requests` may be an asynchronous iterable as well.
         """
         self._origin.check_process()
-        state = StreamState(options, self._timeout, self._policy)
+        state = StreamState(options, self._timeout, self._policy, self._tracer)
         stream = _AsyncStream(requests, state, max_in_flight)
-        async for answer in stream.run(self._router.ForwardStream):
-            yield answer
+        async with _closing(stream.run(self._router.ForwardStream)) as answers:
+            async for answer in answers:
+                yield answer
 
     def watch_topology(self) -> AsyncIterator[control_pb2.Topology]:
         """Yields the topology now and after every change. As Client.watch_topology."""
@@ -145,21 +152,27 @@ class AsyncClient(UnaryMethods):
         call = prepare()
         timeout = self._timeout if call.timeout is None else call.timeout
         attempts = Attempts(self._policy, timeout, call.repeatable)
-        while True:
-            try:
-                response = await call.stub(call.request, timeout=attempts.next_timeout())
-            except grpc.RpcError as error:
-                failed = errors.from_rpc_error(error)
-                pause = attempts.pause_after(failed)
-                if pause is None:
-                    return call.fail(failed)
-                await asyncio.sleep(pause)
-            except grpc.aio.UsageError as error:
-                # gRPC's way to say that the channel was closed.
-                raise errors.Cancelled(str(error)) from None
-            else:
-                self._policy.answered()
-                return call.read(response)
+        stub = self._stubs[call.method]
+        with self._tracer.begin(call.method, call.request, call.trace) as span:
+            while True:
+                try:
+                    response = await stub(
+                        call.request, timeout=attempts.next_timeout(), metadata=span.metadata
+                    )
+                except grpc.RpcError as error:
+                    failed = errors.from_rpc_error(error)
+                    pause = attempts.pause_after(failed)
+                    if pause is None:
+                        span.end(failed)
+                        return call.fail(failed)
+                    span.retried(failed, attempts.made, pause)
+                    await asyncio.sleep(pause)
+                except grpc.aio.UsageError as error:
+                    # gRPC's way to say that the channel was closed.
+                    raise errors.Cancelled(str(error)) from None
+                else:
+                    self._policy.answered()
+                    return call.read(response)
 
 
 async def _iterate(requests: Requests) -> AsyncIterator[ManyItem]:
@@ -169,6 +182,15 @@ async def _iterate(requests: Requests) -> AsyncIterator[ManyItem]:
     else:
         for item in requests:
             yield item
+
+
+@contextlib.asynccontextmanager
+async def _closing(answers: AsyncGenerator[Item, None]) -> AsyncIterator[AsyncIterator[Item]]:
+    """Cleans up when the caller leaves: by itself, Python would do so later, or at the end of the loop not at all."""
+    try:
+        yield answers
+    finally:
+        await answers.aclose()
 
 
 class _CallEnded(Exception):
@@ -242,7 +264,7 @@ class _AsyncStream:
             self._room.release()
         await asyncio.sleep(pause)
 
-    async def _one_call(self, method: Any) -> AsyncIterator[StreamAnswer]:
+    async def _one_call(self, method: Any) -> AsyncGenerator[StreamAnswer, None]:
         """The answers of one call; raises what ended it, unless all is answered."""
         call = method()
         writer = asyncio.create_task(self._write(call))
@@ -268,17 +290,20 @@ class _AsyncStream:
                 errors.Unavailable("the router ended the stream before all was answered")
             )
 
-    async def run(self, method: Any) -> AsyncIterator[StreamAnswer]:
+    async def run(self, method: Any) -> AsyncGenerator[StreamAnswer, None]:
         reader = asyncio.create_task(self._read_source())
         try:
             while True:
                 try:
-                    async for answer in self._one_call(method):
-                        yield answer
+                    async with _closing(self._one_call(method)) as answers:
+                        async for answer in answers:
+                            yield answer
                     break
                 except _CallEnded as ended:
                     await self._reopen(ended.error)
             await reader  # Raises what the source raised.
         finally:
+            cause = sys.exc_info()[1]
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
+            self._state.abandon(cause)

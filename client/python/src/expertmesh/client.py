@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextvars
 import operator
+import sys
 import threading
 import time
 from types import TracebackType
@@ -59,7 +61,7 @@ class Client(UnaryMethods):
             self._channel = grpc.insecure_channel(address, options)
         else:
             self._channel = grpc.secure_channel(address, credentials, options)
-        super().__init__(self._channel)
+        super().__init__(self._channel, address)
 
     def __enter__(self) -> Client:
         return self
@@ -102,7 +104,7 @@ class Client(UnaryMethods):
         `requests` raises.
         """
         self._origin.check_process()
-        state = StreamState(options, self._timeout, self._policy)
+        state = StreamState(options, self._timeout, self._policy, self._tracer)
         return _Stream(requests, state, max_in_flight).run(self._router.ForwardStream)
 
     def watch_topology(self) -> Iterator[control_pb2.Topology]:
@@ -157,21 +159,27 @@ class Client(UnaryMethods):
         call = prepare()
         timeout = self._timeout if call.timeout is None else call.timeout
         attempts = Attempts(self._policy, timeout, call.repeatable)
-        while True:
-            try:
-                response = call.stub(call.request, timeout=attempts.next_timeout())
-            except grpc.RpcError as error:
-                failed = errors.from_rpc_error(error)
-                pause = attempts.pause_after(failed)
-                if pause is None:
-                    return call.fail(failed)
-                time.sleep(pause)
-            except ValueError as error:
-                # gRPC's way to say that the channel was closed.
-                raise errors.Cancelled(str(error)) from None
-            else:
-                self._policy.answered()
-                return call.read(response)
+        stub = self._stubs[call.method]
+        with self._tracer.begin(call.method, call.request, call.trace) as span:
+            while True:
+                try:
+                    response = stub(
+                        call.request, timeout=attempts.next_timeout(), metadata=span.metadata
+                    )
+                except grpc.RpcError as error:
+                    failed = errors.from_rpc_error(error)
+                    pause = attempts.pause_after(failed)
+                    if pause is None:
+                        span.end(failed)
+                        return call.fail(failed)
+                    span.retried(failed, attempts.made, pause)
+                    time.sleep(pause)
+                except ValueError as error:
+                    # gRPC's way to say that the channel was closed.
+                    raise errors.Cancelled(str(error)) from None
+                else:
+                    self._policy.answered()
+                    return call.read(response)
 
 
 class _Stream:
@@ -184,6 +192,8 @@ class _Stream:
         if max_in_flight < 1:
             raise errors.InvalidArgument(f"max_in_flight is {max_in_flight}; use 1 or more")
         self._source = requests
+        # So that what `requests` does, and the spans of its items, are in the caller's context.
+        self._context = contextvars.copy_context()
         self._room = threading.Semaphore(max_in_flight)
         self._changed = threading.Condition()
         # Guarded by _changed:
@@ -244,7 +254,8 @@ class _Stream:
         time.sleep(pause)
 
     def run(self, method: Any) -> Iterator[StreamAnswer]:
-        threading.Thread(target=self._read_source, daemon=True).start()
+        read = (self._read_source,)
+        threading.Thread(target=self._context.run, args=read, daemon=True).start()
         call = None
         try:
             while True:
@@ -265,6 +276,7 @@ class _Stream:
             # Wakes those that wait for room or for something to send, so that their threads end.
             with self._changed:
                 self._closed = True
+                self._state.abandon(sys.exc_info()[1])
                 self._changed.notify_all()
             self._room.release()
             if call is not None:

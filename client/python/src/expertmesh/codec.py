@@ -138,7 +138,7 @@ def encode_request(
 ) -> Tuple[router_pb2.ForwardRequest, Shape]:
     """Builds the request for hidden states [..., d_model]; copies them once.
 
-    The timeout is not in it: a unary call has it as the deadline of the RPC.
+    Neither the timeout is in it (a unary call has it as the deadline of the RPC) nor the trace context.
     """
     if not isinstance(options, ForwardOptions):
         raise errors.InvalidArgument(f"options are {options!r}; use expertmesh.ForwardOptions(...)")
@@ -170,8 +170,6 @@ def encode_request(
         ),
         hidden_states=_encode_rows(values.reshape(tokens, d_model), options.int8_hidden_states),
     )
-    if options.traceparent is not None:
-        request.traceparent = options.traceparent
     if options.group_sizes is not None:
         request.group_sizes.extend(_whole_numbers("group_sizes", options.group_sizes))
     if options.token_ids is not None:
@@ -312,7 +310,7 @@ def encode_placement_policy(policy: Mapping[str, Any]) -> placement_pb2.Placemen
         raise errors.InvalidArgument(f"policy: {error}; its fields are {names}") from None
 
 
-HEALTH_METHOD = "/grpc.health.v1.Health/Check"
+HEALTH_METHOD = "grpc.health.v1.Health/Check"
 
 
 def encode_health_request(service: str) -> bytes:

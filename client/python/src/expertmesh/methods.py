@@ -30,9 +30,11 @@ from typing import (
 import grpc
 import grpc.aio
 
-from expertmesh import codec, errors
+from expertmesh import codec, errors, trace_context
 from expertmesh.origin import Origin
 from expertmesh.retry import is_lost_call
+from expertmesh.trace_context import TraceContext
+from expertmesh.tracing import Tracer
 from expertmesh.types import ArrayLike, ForwardOptions, ForwardResult, Health
 from expertmesh.v1 import (
     balance_pb2,
@@ -50,6 +52,8 @@ _RULES: Dict[str, balance_pb2.BalanceRule] = {
     "sign": balance_pb2.BALANCE_RULE_SIGN,
     "proportional": balance_pb2.BALANCE_RULE_PROPORTIONAL,
 }
+_ROUTER = router_pb2.DESCRIPTOR.services_by_name["Router"]
+_CONTROL = control_pb2.DESCRIPTOR.services_by_name["Control"]
 _NOT_SENT_AGAIN = "whether this was carried out is not known, so it is not sent again"
 # Seconds; in milliseconds, they have 32 bits on the wire.
 _LONGEST_WINDOW = 4_000_000
@@ -85,18 +89,19 @@ def _unchanged(response: Any) -> Any:
 class Call(Generic[Answer]):
     """One unary call.
 
-    stub: of the contract's method. timeout: None: the client's.
+    method: of the contract, "package.Service/Method". timeout: None: the client's.
     read: makes the answer of the response.
     instead: answers that stand for errors of these kinds.
-    repeatable: as of `Attempts`.
+    repeatable: as of `Attempts`. trace: the context that the caller gave.
     """
 
-    stub: Callable[..., Any]
+    method: str
     request: Any
     timeout: Optional[float]
     read: Callable[[Any], Answer] = _unchanged
     instead: Mapping[Type[errors.ExpertmeshError], Answer] = dataclasses.field(default_factory=dict)
     repeatable: bool = True
+    trace: Optional[TraceContext] = None
 
     def fail(self, error: errors.ExpertmeshError) -> Answer:
         """The answer that stands for `error`; raises it when there is none."""
@@ -128,14 +133,21 @@ class UnaryMethods:
 
     _origin: Origin
 
-    def __init__(self, channel: Union[grpc.Channel, grpc.aio.Channel]) -> None:
+    def __init__(self, channel: Union[grpc.Channel, grpc.aio.Channel], address: str) -> None:
+        self._tracer = Tracer(address)
         self._router = router_pb2_grpc.RouterStub(channel)
         self._control = control_pb2_grpc.ControlStub(channel)
-        self._health = channel.unary_unary(
-            codec.HEALTH_METHOD,
-            request_serializer=codec.encode_health_request,
-            response_deserializer=codec.decode_health_response,
-        )
+        # By `Call.method`.
+        self._stubs: Dict[str, Callable[..., Any]] = {
+            codec.HEALTH_METHOD: channel.unary_unary(
+                f"/{codec.HEALTH_METHOD}",
+                request_serializer=codec.encode_health_request,
+                response_deserializer=codec.decode_health_response,
+            )
+        }
+        for service, stub in ((_ROUTER, self._router), (_CONTROL, self._control)):
+            for method in service.methods:
+                self._stubs[f"{service.full_name}/{method.name}"] = getattr(stub, method.name)
 
     def __reduce__(self) -> Tuple[Any, ...]:
         return self._origin.reduce()
@@ -155,10 +167,11 @@ class UnaryMethods:
         """
         request, shape = codec.encode_request(layer, array, options)
         return Call(
-            self._router.Forward,
+            "expertmesh.v1.Router/Forward",
             request,
             options.timeout,
             lambda response: codec.decode_response(response, shape),
+            trace=trace_context.read(options.traceparent, options.tracestate),
         )
 
     @unary
@@ -166,7 +179,7 @@ class UnaryMethods:
         self, *, timeout: Optional[float] = None
     ) -> Call[router_pb2.DescribeModelResponse]:
         """What the router serves: family, fingerprint, d_model, layers, limits."""
-        return Call(self._router.DescribeModel, router_pb2.DescribeModelRequest(), timeout)
+        return Call("expertmesh.v1.Router/DescribeModel", router_pb2.DescribeModelRequest(), timeout)
 
     @unary
     def health(self, service: str = "", *, timeout: Optional[float] = None) -> Call[Health]:
@@ -177,14 +190,14 @@ class UnaryMethods:
         instead: Dict[Type[errors.ExpertmeshError], Health] = {
             errors.NotFound: Health.SERVICE_UNKNOWN
         }
-        return Call(self._health, service, timeout, instead=instead)
+        return Call(codec.HEALTH_METHOD, service, timeout, instead=instead)
 
     @unary
     def topology(self, *, timeout: Optional[float] = None) -> Call[control_pb2.Topology]:
         """The nodes, what each holds, the types on each link, and which experts are missing."""
         request = control_pb2.GetTopologyRequest()
         return Call(
-            self._control.GetTopology, request, timeout, lambda response: response.topology
+            "expertmesh.v1.Control/GetTopology", request, timeout, lambda response: response.topology
         )
 
     @unary
@@ -208,13 +221,13 @@ class UnaryMethods:
             # Rounded up, so that a short window is not taken for none.
             window_ms=math.ceil(window * 1000),
         )
-        return Call(self._control.GetLoad, request, timeout)
+        return Call("expertmesh.v1.Control/GetLoad", request, timeout)
 
     @unary
     def balance(self, *, timeout: Optional[float] = None) -> Call[balance_pb2.Balance]:
         """How load is balanced over experts, and whether the balancing is alive."""
         request = balance_pb2.GetBalanceRequest()
-        return Call(self._control.GetBalance, request, timeout, lambda response: response.balance)
+        return Call("expertmesh.v1.Control/GetBalance", request, timeout, lambda response: response.balance)
 
     @unary
     def set_balance(
@@ -263,7 +276,7 @@ class UnaryMethods:
             )
         except (TypeError, ValueError) as error:
             raise errors.InvalidArgument(str(error)) from None
-        return Call(self._control.SetBalance, request, timeout, lambda response: response.balance)
+        return Call("expertmesh.v1.Control/SetBalance", request, timeout, lambda response: response.balance)
 
     @unary
     def bias(self, epoch: int = 0, *, timeout: Optional[float] = None) -> Call[balance_pb2.Bias]:
@@ -274,7 +287,7 @@ class UnaryMethods:
         if not 0 <= epoch < 2**64:
             raise errors.InvalidArgument(f"epoch is {epoch}; use one from an answer, or 0")
         request = balance_pb2.GetBiasRequest(epoch=epoch)
-        return Call(self._control.GetBias, request, timeout, lambda response: response.bias)
+        return Call("expertmesh.v1.Control/GetBias", request, timeout, lambda response: response.bias)
 
     @unary
     def set_bias(
@@ -291,14 +304,14 @@ class UnaryMethods:
         changed), FailedPrecondition (as `set_balance`, or it is the bias of another model).
         """
         request = balance_pb2.SetBiasRequest(bias=codec.encode_bias(bias))
-        return Call(self._control.SetBias, request, timeout, lambda response: response.balance)
+        return Call("expertmesh.v1.Control/SetBias", request, timeout, lambda response: response.balance)
 
     @unary
     def placement(self, *, timeout: Optional[float] = None) -> Call[placement_pb2.PlacementState]:
         """Which copies of experts are planned, why, and how far their moves are."""
         request = placement_pb2.GetPlacementRequest()
         return Call(
-            self._control.GetPlacement, request, timeout, lambda response: response.placement
+            "expertmesh.v1.Control/GetPlacement", request, timeout, lambda response: response.placement
         )
 
     @unary
@@ -314,7 +327,7 @@ class UnaryMethods:
         """
         request = placement_pb2.PlanPlacementRequest(policy=codec.encode_placement_policy(policy))
         return Call(
-            self._control.PlanPlacement, request, timeout, lambda response: response.proposal
+            "expertmesh.v1.Control/PlanPlacement", request, timeout, lambda response: response.proposal
         )
 
     @unary
@@ -327,7 +340,7 @@ class UnaryMethods:
         """
         request = placement_pb2.SetPlacementRequest(policy=codec.encode_placement_policy(policy))
         return Call(
-            self._control.SetPlacement, request, timeout, lambda response: response.placement
+            "expertmesh.v1.Control/SetPlacement", request, timeout, lambda response: response.placement
         )
 
     @unary
@@ -348,7 +361,7 @@ class UnaryMethods:
         """
         request = placement_pb2.ApplyPlacementRequest(plan=plan, abort=abort)
         return Call(
-            self._control.ApplyPlacement,
+            "expertmesh.v1.Control/ApplyPlacement",
             request,
             timeout,
             lambda response: response.placement,
@@ -367,4 +380,4 @@ class UnaryMethods:
         Raises NotFound when the router knows no node of that address.
         """
         request = control_pb2.DrainNodeRequest(address=address, resume=resume)
-        return Call(self._control.DrainNode, request, timeout, lambda response: response.node)
+        return Call("expertmesh.v1.Control/DrainNode", request, timeout, lambda response: response.node)

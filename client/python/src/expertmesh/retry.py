@@ -128,6 +128,8 @@ class Attempts:
 
     repeatable: carried out twice, the request comes to the same as once. Otherwise it is sent again only
         where the router said that it did nothing.
+
+    made: attempts that were begun.
     """
 
     def __init__(
@@ -137,18 +139,18 @@ class Attempts:
         self._repeatable = repeatable
         limit = time_limit(timeout)
         self._deadline = None if limit is None else time.monotonic() + limit
-        self._made = 0
+        self.made = 0
 
     def next_timeout(self) -> Optional[float]:
         """Begins an attempt; returns the seconds that it may take."""
-        self._made += 1
+        self.made += 1
         return None if self._deadline is None else self._deadline - time.monotonic()
 
     def pause_after(self, error: errors.ExpertmeshError) -> Optional[float]:
         """Seconds before the next attempt; None: `error` is final."""
         if not self._repeatable and is_lost_call(error):
             return None
-        pause = self._policy.after(error, self._made)
+        pause = self._policy.after(error, self.made)
         if pause is None or self._deadline is None or time.monotonic() + pause < self._deadline:
             return pause
         return None

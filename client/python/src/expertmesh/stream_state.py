@@ -10,14 +10,17 @@ from typing import Deque, Dict, List, Optional, Tuple
 
 import grpc
 
-from expertmesh import codec, errors
+from expertmesh import codec, errors, trace_context
 from expertmesh.codec import ManyItem
 from expertmesh.retry import RetryPolicy, time_limit
+from expertmesh.tracing import CallSpan, Tracer
 from expertmesh.types import ForwardOptions, StreamAnswer
 from expertmesh.v1 import router_pb2
 
 # Seconds of silence before a heartbeat: less than the 15 after which proxies end idle streams.
 HEARTBEAT_SECONDS = 10.0
+
+_METHOD = "expertmesh.v1.Router/ForwardStream"
 
 # Without a reason these say nothing of the requests. Each has a deadline of its own, the stream has none: a
 # proxy ended it. And a router that ends it since answers were left unread can send no reason past these.
@@ -33,6 +36,7 @@ class _Request:
     shape: codec.Shape
     message: router_pb2.ForwardRequest
     deadline: Optional[float]  # By time.monotonic().
+    span: CallSpan
     attempts: int = 0  # Times that it was sent.
 
 
@@ -43,11 +47,16 @@ class StreamState:
     """
 
     def __init__(
-        self, options: ForwardOptions, timeout: Optional[float], policy: RetryPolicy
+        self,
+        options: ForwardOptions,
+        timeout: Optional[float],
+        policy: RetryPolicy,
+        tracer: Tracer,
     ) -> None:
         self._options = options
         self._timeout = timeout
         self._policy = policy
+        self._tracer = tracer
         self._next_index = 0
         self._in_flight: Dict[int, _Request] = {}
         self._to_send: Deque[int] = collections.deque()
@@ -63,7 +72,7 @@ class StreamState:
         return self.source_done and not self._in_flight
 
     def add(self, item: ManyItem) -> bool:
-        """Takes the next request. False when it failed already."""
+        """Takes the next request, whose span begins, in the context of the caller. False when it failed already."""
         index, layer = self._next_index, item[0]
         self._next_index += 1
         options = item[2] if len(item) > 2 else self._options
@@ -77,7 +86,9 @@ class StreamState:
         except errors.ExpertmeshError as error:
             self.failed.append(StreamAnswer(index, layer, None, error))
             return False
-        self._in_flight[index] = _Request(layer, shape, message, deadline)
+        asked = trace_context.read(options.traceparent, options.tracestate)
+        span = self._tracer.begin(_METHOD, message, asked)
+        self._in_flight[index] = _Request(layer, shape, message, deadline, span)
         self._to_send.append(index)
         return True
 
@@ -110,15 +121,18 @@ class StreamState:
         if request is None:
             raise errors.Internal(f"the router answered request {index}, never sent")
         if response.status.code != 0:
-            pause = self._policy.after(errors.from_status(response.status), request.attempts)
+            failed = errors.from_status(response.status)
+            pause = self._policy.after(failed, request.attempts)
             when = time.monotonic() + (pause or 0.0)
             if pause is not None and (request.deadline is None or when < request.deadline):
+                request.span.retried(failed, request.attempts, pause)
                 self._later.append((when, index))
                 return None
         self._policy.answered()
         del self._in_flight[index]
         try:
-            result = codec.decode_response(response, request.shape)
+            with request.span:
+                result = codec.decode_response(response, request.shape)
         except errors.ExpertmeshError as error:
             return StreamAnswer(index, request.layer, None, error)
         return StreamAnswer(index, request.layer, result, None)
@@ -137,10 +151,18 @@ class StreamState:
             # What was sent too often already may be why calls end.
             if request.attempts >= self._policy.max_attempts:
                 del self._in_flight[index]
+                request.span.end(error)
                 self.failed.append(StreamAnswer(index, request.layer, None, error))
+            elif request.attempts:
+                request.span.retried(error, request.attempts, pause)
         self._later = []
         self._to_send = collections.deque(sorted(self._in_flight))
         return pause
+
+    def abandon(self, error: Optional[BaseException]) -> None:
+        """No more is answered. error: why; None where nothing is in flight."""
+        for request in self._in_flight.values():
+            request.span.end(error)
 
 
 def heartbeat() -> router_pb2.ForwardRequest:

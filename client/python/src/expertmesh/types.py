@@ -28,7 +28,8 @@ class ForwardOptions:
     int8_hidden_states, int8_output: let rows travel as int8, in blocks of 128 values with a float32
         scale each: about half the bytes of the 16-bit types, and lossy. An output that came so is
         float32.
-    traceparent: W3C trace context that goes along to the nodes; the mesh makes no spans of it.
+    traceparent, tracestate: W3C trace context; None: OpenTelemetry's current span, where the program uses
+        it. A traceparent that is not valid counts as None.
     group_sizes: tokens of each group (a sequence, say), in order; they add up to the tokens. Routing
         that looks at more than one token (capacity, expert choice) looks at one group. None: all
         tokens are one group.
@@ -48,6 +49,7 @@ class ForwardOptions:
     token_ids: Optional[ArrayLike] = None
     routing_seed: Optional[int] = None
     checkpoint_bias: bool = False
+    tracestate: Optional[str] = None
 
 
 class Health(enum.Enum):

@@ -91,9 +91,11 @@ class MeshBlock(nn.Module):
         group_sizes = None
         if self.expertmesh_family.by_sequence and hidden.dim() == 3 and hidden.shape[0] > 1:
             group_sizes = [hidden.shape[1]] * hidden.shape[0]
+        traceparent, tracestate = context.current_trace()
         options = ForwardOptions(
             timeout=context.time_left(None, self.layer),
-            traceparent=context.current_traceparent(),
+            traceparent=traceparent,
+            tracestate=tracestate,
             group_sizes=group_sizes,
         )
         output = self.mesh.forward(self.layer, rows, options)

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import sys
 import time
-from typing import Iterator, Optional
+from typing import Iterator, Optional, Tuple
 
 from expertmesh import errors
 
@@ -19,8 +18,8 @@ from expertmesh import errors
 _deadline: contextvars.ContextVar[Optional[float]] = contextvars.ContextVar(
     "expertmesh_deadline", default=None
 )
-_traceparent: contextvars.ContextVar[Optional[str]] = contextvars.ContextVar(
-    "expertmesh_traceparent", default=None
+_trace: contextvars.ContextVar[Tuple[Optional[str], Optional[str]]] = contextvars.ContextVar(
+    "expertmesh_trace", default=(None, None)
 )
 
 
@@ -43,16 +42,14 @@ def deadline(seconds: float) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def trace(traceparent: str) -> Iterator[None]:
-    """Calls into the mesh inside the `with` carry this W3C trace context; the mesh makes no spans of it.
-
-    It goes before the current span of OpenTelemetry, which is used when there is no `trace`.
-    """
-    token = _traceparent.set(traceparent)
+def trace(traceparent: str, tracestate: Optional[str] = None) -> Iterator[None]:
+    """Calls into the mesh inside the `with` belong to this W3C trace context, and not to OpenTelemetry's current
+    span, which counts when there is no `trace`, or `traceparent` is not valid."""
+    token = _trace.set((traceparent, tracestate))
     try:
         yield
     finally:
-        _traceparent.reset(token)
+        _trace.reset(token)
 
 
 def time_left(timeout: Optional[float], layer: int) -> Optional[float]:
@@ -71,16 +68,6 @@ def time_left(timeout: Optional[float], layer: int) -> Optional[float]:
     return left if timeout is None else min(left, timeout)
 
 
-def current_traceparent() -> Optional[str]:
-    """The one that `trace` set, else that of OpenTelemetry's current span, else None."""
-    explicit = _traceparent.get()
-    if explicit is not None:
-        return explicit
-    # Without an import: a span can be current only where its owner imported OpenTelemetry.
-    opentelemetry = sys.modules.get("opentelemetry.trace")
-    if opentelemetry is None:
-        return None
-    span = opentelemetry.get_current_span().get_span_context()
-    if not span.is_valid:
-        return None
-    return f"00-{span.trace_id:032x}-{span.span_id:016x}-{int(span.trace_flags):02x}"
+def current_trace() -> Tuple[Optional[str], Optional[str]]:
+    """The traceparent and tracestate that `trace` set."""
+    return _trace.get()
