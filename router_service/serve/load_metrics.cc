@@ -25,7 +25,7 @@ absl::StatusOr<v1::GetLoadRequest> ReadRequest(const HttpRequest& request) {
   if (scope != "mesh" && scope != "router") {
     return absl::InvalidArgumentError("scope: use mesh or router");
   }
-  wanted.set_scope(scope == "mesh" ? v1::LOAD_SCOPE_MESH : v1::LOAD_SCOPE_ROUTER);
+  wanted.set_scope(scope == "mesh" ? v1::LOAD_SCOPE_MESH : v1::LOAD_SCOPE_UNSPECIFIED);
   uint32_t window_ms = 0;
   if (!absl::SimpleAtoi(request.Parameter("window_ms").value_or("0"), &window_ms)) {
     return absl::InvalidArgumentError("window_ms: use a whole number of milliseconds");
