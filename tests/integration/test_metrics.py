@@ -18,7 +18,8 @@ from prometheus_client import openmetrics
 from prometheus_client import parser as text_parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
-from mesh import HOST, OPTIONS, PATIENCE, hidden_states, shards, wait_until
+from expertmesh import ForwardOptions
+from mesh import HOST, OPTIONS, PATIENCE, cli, hidden_states, shards, wait_until
 from readmes import ROOT
 from supervisor.process import Process
 
@@ -180,6 +181,23 @@ def test_calls_of_grpc_are_counted_by_the_methods_that_there_are(loaded, checkpo
     with pytest.raises(Exception, match="UNIMPLEMENTED"):
         loaded.client.channel.unary_unary("/made.up.Service/Method")(b"", timeout=PATIENCE)
     assert "made.up" not in get(loaded.router)[0]
+
+
+def test_a_sampled_request_is_the_exemplar_of_its_bucket(loaded, checkpoint):
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    options = ForwardOptions(traceparent=f"00-{trace_id}-b7ad6b7169203331-01")
+    layer = checkpoint.moe_layers[0]
+    loaded.client.forward(layer, hidden_states(1, checkpoint.d_model), options)
+    durations = families(loaded.router)[1]["expertmesh_router_request_duration_seconds"]
+    (bucket,) = [
+        sample
+        for sample in durations.samples
+        if sample.exemplar and sample.exemplar.labels["trace_id"] == trace_id
+    ]
+    assert bucket.exemplar.value <= float(bucket.labels["le"])
+    # The span is the router's, as `expertmesh trace` shows it.
+    shown = cli("trace", "--router", loaded.router.address, trace_id).stdout
+    assert "Forward" in shown
 
 
 def assignments(program, query=""):
