@@ -182,6 +182,13 @@ class ExporterTest : public testing::Test {
   // Returns once the exporter's thread waits for time or spans.
   void Settle() { clock_.AwaitWaiters(1); }
   void AwaitCalls(size_t count) { ASSERT_TRUE(script_->AwaitCalls(count)); }
+  // No more calls than those are made before time moves on. A thread that makes one all the same
+  // gets the time to do so.
+  void ExpectCallsStay(size_t count) {
+    Settle();
+    absl::SleepFor(absl::Milliseconds(10));
+    EXPECT_EQ(script_->call_count(), count);
+  }
   // Once the call of that number, from 1, is made: lets the pause after it pass.
   void PassPauseAfter(size_t call, absl::Duration most) {
     AwaitCalls(call);

@@ -93,8 +93,7 @@ TEST_F(OtlpExporterRetryTest, ThePauseIsWhatTheCollectorAsksFor) {
   AwaitCalls(1);
   Settle();
   clock_.Advance(absl::Milliseconds(6999));
-  Settle();
-  EXPECT_EQ(script_->call_count(), 1u);
+  ExpectCallsStay(1);
   clock_.Advance(absl::Milliseconds(1));
   AwaitCalls(2);
 }
@@ -107,8 +106,7 @@ TEST_F(OtlpExporterRetryTest, ACollectorMayNotAskForEver) {
   // The first batch has no time for that pause; the second waits it out.
   Settle();
   clock_.Advance(kMostRetryDelay - absl::Milliseconds(1));
-  Settle();
-  EXPECT_EQ(script_->call_count(), 1u);
+  ExpectCallsStay(1);
   EXPECT_EQ(counts().Dropped(DropReason::kRetriesOver), 10u);
   clock_.Advance(absl::Milliseconds(1));
   AwaitCalls(2);
@@ -123,8 +121,7 @@ TEST_F(OtlpExporterRetryTest, PausesGrowAndSoLongAsTheyLastNothingElseIsSent) {
     AwaitCalls(attempt);
     Settle();
     clock_.Advance(most / 2 - absl::Milliseconds(1));
-    Settle();
-    EXPECT_EQ(script_->call_count(), attempt);
+    ExpectCallsStay(attempt);
     clock_.Advance(most / 2 + absl::Milliseconds(1));
     most = 2 * most;
   }
@@ -144,8 +141,7 @@ TEST_F(OtlpExporterRetryTest, AttemptsAreBounded) {
   EXPECT_EQ(counts().retries, static_cast<uint64_t>(OtlpExporter::kMostAttempts - 1));
   // The next batch is not sent before the pause is over, either.
   Add(10);
-  Settle();
-  EXPECT_EQ(script_->call_count(), static_cast<size_t>(OtlpExporter::kMostAttempts));
+  ExpectCallsStay(static_cast<size_t>(OtlpExporter::kMostAttempts));
   PassPauseAfter(OtlpExporter::kMostAttempts, Backoff::kMost);
   AwaitCalls(OtlpExporter::kMostAttempts + 1);
 }

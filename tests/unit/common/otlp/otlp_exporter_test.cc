@@ -30,19 +30,30 @@ TEST_F(OtlpExporterTest, AFullBatchIsSentAtOnce) {
   EXPECT_EQ(counts().queue_bytes, 0u);
 }
 
+TEST_F(OtlpExporterTest, TheSpanThatFillsABatchWakesTheThread) {
+  script_->ThenHang();
+  Add(10);
+  AwaitCalls(1);
+  Add(4);
+  script_->Finish(0, Frame());
+  AwaitOutcome(10);
+  Settle();  // For the delay of the four.
+  Add(6);
+  AwaitCalls(2);
+  EXPECT_EQ(script_->SpansOf(1), 10);
+}
+
 TEST_F(OtlpExporterTest, OthersWaitForTheDelayOfTheOldest) {
   exporter();
   Settle();
   Add(1);
   clock_.Advance(absl::Seconds(3));
-  Settle();
-  EXPECT_EQ(script_->call_count(), 0u);
+  ExpectCallsStay(0);
   EXPECT_EQ(counts().queue_spans, 1u);
   EXPECT_GT(counts().queue_bytes, 0u);
   Add(2);
   clock_.Advance(absl::Milliseconds(1999));
-  Settle();
-  EXPECT_EQ(script_->call_count(), 0u);
+  ExpectCallsStay(0);
   clock_.Advance(absl::Milliseconds(1));
   AwaitCalls(1);
   EXPECT_EQ(script_->SpansOf(0), 3);
@@ -51,8 +62,7 @@ TEST_F(OtlpExporterTest, OthersWaitForTheDelayOfTheOldest) {
   Settle();
   Add(1);
   clock_.Advance(absl::Milliseconds(4999));
-  Settle();
-  EXPECT_EQ(script_->call_count(), 1u);
+  ExpectCallsStay(1);
   clock_.Advance(absl::Milliseconds(1));
   AwaitCalls(2);
 }
@@ -109,8 +119,7 @@ TEST_F(OtlpExporterTest, OneRequestAtATime) {
   AwaitCalls(1);
   Add(10);
   Add(10);
-  Settle();
-  EXPECT_EQ(script_->call_count(), 1u);
+  ExpectCallsStay(1);
   EXPECT_EQ(counts().queue_spans, 20u);
   clock_.Advance(absl::Seconds(1));
   script_->Finish(0, Frame());
