@@ -1,5 +1,6 @@
 #include "router_service/router.h"
 
+#include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -7,6 +8,7 @@
 #include "common/base/process.h"
 #include "common/base/status_macros.h"
 #include "router_service/serve/describe.h"
+#include "router_service/serve/load_metrics.h"
 
 namespace expertmesh::router {
 namespace {
@@ -228,6 +230,13 @@ void Router::ShedMemory() {
   timers_->Schedule(clock_->Now(), TrimThread);
   // Who works meanwhile is not at rest.
   pool_->OnEachThread(TrimThread, absl::Milliseconds(100));
+}
+
+void Router::AddTo(telemetry::MetricsServer* server) {
+  server->Add(std::make_shared<const serve::LoadMetrics>([this] { return ReadCounts(); },
+                                                         options_.expert_metrics, clock_));
+  server->AddExemplars(&metrics_.exemplars);
+  serve::AddLoadPages(controller_.get(), &server->http());
 }
 
 serve::ServedRouter Router::served() {

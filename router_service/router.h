@@ -23,6 +23,8 @@
 #include "common/base/timer_queue.h"
 #include "common/checkpoint/moe_checkpoint.h"
 #include "common/experts/backend.h"
+#include "common/telemetry/expert_series.h"
+#include "common/telemetry/metrics.h"
 #include "common/tensor/buffer_pool.h"
 #include "common/transport/call_context.h"
 #include "common/transport/transport.h"
@@ -96,6 +98,8 @@ struct RouterOptions {
   uint64_t verify_bytes_per_second = uint64_t{64} << 20;
   // Between two cross-checks of a layer, see CrossChecker; zero: there are none.
   absl::Duration cross_check_interval = absl::ZeroDuration();
+  // Which experts have a series of their own.
+  telemetry::ExpertMetricsOptions expert_metrics;
   // Threads that gather, score, plan and combine; 0: as many as cores.
   int threads = 0;
   BalanceOptions balance;
@@ -135,6 +139,8 @@ class Router {
 
   // For a server; valid for as long as the router.
   serve::ServedRouter served();
+  // Adds metrics and pages of load to `server`, which must not outlive the router.
+  void AddTo(telemetry::MetricsServer* server);
 
  private:
   Router(const RouterOptions& options, std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,

@@ -22,6 +22,7 @@ namespace expertmesh::batch {
 // When a batch came to the end of a stage, on the router's clock.
 struct StageTimes {
   absl::Time closed;      // It left the queue.
+  absl::Time routed;      // Its experts were chosen.
   absl::Time dispatched;  // Its plan was there.
   absl::Time received;    // Its last partial was.
 };

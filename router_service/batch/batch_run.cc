@@ -8,6 +8,7 @@
 
 #include "router_service/batch/gather_stage.h"
 #include "router_service/batch/retry_stage.h"
+#include "router_service/batch/stage_record.h"
 
 namespace expertmesh::batch {
 
@@ -41,6 +42,7 @@ void BatchRun::Start() {
     if (const absl::Status status = route_.Run(&batch_); !status.ok()) {
       batch_.requests.FailAll(status, "gate");
     }
+    batch_.times.routed = batch_.environment->clock->Now();
   }
   const bool wanted = !batch_.requests.AllAnswered();
   if (wanted) {
@@ -155,6 +157,7 @@ void BatchRun::Finish() {
     combine_.Collect(batch_, dispatch_.parts(), shared_.output());
     CheckSum();
     answer_.Run(batch_, combine_);
+    RecordStages(batch_);
     uint64_t node_us = 0;
     uint64_t slowest_us = 0;
     for (BatchPart* const part : combine_.contributing()) {

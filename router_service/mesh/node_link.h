@@ -176,6 +176,7 @@ class NodeLink final : public NodeObserver {
   const std::string address_;
   const NodeLinkOptions options_;
   metrics::RouterMetrics* const metrics_;
+  const metrics::RouterMetrics::NodeSeries series_;
   Clock* const clock_;
   const std::function<void()> on_change_;
   // What becomes of the link, which may change many times a second.

@@ -286,6 +286,7 @@ void NodeLink::Judge(const Judgement& by) {
     on_change_();  // First the new placement, as when it is lost.
   }
   for (const std::shared_ptr<NodeBatch>& batch : overdue) {
+    batch->overdue = true;
     batch->Done(absl::UnavailableError(
         absl::StrCat("node ", address_, " owes the answer to a batch for too long")));
   }

@@ -103,7 +103,15 @@ bool Admission::Drain(absl::Duration timeout) {
 absl::Time Admission::OnAnswer(const batch::ForwardJob& job, absl::StatusCode code) {
   metrics_->CountRequest(code);
   const absl::Time now = clock_->Now();
-  metrics_->request_seconds.Observe(absl::ToDoubleSeconds(now - job.arrival()));
+  const absl::Duration duration = now - job.arrival();
+  const trace::TraceContext& span = job.trace().span;
+  if (span.sampled() ||
+      (tracer_ != nullptr &&
+       tracer_->KeepFor(code, duration, /*retried=*/false) != tracing::Keep::kNo)) {
+    metrics_->request_seconds.Observe(duration, span, now);
+  } else {
+    metrics_->request_seconds.Observe(duration);
+  }
   if (!job.batched() && job.ClaimNote()) {
     batch::NoteUnbatched(tracer_, job, job.arrival(), code, now);
   }

@@ -11,6 +11,7 @@
 #include "common/net/grpc_options.h"
 #include "common/net/grpc_runtime.h"
 #include "common/tensor/buffer_pool.h"
+#include "common/transport/call_counter.h"
 #include "expertmesh/v1/router.pb.h"
 #include "router_service/balance/controller.h"
 #include "router_service/mesh/fleet.h"
@@ -38,6 +39,8 @@ struct RouterServerOptions {
   net::GrpcOptions grpc;
   // As GrpcServerSpec::max_buffered_bytes.
   size_t max_buffered_bytes = size_t{512} << 20;
+  // As GrpcServerSpec::counter.
+  CallCounter* counter = nullptr;
   // As GrpcServerSpec::runtime: best the one of the transport to the nodes.
   net::GrpcRuntime* runtime = nullptr;
 };
