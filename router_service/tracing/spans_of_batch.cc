@@ -47,6 +47,16 @@ bool IsServersFault(absl::StatusCode code) {
 
 int64_t Signed(uint64_t value) { return static_cast<int64_t>(value); }
 
+uint32_t SpansOfRequest(const TraceRecord& record) { return record.dispatched ? 2 : 1; }
+
+uint32_t SpansOfCalls(const TraceRecord& record) {
+  uint32_t spans = 0;
+  for (const CallRecord& call : record.calls) {
+    spans += call.code == absl::StatusCode::kOk ? 1 + kNodeSpans : 1;
+  }
+  return spans;
+}
+
 // Makes the spans of one record.
 class SpanMaker {
  public:
@@ -293,11 +303,9 @@ std::vector<TraceLine> LinesOf(const TraceRecord& record) {
     line.tokens = request.tokens;
     line.code = request.code;
     line.keep = request.keep;
-    line.spans = record.dispatched ? 2 : 1;
+    line.spans = SpansOfRequest(record);
   }
-  for (const CallRecord& call : record.calls) {
-    lines.front().spans += call.code == absl::StatusCode::kOk ? 1 + kNodeSpans : 1;
-  }
+  lines.front().spans += SpansOfCalls(record);
   if (record.batch.valid()) {
     TraceLine line = lines.front();
     line.id = record.batch.trace_id;
@@ -309,6 +317,11 @@ std::vector<TraceLine> LinesOf(const TraceRecord& record) {
     lines.push_back(line);
   }
   return lines;
+}
+
+uint64_t SpansIn(const TraceRecord& record) {
+  return record.requests.size() * SpansOfRequest(record) + SpansOfCalls(record) +
+         (record.batch.valid() ? 1 : 0);
 }
 
 }  // namespace expertmesh::tracing

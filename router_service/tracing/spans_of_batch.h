@@ -54,6 +54,8 @@ struct TraceSpans {
 // resource of this process.
 std::vector<TraceSpans> SpansOfBatch(const TraceRecord& record, const trace::ResourcePtr& router);
 std::vector<TraceLine> LinesOf(const TraceRecord& record);
+// How many spans that are.
+uint64_t SpansIn(const TraceRecord& record);
 
 }  // namespace expertmesh::tracing
 

@@ -96,7 +96,7 @@ void Tracer::Flush() {
         exporter_->Add(spans.groups);
       }
     }
-    counts_.requests.fetch_add(record->requests.size(), std::memory_order_relaxed);
+    counts_.spans.fetch_add(SpansIn(*record), std::memory_order_relaxed);
   }
 }
 

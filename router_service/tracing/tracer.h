@@ -47,7 +47,7 @@ struct TracerOptions {
 
 // What became of notes, since the start.
 struct TracerCounts {
-  std::atomic<uint64_t> requests{0};       // Requests that spans are made of.
+  std::atomic<uint64_t> spans{0};
   std::atomic<uint64_t> kept_sampled{0};   // Batches with a request that was sampled.
   std::atomic<uint64_t> kept_late{0};      // Batches kept for what became of them alone.
   std::atomic<uint64_t> dropped_limit{0};  // The same, but more than KeepOptions allow a second.

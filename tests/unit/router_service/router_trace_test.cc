@@ -89,6 +89,7 @@ TEST_F(RouterTraceTest, OneRequestIsOneTrace) {
   Finish();
 
   ASSERT_THAT(recorder_.spans(), SizeIs(10));
+  EXPECT_EQ(tracer_->counts().spans, 10u);
   for (const RecordedSpan& span : recorder_.spans()) {
     EXPECT_EQ(span.trace_id(), kTrace);
     EXPECT_LE(span.span.start_time_unix_nano(), span.span.end_time_unix_nano());
@@ -381,6 +382,7 @@ TEST_F(RouterBatchTraceTest, ABatchOfManyIsLinkedBothWaysUpToTheLimitOfLinks) {
   Start({.ratio = 0}, OneBatchInFlight());
   ForwardTogether(std::vector<std::string>(200, "01"));
   ASSERT_THAT(Servers(), SizeIs(200));
+  EXPECT_EQ(tracer_->counts().spans, recorder_.spans().size());
   const std::vector<RecordedSpan> batches = recorder_.Named("expertmesh.batch");
   ASSERT_THAT(batches, SizeIs(1));
   const RecordedSpan& batch = batches[0];

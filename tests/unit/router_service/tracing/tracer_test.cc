@@ -59,7 +59,7 @@ TEST_F(TracerTest, NotesWaitForCompanyButNotLong) {
   while (recorder_.spans().empty()) {
     std::this_thread::yield();
   }
-  EXPECT_EQ(tracer.counts().requests, 1u);
+  EXPECT_EQ(tracer.counts().spans, 1u);
 }
 
 TEST_F(TracerTest, WhatThereIsNoRoomForIsDroppedAndCounted) {
@@ -73,7 +73,7 @@ TEST_F(TracerTest, WhatThereIsNoRoomForIsDroppedAndCounted) {
       ++added;
     }
     tracer.Flush();
-    EXPECT_EQ(tracer.counts().requests + tracer.counts().dropped_full, added);
+    EXPECT_EQ(tracer.counts().spans + tracer.counts().dropped_full, added);
   }
 }
 
