@@ -14,15 +14,16 @@ size_t BytesOf(const TraceRecord& record) {
   return record.MemoryBytes() + (record.requests.size() + 1) * kTableBytes;
 }
 
-// Ids of the traces that `record` has spans of.
-template <typename Visit>
-void ForEachTrace(const TraceRecord& record, const Visit& visit) {
+// Ids of the traces that `record` has spans of; one may be there several times.
+absl::InlinedVector<trace::TraceId, 2> TracesOf(const TraceRecord& record) {
+  absl::InlinedVector<trace::TraceId, 2> ids;
   for (const RequestRecord& request : record.requests) {
-    visit(request.span.trace_id);
+    ids.push_back(request.span.trace_id);
   }
   if (record.batch.valid()) {
-    visit(record.batch.trace_id);
+    ids.push_back(record.batch.trace_id);
   }
+  return ids;
 }
 
 absl::Duration LongestOf(const TraceRecord& record) {
@@ -40,12 +41,12 @@ void TraceStore::Add(const TraceRecord& record) {
   absl::MutexLock lock(&mutex_);
   newest_.push_back(entry);
   newest_bytes_ += BytesOf(*entry);
-  ForEachTrace(*entry, [&](const trace::TraceId& id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  for (const trace::TraceId& id : TracesOf(*entry)) {
     auto& entries = by_id_[id];
     if (entries.empty() || entries.back() != entry) {
       entries.push_back(entry);
     }
-  });
+  }
   while (newest_bytes_ > max_bytes_ && newest_.size() > 1) {
     DropOldest();
   }
@@ -71,17 +72,17 @@ void TraceStore::DropOldest() {
 }
 
 void TraceStore::Forget(const Entry& entry) {
-  ForEachTrace(*entry, [&](const trace::TraceId& id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  for (const trace::TraceId& id : TracesOf(*entry)) {
     const auto found = by_id_.find(id);
     if (found == by_id_.end()) {
-      return;  // Two of the batch's requests are of one trace.
+      continue;  // Two of the batch's requests are of one trace.
     }
     auto& entries = found->second;
     entries.erase(std::remove(entries.begin(), entries.end(), entry), entries.end());
     if (entries.empty()) {
       by_id_.erase(found);
     }
-  });
+  }
 }
 
 std::optional<std::string> TraceStore::Find(const trace::TraceId& id) const {
