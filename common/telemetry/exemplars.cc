@@ -63,7 +63,7 @@ ExemplarSlots* Exemplars::Add(const std::string& name, const prometheus::Labels&
       return &series.slots;
     }
   }
-  return &all.emplace_back(labels, ExemplarSlots(std::move(bounds))).slots;
+  return &all.emplace_back(labels, std::move(bounds)).slots;
 }
 
 void Exemplars::Remove(const std::string& name, const prometheus::Labels& labels) {

@@ -12,6 +12,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -74,6 +75,9 @@ class Exemplars {
 
  private:
   struct Series {
+    Series(prometheus::Labels of, std::vector<double> bounds)
+        : labels(std::move(of)), slots(std::move(bounds)) {}
+
     prometheus::Labels labels;
     ExemplarSlots slots;
   };
