@@ -20,12 +20,13 @@ build_packages() {
   printf '%s\n' \
     build-essential pkg-config cmake ninja-build ccache lld git \
     libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev \
-    libhwy-dev libdnnl-dev nlohmann-json3-dev libspdlog-dev prometheus-cpp-dev libssl-dev \
+    libhwy-dev libdnnl-dev nlohmann-json3-dev libspdlog-dev prometheus-cpp-dev libcivetweb-dev libssl-dev \
     libonig-dev libutf8proc-dev libxxhash-dev \
     libgtest-dev libgmock-dev libbenchmark-dev \
     python3 python3-venv
 }
 
+# prometheus: promtool, and a server that tests start on ports of their own.
 # clang's runtime carries the version of the release's clang in its name.
 test_packages() {
   local codename='' runtime
@@ -38,7 +39,7 @@ test_packages() {
     noble) runtime=libclang-rt-18-dev ;;
     *) runtime=libclang-rt-14-dev ;;
   esac
-  printf '%s\n' clang "$runtime"
+  printf '%s\n' clang "$runtime" prometheus
 }
 
 # For the stubs of each language beside C++ and Python. Generators and runtimes come from the registries of

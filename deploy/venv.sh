@@ -10,7 +10,7 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/build/venv
-base=(numpy pytest hdrhistogram tree-sitter==0.25.2 tree-sitter-cpp==0.23.4
+base=(numpy pytest hdrhistogram prometheus-client==0.23.1 tree-sitter==0.25.2 tree-sitter-cpp==0.23.4
   opentelemetry-sdk==1.45.2 opentelemetry-proto==1.45.2 opentelemetry-exporter-otlp-proto-grpc==1.45.2)
 transformers=(torch==2.13.0 transformers==4.57.6 safetensors)
 

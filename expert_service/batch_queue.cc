@@ -24,6 +24,7 @@ absl::Status BatchQueue::CheckRoom(const ReceivedBatch& batch) const {
 
 void BatchQueue::Add(QueuedBatch queued) {
   const ReceivedBatch& batch = *queued.batch;
+  ++batches_;
   rows_ += batch.total_rows;
   bytes_ += batch.bytes;
   const Key key(std::min(batch.deadline, batch.times.complete + limits_.deadline_window),
@@ -86,6 +87,7 @@ std::vector<QueuedBatch> BatchQueue::TakeAll() {
 QueuedBatch BatchQueue::TakeFrom(Line* line, Line::iterator position) {
   QueuedBatch queued = std::move(position->second);
   line->erase(position);
+  --batches_;
   rows_ -= queued.batch->total_rows;
   bytes_ -= queued.batch->bytes;
   return queued;

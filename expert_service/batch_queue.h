@@ -71,6 +71,8 @@ class BatchQueue {
   bool empty() const { return lines_.empty(); }
   // Rows that wait, of all layers.
   uint64_t rows() const { return rows_; }
+  // Likewise.
+  uint64_t batches() const { return batches_; }
 
  private:
   using Key = std::pair<absl::Time, uint64_t>;  // Urgency, then order of arrival.
@@ -81,6 +83,7 @@ class BatchQueue {
   const BatchQueueLimits limits_;
   std::map<uint32_t, Line> lines_;  // By layer; none is empty.
   uint64_t next_arrival_ = 0;
+  uint64_t batches_ = 0;
   uint64_t rows_ = 0;
   uint64_t bytes_ = 0;
 };

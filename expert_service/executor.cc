@@ -71,7 +71,7 @@ void Executor::DropStream(StreamId stream) {
     const absl::MutexLock lock(&mutex_);
     replies = streams_.Close(stream);
     dropped = queue_.TakeStream(stream);
-    metrics_->SetQueueRows(queue_.rows());
+    metrics_->SetQueue(queue_.batches(), queue_.rows());
   }
   CountDropped(dropped);
 }
@@ -136,7 +136,7 @@ absl::Status Executor::Accept(StreamId stream, std::unique_ptr<ReceivedBatch> ba
   ++batches_in_flight_;
   rows_in_flight_ += batch->total_rows;
   queue_.Add({stream, std::move(replies), std::move(batch)});
-  metrics_->SetQueueRows(queue_.rows());
+  metrics_->SetQueue(queue_.batches(), queue_.rows());
   return absl::OkStatus();
 }
 
@@ -161,7 +161,7 @@ void Executor::Stop() {
     const absl::MutexLock lock(&mutex_);
     stopping_ = true;
     left = queue_.TakeAll();
-    metrics_->SetQueueRows(queue_.rows());
+    metrics_->SetQueue(queue_.batches(), queue_.rows());
     work_.SignalAll();
   }
   Refuse(&left, StoppingError());
@@ -199,7 +199,7 @@ Executor::Run* Executor::TakeGroup() {
   Run* const run = free_runs_.back();
   free_runs_.pop_back();
   queue_.TakeGroup(clock_->Now(), &run->group);
-  metrics_->SetQueueRows(queue_.rows());
+  metrics_->SetQueue(queue_.batches(), queue_.rows());
   return run;
 }
 
@@ -246,7 +246,7 @@ void Executor::Complete(Run* run, const absl::Status& status) {
 void Executor::SendPartials(Run* run) {
   const MergedBatch& merged = run->merged;
   std::vector<QueuedBatch>& batches = run->group.batches;
-  metrics_->RecordComputed(merged.layer(), merged.token_rows(),
+  metrics_->RecordComputed(merged.layer(), batches.size(), merged.token_rows(),
                            batches.front().batch->times.computing(), merged.assignments());
   if (merged.nonfinite_rows() > 0) {
     metrics_->CountNonFinite(merged.nonfinite_rows());

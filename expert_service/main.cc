@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdio>
 #include <memory>
 #include <string>
 #include <thread>
@@ -23,6 +22,8 @@
 #include "common/experts/compute_dtype.h"
 #include "common/experts/weight_storage.h"
 #include "common/net/grpc_logging.h"
+#include "common/telemetry/expert_series.h"
+#include "common/telemetry/grpc_server_metrics.h"
 #include "common/telemetry/logging.h"
 #include "common/telemetry/metrics.h"
 #include "expert_service/expert_selection.h"
@@ -64,11 +65,18 @@ ABSL_FLAG(uint64_t, max_connections, 4096,
           "Connections of callers open at once; more are closed as they come");
 ABSL_FLAG(std::string, metrics_listen, "0.0.0.0:9464",
           "Address of GET /metrics; port 0 picks one, empty turns it off");
+ABSL_FLAG(std::string, expert_metrics, "top",
+          "Experts with a series of their own at GET /metrics: full (all that the node holds), top "
+          "(the busiest of each layer, of late) or off");
+ABSL_FLAG(uint64_t, expert_metrics_top, 8, "How many of each layer with --expert-metrics=top");
 ABSL_FLAG(std::string, port_file, "",
           "File to write \"grpc_port metrics_port\" to once both are bound");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(20),
           "Time for batches in flight to finish after SIGTERM");
 ABSL_FLAG(std::string, log_level, "info", "trace, debug, info, warning, error or off");
+ABSL_FLAG(std::string, log_format, "text",
+          "text, or json: one object in each line, with ts, level, process, message, and trace_id "
+          "and span_id where there is a trace");
 
 namespace expertmesh::node {
 namespace {
@@ -127,6 +135,9 @@ absl::StatusOr<NodeOptions> OptionsFromFlags(const ModelDescription& model, int 
   options.inline_parameters = absl::GetFlag(FLAGS_inline_parameters);
   options.memory_limit_bytes = absl::GetFlag(FLAGS_memory_limit_bytes);
   options.load_threads = threads;
+  ASSIGN_OR_RETURN(options.expert_metrics,
+                   telemetry::ParseExpertMetrics(absl::GetFlag(FLAGS_expert_metrics),
+                                                 absl::GetFlag(FLAGS_expert_metrics_top)));
   return options;
 }
 
@@ -190,7 +201,8 @@ absl::Status ServeUntilSignal(Node* node, NodeServer* server,
 
 absl::Status Run(const std::vector<char*>& rest) {
   RETURN_IF_ERROR(CheckFlags(rest));
-  RETURN_IF_ERROR(telemetry::InitLogging("expertmesh-expert", absl::GetFlag(FLAGS_log_level)));
+  RETURN_IF_ERROR(telemetry::InitLogging("expertmesh-expert", absl::GetFlag(FLAGS_log_level),
+                                         absl::GetFlag(FLAGS_log_format)));
   if (const std::string note = ReadCoreLimits().Note(); !note.empty()) {
     spdlog::info("{}", note);
   }
@@ -224,7 +236,9 @@ absl::Status Run(const std::vector<char*>& rest) {
                    Node::Create(options, checkpoint, backend.get(), Clock::Real(), registry));
   RETURN_IF_ERROR(node->CheckLoad(selection));
 
+  telemetry::GrpcServerMetrics calls(*registry);
   NodeServerOptions server_options;
+  server_options.counter = &calls;
   server_options.address = absl::GetFlag(FLAGS_listen);
   server_options.max_frame_bytes = options.max_frame_bytes;
   server_options.grpc.max_metadata_bytes = absl::GetFlag(FLAGS_max_metadata_bytes);
@@ -234,6 +248,7 @@ absl::Status Run(const std::vector<char*>& rest) {
   std::unique_ptr<telemetry::MetricsServer> metrics;
   if (const std::string address = absl::GetFlag(FLAGS_metrics_listen); !address.empty()) {
     ASSIGN_OR_RETURN(metrics, telemetry::MetricsServer::Start(address, registry));
+    metrics->Add(node->computed());
   }
   const IdleMemory idle_memory(nullptr, Clock::Real());
   const int metrics_port = metrics == nullptr ? 0 : metrics->port();
@@ -258,7 +273,7 @@ int main(int argc, char** argv) {
       argc, argv);
   const absl::Status status = expertmesh::node::Run(rest);
   if (!status.ok()) {
-    std::fprintf(stderr, "expertmesh-expert: %s\n", std::string(status.message()).c_str());
+    expertmesh::telemetry::ReportFailure("expertmesh-expert", status);
     return 1;
   }
   return 0;

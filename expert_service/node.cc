@@ -106,7 +106,7 @@ Node::Node(const NodeOptions& options, std::shared_ptr<const checkpoint::MoeChec
       checkpoint_(std::move(checkpoint)),
       backend_(backend),
       clock_(clock),
-      metrics_(std::move(registry)),
+      metrics_(std::move(registry), options.expert_metrics, clock),
       reply_sender_(options.reply_frame_bytes, &metrics_),
       hosted_(checkpoint_, backend,
               {options.memory_limit_bytes, options.load_threads, clock, options.cpu_time},
@@ -152,9 +152,11 @@ absl::Status Node::Load(absl::Span<const LayerExperts> selection,
   for (const LayerExperts& layer : selection) {
     metrics_.AddExpertSeries(layer.layer, layer.experts);
   }
+  const absl::Time begin = clock_->Now();
   const absl::Status status =
       hosted_.Load(selection, HostedExperts::Publish::kPerLayer, progress).status();
   if (status.ok()) {
+    metrics_.RecordLoad(clock_->Now() - begin);
     SetState(v1::NODE_STATE_READY, "");
   } else {
     SetState(v1::NODE_STATE_FAILED, std::string(status.message()));
@@ -286,8 +288,10 @@ absl::StatusOr<internal::v1::LoadExpertsResponse> Node::LoadExperts(
     }
   }
   const std::vector<LayerExperts> wanted = FromProto(request.experts());
+  const absl::Time begin = clock_->Now();
   ASSIGN_OR_RETURN(const uint64_t loaded, hosted_.Load(wanted, HostedExperts::Publish::kTogether,
                                                        /*progress=*/nullptr, permit));
+  metrics_.RecordLoad(clock_->Now() - begin);
   for (const LayerExperts& layer : wanted) {
     metrics_.AddExpertSeries(layer.layer, layer.experts);
   }

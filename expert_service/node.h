@@ -64,6 +64,8 @@ struct NodeOptions {
   uint64_t inline_parameters = 0;
   // Packed weights; 0: no limit.
   uint64_t memory_limit_bytes = 0;
+  // Which experts have a series of their own.
+  telemetry::ExpertMetricsOptions expert_metrics;
   // Threads that pack weights at the same time; at least 1.
   int load_threads = 1;
   // As HostedExpertsOptions::cpu_time. It is rested for by the node's clock: one that stands still
@@ -93,6 +95,9 @@ class Node final : public NodeEndpoint {
   // it, and until everything accepted is answered; then, or at `deadline`, the node refuses more.
   // A running Load ends with CANCELLED. True when nothing was left unanswered.
   bool Drain(absl::Duration linger, absl::Time deadline);
+
+  // What is read at a scrape, beside the registry.
+  std::shared_ptr<const prometheus::Collectable> computed() const { return metrics_.computed(); }
 
   // NodeEndpoint. Besides what expert.proto says, LoadExperts gives UNAVAILABLE while draining.
   // A term is looked at when the turn of a change has come, too: one that waited while a higher

@@ -19,20 +19,18 @@ std::string StateLabel(v1::NodeState state) {
 
 }  // namespace
 
-NodeMetrics::NodeMetrics(std::shared_ptr<prometheus::Registry> registry)
-    : registry_(std::move(registry)) {
+NodeMetrics::NodeMetrics(std::shared_ptr<prometheus::Registry> registry,
+                         const telemetry::ExpertMetricsOptions& experts, Clock* clock)
+    : registry_(std::move(registry)), computed_(std::make_shared<ComputedCounts>(experts, clock)) {
   SetState(v1::NODE_STATE_LOADING);
 }
 
-void NodeMetrics::RecordComputed(uint32_t layer, size_t rows, absl::Duration duration,
-                                 absl::Span<const uint64_t> assignments) {
+void NodeMetrics::RecordComputed(uint32_t layer, size_t batches, size_t rows,
+                                 absl::Duration duration, absl::Span<const uint64_t> assignments) {
+  batch_requests_.Observe(static_cast<double>(batches));
   batch_rows_.Observe(static_cast<double>(rows));
-  forward_seconds_.Observe(absl::ToDoubleSeconds(duration));
-  for (uint32_t expert = 0; expert < assignments.size(); ++expert) {
-    if (assignments[expert] > 0) {
-      Tokens(layer, expert).Increment(static_cast<double>(assignments[expert]));
-    }
-  }
+  forward_seconds_.Observe(duration);
+  computed_->Add(layer, assignments);
 }
 
 void NodeMetrics::CountRejected(absl::StatusCode code) {
@@ -47,21 +45,6 @@ void NodeMetrics::SetState(v1::NodeState state) {
   for (const v1::NodeState each : kStates) {
     state_.Add({{"state", StateLabel(each)}}).Set(each == state ? 1 : 0);
   }
-}
-
-void NodeMetrics::AddExpertSeries(uint32_t layer, absl::Span<const uint32_t> experts) {
-  for (const uint32_t expert : experts) {
-    Tokens(layer, expert);
-  }
-}
-
-prometheus::Counter& NodeMetrics::Tokens(uint32_t layer, uint32_t expert) {
-  const absl::MutexLock lock(&mutex_);
-  prometheus::Counter*& counter = tokens_of_[{layer, expert}];
-  if (counter == nullptr) {
-    counter = &tokens_.Add({{"layer", std::to_string(layer)}, {"expert", std::to_string(expert)}});
-  }
-  return *counter;
 }
 
 }  // namespace expertmesh::node

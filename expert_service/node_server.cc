@@ -126,6 +126,7 @@ class CqNodeServer final : public NodeServer {
             })};
     spec.watches = {WatchStatus(endpoint_)};
     spec.clock = options_.clock;
+    spec.counter = options_.counter;
     spec.send_queue_bytes = options_.send_queue_bytes;
     spec.pollers = options_.pollers;
     spec.serving = false;

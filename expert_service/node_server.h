@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "common/base/clock.h"
 #include "common/net/grpc_options.h"
+#include "common/transport/call_counter.h"
 #include "common/transport/transport.h"
 
 namespace expertmesh::node {
@@ -25,6 +26,8 @@ struct NodeServerOptions {
   size_t send_queue_bytes = size_t{64} << 20;
   // Network threads; 0: by the number of cores.
   int pollers = 0;
+  // As GrpcServerSpec::counter.
+  CallCounter* counter = nullptr;
   // Measures heartbeats.
   Clock* clock = Clock::Real();
 };

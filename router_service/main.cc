@@ -3,10 +3,10 @@
 
 #include <spdlog/spdlog.h>
 
-#include <cstdio>
 #include <fstream>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/flags/flag.h"
@@ -27,19 +27,20 @@
 #include "common/net/grpc_logging.h"
 #include "common/net/grpc_runtime.h"
 #include "common/net/grpc_transport.h"
+#include "common/telemetry/grpc_server_metrics.h"
 #include "common/telemetry/logging.h"
 #include "common/telemetry/metrics.h"
 #include "common/wire/wire_dtype.h"
 #include "router_service/mesh/node_source.h"
+#include "router_service/metrics_flags.h"
 #include "router_service/router.h"
 #include "router_service/serve/grpc_authority_links.h"
 #include "router_service/serve/router_server.h"
+#include "router_service/trace_flags.h"
 
 ABSL_FLAG(std::string, model, "", "Checkpoint folder in Hugging Face layout (required)");
 ABSL_FLAG(std::string, nodes, "", "Nodes: host:port,host:port or dns:///name:port (required)");
 ABSL_FLAG(std::string, listen, "0.0.0.0:50050", "Address to serve on; port 0 picks one");
-ABSL_FLAG(std::string, metrics_listen, "0.0.0.0:9464",
-          "Address of GET /metrics; port 0 picks one, empty turns it off");
 ABSL_FLAG(std::string, port_file, "",
           "File to write \"grpc_port metrics_port\" to once both are bound");
 ABSL_FLAG(
@@ -133,6 +134,9 @@ ABSL_FLAG(absl::Duration, max_request_time, absl::Seconds(60),
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(20),
           "Time for requests in flight to finish after SIGTERM");
 ABSL_FLAG(std::string, log_level, "info", "trace, debug, info, warning, error or off");
+ABSL_FLAG(std::string, log_format, "text",
+          "text, or json: one object in each line, with ts, level, process, message, and trace_id "
+          "and span_id where there is a trace");
 
 namespace expertmesh::router {
 namespace {
@@ -260,6 +264,7 @@ absl::StatusOr<RouterOptions> OptionsFromFlags() {
   options.verify_bytes_per_second = absl::GetFlag(FLAGS_verify_bytes_per_second);
   options.max_request_time = absl::GetFlag(FLAGS_max_request_time);
   options.threads = absl::GetFlag(FLAGS_threads);
+  ASSIGN_OR_RETURN(options.expert_metrics, ExpertMetricsFromFlags());
   ASSIGN_OR_RETURN(options.balance.controller, BalanceFlags());
   options.balance.follow = absl::GetFlag(FLAGS_follow);
   options.balance.record = absl::GetFlag(FLAGS_record_routing);
@@ -267,7 +272,7 @@ absl::StatusOr<RouterOptions> OptionsFromFlags() {
   return options;
 }
 
-serve::RouterServerOptions ServerOptionsFromFlags(net::GrpcRuntime* runtime) {
+serve::RouterServerOptions ServerOptionsFromFlags(net::GrpcRuntime* runtime, CallCounter* counter) {
   serve::RouterServerOptions server_options;
   server_options.address = absl::GetFlag(FLAGS_listen);
   server_options.grpc.max_message_bytes = absl::GetFlag(FLAGS_max_message_bytes);
@@ -276,6 +281,7 @@ serve::RouterServerOptions ServerOptionsFromFlags(net::GrpcRuntime* runtime) {
   server_options.grpc.max_connections = absl::GetFlag(FLAGS_max_connections);
   server_options.grpc.max_connection_age = absl::GetFlag(FLAGS_max_connection_age);
   server_options.runtime = runtime;
+  server_options.counter = counter;
   return server_options;
 }
 
@@ -289,7 +295,8 @@ absl::StatusOr<std::unique_ptr<experts::Backend>> BackendFromFlags(Dtype weights
 }
 
 absl::Status StartLogging() {
-  RETURN_IF_ERROR(telemetry::InitLogging("expertmesh-router", absl::GetFlag(FLAGS_log_level)));
+  RETURN_IF_ERROR(telemetry::InitLogging("expertmesh-router", absl::GetFlag(FLAGS_log_level),
+                                         absl::GetFlag(FLAGS_log_format)));
   if (const std::string note = ReadCoreLimits().Note(); !note.empty()) {
     spdlog::info("{}", note);
   }
@@ -314,6 +321,8 @@ absl::Status Run(const std::vector<char*>& rest) {
   net::GrpcTransport transport(&runtime, Clock::Real(), net::GrpcTransportOptions());
   serve::GrpcAuthorityLinks links(&runtime, Clock::Real());
   options.balance.links = &links;
+  ASSIGN_OR_RETURN(const Tracing tracing, TracingFromFlags(&runtime));
+  options.tracer = tracing.tracer();
   ASSIGN_OR_RETURN(std::unique_ptr<Router> router,
                    Router::Create(options, checkpoint, std::move(backend), &transport,
                                   Clock::Real(), registry.get()));
@@ -326,12 +335,12 @@ absl::Status Run(const std::vector<char*>& rest) {
   if (!nodes.ok()) {
     return WithContext("--nodes", nodes.status());
   }
-  ASSIGN_OR_RETURN(std::unique_ptr<serve::RouterServer> server,
-                   serve::RouterServer::Start(router->served(), ServerOptionsFromFlags(&runtime)));
-  std::unique_ptr<telemetry::MetricsServer> metrics;
-  if (const std::string address = absl::GetFlag(FLAGS_metrics_listen); !address.empty()) {
-    ASSIGN_OR_RETURN(metrics, telemetry::MetricsServer::Start(address, registry));
-  }
+  telemetry::GrpcServerMetrics calls(*registry);
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<serve::RouterServer> server,
+      serve::RouterServer::Start(router->served(), ServerOptionsFromFlags(&runtime, &calls)));
+  ASSIGN_OR_RETURN(const std::unique_ptr<telemetry::MetricsServer> metrics,
+                   StartMetrics(registry, &tracing, router.get()));
   const IdleMemory idle_memory(
       [&router, &server, &runtime] {
         router->ShedMemory();
@@ -366,7 +375,7 @@ int main(int argc, char** argv) {
       argc, argv);
   const absl::Status status = expertmesh::router::Run(rest);
   if (!status.ok()) {
-    std::fprintf(stderr, "expertmesh-router: %s\n", std::string(status.message()).c_str());
+    expertmesh::telemetry::ReportFailure("expertmesh-router", status);
     return 1;
   }
   return 0;

@@ -1,5 +1,6 @@
 #include "router_service/router.h"
 
+#include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -7,6 +8,7 @@
 #include "common/base/process.h"
 #include "common/base/status_macros.h"
 #include "router_service/serve/describe.h"
+#include "router_service/serve/load_metrics.h"
 
 namespace expertmesh::router {
 namespace {
@@ -30,7 +32,7 @@ Router::Router(const RouterOptions& options,
       admission_({.most_tokens = options.max_tokens_in_flight,
                   .least_tokens = kLeastBatches * options.batcher.max_batch_tokens,
                   .queue_time = options.max_queue_time},
-                 &metrics_, clock) {}
+                 &metrics_, options.tracer, clock) {}
 
 absl::StatusOr<std::unique_ptr<Router>> Router::Create(
     const RouterOptions& options, std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
@@ -114,6 +116,21 @@ absl::Status Router::StartRecording() {
   return absl::OkStatus();
 }
 
+void Router::StartServing() {
+  for (auto& [index, layer] : layers_) {
+    layer.batcher = std::make_unique<batch::LayerBatcher>(
+        options_.batcher, clock_, timers_.get(),
+        [this, served = &layer](std::vector<batch::ForwardJobPtr>&& jobs) {
+          RunBatch(served, &jobs);
+        });
+  }
+  forward_ = std::make_unique<serve::ForwardService>(
+      serve::ForwardServiceOptions{environment_.d_model, options_.max_tokens_in_flight,
+                                   options_.max_request_time, options_.max_message_bytes,
+                                   options_.tracer},
+      &layers_, &admission_, fleet_.get(), &metrics_, timers_.get(), pool_.get(), clock_);
+}
+
 absl::Status Router::Start(Transport* transport, mesh::WireEncodings encodings) {
   RETURN_IF_ERROR(StartRecording());
   pool_ = std::make_unique<ThreadPool>(options_.threads > 0 ? options_.threads : AvailableCores());
@@ -129,6 +146,7 @@ absl::Status Router::Start(Transport* transport, mesh::WireEncodings encodings) 
                                                        options_.verify_bytes_per_second, biases_},
                                     &metrics_, transport, timers_.get(), clock_);
   environment_.fleet = fleet_.get();
+  environment_.tracer = options_.tracer;
   environment_.cross_checker = cross_checker_.get();
   environment_.pool = pool_.get();
   environment_.clock = clock_;
@@ -147,17 +165,7 @@ absl::Status Router::Start(Transport* transport, mesh::WireEncodings encodings) 
                                     absl::Time closed_at) {
     OnBatchFinished(layer, tokens, closed_at);
   };
-  for (auto& [index, layer] : layers_) {
-    layer.batcher = std::make_unique<batch::LayerBatcher>(
-        options_.batcher, clock_, timers_.get(),
-        [this, served = &layer](std::vector<batch::ForwardJobPtr>&& jobs) {
-          RunBatch(served, &jobs);
-        });
-  }
-  forward_ = std::make_unique<serve::ForwardService>(
-      serve::ForwardServiceOptions{environment_.d_model, options_.max_tokens_in_flight,
-                                   options_.max_request_time, options_.max_message_bytes},
-      &layers_, &admission_, fleet_.get(), &metrics_, timers_.get(), pool_.get(), clock_);
+  StartServing();
   serve::SetMeshMetrics(fleet_->Summary(), &metrics_);
   fleet_subscription_ =
       fleet_->Subscribe([this] { serve::SetMeshMetrics(fleet_->Summary(), &metrics_); });
@@ -224,9 +232,16 @@ void Router::ShedMemory() {
   pool_->OnEachThread(TrimThread, absl::Milliseconds(100));
 }
 
+void Router::AddTo(telemetry::MetricsServer* server) {
+  server->Add(std::make_shared<const serve::LoadMetrics>([this] { return ReadCounts(); },
+                                                         options_.expert_metrics, clock_));
+  server->AddExemplars(&metrics_.exemplars);
+  serve::AddLoadPages(controller_.get(), &server->http());
+}
+
 serve::ServedRouter Router::served() {
   return {forward_.get(), fleet_.get(), controller_.get(),
-          clock_,         &buffers_,    [this] { return DescribeModel(); }};
+          clock_,         &buffers_,    [this] { return DescribeModel(); }, options_.tracer};
 }
 
 }  // namespace expertmesh::router

@@ -23,6 +23,8 @@
 #include "common/base/timer_queue.h"
 #include "common/checkpoint/moe_checkpoint.h"
 #include "common/experts/backend.h"
+#include "common/telemetry/expert_series.h"
+#include "common/telemetry/metrics.h"
 #include "common/tensor/buffer_pool.h"
 #include "common/transport/call_context.h"
 #include "common/transport/transport.h"
@@ -40,6 +42,7 @@
 #include "router_service/serve/admission.h"
 #include "router_service/serve/forward_service.h"
 #include "router_service/serve/router_server.h"
+#include "router_service/tracing/tracer.h"
 
 namespace expertmesh::router {
 
@@ -95,9 +98,13 @@ struct RouterOptions {
   uint64_t verify_bytes_per_second = uint64_t{64} << 20;
   // Between two cross-checks of a layer, see CrossChecker; zero: there are none.
   absl::Duration cross_check_interval = absl::ZeroDuration();
+  // Which experts have a series of their own.
+  telemetry::ExpertMetricsOptions expert_metrics;
   // Threads that gather, score, plan and combine; 0: as many as cores.
   int threads = 0;
   BalanceOptions balance;
+  // Null: nothing is traced. Must outlive the router.
+  tracing::Tracer* tracer = nullptr;
 };
 
 // Thread-safe. What a batch needs memory for is kept and used again, so that after a while nothing
@@ -132,6 +139,8 @@ class Router {
 
   // For a server; valid for as long as the router.
   serve::ServedRouter served();
+  // Adds metrics and pages of load to `server`, which must not outlive the router.
+  void AddTo(telemetry::MetricsServer* server);
 
  private:
   Router(const RouterOptions& options, std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
@@ -140,6 +149,7 @@ class Router {
   // The layers, and with them the selection biases of the first view.
   absl::Status LoadLayers();
   absl::Status Start(Transport* transport, mesh::WireEncodings encodings);
+  void StartServing();
   // What the controller starts with.
   balance_control::SteeredModel DescribeSteered() const;
   balance_control::LoadCounts ReadCounts() const;

@@ -1,6 +1,9 @@
 #include "common/base/peer_text.h"
 
+#include <cstdint>
+
 #include "absl/strings/str_cat.h"
+#include "common/base/utf8.h"
 
 namespace expertmesh {
 namespace {
@@ -10,27 +13,12 @@ bool Continues(char c) { return (static_cast<unsigned char>(c) & 0xc0) == 0x80; 
 // Bytes of the UTF-8 character at the start of `text` (not empty); 0 when there is none, or one
 // that has no business on a line: a control character, or a mark that reorders text.
 size_t PrintableCharacter(absl::string_view text) {
-  const auto first = static_cast<unsigned char>(text[0]);
-  if (first < 0x80) {
-    return first < 0x20 || first == 0x7f ? 0 : 1;
-  }
-  const size_t size = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
-  if (first < 0xc2 || first > 0xf4 || text.size() < size) {
-    return 0;
-  }
-  uint32_t code = first & (0x7f >> size);
-  for (size_t i = 1; i < size; ++i) {
-    if (!Continues(text[i])) {
-      return 0;
-    }
-    code = code << 6 | (static_cast<unsigned char>(text[i]) & 0x3f);
-  }
-  constexpr uint32_t kLeast[] = {0, 0, 0x80, 0x800, 0x10000};
-  const bool is_character =
-      code >= kLeast[size] && code <= 0x10ffff && (code < 0xd800 || code > 0xdfff);
-  const bool is_control = code < 0xa0 || (code >= 0x2028 && code <= 0x202e) ||
+  uint32_t code = 0;
+  const size_t size = Utf8Character(text, &code);
+  const bool is_control = code < 0x20 || (code >= 0x7f && code < 0xa0) ||
+                          (code >= 0x2028 && code <= 0x202e) ||
                           (code >= 0x2066 && code <= 0x2069) || code == 0xfeff;
-  return is_character && !is_control ? size : 0;
+  return is_control ? 0 : size;
 }
 
 void AppendEscaped(char c, std::string* out) {

@@ -69,13 +69,17 @@ class Filling {
     }
   }
 
-  void ReportDropped(std::vector<DroppedAssignment>* dropped) const {
+  void ReportDropped(std::vector<DroppedAssignment>* dropped, double* mass) const {
     for (size_t token = 0; token < tokens_; ++token) {
       const auto got = group_.expert_ids.subspan(token * k_, k_);
       for (size_t slot = 0; slot < k_; ++slot) {
         const uint32_t wanted = scratch_->wanted[token * k_ + slot];
         if (wanted != kNoExpert && std::find(got.begin(), got.end(), wanted) == got.end()) {
           dropped->push_back({static_cast<uint32_t>(group_.first_token + token), wanted});
+          // A slot that was emptied keeps its weight; one that was filled again has another.
+          const float score = group_.scores.empty() ? group_.weights[token * k_ + slot]
+                                                    : group_.scores[token * experts_ + wanted];
+          *mass += std::isfinite(score) ? score : 0.0;
         }
       }
     }
@@ -152,7 +156,7 @@ uint32_t CapacityOf(const RoutingOptions& options, size_t tokens) {
 }
 
 void LimitCapacity(const RoutingOptions& options, const GroupSlots& group, CapacityScratch* scratch,
-                   std::vector<DroppedAssignment>* dropped) {
+                   std::vector<DroppedAssignment>* dropped, double* mass) {
   Filling filling(options, group, scratch);
   const auto keep_or_drop = [&filling](size_t at) { filling.KeepOrDrop(at); };
   switch (options.capacity.drop) {
@@ -174,7 +178,8 @@ void LimitCapacity(const RoutingOptions& options, const GroupSlots& group, Capac
       filling.BySlot({}, [&filling](size_t at) { filling.KeepOrTakeNextBest(at); });
       break;
   }
-  filling.ReportDropped(dropped);
+  double unused = 0;
+  filling.ReportDropped(dropped, mass == nullptr ? &unused : mass);
 }
 
 }  // namespace expertmesh::gate

@@ -43,10 +43,11 @@ struct CapacityScratch {
 };
 
 // Empties the slots that find no room (kNextBest: gives them another expert with its score as
-// weight), and appends to `dropped` what was lost. Linear in the slots, but for sorting them
+// weight), and appends to `dropped` what was lost; adds to `mass`, unless that is null, what the gate
+// had given it. Linear in the slots, but for sorting them
 // (kBatchPrioritised, kScore).
 void LimitCapacity(const RoutingOptions& options, const GroupSlots& group, CapacityScratch* scratch,
-                   std::vector<DroppedAssignment>* dropped);
+                   std::vector<DroppedAssignment>* dropped, double* mass = nullptr);
 
 }  // namespace expertmesh::gate
 

@@ -46,6 +46,8 @@ struct RoutedTokens {
   // Ascending by token, a token's own in order of choice. With DropPolicy::kNextBest these are the
   // experts that a token wanted and did not get, also where it got others in their place.
   std::vector<DroppedAssignment> dropped;
+  // What the gate gave to these: the sum of their scores, before weights are renormalised.
+  double dropped_mass = 0;
   // Tokens chosen for with a live bias, and how many of these would have had another set of experts
   // with the checkpoint's (before second experts are sampled and capacity counts).
   uint64_t compared = 0;

@@ -90,6 +90,7 @@ class Batch {
       GrowTo(&scratch_->all_choices, tokens * experts_);
     }
     routed_->dropped.clear();
+    routed_->dropped_mass = 0;
     routed_->compared = 0;
     routed_->changed = 0;
     if (expert_choice) {
@@ -314,7 +315,8 @@ class Batch {
       group.scores = {scratch_->all_scores.data() + begin * experts_, tokens * experts_};
       group.choices = {scratch_->all_choices.data() + begin * experts_, tokens * experts_};
     }
-    LimitCapacity(options_, group, &scratch_->capacity, &routed_->dropped);
+    LimitCapacity(options_, group, &scratch_->capacity, &routed_->dropped,
+                  &routed_->dropped_mass);
   }
 
   void RemoveEmptySlots() {

@@ -43,6 +43,9 @@ class UnaryClientCall final : public LiveCall,
       return;
     }
     Prepare(options, &context_);
+    if (options.gzip) {
+      context_.set_compression_algorithm(GRPC_COMPRESS_GZIP);
+    }
     grpc::GenericStub stub(channel);
     reader_ =
         stub.PrepareUnaryCall(&context_, method_, ToByteBuffer(request), runtime_->NextQueue());

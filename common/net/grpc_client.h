@@ -26,6 +26,8 @@ struct CallOptions {
   std::vector<std::pair<std::string, std::string>> metadata;
   // Waits for a connection (until the deadline) instead of failing with UNAVAILABLE at once.
   bool wait_for_ready = false;
+  // UnaryCall: compresses the request, on the thread that calls.
+  bool gzip = false;
   // OpenStream: bytes that may be queued; Send refuses more.
   size_t send_queue_bytes = size_t{64} << 20;
 };

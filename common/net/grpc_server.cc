@@ -152,6 +152,7 @@ class CqServer final : public GrpcServer {
     for (RawUnaryMethod& method : health_.UnaryMethods()) {
       methods.push_back(std::move(method));
     }
+    CountCalls(/*streams=*/false, &methods);
     return methods;
   }
 
@@ -183,7 +184,16 @@ class CqServer final : public GrpcServer {
     for (RawStreamMethod& method : ReflectionMethods({services.begin(), services.end()})) {
       methods.push_back(std::move(method));
     }
+    CountCalls(/*streams=*/true, &methods);
     return methods;
+  }
+
+  template <typename Method>
+  void CountCalls(bool streams, std::vector<Method>* methods) const {
+    for (Method& method : *methods) {
+      method.counter =
+          spec_.counter == nullptr ? nullptr : spec_.counter->Method(method.name, streams);
+    }
   }
 
   void ShutdownOnce(absl::Duration grace) {

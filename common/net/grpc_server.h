@@ -29,6 +29,7 @@
 #include "common/net/grpc_runtime.h"
 #include "common/net/watch_method.h"
 #include "common/transport/call_context.h"
+#include "common/transport/call_counter.h"
 #include "common/transport/transport.h"
 #include "common/wire/frame.h"
 
@@ -88,6 +89,7 @@ std::string MethodOf(const std::string& method) {
 struct RawUnaryMethod {
   std::string name;
   UnaryHandler handler;
+  MethodCounter* counter = nullptr;  // Filled by the server.
 };
 
 // On the wire a method that streams in one direction only is no different.
@@ -100,6 +102,7 @@ struct RawStreamMethod {
   // what is queued, and so little is read from a client which does not read that it is never
   // broken for that, but for GrpcServerSpec::max_unread_time.
   bool answers_each = false;
+  MethodCounter* counter = nullptr;  // Filled by the server.
 };
 
 // A unary method that may block; see OrdinaryMethod().
@@ -179,6 +182,8 @@ struct GrpcServerSpec {
   size_t most_watchers = 10'000;
   // Measures the heartbeats of watches.
   Clock* clock = Clock::Real();
+  // Hears of every call, and outlives the server; null: calls are not counted.
+  CallCounter* counter = nullptr;
   // Health of "" and "ready" from the start; that of "live" is SERVING as long as the server is up.
   bool serving = true;
 };

@@ -18,20 +18,26 @@ absl::Time DeadlineOf(const grpc::ServerContext& rpc) {
   return Clock::Real()->Now() + absl::Seconds(left.tv_sec) + absl::Nanoseconds(left.tv_nsec);
 }
 
+// All values of `key`, joined as HTTP joins headers.
 std::string MetadataOf(const grpc::ServerContext& rpc, const char* key) {
   const auto& metadata = rpc.client_metadata();
-  const auto it = metadata.find(key);
-  return it == metadata.end() ? std::string() : std::string(it->second.data(), it->second.size());
+  std::string joined;
+  const auto [begin, end] = metadata.equal_range(key);
+  for (auto it = begin; it != end; ++it) {
+    joined.append(it == begin ? "" : ",").append(it->second.data(), it->second.size());
+  }
+  return joined;
 }
 
 }  // namespace
 
-std::shared_ptr<CallContext> MakeCallContext(const grpc::ServerContext& rpc) {
+std::shared_ptr<CallContext> MakeCallContext(const grpc::ServerContext& rpc, bool streamed) {
   return std::make_shared<CallContext>(CallContext::Caller{
       .deadline = DeadlineOf(rpc),
       .peer = rpc.peer(),
       .traceparent = MetadataOf(rpc, "traceparent"),
       .tracestate = MetadataOf(rpc, "tracestate"),
+      .streamed = streamed,
   });
 }
 

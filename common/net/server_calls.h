@@ -60,7 +60,7 @@ struct ServerQueue {
 };
 
 // The context of a call that has arrived.
-std::shared_ptr<CallContext> MakeCallContext(const grpc::ServerContext& rpc);
+std::shared_ptr<CallContext> MakeCallContext(const grpc::ServerContext& rpc, bool streamed);
 
 // RESOURCE_EXHAUSTED when the caller sent more than `max_bytes` of metadata.
 absl::Status CheckMetadata(const grpc::ServerContext& rpc, size_t max_bytes);

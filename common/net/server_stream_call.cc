@@ -98,7 +98,11 @@ void StreamCall::OnRequested(bool ok) {
     host_.calls->Remove(this);
     return;
   }
-  context_ = MakeCallContext(rpc_->context);
+  context_ = MakeCallContext(rpc_->context, /*streamed=*/true);
+  if (method_->counter != nullptr) {
+    arrival_ = Clock::Real()->Now();
+    method_->counter->Started();
+  }
   {
     absl::MutexLock lock(&mutex_);
     accepted_ = true;
@@ -321,6 +325,9 @@ void StreamCall::Advance() {
     ++pending_;
   }
   if (finish) {
+    if (method_->counter != nullptr) {
+      method_->counter->Handled(outcome.code(), Clock::Real()->Now() - arrival_);
+    }
     rpc_->stream.Finish(ToGrpc(outcome), finish_tag_.Arm(shared_from_this()));
   } else {
     if (next.make != nullptr) {

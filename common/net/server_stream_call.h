@@ -138,6 +138,7 @@ class StreamCall final : public LiveCall, public std::enable_shared_from_this<St
   std::unique_ptr<Rpc> rpc_;
   // Constant once accepted_.
   std::shared_ptr<CallContext> context_;
+  absl::Time arrival_;  // Where calls are counted.
   OpTag<StreamCall> request_tag_{&StreamCall::OnRequested};
   OpTag<StreamCall> done_tag_{&StreamCall::OnDone};
   OpTag<StreamCall> read_tag_{&StreamCall::OnRead};

@@ -4,6 +4,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "common/base/clock.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/grpc_status.h"
 #include "common/net/server_calls.h"
@@ -53,6 +54,9 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
     if (answer.ok() && answer->size() > host_.max_message_bytes) {
       answer = AnswerTooLarge(answer->size(), host_.max_message_bytes);
     }
+    if (method_->counter != nullptr) {
+      method_->counter->Handled(answer.status().code(), Clock::Real()->Now() - arrival_);
+    }
     host_.resets->OnAnswer(context_->peer());
     void* const tag = finish_tag_.Arm(shared_from_this());
     if (answer.ok()) {
@@ -86,7 +90,11 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
       host_.calls->Remove(this);
       return;
     }
-    context_ = MakeCallContext(rpc_->context);
+    context_ = MakeCallContext(rpc_->context, /*streamed=*/false);
+    if (method_->counter != nullptr) {
+      arrival_ = Clock::Real()->Now();
+      method_->counter->Started();
+    }
     {
       absl::MutexLock lock(&mutex_);
       accepted_ = true;
@@ -189,6 +197,7 @@ class UnaryCall final : public LiveCall, public std::enable_shared_from_this<Una
   std::unique_ptr<Rpc> rpc_;
   // Constant once accepted_.
   std::shared_ptr<CallContext> context_;
+  absl::Time arrival_;  // Where calls are counted.
   OpTag<UnaryCall> request_tag_{&UnaryCall::OnRequested};
   OpTag<UnaryCall> done_tag_{&UnaryCall::OnDone};
   OpTag<UnaryCall> finish_tag_{&UnaryCall::OnFinished};

@@ -1,14 +1,15 @@
 #include "common/telemetry/layer_histograms.h"
 
 #include <cmath>
+#include <string>
 #include <utility>
 
 namespace expertmesh::telemetry {
 
-LayerHistograms::LayerHistograms(prometheus::Registry& registry, const std::string& name,
-                                 const std::string& help, prometheus::Labels labels,
+LayerHistograms::LayerHistograms(prometheus::Registry& registry, const HistogramInfo& info,
+                                 prometheus::Labels labels,
                                  prometheus::Histogram::BucketBoundaries bounds)
-    : family_(prometheus::BuildHistogram().Name(name).Help(help).Register(registry)),
+    : family_(prometheus::BuildHistogram().Name(info.name).Help(info.help).Register(registry)),
       labels_(std::move(labels)),
       bounds_(std::move(bounds)) {}
 

@@ -8,11 +8,11 @@
 #include <prometheus/registry.h>
 
 #include <cstdint>
-#include <string>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/synchronization/mutex.h"
+#include "common/telemetry/metric_info.h"
 
 namespace expertmesh::telemetry {
 
@@ -21,7 +21,7 @@ namespace expertmesh::telemetry {
 class LayerHistograms {
  public:
   // `registry` must outlive it.
-  LayerHistograms(prometheus::Registry& registry, const std::string& name, const std::string& help,
+  LayerHistograms(prometheus::Registry& registry, const HistogramInfo& info,
                   prometheus::Labels labels, prometheus::Histogram::BucketBoundaries bounds);
 
   // A value that is not finite is left out: it would spoil the sum.

@@ -1,47 +1,68 @@
 // Metrics: a prometheus-cpp registry and the HTTP endpoint that serves it.
 //
-// Rooms register their metrics once and keep references to what they touch on hot paths; all are
-// thread-safe. Names: prefix expertmesh_, base units, promtool-clean.
+// A metric is an entry of a table (metric_info.h). Rooms register theirs once and keep references
+// to what they touch on hot paths; all are thread-safe. Names: prefix expertmesh_, base units,
+// promtool-clean.
 #ifndef EXPERTMESH_COMMON_TELEMETRY_METRICS_H_
 #define EXPERTMESH_COMMON_TELEMETRY_METRICS_H_
 
+#include <prometheus/collectable.h>
 #include <prometheus/counter.h>
 #include <prometheus/family.h>
 #include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
+#include <prometheus/labels.h>
+#include <prometheus/metric_family.h>
 #include <prometheus/registry.h>
 
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include "common/base/version.h"
-
-namespace prometheus {
-class Exposer;
-}
+#include "common/telemetry/exemplars.h"
+#include "common/telemetry/histogram.h"
+#include "common/telemetry/http_server.h"
+#include "common/telemetry/metric_info.h"
 
 namespace expertmesh::telemetry {
 
-// A metric without labels, at 0. With these a class of metrics says in one place, the initialiser
-// of the member, what the metric is. `registry` must outlive what they return.
-prometheus::Counter& RegisterCounter(prometheus::Registry& registry, const char* name,
-                                     const char* help);
-prometheus::Gauge& RegisterGauge(prometheus::Registry& registry, const char* name,
-                                 const char* help);
-prometheus::Histogram& RegisterHistogram(prometheus::Registry& registry, const char* name,
-                                         const char* help,
-                                         const prometheus::Histogram::BucketBoundaries& bounds);
+// A metric without labels, at 0. `info` is of a table; `registry` must outlive what they return.
+prometheus::Counter& RegisterCounter(prometheus::Registry& registry, const CounterInfo& info);
+prometheus::Gauge& RegisterGauge(prometheus::Registry& registry, const GaugeInfo& info);
+Histogram RegisterHistogram(prometheus::Registry& registry, const HistogramInfo& info,
+                            const prometheus::Histogram::BucketBoundaries& bounds);
+// `exemplars` must outlive it, too.
+TracedHistogram RegisterTracedHistogram(prometheus::Registry& registry, Exemplars* exemplars,
+                                        const HistogramInfo& info,
+                                        const prometheus::Histogram::BucketBoundaries& bounds);
 
 // With labels: each combination of their values is a series.
 prometheus::Family<prometheus::Counter>& RegisterCounters(prometheus::Registry& registry,
-                                                          const char* name, const char* help);
+                                                          const CounterInfo& info);
 prometheus::Family<prometheus::Gauge>& RegisterGauges(prometheus::Registry& registry,
-                                                      const char* name, const char* help);
+                                                      const GaugeInfo& info);
+prometheus::Family<prometheus::Histogram>& RegisterHistograms(prometheus::Registry& registry,
+                                                              const HistogramInfo& info);
+
+// One series of a family of `info`; the same for everyone who asks with the same labels.
+TracedHistogram AddTraced(prometheus::Family<prometheus::Histogram>& family, Exemplars* exemplars,
+                          const HistogramInfo& info, const prometheus::Labels& labels,
+                          const prometheus::Histogram::BucketBoundaries& bounds);
+
+// For a Collectable: a family without a series yet, and a series of it.
+prometheus::MetricFamily FamilyOf(const CounterInfo& info);
+void AddCounter(double value, const prometheus::Labels& labels, prometheus::MetricFamily* family);
 
 // From 10 us to 10 s: an expert call takes well under a millisecond, a queue under overload
 // seconds.
 prometheus::Histogram::BucketBoundaries DurationBuckets();
+
+// From 10 ms to an hour: what loading takes.
+prometheus::Histogram::BucketBoundaries LoadBuckets();
 
 // 1, 2, 4 ... 8192 rows.
 prometheus::Histogram::BucketBoundaries RowBuckets();
@@ -53,29 +74,35 @@ prometheus::Histogram::BucketBoundaries RelativeErrorBuckets();
 void RegisterProcessMetrics(const std::string& process, const Version& version,
                             prometheus::Registry& registry);
 
-// Serves GET /metrics until destroyed: `registry`, and what is read when scraped,
-// expertmesh_process_resident_bytes, expertmesh_process_message_bytes_total{direction},
-// expertmesh_process_tensor_copied_bytes_total, expertmesh_process_buffered_bytes,
-// expertmesh_process_returned_bytes_total, expertmesh_process_connections and
-// expertmesh_process_connections_refused_total{reason}.
+// Serves GET /metrics until destroyed: what was added to it, and what is read when it is scraped,
+// expertmesh_process_*. Text, or OpenMetrics with exemplars, as the Accept header wants it.
 // Thread-safe.
 class MetricsServer {
  public:
-  // `address` is host:port; port 0 picks a free one. `registry` is shared with the server.
-  //   INVALID_ARGUMENT  not host:port.
-  //   UNAVAILABLE       the address cannot be bound; the message names it.
+  // As HttpServer::Start; `registry` is the first that is added.
   static absl::StatusOr<std::unique_ptr<MetricsServer>> Start(
       const std::string& address, std::shared_ptr<prometheus::Registry> registry);
   ~MetricsServer();
+  MetricsServer(const MetricsServer&) = delete;
+  MetricsServer& operator=(const MetricsServer&) = delete;
 
-  int port() const { return port_; }
+  // Asked at every scrape, by several threads. What it uses must outlive this.
+  void Add(std::shared_ptr<const prometheus::Collectable> collectable);
+  // Those of some histograms among what was added. Must outlive this.
+  void AddExemplars(const Exemplars* exemplars);
+
+  // For more paths on the same port.
+  HttpServer& http() { return *http_; }
+  int port() const { return http_->port(); }
 
  private:
-  MetricsServer(std::unique_ptr<prometheus::Exposer> exposer, std::string host, int port);
+  explicit MetricsServer(std::unique_ptr<HttpServer> http);
+  HttpResponse Serve(const HttpRequest& request) const;
 
-  std::unique_ptr<prometheus::Exposer> exposer_;
-  const std::string host_;
-  const int port_;
+  mutable absl::Mutex mutex_;
+  std::vector<std::shared_ptr<const prometheus::Collectable>> collectables_ ABSL_GUARDED_BY(mutex_);
+  std::vector<const Exemplars*> exemplars_ ABSL_GUARDED_BY(mutex_);
+  std::unique_ptr<HttpServer> http_;
 };
 
 }  // namespace expertmesh::telemetry

@@ -6,12 +6,9 @@
 
 namespace expertmesh::telemetry {
 
-WireOverflow::WireOverflow(prometheus::Registry& registry, const std::string& name,
+WireOverflow::WireOverflow(prometheus::Registry& registry, const CounterInfo& info,
                            std::string direction)
-    : family_(prometheus::BuildCounter()
-                  .Name(name)
-                  .Help("Rows sent in a wider type since a finite value was beyond the link's")
-                  .Register(registry)),
+    : family_(prometheus::BuildCounter().Name(info.name).Help(info.help).Register(registry)),
       direction_(std::move(direction)) {}
 
 void WireOverflow::Count(uint32_t layer, uint64_t rows, float largest, absl::string_view narrow,

@@ -14,6 +14,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
+#include "common/telemetry/metric_info.h"
 
 namespace expertmesh::telemetry {
 
@@ -22,7 +23,7 @@ namespace expertmesh::telemetry {
 class WireOverflow {
  public:
   // `registry` must outlive it. `direction`: "hidden_states" or "partials".
-  WireOverflow(prometheus::Registry& registry, const std::string& name, std::string direction);
+  WireOverflow(prometheus::Registry& registry, const CounterInfo& info, std::string direction);
 
   // `rows` rows, the largest finite magnitude among them `largest`, went as `wider` since `narrow`
   // ends before that.

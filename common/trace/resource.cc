@@ -6,6 +6,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_split.h"
+#include "common/base/percent.h"
 #include "common/trace/span_writer.h"
 
 namespace expertmesh::trace {
@@ -13,24 +14,6 @@ namespace {
 
 constexpr size_t kMostPairs = 64;
 constexpr size_t kMostBytes = 1024;
-
-std::optional<std::string> PercentDecoded(absl::string_view text) {
-  std::string decoded;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != '%') {
-      decoded += text[i];
-      continue;
-    }
-    if (i + 2 >= text.size() || !absl::ascii_isxdigit(text[i + 1]) ||
-        !absl::ascii_isxdigit(text[i + 2])) {
-      return std::nullopt;
-    }
-    decoded +=
-        static_cast<char>(std::strtoul(std::string(text.substr(i + 1, 2)).c_str(), nullptr, 16));
-    i += 2;
-  }
-  return decoded;
-}
 
 std::string Environment(const char* name) {
   const char* const value = std::getenv(name);

@@ -25,7 +25,7 @@ TextAttributes ResourceAttributesFromEnvironment();
 // Where `key` has a value already it stays; else adds it.
 void AddDefault(absl::string_view key, absl::string_view value, TextAttributes* attributes);
 
-// An encoded opentelemetry.proto.resource.v1.Resource.
+// An encoded OTLP Resource.
 struct Resource {
   explicit Resource(const TextAttributes& attributes);
   std::string bytes;

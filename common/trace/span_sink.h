@@ -12,7 +12,7 @@ namespace expertmesh::trace {
 
 // Spans of one process, as SpanWriter writes them.
 struct SpanGroup {
-  // Of the process; not null, and the same for all spans of it.
+  // The process; not null, and the same object for all spans of it.
   ResourcePtr resource;
   std::string bytes;
   uint32_t count = 0;

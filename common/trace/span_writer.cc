@@ -11,7 +11,7 @@ namespace {
 // Wire types of protobuf.
 enum WireType : uint32_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
 
-// Field numbers of opentelemetry.proto.
+// Field numbers of OTLP.
 constexpr uint32_t kSpansOfScope = 2;
 constexpr uint32_t kSpanTraceId = 1;
 constexpr uint32_t kSpanSpanId = 2;

@@ -1,4 +1,4 @@
-// Writes spans as bytes of OpenTelemetry's protocol (opentelemetry.proto.trace.v1.Span), straight
+// Writes spans as bytes of OpenTelemetry's protocol (OTLP Span), straight
 // into the memory that is sent and kept: a span costs no object and, with memory left, no
 // allocation.
 #ifndef EXPERTMESH_COMMON_TRACE_SPAN_WRITER_H_
@@ -38,7 +38,7 @@ void AppendAttribute(uint32_t field, absl::string_view key, absl::string_view va
 void AppendAttribute(uint32_t field, absl::string_view key, int64_t value, std::string* out);
 void AppendAttribute(uint32_t field, absl::string_view key, bool value, std::string* out);
 
-// Appends one span to the bytes of an opentelemetry.proto.trace.v1.ScopeSpans. Exists for as long
+// Appends one span to the bytes of an OTLP ScopeSpans. Exists for as long
 // as the span is written. Attributes belong to the link or event that was begun last, if one was.
 class SpanWriter {
  public:

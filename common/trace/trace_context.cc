@@ -15,8 +15,8 @@ constexpr size_t kFlagsBegin = 53;
 constexpr size_t kMostMembers = 32;
 constexpr size_t kMostKeyLength = 256;
 constexpr size_t kMostValueLength = 256;
-// What everyone has to pass on; more is no use to whom it is cut off.
-constexpr size_t kMostTracestateLength = 512;
+// Four times what everyone has to pass on. gRPC's servers refuse 8 KiB of metadata in all.
+constexpr size_t kMostTracestateLength = 2048;
 
 // The value of a lower-case hexadecimal digit, or -1.
 int DigitValue(char c) {
@@ -59,6 +59,29 @@ bool IsValue(absl::string_view value) {
   const auto allowed = [](char c) { return c >= ' ' && c <= '~' && c != ',' && c != '='; };
   return !value.empty() && value.size() <= kMostValueLength && value.back() != ' ' &&
          std::all_of(value.begin(), value.end(), allowed);
+}
+
+bool IsValidTracestate(absl::string_view tracestate) {
+  std::array<absl::string_view, kMostMembers> keys;
+  size_t members = 0;
+  while (!tracestate.empty()) {
+    const size_t comma = std::min(tracestate.find(','), tracestate.size());
+    // Spaces and tabs may surround a member, and a member may be empty.
+    const absl::string_view member = absl::StripAsciiWhitespace(tracestate.substr(0, comma));
+    tracestate.remove_prefix(std::min(comma + 1, tracestate.size()));
+    if (member.empty()) {
+      continue;
+    }
+    const size_t equals = std::min(member.find('='), member.size());
+    const absl::string_view key = member.substr(0, equals);
+    if (equals == member.size() || !IsKey(key) || !IsValue(member.substr(equals + 1)) ||
+        members == kMostMembers ||
+        std::find(keys.begin(), keys.begin() + members, key) != keys.begin() + members) {
+      return false;
+    }
+    keys[members++] = key;
+  }
+  return true;
 }
 
 }  // namespace
@@ -123,30 +146,15 @@ std::array<char, kTraceparentLength> FormatTraceparent(const TraceContext& conte
   return text;
 }
 
-bool IsValidTracestate(absl::string_view tracestate) {
-  if (tracestate.size() > kMostTracestateLength) {
-    return false;
+absl::string_view TracestateToPass(absl::string_view tracestate) {
+  if (!IsValidTracestate(tracestate)) {
+    return {};
   }
-  std::array<absl::string_view, kMostMembers> keys;
-  size_t members = 0;
-  while (!tracestate.empty()) {
-    const size_t comma = std::min(tracestate.find(','), tracestate.size());
-    // Spaces and tabs may surround a member, and a member may be empty.
-    const absl::string_view member = absl::StripAsciiWhitespace(tracestate.substr(0, comma));
-    tracestate.remove_prefix(std::min(comma + 1, tracestate.size()));
-    if (member.empty()) {
-      continue;
-    }
-    const size_t equals = std::min(member.find('='), member.size());
-    const absl::string_view key = member.substr(0, equals);
-    if (equals == member.size() || !IsKey(key) || !IsValue(member.substr(equals + 1)) ||
-        members == kMostMembers ||
-        std::find(keys.begin(), keys.begin() + members, key) != keys.begin() + members) {
-      return false;
-    }
-    keys[members++] = key;
+  if (tracestate.size() <= kMostTracestateLength) {
+    return tracestate;
   }
-  return true;
+  const size_t end = tracestate.rfind(',', kMostTracestateLength);
+  return tracestate.substr(0, end == absl::string_view::npos ? 0 : end);
 }
 
 }  // namespace expertmesh::trace

@@ -63,9 +63,10 @@ TraceContext ParseTraceparent(absl::string_view traceparent);
 // `context`, which is valid, as a traceparent of version 00.
 std::array<char, kTraceparentLength> FormatTraceparent(const TraceContext& context);
 
-// True when `tracestate` may be passed on as it is: at most 32 members with the characters and
-// lengths of the standard and no key twice, at most 512 characters. Empty is fine. Never allocates.
-bool IsValidTracestate(absl::string_view tracestate);
+// What of `tracestate` goes on: nothing unless it follows the standard, with at most 32 members and
+// no key twice; of more than 2048 characters the whole members at its beginning that fit. A piece
+// of it; never allocates.
+absl::string_view TracestateToPass(absl::string_view tracestate);
 
 }  // namespace expertmesh::trace
 

@@ -25,6 +25,8 @@ class CallContext {
     // W3C trace context from the metadata; empty when absent. Not checked.
     std::string traceparent = {};
     std::string tracestate = {};
+    // It brings requests on a stream.
+    bool streamed = false;
   };
 
   explicit CallContext(Caller caller) : caller_(std::move(caller)) {}
@@ -33,6 +35,7 @@ class CallContext {
   const std::string& peer() const { return caller_.peer; }
   const std::string& traceparent() const { return caller_.traceparent; }
   const std::string& tracestate() const { return caller_.tracestate; }
+  bool streamed() const { return caller_.streamed; }
 
   // True once no answer is wanted any more: the caller has gone, its deadline has passed, or the
   // server has ended the call. May lag a little. A stream whose client has only closed its sending

@@ -38,7 +38,7 @@ void MakeTextsPrintable(Message* message, size_t most) {
       MakePrintable(field, most, message);
     } else if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE && !field->is_repeated()) {
       MakeTextsPrintable(reflection.MutableMessage(message, field), most);
-    } else if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE && !field->is_map()) {
+    } else if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
       for (int i = 0; i < reflection.FieldSize(*message, field); ++i) {
         MakeTextsPrintable(reflection.MutableRepeatedMessage(message, field, i), most);
       }

@@ -83,9 +83,7 @@ void WriteDropped(const Batch& batch, size_t first, size_t rows, v1::ForwardResp
   }
 }
 
-uint64_t TimeAtNode(const BatchPart& part) {
-  return part.report.queue_us + part.report.compute_us;
-}
+uint64_t TimeAtNode(const BatchPart& part) { return part.report.queue_us + part.report.compute_us; }
 
 }  // namespace
 
@@ -96,8 +94,7 @@ void AnswerStage::WriteTiming(const Batch& batch, const CombineStage& combined) 
   for (const BatchPart* part : combined.contributing()) {
     nodes += before == nullptr || before->plan.node != part->plan.node ? 1 : 0;
     before = part;
-    if (slowest == nullptr ||
-        TimeAtNode(*part) > TimeAtNode(*slowest)) {
+    if (slowest == nullptr || TimeAtNode(*part) > TimeAtNode(*slowest)) {
       slowest = part;
     }
   }

@@ -22,6 +22,7 @@ namespace expertmesh::batch {
 // When a batch came to the end of a stage, on the router's clock.
 struct StageTimes {
   absl::Time closed;      // It left the queue.
+  absl::Time routed;      // Its experts were chosen.
   absl::Time dispatched;  // Its plan was there.
   absl::Time received;    // Its last partial was.
 };
@@ -33,6 +34,8 @@ struct Batch {
   // Taken when the batch starts; its epoch is that of the answers.
   std::shared_ptr<const mesh::MeshView> view;
   BatchRequests requests;
+  // In whose trace the calls of nodes are, as nodes are told it; null: there is no trace.
+  const ForwardJob* lead = nullptr;
   StageTimes times;
   // Gather: [requests.rows(), d_model] of the activation type.
   std::shared_ptr<AlignedBuffer> hidden_states;

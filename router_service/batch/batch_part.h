@@ -9,6 +9,8 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "common/trace/trace_context.h"
 #include "router_service/mesh/mesh_view.h"
 #include "router_service/mesh/node_batch.h"
 #include "router_service/plan/node_plan.h"
@@ -52,6 +54,12 @@ struct BatchPart final : mesh::NodeBatch {
   absl::flat_hash_set<mesh::NodeIndex> lost_by;
   absl::flat_hash_set<mesh::NodeIndex> refused_by;
   uint32_t attempt = 1;
+  // The router's span of the call, 0 when it does not trace; when the node was asked, when it
+  // answered or was given up, and how.
+  trace::SpanId span = 0;
+  absl::Time sent;
+  absl::Time done;
+  absl::Status outcome;
   bool last_attempt = false;
   absl::Status why_lost;
   // Done without error, and no other node was asked instead.

@@ -11,6 +11,7 @@ void BatchRequests::Assign(std::vector<ForwardJobPtr>* jobs) {
   jobs_.swap(*jobs);
   rows_ = 0;
   for (const ForwardJobPtr& job : jobs_) {
+    job->SetBatched();
     first_row_.push_back(rows_);
     rows_ += static_cast<uint32_t>(job->rows());
   }

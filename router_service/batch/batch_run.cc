@@ -8,6 +8,7 @@
 
 #include "router_service/batch/gather_stage.h"
 #include "router_service/batch/retry_stage.h"
+#include "router_service/batch/stage_record.h"
 
 namespace expertmesh::batch {
 
@@ -18,7 +19,9 @@ void BatchRun::Run(std::shared_ptr<BatchRun> run, const BatchEnvironment* enviro
   self->batch_.environment = environment;
   self->batch_.layer = layer;
   self->batch_.requests.Assign(jobs);
+  self->batch_.times = {};
   self->batch_.times.closed = environment->clock->Now();
+  self->batch_.lead = LeadOf(*environment, self->batch_.requests);
   self->inline_ = self->batch_.requests.rows() <= environment->inline_tokens;
   self->work_ = 1;  // Start itself.
   {
@@ -39,6 +42,7 @@ void BatchRun::Start() {
     if (const absl::Status status = route_.Run(&batch_); !status.ok()) {
       batch_.requests.FailAll(status, "gate");
     }
+    batch_.times.routed = batch_.environment->clock->Now();
   }
   const bool wanted = !batch_.requests.AllAnswered();
   if (wanted) {
@@ -73,6 +77,8 @@ void BatchRun::ComputeShared() {
 }
 
 void BatchRun::OnPartDone(BatchPart* part, const absl::Status& status) {
+  part->done = batch_.environment->clock->Now();
+  part->outcome = status;
   if (!AsksAgain(batch_, status, part)) {
     WorkDone(inline_);
     return;
@@ -151,6 +157,7 @@ void BatchRun::Finish() {
     combine_.Collect(batch_, dispatch_.parts(), shared_.output());
     CheckSum();
     answer_.Run(batch_, combine_);
+    RecordStages(batch_);
     uint64_t node_us = 0;
     uint64_t slowest_us = 0;
     for (BatchPart* const part : combine_.contributing()) {
@@ -166,6 +173,7 @@ void BatchRun::Finish() {
           batch_.routed);
     }
   }
+  trace_.Run(batch_, dispatch_.parts());
   const BatchEnvironment* const environment = batch_.environment;
   const LayerRuntime* const layer = batch_.layer;
   const uint64_t tokens = batch_.requests.rows();
@@ -195,6 +203,7 @@ void BatchRun::CheckSum() {
 void BatchRun::Recycle() {
   batch_.view.reset();
   batch_.requests.Clear();
+  batch_.lead = nullptr;
   batch_.hidden_states.reset();
   dispatch_.Clear();
   shared_.Clear();
@@ -208,7 +217,7 @@ size_t BatchRun::MemoryBytes() const {
          bytes(routed.token_begin, routed.expert_ids, routed.weights, routed.dropped) +
          route_.MemoryBytes() + plan_.MemoryBytes() + dispatch_.MemoryBytes() +
          shared_.MemoryBytes() + combine_.MemoryBytes() + sum_check_.MemoryBytes() +
-         answer_.MemoryBytes();
+         answer_.MemoryBytes() + trace_.MemoryBytes();
 }
 
 }  // namespace expertmesh::batch

@@ -20,6 +20,7 @@
 #include "router_service/batch/route_stage.h"
 #include "router_service/batch/shared_stage.h"
 #include "router_service/batch/sum_check.h"
+#include "router_service/batch/trace_stage.h"
 
 namespace expertmesh::batch {
 
@@ -68,6 +69,7 @@ class BatchRun final : private PartObserver {
   CombineStage combine_;
   SumCheck sum_check_;
   AnswerStage answer_;
+  TraceStage trace_;
 
   // Pieces of work under way.
   std::atomic<uint32_t> work_{0};

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/trace/sampling.h"
 #include "common/wire/error_reason.h"
 #include "common/wire/tensor_encode.h"
 #include "router_service/mesh/node_link.h"
@@ -137,6 +138,7 @@ std::shared_ptr<BatchPart> DispatchStage::MakePart(const Order& order, plan::Nod
     const bool doubted = !replaces->doubtful_rows.empty() && replaces->plan.node != plan.node;
     part->second_opinion = doubted || replaces->second_opinion;
   }
+  part->span = order.batch.lead == nullptr ? 0 : trace::NewSpanId();
   part->layer = order.batch.layer_index();
   part->last_attempt = part->attempt >= environment.max_attempts;
   part->plan = std::move(plan);
@@ -164,8 +166,10 @@ void DispatchStage::Send(const Order& order, plan::NodePlan plan, Dtype hidden_s
   address.encoding.hidden_states = hidden_states;
   address.frame_limit =
       SmallerLimit(order.batch.environment->max_frame_bytes, node.max_frame_bytes);
+  address.span = part->span;
   std::vector<Frame>& frames = encoder_.Encode(order.batch, part->plan, address);
   order.work->fetch_add(1, std::memory_order_relaxed);
+  part->sent = order.batch.environment->clock->Now();
   node.link->Send(address.batch_id, part, absl::MakeSpan(frames));
 }
 

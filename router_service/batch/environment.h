@@ -21,6 +21,7 @@
 #include "router_service/mesh/wire_encoding.h"
 #include "router_service/metrics/router_metrics.h"
 #include "router_service/plan/node_plan.h"
+#include "router_service/tracing/tracer.h"
 
 namespace expertmesh::batch {
 
@@ -43,6 +44,8 @@ struct BatchEnvironment {
   mesh::CrossChecker* cross_checker = nullptr;
   // Null: nothing is recorded.
   balance_control::RoutingRecorder* recorder = nullptr;
+  // Null: nothing is traced.
+  tracing::Tracer* tracer = nullptr;
   const PartialsLayout* layout = nullptr;
   // Memory of batches that are over.
   plan::NodePlanPool* node_plans = nullptr;

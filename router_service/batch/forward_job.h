@@ -20,6 +20,7 @@
 #include "common/wire/message_codec.h"
 #include "common/wire/status.h"
 #include "expertmesh/v1/router.pb.h"
+#include "router_service/tracing/trace_record.h"
 
 namespace expertmesh::batch {
 
@@ -42,8 +43,8 @@ class ForwardJob;
 class JobObserver {
  public:
   virtual ~JobObserver() = default;
-  // Just before, and just after it is answered.
-  virtual void OnAnswer(const ForwardJob& job, absl::StatusCode code) = 0;
+  // Just before, and just after it is answered. Returns the time.
+  virtual absl::Time OnAnswer(const ForwardJob& job, absl::StatusCode code) = 0;
   virtual void OnAnswered() = 0;
 };
 
@@ -53,6 +54,9 @@ class ForwardJob {
  public:
   // To decode into, before Accept: it is empty, and has memory of requests before.
   TensorMessage<v1::ForwardRequest>* received() { return &received_; }
+
+  // Where the request is in its trace; before Accept.
+  void SetTrace(const tracing::RequestTrace& trace) { trace_ = trace; }
 
   // `observer` may be null; pointers must outlive the answer.
   void Accept(Dtype output_dtype, absl::Time arrival, absl::Time deadline, CallContextPtr context,
@@ -72,12 +76,26 @@ class ForwardJob {
   Dtype output_dtype() const { return output_dtype_; }
   absl::Time arrival() const { return arrival_; }
   absl::Time deadline() const { return deadline_; }  // InfiniteFuture when there is none.
-  // The call that brought the request.
-  const CallContext& context() const { return *context_; }
+  // The call that brought the request; null before Accept.
+  const CallContext* context() const { return context_.get(); }
+  const tracing::RequestTrace& trace() const { return trace_; }
   uint64_t rows() const { return hidden_states().rows; }
   // As routing sees it; `seed`: when the request brings none. Valid for as long as the job.
   gate::RequestTokens tokens(uint64_t seed) const { return TokensOf(request(), rows(), seed); }
   bool answered() const { return answered_.load(std::memory_order_acquire); }
+  // What it was answered with, and after what time; while another thread is about to say so, that
+  // it took until `now`.
+  absl::StatusCode code() const { return code_.load(std::memory_order_relaxed); }
+  absl::Duration Latency(absl::Time now) const {
+    const int64_t nanos = latency_nanos_.load(std::memory_order_relaxed);
+    return nanos < 0 ? now - arrival_ : absl::Nanoseconds(nanos);
+  }
+
+  // It is part of a batch, which takes note for its spans.
+  void SetBatched() { batched_.store(true, std::memory_order_relaxed); }
+  bool batched() const { return batched_.load(std::memory_order_relaxed); }
+  // True once: for the one that takes note. A request may be answered just as it leaves the queue.
+  bool ClaimNote() const { return !noted_.exchange(true, std::memory_order_relaxed); }
 
   // Answers DEADLINE_EXCEEDED when the deadline passes first. At most once, before the job is
   // shared.
@@ -106,8 +124,11 @@ class ForwardJob {
     }
     timers_->Cancel(timer_);
     response->set_request_id(request().request_id());
+    const absl::StatusCode code = FromWire(response->status()).code();
+    code_.store(code, std::memory_order_relaxed);
     if (observer_ != nullptr) {
-      observer_->OnAnswer(*this, FromWire(response->status()).code());
+      const absl::Time now = observer_->OnAnswer(*this, code);
+      latency_nanos_.store(absl::ToInt64Nanoseconds(now - arrival_), std::memory_order_relaxed);
     }
     respond_(*response, std::move(output));
     respond_ = nullptr;
@@ -127,8 +148,13 @@ class ForwardJob {
     received_.tensor = {};
     respond_ = nullptr;
     context_ = nullptr;
+    trace_ = {};
     timer_ = 0;
     answered_ = false;
+    batched_ = false;
+    noted_ = false;
+    code_ = absl::StatusCode::kOk;
+    latency_nanos_ = -1;
   }
   size_t MemoryBytes() const { return sizeof(*this) + kMostKept; }
 
@@ -141,10 +167,15 @@ class ForwardJob {
   absl::Time arrival_;
   absl::Time deadline_;
   CallContextPtr context_;
+  tracing::RequestTrace trace_;
   TimerQueue* timers_ = nullptr;
   JobObserver* observer_ = nullptr;
   std::atomic<TimerQueue::Id> timer_{0};
   std::atomic<bool> answered_{false};
+  std::atomic<bool> batched_{false};
+  mutable std::atomic<bool> noted_{false};
+  std::atomic<absl::StatusCode> code_{absl::StatusCode::kOk};
+  std::atomic<int64_t> latency_nanos_{-1};
   Respond respond_;
 };
 

@@ -90,10 +90,12 @@ void FrameEncoder::DescribeBatch(const Batch& batch, const plan::NodePlan& plan,
   request_.set_total_rows(static_cast<uint32_t>(plan.rows.size()));
   request_.set_partials_dtype(ToWire(address.encoding.partials));
   request_.set_per_assignment(batch.environment->layout->per_assignment());
-  if (batch.requests.jobs().size() == 1) {  // A batch of several requests has no single trace.
-    const v1::ForwardRequest& only = batch.requests.jobs().front()->request();
-    request_.set_traceparent(only.traceparent());
-    request_.set_tracestate(only.tracestate());
+  if (batch.lead != nullptr) {
+    const tracing::RequestTrace& lead = batch.lead->trace();
+    const auto traceparent =
+        trace::FormatTraceparent({lead.span.trace_id, address.span, lead.span.flags});
+    request_.mutable_traceparent()->assign(traceparent.data(), traceparent.size());
+    request_.mutable_tracestate()->assign(lead.tracestate.data(), lead.tracestate.size());
   }
 }
 

@@ -27,6 +27,8 @@ class FrameEncoder {
     mesh::WireEncoding encoding;
     // Size that frames are cut to, in bytes.
     uint64_t frame_limit = 0;
+    // The router's span of the call; used when the batch has a lead.
+    trace::SpanId span = 0;
   };
 
   // The frames of `plan`, valid until the next call; they may be moved from.

@@ -157,7 +157,7 @@ void LayerBatcher::Close(Leaving* leaving) {
   while (!waiting_.empty()) {
     const ForwardJob& next = *waiting_.front();
     // Its deadline may have passed, or its caller gone away, while it waited.
-    const bool cancelled = next.context().cancelled();
+    const bool cancelled = next.context()->cancelled();
     const bool wanted = !cancelled && !next.answered();
     if (wanted && !batch.empty() && tokens + next.rows() > options_.max_batch_tokens) {
       break;

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/wire/error_reason.h"
 #include "router_service/mesh/node_link.h"
+#include "router_service/metrics/router_metrics.h"
 
 namespace expertmesh::batch {
 namespace {
@@ -83,6 +84,26 @@ absl::Status ForCaller(const BatchPart& part, const absl::Status& status) {
                  {{"layer", absl::StrCat(part.layer)}});
 }
 
+metrics::RouterMetrics::RetryReason ReasonOf(const BatchPart& part) {
+  using Reason = metrics::RouterMetrics::RetryReason;
+  if (part.overdue) {
+    return Reason::kOverdue;
+  }
+  switch (part.why_lost.code()) {
+    case absl::StatusCode::kUnavailable:
+      return Reason::kLost;
+    case absl::StatusCode::kResourceExhausted:
+      return Reason::kFull;
+    default:
+      return Reason::kRefused;
+  }
+}
+
+void CountRetry(const Batch& batch, metrics::RouterMetrics::RetryReason reason) {
+  batch.environment->metrics->CountRetry(reason,
+                                         batch.environment->clock->Now() - batch.times.dispatched);
+}
+
 // What counts for `row` is finite.
 bool IsFinite(absl::Span<const std::shared_ptr<BatchPart>> parts, uint32_t row,
               absl::FunctionRef<bool(uint32_t row)> is_finite_here) {
@@ -104,6 +125,11 @@ bool AsksAgain(const Batch& batch, const absl::Status& status, BatchPart* part) 
   if (status.ok()) {
     const bool doubted = DoubtsAnswer(batch, part);
     part->contributes = !doubted;
+    if (doubted) {
+      CountRetry(batch, metrics::RouterMetrics::RetryReason::kDoubt);
+    } else if (part->attempt > 1) {
+      batch.environment->metrics->CountRetryWon(part->second_opinion);
+    }
     return doubted;
   }
   if ((part->last_attempt && !part->OnlyShared()) || batch.requests.AllAnswered()) {
@@ -112,6 +138,7 @@ bool AsksAgain(const Batch& batch, const absl::Status& status, BatchPart* part) 
   }
   part->why_lost = status;
   (MayBeAskedAgain(status.code()) ? part->refused_by : part->lost_by).insert(part->plan.node);
+  CountRetry(batch, ReasonOf(*part));
   return true;
 }
 

@@ -18,6 +18,7 @@ absl::Status RouteStage::Run(Batch* batch) {
   layer.scores->Add(scratch_.logits, batch->routed);
   environment.metrics->dropped_assignments.Increment(
       static_cast<double>(batch->routed.dropped.size()));
+  environment.metrics->dropped_gate_mass.Increment(batch->routed.dropped_mass);
   return absl::OkStatus();
 }
 

@@ -10,6 +10,7 @@
 #include "absl/types/span.h"
 #include "common/gate/select_bias.h"
 #include "router_service/mesh/directive.h"
+#include "router_service/mesh/node_identity.h"
 #include "router_service/mesh/placement.h"
 #include "router_service/mesh/wire_encoding.h"
 
@@ -25,6 +26,8 @@ struct NodeView {
   // Largest batch, in rows, and largest frame, in bytes, that the node accepts; 0: it does not say.
   uint32_t max_batch_rows = 0;
   uint64_t max_frame_bytes = 0;
+  // Not null where `link` is not.
+  std::shared_ptr<const NodeIdentity> identity;
 };
 
 // Biases of all layers.

@@ -50,6 +50,7 @@ void NodeBatch::Clear() {
   received = 0;
   nonfinite_rows.clear();
   report = {};
+  overdue = false;
 }
 
 }  // namespace expertmesh::mesh

@@ -48,6 +48,8 @@ struct NodeBatch {
   std::vector<uint32_t> nonfinite_rows;
   // As its last frame said.
   NodeReport report;
+  // It was given up since it was overdue, and other nodes can serve it.
+  bool overdue = false;
 
   bool complete() const { return received == answer_rows; }
 

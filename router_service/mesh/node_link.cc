@@ -35,13 +35,17 @@ NodeLink::NodeLink(std::string address, NodeLinkOptions options, metrics::Router
     : address_(std::move(address)),
       options_(std::move(options)),
       metrics_(metrics),
+      series_(metrics->TakeNode(address_)),
       clock_(clock),
       on_change_(std::move(on_change)),
       log_(kLogInterval, timers, clock, [](const std::string& line) { spdlog::warn("{}", line); }),
       down_since_(clock->Now()),
       health_(options_.health) {}
 
-NodeLink::~NodeLink() { Close(); }
+NodeLink::~NodeLink() {
+  Close();
+  metrics_->GiveBackNode(address_);
+}
 
 void NodeLink::Connect(Transport* transport) {
   absl::MutexLock lock(&send_mutex_);
@@ -79,6 +83,7 @@ void NodeLink::Send(uint64_t batch_id, std::shared_ptr<NodeBatch> batch, absl::S
       frames = {};
     }
     for (Frame& frame : frames) {
+      series_.sent_bytes.Increment(static_cast<double>(frame.size()));
       status = connection_->Send(std::move(frame));
       if (!status.ok()) {
         break;
@@ -134,6 +139,7 @@ std::shared_ptr<NodeBatch> NodeLink::TakeAnswered(uint64_t batch_id, const absl:
   if (entry.batch != nullptr && status.ok()) {
     last_answer_ = now;
     health_.Served(now - entry.sent, entry.assignments);
+    series_.call_seconds.Observe(now - entry.sent);
     const NodeBatch& batch = *entry.batch;
     computed_assignments_ += batch.assignments;
     compute_us_ += batch.report.compute_us;
@@ -164,6 +170,7 @@ void NodeLink::LoseAll(const absl::Status& why) {
 }
 
 void NodeLink::OnFrame(Frame frame) {
+  series_.received_bytes.Increment(static_cast<double>(frame.size()));
   ClearAndKeepStatus(&answer_.message);
   if (const absl::Status status = DecodeTensorMessage(frame, &answer_, kMostOfAnswer);
       !status.ok()) {

@@ -27,6 +27,7 @@
 #include "router_service/mesh/link_time.h"
 #include "router_service/mesh/node_batch.h"
 #include "router_service/mesh/node_health.h"
+#include "router_service/mesh/node_identity.h"
 #include "router_service/mesh/wire_encoding.h"
 #include "router_service/metrics/router_metrics.h"
 
@@ -64,6 +65,8 @@ struct Judgement {
 struct LinkOffer {
   // Null when the node cannot be used.
   std::shared_ptr<const v1::NodeDescription> description;
+  // The process that the description is of.
+  std::shared_ptr<const NodeIdentity> identity;
   // Used only where no other node can serve: draining, ejected, or no longer listed.
   bool last_resort = false;
 };
@@ -173,6 +176,7 @@ class NodeLink final : public NodeObserver {
   const std::string address_;
   const NodeLinkOptions options_;
   metrics::RouterMetrics* const metrics_;
+  const metrics::RouterMetrics::NodeSeries series_;
   Clock* const clock_;
   const std::function<void()> on_change_;
   // What becomes of the link, which may change many times a second.
@@ -200,6 +204,7 @@ class NodeLink final : public NodeObserver {
   LinkTime link_time_ ABSL_GUARDED_BY(mutex_);
   v1::NodeState node_state_ ABSL_GUARDED_BY(mutex_) = v1::NODE_STATE_UNSPECIFIED;
   std::shared_ptr<const v1::NodeDescription> description_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<const NodeIdentity> identity_ ABSL_GUARDED_BY(mutex_);
   InFlight in_flight_ ABSL_GUARDED_BY(mutex_);
   absl::Time last_answer_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   NodeHealth health_ ABSL_GUARDED_BY(mutex_);

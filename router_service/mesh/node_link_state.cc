@@ -43,7 +43,7 @@ LinkOffer NodeLink::Offer() const {
   if (state == LinkState::kDown || state == LinkState::kRefused) {
     return {};
   }
-  return {description_, state == LinkState::kDraining || state == LinkState::kEjected};
+  return {description_, identity_, state == LinkState::kDraining || state == LinkState::kEjected};
 }
 
 LinkState NodeLink::state() const {
@@ -213,6 +213,7 @@ void NodeLink::OnStatus(const internal::v1::WatchStatusResponse& status) {
     if (status.has_description()) {
       auto description = std::make_shared<v1::NodeDescription>(status.description());
       MakeTextsPrintable(description.get());
+      identity_ = std::make_shared<const NodeIdentity>(address_, *description);
       description_ = std::move(description);
       refused_ = !SameModel({description_->fingerprint(), description_->outline()}, options_.model);
     }
@@ -285,6 +286,7 @@ void NodeLink::Judge(const Judgement& by) {
     on_change_();  // First the new placement, as when it is lost.
   }
   for (const std::shared_ptr<NodeBatch>& batch : overdue) {
+    batch->overdue = true;
     batch->Done(absl::UnavailableError(
         absl::StrCat("node ", address_, " owes the answer to a batch for too long")));
   }

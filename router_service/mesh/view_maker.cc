@@ -33,7 +33,7 @@ NodeView AddOffer(NodeIndex node, const std::shared_ptr<NodeLink>& link, Offers*
   offer.hosted = entries;  // What the vector points to stays where it is when it moves.
   offers->offers.push_back(std::move(offer));
   NodeView view{link, link->encoding(), description.max_batch_rows(),
-                description.max_frame_bytes()};
+                description.max_frame_bytes(), std::move(offered.identity)};
   offers->descriptions.push_back(std::move(offered.description));
   return view;
 }

@@ -16,4 +16,32 @@ void RouterMetrics::CountRequest(absl::StatusCode code) {
   counter->Increment();
 }
 
+telemetry::TracedHistogram RouterMetrics::Stage(const char* stage) {
+  return telemetry::AddTraced(stages_, &exemplars, table::kStageDurationSeconds, {{"stage", stage}},
+                              telemetry::DurationBuckets());
+}
+
+RouterMetrics::NodeSeries RouterMetrics::TakeNode(const std::string& address) {
+  const absl::MutexLock lock(&nodes_mutex_);
+  ++nodes_in_use_[address];
+  // The same for everyone who asks.
+  return {telemetry::AddTraced(node_calls_, &exemplars, table::kNodeCallDurationSeconds,
+                               {{"node", address}}, telemetry::DurationBuckets()),
+          node_bytes_.Add({{"node", address}, {"direction", "sent"}}),
+          node_bytes_.Add({{"node", address}, {"direction", "received"}})};
+}
+
+void RouterMetrics::GiveBackNode(const std::string& address) {
+  const absl::MutexLock lock(&nodes_mutex_);
+  if (--nodes_in_use_[address] > 0) {
+    return;
+  }
+  nodes_in_use_.erase(address);
+  exemplars.Remove(table::kNodeCallDurationSeconds.name, {{"node", address}});
+  node_calls_.Remove(&node_calls_.Add({{"node", address}}, telemetry::DurationBuckets()));
+  for (const char* const direction : {"sent", "received"}) {
+    node_bytes_.Remove(&node_bytes_.Add({{"node", address}, {"direction", direction}}));
+  }
+}
+
 }  // namespace expertmesh::metrics

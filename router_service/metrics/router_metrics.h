@@ -5,71 +5,81 @@
 #include <prometheus/counter.h>
 #include <prometheus/family.h>
 #include <prometheus/gauge.h>
-#include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <string>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "common/telemetry/exemplars.h"
+#include "common/telemetry/histogram.h"
 #include "common/telemetry/layer_histograms.h"
 #include "common/telemetry/metrics.h"
 #include "common/telemetry/wire_overflow.h"
+#include "router_service/metrics/metric_table.h"
 
 namespace expertmesh::metrics {
 
-// A metric is declared by its member and nowhere else: name, help and labels stand there.
+// Each member is an entry of the table, where name, help and labels stand.
 class RouterMetrics {
   prometheus::Registry& registry_;  // Before the members that are registered in it.
+  prometheus::Family<prometheus::Histogram>& stages_ =
+      telemetry::RegisterHistograms(registry_, table::kStageDurationSeconds);
 
  public:
   // `registry` must outlive the metrics.
   explicit RouterMetrics(prometheus::Registry& registry) : registry_(registry) {}
 
+  // Traces of what was observed, for GET /metrics.
+  telemetry::Exemplars exemplars;
+
   // Requests, and the tokens in them.
 
-  prometheus::Counter& tokens =
-      telemetry::RegisterCounter(registry_, "expertmesh_router_tokens_total", "Tokens accepted");
-  prometheus::Gauge& tokens_in_flight = telemetry::RegisterGauge(
-      registry_, "expertmesh_router_tokens_in_flight", "Tokens accepted and not yet answered");
+  prometheus::Counter& tokens = telemetry::RegisterCounter(registry_, table::kTokensTotal);
+  prometheus::Gauge& tokens_in_flight = telemetry::RegisterGauge(registry_, table::kTokensInFlight);
   prometheus::Counter& nonfinite_tokens =
-      telemetry::RegisterCounter(registry_, "expertmesh_router_nonfinite_tokens_total",
-                                 "Tokens received with a NaN or infinity, passed on as they are");
-  prometheus::Histogram& request_seconds =
-      telemetry::RegisterHistogram(registry_, "expertmesh_router_request_duration_seconds",
-                                   "From arrival to answer", telemetry::DurationBuckets());
-  prometheus::Histogram& queue_seconds = telemetry::RegisterHistogram(
-      registry_, "expertmesh_router_queue_duration_seconds",
-      "From arrival until the batch was closed", telemetry::DurationBuckets());
+      telemetry::RegisterCounter(registry_, table::kNonfiniteTokensTotal);
+  telemetry::TracedHistogram request_seconds = telemetry::RegisterTracedHistogram(
+      registry_, &exemplars, table::kRequestDurationSeconds, telemetry::DurationBuckets());
+  telemetry::Histogram queue_seconds = telemetry::RegisterHistogram(
+      registry_, table::kQueueDurationSeconds, telemetry::DurationBuckets());
   void CountRequest(absl::StatusCode code);
+
+  // Stages of a batch; its queue is above.
+
+  telemetry::TracedHistogram route_seconds = Stage("route");
+  telemetry::TracedHistogram plan_seconds = Stage("plan");
+  telemetry::TracedHistogram experts_seconds = Stage("experts");
+  telemetry::TracedHistogram combine_seconds = Stage("combine");
 
   // Batches, and where their assignments went. Destinations per token are transfers over planned
   // tokens; tokens planned again after a loss are not counted.
 
-  prometheus::Histogram& batch_tokens =
-      telemetry::RegisterHistogram(registry_, "expertmesh_router_batch_tokens",
-                                   "Tokens of one batch of one layer", telemetry::RowBuckets());
-  prometheus::Histogram& batch_nodes =
-      telemetry::RegisterHistogram(registry_, "expertmesh_router_batch_nodes",
-                                   "Nodes that one batch was sent to", telemetry::RowBuckets());
+  telemetry::Histogram batch_requests =
+      telemetry::RegisterHistogram(registry_, table::kBatchRequests, telemetry::RowBuckets());
+  telemetry::Histogram batch_tokens =
+      telemetry::RegisterHistogram(registry_, table::kBatchTokens, telemetry::RowBuckets());
+  telemetry::Histogram batch_nodes =
+      telemetry::RegisterHistogram(registry_, table::kBatchNodes, telemetry::RowBuckets());
   prometheus::Counter& planned_tokens =
-      telemetry::RegisterCounter(registry_, "expertmesh_router_planned_tokens_total",
-                                 "Tokens whose assignments were given to nodes");
+      telemetry::RegisterCounter(registry_, table::kPlannedTokensTotal);
   prometheus::Counter& token_transfers =
-      telemetry::RegisterCounter(registry_, "expertmesh_router_token_transfers_total",
-                                 "Pairs of a planned token and a node that it was sent to");
-  prometheus::Counter& uniform_token_transfers = telemetry::RegisterCounter(
-      registry_, "expertmesh_router_uniform_token_transfers_total",
-      "Estimate of the same, had every assignment gone to a replica at random");
+      telemetry::RegisterCounter(registry_, table::kTokenTransfersTotal);
+  prometheus::Counter& uniform_token_transfers =
+      telemetry::RegisterCounter(registry_, table::kUniformTokenTransfersTotal);
   prometheus::Counter& retried_assignments =
-      telemetry::RegisterCounter(registry_, "expertmesh_router_retried_assignments_total",
-                                 "Assignments sent to another node after theirs was lost");
+      telemetry::RegisterCounter(registry_, table::kRetriedAssignmentsTotal);
   prometheus::Counter& dropped_assignments =
-      telemetry::RegisterCounter(registry_, "expertmesh_router_dropped_assignments_total",
-                                 "Assignments whose expert had no room left (capacity)");
+      telemetry::RegisterCounter(registry_, table::kDroppedAssignmentsTotal);
+  prometheus::Counter& dropped_gate_mass =
+      telemetry::RegisterCounter(registry_, table::kDroppedGateMassTotal);
 
   // `where`: "router" or "nodes". Rows that the router computes since a node was lost are counted
   // at both.
@@ -78,32 +88,49 @@ class RouterMetrics {
         .Increment(static_cast<double>(rows));
   }
 
+  // What was lost on the way.
+
+  enum class RetryReason { kOverdue, kLost, kFull, kRefused, kDoubt };
+  // A part of a batch is given to another node, `stall` after the batch was dispatched.
+  void CountRetry(RetryReason reason, absl::Duration stall) {
+    retries_of_[static_cast<size_t>(reason)]->Increment();
+    failover_stall_.Observe(stall);
+  }
+  // Another node answered such a part. `second_opinion`: the answer before was in doubt.
+  void CountRetryWon(bool second_opinion) {
+    (second_opinion ? second_opinions_won_ : retries_won_).Increment();
+  }
+
   // The mesh.
 
-  prometheus::Gauge& epoch = telemetry::RegisterGauge(
-      registry_, "expertmesh_router_placement_epoch", "Version of bias and placement in use");
-  prometheus::Gauge& missing_experts = telemetry::RegisterGauge(
-      registry_, "expertmesh_router_missing_experts", "Experts without a ready node");
+  // Series of one node. Valid until they are given back.
+  struct NodeSeries {
+    telemetry::TracedHistogram call_seconds;
+    prometheus::Counter& sent_bytes;
+    prometheus::Counter& received_bytes;
+  };
+  // The same for all who ask for one address; they go away with the last.
+  NodeSeries TakeNode(const std::string& address);
+  void GiveBackNode(const std::string& address);
+
+  prometheus::Gauge& epoch = telemetry::RegisterGauge(registry_, table::kPlacementEpoch);
+  prometheus::Gauge& missing_experts = telemetry::RegisterGauge(registry_, table::kMissingExperts);
   prometheus::Gauge& node_lookup_fails =
-      telemetry::RegisterGauge(registry_, "expertmesh_router_node_lookup_fails",
-                               "1 while a name of --nodes cannot be looked up");
-  // {state}.
-  prometheus::Family<prometheus::Gauge>& nodes = telemetry::RegisterGauges(
-      registry_, "expertmesh_router_nodes", "Nodes by state of their link");
+      telemetry::RegisterGauge(registry_, table::kNodeLookupFails);
+  prometheus::Family<prometheus::Gauge>& nodes =
+      telemetry::RegisterGauges(registry_, table::kNodes);
 
   // What links lose, on the way there, where their type is narrower than the rows'. The way back is
   // measured and counted by the nodes: expertmesh_expert_wire_relative_error and so on.
 
   // {layer,direction="hidden_states"}: EncodingError of one row of each batch to a node.
-  telemetry::LayerHistograms hidden_states_error{
-      registry_,
-      "expertmesh_router_wire_relative_error",
-      "Relative change of a row by its encoding, of one row in each batch",
-      {{"direction", "hidden_states"}},
-      telemetry::RelativeErrorBuckets()};
+  telemetry::LayerHistograms hidden_states_error{registry_,
+                                                 table::kWireRelativeError,
+                                                 {{"direction", "hidden_states"}},
+                                                 telemetry::RelativeErrorBuckets()};
   // {layer,direction="hidden_states"}: rows beyond the range of the link's type.
-  telemetry::WireOverflow hidden_states_overflow{
-      registry_, "expertmesh_router_wire_overflow_rows_total", "hidden_states"};
+  telemetry::WireOverflow hidden_states_overflow{registry_, table::kWireOverflowRowsTotal,
+                                                 "hidden_states"};
 
   // Wrong nodes.
 
@@ -141,45 +168,50 @@ class RouterMetrics {
   }
 
  private:
-  // {code}.
-  prometheus::Family<prometheus::Counter>& requests_ = telemetry::RegisterCounters(
-      registry_, "expertmesh_router_requests_total", "Requests answered, by status code");
+  telemetry::TracedHistogram Stage(const char* stage);
+
+  prometheus::Family<prometheus::Counter>& requests_ =
+      telemetry::RegisterCounters(registry_, table::kRequestsTotal);
   // By code, once it has been seen.
   std::array<std::atomic<prometheus::Counter*>, 17> requests_of_code_{};
-  // {where}.
-  prometheus::Family<prometheus::Counter>& shared_rows_ = telemetry::RegisterCounters(
-      registry_, "expertmesh_router_shared_expert_rows_total",
-      "Tokens whose shared experts the router computed, or were given to nodes");
+  prometheus::Family<prometheus::Counter>& retries_ =
+      telemetry::RegisterCounters(registry_, table::kRetriesTotal);
+  // By reason.
+  const std::array<prometheus::Counter*, 5> retries_of_{
+      &retries_.Add({{"reason", "overdue"}}), &retries_.Add({{"reason", "lost"}}),
+      &retries_.Add({{"reason", "full"}}), &retries_.Add({{"reason", "refused"}}),
+      &retries_.Add({{"reason", "doubt"}})};
+  prometheus::Family<prometheus::Counter>& won_ =
+      telemetry::RegisterCounters(registry_, table::kRetriesWonTotal);
+  prometheus::Counter& retries_won_ = won_.Add({{"kind", "retry"}});
+  prometheus::Counter& second_opinions_won_ = won_.Add({{"kind", "second_opinion"}});
+  telemetry::Histogram failover_stall_ = telemetry::RegisterHistogram(
+      registry_, table::kFailoverStallSeconds, telemetry::DurationBuckets());
+  prometheus::Family<prometheus::Histogram>& node_calls_ =
+      telemetry::RegisterHistograms(registry_, table::kNodeCallDurationSeconds);
+  prometheus::Family<prometheus::Counter>& node_bytes_ =
+      telemetry::RegisterCounters(registry_, table::kNodeBytesTotal);
+  absl::Mutex nodes_mutex_;
+  // By address: how many use its series.
+  std::map<std::string, int> nodes_in_use_ ABSL_GUARDED_BY(nodes_mutex_);
+  prometheus::Family<prometheus::Counter>& shared_rows_ =
+      telemetry::RegisterCounters(registry_, table::kSharedExpertRowsTotal);
   prometheus::Counter& shared_rows_router_ = shared_rows_.Add({{"where", "router"}});
   prometheus::Counter& shared_rows_nodes_ = shared_rows_.Add({{"where", "nodes"}});
-  // {node,fault}.
   prometheus::Family<prometheus::Counter>& node_faults_ =
-      telemetry::RegisterCounters(registry_, "expertmesh_router_node_faults_total",
-                                  "Batches of a node that were not used: wrong, or overdue");
-  // {node}.
-  prometheus::Family<prometheus::Counter>& node_ejections_ = telemetry::RegisterCounters(
-      registry_, "expertmesh_router_node_ejections_total",
-      "Times a node was ejected, since its answers failed or did not come");
-  // {verdict}.
+      telemetry::RegisterCounters(registry_, table::kNodeFaultsTotal);
+  prometheus::Family<prometheus::Counter>& node_ejections_ =
+      telemetry::RegisterCounters(registry_, table::kNodeEjectionsTotal);
   prometheus::Family<prometheus::Counter>& nonfinite_answers_ =
-      telemetry::RegisterCounters(registry_, "expertmesh_router_nonfinite_answers_total",
-                                  "Answers with a NaN or an infinity for finite rows");
-  // {result}.
+      telemetry::RegisterCounters(registry_, table::kNonfiniteAnswersTotal);
   prometheus::Family<prometheus::Counter>& cross_checks_ =
-      telemetry::RegisterCounters(registry_, "expertmesh_router_cross_checks_total",
-                                  "Rows computed by two nodes to compare what they make of them");
-  // {result}.
-  prometheus::Family<prometheus::Counter>& sum_checks_ = telemetry::RegisterCounters(
-      registry_, "expertmesh_router_sum_checks_total",
-      "Batches looked at for whether every assignment is in the sum exactly once");
-  // {node,other}.
+      telemetry::RegisterCounters(registry_, table::kCrossChecksTotal);
+  prometheus::Family<prometheus::Counter>& sum_checks_ =
+      telemetry::RegisterCounters(registry_, table::kSumChecksTotal);
   prometheus::Family<prometheus::Counter>& disagreements_ =
-      telemetry::RegisterCounters(registry_, "expertmesh_router_cross_check_disagreements_total",
-                                  "Cross-checks in which the two nodes computed different values");
-  // {node}.
+      telemetry::RegisterCounters(registry_, table::kCrossCheckDisagreementsTotal);
   prometheus::Family<prometheus::Gauge>& damaged_experts_ =
-      telemetry::RegisterGauges(registry_, "expertmesh_router_damaged_experts",
-                                "Experts not used on the node since their weights are wrong");
+      telemetry::RegisterGauges(registry_, table::kDamagedExperts);
 };
 
 }  // namespace expertmesh::metrics

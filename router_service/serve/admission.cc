@@ -8,6 +8,7 @@
 #include "common/base/status_macros.h"
 #include "common/wire/error_reason.h"
 #include "router_service/batch/layer_batcher.h"
+#include "router_service/batch/trace_stage.h"
 
 namespace expertmesh::serve {
 namespace {
@@ -27,8 +28,9 @@ absl::Status Full(const std::string& message, uint64_t limit, absl::Duration aga
 
 }  // namespace
 
-Admission::Admission(const AdmissionLimits& limits, metrics::RouterMetrics* metrics, Clock* clock)
-    : limits_(limits), metrics_(metrics), clock_(clock) {}
+Admission::Admission(const AdmissionLimits& limits, metrics::RouterMetrics* metrics,
+                     tracing::Tracer* tracer, Clock* clock)
+    : limits_(limits), metrics_(metrics), tracer_(tracer), clock_(clock) {}
 
 absl::Status Admission::Admit(uint64_t rows, absl::Time arrival, absl::Time deadline) {
   absl::MutexLock lock(&mutex_);
@@ -98,15 +100,27 @@ bool Admission::Drain(absl::Duration timeout) {
   return true;
 }
 
-void Admission::OnAnswer(const batch::ForwardJob& job, absl::StatusCode code) {
+absl::Time Admission::OnAnswer(const batch::ForwardJob& job, absl::StatusCode code) {
   metrics_->CountRequest(code);
   const absl::Time now = clock_->Now();
-  metrics_->request_seconds.Observe(absl::ToDoubleSeconds(now - job.arrival()));
+  const absl::Duration duration = now - job.arrival();
+  const trace::TraceContext& span = job.trace().span;
+  if (span.sampled() ||
+      (tracer_ != nullptr &&
+       tracer_->KeepFor(code, duration, /*retried=*/false) != tracing::Keep::kNo)) {
+    metrics_->request_seconds.Observe(duration, span, now);
+  } else {
+    metrics_->request_seconds.Observe(duration);
+  }
+  if (!job.batched() && job.ClaimNote()) {
+    batch::NoteUnbatched(tracer_, job, job.arrival(), code, now);
+  }
   // Before answering: a caller that has its answer may send as much again at once.
   absl::MutexLock lock(&mutex_);
   tokens_ -= job.rows();
   rate_.Update(tokens_, code == absl::StatusCode::kOk ? job.rows() : 0, now);
   metrics_->tokens_in_flight.Set(static_cast<double>(tokens_));
+  return now;
 }
 
 void Admission::OnAnswered() {

@@ -16,6 +16,7 @@
 #include "router_service/batch/forward_job.h"
 #include "router_service/metrics/router_metrics.h"
 #include "router_service/serve/service_rate.h"
+#include "router_service/tracing/tracer.h"
 
 namespace expertmesh::serve {
 
@@ -31,8 +32,9 @@ struct AdmissionLimits {
 // Thread-safe.
 class Admission final : public batch::JobObserver {
  public:
-  // Pointers must outlive the admission.
-  Admission(const AdmissionLimits& limits, metrics::RouterMetrics* metrics, Clock* clock);
+  // `tracer` may be null. Pointers must outlive the admission.
+  Admission(const AdmissionLimits& limits, metrics::RouterMetrics* metrics, tracing::Tracer* tracer,
+            Clock* clock);
 
   // Accepts a request of `rows` tokens that arrived just now, which is over with OnAnswered. When
   // nothing is held it is accepted in any case that the largest limit allows.
@@ -49,7 +51,7 @@ class Admission final : public batch::JobObserver {
   bool Drain(absl::Duration timeout);
 
   // JobObserver.
-  void OnAnswer(const batch::ForwardJob& job, absl::StatusCode code) override;
+  absl::Time OnAnswer(const batch::ForwardJob& job, absl::StatusCode code) override;
   void OnAnswered() override;
 
  private:
@@ -59,6 +61,7 @@ class Admission final : public batch::JobObserver {
 
   const AdmissionLimits limits_;
   metrics::RouterMetrics* const metrics_;
+  tracing::Tracer* const tracer_;
   Clock* const clock_;
 
   absl::Mutex mutex_;

@@ -10,6 +10,7 @@
 #include "common/base/status_macros.h"
 #include "common/net/watch_method.h"
 #include "expertmesh/v1/control.grpc.pb.h"
+#include "router_service/serve/trace_service.h"
 
 namespace expertmesh::serve {
 namespace {
@@ -180,6 +181,7 @@ void AddControlMethods(const ServedRouter* router, BalanceWatch* balance,
       [router](const v1::DrainNodeRequest& request) { return DrainNode(router->fleet, request); }));
   spec->watches.push_back(WatchTopology(router, balance));
   spec->watches.push_back(WatchBalance(router->controller, balance));
+  AddTraceMethods(router->tracer, spec);
   AddBalanceMethods(router->controller, spec);
   AddPlacementMethods(router->controller, spec);
   spec->clock = router->clock;

@@ -14,6 +14,7 @@
 #include "common/wire/status.h"
 #include "common/wire/tensor_encode.h"
 #include "common/wire/wire_dtype.h"
+#include "router_service/batch/trace_stage.h"
 
 namespace expertmesh::serve {
 
@@ -88,7 +89,7 @@ void ForwardService::ReadOnPool(const Frame& request, absl::Time arrival,
   }
   if (!taken) {
     job->received()->message.set_request_id(RequestIdOf(request));
-    Refuse(*job,
+    Refuse(*job, arrival,
            ErrorOf(v1::ERROR_REASON_QUEUE_FULL,
                    absl::StrCat(kMostReads, " requests of more than ", kQuickBytes,
                                 " bytes beside hidden_states are being read; retry later")),
@@ -100,7 +101,7 @@ void ForwardService::ReadOnPool(const Frame& request, absl::Time arrival,
         DecodeTensorMessage(request, job->received(), MostOtherBytes(options_.max_tokens));
     if (absl::IsOutOfRange(read)) {
       job->received()->message.set_request_id(RequestIdOf(request));
-      Refuse(*job,
+      Refuse(*job, arrival,
              absl::InvalidArgumentError(absl::StrCat(
                  read.message(),
                  "; that is room for extensions, and for token_ids and group_sizes of ",
@@ -118,6 +119,7 @@ void ForwardService::ReadOnPool(const Frame& request, absl::Time arrival,
 void ForwardService::Serve(absl::Status read, absl::Time arrival, const CallContextPtr& context,
                            const ForwardJobPtr& job, Respond respond) {
   absl::Status accepted = std::move(read);
+  BeginTrace(*context, job.get());
   if (!accepted.ok()) {
     job->received()->message.clear_request_id();  // What was read of it means nothing.
   } else if (job->request().heartbeat()) {
@@ -130,7 +132,7 @@ void ForwardService::Serve(absl::Status read, absl::Time arrival, const CallCont
     accepted = Accept(arrival, context, job.get(), &respond);
   }
   if (!accepted.ok()) {
-    Refuse(*job, accepted, &respond);
+    Refuse(*job, arrival, accepted, &respond);
     return;
   }
   if (job->rows() == 0) {
@@ -144,8 +146,22 @@ void ForwardService::Serve(absl::Status read, absl::Time arrival, const CallCont
   }
 }
 
-void ForwardService::Refuse(const ForwardJob& job, const absl::Status& why, Respond* respond) {
+void ForwardService::BeginTrace(const CallContext& context, ForwardJob* job) const {
+  if (options_.tracer == nullptr) {
+    return;
+  }
+  const v1::ForwardRequest& request = job->request();
+  tracing::RequestTrace trace = options_.tracer->Begin(request.traceparent(), request.tracestate());
+  if (!trace.parent.valid() && !context.traceparent().empty()) {  // Then that of the call holds.
+    trace = options_.tracer->Begin(context.traceparent(), context.tracestate());
+  }
+  job->SetTrace(trace);
+}
+
+void ForwardService::Refuse(const ForwardJob& job, absl::Time arrival, const absl::Status& why,
+                            Respond* respond) {
   metrics_->CountRequest(why.code());
+  batch::NoteUnbatched(options_.tracer, job, arrival, why.code(), clock_->Now());
   v1::ForwardResponse response;
   response.set_request_id(job.request().request_id());
   *response.mutable_status() =

@@ -24,6 +24,7 @@
 #include "router_service/mesh/fleet.h"
 #include "router_service/metrics/router_metrics.h"
 #include "router_service/serve/admission.h"
+#include "router_service/tracing/tracer.h"
 
 namespace expertmesh::serve {
 
@@ -44,6 +45,8 @@ struct ForwardServiceOptions {
   absl::Duration max_request_time;
   // Bytes of the largest answer that can be sent.
   uint64_t max_response_bytes = 0;
+  // Null: nothing is traced. Must outlive the service.
+  tracing::Tracer* tracer = nullptr;
 };
 
 // Bytes of a request beside its tensor, which the thread that brings it reads itself; and at once
@@ -80,7 +83,10 @@ class ForwardService {
   // What Forward does with a request that takes long to read, on the pool.
   void ReadOnPool(const Frame& request, absl::Time arrival, const CallContextPtr& context,
                   const batch::ForwardJobPtr& job, batch::Respond respond);
-  void Refuse(const batch::ForwardJob& job, const absl::Status& why, batch::Respond* respond);
+  // It arrived at `arrival`.
+  void Refuse(const batch::ForwardJob& job, absl::Time arrival, const absl::Status& why,
+              batch::Respond* respond);
+  void BeginTrace(const CallContext& context, batch::ForwardJob* job) const;
   // Serves what `job` has received, `read` being how its decoding went.
   void Serve(absl::Status read, absl::Time arrival, const CallContextPtr& context,
              const batch::ForwardJobPtr& job, batch::Respond respond);

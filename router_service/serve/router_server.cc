@@ -79,6 +79,7 @@ class RouterServerImpl final : public RouterServer {
     spec.address = options.address;
     spec.options = options.grpc;
     spec.runtime = options.runtime;
+    spec.counter = options.counter;
     spec.unary = {{net::MethodOf<v1::Router>("Forward"),
                    [router = &router_](Frame request, const CallContextPtr& context,
                                        net::UnaryResponder respond) {

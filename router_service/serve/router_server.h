@@ -11,10 +11,12 @@
 #include "common/net/grpc_options.h"
 #include "common/net/grpc_runtime.h"
 #include "common/tensor/buffer_pool.h"
+#include "common/transport/call_counter.h"
 #include "expertmesh/v1/router.pb.h"
 #include "router_service/balance/controller.h"
 #include "router_service/mesh/fleet.h"
 #include "router_service/serve/forward_service.h"
+#include "router_service/tracing/tracer.h"
 
 namespace expertmesh::serve {
 
@@ -27,6 +29,8 @@ struct ServedRouter {
   // For what is encoded as an answer.
   BufferPool* buffers = nullptr;
   std::function<v1::DescribeModelResponse()> describe_model;
+  // Null: nothing is traced.
+  tracing::Tracer* tracer = nullptr;
 };
 
 struct RouterServerOptions {
@@ -35,6 +39,8 @@ struct RouterServerOptions {
   net::GrpcOptions grpc;
   // As GrpcServerSpec::max_buffered_bytes.
   size_t max_buffered_bytes = size_t{512} << 20;
+  // As GrpcServerSpec::counter.
+  CallCounter* counter = nullptr;
   // As GrpcServerSpec::runtime: best the one of the transport to the nodes.
   net::GrpcRuntime* runtime = nullptr;
 };

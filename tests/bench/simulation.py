@@ -44,7 +44,7 @@ class RecordedMesh:
 
     def fullest(self):
         """Over the mean, by what the nodes counted."""
-        counts = [node.metric("expertmesh_expert_tokens_total") for node in self.system.mesh.nodes]
+        counts = [node.metric("expertmesh_expert_layer_tokens_total") for node in self.system.mesh.nodes]
         return max(counts) / statistics.mean(counts)
 
 

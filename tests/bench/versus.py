@@ -2,10 +2,11 @@
 
     build/venv/bin/python tests/bench/versus.py strict             a mesh, and one with --strict
     build/venv/bin/python tests/bench/versus.py shared             shared experts at the router, and on all nodes
+    build/venv/bin/python tests/bench/versus.py trace --ratio 1    --tracing=off, and that share of requests sampled
     build/venv/bin/python tests/bench/versus.py build OTHER        OTHER's programs, and this tree's
 
 OTHER is a build folder, like build/release of another clone. [--shape qwen3] [--nodes 2] [--runs 7] [--tokens 1,8]
-[--seconds 1]. Ratios are of the second mesh to the first: the median of the rounds' own.
+[--seconds 1]. `trace` exports nothing unless OTEL_EXPORTER_OTLP_ENDPOINT is set. Ratios are of the second mesh to the first: the median of the rounds' own.
 
 Takes this tree's programs from the environment, or else from build/release.
 """
@@ -76,6 +77,11 @@ def variants(args, model, folder):
         flags = {"router_flags": ["--shared-experts=nodes"], "node_flags": ["--shared-experts"]}
         yield Variant("nodes", folder / "nodes", model, args.nodes, **flags)
         return
+    if args.what == "trace":
+        yield Variant("off", folder / "off", model, args.nodes, router_flags=["--tracing=off"])
+        flags = [f"--trace-ratio={args.ratio}", "--trace-slow=inf"]
+        yield Variant("traced", folder / "traced", model, args.nodes, router_flags=flags)
+        return
     other = {variable: str(args.other / path) for variable, path in PROGRAMS.items()}
     yield Variant("other", folder / "other", model, args.nodes, other)
     yield Variant("this", folder / "this", model, args.nodes)
@@ -102,8 +108,9 @@ def measure(args, model):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("strict", "shared", "build"))
+    parser.add_argument("what", choices=("strict", "shared", "trace", "build"))
     parser.add_argument("other", nargs="?", type=pathlib.Path)
+    parser.add_argument("--ratio", type=float, default=0.01)
     parser.add_argument("--shape", default="qwen3", choices=plan.shapes())
     parser.add_argument("--nodes", type=int, default=2)
     parser.add_argument("--runs", type=int, default=7)

@@ -63,7 +63,7 @@ def check_answers(mesh, checkpoint, count=10):
 def test_noise_is_named_and_not_used(mesh, checkpoint, noisy, first):
     order = [noisy, checkpoint.path] if first == "noise" else [checkpoint.path, noisy]
     for path in order:
-        mesh.start_node(path)
+        mesh.start_node(path, "--expert-metrics", "full")
     bad = mesh.nodes[order.index(noisy)]
     mesh.start_router(checkpoint.path)
     mesh.watch(is_named(bad), "the damaged expert is named")

@@ -8,7 +8,7 @@ import re
 import comments
 import tree
 
-METRIC_LITERAL = re.compile(r'"(expertmesh_[a-z0-9_]+)"')
+METRIC_LITERAL = re.compile(r'"((?:expertmesh|grpc_server)_[a-z0-9_]+)"')
 # Series that Prometheus makes of a histogram.
 SERIES = ("_bucket", "_sum", "_count")
 COUNTER = re.compile(r"(?<![a-z0-9])[a-z][a-z0-9_]*_total\b")

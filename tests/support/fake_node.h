@@ -138,6 +138,15 @@ class FakeNode final : public FakeEndpoint {
     absl::MutexLock lock(&mutex_);
     return rows_;
   }
+  // The trace context of the last batch.
+  std::string traceparent() const {
+    absl::MutexLock lock(&mutex_);
+    return traceparent_;
+  }
+  std::string tracestate() const {
+    absl::MutexLock lock(&mutex_);
+    return tracestate_;
+  }
   // As the last frame had it.
   Dtype hidden_states_dtype() const {
     absl::MutexLock lock(&mutex_);
@@ -232,6 +241,8 @@ class FakeNode final : public FakeEndpoint {
     std::vector<float> rows(request.tensor.rows * d_model);
     DecodeRows(request.tensor, Dtype::kF32, rows.data());
     hidden_states_dtype_ = request.tensor.dtype;
+    traceparent_ = request.message.traceparent();
+    tracestate_ = request.message.tracestate();
     batch->partials_dtype = *FromWire(request.message.partials_dtype(), "partials_dtype");
     const bool per_assignment = request.message.per_assignment();
     int assignment = 0;
@@ -348,6 +359,8 @@ class FakeNode final : public FakeEndpoint {
   uint64_t batches_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t assignments_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t rows_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::string traceparent_ ABSL_GUARDED_BY(mutex_);
+  std::string tracestate_ ABSL_GUARDED_BY(mutex_);
   Dtype hidden_states_dtype_ ABSL_GUARDED_BY(mutex_) = Dtype::kF32;
 };
 

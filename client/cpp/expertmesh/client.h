@@ -351,6 +351,15 @@ class EXPERTMESH_CLIENT_EXPORT Client {
   // Undoes the move that is under way. FAILED_PRECONDITION: none is, or it is too late.
   absl::StatusOr<PlacementState> AbortPlacement();
 
+  // The spans of a trace that the router still has, as the bytes of an
+  // OTLP TracesData.
+  //   NOT_FOUND            it was not kept, or is forgotten.
+  //   FAILED_PRECONDITION  the router does not trace.
+  absl::StatusOr<std::string> GetTrace(const std::string& trace_id);
+
+  // At most `limit` of the traces that GetTrace finds: the newest first, or the longest first.
+  absl::StatusOr<std::vector<TraceSummary>> ListTraces(uint32_t limit = 20, bool slowest = false);
+
   // Stops sending new batches to the node of `address`, as listed in the topology, or resumes it.
   // What only this node holds goes on being sent there. The answer is the node as it is now:
   // batches that were sent before may still be in flight.

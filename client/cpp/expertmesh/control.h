@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 
 namespace expertmesh::client {
@@ -365,6 +366,22 @@ struct PlacementState {
   // Since the planner was asked, and a move was completed, last; unset: never.
   std::optional<absl::Duration> since_planned;
   std::optional<absl::Duration> since_moved;
+};
+
+// A trace in one line.
+struct TraceSummary {
+  // 32 hexadecimal digits.
+  std::string trace_id;
+  // Name of the router's first span in it.
+  std::string name;
+  absl::Time start;
+  absl::Duration duration;
+  uint32_t layer = 0;
+  uint64_t tokens = 0;
+  absl::StatusCode code = absl::StatusCode::kOk;
+  // Why it was kept: "sampled", "slow", "failed", "retried", "batch".
+  std::string kept;
+  uint32_t spans = 0;
 };
 
 }  // namespace expertmesh::client

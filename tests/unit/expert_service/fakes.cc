@@ -1,11 +1,10 @@
 #include "tests/unit/expert_service/fakes.h"
 
-#include <prometheus/text_serializer.h>
-
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/telemetry/exposition.h"
 #include "common/wire/message_codec.h"
 #include "common/wire/status.h"
 #include "common/wire/tensor_copy.h"
@@ -212,9 +211,9 @@ size_t FakeSink::answers() const {
   return answers_.size();
 }
 
-std::string MetricValue(const prometheus::Registry& registry, const std::string& series) {
+std::string MetricValue(const prometheus::Collectable& metrics, const std::string& series) {
   const std::string text =
-      absl::StrCat("\n", prometheus::TextSerializer().Serialize(registry.Collect()));
+      absl::StrCat("\n", telemetry::Expose(metrics.Collect(), telemetry::Exposition::kText));
   const size_t found = text.find(absl::StrCat("\n", series, " "));
   if (found == std::string::npos) {
     return "absent";

@@ -109,7 +109,7 @@ class FakeSink final : public FrameSink {
 
 // Value of one series as text; `series` is its name and labels as Prometheus writes them (labels in
 // alphabetical order). "absent" when there is none.
-std::string MetricValue(const prometheus::Registry& registry, const std::string& series);
+std::string MetricValue(const prometheus::Collectable& metrics, const std::string& series);
 
 }  // namespace expertmesh::node
 

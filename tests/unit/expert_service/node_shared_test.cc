@@ -23,6 +23,7 @@ class NodeSharedTest : public testing::Test {
     NodeOptions options;
     options.node_id = "node-a";
     options.cpu_time = NoCpuTime;
+    options.expert_metrics.mode = telemetry::ExpertMetrics::kFull;
     absl::StatusOr<std::unique_ptr<Node>> node =
         Node::Create(options, checkpoint_, &backend_, &clock_, registry_);
     ASSERT_TRUE(node.ok()) << node.status();
@@ -73,8 +74,9 @@ TEST_F(NodeSharedTest, ComputesThemBesideTheOthers) {
     ASSERT_TRUE(answer.status.ok()) << answer.status;
     EXPECT_TRUE(SameRows(answer.partials, Expected(batch), kDModel));
   }
-  EXPECT_EQ(MetricValue(*registry_, "expertmesh_expert_tokens_total{expert=\"10\",layer=\"1\"}"),
-            "40");
+  EXPECT_EQ(
+      MetricValue(*node_->computed(), "expertmesh_expert_tokens_total{expert=\"10\",layer=\"1\"}"),
+      "40");
 }
 
 TEST_F(NodeSharedTest, TheyAreLoadedAndUnloadedLikeOthers) {

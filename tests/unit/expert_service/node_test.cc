@@ -29,6 +29,7 @@ class NodeTest : public testing::Test {
     options_.max_batch_rows = 64;
     options_.max_queue_rows = 256;
     options_.reply_frame_bytes = 300;
+    options_.expert_metrics.mode = telemetry::ExpertMetrics::kFull;
     Start();
   }
 
@@ -63,7 +64,9 @@ class NodeTest : public testing::Test {
   }
 
   std::string Metric(const std::string& series) {
-    return MetricValue(*registry_, "expertmesh_expert_" + series);
+    const std::string name = "expertmesh_expert_" + series;
+    const std::string computed = MetricValue(*node_->computed(), name);
+    return computed == "absent" ? MetricValue(*registry_, name) : computed;
   }
 
   static v1::HostedExperts Hosted(uint32_t layer, const std::vector<uint32_t>& experts) {

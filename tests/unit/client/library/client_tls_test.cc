@@ -4,10 +4,6 @@
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 #include <gtest/gtest.h>
-#include <openssl/bio.h>
-#include <openssl/evp.h>
-#include <openssl/pem.h>
-#include <openssl/x509v3.h>
 
 #include <functional>
 #include <memory>
@@ -16,50 +12,12 @@
 
 #include "client/cpp/expertmesh/client.h"
 #include "expertmesh/v1/router.grpc.pb.h"
+#include "tests/support/tls_identity.h"
 
 namespace expertmesh::client {
 namespace {
 
 using testing::HasSubstr;
-
-std::string ToPem(const std::function<int(BIO*)>& write) {
-  const std::unique_ptr<BIO, decltype(&BIO_free)> memory(BIO_new(BIO_s_mem()), &BIO_free);
-  EXPECT_EQ(write(memory.get()), 1);
-  char* data = nullptr;
-  const auto size = static_cast<size_t>(BIO_get_mem_data(memory.get(), &data));
-  return std::string(data, size);
-}
-
-// A key, and a certificate that it has signed for itself.
-struct Identity {
-  std::string key;
-  std::string certificate;
-};
-
-Identity MakeIdentity(const std::string& name) {
-  const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(EVP_EC_gen("P-256"),
-                                                                &EVP_PKEY_free);
-  const std::unique_ptr<X509, decltype(&X509_free)> made(X509_new(), &X509_free);
-  X509_set_version(made.get(), X509_VERSION_3);
-  ASN1_INTEGER_set(X509_get_serialNumber(made.get()), 1);
-  X509_gmtime_adj(X509_getm_notBefore(made.get()), -24 * 3600);
-  X509_gmtime_adj(X509_getm_notAfter(made.get()), 24 * 3600);
-  X509_set_pubkey(made.get(), key.get());
-  X509_NAME* const subject = X509_get_subject_name(made.get());
-  X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC,
-                             reinterpret_cast<const unsigned char*>(name.c_str()), -1, -1, 0);
-  X509_set_issuer_name(made.get(), subject);
-  const std::string names = "DNS:" + name;
-  X509_EXTENSION* const extension =
-      X509V3_EXT_conf_nid(nullptr, nullptr, NID_subject_alt_name, names.c_str());
-  X509_add_ext(made.get(), extension, -1);
-  X509_EXTENSION_free(extension);
-  EXPECT_GT(X509_sign(made.get(), key.get(), EVP_sha256()), 0);
-  return {ToPem([&](BIO* to) {
-            return PEM_write_bio_PrivateKey(to, key.get(), nullptr, nullptr, 0, nullptr, nullptr);
-          }),
-          ToPem([&](BIO* to) { return PEM_write_bio_X509(to, made.get()); })};
-}
 
 class EchoRouter final : public v1::Router::Service {
  public:
@@ -116,8 +74,8 @@ class ClientTlsTest : public testing::Test {
     return tls;
   }
 
-  const Identity router_ = MakeIdentity("router.test");
-  const Identity caller_ = MakeIdentity("caller.test");
+  const TlsIdentity router_ = MakeTlsIdentity("router.test", "DNS:router.test");
+  const TlsIdentity caller_ = MakeTlsIdentity("caller.test", "DNS:caller.test");
   EchoRouter service_;
   int port_ = 1;
   std::unique_ptr<grpc::Server> server_;

@@ -65,6 +65,7 @@ struct Limited {
   std::vector<uint32_t> ids;
   std::vector<float> weights;
   std::vector<DroppedAssignment> dropped;
+  double mass = 0;
 };
 
 Limited Limit(const RoutingOptions& options, std::vector<uint32_t> ids, std::vector<float> weights,
@@ -79,7 +80,7 @@ Limited Limit(const RoutingOptions& options, std::vector<uint32_t> ids, std::vec
   group.scores = scores;
   group.choices = scores;
   CapacityScratch scratch;
-  LimitCapacity(options, group, &scratch, &limited.dropped);
+  LimitCapacity(options, group, &scratch, &limited.dropped, &limited.mass);
   return limited;
 }
 
@@ -110,6 +111,7 @@ TEST(LimitCapacity, ByScoreWhateverTheSlot) {
       Limit(Options(2, 2, 1, DropPolicy::kScore), {0, 1, 1, 0}, {0.6f, 0.5f, 0.45f, 0.7f});
   EXPECT_THAT(limited.ids, ElementsAre(kNone, 1, kNone, 0));
   EXPECT_THAT(limited.dropped, ElementsAre(DroppedAssignment{10, 0}, DroppedAssignment{11, 1}));
+  EXPECT_FLOAT_EQ(limited.mass, 0.6 + 0.45);
 }
 
 TEST(LimitCapacity, UnusedSlotsTakeNoRoom) {
@@ -128,6 +130,7 @@ TEST(LimitCapacity, NextBestTakesTheExpertsScoreAndTellsWhoWasFull) {
   EXPECT_THAT(limited.ids, ElementsAre(0, 2, 1));
   EXPECT_THAT(limited.weights, ElementsAre(0.7f, 0.3f, 0.4f));
   EXPECT_THAT(limited.dropped, ElementsAre(DroppedAssignment{11, 0}, DroppedAssignment{12, 0}));
+  EXPECT_FLOAT_EQ(limited.mass, scores[3] + scores[6]) << "of what they wanted";
 }
 
 TEST(LimitCapacity, NextBestNeverTakesMaskedExpertsNorOneTwice) {

@@ -93,6 +93,7 @@ class AdmissionTest : public testing::Test {
   Admission admission_{
       {.most_tokens = 262144, .least_tokens = 16384, .queue_time = absl::Seconds(1)},
       &metrics_,
+      nullptr,
       &clock_};
   std::deque<Held> held_;
   uint64_t held_tokens_ = 0;
