@@ -27,11 +27,11 @@ struct PartialRows {
   std::shared_ptr<const void> owner;
   // All stages of the batch are over.
   StageTimes times;
-  Merge merge;
   // Type they are to travel in, any of the wire.
   Dtype dtype = Dtype::kF32;
   // Each frame has its checksum.
   bool checksums = false;
+  Merge merge = {};
 };
 
 // Frames of consecutive rows, as many rows each as fit in `max_frame_bytes` (one row at least).
