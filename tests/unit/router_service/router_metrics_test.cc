@@ -123,6 +123,8 @@ TEST_F(RouterMetricsTest, TheSeriesOfANodeGoWithIt) {
   Connect();
   EXPECT_THAT(Text(), HasSubstr("{node=\"a:1\",le="));
   router_->fleet().SetAddresses({"b:1"});
+  clock_.AwaitWaiters(1);
+  clock_.Advance(absl::Seconds(1));
   AwaitTopology([](const v1::Topology& topology) { return topology.nodes_size() == 1; });
   // Its link goes with the last view of the mesh that knows it.
   while (Text().find("{node=\"a:1\",le=") != std::string::npos) {

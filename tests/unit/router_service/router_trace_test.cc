@@ -32,6 +32,7 @@ class RouterTraceTest : public RouterTest {
     traced.calendar = [this] { return clock_.Now() + absl::Hours(1000); };
     tracer_ = std::make_unique<tracing::Tracer>(traced, &recorder_, &clock_);
     options.tracer = tracer_.get();
+    options.batcher.max_linger_share = 0;  // A wait for company would last for ever on this clock.
     StartRouter(options);
   }
 
