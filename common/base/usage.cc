@@ -28,11 +28,13 @@ constexpr size_t kMostWrong = 2;
 // What Abseil knows as compute_dtype is written --compute-dtype.
 std::string Written(absl::string_view name) { return absl::StrReplaceAll(name, {{"_", "-"}}); }
 
-// Those of main.cc, or all; by name.
+// Those of main.cc and of what it has its flags from, or all; by name.
 std::map<std::string, const absl::CommandLineFlag*> Flags(bool all) {
   std::map<std::string, const absl::CommandLineFlag*> flags;
   for (const auto& [name, flag] : absl::GetAllFlags()) {
-    if (!flag->IsRetired() && (all || absl::EndsWith(flag->Filename(), "main.cc"))) {
+    const std::string file = flag->Filename();
+    if (!flag->IsRetired() &&
+        (all || absl::EndsWith(file, "main.cc") || absl::EndsWith(file, "_flags.cc"))) {
       flags[Written(name)] = flag;
     }
   }

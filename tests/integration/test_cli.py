@@ -290,7 +290,7 @@ def test_usage():
 @pytest.mark.parametrize("name", ["router", "expert"])
 def test_help_lists_the_flags(name):
     done = subprocess.run([program(name), "--help"], capture_output=True, text=True, check=False)
-    for flag in ("--model", "--listen", "--compute-dtype", "--log-level"):
+    for flag in ("--model", "--listen", "--compute-dtype", "--log-level", "--expert-metrics"):
         assert flag in done.stdout, done.stdout
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"expertmesh-{name}: ")

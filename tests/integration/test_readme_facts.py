@@ -187,6 +187,7 @@ def test_words_are_those_of_the_code():
 
 SCRIPTS = (
     "deploy/local.sh",
+    "deploy/observability/up.sh",
     "deploy/packages.sh",
     "tests/run.sh",
     "tests/bench/run.sh",
