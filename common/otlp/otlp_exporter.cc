@@ -76,7 +76,7 @@ void OtlpExporter::Add(absl::Span<const trace::SpanGroup> groups) {
       counts_.Drop(DropReason::kQueueFull, count);
     }
   }
-  if (shared_->waiting && (was_empty || shared_->queue.HasBatch())) {
+  if (shared_->waiting && (was_empty || shared_->queue.HasFullBatch())) {
     shared_->waiting = false;
     shared_->changed.SignalAll();
   }
@@ -129,7 +129,7 @@ std::vector<SpanPiece> OtlpExporter::AwaitBatch() {
       return now < *shared_->stop_at ? shared_->queue.TakeBatch() : std::vector<SpanPiece>();
     }
     const absl::Time due = shared_->queue.due();
-    if (due <= now || shared_->queue.HasBatch()) {
+    if (due <= now || shared_->queue.HasFullBatch()) {
       return shared_->queue.TakeBatch();
     }
     shared_->waiting = true;

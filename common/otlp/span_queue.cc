@@ -46,7 +46,7 @@ bool SpanQueue::Push(SpanPiece&& piece) {
   return true;
 }
 
-bool SpanQueue::HasBatch() const { return spans_ >= batch_spans_ || bytes_ >= batch_bytes_; }
+bool SpanQueue::HasFullBatch() const { return spans_ >= batch_spans_ || bytes_ >= batch_bytes_; }
 
 absl::Time SpanQueue::due() const {
   return pieces_.empty() ? absl::InfiniteFuture() : pieces_.front().due;

@@ -43,7 +43,7 @@ class SpanQueue {
   bool Push(SpanPiece&& piece);
   bool empty() const { return pieces_.empty(); }
   // There are spans for a whole request.
-  bool HasBatch() const;
+  bool HasFullBatch() const;
   // When the oldest piece is to be sent at the latest; InfiniteFuture when there is none.
   absl::Time due() const;
   // The oldest pieces, as many as go into a request; at least one unless it is empty.

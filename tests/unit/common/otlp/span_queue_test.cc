@@ -69,11 +69,11 @@ TEST_F(SpanQueueTest, ABatchIsTheOldestThatFit) {
   for (const uint32_t count : {4, 5, 2, 10, 1}) {
     EXPECT_TRUE(queue.Push(Piece(a_, count)));
   }
-  EXPECT_TRUE(queue.HasBatch());
+  EXPECT_TRUE(queue.HasFullBatch());
   EXPECT_THAT(Counts(queue.TakeBatch()), ElementsAre(4, 5));
   EXPECT_THAT(Counts(queue.TakeBatch()), ElementsAre(2));
   EXPECT_THAT(Counts(queue.TakeBatch()), ElementsAre(10));
-  EXPECT_FALSE(queue.HasBatch());
+  EXPECT_FALSE(queue.HasFullBatch());
   EXPECT_THAT(Counts(queue.TakeBatch()), ElementsAre(1));
   EXPECT_TRUE(queue.empty());
   EXPECT_EQ(counts_.queue_spans, 0u);
