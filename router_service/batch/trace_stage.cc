@@ -16,8 +16,15 @@ using tracing::TraceRecord;
 // What a call's error says at most: the rest is in the log.
 constexpr size_t kMostMessageBytes = 256;
 
-RequestRecord RecordOf(const ForwardJob& job, Keep keep, TraceRecord* record) {
-  RequestRecord request;
+// How a request ended.
+struct Ending {
+  absl::StatusCode code = absl::StatusCode::kOk;
+  absl::Time arrival;
+  absl::Time answered;
+};
+
+void AddRequest(const ForwardJob& job, Keep keep, const Ending& ending, TraceRecord* record) {
+  RequestRecord& request = record->requests.emplace_back();
   request.parent = job.trace().parent;
   request.span = job.trace().span;
   request.span.flags |= trace::kSampledFlag;  // It is recorded now.
@@ -28,7 +35,9 @@ RequestRecord RecordOf(const ForwardJob& job, Keep keep, TraceRecord* record) {
   request.streamed = job.context() != nullptr && job.context()->streamed();
   request.request_id = job.request().request_id();
   request.tokens = job.rows();
-  return request;
+  request.code = ending.code;
+  request.arrival = ending.arrival;
+  request.answered = ending.answered;
 }
 
 CallRecord RecordOf(const BatchPart& part, absl::Time now, TraceRecord* record) {
@@ -130,11 +139,8 @@ void TraceStage::Run(const Batch& batch, absl::Span<const std::shared_ptr<BatchP
   for (size_t i = 0; i < keeps_.size(); ++i) {
     if (keeps_[i] != Keep::kNo) {
       const ForwardJob& job = *batch.requests.jobs()[i];
-      RequestRecord request = RecordOf(job, keeps_[i], record.get());
-      request.code = job.code();
-      request.arrival = job.arrival();
-      request.answered = job.arrival() + job.Latency(now);
-      record->requests.push_back(request);
+      AddRequest(job, keeps_[i], {job.code(), job.arrival(), job.arrival() + job.Latency(now)},
+                 record.get());
     }
   }
   for (const std::shared_ptr<BatchPart>& part : parts) {
@@ -158,11 +164,7 @@ void NoteUnbatched(tracing::Tracer* tracer, const ForwardJob& job, absl::Time ar
   std::shared_ptr<TraceRecord> record = tracer->TakeRecord();
   record->layer = job.request().layer();
   record->batch_requests = 1;
-  RequestRecord request = RecordOf(job, keep == Keep::kNo ? Keep::kSampled : keep, record.get());
-  request.code = code;
-  request.arrival = arrival;
-  request.answered = now;
-  record->requests.push_back(request);
+  AddRequest(job, keep == Keep::kNo ? Keep::kSampled : keep, {code, arrival, now}, record.get());
   tracer->Add(std::move(record));
 }
 
