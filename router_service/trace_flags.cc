@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
+#include "common/base/environment.h"
 #include "common/base/status_macros.h"
 #include "common/base/version.h"
 #include "common/trace/resource.h"
@@ -86,7 +87,7 @@ absl::StatusOr<Tracing> TracingFromFlags(net::GrpcRuntime* runtime) {
   }
   std::vector<std::string> warnings;
   ASSIGN_OR_RETURN(const otlp::TracingSettings settings,
-                   otlp::ReadTracingSettings(otlp::ProcessEnvironment, &warnings));
+                   otlp::ReadTracingSettings(EnvironmentVariable, &warnings));
   for (const std::string& warning : warnings) {
     spdlog::warn("{}", warning);
   }

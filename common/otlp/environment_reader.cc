@@ -1,7 +1,6 @@
 #include "common/otlp/environment_reader.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <fstream>
 #include <iterator>
 #include <optional>
@@ -34,11 +33,6 @@ bool IsHeaderValue(absl::string_view value) {
 }
 
 }  // namespace
-
-std::string ProcessEnvironment(const std::string& name) {
-  const char* const value = std::getenv(name.c_str());
-  return value == nullptr ? "" : value;
-}
 
 EnvironmentReader::Variable EnvironmentReader::Get(const std::string& name) const {
   return {name, std::string(absl::StripAsciiWhitespace((*environment_)(name)))};

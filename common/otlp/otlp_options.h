@@ -60,8 +60,6 @@ struct TracingSettings {
 
 // The value of an environment variable. Empty is as good as unset.
 using Environment = std::function<std::string(const std::string& name)>;
-// That of this process.
-std::string ProcessEnvironment(const std::string& name);
 
 // Reads OTEL_SDK_DISABLED, OTEL_TRACES_EXPORTER, OTEL_TRACES_SAMPLER, OTEL_BSP_* and
 // OTEL_EXPORTER_OTLP_* (in their stead OTEL_EXPORTER_OTLP_TRACES_*, where set), and the files with

@@ -1,11 +1,11 @@
 #include "common/trace/resource.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <optional>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_split.h"
+#include "common/base/environment.h"
 #include "common/base/percent.h"
 #include "common/trace/span_writer.h"
 
@@ -14,11 +14,6 @@ namespace {
 
 constexpr size_t kMostPairs = 64;
 constexpr size_t kMostBytes = 1024;
-
-std::string Environment(const char* name) {
-  const char* const value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
 
 // A key has one value, the last.
 void Set(absl::string_view key, absl::string_view value, TextAttributes* attributes) {
@@ -51,8 +46,9 @@ TextAttributes ParseResourceAttributes(absl::string_view text) {
 }
 
 TextAttributes ResourceAttributesFromEnvironment() {
-  TextAttributes attributes = ParseResourceAttributes(Environment("OTEL_RESOURCE_ATTRIBUTES"));
-  if (const std::string name = Environment("OTEL_SERVICE_NAME"); !name.empty()) {
+  TextAttributes attributes =
+      ParseResourceAttributes(EnvironmentVariable("OTEL_RESOURCE_ATTRIBUTES"));
+  if (const std::string name = EnvironmentVariable("OTEL_SERVICE_NAME"); !name.empty()) {
     Set("service.name", name, &attributes);
   }
   return attributes;

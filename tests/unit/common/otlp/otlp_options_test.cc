@@ -6,6 +6,7 @@
 #include <map>
 
 #include "absl/strings/str_join.h"
+#include "common/base/environment.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -306,10 +307,10 @@ TEST_F(OtlpOptionsTest, SamplersThatCannotBeReadKeepAll) {
   }
 }
 
-TEST(ProcessEnvironmentTest, ReadsTheProcess) {
+TEST(EnvironmentVariableTest, ReadsTheProcess) {
   ASSERT_EQ(setenv("EXPERTMESH_OTLP_OPTIONS_TEST", "value", 1), 0);
-  EXPECT_EQ(ProcessEnvironment("EXPERTMESH_OTLP_OPTIONS_TEST"), "value");
-  EXPECT_EQ(ProcessEnvironment("EXPERTMESH_OTLP_OPTIONS_TEST_UNSET"), "");
+  EXPECT_EQ(EnvironmentVariable("EXPERTMESH_OTLP_OPTIONS_TEST"), "value");
+  EXPECT_EQ(EnvironmentVariable("EXPERTMESH_OTLP_OPTIONS_TEST_UNSET"), "");
 }
 
 }  // namespace
