@@ -339,8 +339,9 @@ absl::Status Run(const std::vector<char*>& rest) {
   ASSIGN_OR_RETURN(
       std::unique_ptr<serve::RouterServer> server,
       serve::RouterServer::Start(router->served(), ServerOptionsFromFlags(&runtime, &calls)));
+  const console::Console console(router->served());
   ASSIGN_OR_RETURN(const std::unique_ptr<telemetry::MetricsServer> metrics,
-                   StartMetrics(registry, &tracing, router.get()));
+                   StartMetrics(registry, &tracing, router.get(), &console));
   const IdleMemory idle_memory(
       [&router, &server, &runtime] {
         router->ShedMemory();

@@ -8,7 +8,7 @@
 #include "router_service/trace_metrics.h"
 
 ABSL_FLAG(std::string, metrics_listen, "0.0.0.0:9464",
-          "Address of GET /metrics; port 0 picks one, empty turns it off");
+          "Address of GET /metrics and of the console; port 0 picks one, empty turns it off");
 ABSL_FLAG(
     std::string, expert_metrics, "top",
     "Experts with a series of their own at GET /metrics: full (all), top (the busiest of each "
@@ -23,12 +23,14 @@ absl::StatusOr<telemetry::ExpertMetricsOptions> ExpertMetricsFromFlags() {
 }
 
 absl::StatusOr<std::unique_ptr<telemetry::MetricsServer>> StartMetrics(
-    std::shared_ptr<prometheus::Registry> registry, const Tracing* tracing, Router* router) {
+    std::shared_ptr<prometheus::Registry> registry, const Tracing* tracing, Router* router,
+    const console::Console* console) {
   std::unique_ptr<telemetry::MetricsServer> metrics;
   if (const std::string address = absl::GetFlag(FLAGS_metrics_listen); !address.empty()) {
     ASSIGN_OR_RETURN(metrics, telemetry::MetricsServer::Start(address, std::move(registry)));
     metrics->Add(std::make_shared<const TraceMetrics>(tracing));
     router->AddTo(metrics.get());
+    console->AddTo(&metrics->http());
   }
   return metrics;
 }

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "common/telemetry/expert_series.h"
 #include "common/telemetry/metrics.h"
+#include "router_service/console/console.h"
 #include "router_service/router.h"
 #include "router_service/trace_flags.h"
 
@@ -16,10 +17,11 @@ namespace expertmesh::router {
 
 absl::StatusOr<telemetry::ExpertMetricsOptions> ExpertMetricsFromFlags();
 
-// Serves `registry` and what the others tell; null when that is turned off. `tracing` and `router`
-// must outlive it.
+// Serves `registry`, what the others tell, and the console; null when that is turned off. What it
+// is given must outlive it.
 absl::StatusOr<std::unique_ptr<telemetry::MetricsServer>> StartMetrics(
-    std::shared_ptr<prometheus::Registry> registry, const Tracing* tracing, Router* router);
+    std::shared_ptr<prometheus::Registry> registry, const Tracing* tracing, Router* router,
+    const console::Console* console);
 
 }  // namespace expertmesh::router
 

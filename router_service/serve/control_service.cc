@@ -29,12 +29,6 @@ absl::StatusOr<absl::Duration> HeartbeatOf(const Frame& frame) {
              : std::max(kMinHeartbeat, absl::Milliseconds(request.heartbeat_ms()));
 }
 
-v1::Topology TopologyOf(const ServedRouter& router) {
-  v1::Topology topology = router.fleet->Topology();
-  *topology.mutable_balance() = router.controller->Summary();
-  return topology;
-}
-
 net::WatchedState ReadTopology(const ServedRouter& router) {
   v1::WatchTopologyResponse response;
   *response.mutable_topology() = TopologyOf(router);
@@ -167,6 +161,12 @@ absl::StatusOr<v1::DrainNodeResponse> DrainNode(mesh::Fleet* fleet,
 }
 
 }  // namespace
+
+v1::Topology TopologyOf(const ServedRouter& router) {
+  v1::Topology topology = router.fleet->Topology();
+  *topology.mutable_balance() = router.controller->Summary();
+  return topology;
+}
 
 void AddControlMethods(const ServedRouter* router, BalanceWatch* balance,
                        net::GrpcServerSpec* spec) {

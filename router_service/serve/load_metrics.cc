@@ -19,21 +19,6 @@ namespace {
 using telemetry::HttpRequest;
 using telemetry::HttpResponse;
 
-absl::StatusOr<v1::GetLoadRequest> ReadRequest(const HttpRequest& request) {
-  v1::GetLoadRequest wanted;
-  const std::string scope = request.Parameter("scope").value_or("mesh");
-  if (scope != "mesh" && scope != "router") {
-    return absl::InvalidArgumentError("scope: use mesh or router");
-  }
-  wanted.set_scope(scope == "mesh" ? v1::LOAD_SCOPE_MESH : v1::LOAD_SCOPE_UNSPECIFIED);
-  uint32_t window_ms = 0;
-  if (!absl::SimpleAtoi(request.Parameter("window_ms").value_or("0"), &window_ms)) {
-    return absl::InvalidArgumentError("window_ms: use a whole number of milliseconds");
-  }
-  wanted.set_window_ms(window_ms);
-  return wanted;
-}
-
 std::string AsJson(const v1::GetLoadResponse& load) {
   std::string text = absl::StrCat("{\"epoch\":", load.epoch(), ",\"window_ms\":", load.window_ms(),
                                   ",\"layers\":[");
@@ -63,7 +48,7 @@ void AddPage(const std::string& path, const std::string& content_type,
              balance_control::Controller* controller, telemetry::HttpServer* server) {
   server->Handle(path, [content_type, write, controller](const HttpRequest& request) {
     HttpResponse response;
-    const absl::StatusOr<v1::GetLoadRequest> wanted = ReadRequest(request);
+    const absl::StatusOr<v1::GetLoadRequest> wanted = LoadRequestOf(request);
     if (!wanted.ok()) {
       response.status = 400;
       response.body = absl::StrCat(wanted.status().message(), "\n");
@@ -108,6 +93,21 @@ std::vector<prometheus::MetricFamily> LoadMetrics::Collect() const {
   }
   return {std::move(tokens),  std::move(assignments),  std::move(compared),
           std::move(changed), std::move(node_seconds), experts_.Collect(experts)};
+}
+
+absl::StatusOr<v1::GetLoadRequest> LoadRequestOf(const HttpRequest& request) {
+  v1::GetLoadRequest wanted;
+  const std::string scope = request.Parameter("scope").value_or("mesh");
+  if (scope != "mesh" && scope != "router") {
+    return absl::InvalidArgumentError("scope: use mesh or router");
+  }
+  wanted.set_scope(scope == "mesh" ? v1::LOAD_SCOPE_MESH : v1::LOAD_SCOPE_UNSPECIFIED);
+  uint32_t window_ms = 0;
+  if (!absl::SimpleAtoi(request.Parameter("window_ms").value_or("0"), &window_ms)) {
+    return absl::InvalidArgumentError("window_ms: use a whole number of milliseconds");
+  }
+  wanted.set_window_ms(window_ms);
+  return wanted;
 }
 
 void AddLoadPages(balance_control::Controller* controller, telemetry::HttpServer* server) {

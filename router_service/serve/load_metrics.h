@@ -8,9 +8,11 @@
 #include <functional>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "common/base/clock.h"
 #include "common/telemetry/expert_series.h"
 #include "common/telemetry/http_server.h"
+#include "expertmesh/v1/control.pb.h"
 #include "router_service/balance/controller.h"
 #include "router_service/balance/load_counts.h"
 
@@ -31,9 +33,12 @@ class LoadMetrics final : public prometheus::Collectable {
   mutable telemetry::ExpertSeries experts_;
 };
 
-// Serves the whole matrix layer x expert as /load.json and /load.csv, of the mesh or, with
-// ?scope=router, of this router; ?window_ms= as GetLoadRequest.window_ms. `controller` must outlive
-// `server`.
+// What the query of a page of load asks for: ?scope=mesh (as where there is none) or router, and
+// ?window_ms= as GetLoadRequest.window_ms. INVALID_ARGUMENT says what to use.
+absl::StatusOr<v1::GetLoadRequest> LoadRequestOf(const telemetry::HttpRequest& request);
+
+// Serves the whole matrix layer x expert as /load.json and /load.csv, with a query as LoadRequestOf
+// reads it. `controller` must outlive `server`.
 void AddLoadPages(balance_control::Controller* controller, telemetry::HttpServer* server);
 
 }  // namespace expertmesh::serve
