@@ -5,15 +5,12 @@ import json
 import os
 import pathlib
 import re
-import socket
 import subprocess
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 
 import pytest
-from mesh import PATIENCE, wait_until
+from mesh import wait_until
+from observability_stack import ROOT, UP, Stack, plain, run_up
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -21,67 +18,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
-ROOT = pathlib.Path(__file__).parents[2]
-UP = ROOT / "deploy" / "observability" / "up.sh"
-# What up.sh's first line of each service says.
-LINE = re.compile(r"^(\w+) +(http://127\.0\.0\.1:\d+)", re.MULTILINE)
 MS = 1_000_000
-
-
-def run_up(*arguments, code=0):
-    done = subprocess.run(
-        [UP, *arguments], capture_output=True, text=True, timeout=20 * PATIENCE, check=False
-    )
-    assert done.returncode == code, f"{arguments}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
-def free_ports(count):
-    """The first of `count` ports in a row that nothing listens on."""
-    for base in range(20000 + os.getpid() % 10000, 60000, count):
-        with socket.socket() as probe:
-            probe.settimeout(1)
-            if all(probe.connect_ex(("127.0.0.1", base + i)) for i in range(count)):
-                return base
-    raise AssertionError("no ports are free")
-
-
-class Stack:
-    """Addresses are those that up.sh printed."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.mesh = folder / "mesh"
-        self.flags = ["--state", str(folder / "state"), "--mesh", str(self.mesh)]
-        self.flags += ["--port", str(free_ports(9))]
-        self.said = run_up("--detach", "--sample", "0", "--decision-wait", "2", *self.flags)
-        self.at = dict(LINE.findall(self.said))
-
-    def get(self, service, path, **query):
-        """The JSON at that path; None where there is none."""
-        url = f"{self.at[service]}{path}?{urllib.parse.urlencode(query)}"
-        try:
-            with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            assert error.code == 404, f"{url}: {error.code} {error.read()}"
-            return None
-
-    def jaeger(self, span):
-        """Spans of its trace by name, as OTLP; {} where there is none."""
-        found = self.get("jaeger", f"/api/v3/traces/{trace_id(span)}")
-        groups = found["result"]["resourceSpans"] if found else []
-        spans = [each for g in groups for scope in g["scopeSpans"] for each in scope.get("spans", [])]
-        return {each["name"]: each for each in spans}
-
-    def zipkin(self, span):
-        found = self.get("zipkin", f"/api/v2/trace/{trace_id(span)}")
-        return {each["name"]: each for each in found or []}
-
-    def prometheus(self, query):
-        """Values by labels."""
-        answer = self.get("prometheus", "/api/v1/query", query=query)
-        return [(each["metric"], float(each["value"][1])) for each in answer["data"]["result"]]
 
 
 @pytest.fixture(scope="module")
@@ -90,16 +27,20 @@ def stack(tmp_path_factory):
     try:
         yield made
     finally:
-        run_up("down", *made.flags)
+        made.stop()
 
 
 def trace_id(span):
     return f"{span.context.trace_id:032x}"
 
 
-def plain(attributes):
-    """A dict of OTLP's JSON attributes; its integers are strings."""
-    return {each["key"]: next(iter(each["value"].values())) for each in attributes}
+def jaeger(stack, span):
+    """Spans of its trace by name."""
+    return {each["name"]: each for each in stack.jaeger(trace_id(span))}
+
+
+def zipkin(stack, span):
+    return {each["name"]: each for each in stack.zipkin(trace_id(span))}
 
 
 class Mesh:
@@ -139,8 +80,8 @@ def sent(stack):
     sent["failed"] = mesh.span("router", "failed", 1, error=True)
     sent["long"] = mesh.span("router", "long", 400)
     for kept in ("served", "batch", "failed", "long"):
-        wait_until(lambda kept=kept: stack.jaeger(sent[kept]), f"Jaeger has the trace {kept}")
-        wait_until(lambda kept=kept: stack.zipkin(sent[kept]), f"Zipkin has the trace {kept}")
+        wait_until(lambda kept=kept: jaeger(stack, sent[kept]), f"Jaeger has the trace {kept}")
+        wait_until(lambda kept=kept: zipkin(stack, sent[kept]), f"Zipkin has the trace {kept}")
     return sent
 
 
@@ -177,33 +118,33 @@ def test_all_of_it_listens_on_loopback_alone(stack):
 
 
 def test_a_trace_of_two_services_reaches_jaeger_and_zipkin(stack, sent):
-    spans = stack.jaeger(sent["served"])
+    spans = jaeger(stack, sent["served"])
     assert sorted(spans) == ["compute", "request"]
     assert spans["compute"]["parentSpanId"] == spans["request"]["spanId"]
     assert plain(spans["compute"]["attributes"])["expertmesh.keep"] == "batch"
-    drawn = stack.zipkin(sent["served"])
+    drawn = zipkin(stack, sent["served"])
     assert drawn["compute"]["parentId"] == drawn["request"]["id"]
     services = {name: span["localEndpoint"]["serviceName"] for name, span in drawn.items()}
     assert services == {"request": "expertmesh-router", "compute": "expertmesh-expert"}
 
 
 def test_links_and_their_attributes_arrive(stack, sent):
-    links = stack.jaeger(sent["batch"])["batch"]["links"]
+    links = jaeger(stack, sent["batch"])["batch"]["links"]
     assert [(link["traceId"], plain(link["attributes"])) for link in links] == [
         (trace_id(sent["served"]), {"expertmesh.rows": "3"}),
         (trace_id(sent["dropped"]), {"expertmesh.rows": "4"}),
     ]
     # Zipkin has no links: they are tags.
-    tags = stack.zipkin(sent["batch"])["batch"]["tags"]
+    tags = zipkin(stack, sent["batch"])["batch"]["tags"]
     assert trace_id(sent["served"]) in tags["otlp.link.0"]
     assert trace_id(sent["dropped"]) in tags["otlp.link.1"]
 
 
 def test_what_is_kept_is_kept_by_what_it_says(stack, sent):
     for kept in ("served", "batch", "failed", "long"):
-        assert stack.jaeger(sent[kept]) and stack.zipkin(sent[kept]), kept
+        assert jaeger(stack, sent[kept]) and zipkin(stack, sent[kept]), kept
     # Older than all of them, so that it was decided on before.
-    assert not stack.jaeger(sent["dropped"]) and not stack.zipkin(sent["dropped"])
+    assert not jaeger(stack, sent["dropped"]) and not zipkin(stack, sent["dropped"])
 
 
 def test_jaeger_finds_by_service_and_attribute(stack, sent):
