@@ -5,48 +5,14 @@ import time
 
 import numpy as np
 import pytest
-from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 import expertmesh
 from expertmesh import ForwardOptions
 from mesh import PATIENCE, hidden_states, shards
-from otlp_receiver import OtlpReceiver
+from trace_fixtures import COMPUTE, FORWARD, STREAM, start
 
-FORWARD = "expertmesh.v1.Router/Forward"
-STREAM = "expertmesh.v1.Router/ForwardStream"
-COMPUTE = "expertmesh.internal.v1.Expert/Compute"
-
-
-@pytest.fixture
-def receiver():
-    with OtlpReceiver() as made:
-        yield made
-
-
-def start(mesh, checkpoint, receiver, *flags, **variables):
-    """A mesh whose router exports to `receiver`."""
-    variables = {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
-        "OTEL_BSP_SCHEDULE_DELAY": "50",
-        **variables,
-    }
-    mesh.launcher = ["env", *(f"{name}={value}" for name, value in variables.items())]
-    return mesh.start(checkpoint.path, shards(2), *flags)
-
-
-@pytest.fixture
-def user(receiver):
-    """A program that traces itself with OpenTelemetry's SDK, and exports to the same place."""
-    provider = TracerProvider(resource=Resource({"service.name": "user"}))
-    provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(receiver.endpoint, insecure=True)))
-    before = trace._TRACER_PROVIDER  # pylint: disable=protected-access
-    trace._TRACER_PROVIDER = provider  # pylint: disable=protected-access
-    yield provider.get_tracer("user")
-    trace._TRACER_PROVIDER = before  # pylint: disable=protected-access
+# pylint: disable-next=unused-import
+from trace_fixtures import receiver, user  # noqa: F401  (fixtures)
 
 
 def test_one_call_is_one_trace_from_the_users_span_to_the_nodes(mesh, checkpoint, receiver, user):
@@ -71,6 +37,30 @@ def test_one_call_is_one_trace_from_the_users_span_to_the_nodes(mesh, checkpoint
         assert spans.children(each).only(COMPUTE).service == "expertmesh-expert"
     assert len(list(spans.roots())) == 1
     assert call.attributes["rpc.status_code"] == request.attributes["rpc.status_code"] == "OK"
+
+
+def test_a_message_of_a_stream_is_in_the_trace_of_its_own_span(mesh, checkpoint, receiver, user):
+    start(mesh, checkpoint, receiver, "--trace-ratio=0")
+    rows = hidden_states(4, checkpoint.d_model)
+    with expertmesh.Client(mesh.router.address, timeout=PATIENCE) as client:
+        with user.start_as_current_span("decode") as span:
+            for answer in client.forward_many([(layer, rows) for layer in checkpoint.moe_layers]):
+                assert answer.error is None
+        trace_id = f"{span.get_span_context().trace_id:032x}"
+    count = len(checkpoint.moe_layers)
+
+    def complete(spans):
+        spans = spans.trace(trace_id)
+        done = spans.named("expertmesh.dispatch"), spans.named(STREAM, kind="CLIENT")
+        return all(len(each) == count for each in done)
+
+    spans = receiver.wait_for(complete).trace(trace_id)
+    for request in spans.named(STREAM, kind="SERVER"):
+        message = spans.parent(request)
+        assert (message.name, message.kind, message.service) == (STREAM, "CLIENT", "user")
+        assert spans.children(request).only("expertmesh.dispatch")
+    assert len(spans.named(STREAM, kind="SERVER")) == count
+    assert [each.name for each in spans.roots()] == ["decode"]
 
 
 def test_a_batch_of_200_is_linked_to_all_its_requests(mesh, checkpoint, receiver):

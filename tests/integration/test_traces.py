@@ -12,10 +12,10 @@ from expertmesh.v1 import control_pb2_grpc, trace_pb2
 from mesh import PATIENCE, Mesh, cli, hidden_states, program, shards, wait_until
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from otlp_spans import Spans, spans_of
+from trace_fixtures import COMPUTE, FORWARD, STREAM, export_to
 
-FORWARD = "expertmesh.v1.Router/Forward"
-STREAM = "expertmesh.v1.Router/ForwardStream"
-COMPUTE = "expertmesh.internal.v1.Expert/Compute"
+# pylint: disable-next=unused-import
+from trace_fixtures import receiver  # noqa: F401  (a fixture)
 
 
 def traceparent(number, flags="01"):
@@ -138,7 +138,8 @@ def test_the_command_draws_a_trace(serving, checkpoint):
     assert "not here" in missing and "traceparent" in missing
 
 
-def test_a_failed_over_call_is_kept_and_shows_why(mesh, checkpoint):
+def test_a_failed_over_call_is_kept_and_shows_why(mesh, checkpoint, receiver):
+    export_to(mesh, receiver)
     mesh.start(checkpoint.path, shards(1) * 2, "--trace-ratio=0", "--trace-slow=inf", "--max-attempts=3")
     number = 0x5000
 
@@ -156,7 +157,8 @@ def test_a_failed_over_call_is_kept_and_shows_why(mesh, checkpoint):
         return [each for each in listed if each["kept"] == "retried"]
 
     trace_id = wait_until(kept_retry, "a request that a node let wait")[0]["trace_id"]
-    spans = spans_from(mesh, trace_id)
+    count = len(spans_from(mesh, trace_id))
+    spans = receiver.wait_for(lambda spans: len(spans.trace(trace_id)) == count).trace(trace_id)
     assert spans.only(FORWARD).attributes["expertmesh.keep"] == "retried"
     calls = spans.named(COMPUTE, kind="CLIENT")
     lost = [call for call in calls if not call.attributes["expertmesh.contributes"]]
