@@ -14,7 +14,8 @@ inline constexpr GaugeInfo kResidentBytes = {"expertmesh_process_resident_bytes"
                                              "Resident set of the process"};
 inline constexpr CounterInfo kMessageBytesTotal = {
     "expertmesh_process_message_bytes_total", "direction",
-    "Bytes of messages of the data path, without what HTTP/2 and TCP add"};
+    "Bytes of messages that gRPC sent and received, exported spans included, without what HTTP/2 "
+    "and TCP add"};
 inline constexpr CounterInfo kTensorCopiedBytesTotal = {
     "expertmesh_process_tensor_copied_bytes_total", "",
     "Bytes of tensors copied or converted between messages and what is computed with"};

@@ -207,6 +207,11 @@ def test_cost_of_strict():
         assert 1 < float(line[-1]) < SHAPE.top_k, line
 
 
+@pytest.mark.parametrize("fault", ["accept", "absent", "exhaust"])
+def test_what_a_collector_costs(fault):
+    assert len(versus("collector", "--fault", fault)) == 2
+
+
 def test_two_builds_in_turns():
     build = pathlib.Path(os.environ["EXPERTMESH_ROUTER"]).parents[1]
     for line in versus("build", build):

@@ -3,10 +3,13 @@
     build/venv/bin/python tests/bench/versus.py strict             a mesh, and one with --strict
     build/venv/bin/python tests/bench/versus.py shared             shared experts at the router, and on all nodes
     build/venv/bin/python tests/bench/versus.py trace --ratio 1    --tracing=off, and that share of requests sampled
+    build/venv/bin/python tests/bench/versus.py collector --fault hang   every request sampled, and exported nowhere or
+                                                                   to such a collector (trace_collector.py)
     build/venv/bin/python tests/bench/versus.py build OTHER        OTHER's programs, and this tree's
 
 OTHER is a build folder, like build/release of another clone. [--shape qwen3] [--nodes 2] [--runs 7] [--tokens 1,8]
-[--seconds 1]. `trace` exports nothing unless OTEL_EXPORTER_OTLP_ENDPOINT is set. Ratios are of the second mesh to the first: the median of the rounds' own.
+[--seconds 1] [--callers 1]. `trace` exports nothing unless OTEL_EXPORTER_OTLP_ENDPOINT is set. Ratios are of the second
+mesh to the first: the median of the rounds' own.
 
 Takes this tree's programs from the environment, or else from build/release.
 """
@@ -16,6 +19,8 @@ import contextlib
 import os
 import pathlib
 import statistics
+import subprocess
+import sys
 import tempfile
 
 BUILD = pathlib.Path(__file__).parents[2] / "build" / "release"
@@ -31,11 +36,13 @@ import bench  # pylint: disable=wrong-import-position
 import plan  # pylint: disable=wrong-import-position
 import results  # pylint: disable=wrong-import-position
 import systems  # pylint: disable=wrong-import-position
+import trace_collector  # pylint: disable=wrong-import-position
 
 # Name, how it is read off a run, and its format.
 FIGURES = (
     ("tokens/s", lambda run: run["tokens_per_second"], ".0f"),
     ("p50 ms", lambda run: run["latency_ms"]["p50"], ".3f"),
+    ("p99 ms", lambda run: run["latency_ms"]["p99"], ".3f"),
     ("CPU s/1k", lambda run: run["cpu_seconds_per_1000_tokens"], ".3f"),
     ("bytes/token", lambda run: run["bytes_per_token"], ".0f"),
 )
@@ -67,7 +74,31 @@ class Variant:
             return results.one_run(cell, self.mesh.measure(cell, seconds, 0, None))
 
 
-def variants(args, model, folder):
+@contextlib.contextmanager
+def collector(fault):
+    """Where it listens while it is needed."""
+    command = [sys.executable, pathlib.Path(trace_collector.__file__), fault]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.stdin.close()
+
+
+def describe_export(variant):
+    """What became of the spans of a mesh that exports."""
+    router = variant.mesh.mesh.router
+    counted = {
+        name: router.metric(f"expertmesh_router_trace_{name}_total")
+        for name in ("spans", "exported_spans", "dropped_spans", "exports")
+    }
+    resident = router.metric("expertmesh_process_resident_bytes") / 2**20
+    counts = ", ".join(f"{name.replace('_', ' ')} {count:.0f}" for name, count in counted.items())
+    return f"{variant.name}: {counts}; {resident:.0f} MiB resident"
+
+
+def variants(args, model, folder, stack):
+    """What they need besides is entered into `stack`."""
     if args.what == "strict":
         yield Variant("plain", folder / "plain", model, args.nodes)
         yield Variant("strict", folder / "strict", model, args.nodes, router_flags=["--strict"])
@@ -82,6 +113,12 @@ def variants(args, model, folder):
         flags = [f"--trace-ratio={args.ratio}", "--trace-slow=inf"]
         yield Variant("traced", folder / "traced", model, args.nodes, router_flags=flags)
         return
+    if args.what == "collector":
+        flags = {"router_flags": ["--trace-ratio=1", "--trace-slow=inf"]}
+        yield Variant("nowhere", folder / "nowhere", model, args.nodes, **flags)
+        exporting = {"OTEL_EXPORTER_OTLP_ENDPOINT": stack.enter_context(collector(args.fault))}
+        yield Variant(args.fault, folder / args.fault, model, args.nodes, exporting, **flags)
+        return
     other = {variable: str(args.other / path) for variable, path in PROGRAMS.items()}
     yield Variant("other", folder / "other", model, args.nodes, other)
     yield Variant("this", folder / "this", model, args.nodes)
@@ -89,12 +126,12 @@ def variants(args, model, folder):
 
 def measure(args, model):
     """cell -> [(first's run, second's run), ...], and the two's names."""
-    cells = [plan.Cell(tokens) for tokens in args.tokens]
+    cells = [plan.Cell(tokens, callers=args.callers) for tokens in args.tokens]
     found = {cell: [] for cell in cells}
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         pair = []
-        for variant in variants(args, model, folder):
+        for variant in variants(args, model, folder, stack):
             stack.callback(variant.mesh.close)
             pair.append(variant)
         for turn in range(args.runs):
@@ -103,14 +140,18 @@ def measure(args, model):
                 order = [0, 1] if turn % 2 == 0 else [1, 0]
                 runs = {index: pair[index].measure(cell, args.seconds) for index in order}
                 found[cell].append((runs[0], runs[1]))
+        if args.what == "collector":
+            print(describe_export(pair[1]))
         return found, [variant.name for variant in pair]
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("strict", "shared", "trace", "build"))
+    parser.add_argument("what", choices=("strict", "shared", "trace", "collector", "build"))
     parser.add_argument("other", nargs="?", type=pathlib.Path)
     parser.add_argument("--ratio", type=float, default=0.01)
+    parser.add_argument("--fault", choices=trace_collector.FAULTS, default="hang")
+    parser.add_argument("--callers", type=int, default=1)
     parser.add_argument("--shape", default="qwen3", choices=plan.shapes())
     parser.add_argument("--nodes", type=int, default=2)
     parser.add_argument("--runs", type=int, default=7)

@@ -134,19 +134,19 @@ def test_tracestate_of_another_type(given):
 
 
 def test_a_long_tracestate_loses_long_members_first_and_then_the_last():
-    short = [f"k{i}={'v' * 40}" for i in range(8)]
-    long = [f"l{i}={'v' * 130}" for i in range(3)]
-    fits = [*short[:2], *long[:3]]
-    assert len(",".join(fits)) <= 512
+    short = [f"k{i:02}={'v' * 100}" for i in range(17)]
+    long = [f"l{i}={'v' * 200}" for i in range(3)]
+    fits = [*short[:12], *long]
+    assert len(",".join(fits)) <= 2048
     assert trace_context.bounded(",".join(fits)) == ",".join(fits)
     mixed = [long[0], *short[:5], long[1], *short[5:], long[2]]
     assert trace_context.bounded(",".join(mixed)) == ",".join([long[0], *short])
-    many = [f"k{i:02}={'v' * 60}" for i in range(32)]
-    assert trace_context.bounded(",".join(many)) == ",".join(many[:7])
-    at_the_limit = f"{','.join(many[:7])},k={'v' * (512 - 7 * 65 - 2)}"
-    assert len(at_the_limit) == 512
+    many = [f"k{i:02}={'v' * 120}" for i in range(32)]
+    assert trace_context.bounded(",".join(many)) == ",".join(many[:16])
+    at_the_limit = f"{','.join(many[:16])},k={'v' * (2048 - 16 * 125 - 2)}"
+    assert len(at_the_limit) == 2048
     assert trace_context.bounded(at_the_limit) == at_the_limit
-    assert trace_context.bounded(at_the_limit + "v") == ",".join(many[:7])
+    assert trace_context.bounded(at_the_limit + "v") == ",".join(many[:16])
 
 
 CALLER = """

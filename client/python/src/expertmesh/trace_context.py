@@ -10,8 +10,8 @@ _LENGTH = 55
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})", re.ASCII)
 _MEMBER = re.compile(r"[a-z0-9][a-z0-9_\-*/@]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]")
 _MOST_MEMBERS = 32
-# Characters. W3C asks for that many at least, and routers take no more.
-_MOST_TRACESTATE = 512
+# Characters, as many as routers pass on; W3C asks for 512 at least.
+_MOST_TRACESTATE = 2048
 # A member that is longer is the first to go.
 _LONG_MEMBER = 128
 
