@@ -204,6 +204,59 @@ def test_a_plan_needs_config_json_alone_and_finds_the_speed():
     assert f"fewest nodes of 64 GiB: {answer['fewest_nodes']}\n" in printed
 
 
+def uses():
+    """(layer, expert) of each batch of the golden recording, each once, by its documented format."""
+    data = RECORD.read_bytes()
+    (rest,) = struct.unpack_from("<I", data, 12)
+    offset = 16 + rest
+    while offset < len(data):
+        (size,) = struct.unpack_from("<I", data, offset)
+        body = data[offset + 8 : offset + 8 + size]
+        layer = struct.unpack_from("<QQI", body)[2]
+        yield sorted({(layer, int(expert)) for expert in body[36:]})
+        offset += 8 + size + 8
+
+
+def lru_hits(room):
+    """Of a list that holds `room` experts; of those of one batch the later numbers stay longer."""
+    held, hits = [], 0
+    for batch in uses():
+        hits += sum(expert in held for expert in batch)
+        held = [expert for expert in held if expert not in batch] + batch
+        del held[: max(0, len(held) - room)]
+    return hits
+
+
+def test_caches_of_experts_are_compared(tmp_path):
+    arguments = ["--recording", RECORD, "--model", MODEL, "--cache", "25%,100%"]
+    results, printed = replay(tmp_path, *arguments)
+    found = {(each["cache"], each["policy"]): each for each in results}
+    assert list(found)[:4] == [("25%", name) for name in ("lru", "frequency", "predictive", "optimum")]
+    count = sum(len(batch) for batch in uses())
+    assert {each["uses"] for each in results} == {count}
+    everything = len({expert for batch in uses() for expert in batch})
+    for (cache, policy), each in found.items():
+        if cache == "100%":
+            assert each["hits"] == count - everything
+        assert each["hits"] <= found[cache, "optimum"]["hits"], policy
+    assert found["25%", "lru"]["hits"] == lru_hits(EXPERTS * len(LAYERS) // 4)
+    lru = found["25%", "lru"]
+    assert lru["loaded_bytes"] == (count - lru["hits"]) * lru["cache_bytes"] * 4 // (EXPERTS * len(LAYERS))
+    assert "80 batches of 4 layers" in printed and "optimum" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--cache", "25%"], "--cache needs --recording"),
+        (["--recording", RECORD, "--cache", "125%"], "'125%'; use 0% to 100%"),
+        (["--recording", RECORD, "--cache", "some"], "'some' is no size"),
+    ],
+)
+def test_a_cache_that_cannot_be_is_refused(arguments, error):
+    assert error in cli("replay", "--model", MODEL, *arguments, code=1).stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [

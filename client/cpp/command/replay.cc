@@ -13,6 +13,7 @@
 #include "client/cpp/command/commands.h"
 #include "client/cpp/command/numbers.h"
 #include "client/cpp/command/progress.h"
+#include "client/cpp/command/replay_cache.h"
 #include "client/cpp/command/replayed_load.h"
 #include "client/cpp/command/simulated_mesh.h"
 #include "client/cpp/command/statistics.h"
@@ -174,6 +175,9 @@ absl::Status WriteReports(const Options& options, const replay::Report& report) 
 
 absl::Status Run(const Options& options) {
   ASSIGN_OR_RETURN(const ReplayedLoad opened, OpenReplayedLoad(options));
+  if (options.Has("cache")) {
+    return ReplayCaches(options, opened);
+  }
   ASSIGN_OR_RETURN(replay::MeshModel mesh, MeshOf(options, opened));
   if (options.Has("fit")) {
     RETURN_IF_ERROR(FitTimes(options, *opened.load, &mesh));
@@ -274,7 +278,8 @@ std::vector<OptionSpec> PolicyOptions() {
 
 Command ReplayCommand() {
   std::vector<OptionSpec> options = ReplayedLoadOptions();
-  for (std::vector<OptionSpec> more : {MeshOptions(), ServiceTimeOptions(), PolicyOptions()}) {
+  for (std::vector<OptionSpec> more :
+       {MeshOptions(), ServiceTimeOptions(), PolicyOptions(), CacheOptions()}) {
     options.insert(options.end(), more.begin(), more.end());
   }
   return {{"replay",
