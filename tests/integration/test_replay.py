@@ -218,7 +218,7 @@ def uses():
 
 
 def lru_hits(room):
-    """Of a list that holds `room` experts; of those of one batch the later numbers stay longer."""
+    """Hits in a list that holds `room` experts; of those of one batch the later numbers stay longer."""
     held, hits = [], 0
     for batch in uses():
         hits += sum(expert in held for expert in batch)

@@ -17,7 +17,7 @@ namespace expertmesh::replay {
 // Which experts each batch used, in the order of the recording. Immutable.
 class CacheTrace {
  public:
-  // Of NAME.1 only if it is of the same model as NAME.
+  // NAME.1 is read, too, if it is of the same model as NAME.
   //   RESOURCE_EXHAUSTED  it has more than kMostUses uses.
   //   INVALID_ARGUMENT    it has no batches.
   // Further as RoutingRecordReader.
