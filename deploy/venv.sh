@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes (or brings up to date) build/venv: Python with the expertmesh package, numpy, pytest, hdrhistogram,
-# tree-sitter with its C++ grammar and OpenTelemetry, for tests, benchmarks and examples. Prints nothing when
-# there is nothing to do.
+# tree-sitter with its C++ grammar, OpenTelemetry, PyYAML and Grafana's SDK for dashboards, for tests, benchmarks and
+# examples. Prints nothing when there is nothing to do.
 #
 #   deploy/venv.sh [--with-transformers]
 #
@@ -10,7 +10,8 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/build/venv
-base=(numpy pytest hdrhistogram prometheus-client==0.23.1 tree-sitter==0.25.2 tree-sitter-cpp==0.23.4
+base=(numpy pytest hdrhistogram prometheus-client==0.23.1 tree-sitter==0.25.2 tree-sitter-cpp==0.23.4 pyyaml==6.0.4
+  'grafana-foundation-sdk==1769699379!11.6.0'
   opentelemetry-sdk==1.45.2 opentelemetry-proto==1.45.2 opentelemetry-exporter-otlp-proto-grpc==1.45.2)
 transformers=(torch==2.13.0 transformers==4.57.6 safetensors)
 

@@ -121,6 +121,8 @@ def write_scrapes(state, at, mesh):
     folder.mkdir(parents=True, exist_ok=True)
     # Prometheus watches the folder; the file is there while the mesh is.
     mesh.mkdir(parents=True, exist_ok=True)
+    for rules in (HERE / "prometheus").glob("*_rules.yaml"):
+        shutil.copy(rules, folder)
     text = (HERE / "prometheus" / "prometheus.yaml").read_text(encoding="utf-8")
     config = folder / "prometheus.yaml"
     config.write_text(text.replace("[mesh.json]", json.dumps([str(mesh / "targets.json")])), encoding="utf-8")
