@@ -42,8 +42,8 @@ class TracedHistogram {
       : histogram_(histogram), slots_(slots) {}
 
   void Observe(absl::Duration duration) const { histogram_.Observe(duration); }
-  // Seen in `trace`, at `now`. The trace is one that is kept, else its id leads nowhere; one that
-  // is not valid is left out.
+  // Seen in `trace`, at `now` of the calendar. The trace is one that is kept, else its id leads
+  // nowhere; one that is not valid is left out.
   void Observe(absl::Duration duration, const trace::TraceContext& trace, absl::Time now) const {
     histogram_.Observe(duration);
     const double seconds = std::max(absl::ToDoubleSeconds(duration), 0.0);

@@ -16,6 +16,18 @@ void RouterMetrics::CountRequest(absl::StatusCode code) {
   counter->Increment();
 }
 
+void RouterMetrics::AddSeries() {
+  for (const char* const verdict : {"fault", "confirmed", "unconfirmed"}) {
+    nonfinite_answers_.Add({{"verdict", verdict}});
+  }
+  for (const char* const result : {"agree", "disagree"}) {
+    cross_checks_.Add({{"result", result}});
+  }
+  for (const char* const result : {"right", "wrong"}) {
+    sum_checks_.Add({{"result", result}});
+  }
+}
+
 telemetry::TracedHistogram RouterMetrics::Stage(const char* stage) {
   return telemetry::AddTraced(stages_, &exemplars, table::kStageDurationSeconds, {{"stage", stage}},
                               telemetry::DurationBuckets());

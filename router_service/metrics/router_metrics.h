@@ -35,7 +35,7 @@ class RouterMetrics {
 
  public:
   // `registry` must outlive the metrics.
-  explicit RouterMetrics(prometheus::Registry& registry) : registry_(registry) {}
+  explicit RouterMetrics(prometheus::Registry& registry) : registry_(registry) { AddSeries(); }
 
   // Traces of what was observed, for GET /metrics.
   telemetry::Exemplars exemplars;
@@ -168,6 +168,8 @@ class RouterMetrics {
   }
 
  private:
+  // Series of what has not happened yet: a rate does not see a first time that brings its series.
+  void AddSeries();
   telemetry::TracedHistogram Stage(const char* stage);
 
   prometheus::Family<prometheus::Counter>& requests_ =

@@ -108,7 +108,7 @@ absl::Time Admission::OnAnswer(const batch::ForwardJob& job, absl::StatusCode co
   if (span.sampled() ||
       (tracer_ != nullptr &&
        tracer_->KeepFor(code, duration, /*retried=*/false) != tracing::Keep::kNo)) {
-    metrics_->request_seconds.Observe(duration, span, now);
+    metrics_->request_seconds.Observe(duration, span, absl::Now());
   } else {
     metrics_->request_seconds.Observe(duration);
   }
