@@ -4,13 +4,10 @@ import csv
 import json
 import os
 import re
-import shutil
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
-import urllib.parse
 import urllib.request
 
 import pytest
@@ -19,9 +16,9 @@ from prometheus_client import parser as text_parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
 from expertmesh import ForwardOptions
-from mesh import HOST, OPTIONS, PATIENCE, cli, hidden_states, shards, wait_until
+from mesh import HOST, PATIENCE, cli, hidden_states, shards, wait_until
+from prometheus_server import Prometheus, needs_prometheus, scrapes
 from readmes import ROOT
-from supervisor.process import Process
 
 sys.path.insert(0, str(ROOT / "deploy"))
 
@@ -33,10 +30,6 @@ OPEN_METRICS = "application/openmetrics-text"
 TABLE = {metric.name.removesuffix("_total"): metric for metric in tables.read()}
 # Counted by other things than requests, and so at any time.
 TOKENS, TOP_K, REQUESTS = 40, 3, 6
-
-needs_prometheus = pytest.mark.skipif(
-    shutil.which("promtool") is None, reason="deploy/packages.sh install --tests brings prometheus"
-)
 
 
 def get(program, path="/metrics", accept="text/plain"):
@@ -195,6 +188,8 @@ def test_a_sampled_request_is_the_exemplar_of_its_bucket(loaded, checkpoint):
         if sample.exemplar and sample.exemplar.labels["trace_id"] == trace_id
     ]
     assert bucket.exemplar.value <= float(bucket.labels["le"])
+    # The calendar's time, without which Prometheus keeps it where nothing looks for it.
+    assert bucket.exemplar.timestamp == pytest.approx(time.time(), abs=3600)
     # The span is the router's, as `expertmesh trace` shows it.
     shown = cli("trace", "--router", loaded.router.address, trace_id).stdout
     assert "Forward" in shown
@@ -272,59 +267,11 @@ def test_promtool_finds_no_fault(loaded):
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-class Prometheus:
-    """The real one, which scrapes `ports` of this host each second. Use as a context manager."""
-
-    def __init__(self, folder, ports):
-        self.folder = folder
-        self.targets = [f"{HOST}:{port}" for port in ports]
-        with socket.socket() as found:
-            found.bind((HOST, 0))
-            self.port = found.getsockname()[1]
-
-    def __enter__(self):
-        scrape = {"job_name": "expertmesh", "static_configs": [{"targets": self.targets}]}
-        config = {"global": {"scrape_interval": "1s"}, "scrape_configs": [scrape]}
-        config["global"]["scrape_timeout"] = "1s"
-        (self.folder / "prometheus.yml").write_text(json.dumps(config))
-        argv = [
-            "prometheus",
-            f"--config.file={self.folder}/prometheus.yml",
-            f"--storage.tsdb.path={self.folder}/data",
-            f"--web.listen-address={HOST}:{self.port}",
-            "--enable-feature=exemplar-storage",
-        ]
-        self.process = Process("prometheus", argv, self.folder / "prometheus.log", **OPTIONS)
-        self.process.spawn()
-        return self
-
-    def __exit__(self, *_):
-        self.process.kill()
-
-    def ask(self, path, **arguments):
-        """None while it does not answer."""
-        url = f"http://{HOST}:{self.port}/api/v1/{path}?{urllib.parse.urlencode(arguments)}"
-        try:
-            with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
-                return json.load(answer)["data"]
-        except (urllib.error.URLError, ConnectionError):
-            return None
-
-    def values(self, query):
-        found = self.ask("query", query=query) or {"result": []}
-        return [float(series["value"][1]) for series in found["result"]]
-
-    def wait_up(self):
-        up = [1.0] * len(self.targets)
-        wait_until(lambda: self.values("up") == up, "Prometheus scrapes all programs")
-        faults = [target["lastError"] for target in self.ask("targets", state="active")["activeTargets"]]
-        assert not any(faults)
-
-
 @needs_prometheus
 def test_prometheus_scrapes_every_metric(loaded, tmp_path):
-    with Prometheus(tmp_path, [program.metrics_port for program in programs(loaded)]) as prometheus:
-        prometheus.wait_up()
+    ports = [program.metrics_port for program in programs(loaded)]
+    with Prometheus(tmp_path, scrapes(ports)) as prometheus:
+        prometheus.wait_up(len(ports))
         tokens = loaded.router.metric("expertmesh_router_tokens_total")
         assert prometheus.values("expertmesh_router_tokens_total") == [tokens]
         names = set(prometheus.ask("label/__name__/values"))
@@ -337,8 +284,8 @@ def test_prometheus_scrapes_every_metric(loaded, tmp_path):
 def test_prometheus_keeps_exemplars(tmp_path):
     argv = [os.environ["EXPERTMESH_EXEMPLAR_SERVER"]]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as served:
-        with Prometheus(tmp_path, [int(served.stdout.readline())]) as prometheus:
-            prometheus.wait_up()
+        with Prometheus(tmp_path, scrapes([int(served.stdout.readline())])) as prometheus:
+            prometheus.wait_up(1)
             now = time.time()
             span = {"start": now - 3600, "end": now + 3600}
             (series,) = wait_until(
