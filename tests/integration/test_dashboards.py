@@ -172,7 +172,7 @@ def test_every_expression_finds_something(serving):
         return not left
 
     try:
-        wait_until(none_left, "all find something", timeout=60)
+        wait_until(none_left, "all find something")
     except AssertionError:
         raise AssertionError(json.dumps(left, indent=1)) from None
 

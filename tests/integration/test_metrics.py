@@ -189,7 +189,7 @@ def test_a_sampled_request_is_the_exemplar_of_its_bucket(loaded, checkpoint):
     ]
     assert bucket.exemplar.value <= float(bucket.labels["le"])
     # The calendar's time, without which Prometheus keeps it where nothing looks for it.
-    assert bucket.exemplar.timestamp == pytest.approx(time.time(), abs=3600)
+    assert float(bucket.exemplar.timestamp) == pytest.approx(time.time(), abs=3600)
     # The span is the router's, as `expertmesh trace` shows it.
     shown = cli("trace", "--router", loaded.router.address, trace_id).stdout
     assert "Forward" in shown

@@ -141,6 +141,18 @@ def test_the_runbook_names_panels_that_there_are():
     assert set(named) <= titles
 
 
+def test_an_error_is_the_same_everywhere():
+    """What a caller cannot help: in every window, and on the dashboard."""
+    ratios = [rule["expr"] for rule in rules.recordings() if "request_errors" in rule["record"]]
+    (panel,) = [
+        panel["targets"][0]["expr"]
+        for panel in rules.panels(rules.dashboards()["overview.json"])
+        if panel["title"] == "Requests that failed"
+    ]
+    codes = [re.findall(r'code=~"([^"]+)"', expression) for expression in (*ratios, panel)]
+    assert len(codes) == 5 and all(each == codes[0] for each in codes)
+
+
 def test_expressions_are_read_whole():
     """What without_comparisons makes of alerts is still PromQL, and asks for the same metrics."""
     for rule in rules.alerts():
