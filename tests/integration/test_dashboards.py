@@ -56,7 +56,7 @@ def config(folder, mesh):
     path = stack.write_scrapes(types.SimpleNamespace(folder=folder), at, state.folder)
     made = yaml.safe_load(path.read_text())
     made["global"] |= {"scrape_interval": INTERVAL, "scrape_timeout": INTERVAL, "evaluation_interval": INTERVAL}
-    # Of spans: those are not asked for here.
+    # The other job is about spans, for which nothing here asks.
     made["scrape_configs"] = made["scrape_configs"][:1]
     folder = path.parent
     return folder, made

@@ -7,7 +7,7 @@ import rules
 
 RATES = {"rate", "increase"}
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
-# What help of a metric may stand between.
+# What a legend shows of a series.
 LEGEND_LABEL = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 UID = re.compile(r"expertmesh-[a-z-]{1,29}")
 
@@ -30,7 +30,7 @@ def names(expression, legend=""):
 
 def counters(expression):
     """Counters that are not looked at by their rate, or not summed up; and old habits."""
-    read = promql.read(expression)
+    read = promql.read(expression.replace("offset $__rate_interval", ""))
     if "irate" in read.functions:
         yield "irate() sees two samples only: use rate()"
     for text in read.ranges:
@@ -41,10 +41,16 @@ def counters(expression):
         rated = RATES & set(selector.within)
         if kind == "gauge" and rated:
             yield f"{selector.name} is a gauge: it has no rate"
-        if kind != "gauge" and not rated:
+        if kind != "gauge" and not rated and not _is_new(selector.name, expression):
             yield f"{selector.name} only grows: take its rate"
         if rated and not promql.AGGREGATIONS & set(selector.within):
             yield f"{selector.name}: aggregate it; each process has series of its own"
+
+
+def _is_new(counter, expression):
+    """The counter stands beside its increase for when it was not there before."""
+    new = rf"\({counter}\{{[^}}]*\}} unless {counter}\{{[^}}]*\}} offset \$__rate_interval\) or increase\({counter}\b"
+    return re.search(new, expression) is not None
 
 
 def panel(of, dashboard):

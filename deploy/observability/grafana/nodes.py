@@ -1,6 +1,6 @@
 """Which node is full, slow, wrong or gone?"""
 
-from panels import THIRD, Query, cells, graph, mean, quantile
+from panels import THIRD, Query, cells, events, graph, mean, quantile
 
 UID, TITLE = "expertmesh-nodes", "Expertmesh: nodes"
 ABOUT = "Which node is full, slow, wrong or gone? A node is an address for the router, and an instance for its own metrics."
@@ -68,18 +68,16 @@ def _full():
 def _wrong():
     yield graph(
         "Faults",
-        "cps",
-        Query(
-            "sum by (node, fault) (rate(expertmesh_router_node_faults_total{@}[@]))", "{{node}} {{fault}}"
-        ),
-        note="nonfinite, checksum and unreadable are wrong; late and silent are overdue.",
+        "none",
+        events("expertmesh_router_node_faults_total", "node, fault", "{{node}} {{fault}}"),
+        note="In each interval; nonfinite, checksum and unreadable are wrong, late and silent are overdue.",
         width=THIRD,
     )
     yield graph(
         "Ejections",
         "none",
-        Query("sum by (node) (increase(expertmesh_router_node_ejections_total{@}[@]))", "{{node}}"),
-        note="In each interval of the screen.",
+        events("expertmesh_router_node_ejections_total", "node", "{{node}}"),
+        note="In each interval.",
         width=THIRD,
     )
     yield graph(
@@ -97,11 +95,9 @@ def _wrong():
     )
     yield graph(
         "Refused by nodes",
-        "cps",
-        Query(
-            "sum by (instance, reason) (rate(expertmesh_expert_rejected_total{@}[@]))", "{{instance}} {{reason}}"
-        ),
-        note="Another node is asked.",
+        "none",
+        events("expertmesh_expert_rejected_total", "instance, reason", "{{instance}} {{reason}}"),
+        note="In each interval; another node is asked.",
         width=THIRD,
     )
     yield graph(

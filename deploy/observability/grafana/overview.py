@@ -1,6 +1,6 @@
 """For who is called at night: does it serve, how fast, and what goes wrong."""
 
-from panels import THIRD, Query, graph, mean, number, quantile, rows
+from panels import THIRD, Query, events, graph, mean, number, quantile, rows
 
 UID, TITLE = "expertmesh-overview", "Expertmesh: overview"
 ABOUT = "Does the mesh serve, how fast, and what goes wrong?"
@@ -103,11 +103,9 @@ def _wrong():
     )
     yield graph(
         "Faults by node",
-        "cps",
-        Query(
-            "sum by (node, fault) (rate(expertmesh_router_node_faults_total{@}[@]))", "{{node}} {{fault}}"
-        ),
-        note="nonfinite, checksum and unreadable are wrong; late and silent are overdue.",
+        "none",
+        events("expertmesh_router_node_faults_total", "node, fault", "{{node}} {{fault}}"),
+        note="In each interval; nonfinite, checksum and unreadable are wrong, late and silent are overdue.",
     )
 
 

@@ -80,6 +80,14 @@ def mean(metric, by="", selected="", legend=""):
     return Query(" / ".join(parts), legend)
 
 
+def events(metric, by, legend):
+    """How often something happened in each interval, where a series comes with its first event: increase() would not
+    see that one."""
+    counter = f"{metric}{{@}}"
+    promql = f"sum by ({by}) (({counter} unless {counter} offset $__rate_interval) or increase({counter}[@]))"
+    return Query(promql, legend)
+
+
 def thresholds(steps):
     """steps: (from, colour) pairs; the first is from the lowest value on."""
     return ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(
