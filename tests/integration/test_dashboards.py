@@ -1,5 +1,5 @@
-"""Every expression of every dashboard, rule and alert of deploy/observability finds something in the real Prometheus that
-scrapes a real mesh, to which went wrong what can go wrong."""
+"""Every expression of every dashboard, rule and alert of deploy/observability finds something in the real Prometheus
+that scrapes a real mesh, in which went wrong what can go wrong."""
 
 import concurrent.futures
 import json

@@ -1,5 +1,5 @@
-"""Dashboards and provisioning of Grafana, as files. That their expressions find something, integration/test_dashboards.py
-sees."""
+"""Dashboards and provisioning of Grafana, as files. Whether their expressions find something,
+integration/test_dashboards.py sees."""
 
 import copy
 import subprocess

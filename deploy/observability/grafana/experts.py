@@ -10,7 +10,10 @@ UID, TITLE = "expertmesh-experts", "Expertmesh: experts and balance"
 ABOUT = "How even is the load of experts and nodes, what is done about it, and what does that change?"
 VARIABLES = (("layer", "Layer", "expertmesh_router_layer_tokens_total"),)
 
-BUSIEST = "Only the busiest experts of each layer have series (--expert-metrics); `expertmesh load` and GET /load.json have all."
+BUSIEST = (
+    "Only the busiest experts of each layer have series (--expert-metrics); `expertmesh load` and GET /load.json "
+    "have all."
+)
 WORST_LAYERS = "The ten worst layers."
 # A router that follows sees less than the one that decides.
 DECIDES = "and on (job, instance) expertmesh_router_balance_authority{@} == 1"

@@ -3,7 +3,10 @@
 from panels import THIRD, Query, cells, events, graph, mean, quantile
 
 UID, TITLE = "expertmesh-nodes", "Expertmesh: nodes"
-ABOUT = "Which node is full, slow, wrong or gone? A node is an address for the router, and an instance for its own metrics."
+ABOUT = (
+    "Which node is full, slow, wrong or gone? A node is an address for the router, and an instance for its own "
+    "metrics."
+)
 VARIABLES = ()
 
 

@@ -10,7 +10,16 @@ import pathlib
 import re
 import sys
 
-from grafana_foundation_sdk.builders import bargauge, common, heatmap, prometheus, stat, statushistory, table, timeseries
+from grafana_foundation_sdk.builders import (
+    bargauge,
+    common,
+    heatmap,
+    prometheus,
+    stat,
+    statushistory,
+    table,
+    timeseries,
+)
 from grafana_foundation_sdk.builders.dashboard import FieldColor, ThresholdsConfig
 from grafana_foundation_sdk.models import common as kinds
 from grafana_foundation_sdk.models import dashboard as model
