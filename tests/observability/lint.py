@@ -88,7 +88,7 @@ def dashboard(made):
     for name, variable in variables.items():
         if variable["type"] == "query" and variable["datasource"] != SOURCE:
             found.append(f"variable {name}: its data source is not the variable")
-    ids = [each["id"] for each in made["panels"]]
+    ids = [each["id"] for row in made["panels"] for each in (row, *row.get("panels", []))]
     if len(ids) != len(set(ids)):
         found.append("two panels have the same id")
     for each in rules.panels(made):

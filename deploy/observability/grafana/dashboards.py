@@ -54,12 +54,21 @@ def make(page):
     for variable in _variables(page.VARIABLES):
         made.with_variable(variable)
     for title, panels in page.ROWS.items():
-        made.with_row(dashboard.Row(title))
-        for panel in panels():
-            made.with_panel(panel)
+        row = dashboard.Row(title).collapsed(title in page.CLOSED)
+        if title in page.CLOSED:
+            for panel in panels():
+                row.with_panel(panel)
+            made.with_row(row)
+        else:
+            made.with_row(row)
+            for panel in panels():
+                made.with_panel(panel)
     built = made.build()
-    for number, panel in enumerate(built.panels, 1):
-        panel.id_val = number
+    number = 0
+    for panel in built.panels:
+        for each in (panel, *(getattr(panel, "panels", None) or [])):
+            number += 1
+            each.id_val = number
     return built
 
 

@@ -233,3 +233,5 @@ ROWS = {
     "What does it cost?": _work,
     "Losses of training": _losses,
 }
+# Closed at first: what is asked for seldom.
+CLOSED = ("What does it cost?", "Losses of training")

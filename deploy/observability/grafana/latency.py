@@ -136,3 +136,4 @@ ROWS = {
     "Which node, and what there?": _nodes,
     "Which batches?": _batches,
 }
+CLOSED = ()

@@ -173,3 +173,5 @@ ROWS = {
     "What goes over their links?": _links,
     "What do they hold?": _holds,
 }
+# Closed at first: what is asked for seldom.
+CLOSED = ("What do they hold?",)

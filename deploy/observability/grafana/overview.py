@@ -4,6 +4,7 @@ from panels import THIRD, Query, events, graph, mean, number, quantile, rows
 
 UID, TITLE = "expertmesh-overview", "Expertmesh: overview"
 ABOUT = "Does the mesh serve, how fast, and what goes wrong?"
+VARIABLES = ()
 # What a caller cannot help.
 FAILED = 'code=~"UNAVAILABLE|DEADLINE_EXCEEDED|INTERNAL|UNKNOWN|DATA_LOSS|RESOURCE_EXHAUSTED|ABORTED"'
 GOOD_TO_BAD = ((None, "green"), (1, "red"))
@@ -135,4 +136,5 @@ ROWS = {
     "What goes wrong": _wrong,
     "What runs": _runs,
 }
-VARIABLES = ()
+# Closed at first: what is asked for seldom.
+CLOSED = ("What runs",)
