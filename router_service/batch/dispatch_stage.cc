@@ -138,7 +138,12 @@ std::shared_ptr<BatchPart> DispatchStage::MakePart(const Order& order, plan::Nod
     const bool doubted = !replaces->doubtful_rows.empty() && replaces->plan.node != plan.node;
     part->second_opinion = doubted || replaces->second_opinion;
   }
-  part->span = order.batch.lead == nullptr ? 0 : trace::NewSpanId();
+  if (const ForwardJob* const lead = order.batch.lead; lead != nullptr) {
+    part->span = trace::NewSpanId();
+    if (const trace::TraceContext& parent = lead->trace().span; parent.sampled()) {
+      part->trace = {parent.trace_id, part->span, parent.flags};
+    }
+  }
   part->layer = order.batch.layer_index();
   part->last_attempt = part->attempt >= environment.max_attempts;
   part->plan = std::move(plan);

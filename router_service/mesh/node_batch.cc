@@ -46,6 +46,7 @@ void NodeBatch::Clear() {
   rows = 0;
   answer_rows = 0;
   assignments = 0;
+  trace = {};
   partials.reset();
   received = 0;
   nonfinite_rows.clear();

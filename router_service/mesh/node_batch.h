@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "common/tensor/aligned_buffer.h"
+#include "common/trace/trace_context.h"
 #include "common/wire/message_codec.h"
 #include "expertmesh/internal/v1/expert.pb.h"
 
@@ -36,6 +37,8 @@ struct NodeBatch {
   // What the node does with them.
   uint32_t assignments = 0;
   uint32_t d_model = 0;
+  // The router's span of the call, where it is sampled and so for sure kept; else not valid.
+  trace::TraceContext trace;
   // Type in which partials come; rows that are beyond it come as kF32.
   Dtype partials_dtype = Dtype::kF32;
   // [answer_rows, d_model] of kept_dtype; complete when the batch is done without error.

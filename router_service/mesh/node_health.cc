@@ -40,6 +40,15 @@ const char* NameOf(NodeFault fault) {
   EXPERTMESH_CHECK(false);
 }
 
+std::vector<std::string> NodeFaultNames() {
+  std::vector<std::string> names;
+  for (const NodeFault fault : {NodeFault::kNonFinite, NodeFault::kChecksum, NodeFault::kUnreadable,
+                                NodeFault::kError, NodeFault::kLate, NodeFault::kSilent}) {
+    names.emplace_back(NameOf(fault));
+  }
+  return names;
+}
+
 const char* TextOf(NodeFault fault) {
   switch (fault) {
     case NodeFault::kNonFinite:

@@ -37,6 +37,8 @@ enum class NodeFault {
 };
 // For metrics: "nonfinite", "checksum" and so on.
 const char* NameOf(NodeFault fault);
+// Those of all.
+std::vector<std::string> NodeFaultNames();
 // For people.
 const char* TextOf(NodeFault fault);
 

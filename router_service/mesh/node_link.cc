@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "common/base/check.h"
 #include "common/base/status_context.h"
 #include "common/wire/frame_checksum.h"
@@ -35,7 +36,7 @@ NodeLink::NodeLink(std::string address, NodeLinkOptions options, metrics::Router
     : address_(std::move(address)),
       options_(std::move(options)),
       metrics_(metrics),
-      series_(metrics->TakeNode(address_)),
+      series_(metrics->TakeNode(address_, NodeFaultNames())),
       clock_(clock),
       on_change_(std::move(on_change)),
       log_(kLogInterval, timers, clock, [](const std::string& line) { spdlog::warn("{}", line); }),
@@ -44,7 +45,7 @@ NodeLink::NodeLink(std::string address, NodeLinkOptions options, metrics::Router
 
 NodeLink::~NodeLink() {
   Close();
-  metrics_->GiveBackNode(address_);
+  metrics_->GiveBackNode(address_, NodeFaultNames());
 }
 
 void NodeLink::Connect(Transport* transport) {
@@ -139,8 +140,12 @@ std::shared_ptr<NodeBatch> NodeLink::TakeAnswered(uint64_t batch_id, const absl:
   if (entry.batch != nullptr && status.ok()) {
     last_answer_ = now;
     health_.Served(now - entry.sent, entry.assignments);
-    series_.call_seconds.Observe(now - entry.sent);
     const NodeBatch& batch = *entry.batch;
+    if (batch.trace.sampled()) {
+      series_.call_seconds.Observe(now - entry.sent, batch.trace, absl::Now());
+    } else {
+      series_.call_seconds.Observe(now - entry.sent);
+    }
     computed_assignments_ += batch.assignments;
     compute_us_ += batch.report.compute_us;
     const double there =

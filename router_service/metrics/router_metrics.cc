@@ -33,9 +33,14 @@ telemetry::TracedHistogram RouterMetrics::Stage(const char* stage) {
                               telemetry::DurationBuckets());
 }
 
-RouterMetrics::NodeSeries RouterMetrics::TakeNode(const std::string& address) {
+RouterMetrics::NodeSeries RouterMetrics::TakeNode(const std::string& address,
+                                                  const std::vector<std::string>& faults) {
   const absl::MutexLock lock(&nodes_mutex_);
   ++nodes_in_use_[address];
+  for (const std::string& fault : faults) {
+    node_faults_.Add({{"fault", fault}, {"node", address}});
+  }
+  node_ejections_.Add({{"node", address}});
   // The same for everyone who asks.
   return {telemetry::AddTraced(node_calls_, &exemplars, table::kNodeCallDurationSeconds,
                                {{"node", address}}, telemetry::DurationBuckets()),
@@ -43,7 +48,8 @@ RouterMetrics::NodeSeries RouterMetrics::TakeNode(const std::string& address) {
           node_bytes_.Add({{"node", address}, {"direction", "received"}})};
 }
 
-void RouterMetrics::GiveBackNode(const std::string& address) {
+void RouterMetrics::GiveBackNode(const std::string& address,
+                                 const std::vector<std::string>& faults) {
   const absl::MutexLock lock(&nodes_mutex_);
   if (--nodes_in_use_[address] > 0) {
     return;
@@ -51,6 +57,10 @@ void RouterMetrics::GiveBackNode(const std::string& address) {
   nodes_in_use_.erase(address);
   exemplars.Remove(table::kNodeCallDurationSeconds.name, {{"node", address}});
   node_calls_.Remove(&node_calls_.Add({{"node", address}}, telemetry::DurationBuckets()));
+  for (const std::string& fault : faults) {
+    node_faults_.Remove(&node_faults_.Add({{"fault", fault}, {"node", address}}));
+  }
+  node_ejections_.Remove(&node_ejections_.Add({{"node", address}}));
   for (const char* const direction : {"sent", "received"}) {
     node_bytes_.Remove(&node_bytes_.Add({{"node", address}, {"direction", direction}}));
   }

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -109,9 +110,10 @@ class RouterMetrics {
     prometheus::Counter& sent_bytes;
     prometheus::Counter& received_bytes;
   };
-  // The same for all who ask for one address; they go away with the last.
-  NodeSeries TakeNode(const std::string& address);
-  void GiveBackNode(const std::string& address);
+  // The same for all who ask for one address; they go away with the last, and so does what was
+  // counted of the node's `faults` (their names) and ejections.
+  NodeSeries TakeNode(const std::string& address, const std::vector<std::string>& faults);
+  void GiveBackNode(const std::string& address, const std::vector<std::string>& faults);
 
   prometheus::Gauge& epoch = telemetry::RegisterGauge(registry_, table::kPlacementEpoch);
   prometheus::Gauge& missing_experts = telemetry::RegisterGauge(registry_, table::kMissingExperts);

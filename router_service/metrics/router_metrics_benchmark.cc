@@ -56,8 +56,8 @@ void BM_Request(benchmark::State& state) {
   RouterMetrics metrics(registry);
   telemetry::GrpcServerMetrics calls(registry);
   MethodCounter* const method = calls.Method("/expertmesh.v1.Router/Forward", /*streams=*/false);
-  std::vector<RouterMetrics::NodeSeries> nodes = {metrics.TakeNode("10.0.0.7:50061"),
-                                                  metrics.TakeNode("10.0.0.8:50061")};
+  std::vector<RouterMetrics::NodeSeries> nodes = {metrics.TakeNode("10.0.0.7:50061", {}),
+                                                  metrics.TakeNode("10.0.0.8:50061", {})};
   const absl::Time now = absl::Now();
   for (auto unused : state) {
     method->Started();

@@ -181,15 +181,19 @@ def test_a_sampled_request_is_the_exemplar_of_its_bucket(loaded, checkpoint):
     options = ForwardOptions(traceparent=f"00-{trace_id}-b7ad6b7169203331-01")
     layer = checkpoint.moe_layers[0]
     loaded.client.forward(layer, hidden_states(1, checkpoint.d_model), options)
-    durations = families(loaded.router)[1]["expertmesh_router_request_duration_seconds"]
-    (bucket,) = [
-        sample
-        for sample in durations.samples
-        if sample.exemplar and sample.exemplar.labels["trace_id"] == trace_id
-    ]
-    assert bucket.exemplar.value <= float(bucket.labels["le"])
-    # The calendar's time, without which Prometheus keeps it where nothing looks for it.
-    assert float(bucket.exemplar.timestamp) == pytest.approx(time.time(), abs=3600)
+    found = families(loaded.router)[1]
+    for name, series in (("request", 1), ("stage", 4), ("node_call", 1)):
+        buckets = [
+            sample
+            for sample in found[f"expertmesh_router_{name}_duration_seconds"].samples
+            if sample.exemplar and sample.exemplar.labels["trace_id"] == trace_id
+        ]
+        # A token goes to one node or to both.
+        assert series <= len(buckets) <= max(series, 2), name
+        for bucket in buckets:
+            assert bucket.exemplar.value <= float(bucket.labels["le"])
+            # The calendar's time, without which Prometheus keeps it where nothing looks for it.
+            assert float(bucket.exemplar.timestamp) == pytest.approx(time.time(), abs=3600)
     # The span is the router's, as `expertmesh trace` shows it.
     shown = cli("trace", "--router", loaded.router.address, trace_id).stdout
     assert "Forward" in shown
