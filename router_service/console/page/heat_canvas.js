@@ -1,0 +1,58 @@
+// The heatmap itself: a canvas, one rectangle for each cell, with a cursor.
+import { colour, css, layerScale, ratioToBalanced } from "./heat_scale.js";
+
+const LEAST_CELL = { width: 5, height: 12 };
+const MOST_CELL = { width: 34, height: 30 };
+// Room for the index of a layer, left of its row.
+export const GUTTER = 34;
+
+export function cellSize(available, rows, columns) {
+  const fit = (space, count, least, most) => Math.max(least, Math.min(most, Math.floor(space / count)));
+  return {
+    width: fit(available - GUTTER, columns, LEAST_CELL.width, MOST_CELL.width),
+    height: fit(560, rows, LEAST_CELL.height, MOST_CELL.height),
+  };
+}
+
+export function cellAt(event, cell, rows, columns) {
+  const box = event.currentTarget.getBoundingClientRect();
+  const row = Math.floor((event.clientY - box.top) / cell.height);
+  const column = Math.floor((event.clientX - box.left - GUTTER) / cell.width);
+  return row >= 0 && row < rows && column >= 0 && column < columns ? { row, column } : undefined;
+}
+
+export function drawHeat(canvas, { layers, columns, cell, cursor, theme, ink }) {
+  const width = GUTTER + columns * cell.width;
+  const height = layers.length * cell.height;
+  const scale = window.devicePixelRatio || 1;
+  if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale)) {
+    canvas.width = Math.round(width * scale);
+    canvas.height = Math.round(height * scale);
+    canvas.style.setProperty("width", `${width}px`);
+    canvas.style.setProperty("height", `${height}px`);
+  }
+  const context = canvas.getContext("2d");
+  context.setTransform(scale, 0, 0, scale, 0, 0);
+  context.clearRect(0, 0, width, height);
+  context.font = "11px system-ui, sans-serif";
+  context.textBaseline = "middle";
+  context.textAlign = "right";
+  const gap = cell.width >= 8 ? 1 : 0;
+  layers.forEach((layer, row) => {
+    const ofLayer = layerScale(layer.assignments);
+    context.fillStyle = ink;
+    context.fillText(String(layer.layer), GUTTER - 6, (row + 0.5) * cell.height);
+    layer.assignments.forEach((value, column) => {
+      context.fillStyle = css(colour(ratioToBalanced(value, ofLayer), theme));
+      context.fillRect(GUTTER + column * cell.width, row * cell.height, cell.width - gap, cell.height - 1);
+    });
+  });
+  if (cursor) drawCursor(context, cursor, cell, ink);
+}
+
+function drawCursor(context, { row, column }, cell, ink) {
+  const box = [GUTTER + column * cell.width - 1, row * cell.height - 1, cell.width + 1, cell.height + 1];
+  context.strokeStyle = ink;
+  context.lineWidth = 2;
+  context.strokeRect(...box);
+}
