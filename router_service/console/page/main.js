@@ -144,11 +144,11 @@ function follow(hash) {
   const before = app.route;
   app.route = parseRoute(hash);
   const moved = before.page !== app.route.page || before.id !== app.route.id;
+  if (moved) app.ui = { paused: app.ui.paused };
   poller.want(wanted());
   draw();
   if (moved) {
-    app.ui = { paused: app.ui.paused };
-    document.title = `${app.route.page} - Expertmesh`;
+    document.title = `${app.route.page} - ${location.host} - Expertmesh`;
     window.scrollTo(0, 0);
     document.querySelector("#content h1")?.focus({ preventScroll: true });
   }

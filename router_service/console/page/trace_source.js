@@ -1,13 +1,27 @@
 // One trace with what belongs to it: calls that its batch shares with other requests are in the trace of one of
 // them, which the trace of the batch names.
-import { subject } from "./cause.js";
+import { partsOf, subject } from "./cause.js";
 import { adoptCalls, spansOf, withoutCalls } from "./spans.js";
 import { layout } from "./waterfall.js";
 
+const LEAST_QUEUE_SHARE = 0.15;
 const CALLS_IN = "expertmesh.batch.calls_trace_id";
 
+const pathOf = (traceId) => `api/v1/traces/${traceId}`;
+
 function source(name, traceId) {
-  return { name, path: `api/v1/traces/${traceId}`, everyMs: Infinity, accept: (body) => spansOf(JSON.parse(body)) };
+  return { name, path: pathOf(traceId), everyMs: Infinity, accept: (body) => spansOf(JSON.parse(body)) };
+}
+
+// Long enough to ask what was ahead.
+export function waitedInQueue(rows) {
+  return partsOf(rows).some((part) => part.what === "queue" && part.share >= LEAST_QUEUE_SHARE);
+}
+
+// What was read of a trace, under whichever name; nothing of the one that was open before.
+function read(app, traceId) {
+  const found = ["trace", "batch", "calls"].map((name) => app.data(name)).find((each) => each.path === pathOf(traceId));
+  return found ?? { value: undefined, error: "" };
 }
 
 function callsTrace(trace) {
@@ -18,29 +32,30 @@ function callsTrace(trace) {
 export function traceSources(app, id) {
   const wanted = [source("trace", id)];
   const { value } = app.data("trace");
-  const lacking = value && value.spans.length && lackingSpan(value, app.route.query.span);
+  if (!value?.spans.length) return wanted;
+  const rows = subject(layout(value.spans).rows, app.route.query.span);
+  if (waitedInQueue(rows)) {
+    wanted.push({ name: "around", path: "api/v1/traces?order=recent&limit=1000", everyMs: 5000 });
+  }
+  const lacking = withoutCalls(rows.map((row) => row.span));
   if (!lacking) return wanted;
   const batchId = lacking.attributes["expertmesh.batch.id"];
-  const batch = batchId === id ? value : app.data("batch").value;
   if (batchId !== id) wanted.push(source("batch", batchId));
-  const calls = callsTrace(batch);
+  const calls = callsTrace(read(app, batchId).value);
   if (calls && calls !== id) wanted.push(source("calls", calls));
   return wanted;
-}
-
-function lackingSpan(trace, spanId) {
-  return withoutCalls(subject(layout(trace.spans).rows, spanId).map((row) => row.span));
 }
 
 // {layout, callsFrom, callsError}: the trace as rows. callsFrom: the trace that has the calls; callsError: why they
 // cannot be shown.
 export function wholeTrace(app) {
   const { value } = app.data("trace");
-  const lacking = lackingSpan(value, app.route.query.span);
-  if (!lacking) return { layout: layout(value.spans) };
-  const calls = app.data("calls");
-  const problem = app.data("batch").error || calls.error;
-  if (!calls.value) return { layout: layout(value.spans), callsError: problem };
-  const whole = adoptCalls(value, lacking, calls.value);
-  return { layout: layout(whole.spans), callsFrom: calls.path.split("/").pop() };
+  const alone = layout(value.spans);
+  const lacking = withoutCalls(subject(alone.rows, app.route.query.span).map((row) => row.span));
+  if (!lacking) return { layout: alone };
+  const batch = read(app, lacking.attributes["expertmesh.batch.id"]);
+  const callsFrom = callsTrace(batch.value);
+  const calls = callsFrom ? read(app, callsFrom) : batch;
+  if (!callsFrom || !calls.value) return { layout: alone, callsError: calls.error };
+  return { layout: layout(adoptCalls(value, lacking, calls.value).spans), callsFrom };
 }

@@ -20,7 +20,7 @@ function summary(balance) {
       { class: "facts" },
       definition("This router", follower ? `follows ${told.authority}` : `is the ${enumName(told.role, "BALANCE_ROLE_")}`),
       definition("Epoch", count(balance.epoch)),
-      definition("Term", count(told.term)),
+      definition("Term", told.term),
       definition("Last change", ago(told.since_change_ms)),
       definition(follower ? "Authority heard" : "Load looked at", ago(told.since_tick_ms)),
     ),

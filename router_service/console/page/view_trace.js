@@ -5,10 +5,12 @@ import { h } from "./dom.js";
 import { explain } from "./explanation.js";
 import { clock, count, duration, nodeName, percent, plural } from "./format.js";
 import { empty, missing, note, panel } from "./parts.js";
+import { aheadInQueue } from "./queue_ahead.js";
 import { href } from "./route.js";
 import { shortName } from "./spans.js";
 import { spanDetail } from "./span_detail.js";
-import { wholeTrace } from "./trace_source.js";
+import { traceTable } from "./trace_table.js";
+import { waitedInQueue, wholeTrace } from "./trace_source.js";
 import { waterfall } from "./waterfall_rows.js";
 
 // A smaller part of the whole cannot be seen in a bar.
@@ -76,13 +78,34 @@ function aboutCalls(told) {
   return told.callsError ? note("warn", "The calls of nodes are in the trace of another request of this batch. ", told.callsError) : false;
 }
 
-function tools(app, id) {
+function ahead(app, rows) {
+  const all = app.data("around").value?.traces;
+  const found = all ? aheadInQueue(all, app.data("trace").value.firstUnixNano, rows) : [];
+  if (found.length === 0) return false;
+  return panel(
+    "Ahead of it in the queue",
+    { id: "ahead", aside: h("span", { class: "aside" }, "kept traces of its layer that were answered while it waited") },
+    traceTable(found, "Traces ahead of it in the queue"),
+  );
+}
+
+// The way to the batch that a request left the queue with, whichever span is chosen.
+function batchLink(rows) {
+  const row = rows.find(({ span }) => span.attributes["expertmesh.batch.requests"] !== undefined);
+  const link = row && row !== rows[0] && row.span.links.find((each) => each.traceId === row.span.attributes["expertmesh.batch.id"]);
+  if (!link) return false;
+  const requests = plural(row.span.attributes["expertmesh.batch.requests"], "request");
+  return h("a", { class: "button", href: href("traces", link.traceId, { span: link.spanId }) }, `Its batch of ${requests}`);
+}
+
+function tools(app, id, rows) {
   const start = Number(app.data("trace").value.firstUnixNano / 1_000_000n);
   return h(
     "p",
     { class: "trace-tools" },
     h("code", { class: "whole-id" }, id),
     h("span", { class: "aside" }, `began at ${clock(start)}`),
+    batchLink(rows),
     h("a", { class: "button", href: `api/v1/traces/${encodeURIComponent(id)}?download=1`, download: `${id}.json` }, "Download OTLP/JSON"),
   );
 }
@@ -98,18 +121,21 @@ export function trace(app) {
   const { rows } = told.layout;
   const rowsOf = subject(rows, query.span);
   const call = awaitedCall(rowsOf);
+  // Of a batch its requests are what one looks for first.
+  const first = rowsOf[0].span.links.length ? undefined : call?.span.id;
   const chosen =
-    rows.find((row) => row.span.id === query.span) ?? rows.find((row) => row.span.id === call?.span.id) ?? rowsOf[0];
+    rows.find((row) => row.span.id === query.span) ?? rows.find((row) => row.span.id === first) ?? rowsOf[0];
   const choose = (span) => app.replace(href("traces", id, { span: span.id }));
   const detail = spanDetail(app, chosen, rowsOf[0].span, told.layout);
   const requests = rows.filter((row) => row.depth === 0).length;
   return [
     back,
     h("h1", { tabindex: "-1", key: `head-${id}` }, headline(rowsOf)),
-    tools(app, id),
+    tools(app, id, rowsOf),
     requests > 1 ? h("p", { class: "quiet" }, `This trace has ${count(requests)} requests; this is about the ${query.span ? "chosen" : "longest"} one.`) : false,
     panel("What it waited for", { id: "cause" }, sentences(app, rowsOf), shares(rowsOf)),
     aboutCalls(told),
+    waitedInQueue(rowsOf) ? ahead(app, rowsOf) : false,
     h(
       "div",
       { class: "trace-columns" },
