@@ -26,7 +26,8 @@ build_packages() {
     python3 python3-venv
 }
 
-# prometheus: promtool, and a server that tests start on ports of their own.
+# prometheus: promtool, and a server that tests start on ports of their own. nodejs and chromium run the page of
+# router_service/console.
 # clang's runtime carries the version of the release's clang in its name.
 test_packages() {
   local codename='' runtime
@@ -39,7 +40,7 @@ test_packages() {
     noble) runtime=libclang-rt-18-dev ;;
     *) runtime=libclang-rt-14-dev ;;
   esac
-  printf '%s\n' clang "$runtime" prometheus
+  printf '%s\n' clang "$runtime" prometheus nodejs chromium
 }
 
 # For the stubs of each language beside C++ and Python. Generators and runtimes come from the registries of

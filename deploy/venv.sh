@@ -11,7 +11,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/build/venv
 base=(numpy pytest hdrhistogram prometheus-client==0.23.1 tree-sitter==0.25.2 tree-sitter-cpp==0.23.4 pyyaml==6.0.4
-  'grafana-foundation-sdk==1769699379!11.6.0'
+  'grafana-foundation-sdk==1769699379!11.6.0' playwright==1.65.2
   opentelemetry-sdk==1.45.2 opentelemetry-proto==1.45.2 opentelemetry-exporter-otlp-proto-grpc==1.45.2)
 transformers=(torch==2.13.0 transformers==4.57.6 safetensors)
 

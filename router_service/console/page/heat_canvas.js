@@ -21,19 +21,18 @@ export function cellAt(event, cell, rows, columns) {
   return row >= 0 && row < rows && column >= 0 && column < columns ? { row, column } : undefined;
 }
 
-export function drawHeat(canvas, { layers, columns, cell, cursor, theme, ink }) {
-  const width = GUTTER + columns * cell.width;
-  const height = layers.length * cell.height;
-  const scale = window.devicePixelRatio || 1;
-  if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale)) {
-    canvas.width = Math.round(width * scale);
-    canvas.height = Math.round(height * scale);
-    canvas.style.setProperty("width", `${width}px`);
-    canvas.style.setProperty("height", `${height}px`);
-  }
-  const context = canvas.getContext("2d");
-  context.setTransform(scale, 0, 0, scale, 0, 0);
-  context.clearRect(0, 0, width, height);
+// The cells as they were painted last, for when only the cursor moves: {key, picture} by their layers.
+const painted = new WeakMap();
+
+function cells(layers, columns, cell, theme, ink, scale) {
+  const key = [cell.width, cell.height, theme, scale].join();
+  const before = painted.get(layers);
+  if (before?.key === key) return before.picture;
+  const picture = document.createElement("canvas");
+  picture.width = Math.round((GUTTER + columns * cell.width) * scale);
+  picture.height = Math.round(layers.length * cell.height * scale);
+  const context = picture.getContext("2d");
+  context.scale(scale, scale);
   context.font = "11px system-ui, sans-serif";
   context.textBaseline = "middle";
   context.textAlign = "right";
@@ -47,12 +46,25 @@ export function drawHeat(canvas, { layers, columns, cell, cursor, theme, ink }) 
       context.fillRect(GUTTER + column * cell.width, row * cell.height, cell.width - gap, cell.height - 1);
     });
   });
-  if (cursor) drawCursor(context, cursor, cell, ink);
+  painted.set(layers, { key, picture });
+  return picture;
 }
 
-function drawCursor(context, { row, column }, cell, ink) {
-  const box = [GUTTER + column * cell.width - 1, row * cell.height - 1, cell.width + 1, cell.height + 1];
+export function drawHeat(canvas, { layers, columns, cell, cursor, theme, ink }) {
+  const scale = window.devicePixelRatio || 1;
+  const picture = cells(layers, columns, cell, theme, ink, scale);
+  if (canvas.width !== picture.width || canvas.height !== picture.height) {
+    canvas.width = picture.width;
+    canvas.height = picture.height;
+  }
+  canvas.style.setProperty("width", `${picture.width / scale}px`);
+  canvas.style.setProperty("height", `${picture.height / scale}px`);
+  const context = canvas.getContext("2d");
+  context.setTransform(1, 0, 0, 1, 0, 0);
+  context.clearRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(picture, 0, 0);
+  context.scale(scale, scale);
   context.strokeStyle = ink;
   context.lineWidth = 2;
-  context.strokeRect(...box);
+  context.strokeRect(GUTTER + cursor.column * cell.width - 1, cursor.row * cell.height - 1, cell.width + 1, cell.height + 1);
 }

@@ -37,7 +37,9 @@ const app = {
   replace: (to) => {
     clearTimeout(resting);
     resting = setTimeout(() => window.history.replaceState(null, "", to), 200);
-    follow(to);
+    app.route = parseRoute(to);
+    poller.want(wanted());
+    drawSoon();
   },
   show: (change) => {
     Object.assign(app.ui, change);
@@ -137,6 +139,14 @@ function draw() {
   const content = document.getElementById("content");
   render(content, view(app));
   content.classList.toggle("is-old", poller.unreachable);
+}
+
+let frame;
+
+// Once for all that happens before the next frame, such as a key that is held down.
+function drawSoon() {
+  cancelAnimationFrame(frame);
+  frame = requestAnimationFrame(draw);
 }
 
 // Another address: perhaps another page.

@@ -54,11 +54,16 @@ function legend(theme) {
   );
 }
 
-function holders(app, layer, expert) {
-  const nodes = app.data("topology").value?.topology.nodes ?? [];
-  return nodes
-    .filter((node) => node.description?.hosted?.some((each) => each.layer === layer && each.experts.includes(expert)))
-    .map(nodeName);
+// The names of the nodes that hold each expert of a layer.
+function holdersOf(app, layer) {
+  const found = new Map();
+  for (const node of app.data("topology").value?.topology.nodes ?? []) {
+    for (const hosted of node.description?.hosted ?? []) {
+      if (hosted.layer !== layer) continue;
+      for (const expert of hosted.experts) found.set(expert, [...(found.get(expert) ?? []), nodeName(node)]);
+    }
+  }
+  return found;
 }
 
 function cursorOf(app, layers) {
@@ -71,7 +76,7 @@ function cursorOf(app, layers) {
 function readOut(app, layer, expert) {
   const value = layer.assignments[expert];
   const scale = layerScale(layer.assignments);
-  const on = holders(app, layer.layer, expert);
+  const on = holdersOf(app, layer.layer).get(expert) ?? [];
   return h(
     "p",
     { class: "read-out", id: "read-out", "aria-live": "polite" },
@@ -119,6 +124,7 @@ function heatmap(app, layers) {
 
 function layerTable(app, layer) {
   const scale = layerScale(layer.assignments);
+  const holders = holdersOf(app, layer.layer);
   const sorted = app.route.query.sort === "load";
   const rows = layer.assignments.map((value, expert) => ({ expert, value }));
   if (sorted) rows.sort((a, b) => Number(b.value) - Number(a.value));
@@ -127,7 +133,7 @@ function layerTable(app, layer) {
     { title: "Assignments", class: "number", cell: (row) => count(row.value) },
     { title: "Of balanced", class: "number", cell: (row) => (scale.sum ? times(ratioToBalanced(row.value, scale)) : "-") },
     { title: "Share", class: "number", cell: (row) => percent(scale.sum ? Number(row.value) / scale.sum : NaN) },
-    { title: "On", cell: (row) => holders(app, layer.layer, row.expert).join(", ") || "-" },
+    { title: "On", cell: (row) => (holders.get(row.expert) ?? []).join(", ") || "-" },
   ];
   const order = choice("Order", [
     { label: "by expert", href: href("experts", "", { ...app.route.query, sort: "" }), current: !sorted },

@@ -48,6 +48,7 @@ function row(each, layout, { chosen, call, root, choose }) {
       { class: "row-name", style: { "padding-left": `${Math.min(each.depth, 8) * 12}px` } },
       h("span", { class: "row-mark", "aria-hidden": "true" }),
       h("span", { class: "row-title" }, isNodeCall(span) ? "call of" : shortName(span.name)),
+      " ",
       whose(span) ? h("b", { class: "row-node" }, whose(span)) : false,
       span.failed ? h("span", { class: "row-failed" }, "failed") : false,
     ),
