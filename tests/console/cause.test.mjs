@@ -15,8 +15,8 @@ test("the slow node has its share of the request, the other call none", () => {
   assert.deepEqual(parts.map((part) => [part.what, part.node, part.time]), [
     ["node", "slow", 75e6],
     ["queue", "", 20e6],
+    ["router", "", 2e6],
     ["combine", "", 2e6],
-    ["other", "", 2e6],
     ["route", "", 1e6],
   ]);
   assert.equal(parts[0].share, 0.75);

@@ -49,6 +49,15 @@ test("nothing is read while the page is hidden", async () => {
   assert.deepEqual(await at(9000), ["a"]);
 });
 
+test("while it is paused, what was never read is read once", async () => {
+  poller.again = () => false;
+  poller.want([{ name: "a", path: "a", everyMs: 0 }]);
+  assert.deepEqual(await at(0), ["a"]);
+  assert.deepEqual(await at(5000), []);
+  poller.again = () => true;
+  assert.deepEqual(await at(6000), ["a"]);
+});
+
 test("without an answer what was read stays, and it is tried ever more seldom", async () => {
   poller.want([{ name: "a", path: "a", everyMs: 0 }]);
   await at(0);

@@ -13,7 +13,7 @@ from mesh import PATIENCE, Mesh, hidden_states, shards, wait_until
 # Seconds that each answer of the slow node is late; others take a few milliseconds.
 DELAY = 0.1
 SLOW = "node1"
-PAGES = ("", "#/nodes", "#/experts", "#/balance", "#/latency", "#/traces")
+PAGES = {f"#/{name.lower()}": name for name in ("Overview", "Nodes", "Experts", "Balance", "Latency", "Traces")}
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +216,10 @@ def test_keys_alone_lead_to_a_span(browser, serving, checkpoint):
     trace_of_one(serving, checkpoint)
     with browser.open(serving.router) as console:
         console.see("a.trace-line")
-        console.press_until("Tab", "a.trace-line", 60)
+        console.press_until("Tab", "a.skip", 1)
+        console.page.keyboard.press("Enter")
+        assert console.page.evaluate("document.activeElement.id") == "content"
+        console.press_until("Tab", "a.trace-line", 40)
         console.page.keyboard.press("Enter")
         first = console.see('button.row[aria-pressed="true"]')
         before = first.get_attribute("data-span")
@@ -234,11 +237,12 @@ def test_the_page_stays_within_a_phone(browser, serving, checkpoint):
     known = trace_of_one(serving, checkpoint)
     for scheme in ("light", "dark"):
         with browser.open(serving.router, size=PHONE, has_touch=True, color_scheme=scheme) as console:
-            for path in (*PAGES, f"#/traces/{known}"):
+            for path, title in (*PAGES.items(), (f"#/traces/{known}", "Router/Forward")):
                 console.go(path)
-                console.see("h2")
+                console.see("h1", title)
+                console.see("h2, h3")
                 width = console.page.evaluate("document.documentElement.scrollWidth")
-                assert width <= PHONE["width"], f"{path or 'overview'}: {width}"
+                assert width <= PHONE["width"], f"{path}: {width}"
 
 
 def test_without_the_router_what_was_read_stays(browser, tmp_path, checkpoint):

@@ -38,12 +38,14 @@ export function partsOf(rows) {
   };
   // A batch begins when it leaves the queue.
   if (dispatch !== rows[0]) add("queue", told(dispatch.span, "queue"), dispatch.span);
-  add("route", told(dispatch.span, "route"), dispatch.span);
+  const route = told(dispatch.span, "route");
+  add("route", route, dispatch.span);
   rows.forEach((row, at) => {
     if (isNodeCall(row.span) && row.onPath) {
       add("node", waitedIn(subtree(rows, at)), row.span, row.span.attributes["expertmesh.node"]);
     }
   });
+  add("router", dispatch.waited - route, dispatch.span);
   add("combine", told(dispatch.span, "combine"), dispatch.span);
   add("other", total - parts.reduce((sum, part) => sum + part.time, 0), rows[0].span);
   return parts.sort((a, b) => b.time - a.time);

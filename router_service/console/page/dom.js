@@ -16,7 +16,10 @@ export function svg(tag, properties, ...children) {
 
 export function render(parent, ...children) {
   const drawings = [];
+  const focused = document.activeElement;
   patchChildren(parent, h("", null, ...children).children, drawings);
+  // What was moved has lost it.
+  if (focused !== document.activeElement && parent.contains(focused)) focused.focus({ preventScroll: true });
   drawings.forEach(([draw, element]) => draw(element));
 }
 
@@ -47,9 +50,12 @@ function replaced(old, node) {
 
 function patchChildren(parent, wanted, drawings) {
   const keyed = new Map();
-  for (const node of parent.childNodes) {
+  const kept = new Set(wanted.map((child) => child.properties?.key));
+  for (const node of [...parent.childNodes]) {
     const key = node.described?.properties.key;
-    if (key !== undefined) keyed.set(key, node);
+    if (key === undefined) continue;
+    if (kept.has(key)) keyed.set(key, node);
+    else node.remove();
   }
   let at = parent.firstChild;
   for (const child of wanted) {
@@ -94,7 +100,8 @@ function patch(node, wanted, drawings) {
 function setProperty(node, name, value, before) {
   if (name === "key" || name === "draw") return;
   if (name.startsWith("on")) {
-    node[name] = value ?? null;
+    if (before) node.removeEventListener(name.slice(2), before);
+    if (value) node.addEventListener(name.slice(2), value);
   } else if (name === "style") {
     setStyle(node, value ?? {}, before ?? {});
   } else if (name === "value" || name === "checked") {

@@ -23,6 +23,7 @@ const SENTENCES = {
   queue: (part) => `${time(part.time)}, ${percent(part.share)} of the time, it waited in the queue for batches of its layer that came before it.`,
   route: (part) => `Gathering rows and choosing experts took ${time(part.time)}, ${percent(part.share)} of the time.`,
   combine: (part) => `Summing the partials and answering took ${time(part.time)}, ${percent(part.share)} of the time.`,
+  router: (part) => `${time(part.time)}, ${percent(part.share)} of the time, was the router's own between routing and the last answer: shared experts, sending and receiving, or waiting for a core.`,
   other: (part) => `${time(part.time)}, ${percent(part.share)} of the time, is in no part that is measured.`,
 };
 

@@ -46,7 +46,7 @@ export function head(app) {
 
 export function banner(app) {
   const { poller } = app;
-  if (app.ui.paused) return h("div", { class: "banner banner-quiet" }, "Paused: nothing is read until you go on.");
+  if (app.ui.paused) return h("div", { class: "banner banner-quiet" }, "Paused: nothing is read again until you go on.");
   if (!poller.unreachable) return [];
   const since = poller.lastAnswer
     ? `What is shown is from ${clock(poller.lastAnswer)}.`

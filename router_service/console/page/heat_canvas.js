@@ -50,6 +50,17 @@ function cells(layers, columns, cell, theme, ink, scale) {
   return picture;
 }
 
+// Keeps the cursor within the box that scrolls, when it has moved.
+function follow(canvas, { row, column }, cell) {
+  const place = `${row},${column}`;
+  if (canvas.dataset.cursor === place) return;
+  canvas.dataset.cursor = place;
+  const box = canvas.parentElement;
+  const left = GUTTER + column * cell.width;
+  if (left - GUTTER < box.scrollLeft) box.scrollLeft = left - GUTTER;
+  else if (left + 2 * cell.width > box.scrollLeft + box.clientWidth) box.scrollLeft = left + 2 * cell.width - box.clientWidth;
+}
+
 export function drawHeat(canvas, { layers, columns, cell, cursor, theme, ink }) {
   const scale = window.devicePixelRatio || 1;
   const picture = cells(layers, columns, cell, theme, ink, scale);
@@ -66,5 +77,6 @@ export function drawHeat(canvas, { layers, columns, cell, cursor, theme, ink }) 
   context.scale(scale, scale);
   context.strokeStyle = ink;
   context.lineWidth = 2;
+  follow(canvas, cursor, cell);
   context.strokeRect(GUTTER + cursor.column * cell.width - 1, cursor.row * cell.height - 1, cell.width + 1, cell.height + 1);
 }

@@ -43,7 +43,7 @@ const app = {
   },
   show: (change) => {
     Object.assign(app.ui, change);
-    draw();
+    drawSoon();
   },
   togglePause: () => {
     app.show({ paused: !app.ui.paused });
@@ -80,7 +80,8 @@ const poller = new Poller({
     poller.want(wanted());
     draw();
   },
-  active: () => !document.hidden && !app.ui.paused,
+  active: () => !document.hidden,
+  again: () => !app.ui.paused,
 });
 app.poller = poller;
 
@@ -173,6 +174,12 @@ window.addEventListener("resize", draw);
 dark.addEventListener("change", draw);
 // What is written on the page ages while the router says nothing.
 setInterval(() => poller.unreachable && !document.hidden && draw(), 1000);
+
+// The address says which page it is: a jump within one must not change it.
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  document.getElementById("content").focus();
+});
 
 if (!location.hash) window.history.replaceState(null, "", href("overview"));
 document.querySelector("noscript")?.remove();

@@ -1,5 +1,5 @@
 // Reads what a page needs, again and again. Data that was read stays when the router does not answer, which is
-// tried again ever more seldom. Nothing is read while `active()` is false.
+// tried again ever more seldom. Nothing is read while `active()` is false, and nothing twice while `again()` is.
 
 const FIRST_WAIT_MS = 1000;
 const LONGEST_WAIT_MS = 15_000;
@@ -12,11 +12,12 @@ export class Poller {
     load,
     changed,
     active,
+    again = () => true,
     now = () => Date.now(),
     later = (call, ms) => setTimeout(call, ms),
     cancel = (timer) => clearTimeout(timer),
   }) {
-    Object.assign(this, { load, changed, active, now, later, cancel });
+    Object.assign(this, { load, changed, active, again, now, later, cancel });
     this.sources = new Map();
     this.wanted = [];
     this.failures = 0;
@@ -73,7 +74,10 @@ export class Poller {
 
   async readDue() {
     const now = this.now();
-    const due = this.wanted.filter(({ name }) => this.sources.get(name).due <= now);
+    const due = this.wanted.filter(({ name }) => {
+      const source = this.sources.get(name);
+      return source.due <= now && (source.at === undefined || this.again());
+    });
     if (due.length === 0) return;
     const answers = await Promise.all(due.map((wanted) => this.read(wanted)));
     if (answers.includes("silent")) {

@@ -24,10 +24,25 @@ export function noTraces(filtered) {
   );
 }
 
-export function traceTable(traces, caption) {
+export function traceTable(traces, caption, held = {}) {
   if (traces.length === 0) return noTraces(false);
   const longest = Math.max(...traces.map((trace) => Number(trace.duration_us)), 1);
-  return h("ol", { class: "traces", "aria-label": caption }, traces.map((trace) => line(trace, longest)));
+  return h("ol", { class: "traces", "aria-label": caption, ...held }, traces.map((trace) => line(trace, longest)));
+}
+
+// The traces of a source, which stay as they are while a pointer or the focus is on the list: it would move away
+// under them. {traces, held}: `held` is for traceTable.
+export function steadyTraces(app, name) {
+  const { ui } = app;
+  const now = app.data(name).value.traces;
+  const hold = () => {
+    ui.heldTraces ??= app.data(name).value.traces;
+  };
+  const release = () => app.show({ heldTraces: undefined });
+  return {
+    traces: ui.heldTraces ?? now,
+    held: { onpointerenter: hold, onpointerleave: release, onfocusin: hold, onfocusout: release },
+  };
 }
 
 function line(trace, longest) {

@@ -10,7 +10,7 @@ const LATE_MS = 60_000;
 
 function routerCard(app, topology) {
   const model = app.data("model").value;
-  const balance = topology.balance;
+  const balance = topology.balance ?? {};
   const layers = model?.layers ?? [];
   const experts = [...new Set(layers.map((layer) => layer.num_experts))].join(" or ");
   return panel(

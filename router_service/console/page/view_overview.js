@@ -6,7 +6,7 @@ import { ago, byName, count, enumName, nodeName, percent, plural, rate, seconds 
 import { STAGES } from "./history.js";
 import { definition, empty, linkPill, missing, panel, pill, trouble } from "./parts.js";
 import { href } from "./route.js";
-import { traceTable } from "./trace_table.js";
+import { steadyTraces, traceTable } from "./trace_table.js";
 
 const LATE_MS = 60_000;
 const SHOWN_TRACES = 8;
@@ -125,7 +125,7 @@ function nodeStrip(app, topology) {
 }
 
 function decider(topology) {
-  const { balance } = topology;
+  const balance = topology.balance ?? {};
   const follower = balance.role === "BALANCE_ROLE_FOLLOWER";
   return h(
     "dl",
@@ -142,8 +142,9 @@ function traces(app) {
   const source = app.data("recent");
   const instead = missing(source, "traces");
   if (instead) return instead;
-  const slowest = [...source.value.traces].sort((a, b) => Number(b.duration_us) - Number(a.duration_us));
-  return [trouble(source), traceTable(slowest.slice(0, SHOWN_TRACES), "Slowest of the latest traces")];
+  const { traces: latest, held } = steadyTraces(app, "recent");
+  const slowest = [...latest].sort((a, b) => Number(b.duration_us) - Number(a.duration_us));
+  return [trouble(source), traceTable(slowest.slice(0, SHOWN_TRACES), "Slowest of the latest traces", held)];
 }
 
 export function overview(app) {

@@ -16,6 +16,8 @@ import { waterfall } from "./waterfall_rows.js";
 // A smaller part of the whole cannot be seen in a bar.
 const LEAST_SHARE = 0.005;
 
+const LABELS = { router: "router itself", other: "not measured" };
+
 const time = (nanoseconds) => duration(nanoseconds / 1000);
 
 function headline(rows) {
@@ -49,7 +51,7 @@ function shares(rows) {
   const seen = partsOf(rows).filter((part) => part.share >= LEAST_SHARE);
   const parts = seen.map((part) => ({
     ...part,
-    label: part.node ? `waiting for ${part.node}` : part.what,
+    label: part.node ? `waiting for ${part.node}` : LABELS[part.what] ?? part.what,
     class: part.node ? "stage-experts" : `stage-${part.what}`,
   }));
   if (parts.length === 0) return false;

@@ -3,7 +3,7 @@ import { h } from "./dom.js";
 import { plural } from "./format.js";
 import { choice, missing, note, panel, trouble } from "./parts.js";
 import { href } from "./route.js";
-import { noTraces, traceTable } from "./trace_table.js";
+import { noTraces, steadyTraces, traceTable } from "./trace_table.js";
 
 export const SHOWN = 200;
 
@@ -102,13 +102,18 @@ function list(app) {
   }
   const instead = missing(source, "traces");
   if (instead) return instead;
-  const { traces } = source.value;
+  const { traces, held } = steadyTraces(app, "traces");
   const kept = traces.filter((trace) => matches(trace, app.route.query));
   const slowest = app.route.query.order === "slowest";
   return [
     trouble(source),
-    h("p", { class: "quiet" }, kept.length === traces.length ? plural(kept.length, "trace") : `${kept.length} of ${plural(traces.length, "trace")}`),
-    traces.length > 0 && kept.length === 0 ? noTraces(true) : traceTable(kept, slowest ? "Slowest traces" : "Latest traces"),
+    h(
+      "p",
+      { class: "quiet" },
+      kept.length === traces.length ? plural(kept.length, "trace") : `${kept.length} of ${plural(traces.length, "trace")}`,
+      app.ui.heldTraces ? "; the list stays as it is while you are on it" : "",
+    ),
+    traces.length > 0 && kept.length === 0 ? noTraces(true) : traceTable(kept, slowest ? "Slowest traces" : "Latest traces", held),
   ];
 }
 
