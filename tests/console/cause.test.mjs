@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { awaitedCall, partsOf, subject } from "../../router_service/console/page/cause.js";
+import { awaitedCall, partsOf, requestsOf, subject } from "../../router_service/console/page/cause.js";
 import { explain } from "../../router_service/console/page/explanation.js";
 import { aheadInQueue } from "../../router_service/console/page/queue_ahead.js";
 import { adoptCalls, spansOf, withoutCalls } from "../../router_service/console/page/spans.js";
@@ -65,6 +65,7 @@ test("of a trace with many requests it is about the longest, or about the one th
   const rows = layout(
     spansOf(traceOf(["r", [span("t", "a", "client", "one", 2, 0, 10), span("t", "b", "client", "two", 2, 20, 90), span("t", "c", "a", "in", 1, 1, 2)]])).spans,
   ).rows;
+  assert.deepEqual(requestsOf(rows).map((request) => request.map((row) => row.span.id)), [["b"], ["a", "c"]]);
   assert.equal(subject(rows)[0].span.id, "b");
   assert.equal(subject(rows, "c")[0].span.id, "a");
   assert.equal(subject(rows, "gone")[0].span.id, "b");

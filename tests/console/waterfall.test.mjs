@@ -5,9 +5,8 @@ import { layout, moveRow, ticks } from "../../router_service/console/page/waterf
 const span = (id, parentId, start, end) => ({ id, parentId, start, end });
 
 test("rows follow the tree, children by their start", () => {
-  const { rows, start, end } = layout([span("c", "a", 50, 60), span("b", "a", 10, 40), span("d", "b", 20, 30), span("a", "caller", 0, 100)]);
+  const { rows } = layout([span("c", "a", 50, 60), span("b", "a", 10, 40), span("d", "b", 20, 30), span("a", "caller", 0, 100)]);
   assert.deepEqual(rows.map((row) => [row.span.id, row.depth]), [["a", 0], ["b", 1], ["d", 2], ["c", 1]]);
-  assert.deepEqual([start, end], [0, 100]);
 });
 
 test("the slowest path goes through what ended last, and its times add up to the root's", () => {

@@ -10,8 +10,8 @@ from expertmesh import ForwardOptions
 from expertmesh.v1 import control_pb2, control_pb2_grpc, trace_pb2
 from mesh import PATIENCE, Mesh, hidden_states, shards, wait_until
 
-# Seconds that each answer of the slow node is late; others take a few milliseconds.
-DELAY = 0.1
+# Seconds that each answer of the slow node is late; others take a few milliseconds, on a busy machine some ten.
+DELAY = 0.5
 SLOW = "node1"
 PAGES = {f"#/{name.lower()}": name for name in ("Overview", "Nodes", "Experts", "Balance", "Latency", "Traces")}
 
@@ -168,6 +168,7 @@ def test_from_the_start_page_a_slow_request_leads_to_the_slow_node(browser, serv
 def test_a_linked_batch_opens_and_leads_back(browser, serving, checkpoint):
     batch = batch_of_several(serving, checkpoint)
     with browser.open(serving.router, f"#/traces/{batch}") as console:
+        console.see(".detail .link-button")
         requests = console.find(".detail .link-button")
         console.see(".detail h3", f"Requests of this batch ({requests.count()})")
         assert requests.count() >= 2
@@ -200,6 +201,23 @@ def test_a_trace_is_found_by_its_id(browser, serving, checkpoint):
         console.expected.append("404")
         console.go(f"#/traces/{'f' * 32}")
         assert "traceparent" in console.see(".empty").inner_text()
+
+
+def test_a_trace_of_several_requests_shows_one_at_a_time(browser, serving, checkpoint):
+    trace_id = "5" * 32
+    for tokens in (3, 5):
+        forward(serving, checkpoint, tokens, traceparent=f"00-{trace_id}-00f067aa0ba902b7-01")
+    name = "Router/Forward"
+    wait_until(lambda: sum(each.trace_id == trace_id for each in traces(serving, name)) == 2, "both requests")
+    with browser.open(serving.router, f"#/traces/{trace_id}") as console:
+        console.see("h2", "2 requests")
+        titles = []
+        for place in (0, 1):
+            console.find(".request-line").nth(place).click()
+            console.see(f".requests li:nth-child({place + 1}) a[aria-current]")
+            assert console.find("button.row", "Router/Forward").count() == 1
+            titles.append(console.see("h1").inner_text().split(", ")[1])
+        assert sorted(titles) == ["3 tokens", "5 tokens"]
 
 
 def test_a_trace_is_downloaded(browser, serving, checkpoint):
@@ -241,6 +259,7 @@ def test_the_page_stays_within_a_phone(browser, serving, checkpoint):
                 console.go(path)
                 console.see("h1", title)
                 console.see("h2, h3")
+                console.find(".loading").first.wait_for(state="detached")
                 width = console.page.evaluate("document.documentElement.scrollWidth")
                 assert width <= PHONE["width"], f"{path}: {width}"
 

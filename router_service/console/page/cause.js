@@ -13,12 +13,22 @@ function subtree(rows, at) {
   return rows.slice(at, end);
 }
 
-// The rows of the request (or batch) that a span belongs to; without a span, of the longest: one trace may have
-// many, one for each layer of a model, say.
+// The requests (or the batch) of a trace, each as its rows, the longest first. One trace may have many: one for each
+// layer and token of a text, say.
+export function requestsOf(rows) {
+  const requests = [];
+  for (const row of rows) {
+    if (row.depth === 0) requests.push([]);
+    requests[requests.length - 1].push(row);
+  }
+  return requests.sort((a, b) => length(b[0]) - length(a[0]));
+}
+
+// The rows of the request that a span belongs to; without a span, of the longest.
 export function subject(rows, spanId) {
-  const requests = rows.map((row, at) => (row.depth === 0 ? subtree(rows, at) : undefined)).filter(Boolean);
+  const requests = requestsOf(rows);
   const named = spanId && requests.find((request) => request.some((row) => row.span.id === spanId));
-  return named || requests.sort((a, b) => length(b[0]) - length(a[0]))[0] || [];
+  return named || requests[0] || [];
 }
 
 function told(span, name) {

@@ -68,7 +68,7 @@ function events(span, root) {
   ];
 }
 
-export function spanDetail(app, row, root, layout) {
+export function spanDetail(app, row, root) {
   const { span } = row;
   const total = root.end - root.start || 1;
   const own = span.end - span.start - row.children.reduce((sum, child) => sum + Math.max(0, child.end - child.start), 0);
@@ -82,7 +82,7 @@ export function spanDetail(app, row, root, layout) {
       { class: "facts" },
       definition("Service", `${span.service}${span.kind ? `, ${span.kind}` : ""}`),
       definition("Took", `${time(span.end - span.start)}, ${percent((span.end - span.start) / total)} of the request`),
-      definition("Began", `${time(span.start - layout.start)} after the first span`),
+      definition("Began", `${time(span.start - root.start)} after the request`),
       row.children.length === 1 && own > 0 ? definition("Outside of its child", time(own)) : false,
     ),
     links(app, span),

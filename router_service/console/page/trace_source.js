@@ -13,6 +13,14 @@ function source(name, traceId) {
   return { name, path: pathOf(traceId), everyMs: Infinity, accept: (body) => spansOf(JSON.parse(body)) };
 }
 
+// Of traces as they were read: a long one takes its time.
+const layouts = new WeakMap();
+
+function layoutOf(trace) {
+  if (!layouts.has(trace)) layouts.set(trace, layout(trace.spans));
+  return layouts.get(trace);
+}
+
 // Long enough to ask what was ahead.
 export function waitedInQueue(rows) {
   return partsOf(rows).some((part) => part.what === "queue" && part.share >= LEAST_QUEUE_SHARE);
@@ -33,7 +41,7 @@ export function traceSources(app, id) {
   const wanted = [source("trace", id)];
   const { value } = app.data("trace");
   if (!value?.spans.length) return wanted;
-  const rows = subject(layout(value.spans).rows, app.route.query.span);
+  const rows = subject(layoutOf(value).rows, app.route.query.span);
   if (waitedInQueue(rows)) {
     wanted.push({ name: "around", path: "api/v1/traces?order=recent&limit=1000", everyMs: 5000 });
   }
@@ -50,7 +58,7 @@ export function traceSources(app, id) {
 // cannot be shown.
 export function wholeTrace(app) {
   const { value } = app.data("trace");
-  const alone = layout(value.spans);
+  const alone = layoutOf(value);
   const lacking = withoutCalls(subject(alone.rows, app.route.query.span).map((row) => row.span));
   if (!lacking) return { layout: alone };
   const batch = read(app, lacking.attributes["expertmesh.batch.id"]);

@@ -1,5 +1,5 @@
 // One trace: what made it late in words, a waterfall, and what the chosen span says.
-import { awaitedCall, partsOf, subject } from "./cause.js";
+import { awaitedCall, partsOf, requestsOf, subject } from "./cause.js";
 import { stacked } from "./chart.js";
 import { h } from "./dom.js";
 import { explain } from "./explanation.js";
@@ -15,6 +15,7 @@ import { waterfall } from "./waterfall_rows.js";
 
 // A smaller part of the whole cannot be seen in a bar.
 const LEAST_SHARE = 0.005;
+const SHOWN_REQUESTS = 100;
 
 const LABELS = { router: "router itself", other: "not measured" };
 
@@ -25,9 +26,8 @@ function headline(rows) {
   const { attributes } = span;
   const tokens = attributes["expertmesh.tokens"] ?? attributes["expertmesh.batch.tokens"];
   const what = span.name === "expertmesh.batch" ? "a batch" : shortName(span.name);
-  const where = attributes["expertmesh.layer"] === undefined ? "" : ` of layer ${attributes["expertmesh.layer"]}`;
   const size = tokens === undefined ? "" : `, ${plural(tokens, "token")}`;
-  return `${time(span.end - span.start)} for ${what}${where}${size}`;
+  return `${time(span.end - span.start)} for ${what}${layerOf(span)}${size}`;
 }
 
 function nodeLink(app, id) {
@@ -66,6 +66,45 @@ function shares(rows) {
       ),
     ),
   ];
+}
+
+// Of a trace with many requests one is drawn at a time.
+function requestList(id, requests, open) {
+  const longest = requests[0][0].span.end - requests[0][0].span.start || 1;
+  const line = ([{ span }]) => {
+    const took = span.end - span.start;
+    return h(
+      "li",
+      { key: span.id },
+      h(
+        "a",
+        { class: "request-line", href: href("traces", id, { span: span.id }), "aria-current": span.id === open[0].span.id ? "true" : null },
+        h("span", { class: "trace-time" }, time(took)),
+        h("span", { class: "trace-bar", "aria-hidden": "true" }, h("span", { style: { width: `${((100 * took) / longest).toFixed(2)}%` } })),
+        h("span", null, `${shortName(span.name)}${layerOf(span)}, began at ${time(span.start)}`),
+      ),
+    );
+  };
+  const shown = requests.slice(0, SHOWN_REQUESTS);
+  const more = requests.length > shown.length ? `the longest ${shown.length} of ${count(requests.length)}` : "the longest first";
+  return panel(
+    `${count(requests.length)} requests`,
+    { id: "requests", aside: h("span", { class: "aside" }, `${more}; one is drawn below`) },
+    h("ol", { class: "requests" }, shown.map(line)),
+  );
+}
+
+function layerOf(span) {
+  const layer = span.attributes["expertmesh.layer"];
+  return layer === undefined ? "" : ` of layer ${layer}`;
+}
+
+function extent(rows) {
+  return {
+    rows,
+    start: rows.reduce((least, row) => Math.min(least, row.span.start), Infinity),
+    end: rows.reduce((most, row) => Math.max(most, row.span.end), -Infinity),
+  };
 }
 
 function aboutCalls(told) {
@@ -126,15 +165,15 @@ export function trace(app) {
   // Of a batch its requests are what one looks for first.
   const first = rowsOf[0].span.links.length ? undefined : call?.span.id;
   const chosen =
-    rows.find((row) => row.span.id === query.span) ?? rows.find((row) => row.span.id === first) ?? rowsOf[0];
+    rowsOf.find((row) => row.span.id === query.span) ?? rowsOf.find((row) => row.span.id === first) ?? rowsOf[0];
   const choose = (span) => app.replace(href("traces", id, { span: span.id }));
-  const detail = spanDetail(app, chosen, rowsOf[0].span, told.layout);
-  const requests = rows.filter((row) => row.depth === 0).length;
+  const detail = spanDetail(app, chosen, rowsOf[0].span);
+  const requests = requestsOf(rows);
   return [
     back,
     h("h1", { tabindex: "-1", key: `head-${id}` }, headline(rowsOf)),
     tools(app, id, rowsOf),
-    requests > 1 ? h("p", { class: "quiet" }, `This trace has ${count(requests)} requests; this is about the ${query.span ? "chosen" : "longest"} one.`) : false,
+    requests.length > 1 ? requestList(id, requests, rowsOf) : false,
     panel("What it waited for", { id: "cause" }, sentences(app, rowsOf), shares(rowsOf)),
     aboutCalls(told),
     waitedInQueue(rowsOf) ? ahead(app, rowsOf) : false,
@@ -144,7 +183,7 @@ export function trace(app) {
       panel(
         "Spans",
         { id: "spans", aside: h("span", { class: "aside" }, "full colour: the slowest path") },
-        waterfall(app, told.layout, { chosen, call, root: rowsOf[0].span, choose, detail: app.narrow() ? detail : undefined }),
+        waterfall(app, extent(rowsOf), { chosen, call, root: rowsOf[0].span, choose, detail: app.narrow() ? detail : undefined }),
       ),
       app.narrow() ? false : detail,
     ),

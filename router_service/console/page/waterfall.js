@@ -25,11 +25,7 @@ export function layout(spans) {
   roots.sort(byStart).forEach((root) => visit(root, 0));
   const rowOf = new Map(rows.map((row) => [row.span.id, row]));
   roots.forEach((root) => markPath(rowOf, rowOf.get(root.id), root.start, root.end));
-  return {
-    rows,
-    start: Math.min(...spans.map((span) => span.start)),
-    end: Math.max(...spans.map((span) => span.end)),
-  };
+  return { rows };
 }
 
 // From its end backwards a span waits for the child that ended last, before that one's start for the one that
