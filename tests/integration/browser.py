@@ -1,4 +1,4 @@
-"""The page of a router in headless Chromium."""
+"""Pages in headless Chromium, that of a router above all."""
 
 import shutil
 
@@ -34,6 +34,13 @@ class Browser:
     def __exit__(self, *exception):
         self._browser.close()
         self._playwright.stop()
+
+    def visit(self, address):
+        """A page of any address, without the checks of a Console; it goes with the browser."""
+        page = self._browser.new_page(viewport=LAPTOP)
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(address)
+        return page
 
     def open(self, router, path="", size=None, **options):
         """A Console of this router."""

@@ -1,6 +1,8 @@
 """The console in a browser: what it draws is what the router says, and leads from a slow request to its cause."""
 
+import re
 import threading
+import urllib.request
 
 import grpc
 import pytest
@@ -8,7 +10,7 @@ from bad_node import BadNode
 from browser import PATIENCE_MS, PHONE, Browser
 from expertmesh import ForwardOptions
 from expertmesh.v1 import control_pb2, control_pb2_grpc, trace_pb2
-from mesh import PATIENCE, Mesh, hidden_states, shards, wait_until
+from mesh import HOST, PATIENCE, Mesh, hidden_states, shards, wait_until
 
 # Seconds that each answer of the slow node is late; others take a few milliseconds, on a busy machine some ten.
 DELAY = 0.5
@@ -201,6 +203,21 @@ def test_a_trace_is_found_by_its_id(browser, serving, checkpoint):
         console.expected.append("404")
         console.go(f"#/traces/{'f' * 32}")
         assert "traceparent" in console.see(".empty").inner_text()
+
+
+def test_an_exemplar_of_the_metrics_opens(browser, serving, checkpoint):
+    trace_of_one(serving, checkpoint)
+    url = f"http://{HOST}:{serving.router.metrics_port}/metrics"
+    request = urllib.request.Request(url, headers={"Accept": "application/openmetrics-text"})
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+        line = re.compile(r'router_request_duration_seconds_bucket.* # {trace_id="(\w+)"')
+        found = line.findall(answer.read().decode())
+    # Older traces may be gone.
+    known = {each.trace_id for each in traces(serving)}
+    kept = [each for each in found if each in known]
+    with browser.open(serving.router, f"#/traces/{kept[0]}") as console:
+        console.see(".whole-id", kept[0])
+        console.see("button.row", "dispatch")
 
 
 def test_a_trace_of_several_requests_shows_one_at_a_time(browser, serving, checkpoint):

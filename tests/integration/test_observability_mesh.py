@@ -9,8 +9,8 @@ import urllib.request
 import grpc
 import numpy as np
 import pytest
-from playwright.sync_api import sync_playwright
 
+from browser import Browser
 from expertmesh import ForwardOptions
 from expertmesh.v1 import control_pb2_grpc, trace_pb2
 from mesh import HOST, PATIENCE, Mesh, hidden_states, shards, wait_until
@@ -213,14 +213,10 @@ def test_zipkins_page_shows_the_way_through_router_and_nodes(stack, slow, checkp
     }
     # Another folder for the picture of deploy/observability/README.md, say.
     pictures = pathlib.Path(os.environ.get("EXPERTMESH_PICTURES", tmp_path))
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=flags)
-        page = browser.new_page(viewport={"width": 1280, "height": 720})
-        page.goto(f"{stack.at['zipkin']}/zipkin/traces/{trace_id}")
-        page.get_by_text("expertmesh.node.compute").first.wait_for(timeout=PATIENCE * 1000)
+    with Browser() as browser:
+        page = browser.visit(f"{stack.at['zipkin']}/zipkin/traces/{trace_id}")
+        page.get_by_text("expertmesh.node.compute").first.wait_for()
         text = page.inner_text("body").lower()
         page.screenshot(path=pictures / "zipkin.png")
-        browser.close()
     for shown in ("expertmesh-router", "expertmesh-expert", "expertmesh.v1.router/forward", "expertmesh.dispatch"):
         assert shown in text, shown
