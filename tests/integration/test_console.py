@@ -174,7 +174,7 @@ def test_a_linked_batch_opens_and_leads_back(browser, serving, checkpoint):
         requests = console.find(".detail .link-button")
         console.see(".detail h3", f"Requests of this batch ({requests.count()})")
         assert requests.count() >= 2
-        # Of the last request this trace has no calls: they are in that of the first.
+        # The last request's trace has no calls: they are in that of the first.
         request = requests.last.get_attribute("data-link")
         requests.last.click()
         console.see("h1", "Router/Forward")
