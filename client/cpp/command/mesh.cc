@@ -104,8 +104,8 @@ absl::Status In(const std::string& where, const absl::Status& status) {
   return WithContext(where, status);
 }
 
-absl::StatusOr<std::unique_ptr<client::Client>> Connect(const Options& options) {
-  client::ClientOptions connection;
+absl::StatusOr<std::unique_ptr<client::Client>> Connect(const Options& options,
+                                                        client::ClientOptions connection) {
   client::TlsOptions tls;
   RETURN_IF_ERROR(ReadPem(options, "tls-ca", &tls.root_certificates));
   RETURN_IF_ERROR(ReadPem(options, "tls-cert", &tls.certificate_chain));

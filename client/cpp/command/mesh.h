@@ -26,8 +26,9 @@ OptionSpec TimeoutOption(const std::string& fallback);
 // `status` with `where` (an address or a file) before its message, if it is not there already.
 absl::Status In(const std::string& where, const absl::Status& status);
 
-// The client for --router, encrypted if --tls or an option of it is given.
-absl::StatusOr<std::unique_ptr<client::Client>> Connect(const Options& options);
+// The client for --router, encrypted if --tls or an option of it is given; else as `connection`.
+absl::StatusOr<std::unique_ptr<client::Client>> Connect(const Options& options,
+                                                        client::ClientOptions connection = {});
 
 // A mesh and what it serves.
 struct Mesh {

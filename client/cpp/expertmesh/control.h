@@ -65,6 +65,11 @@ struct NodeInfo {
   uint64_t ejections = 0;
   // Batches whose answers did not come in time.
   uint64_t overdue_batches = 0;
+  // Assignments that it has computed for the router, and how long that took by its own clock.
+  uint64_t computed_assignments = 0;
+  absl::Duration compute_time;
+  // What the way there and back adds to each assignment; zero: nothing that is certain.
+  absl::Duration link_time_per_assignment;
 };
 
 // What a router is to the others of its mesh.

@@ -82,6 +82,9 @@ NodeInfo ReadNode(const v1::TopologyNode& proto) {
   node.disagreements = proto.disagreements();
   node.ejections = proto.ejections();
   node.overdue_batches = proto.overdue_batches();
+  node.computed_assignments = proto.computed_assignments();
+  node.compute_time = absl::Microseconds(proto.compute_us());
+  node.link_time_per_assignment = absl::Microseconds(proto.link_us_per_assignment());
   return node;
 }
 

@@ -58,6 +58,9 @@ v1::Topology TopologyOf(uint64_t epoch) {
   damaged->set_reason("other weights");
   node->set_faulty_answers(4);
   node->set_disagreements(5);
+  node->set_computed_assignments(600);
+  node->set_compute_us(7000);
+  node->set_link_us_per_assignment(1.5);
   node->mutable_description()->set_node_id("n1");
   node->mutable_description()->set_state(v1::NODE_STATE_READY);
   v1::HostedExperts* hosted = node->mutable_description()->add_hosted();
@@ -665,6 +668,9 @@ TEST_F(ClientTest, ShowsTheTopology) {
   EXPECT_EQ(node.damaged[0].reason, "other weights");
   EXPECT_EQ(node.faulty_answers, 4u);
   EXPECT_EQ(node.disagreements, 5u);
+  EXPECT_EQ(node.computed_assignments, 600u);
+  EXPECT_EQ(node.compute_time, absl::Milliseconds(7));
+  EXPECT_EQ(node.link_time_per_assignment, absl::Nanoseconds(1500));
   ASSERT_EQ(node.hosted.size(), 1u);
   EXPECT_THAT(node.hosted[0].experts, ElementsAre(1, 2));
   EXPECT_EQ(node.hosted[0].slice_index, 1u);
