@@ -64,7 +64,7 @@ FrameSize Screen::Size() const {
   if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0 || size.ws_row == 0) {
     return {.columns = 80, .lines = 24};
   }
-  // Of a line that fills the last column, wiping its rest takes the last character.
+  // Wiping the rest of a line that fills the last column takes its last character.
   return {.columns = std::max<size_t>(size.ws_col - 1, kLeastColumns),
           .lines = std::max<size_t>(size.ws_row, kLeastLines)};
 }

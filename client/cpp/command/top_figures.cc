@@ -128,20 +128,20 @@ std::vector<ExpertFigures> ExpertsOf(const client::Load& load) {
   return experts;
 }
 
-std::vector<StageFigures> StagesOf(const std::vector<StageTimes>& requests) {
+std::vector<StageFigures> StagesOf(const std::vector<RequestTimes>& requests) {
   if (requests.empty()) {
     return {};
   }
-  constexpr std::pair<const char*, absl::Duration StageTimes::*> kStages[] = {
-      {"queue", &StageTimes::queue},
-      {"route", &StageTimes::route},
-      {"nodes", &StageTimes::nodes},
-      {"combine", &StageTimes::combine},
-      {"all", &StageTimes::all}};
+  constexpr std::pair<const char*, absl::Duration RequestTimes::*> kStages[] = {
+      {"queue", &RequestTimes::queue},
+      {"route", &RequestTimes::route},
+      {"nodes", &RequestTimes::nodes},
+      {"combine", &RequestTimes::combine},
+      {"all", &RequestTimes::all}};
   std::vector<StageFigures> stages;
   for (const auto& [name, stage] : kStages) {
     std::vector<double> seconds;
-    for (const StageTimes& request : requests) {
+    for (const RequestTimes& request : requests) {
       seconds.push_back(absl::ToDoubleSeconds(request.*stage));
     }
     const auto at = [&seconds](double share) { return absl::Seconds(Percentile(seconds, share)); };

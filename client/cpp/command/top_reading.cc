@@ -35,7 +35,7 @@ absl::Duration MicrosOf(const Span& span, const char* key) {
 
 }  // namespace
 
-std::map<int64_t, StageTimes> StageTimesOf(const internal::otlp::TracesData& data) {
+std::map<int64_t, RequestTimes> StageTimesOf(const internal::otlp::TracesData& data) {
   std::map<std::string, const Span*> spans;
   std::vector<const Span*> dispatches;
   for (const internal::otlp::ResourceSpans& process : data.resource_spans()) {
@@ -48,7 +48,7 @@ std::map<int64_t, StageTimes> StageTimesOf(const internal::otlp::TracesData& dat
       }
     }
   }
-  std::map<int64_t, StageTimes> requests;
+  std::map<int64_t, RequestTimes> requests;
   for (const Span* dispatch : dispatches) {
     const auto request = spans.find(dispatch->parent_span_id());
     if (request == spans.end()) {
@@ -84,7 +84,7 @@ RecentStages TopReader::ReadStages() {
     stages.status = listed.status();
     return stages;
   }
-  std::map<Request, std::optional<StageTimes>> before;
+  std::map<Request, std::optional<RequestTimes>> before;
   before.swap(known_);
   std::set<std::string> grown;
   std::set<std::string> ids;

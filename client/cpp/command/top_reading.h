@@ -19,7 +19,7 @@
 namespace expertmesh::command {
 
 // Where the time of one request went, by the router's clock.
-struct StageTimes {
+struct RequestTimes {
   absl::Duration queue;
   absl::Duration route;
   // From the first batch that was sent to a node to the last partial.
@@ -30,13 +30,13 @@ struct StageTimes {
 };
 
 // The requests of a trace that were sent to nodes, by when they arrived in nanoseconds since 1970.
-std::map<int64_t, StageTimes> StageTimesOf(const internal::otlp::TracesData& data);
+std::map<int64_t, RequestTimes> StageTimesOf(const internal::otlp::TracesData& data);
 
-// Of the traces that the router kept last.
+// What the traces tell that the router kept last.
 struct RecentStages {
   // Why nothing is known.
   absl::Status status;
-  std::vector<StageTimes> requests;
+  std::vector<RequestTimes> requests;
   // How many of `requests` were kept for which reason, as TraceSummary::kept.
   std::map<std::string, uint32_t> kept;
 };
@@ -50,7 +50,7 @@ struct TopReading {
   absl::Time layers_at;
   client::Topology topology;
   client::Load since_start;
-  // Of the last seconds: Load::window says how many.
+  // What came in the last seconds; Load::window says how many.
   client::Load recent;
   RecentStages stages;
 };
@@ -73,7 +73,7 @@ class TopReader {
   client::Client* const client_;
   const bool mesh_;
   // Those that are listed; nothing: it was sent to no node.
-  std::map<Request, std::optional<StageTimes>> known_;
+  std::map<Request, std::optional<RequestTimes>> known_;
   // Traces that are too large to be asked for again when they grow.
   std::set<std::string> large_;
 };

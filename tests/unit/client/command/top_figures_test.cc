@@ -191,9 +191,9 @@ TEST(StageTimesTest, AreReadFromTheSpansOfEachRequestOfATrace) {
       trace::Resource(trace::TextAttributes{{"service.name", "router"}}).bytes, spans, &bytes);
   internal::otlp::TracesData data;
   ASSERT_TRUE(data.ParseFromString(bytes));
-  const std::map<int64_t, StageTimes> requests = StageTimesOf(data);
+  const std::map<int64_t, RequestTimes> requests = StageTimesOf(data);
   ASSERT_EQ(requests.size(), 2u);
-  const StageTimes& first = requests.at(kStart);
+  const RequestTimes& first = requests.at(kStart);
   EXPECT_EQ(first.queue, absl::Microseconds(90));
   EXPECT_EQ(first.route, absl::Microseconds(50));
   EXPECT_EQ(first.nodes, absl::Microseconds(750));
