@@ -1,11 +1,13 @@
 #include "common/telemetry/logging.h"
 
 #include <spdlog/formatter.h>
+#include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
 #include <chrono>
 #include <cstdio>
+#include <ctime>
 #include <memory>
 #include <string>
 #include <utility>
@@ -67,6 +69,28 @@ class JsonFormatter final : public spdlog::formatter {
   const std::string process_;
 };
 
+// After what is logged for a trace, in text.
+class TraceFlag final : public spdlog::custom_flag_formatter {
+ public:
+  void format(const spdlog::details::log_msg& /*message*/, const std::tm& /*time*/,
+              spdlog::memory_buf_t& line) override {
+    if (current_trace.valid()) {
+      const std::string text = absl::StrCat(" trace=", trace::ToHex(current_trace.trace_id));
+      line.append(text.data(), text.data() + text.size());
+    }
+  }
+
+  std::unique_ptr<spdlog::custom_flag_formatter> clone() const override {
+    return std::make_unique<TraceFlag>();
+  }
+};
+
+std::unique_ptr<spdlog::formatter> TextFormatter() {
+  auto formatter = std::make_unique<spdlog::pattern_formatter>(spdlog::pattern_time_type::utc);
+  formatter->add_flag<TraceFlag>('*').set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %l %n: %v%*");
+  return formatter;
+}
+
 bool logs_json = false;
 
 }  // namespace
@@ -89,7 +113,7 @@ absl::Status InitLogging(absl::string_view process, absl::string_view level,
   if (logs_json) {
     logger->set_formatter(std::make_unique<JsonFormatter>(std::string(process)));
   } else {
-    logger->set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %l %n: %v", spdlog::pattern_time_type::utc);
+    logger->set_formatter(TextFormatter());
   }
   logger->set_level(parsed);
   logger->flush_on(spdlog::level::warn);

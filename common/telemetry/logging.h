@@ -9,10 +9,10 @@
 namespace expertmesh::telemetry {
 
 // Sets up spdlog's default logger: stderr, UTC time, level and `process` in each line. `level` is
-// trace, debug, info, warning, error or off; `format` is text, or json: an object in each line with
-// ts, level, process, message, and trace_id and span_id where it was logged for a trace.
-// INVALID_ARGUMENT otherwise. Its first line says which CPU this is, on which numbers and speed
-// depend.
+// trace, debug, info, warning, error or off; `format` is text, where what was logged for a trace
+// ends with " trace=" and its id, or json: an object in each line with ts, level, process, message,
+// and trace_id and span_id where it was logged for a trace. INVALID_ARGUMENT otherwise. Its first
+// line says which CPU this is, on which numbers and speed depend.
 absl::Status InitLogging(absl::string_view process, absl::string_view level,
                          absl::string_view format = "text");
 

@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "common/telemetry/logging.h"
 #include "router_service/batch/gather_stage.h"
 #include "router_service/batch/retry_stage.h"
 #include "router_service/batch/stage_record.h"
@@ -194,6 +195,7 @@ void BatchRun::CheckSum() {
       [&](uint32_t row) { return !requests.jobs()[requests.RequestOfRow(row)]->answered(); });
   batch_.environment->metrics->CountSumCheck(status.ok());
   if (!status.ok()) {
+    const telemetry::LogTrace trace(TraceOf(batch_));
     spdlog::error("layer {}: a check of the router itself failed: {}", batch_.layer_index(),
                   std::string(status.message()));
     batch_.requests.FailAll(status, "sum");

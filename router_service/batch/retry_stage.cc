@@ -6,7 +6,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/telemetry/logging.h"
 #include "common/wire/error_reason.h"
+#include "router_service/batch/trace_stage.h"
 #include "router_service/mesh/node_link.h"
 #include "router_service/metrics/router_metrics.h"
 
@@ -154,6 +156,7 @@ void JudgeDoubtful(const Batch& batch, absl::Span<const std::shared_ptr<BatchPar
     } else if (std::all_of(part->doubtful_rows.begin(), part->doubtful_rows.end(),
                            [&](uint32_t row) { return IsFinite(parts, row, is_finite_here); })) {
       metrics.CountNonFiniteAnswer("fault");
+      const telemetry::LogTrace trace(TraceOf(batch));
       part->view->node(part->plan.node).link->CountFault(mesh::NodeFault::kNonFinite);
     }
   }

@@ -75,6 +75,10 @@ const ForwardJob* LeadOf(const BatchEnvironment& environment, const BatchRequest
   return lead == jobs.end() ? jobs.front().get() : lead->get();
 }
 
+trace::TraceContext TraceOf(const Batch& batch) {
+  return batch.lead == nullptr ? trace::TraceContext() : batch.lead->trace().span;
+}
+
 bool TraceStage::Decide(const Batch& batch, absl::Span<const std::shared_ptr<BatchPart>> parts,
                         absl::Time now) {
   tracing::Tracer& tracer = *batch.environment->tracer;

@@ -19,6 +19,10 @@ namespace expertmesh::batch {
 // first. Null when the router does not trace.
 const ForwardJob* LeadOf(const BatchEnvironment& environment, const BatchRequests& requests);
 
+// The router's span of that request, for what is logged of the batch; not valid where there is
+// none.
+trace::TraceContext TraceOf(const Batch& batch);
+
 // Keeps memory. Not thread-safe.
 class TraceStage {
  public:

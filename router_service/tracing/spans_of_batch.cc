@@ -30,21 +30,6 @@ constexpr uint32_t kNodeSpans = 3;
 // "DEADLINE_EXCEEDED", as gRPC spells it and conventions want it.
 std::string CodeName(absl::StatusCode code) { return absl::StatusCodeToString(code); }
 
-// A server's span fails for what the server did wrong, not its caller.
-bool IsServersFault(absl::StatusCode code) {
-  switch (code) {
-    case absl::StatusCode::kUnknown:
-    case absl::StatusCode::kDeadlineExceeded:
-    case absl::StatusCode::kUnimplemented:
-    case absl::StatusCode::kInternal:
-    case absl::StatusCode::kUnavailable:
-    case absl::StatusCode::kDataLoss:
-      return true;
-    default:
-      return false;
-  }
-}
-
 int64_t Signed(uint64_t value) { return static_cast<int64_t>(value); }
 
 uint32_t SpansOfRequest(const TraceRecord& record) { return record.dispatched ? 2 : 1; }
@@ -286,6 +271,20 @@ class SpanMaker {
 };
 
 }  // namespace
+
+bool IsServersFault(absl::StatusCode code) {
+  switch (code) {
+    case absl::StatusCode::kUnknown:
+    case absl::StatusCode::kDeadlineExceeded:
+    case absl::StatusCode::kUnimplemented:
+    case absl::StatusCode::kInternal:
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kDataLoss:
+      return true;
+    default:
+      return false;
+  }
+}
 
 std::vector<TraceSpans> SpansOfBatch(const TraceRecord& record, const trace::ResourcePtr& router) {
   return SpanMaker(record, router).Make();

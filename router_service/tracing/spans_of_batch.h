@@ -50,6 +50,9 @@ struct TraceSpans {
   std::vector<trace::SpanGroup> groups;
 };
 
+// A server's span fails for what the server did wrong, not its caller.
+bool IsServersFault(absl::StatusCode code);
+
 // One entry for each kept request, and one for the batch if that has several. `router`: the
 // resource of this process.
 std::vector<TraceSpans> SpansOfBatch(const TraceRecord& record, const trace::ResourcePtr& router);

@@ -25,6 +25,7 @@ Tracer::Tracer(const TracerOptions& options, trace::SpanSink* exporter, Clock* c
       clock_(clock),
       late_(options.keep.most_per_second),
       store_(options.max_stored_bytes, resource_),
+      log_(clock),
       thread_([this] { MakeSpans(); }) {}
 
 Tracer::~Tracer() {
@@ -91,6 +92,7 @@ void Tracer::Flush() {
   while (const std::shared_ptr<TraceRecord> record = Next()) {
     record->to_calendar = to_calendar;
     store_.Add(*record);
+    log_.Add(*record);
     if (exporter_ != nullptr) {
       for (const TraceSpans& spans : SpansOfBatch(*record, resource_)) {
         exporter_->Add(spans.groups);

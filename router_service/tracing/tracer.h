@@ -28,6 +28,7 @@
 #include "common/trace/sampling.h"
 #include "common/trace/span_sink.h"
 #include "router_service/tracing/keep_policy.h"
+#include "router_service/tracing/request_log.h"
 #include "router_service/tracing/trace_record.h"
 #include "router_service/tracing/trace_store.h"
 
@@ -99,6 +100,7 @@ class Tracer {
   TracerCounts counts_;
   SharedPool<TraceRecord> records_{{.objects = 256, .bytes = 4 << 20}};
   TraceStore store_;
+  RequestLog log_;
 
   absl::Mutex mutex_;
   RingQueue<std::shared_ptr<TraceRecord>> waiting_ ABSL_GUARDED_BY(mutex_);

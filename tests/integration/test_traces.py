@@ -7,6 +7,7 @@ import subprocess
 import grpc
 import pytest
 
+import expertmesh
 from expertmesh import ForwardOptions
 from expertmesh.v1 import control_pb2_grpc, trace_pb2
 from mesh import PATIENCE, Mesh, cli, hidden_states, program, shards, wait_until
@@ -168,6 +169,27 @@ def test_a_failed_over_call_is_kept_and_shows_why(mesh, checkpoint, receiver):
     assert again and asked == {"node0", "node1"}
     dispatch = spans.only("expertmesh.dispatch")
     assert "expertmesh.retry" in [event.name for event in dispatch.events]
+
+
+def test_a_request_that_failed_is_in_the_log_with_its_trace(mesh, checkpoint):
+    mesh.start(checkpoint.path, shards(2), "--trace-ratio=0", "--log-format=json")
+    mesh.nodes[0].kill()
+    mesh.watch(lambda topology: not topology.ready, "a node is gone")
+    with pytest.raises(expertmesh.Unavailable):
+        forward(mesh, checkpoint, 0x5501, flags="00")
+
+    def logged():
+        lines = [json.loads(line) for line in mesh.router.log().splitlines()]
+        return [line for line in lines if "trace_id" in line]
+
+    line = wait_until(logged, "the request in the log")[0]
+    assert line["level"] == "warning"
+    assert "a request of 16 tokens failed with UNAVAILABLE" in line["message"]
+    assert line["trace_id"] == f"{0x5501:032x}"
+    # The client asked again.
+    attempts = spans_from(mesh, line["trace_id"]).named(FORWARD)
+    assert line["span_id"] in [attempt.span_id for attempt in attempts]
+    mesh.nodes[0].start()
 
 
 def test_without_tracing_nothing_is_kept(mesh, checkpoint):

@@ -108,6 +108,20 @@ TEST(LoggingTest, JsonIsOneObjectInEachLine) {
   EXPECT_EQ(InitLogging("test", "info", "xml").code(), absl::StatusCode::kInvalidArgument);
 }
 
+TEST(LoggingTest, TextNamesTheTraceAtTheEndOfItsLines) {
+  testing::internal::CaptureStderr();
+  ASSERT_TRUE(InitLogging("test", "info").ok());
+  {
+    const LogTrace trace({{0x0123456789abcdef, 0xfedcba9876543210}, 0xab});
+    spdlog::warn("inside");
+  }
+  spdlog::warn("outside");
+  const std::string lines = testing::internal::GetCapturedStderr();
+  EXPECT_THAT(lines, ContainsRegex("\n20..-..-..T..:..:..\\....Z warning test: inside "
+                                   "trace=0123456789abcdeffedcba9876543210\n"));
+  EXPECT_THAT(lines, EndsWith(" warning test: outside\n"));
+}
+
 TEST(GrpcServerMetricsTest, CountsByMethodAndCode) {
   prometheus::Registry registry;
   GrpcServerMetrics calls(registry);
