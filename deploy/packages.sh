@@ -20,7 +20,7 @@ build_packages() {
   printf '%s\n' \
     build-essential pkg-config cmake ninja-build ccache lld git \
     libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev \
-    libhwy-dev libdnnl-dev nlohmann-json3-dev libspdlog-dev prometheus-cpp-dev libcivetweb-dev libssl-dev \
+    libhwy-dev libdnnl-dev nlohmann-json3-dev libspdlog-dev prometheus-cpp-dev libcivetweb-dev libssl-dev zlib1g-dev \
     libonig-dev libutf8proc-dev libxxhash-dev \
     libgtest-dev libgmock-dev libbenchmark-dev \
     python3 python3-venv

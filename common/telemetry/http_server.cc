@@ -5,17 +5,19 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <cctype>
 #include <exception>
 #include <thread>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
+#include "common/base/percent.h"
+#include "common/telemetry/gzip.h"
 
 namespace expertmesh::telemetry {
 namespace {
@@ -39,19 +41,10 @@ constexpr char kHeadersOfAll[] =
     "X-Content-Type-Options: nosniff\r\n"
     "X-Frame-Options: DENY\r\n";
 
+// A name or value of a query. What is no encoding stands for itself.
 std::string Unescaped(absl::string_view text) {
-  std::string out;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '%' && i + 2 < text.size() &&
-        std::isxdigit(static_cast<unsigned char>(text[i + 1])) != 0 &&
-        std::isxdigit(static_cast<unsigned char>(text[i + 2])) != 0) {
-      out += static_cast<char>(std::stoi(std::string(text.substr(i + 1, 2)), nullptr, 16));
-      i += 2;
-    } else {
-      out += text[i] == '+' ? ' ' : text[i];
-    }
-  }
-  return out;
+  const std::string spaced = absl::StrReplaceAll(text, {{"+", " "}});
+  return PercentDecoded(spaced).value_or(spaced);
 }
 
 std::string HeaderOf(const mg_connection* connection, const char* name) {
@@ -69,6 +62,38 @@ HttpResponse Refused(int status, const std::string& why) {
 // What belongs in a line of a header stays there.
 bool IsHeaderText(absl::string_view text) {
   return text.find_first_of(absl::string_view("\r\n\0", 3)) == absl::string_view::npos;
+}
+
+// Not worth the time below.
+constexpr size_t kLeastToCompress = 1024;
+
+bool IsText(absl::string_view content_type) {
+  return absl::StartsWith(content_type, "text/") || absl::StrContains(content_type, "json") ||
+         absl::StrContains(content_type, "javascript") || absl::StrContains(content_type, "xml") ||
+         absl::StrContains(content_type, "openmetrics-text");
+}
+
+// Compresses a long text for those who read that.
+void Encode(const std::string& accept_encoding, HttpResponse* response) {
+  if (response->body.size() <= kLeastToCompress || !IsText(response->content_type)) {
+    return;
+  }
+  response->headers.emplace_back("Vary", "Accept-Encoding");
+  if (!AcceptsGzip(accept_encoding)) {
+    return;
+  }
+  std::optional<std::string> shorter = Gzip(response->body);
+  if (!shorter.has_value()) {
+    return;
+  }
+  response->body = *std::move(shorter);
+  response->headers.emplace_back("Content-Encoding", "gzip");
+  for (auto& [name, value] : response->headers) {
+    // It names the text, and no longer these bytes.
+    if (absl::EqualsIgnoreCase(name, "ETag") && absl::StartsWith(value, "\"")) {
+      value = "W/" + value;
+    }
+  }
 }
 
 void Write(mg_connection* connection, const HttpResponse& response, bool with_body) {
@@ -217,7 +242,9 @@ HttpResponse HttpServer::Answer(mg_connection* connection) {
   request.path = info->local_uri == nullptr ? "" : info->local_uri;
   request.query = info->query_string == nullptr ? "" : info->query_string;
   request.accept = HeaderOf(connection, "Accept");
-  request.if_none_match = HeaderOf(connection, "If-None-Match");
+  // Weak or not makes no difference here (RFC 9110, 13.1.2).
+  request.if_none_match =
+      absl::StrReplaceAll(HeaderOf(connection, "If-None-Match"), {{"W/\"", "\""}});
   const std::shared_ptr<const HttpHandler> handler = Find(request.path);
   if (handler == nullptr) {
     return NotFound(request.path);
@@ -231,7 +258,8 @@ HttpResponse HttpServer::Answer(mg_connection* connection) {
 
 int HttpServer::OnRequest(mg_connection* connection) {
   auto* const server = static_cast<HttpServer*>(mg_get_user_data(mg_get_context(connection)));
-  const HttpResponse response = server->Answer(connection);
+  HttpResponse response = server->Answer(connection);
+  Encode(HeaderOf(connection, "Accept-Encoding"), &response);
   const bool is_head = absl::string_view(mg_get_request_info(connection)->request_method) == "HEAD";
   Write(connection, response, !is_head);
   return response.status;

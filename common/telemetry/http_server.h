@@ -27,7 +27,7 @@ struct HttpRequest {
   std::string path;
   // As it was sent, without "?".
   std::string query;
-  // Headers, empty where there are none.
+  // Headers, empty where there are none. Entity tags are without the "W/" of weak ones.
   std::string accept;
   std::string if_none_match;
 
@@ -47,9 +47,10 @@ struct HttpResponse {
 using HttpHandler = std::function<HttpResponse(const HttpRequest& request)>;
 
 // Thread-safe. Slow callers do not delay others: 64 are served at once, and one that neither sends
-// nor reads for two seconds is let go. A request (its line and headers) has at most 16 KiB. Answers
-// forbid a browser to load anything from elsewhere, to be framed, and to guess at types. Every
-// server has /healthz, which answers "ok".
+// nor reads for two seconds is let go. A request (its line and headers) has at most 16 KiB. Texts
+// of more than 1 KiB are compressed for those who read gzip. Answers forbid a browser to load
+// anything from elsewhere, to be framed, and to guess at types. Every server has /healthz, which
+// answers "ok".
 class HttpServer {
  public:
   // `address` is host:port; port 0 picks a free one.

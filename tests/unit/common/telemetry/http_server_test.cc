@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/unit/common/telemetry/gunzip.h"
 #include "tests/unit/common/telemetry/http_get.h"
 
 namespace expertmesh::telemetry {
@@ -51,6 +52,51 @@ TEST_F(HttpServerTest, EachPathHasItsHandler) {
   EXPECT_THAT(Get(port(), "/traces"), StartsWith("HTTP/1.1 404"));
   EXPECT_THAT(Get(port(), "/other"), StartsWith("HTTP/1.1 404"));
   EXPECT_EQ(BodyOf(Get(port(), "/healthz")), "ok\n");
+}
+
+TEST_F(HttpServerTest, AQueryThatIsNotEncodedWellStandsForItself) {
+  Echo("/a");
+  EXPECT_EQ(BodyOf(Get(port(), "/a?a=50%+x%4")), "/a got /a a=50% x%4");
+  EXPECT_EQ(BodyOf(Get(port(), "/a?a=%2B%25")), "/a got /a a=+%");
+}
+
+TEST_F(HttpServerTest, LongTextsAreCompressedForThoseWhoReadGzip) {
+  const std::string text(1025, 'x');
+  const auto serve = [this](const std::string& path, const std::string& type, size_t size) {
+    server_->Handle(path, [type, size](const HttpRequest& request) {
+      HttpResponse response;
+      response.content_type = type;
+      response.body = std::string(size, 'x');
+      response.headers = {{"ETag", "\"tag\""}, {"Seen", request.if_none_match}};
+      return response;
+    });
+  };
+  serve("/metrics", "application/openmetrics-text; version=1.0.0", 1025);
+  serve("/short", "text/plain", 1024);
+  serve("/image", "image/png", 1025);
+  const std::string gzip = "Accept-Encoding: gzip\r\n";
+  const std::string answer = Get(port(), "/metrics", gzip + "If-None-Match: W/\"tag\"\r\n");
+  EXPECT_EQ(Gunzip(BodyOf(answer)), text);
+  EXPECT_THAT(answer, HasSubstr("\r\nContent-Encoding: gzip\r\n"));
+  EXPECT_THAT(answer, HasSubstr("\r\nVary: Accept-Encoding\r\n"));
+  EXPECT_THAT(answer, HasSubstr("\r\nETag: W/\"tag\"\r\nSeen: \"tag\"\r\n"));
+  const std::string length =
+      "\r\nContent-Length: " + std::to_string(BodyOf(answer).size()) + "\r\n";
+  EXPECT_THAT(answer, HasSubstr(length));
+  // Asked for the head alone, it says the same.
+  EXPECT_THAT(Exchange(port(), "HEAD /metrics HTTP/1.1\r\nHost: localhost\r\n" + gzip + "\r\n"),
+              HasSubstr(length));
+  for (const char* headers :
+       {"", "Accept-Encoding: identity\r\n", "Accept-Encoding: gzip;q=0\r\n"}) {
+    const std::string plain = Get(port(), "/metrics", headers);
+    EXPECT_EQ(BodyOf(plain), text);
+    EXPECT_THAT(plain, Not(HasSubstr("Content-Encoding")));
+    EXPECT_THAT(plain, HasSubstr("\r\nVary: Accept-Encoding\r\n"));
+    EXPECT_THAT(plain, HasSubstr("\r\nETag: \"tag\"\r\n"));
+  }
+  for (const char* path : {"/short", "/image"}) {
+    EXPECT_THAT(Get(port(), path, gzip), Not(HasSubstr("Content-Encoding"))) << path;
+  }
 }
 
 TEST_F(HttpServerTest, WhatIsNotThereSaysWhatIs) {
