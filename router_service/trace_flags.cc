@@ -86,7 +86,7 @@ absl::StatusOr<Tracing> TracingFromFlags(net::GrpcRuntime* runtime) {
     return absl::InvalidArgumentError(absl::StrCat("--tracing is '", tracing, "'; use on or off"));
   }
   std::vector<std::string> warnings;
-  ASSIGN_OR_RETURN(const otlp::TracingSettings settings,
+  ASSIGN_OR_RETURN(otlp::TracingSettings settings,
                    otlp::ReadTracingSettings(EnvironmentVariable, &warnings));
   for (const std::string& warning : warnings) {
     spdlog::warn("{}", warning);
@@ -99,6 +99,7 @@ absl::StatusOr<Tracing> TracingFromFlags(net::GrpcRuntime* runtime) {
   options.resource = ResourceOfThisProcess();
   std::unique_ptr<otlp::OtlpExporter> exporter;
   if (settings.exporter.has_value()) {
+    settings.exporter->version = ProgramVersion().number;
     exporter = std::make_unique<otlp::OtlpExporter>(
         *settings.exporter, otlp::MakeTraceService(runtime, *settings.exporter), Clock::Real());
     spdlog::info("spans go to {}", settings.exporter->target);

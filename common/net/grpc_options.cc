@@ -62,6 +62,9 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target, const Grpc
   arguments.SetInt(GRPC_ARG_MAX_METADATA_SIZE, MetadataBytes(options));
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, options.use_proxy ? 1 : 0);
+  if (!options.user_agent.empty()) {
+    arguments.SetUserAgentPrefix(options.user_agent);
+  }
   if (options.tls.has_value() && !options.tls->server_name.empty()) {
     arguments.SetSslTargetNameOverride(options.tls->server_name);
   }

@@ -42,6 +42,8 @@ struct GrpcOptions {
   absl::Duration connect_timeout = absl::Seconds(2);
   // Client: whether http_proxy and the like in the environment count.
   bool use_proxy = false;
+  // Client: stands before what gRPC says of itself in "user-agent"; empty: nothing does.
+  std::string user_agent{};
   // Client: unset: no encryption. CheckTlsOptions() must have passed.
   std::optional<TlsOptions> tls;
 };

@@ -24,6 +24,8 @@ struct OtlpOptions {
   // Go along with each request; keys in lower case. They may be secrets: for no log.
   std::vector<std::pair<std::string, std::string>> headers = {};
   bool gzip = false;
+  // The program's, told to collectors.
+  std::string version = "unknown";
   // For one request. OpenTelemetry's default is 10 s; but a batch waits for the one before it, and
   // behind a collector that hangs a queue would fill in that time which a collector that is
   // reached again could have taken.

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/clock.h"
 
 namespace expertmesh::otlp {
@@ -20,6 +21,9 @@ net::GrpcOptions GrpcOptionsOf(const OtlpOptions& options) {
   // collector whose machine is gone is noticed after so long, and not after a quarter of an hour.
   grpc.keepalive_time = absl::Hours(3);
   grpc.keepalive_timeout = absl::Seconds(20);
+  // As OpenTelemetry's specification of exporters has it, behind whose it is.
+  grpc.user_agent =
+      absl::StrCat("expertmesh/", options.version, " OTel-OTLP-Exporter-cpp/", options.version);
   grpc.tls = options.tls;
   return grpc;
 }

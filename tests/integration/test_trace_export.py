@@ -115,6 +115,15 @@ def test_no_fault_of_the_collector_touches_requests(mesh, checkpoint, receiver, 
         assert "spans were not exported" in mesh.router.log()
 
 
+def test_exports_say_which_program_they_are_of(mesh, checkpoint, receiver):
+    start(mesh, checkpoint, receiver, "--trace-ratio=1")
+    mesh.client.forward(0, hidden_states(4, checkpoint.d_model))
+    receiver.wait_for(lambda spans: spans.named(FORWARD))
+    version = mesh.client.describe().version.split()[0]
+    agent = receiver.exports[0].metadata["user-agent"]
+    assert agent.startswith(f"expertmesh/{version} OTel-OTLP-Exporter-cpp/{version} grpc-c++/")
+
+
 def test_what_was_noted_is_exported_when_the_router_ends(mesh, checkpoint, receiver):
     start(mesh, checkpoint, receiver, "--trace-ratio=1", OTEL_BSP_SCHEDULE_DELAY="60000")
     for _ in range(20):

@@ -28,6 +28,7 @@ namespace {
 using ::testing::Contains;
 using ::testing::HasSubstr;
 using ::testing::Pair;
+using ::testing::StartsWith;
 
 // What one call was.
 struct Seen {
@@ -164,6 +165,10 @@ TEST_F(TraceServiceTest, CallsTheMethodOfTheProtocolWithItsHeaders) {
   EXPECT_THAT(seen.metadata, Contains(Pair("authorization", "Bearer x")));
   EXPECT_THAT(seen.metadata, Contains(Pair("tenant", "a")));
   EXPECT_THAT(seen.metadata, Contains(Pair("tenant", "b")));
+  EXPECT_THAT(
+      seen.metadata,
+      Contains(Pair("user-agent",
+                    StartsWith("expertmesh/unknown OTel-OTLP-Exporter-cpp/unknown grpc-"))));
 }
 
 TEST_F(TraceServiceTest, CompressesWhenAsked) {
