@@ -20,8 +20,10 @@ from rooms import (
     node,
     plan,
     replay,
+    telemetry,
     tensor,
     tokenizer,
+    trace,
     wire,
 )
 
@@ -45,4 +47,6 @@ MUTATIONS = (
     + node.MUTATIONS
     + client_library.MUTATIONS
     + decoder.MUTATIONS
+    + telemetry.MUTATIONS
+    + trace.MUTATIONS
 )

@@ -66,13 +66,14 @@ TEST_F(SpanQueueTest, IsBoundedInSpansAndInBytes) {
 
 TEST_F(SpanQueueTest, ABatchIsTheOldestThatFit) {
   SpanQueue queue(options_, &counts_);
-  for (const uint32_t count : {4, 5, 2, 10, 1}) {
+  for (const uint32_t count : {4, 5, 2, 10, 7, 3, 1}) {
     EXPECT_TRUE(queue.Push(Piece(a_, count)));
   }
   EXPECT_TRUE(queue.HasFullBatch());
   EXPECT_THAT(Counts(queue.TakeBatch()), ElementsAre(4, 5));
   EXPECT_THAT(Counts(queue.TakeBatch()), ElementsAre(2));
   EXPECT_THAT(Counts(queue.TakeBatch()), ElementsAre(10));
+  EXPECT_THAT(Counts(queue.TakeBatch()), ElementsAre(7, 3));
   EXPECT_FALSE(queue.HasFullBatch());
   EXPECT_THAT(Counts(queue.TakeBatch()), ElementsAre(1));
   EXPECT_TRUE(queue.empty());

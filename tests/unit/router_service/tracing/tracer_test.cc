@@ -43,6 +43,34 @@ TEST_F(TracerTest, WithoutOneATraceBegins) {
   EXPECT_NE(begun.tracestate, "a=1");  // It belongs to a traceparent that is none.
 }
 
+TEST_F(TracerTest, ANewTraceTellsAThresholdWhenItIsSampled) {
+  TracerOptions options;
+  options.keep.ratio = 1;
+  const Tracer all(options, nullptr, &clock_);
+  const RequestTrace kept = all.Begin("", "");
+  EXPECT_TRUE(kept.span.sampled());
+  EXPECT_EQ(kept.tracestate.substr(0, 6), "ot=th:");
+  options.keep.ratio = 0;
+  const Tracer none(options, nullptr, &clock_);
+  const RequestTrace left = none.Begin("", "");
+  EXPECT_FALSE(left.span.sampled());
+  EXPECT_EQ(left.tracestate, "");
+}
+
+TEST_F(TracerTest, WhatAParentSaysOfSamplingMayBeLeftAlone) {
+  TracerOptions options;
+  options.keep.parent_based = false;
+  options.keep.ratio = 1;
+  const Tracer all(options, nullptr, &clock_);
+  options.keep.ratio = 0;
+  const Tracer none(options, nullptr, &clock_);
+  const RequestTrace kept = all.Begin(std::string(kParent) + "0", "a=1");
+  EXPECT_TRUE(kept.span.sampled());
+  // The trace is not new here: what others say of it stays.
+  EXPECT_EQ(kept.tracestate, "a=1");
+  EXPECT_FALSE(none.Begin(std::string(kParent) + "1", "").span.sampled());
+}
+
 TEST_F(TracerTest, SpansAreMadeWithoutBeingAskedFor) {
   {
     Tracer tracer({}, &recorder_, &clock_);
@@ -73,6 +101,10 @@ TEST_F(TracerTest, WhatThereIsNoRoomForIsDroppedAndCounted) {
       ++added;
     }
     tracer.Flush();
+    // The tracer's own thread may be at one of them still.
+    while (tracer.counts().spans + tracer.counts().dropped_full < added) {
+      std::this_thread::yield();
+    }
     EXPECT_EQ(tracer.counts().spans + tracer.counts().dropped_full, added);
   }
 }
