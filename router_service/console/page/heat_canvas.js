@@ -1,7 +1,7 @@
 // The heatmap itself: a canvas, one rectangle for each cell, with a cursor.
 import { colour, css, layerScale, ratioToBalanced } from "./heat_scale.js";
 
-const LEAST_CELL = { width: 5, height: 12 };
+const LEAST_CELL = { width: 4, height: 12 };
 const MOST_CELL = { width: 34, height: 30 };
 // Room for the index of a layer, left of its row.
 export const GUTTER = 34;

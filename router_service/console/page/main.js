@@ -61,15 +61,23 @@ const app = {
     const first = app.topologies.find((each) => each !== last && each.at >= last.at - ms);
     return last && at(last) && first ? computePerAssignment(at(first), at(last)) : undefined;
   },
+  // Once for each drawing: every node is compared with every other.
   verdicts: (ms) => {
-    const { value } = app.data("topology");
-    const figures = (value?.topology.nodes ?? []).map(({ address }) => [
-      address,
-      { call: app.history.latency("calls", address, ms), perAssignment: app.perAssignment(address, ms) },
-    ]);
-    return judgeNodes(new Map(figures));
+    if (!verdicts.has(ms)) verdicts.set(ms, judge(ms));
+    return verdicts.get(ms);
   },
 };
+
+const verdicts = new Map();
+
+function judge(ms) {
+  const { value } = app.data("topology");
+  const figures = (value?.topology.nodes ?? []).map(({ address }) => [
+    address,
+    { call: app.history.latency("calls", address, ms), perAssignment: app.perAssignment(address, ms) },
+  ]);
+  return judgeNodes(new Map(figures));
+}
 
 const poller = new Poller({
   load: async (path) => {
@@ -133,6 +141,7 @@ function wanted() {
 }
 
 function draw() {
+  verdicts.clear();
   render(document.getElementById("head"), head(app));
   render(document.getElementById("banner"), banner(app));
   const { page, id } = app.route;

@@ -22,7 +22,7 @@ export function note(level, ...children) {
 }
 
 export function empty(title, ...advice) {
-  return h("div", { class: "empty" }, h("p", { class: "empty-title" }, title), advice.map((each) => h("p", null, each)));
+  return h("div", { class: "empty" }, h("p", { class: "empty-title" }, title), advice.map((each) => each && h("p", null, each)));
 }
 
 // What to show instead of a source that has no value; undefined when it has one.

@@ -1,7 +1,7 @@
 // What one span says: times, status, attributes, events, and links that lead to other traces.
 import { h } from "./dom.js";
 import { duration, percent, plural } from "./format.js";
-import { definition, pill } from "./parts.js";
+import { definition, note, pill } from "./parts.js";
 import { href } from "./route.js";
 import { shortName } from "./spans.js";
 
@@ -14,7 +14,7 @@ function facts(attributes) {
 
 function status(span) {
   const code = span.attributes["rpc.status_code"];
-  if (span.failed) return pill("bad", `failed${span.message ? `: ${span.message}` : ""}`);
+  if (span.failed) return pill("bad", "failed");
   return code && code !== "OK" ? pill("warn", code) : pill("good", code ?? "ok");
 }
 
@@ -77,6 +77,7 @@ export function spanDetail(app, row, root) {
     { class: "panel detail", "aria-label": "The chosen span", key: "detail" },
     h("h2", null, shortName(span.name)),
     h("p", null, status(span), row.onPath ? pill("quiet", "on the slowest path") : false, span.shared ? pill("quiet", "shared by its batch") : false),
+    span.message ? note("bad", span.message) : false,
     h(
       "dl",
       { class: "facts" },

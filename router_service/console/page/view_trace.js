@@ -192,5 +192,5 @@ export function trace(app) {
 
 function absent(id, source) {
   if (source.status === 409) return note("warn", h("strong", null, "This router does not trace. "), source.error);
-  return empty(`Trace ${id.slice(0, 8)} is not here.`, source.error, "It is looked for again every 5 seconds: spans are made a moment after the answer.");
+  return empty(`Trace ${id.slice(0, 8)} is not here.`, source.error, source.status === 404 && "It is looked for again every 5 seconds: spans are made a moment after the answer.");
 }
