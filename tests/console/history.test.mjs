@@ -43,6 +43,17 @@ test("latency of a node is of late, not of all time", () => {
   assert.equal(history.latency("calls", "unknown", 60_000), undefined);
 });
 
+test("the longest of the newest sampled is the exemplar", () => {
+  const history = new History();
+  const bucket = (le, trace, value, at) =>
+    `expertmesh_router_node_call_duration_seconds_bucket{node="n",le="${le}"} 1 # {trace_id="${trace}"} ${value} ${at}\n`;
+  assert.equal(history.exemplar("calls", "n", 60_000), undefined);
+  history.add(0, bucket(0.01, "short", 0.004, 995) + bucket(0.1, "long", 0.09, 990) + bucket(1, "longer but old", 0.9, 100));
+  assert.equal(history.exemplar("calls", "n", 60_000).traceId, "long");
+  assert.equal(history.exemplar("calls", "n", 1_000_000).traceId, "longer but old");
+  assert.equal(history.exemplar("calls", "other", 60_000), undefined);
+});
+
 test("what is old is forgotten, and reads close together count as one", () => {
   const history = new History(10_000, 900);
   for (let at = 0; at <= 60_000; at += 1000) history.add(at, page({ tokens: at }));

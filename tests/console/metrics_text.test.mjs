@@ -17,10 +17,10 @@ broken{x="y" 3
 test("samples are found by name, with labels as they were before escaping", () => {
   const samples = parseMetrics(TEXT);
   assert.deepEqual(samples.get("a_total"), [
-    { labels: { code: "OK" }, value: 7 },
-    { labels: { code: 'a "quoted" } and \\ one' }, value: 2 },
+    { labels: { code: "OK" }, value: 7, exemplar: undefined },
+    { labels: { code: 'a "quoted" } and \\ one' }, value: 2, exemplar: undefined },
   ]);
-  assert.deepEqual(samples.get("plain"), [{ labels: {}, value: 1e-5 }]);
+  assert.deepEqual(samples.get("plain"), [{ labels: {}, value: 1e-5, exemplar: undefined }]);
   assert.equal(samples.has("broken"), false);
 });
 
@@ -42,5 +42,16 @@ test("a histogram has its bounds, cumulative counts, sum and count", () => {
     counts: [3, 4],
     sum: 1.5,
     count: 4,
+    exemplars: [],
   });
+});
+
+test("an exemplar says which trace, how long and when", () => {
+  const line = (rest) => parseMetrics(`c_seconds_bucket{le="0.05"} 3${rest}\n`);
+  const [{ value, exemplar }] = line(' # {trace_id="0af7",span_id="b7"} 0.0412 1796059974.125').get("c_seconds_bucket");
+  assert.equal(value, 3);
+  assert.deepEqual(exemplar, { traceId: "0af7", value: 0.0412, at: 1_796_059_974_125 });
+  assert.equal(line(' # {other="0af7"} 0.04 1').get("c_seconds_bucket")[0].exemplar, undefined);
+  const found = histograms(line(' # {trace_id="0af7"} 0.04 1'), "c_seconds").get("");
+  assert.deepEqual(found.exemplars, [{ traceId: "0af7", value: 0.04, at: 1000 }]);
 });

@@ -101,7 +101,9 @@ class Console:
 
     def __exit__(self, kind, value, traceback):
         self._context.close()
-        if kind is None:
+        if kind is not None:
+            print(f"--- the browser said: {self.problems}")
+        else:
             problems = [
                 each for each in self.problems if not any(part in each for part in self.expected)
             ]

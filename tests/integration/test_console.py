@@ -220,6 +220,14 @@ def test_an_exemplar_of_the_metrics_opens(browser, serving, checkpoint):
         console.see("button.row", "dispatch")
 
 
+def test_a_latency_leads_to_a_trace_that_had_it(browser, serving, checkpoint):
+    trace_of_one(serving, checkpoint)
+    with browser.open(serving.router, "#/latency?span=300") as console:
+        console.see(".stage h3 a.exemplar")
+        console.see("tr", SLOW).locator("a.exemplar").click()
+        console.see("button.row", f"call of {SLOW}")
+
+
 def test_a_trace_of_several_requests_shows_one_at_a_time(browser, serving, checkpoint):
     trace_id = "5" * 32
     for tokens in (3, 5):

@@ -79,6 +79,15 @@ export class History {
     };
   }
 
+  // The trace of the longest that was sampled within `ms` before the newest: {traceId, value, at}. Times are of the
+  // router's clock, which need not be this one's.
+  exemplar(kind, key, ms) {
+    const all = this.last?.[kind].get(key)?.exemplars ?? [];
+    const newest = Math.max(...all.map((each) => each.at));
+    const late = all.filter((each) => each.at >= newest - ms);
+    return late.sort((a, b) => b.value - a.value)[0];
+  }
+
   // A value for each pair of neighbouring reads within `ms`: [{at, value}].
   trend(ms, value) {
     const points = [];

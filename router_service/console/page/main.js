@@ -81,7 +81,10 @@ function judge(ms) {
 
 const poller = new Poller({
   load: async (path) => {
-    const answer = await fetch(new URL(path, document.baseURI), { signal: AbortSignal.timeout(PATIENCE_MS) });
+    // Of metrics that form which has trace ids.
+    const headers = { Accept: path === "metrics" ? "application/openmetrics-text" : "*/*" };
+    const signal = AbortSignal.timeout(PATIENCE_MS);
+    const answer = await fetch(new URL(path, document.baseURI), { headers, signal });
     return { ok: answer.ok, status: answer.status, body: await answer.text() };
   },
   changed: () => {

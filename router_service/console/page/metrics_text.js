@@ -1,4 +1,4 @@
-// The text form of Prometheus, as far as it is needed here: samples by name.
+// The text forms of Prometheus and OpenMetrics, as far as they are needed here: samples by name, with exemplars.
 
 function unescapeLabel(text) {
   return text.replace(/\\(.)/g, (_, character) => (character === "n" ? "\n" : character));
@@ -17,7 +17,14 @@ function parseValue(text) {
   return text === "-Inf" ? -Infinity : Number(text);
 }
 
-// A map from each name to [{labels, value}]; `wanted(name)` says which names are of interest.
+// What follows a sample: # {trace_id="..."} value time
+function parseExemplar(text) {
+  const found = / # \{(.*)\} (\S+)(?: (\S+))?$/.exec(text);
+  const traceId = found && parseLabels(found[1]).trace_id;
+  return traceId ? { traceId, value: Number(found[2]), at: Number(found[3] ?? 0) * 1000 } : undefined;
+}
+
+// A map from each name to [{labels, value, exemplar}]; `wanted(name)` says which names are of interest.
 export function parseMetrics(text, wanted = () => true) {
   const samples = new Map();
   for (const line of text.split("\n")) {
@@ -35,7 +42,7 @@ export function parseMetrics(text, wanted = () => true) {
     const value = parseValue(rest.trim().split(/\s/)[0]);
     if (Number.isNaN(value)) continue;
     if (!samples.has(name)) samples.set(name, []);
-    samples.get(name).push({ labels, value });
+    samples.get(name).push({ labels, value, exemplar: parseExemplar(rest) });
   }
   return samples;
 }
@@ -46,18 +53,19 @@ export function total(samples, name, matches = () => true) {
   return found.length === 0 ? undefined : found.reduce((sum, sample) => sum + sample.value, 0);
 }
 
-// The histograms of a metric, by the value of one label ("" without one): {le, counts, sum, count} with
+// The histograms of a metric, by the value of one label ("" without one): {le, counts, sum, count, exemplars} with
 // cumulative counts.
 export function histograms(samples, name, label) {
   const found = new Map();
   const of = (labels) => {
     const key = label ? labels[label] : "";
-    if (!found.has(key)) found.set(key, { le: [], counts: [], sum: 0, count: 0 });
+    if (!found.has(key)) found.set(key, { le: [], counts: [], sum: 0, count: 0, exemplars: [] });
     return found.get(key);
   };
-  for (const { labels, value } of samples.get(`${name}_bucket`) ?? []) {
+  for (const { labels, value, exemplar } of samples.get(`${name}_bucket`) ?? []) {
     of(labels).le.push(parseValue(labels.le));
     of(labels).counts.push(value);
+    if (exemplar) of(labels).exemplars.push(exemplar);
   }
   for (const { labels, value } of samples.get(`${name}_sum`) ?? []) of(labels).sum = value;
   for (const { labels, value } of samples.get(`${name}_count`) ?? []) of(labels).count = value;

@@ -1,6 +1,7 @@
 // Pieces that several views are made of.
 import { h } from "./dom.js";
-import { enumName } from "./format.js";
+import { enumName, seconds } from "./format.js";
+import { href } from "./route.js";
 
 export function panel(title, properties, ...children) {
   const { id, aside, class: extra = "", key } = properties ?? {};
@@ -75,6 +76,12 @@ export function table(caption, columns, rows, { keyOf, rowClass } = {}) {
       ),
     ),
   );
+}
+
+// The way from a latency to a trace that had it; nothing where none was sampled.
+export function exemplarLink(exemplar) {
+  if (!exemplar) return false;
+  return h("a", { class: "exemplar", href: href("traces", exemplar.traceId) }, `trace of ${seconds(exemplar.value)}`);
 }
 
 export function definition(term, ...values) {

@@ -3,7 +3,7 @@ import { latencyBar, trend } from "./chart.js";
 import { h } from "./dom.js";
 import { byName, count, nodeName, rate, seconds } from "./format.js";
 import { STAGES } from "./history.js";
-import { choice, empty, panel, table } from "./parts.js";
+import { choice, empty, exemplarLink, panel, table } from "./parts.js";
 import { href } from "./route.js";
 
 const SPANS = [
@@ -32,7 +32,7 @@ function stageRow(app, stage, ms) {
   return h(
     "article",
     { class: "stage", key: stage },
-    h("h3", null, h("span", { class: `swatch stage-${stage}`, "aria-hidden": "true" }), stage === "request" ? "whole request" : stage),
+    h("h3", null, h("span", { class: `swatch stage-${stage}`, "aria-hidden": "true" }), stage === "request" ? "whole request" : stage, " ", exemplarLink(app.history.exemplar("stages", stage, ms))),
     h("p", { class: "aside" }, MEANING[stage]),
     h(
       "dl",
@@ -63,6 +63,7 @@ function calls(app, ms) {
     { title: "Median", class: "number", cell: (row) => seconds(row.late?.p50) },
     { title: "99th", class: "number", cell: (row) => seconds(row.late?.p99) },
     { title: "Mean", class: "number", cell: (row) => seconds(row.late?.mean) },
+    { title: "Longest sampled", cell: (row) => exemplarLink(app.history.exemplar("calls", row.node.address, ms)) || "-" },
     { title: "", class: "wide", cell: (row) => latencyBar(row.late ?? {}, most, Boolean(row.verdict?.level)) },
   ];
   return table("Calls by node", columns, rows, {

@@ -3,7 +3,7 @@ import { latencyBar } from "./chart.js";
 import { h } from "./dom.js";
 import { slowness } from "./findings.js";
 import { byName, bytes, count, duration, enumName, nodeName, percent, plural, ranges, seconds, times } from "./format.js";
-import { definition, empty, linkPill, missing, note, panel, pill, trouble } from "./parts.js";
+import { definition, empty, exemplarLink, linkPill, missing, note, panel, pill, trouble } from "./parts.js";
 import { href } from "./route.js";
 
 const LATE_MS = 60_000;
@@ -62,11 +62,11 @@ function placementState(app) {
   );
 }
 
-function speed(node, late, verdict, perAssignment, most) {
+function speed(app, node, late, verdict, perAssignment, most) {
   return h(
     "div",
     { class: "node-speed" },
-    h("p", { class: "node-figures" }, late?.count ? [h("b", null, seconds(late.p50)), " / ", h("b", null, seconds(late.p99))] : "no calls", h("span", { class: "aside" }, " call, median / 99th percentile")),
+    h("p", { class: "node-figures" }, late?.count ? [h("b", null, seconds(late.p50)), " / ", h("b", null, seconds(late.p99))] : "no calls", h("span", { class: "aside" }, " call, median / 99th percentile "), exemplarLink(app.history.exemplar("calls", node.address, LATE_MS))),
     latencyBar(late ?? {}, most, Boolean(verdict?.level)),
     h(
       "p",
@@ -126,7 +126,7 @@ function nodeCard(app, node, most) {
     h("p", { class: "aside" }, `${node.address}${described.zone ? `, zone ${described.zone}` : ""}`),
     node.reason ? note("warn", node.reason) : false,
     verdict?.level ? note(verdict.level === "slow" ? "bad" : "warn", slowness(verdict)) : false,
-    speed(node, late, verdict, app.perAssignment(node.address, LATE_MS), most),
+    speed(app, node, late, verdict, app.perAssignment(node.address, LATE_MS), most),
     h(
       "dl",
       { class: "facts" },
