@@ -1,7 +1,7 @@
 // Which node is much slower than the others, and whether it computes slowly or is reached slowly.
 
 // Fewer calls say nothing.
-const LEAST_CALLS = 5;
+const LEAST_CALLS = 3;
 // The slowest in a hundred of fewer is but the slowest.
 const LEAST_CALLS_LATE = 200;
 // Of calls, and of computing: so many times as long as the others' median.
