@@ -207,6 +207,10 @@ def test_cost_of_strict():
         assert 1 < float(line[-1]) < SHAPE.top_k, line
 
 
+def test_what_tracing_costs():
+    assert len(versus("trace", "--ratio", "1")) == 2
+
+
 @pytest.mark.parametrize("fault", ["accept", "absent", "exhaust"])
 def test_what_a_collector_costs(fault):
     assert len(versus("collector", "--fault", fault)) == 2
