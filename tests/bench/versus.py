@@ -8,8 +8,9 @@
     build/venv/bin/python tests/bench/versus.py build OTHER        OTHER's programs, and this tree's
 
 OTHER is a build folder, like build/release of another clone. [--shape qwen3] [--nodes 2] [--runs 7] [--tokens 1,8]
-[--seconds 1] [--callers 1]. `trace` exports nothing unless OTEL_EXPORTER_OTLP_ENDPOINT is set. Ratios are of the second
-mesh to the first: the median of the rounds' own.
+[--seconds 1] [--callers 1] [--fresh]. `trace` exports nothing unless OTEL_EXPORTER_OTLP_ENDPOINT is set. Ratios are of the second
+mesh to the first: the median of the rounds' own. Two meshes of the same kind differ by some per cent for as long as they run:
+with --fresh each round has its own.
 
 Takes this tree's programs from the environment, or else from build/release.
 """
@@ -125,24 +126,26 @@ def variants(args, model, folder, stack):
 
 
 def measure(args, model):
-    """cell -> [(first's run, second's run), ...], and the two's names."""
+    """cell -> [(first's run, second's run), ...], the two's names, and what is to be said beside the table."""
     cells = [plan.Cell(tokens, callers=args.callers) for tokens in args.tokens]
     found = {cell: [] for cell in cells}
-    with contextlib.ExitStack() as stack:
-        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        pair = []
-        for variant in variants(args, model, folder, stack):
-            stack.callback(variant.mesh.close)
-            pair.append(variant)
-        for turn in range(args.runs):
-            for cell in cells:
-                # Each goes first in every other round.
-                order = [0, 1] if turn % 2 == 0 else [1, 0]
-                runs = {index: pair[index].measure(cell, args.seconds) for index in order}
-                found[cell].append((runs[0], runs[1]))
-        if args.what == "collector":
-            print(describe_export(pair[1]))
-        return found, [variant.name for variant in pair]
+    meshes, turns = (args.runs, 1) if args.fresh else (1, args.runs)
+    for made in range(meshes):
+        with contextlib.ExitStack() as stack:
+            folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            pair = []
+            for variant in variants(args, model, folder, stack):
+                stack.callback(variant.mesh.close)
+                pair.append(variant)
+            for turn in range(turns):
+                for cell in cells:
+                    # Each goes first in every other round.
+                    order = [0, 1] if (made + turn) % 2 == 0 else [1, 0]
+                    runs = {index: pair[index].measure(cell, args.seconds) for index in order}
+                    found[cell].append((runs[0], runs[1]))
+            said = describe_export(pair[1]) if args.what == "collector" else ""
+            names = [variant.name for variant in pair]
+    return found, names, said
 
 
 def main():
@@ -152,6 +155,7 @@ def main():
     parser.add_argument("--ratio", type=float, default=0.01)
     parser.add_argument("--fault", choices=trace_collector.FAULTS, default="hang")
     parser.add_argument("--callers", type=int, default=1)
+    parser.add_argument("--fresh", action="store_true", help="other meshes in every round")
     parser.add_argument("--shape", default="qwen3", choices=plan.shapes())
     parser.add_argument("--nodes", type=int, default=2)
     parser.add_argument("--runs", type=int, default=7)
@@ -163,7 +167,8 @@ def main():
     if (args.what == "build") != (args.other is not None):
         parser.error("`build` takes the other build's folder, the others nothing")
     shape = plan.shapes()[args.shape]
-    found, names = measure(args, bench.checkpoint(shape))
+    found, names, said = measure(args, bench.checkpoint(shape))
+    print(said, end="\n" if said else "")
     print(f"{shape.title}, {args.nodes} nodes, medians of {args.runs} runs in turns")
     print("tokens" + "".join(f"{name:>14}{names[0]:>10}{names[1]:>10}{'ratio':>7}" for name, _, _ in FIGURES))
     for cell, runs in found.items():
