@@ -14,12 +14,15 @@ What the blocks start in the background must be stopped by a later block of the 
 """
 
 import os
+import re
 import signal
+import socket
 import subprocess
 import threading
 
 import pytest
 
+from mesh import poll_until
 from readmes import ROOT, Block, commands_of, parse, programs, readmes
 
 # A bound on one block, on a machine on which everything is built.
@@ -63,6 +66,24 @@ def test_there_are_commands():
     assert sum(len(commands_of(file)) for file in readmes()) > 20
 
 
+# Those of deploy/local.sh: router, nodes and their metrics.
+PORTS = (*range(50050, 50056), *range(50150, 50156))
+# A connection that is over keeps its port for a minute.
+PORT_SECONDS = 90
+
+
+def ports_are_free():
+    """They lie among those that the system gives to connections, which keep them for a while after their end."""
+    for port in PORTS:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                return False
+    return True
+
+
 @pytest.mark.parametrize("file", [file for file in readmes() if commands_of(file)])
 def test_every_command_works(file):
     for block in commands_of(file):
@@ -71,6 +92,8 @@ def test_every_command_works(file):
             for name in programs(block):
                 assert name in other, f"{block}: {block.words} does not run {name}"
         elif block.kind != "network" or os.environ.get("EXPERTMESH_README_NETWORK"):
+            if re.search(r"^deploy/local.sh( up|$)", block.text, re.MULTILINE):
+                poll_until(ports_are_free, PORT_SECONDS)
             run(block)
 
 
