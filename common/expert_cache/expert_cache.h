@@ -42,7 +42,6 @@ class ExpertCache {
 
   bool Has(size_t layer, uint32_t expert) const { return held_[layer][expert]; }
   uint64_t bytes() const { return bytes_; }
-  uint64_t capacity_bytes() const { return capacity_bytes_; }
 
  private:
   void Shrink(std::vector<CachedExpert>* dropped);

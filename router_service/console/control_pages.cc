@@ -8,6 +8,7 @@
 #include "common/base/status_macros.h"
 #include "common/trace/otlp_json.h"
 #include "router_service/console/json_answer.h"
+#include "router_service/console/kept_trace.h"
 #include "router_service/serve/control_service.h"
 #include "router_service/serve/load_metrics.h"
 #include "router_service/serve/trace_service.h"
@@ -57,24 +58,18 @@ absl::StatusOr<v1::ListTracesResponse> Traces(const ServedRouter& router,
 }
 
 HttpResponse Trace(const ServedRouter& router, const HttpRequest& request) {
-  v1::GetTraceRequest wanted;
-  wanted.set_trace_id(request.path.substr(sizeof(kTraces) - 1));
-  const absl::StatusOr<v1::GetTraceResponse> trace = serve::GetTrace(router.tracer, wanted);
+  const std::string id = request.path.substr(sizeof(kTraces) - 1);
+  const absl::StatusOr<internal::otlp::TracesData> trace = FindTrace(router.tracer, id);
   if (!trace.ok()) {
     return Failed(trace.status());
   }
-  internal::otlp::TracesData data;
-  if (!data.ParseFromString(trace->traces_data())) {
-    return Failed(absl::InternalError("what is kept of the trace cannot be read"));
-  }
   HttpResponse response;
   response.content_type = "application/json";
-  response.body = trace::ToOtlpJson(data);
+  response.body = trace::ToOtlpJson(*trace);
   if (request.Parameter("download").has_value()) {
     // The id is 32 hexadecimal digits, else there were no trace.
     response.headers.emplace_back(
-        "Content-Disposition",
-        absl::StrCat("attachment; filename=\"trace-", wanted.trace_id(), ".otlp.json\""));
+        "Content-Disposition", absl::StrCat("attachment; filename=\"trace-", id, ".otlp.json\""));
   }
   return response;
 }

@@ -13,6 +13,7 @@
 #include "router_service/console/jaeger_json.h"
 #include "router_service/console/jaeger_query.h"
 #include "router_service/console/json_answer.h"
+#include "router_service/console/kept_trace.h"
 #include "router_service/serve/trace_service.h"
 
 namespace expertmesh::console {
@@ -48,20 +49,6 @@ HttpResponse Refusal(const absl::Status& status) {
   return response;
 }
 
-absl::StatusOr<TracesData> Find(tracing::Tracer* tracer, const std::string& id) {
-  v1::GetTraceRequest request;
-  request.set_trace_id(id);
-  const absl::StatusOr<v1::GetTraceResponse> found = serve::GetTrace(tracer, request);
-  if (!found.ok()) {
-    return found.status();
-  }
-  TracesData data;
-  if (!data.ParseFromString(found->traces_data())) {
-    return absl::InternalError("what is kept of the trace cannot be read");
-  }
-  return data;
-}
-
 // The newest that `wanted` takes, at most `limit`.
 template <typename Wanted>
 absl::StatusOr<std::vector<TracesData>> Collect(tracing::Tracer* tracer, size_t limit,
@@ -83,7 +70,7 @@ absl::StatusOr<std::vector<TracesData>> Collect(tracing::Tracer* tracer, size_t 
       continue;
     }
     // One that went meanwhile is not missed.
-    absl::StatusOr<TracesData> trace = Find(tracer, line.trace_id());
+    absl::StatusOr<TracesData> trace = FindTrace(tracer, line.trace_id());
     if (trace.ok() && wanted(*trace)) {
       traces.push_back(*std::move(trace));
     }
@@ -176,7 +163,8 @@ HttpResponse Search(tracing::Tracer* tracer, const HttpRequest& request) {
 }
 
 HttpResponse TraceOf(tracing::Tracer* tracer, const HttpRequest& request) {
-  const absl::StatusOr<TracesData> trace = Find(tracer, request.path.substr(sizeof(kTraces) - 1));
+  const absl::StatusOr<TracesData> trace =
+      FindTrace(tracer, request.path.substr(sizeof(kTraces) - 1));
   return trace.ok() ? Answer(json::array({ToJaegerTrace(*trace)})) : Refusal(trace.status());
 }
 

@@ -10,6 +10,8 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+import pytest
+
 from mesh import PATIENCE
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -75,6 +77,15 @@ class Stack:
 
     def stop(self):
         run_up("down", *self.flags)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory):
+    made = Stack(tmp_path_factory.mktemp("observability"))
+    try:
+        yield made
+    finally:
+        made.stop()
 
 
 def plain(attributes):

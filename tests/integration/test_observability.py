@@ -10,7 +10,10 @@ import time
 
 import pytest
 from mesh import wait_until
-from observability_stack import ROOT, UP, Stack, plain, run_up
+from observability_stack import ROOT, UP, plain, run_up
+
+# pylint: disable-next=unused-import
+from observability_stack import stack  # noqa: F401  (a fixture)
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -19,15 +22,6 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 MS = 1_000_000
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory):
-    made = Stack(tmp_path_factory.mktemp("observability"))
-    try:
-        yield made
-    finally:
-        made.stop()
 
 
 def trace_id(span):

@@ -14,22 +14,16 @@ from browser import Browser
 from expertmesh import ForwardOptions
 from expertmesh.v1 import control_pb2_grpc, trace_pb2
 from mesh import HOST, PATIENCE, Mesh, hidden_states, shards, wait_until
-from observability_stack import Stack, plain
+from observability_stack import plain
+
+# pylint: disable-next=unused-import
+from observability_stack import stack  # noqa: F401  (a fixture)
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from otlp_spans import Spans, spans_of
 
 # Links of a batch at most, the limit that OpenTelemetry sets.
 MOST_LINKS = 128
 REQUESTS = 40
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory):
-    made = Stack(tmp_path_factory.mktemp("observability"))
-    try:
-        yield made
-    finally:
-        made.stop()
 
 
 def start(folder, checkpoint, stack, *flags):
