@@ -122,6 +122,9 @@ class FakeNode final : public FakeEndpoint {
   void SetExperts(const std::vector<uint32_t>& experts) {
     Change([&experts](FakeNodeOptions* options) { options->experts = experts; });
   }
+  void SetMaxBatchRows(uint32_t rows) {
+    Change([rows](FakeNodeOptions* options) { options->max_batch_rows = rows; });
+  }
   void SetDigest(std::function<uint64_t(uint32_t layer, uint32_t expert)> digest) {
     Change([&digest](FakeNodeOptions* options) { options->digest = std::move(digest); });
   }

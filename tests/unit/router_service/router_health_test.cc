@@ -59,11 +59,17 @@ class RouterHealthTest : public RouterTest {
     AwaitLink(v1::NODE_LINK_UP);
   }
 
-  // The node has answered so many.
-  static void AwaitBatches(const FakeNode& node, uint64_t count) {
+  // The first node has answered so many, and the router has read them: what the node says of itself
+  // afterwards comes after them. While an answer is read, its batch does not count as overdue.
+  void AwaitBatches(FakeNode& node, uint64_t count) {
     while (node.batches() < count) {
       std::this_thread::yield();
     }
+    constexpr uint32_t kOtherLimit = 4096;
+    node.SetMaxBatchRows(kOtherLimit);
+    AwaitTopology([](const v1::Topology& topology) {
+      return topology.nodes(0).description().max_batch_rows() == kOtherLimit;
+    });
   }
 
   // A request of which the first node owes its part.

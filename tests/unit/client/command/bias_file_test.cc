@@ -10,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "tests/support/temp_path.h"
+
 namespace expertmesh::command {
 namespace {
 
@@ -30,8 +32,7 @@ class BiasFileTest : public testing::Test {
     EXPECT_THAT(std::string(status.message()), HasSubstr(words)) << text;
   }
 
-  const std::string path_ = testing::TempDir() + "/" +
-                            testing::UnitTest::GetInstance()->current_test_info()->name() + ".json";
+  const std::string path_ = TempPath(".json");
 };
 
 TEST_F(BiasFileTest, EveryBitComesBack) {

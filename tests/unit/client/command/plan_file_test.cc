@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "tests/support/temp_path.h"
+
 namespace expertmesh::command {
 namespace {
 
@@ -29,8 +31,7 @@ class PlanFileTest : public testing::Test {
     EXPECT_THAT(std::string(status.message()), HasSubstr(words)) << text;
   }
 
-  const std::string path_ = testing::TempDir() + "/" +
-                            testing::UnitTest::GetInstance()->current_test_info()->name() + ".json";
+  const std::string path_ = TempPath(".json");
 };
 
 TEST_F(PlanFileTest, EveryBitComesBack) {

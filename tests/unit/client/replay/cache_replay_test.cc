@@ -8,6 +8,7 @@
 #include "common/expert_cache/cache_policy.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/support/temp_path.h"
 
 namespace expertmesh::replay {
 namespace {
@@ -124,7 +125,7 @@ TEST(CacheReplayTest, OutcomesAddUp) {
 }
 
 TEST(CacheReplayTest, ARecordingIsReadAsItsBatchesUsedExperts) {
-  const std::string name = ::testing::TempDir() + "cache_replay_test.rec";
+  const std::string name = TempPath(".rec");
   balance::RecordedModel model;
   model.layers = {{.layer = 1, .num_experts = 8, .top_k = 2},
                   {.layer = 4, .num_experts = 8, .top_k = 2}};
