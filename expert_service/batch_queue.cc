@@ -22,11 +22,44 @@ absl::Status BatchQueue::CheckRoom(const ReceivedBatch& batch) const {
   return absl::OkStatus();
 }
 
-void BatchQueue::Add(QueuedBatch queued) {
-  const ReceivedBatch& batch = *queued.batch;
+void BatchQueue::Count(const ReceivedBatch& batch) {
   ++batches_;
   rows_ += batch.total_rows;
   bytes_ += batch.bytes;
+}
+
+void BatchQueue::Uncount(const ReceivedBatch& batch) {
+  --batches_;
+  rows_ -= batch.total_rows;
+  bytes_ -= batch.bytes;
+}
+
+uint64_t BatchQueue::Park(QueuedBatch queued) {
+  Count(*queued.batch);
+  parked_rows_ += queued.batch->total_rows;
+  parked_.emplace(next_ticket_, std::move(queued));
+  return next_ticket_++;
+}
+
+std::optional<QueuedBatch> BatchQueue::Unpark(uint64_t ticket) {
+  const auto found = parked_.find(ticket);
+  if (found == parked_.end()) {
+    return std::nullopt;
+  }
+  return TakeParked(found);
+}
+
+QueuedBatch BatchQueue::TakeParked(std::map<uint64_t, QueuedBatch>::iterator position) {
+  QueuedBatch queued = std::move(position->second);
+  parked_.erase(position);
+  parked_rows_ -= queued.batch->total_rows;
+  Uncount(*queued.batch);
+  return queued;
+}
+
+void BatchQueue::Add(QueuedBatch queued) {
+  const ReceivedBatch& batch = *queued.batch;
+  Count(batch);
   const Key key(std::min(batch.deadline, batch.times.complete + limits_.deadline_window),
                 next_arrival_++);
   lines_[batch.layer].emplace(key, std::move(queued));
@@ -70,6 +103,13 @@ std::vector<QueuedBatch> BatchQueue::TakeStream(StreamId stream) {
     }
     layer = line.empty() ? lines_.erase(layer) : std::next(layer);
   }
+  for (auto it = parked_.begin(); it != parked_.end();) {
+    const auto next = std::next(it);
+    if (it->second.stream == stream) {
+      taken.push_back(TakeParked(it));
+    }
+    it = next;
+  }
   return taken;
 }
 
@@ -81,15 +121,16 @@ std::vector<QueuedBatch> BatchQueue::TakeAll() {
     }
   }
   lines_.clear();
+  while (!parked_.empty()) {
+    taken.push_back(TakeParked(parked_.begin()));
+  }
   return taken;
 }
 
 QueuedBatch BatchQueue::TakeFrom(Line* line, Line::iterator position) {
   QueuedBatch queued = std::move(position->second);
   line->erase(position);
-  --batches_;
-  rows_ -= queued.batch->total_rows;
-  bytes_ -= queued.batch->bytes;
+  Uncount(*queued.batch);
   return queued;
 }
 

@@ -8,12 +8,15 @@
 // Urgency: a batch that has waited longer goes first, and so does one whose deadline is near; the
 // key is the earlier of its deadline and its completion + `deadline_window`. Keys of later arrivals
 // grow with time, so nothing starves.
+//
+// A batch whose experts are not in memory is parked: it counts as waiting, and is in no line.
 #ifndef EXPERTMESH_EXPERT_SERVICE_BATCH_QUEUE_H_
 #define EXPERTMESH_EXPERT_SERVICE_BATCH_QUEUE_H_
 
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -61,27 +64,40 @@ class BatchQueue {
   // Adds a batch for which there is room.
   void Add(QueuedBatch queued);
 
+  // As Add, but the batch is in no line until it is taken out again and added. The ticket names it.
+  uint64_t Park(QueuedBatch queued);
+  // Nothing where it was taken out before, with its stream or with all.
+  std::optional<QueuedBatch> Unpark(uint64_t ticket);
+
   // Moves the most urgent group into `group`, whose lists are empty. The queue is not empty.
   void TakeGroup(absl::Time now, BatchGroup* group);
 
-  // Takes out all batches of one stream, and all batches.
+  // Takes out all batches of one stream, and all batches, those that are parked included.
   std::vector<QueuedBatch> TakeStream(StreamId stream);
   std::vector<QueuedBatch> TakeAll();
 
+  // Whether there is no group to take.
   bool empty() const { return lines_.empty(); }
   // Rows that wait, of all layers.
   uint64_t rows() const { return rows_; }
-  // Likewise.
+  // Those of them that are in a line.
+  uint64_t rows_in_line() const { return rows_ - parked_rows_; }
   uint64_t batches() const { return batches_; }
 
  private:
   using Key = std::pair<absl::Time, uint64_t>;  // Urgency, then order of arrival.
   using Line = std::map<Key, QueuedBatch>;
 
+  void Count(const ReceivedBatch& batch);
+  void Uncount(const ReceivedBatch& batch);
   QueuedBatch TakeFrom(Line* line, Line::iterator position);
+  QueuedBatch TakeParked(std::map<uint64_t, QueuedBatch>::iterator position);
 
   const BatchQueueLimits limits_;
-  std::map<uint32_t, Line> lines_;  // By layer; none is empty.
+  std::map<uint32_t, Line> lines_;          // By layer; none is empty.
+  std::map<uint64_t, QueuedBatch> parked_;  // By ticket.
+  uint64_t parked_rows_ = 0;
+  uint64_t next_ticket_ = 1;
   uint64_t next_arrival_ = 0;
   uint64_t batches_ = 0;
   uint64_t rows_ = 0;

@@ -20,6 +20,14 @@ uint64_t RowsOf(const std::vector<QueuedBatch>& batches) {
   return rows;
 }
 
+// Ascending.
+std::vector<uint32_t> DistinctExperts(const ReceivedBatch& batch) {
+  std::vector<uint32_t> experts = batch.expert_ids;
+  std::sort(experts.begin(), experts.end());
+  experts.erase(std::unique(experts.begin(), experts.end()), experts.end());
+  return experts;
+}
+
 absl::Status StoppingError() {
   return absl::UnavailableError("this node is stopping; send the batch elsewhere");
 }
@@ -27,12 +35,13 @@ absl::Status StoppingError() {
 }  // namespace
 
 Executor::Executor(const ExecutorOptions& options, experts::Backend* backend, Clock* clock,
-                   const ReplySender* reply_sender, NodeMetrics* metrics)
+                   const ReplySender* reply_sender, NodeMetrics* metrics, ResidentExperts* resident)
     : options_(options),
       backend_(backend),
       clock_(clock),
       reply_sender_(reply_sender),
       metrics_(metrics),
+      resident_(resident),
       runs_(backend->preferred_in_flight()),
       queue_(options.queue) {
   EXPERTMESH_CHECK(!runs_.empty());
@@ -106,14 +115,22 @@ bool Executor::IsSmall(const ReceivedBatch& batch) const {
 }
 
 absl::Status Executor::Enqueue(StreamId stream, std::unique_ptr<ReceivedBatch> batch) {
+  if (resident_ != nullptr) {
+    std::vector<uint32_t> experts = DistinctExperts(*batch);
+    if (!resident_->TryAcquire(*batch->hosted, experts, &batch->lease)) {
+      return EnqueueAbsent(stream, std::move(batch), std::move(experts));
+    }
+  }
   const bool small = IsSmall(*batch);
   const uint64_t rows = batch->total_rows;
   Run* run = nullptr;
   {
     const absl::MutexLock lock(&mutex_);
-    RETURN_IF_ERROR(Accept(stream, std::move(batch)));
-    const bool alone = free_runs_.size() == runs_.size() && queue_.rows() == rows;
+    ASSIGN_OR_RETURN(QueuedBatch queued, Accept(stream, std::move(batch)));
+    queue_.Add(std::move(queued));
+    const bool alone = free_runs_.size() == runs_.size() && queue_.rows_in_line() == rows;
     if (!small || !alone) {
+      metrics_->SetQueue(queue_.batches(), queue_.rows());
       work_.Signal();
       return absl::OkStatus();
     }
@@ -123,7 +140,45 @@ absl::Status Executor::Enqueue(StreamId stream, std::unique_ptr<ReceivedBatch> b
   return absl::OkStatus();
 }
 
-absl::Status Executor::Accept(StreamId stream, std::unique_ptr<ReceivedBatch> batch) {
+absl::Status Executor::EnqueueAbsent(StreamId stream, std::unique_ptr<ReceivedBatch> batch,
+                                     std::vector<uint32_t> experts) {
+  std::shared_ptr<const HostedLayer> hosted = batch->hosted;
+  const absl::Time deadline = batch->deadline;
+  uint64_t ticket = 0;
+  {
+    const absl::MutexLock lock(&mutex_);
+    ASSIGN_OR_RETURN(QueuedBatch queued, Accept(stream, std::move(batch)));
+    ticket = queue_.Park(std::move(queued));
+    metrics_->SetQueue(queue_.batches(), queue_.rows());
+  }
+  resident_->Await(
+      std::move(hosted), std::move(experts), deadline,
+      [this, ticket](absl::StatusOr<ExpertLease> lease) { OnExperts(ticket, std::move(lease)); });
+  return absl::OkStatus();
+}
+
+void Executor::OnExperts(uint64_t ticket, absl::StatusOr<ExpertLease> lease) {
+  std::vector<QueuedBatch> refused;
+  {
+    const absl::MutexLock lock(&mutex_);
+    std::optional<QueuedBatch> queued = queue_.Unpark(ticket);
+    if (!queued.has_value()) {
+      return;  // It is wanted no more.
+    }
+    if (lease.ok()) {
+      queued->batch->lease = *std::move(lease);
+      queue_.Add(*std::move(queued));
+      work_.Signal();
+    } else {
+      refused.push_back(*std::move(queued));
+      metrics_->SetQueue(queue_.batches(), queue_.rows());
+    }
+  }
+  Refuse(&refused, lease.status());
+}
+
+absl::StatusOr<QueuedBatch> Executor::Accept(StreamId stream,
+                                             std::unique_ptr<ReceivedBatch> batch) {
   if (stopping_) {
     return StoppingError();
   }
@@ -135,9 +190,7 @@ absl::Status Executor::Accept(StreamId stream, std::unique_ptr<ReceivedBatch> ba
   RETURN_IF_ERROR(streams_.AddBatch(stream, batch->batch_id));
   ++batches_in_flight_;
   rows_in_flight_ += batch->total_rows;
-  queue_.Add({stream, std::move(replies), std::move(batch)});
-  metrics_->SetQueue(queue_.batches(), queue_.rows());
-  return absl::OkStatus();
+  return QueuedBatch{stream, std::move(replies), std::move(batch)};
 }
 
 Executor::Load Executor::load() const {
@@ -232,6 +285,7 @@ void Executor::Complete(Run* run, const absl::Status& status) {
     queued.batch->times.computed = now;
     // Received bytes and experts are done with; slow readers shall not keep them.
     queued.batch->parts.clear();
+    queued.batch->lease.Release();
     queued.batch->hosted.reset();
   }
   if (status.ok()) {

@@ -3,7 +3,8 @@
 //
 // A group is taken as soon as the backend has room (Backend::preferred_in_flight), by the
 // executor's thread. A small batch that finds the node idle is computed at once, on the thread that
-// brought it, which saves a change of threads each way.
+// brought it, which saves a change of threads each way. Where not all experts are in memory, a
+// batch waits for its own first (resident_experts.h), beside those that have theirs.
 #ifndef EXPERTMESH_EXPERT_SERVICE_EXECUTOR_H_
 #define EXPERTMESH_EXPERT_SERVICE_EXECUTOR_H_
 
@@ -15,6 +16,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
@@ -25,6 +27,7 @@
 #include "expert_service/node_metrics.h"
 #include "expert_service/received_batch.h"
 #include "expert_service/reply_sender.h"
+#include "expert_service/resident_experts.h"
 #include "expert_service/stream_table.h"
 
 namespace expertmesh::node {
@@ -47,9 +50,11 @@ class Executor {
     uint64_t waiting_rows = 0;
   };
 
-  // The pointers must outlive the executor.
+  // The pointers must outlive the executor. `resident` is null where all that is hosted is in
+  // memory; else it is stopped before the executor goes.
   Executor(const ExecutorOptions& options, experts::Backend* backend, Clock* clock,
-           const ReplySender* reply_sender, NodeMetrics* metrics);
+           const ReplySender* reply_sender, NodeMetrics* metrics,
+           ResidentExperts* resident = nullptr);
   // Stop().
   ~Executor();
   Executor(const Executor&) = delete;
@@ -85,8 +90,14 @@ class Executor {
     MergedBatch merged;
   };
 
-  absl::Status Accept(StreamId stream, std::unique_ptr<ReceivedBatch> batch)
+  // Checks whether there is room for a batch, and counts it in.
+  absl::StatusOr<QueuedBatch> Accept(StreamId stream, std::unique_ptr<ReceivedBatch> batch)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Takes a batch for which there must be memory first.
+  absl::Status EnqueueAbsent(StreamId stream, std::unique_ptr<ReceivedBatch> batch,
+                             std::vector<uint32_t> experts);
+  // The experts of a parked batch are there, or will not be.
+  void OnExperts(uint64_t ticket, absl::StatusOr<ExpertLease> lease);
   bool IsSmall(const ReceivedBatch& batch) const;
   // What the executor's thread does.
   void SubmitGroups();
@@ -117,8 +128,9 @@ class Executor {
   Clock* const clock_;
   const ReplySender* const reply_sender_;
   NodeMetrics* const metrics_;
+  ResidentExperts* const resident_;
   std::atomic<uint64_t> merges_{0};  // Computations begun.
-  std::vector<Run> runs_;  // As many as the backend should have in flight.
+  std::vector<Run> runs_;            // As many as the backend should have in flight.
 
   mutable absl::Mutex mutex_;
   absl::CondVar work_;

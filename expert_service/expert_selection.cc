@@ -180,4 +180,32 @@ absl::StatusOr<std::vector<LayerExperts>> SelectExperts(const SelectionFlags& fl
   return selection;
 }
 
+absl::Status CheckExperts(const MoeLayerDescription* layer, const LayerExperts& wanted) {
+  if (layer == nullptr) {
+    return absl::NotFoundError(
+        absl::StrCat("layer ", wanted.layer, " is not a MoE layer of this model"));
+  }
+  for (const uint32_t expert : wanted.experts) {
+    if (expert >= layer->hostable_experts()) {
+      return absl::NotFoundError(
+          absl::StrCat("layer ", wanted.layer, " has no expert ", expert, "; it has ",
+                       layer->routing.num_experts,
+                       layer->shared_intermediate_size > 0 ? " and a shared one" : ""));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckSlice(const MoeLayerDescription& layer, uint32_t expert,
+                        IntermediateSlice slice) {
+  const uint32_t intermediate = layer.hostable_expert(expert).intermediate_size;
+  if (slice.count == 0 || slice.index >= slice.count || intermediate % slice.count != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "slice ", slice.index, " of ", slice.count, " of layer ", layer.layer, " expert ", expert,
+        " is impossible; its intermediate size ", intermediate,
+        " must be divisible by the number of slices, and the index below that number"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace expertmesh::node

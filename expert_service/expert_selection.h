@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "common/model/expert_weights.h"
@@ -52,6 +53,12 @@ struct Fraction {
   uint32_t count = 1;
 };
 absl::StatusOr<Fraction> ParseFraction(absl::string_view flag, absl::string_view value);
+
+// NOT_FOUND when there is no such layer (`layer` is null then) or one of the experts is not in it.
+absl::Status CheckExperts(const MoeLayerDescription* layer, const LayerExperts& wanted);
+
+// INVALID_ARGUMENT when the expert cannot be cut so.
+absl::Status CheckSlice(const MoeLayerDescription& layer, uint32_t expert, IntermediateSlice slice);
 
 }  // namespace expertmesh::node
 

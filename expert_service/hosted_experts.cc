@@ -11,56 +11,9 @@
 #include "common/base/status_context.h"
 #include "common/base/status_macros.h"
 #include "common/base/thread_priority.h"
-#include "common/checkpoint/expert_digest.h"
-#include "common/model/expert_slice.h"
 #include "expert_service/gentle_pace.h"
 
 namespace expertmesh::node {
-namespace {
-
-absl::Status CheckExperts(const MoeLayerDescription* layer, const LayerExperts& wanted) {
-  if (layer == nullptr) {
-    return absl::NotFoundError(
-        absl::StrCat("layer ", wanted.layer, " is not a MoE layer of this model"));
-  }
-  for (const uint32_t expert : wanted.experts) {
-    if (expert >= layer->hostable_experts()) {
-      return absl::NotFoundError(
-          absl::StrCat("layer ", wanted.layer, " has no expert ", expert, "; it has ",
-                       layer->routing.num_experts,
-                       layer->shared_intermediate_size > 0 ? " and a shared one" : ""));
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckSlice(const MoeLayerDescription& layer, uint32_t expert,
-                        IntermediateSlice slice) {
-  const uint32_t intermediate = layer.hostable_expert(expert).intermediate_size;
-  if (slice.count == 0 || slice.index >= slice.count || intermediate % slice.count != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "slice ", slice.index, " of ", slice.count, " of layer ", layer.layer, " expert ", expert,
-        " is impossible; its intermediate size ", intermediate,
-        " must be divisible by the number of slices, and the index below that number"));
-  }
-  return absl::OkStatus();
-}
-
-}  // namespace
-
-HostedExpert::HostedExpert(std::shared_ptr<MemoryLedger> ledger, uint64_t ledger_id,
-                           std::shared_ptr<const experts::PackedExpert> packed,
-                           IntermediateSlice slice, uint64_t digest)
-    : ledger_(std::move(ledger)),
-      ledger_id_(ledger_id),
-      packed_(std::move(packed)),
-      slice_(slice),
-      digest_(digest) {}
-
-HostedExpert::~HostedExpert() {
-  packed_.reset();
-  ledger_->RemoveEntry(ledger_id_);
-}
 
 HostedExperts::ExclusiveChange::ExclusiveChange(HostedExperts* owner) : owner_(owner) {
   absl::MutexLock lock(&owner_->mutex_);
@@ -79,24 +32,17 @@ HostedExperts::HostedExperts(std::shared_ptr<const checkpoint::MoeCheckpoint> ch
                              experts::Backend* backend, HostedExpertsOptions options,
                              std::function<void()> on_change)
     : checkpoint_(std::move(checkpoint)),
-      backend_(backend),
-      options_(options),
+      packer_(checkpoint_, backend),
+      options_(std::move(options)),
       on_change_(std::move(on_change)),
       ledger_(std::make_shared<MemoryLedger>(options.memory_limit_bytes)),
       layers_(std::make_shared<const Layers>()) {
   EXPERTMESH_CHECK(options_.load_threads >= 1);
 }
 
-absl::StatusOr<uint64_t> HostedExperts::BytesToReserve(const MoeLayerDescription& layer,
-                                                       uint32_t expert,
-                                                       IntermediateSlice slice) const {
-  const absl::StatusOr<ExpertWeights> weights = checkpoint_->Hostable(layer.layer, expert);
-  if (absl::IsNotFound(weights.status())) {
-    return weights.status();
-  }
-  return weights.ok()
-             ? backend_->PackedBytes(layer.hostable_expert(expert), *weights, slice).value_or(0)
-             : 0;
+absl::StatusOr<uint64_t> HostedExperts::BytesToReserve(const ExpertSource& source) const {
+  const absl::StatusOr<uint64_t> bytes = packer_.Bytes(source);
+  return absl::IsNotFound(bytes.status()) ? bytes : bytes.value_or(0);
 }
 
 absl::Status HostedExperts::PlanOne(const LayerExperts& wanted, const Layers& held,
@@ -109,8 +55,9 @@ absl::Status HostedExperts::PlanOne(const LayerExperts& wanted, const Layers& he
     const HostedExpert* present =
         found == held.end() ? nullptr : found->second->experts[expert].get();
     if (present == nullptr) {
-      ASSIGN_OR_RETURN(const uint64_t bytes, BytesToReserve(*layer, expert, wanted.slice));
-      items->push_back({layer, expert, wanted.slice, bytes, nullptr});
+      const ExpertSource source = {layer, expert, wanted.slice};
+      ASSIGN_OR_RETURN(const uint64_t bytes, BytesToReserve(source));
+      items->push_back({source, bytes, nullptr});
     } else if (present->slice() != wanted.slice) {
       return absl::FailedPreconditionError(
           absl::StrCat("layer ", wanted.layer, " expert ", expert, " is held as slice ",
@@ -128,28 +75,61 @@ absl::StatusOr<std::vector<HostedExperts::Item>> HostedExperts::Plan(
   for (const LayerExperts& wanted : request) {
     RETURN_IF_ERROR(PlanOne(wanted, *held, &items));
   }
-  const auto key = [](const Item& item) { return std::make_pair(item.layer->layer, item.expert); };
+  const auto key = [](const Item& item) {
+    return std::make_pair(item.source.layer->layer, item.source.expert);
+  };
   std::sort(items.begin(), items.end(),
             [&key](const Item& a, const Item& b) { return key(a) < key(b); });
   for (size_t i = 1; i < items.size(); ++i) {
-    if (key(items[i - 1]) == key(items[i]) && items[i - 1].slice != items[i].slice) {
-      return absl::InvalidArgumentError(absl::StrCat("layer ", items[i].layer->layer, " expert ",
-                                                     items[i].expert,
+    const ExpertSource& source = items[i].source;
+    if (key(items[i - 1]) == key(items[i]) && items[i - 1].source.slice != source.slice) {
+      return absl::InvalidArgumentError(absl::StrCat("layer ", source.layer->layer, " expert ",
+                                                     source.expert,
                                                      " is asked for as two slices; ask for one"));
     }
   }
   items.erase(std::unique(items.begin(), items.end(),
                           [&key](const Item& a, const Item& b) { return key(a) == key(b); }),
               items.end());
+  RETURN_IF_ERROR(CheckLayersFit(items, *held));
   return items;
 }
 
-absl::Status HostedExperts::CheckLoad(absl::Span<const LayerExperts> request) const {
-  ASSIGN_OR_RETURN(const std::vector<Item> items, Plan(request));
+absl::Status HostedExperts::CheckLayersFit(absl::Span<const Item> items, const Layers& held) const {
+  if (options_.resident == nullptr) {
+    return absl::OkStatus();
+  }
+  std::map<uint32_t, uint64_t> bytes;
+  for (const auto& [layer, hosted] : held) {
+    for (const auto& expert : hosted->experts) {
+      bytes[layer] += expert == nullptr ? 0 : expert->bytes();
+    }
+  }
+  for (const Item& item : items) {
+    bytes[item.source.layer->layer] += item.reserved_bytes;
+  }
+  for (const auto& [layer, all] : bytes) {
+    if (all > options_.resident->limit_bytes()) {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "layer ", layer, " takes ", all, " bytes, and all of it may be needed at once, but ",
+          "--memory is ", options_.resident->limit_bytes(),
+          "; allow more, or host fewer experts of the layer on this node"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+uint64_t HostedExperts::ReservedBytes(absl::Span<const Item> items) {
   uint64_t bytes = 0;
   for (const Item& item : items) {
     bytes += item.reserved_bytes;
   }
+  return bytes;
+}
+
+absl::Status HostedExperts::CheckLoad(absl::Span<const LayerExperts> request) const {
+  ASSIGN_OR_RETURN(const std::vector<Item> items, Plan(request));
+  const uint64_t bytes = ReservedBytes(items);
   RETURN_IF_ERROR(ledger_->Reserve(bytes));
   ledger_->Unreserve(bytes);
   return absl::OkStatus();
@@ -163,11 +143,7 @@ absl::StatusOr<uint64_t> HostedExperts::Load(absl::Span<const LayerExperts> requ
     RETURN_IF_ERROR(permit());
   }
   ASSIGN_OR_RETURN(std::vector<Item> items, Plan(request));
-  uint64_t bytes = 0;
-  for (const Item& item : items) {
-    bytes += item.reserved_bytes;
-  }
-  RETURN_IF_ERROR(ledger_->Reserve(bytes));
+  RETURN_IF_ERROR(ledger_->Reserve(ReservedBytes(items)));
 
   uint64_t done = 0;  // PackAll calls one_done for one thread at a time.
   const auto one_done = [&] {
@@ -181,7 +157,7 @@ absl::StatusOr<uint64_t> HostedExperts::Load(absl::Span<const LayerExperts> requ
     size_t end = items.size();
     if (publish == Publish::kPerLayer) {
       end = begin + 1;
-      while (end < items.size() && items[end].layer == items[begin].layer) {
+      while (end < items.size() && items[end].source.layer == items[begin].source.layer) {
         ++end;
       }
     }
@@ -205,20 +181,26 @@ absl::Status HostedExperts::PackOne(Item* item) {
   if (stopping_.load(std::memory_order_relaxed)) {
     return absl::CancelledError("the node is stopping");
   }
-  ASSIGN_OR_RETURN(const ExpertWeights weights,
-                   checkpoint_->Hostable(item->layer->layer, item->expert));
-  ASSIGN_OR_RETURN(
-      std::shared_ptr<const experts::PackedExpert> packed,
-      backend_->Pack(item->layer->hostable_expert(item->expert), weights, item->slice));
-  const ExpertWeights stored = SliceOf(weights, item->slice);
-  // Never from a cache: the bytes were just read, and it is these that count.
-  const uint64_t digest = checkpoint::DigestOf(stored);
-  RETURN_IF_ERROR(checkpoint_->ConfirmRead(stored));
-  uint64_t id = 0;
-  const ExpertMemory memory = {packed->bytes(), StoredBytes(stored)};
-  RETURN_IF_ERROR(ledger_->AddEntry(item->reserved_bytes, memory, &id));
-  item->loaded =
-      std::make_shared<const HostedExpert>(ledger_, id, std::move(packed), item->slice, digest);
+  const ExpertSource& source = item->source;
+  ResidentExperts* const resident = options_.resident;
+  const bool pack = resident == nullptr || resident->KeepRoom(source, item->reserved_bytes);
+  const absl::Status status = ReadOne(item, pack);
+  if (resident != nullptr) {
+    packer_.Release(source);
+    if (pack && !status.ok()) {
+      resident->GiveBackRoom(source, item->reserved_bytes);
+    }
+  }
+  return status;
+}
+
+absl::Status HostedExperts::ReadOne(Item* item, bool pack) {
+  ASSIGN_OR_RETURN(ExpertPacker::Packed read, packer_.Read(item->source, pack));
+  HostedExpert::Parts parts = {ledger_,    0,           item->source,
+                               read.bytes, read.digest, options_.resident};
+  RETURN_IF_ERROR(ledger_->AddEntry(item->reserved_bytes, {read.bytes, read.checkpoint_bytes},
+                                    &parts.ledger_id));
+  item->loaded = std::make_shared<const HostedExpert>(std::move(parts), std::move(read.expert));
   return absl::OkStatus();
 }
 
@@ -246,9 +228,9 @@ absl::Status HostedExperts::PackAll(absl::Span<Item> items, Publish publish,
       if (status.ok()) {
         one_done();
       } else if (!failed.exchange(true)) {
-        first_error = WithContext(
-            absl::StrCat("loading layer ", items[i].layer->layer, " expert ", items[i].expert),
-            status);
+        first_error = WithContext(absl::StrCat("loading layer ", items[i].source.layer->layer,
+                                               " expert ", items[i].source.expert),
+                                  status);
       }
     }
   };
@@ -291,14 +273,14 @@ void HostedExperts::PublishItems(absl::Span<const Item> items) {
   }
   auto changed = std::make_shared<Layers>(*layers());
   for (size_t begin = 0; begin < items.size();) {
-    const MoeLayerDescription* description = items[begin].layer;
+    const MoeLayerDescription* description = items[begin].source.layer;
     std::shared_ptr<const HostedLayer>& slot = (*changed)[description->layer];
     auto layer =
         slot == nullptr ? std::make_shared<HostedLayer>() : std::make_shared<HostedLayer>(*slot);
     layer->description = description;
     layer->experts.resize(description->hostable_experts());
-    for (; begin < items.size() && items[begin].layer == description; ++begin) {
-      layer->experts[items[begin].expert] = items[begin].loaded;
+    for (; begin < items.size() && items[begin].source.layer == description; ++begin) {
+      layer->experts[items[begin].source.expert] = items[begin].loaded;
     }
     slot = std::move(layer);
   }

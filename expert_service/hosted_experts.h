@@ -19,44 +19,14 @@
 #include "common/base/thread_cpu_time.h"
 #include "common/checkpoint/moe_checkpoint.h"
 #include "common/experts/backend.h"
+#include "expert_service/expert_packer.h"
 #include "expert_service/expert_selection.h"
+#include "expert_service/hosted_expert.h"
 #include "expert_service/memory_ledger.h"
+#include "expert_service/resident_experts.h"
 #include "expertmesh/internal/v1/expert.pb.h"
 
 namespace expertmesh::node {
-
-// One expert, packed. Immutable; its memory is freed, and the ledger told, with its last owner.
-class HostedExpert {
- public:
-  HostedExpert(std::shared_ptr<MemoryLedger> ledger, uint64_t ledger_id,
-               std::shared_ptr<const experts::PackedExpert> packed, IntermediateSlice slice,
-               uint64_t digest);
-  ~HostedExpert();
-  HostedExpert(const HostedExpert&) = delete;
-  HostedExpert& operator=(const HostedExpert&) = delete;
-
-  const experts::PackedExpert* packed() const { return packed_.get(); }
-  IntermediateSlice slice() const { return slice_; }
-  uint64_t ledger_id() const { return ledger_id_; }
-  // DigestOf its slice of the weights, as they were when they were packed.
-  uint64_t digest() const { return digest_; }
-
- private:
-  const std::shared_ptr<MemoryLedger> ledger_;
-  const uint64_t ledger_id_;
-  std::shared_ptr<const experts::PackedExpert> packed_;
-  const IntermediateSlice slice_;
-  const uint64_t digest_;
-};
-
-// What is held of one layer at one moment. Immutable. A batch keeps the one it was accepted with,
-// and thereby its experts.
-struct HostedLayer {
-  // Belongs to the checkpoint.
-  const MoeLayerDescription* description = nullptr;
-  // [MoeLayerDescription::hostable_experts()], the shared experts last; null where not held.
-  std::vector<std::shared_ptr<const HostedExpert>> experts;
-};
 
 struct HostedExpertsOptions {
   // Largest sum of weights held, in bytes; 0: no limit.
@@ -67,6 +37,9 @@ struct HostedExpertsOptions {
   Clock* clock = Clock::Real();
   // CPU time of the thread that asks: what a gentle load has worked.
   std::function<absl::Duration()> cpu_time = ThreadCpuTime;
+  // Has the packed weights where there is not memory for all; null: all are kept here. Outlives the
+  // experts.
+  ResidentExperts* resident = nullptr;
 };
 
 // Thread-safe. Changes (Load, Unload) happen one after the other, in the order they came.
@@ -97,7 +70,8 @@ class HostedExperts {
   //                        is loaded.
   //   INVALID_ARGUMENT     impossible slice, or one expert asked for as two slices.
   //   FAILED_PRECONDITION  an expert is held as another slice.
-  //   RESOURCE_EXHAUSTED   the memory limit would be passed; found before anything is packed.
+  //   RESOURCE_EXHAUSTED   the memory limit would be passed, or a layer would not fit in memory
+  //                        (ResidentExperts); found before anything is packed.
   //   CANCELLED            Stop() was called.
   absl::StatusOr<uint64_t> Load(absl::Span<const LayerExperts> request, Publish publish,
                                 const Progress& progress = nullptr, const Permit& permit = nullptr);
@@ -124,9 +98,7 @@ class HostedExperts {
 
  private:
   struct Item {
-    const MoeLayerDescription* layer;
-    uint32_t expert;
-    IntermediateSlice slice;
+    ExpertSource source;
     uint64_t reserved_bytes;
     std::shared_ptr<const HostedExpert> loaded;
   };
@@ -148,12 +120,17 @@ class HostedExperts {
                        std::vector<Item>* items) const;
   // What the expert will hold once it is packed. 0 when its weights cannot be read or packed:
   // packing tells why. NOT_FOUND when the file that has them is missing.
-  absl::StatusOr<uint64_t> BytesToReserve(const MoeLayerDescription& layer, uint32_t expert,
-                                          IntermediateSlice slice) const;
+  absl::StatusOr<uint64_t> BytesToReserve(const ExpertSource& source) const;
+  // A batch may need all experts of a layer at once. RESOURCE_EXHAUSTED when they cannot all be in
+  // memory.
+  absl::Status CheckLayersFit(absl::Span<const Item> items, const Layers& held) const;
+  static uint64_t ReservedBytes(absl::Span<const Item> items);
   // `one_done` is called by one thread at a time.
   absl::Status PackAll(absl::Span<Item> items, Publish publish,
                        const std::function<void()>& one_done);
   absl::Status PackOne(Item* item);
+  // `pack`: it is held packed, not just known.
+  absl::Status ReadOne(Item* item, bool pack);
   // After a rest for the one before.
   absl::Status PackGently(Item* item);
   // Or until Stop() is called.
@@ -163,7 +140,7 @@ class HostedExperts {
   void SetLayers(std::shared_ptr<const Layers> layers);
 
   const std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint_;
-  experts::Backend* const backend_;
+  const ExpertPacker packer_;
   const HostedExpertsOptions options_;
   const std::function<void()> on_change_;
   const std::shared_ptr<MemoryLedger> ledger_;

@@ -52,6 +52,13 @@ ABSL_FLAG(std::string, weights, "expanded",
           "expanded: weights are unpacked to the compute type at load; compressed: kept as in the "
           "checkpoint and expanded for each use, slower but smaller where that is quantised");
 ABSL_FLAG(uint64_t, memory_limit_bytes, 0, "Most bytes of weights held; 0: no limit");
+ABSL_FLAG(
+    uint64_t, memory, 0,
+    "Most bytes of weights in memory, at least those of the largest layer: experts beyond are "
+    "read again from the checkpoint when they are needed; 0: all are in memory");
+ABSL_FLAG(std::string, memory_policy, "frequency",
+          "With --memory: which experts stay in it: lru, frequency or predictive (`expertmesh "
+          "replay --cache` compares them on recorded traffic)");
 ABSL_FLAG(uint32_t, max_batch_rows, 8192, "Largest batch, and most rows computed together");
 ABSL_FLAG(uint64_t, inline_parameters, 1 << 20,
           "A batch whose assignments have at most so many parameters in all is computed on the "
@@ -134,6 +141,8 @@ absl::StatusOr<NodeOptions> OptionsFromFlags(const ModelDescription& model, int 
   options.reply_frame_bytes = std::min(options.reply_frame_bytes, options.max_frame_bytes);
   options.inline_parameters = absl::GetFlag(FLAGS_inline_parameters);
   options.memory_limit_bytes = absl::GetFlag(FLAGS_memory_limit_bytes);
+  options.memory_bytes = absl::GetFlag(FLAGS_memory);
+  options.memory_policy = absl::GetFlag(FLAGS_memory_policy);
   options.load_threads = threads;
   ASSIGN_OR_RETURN(options.expert_metrics,
                    telemetry::ParseExpertMetrics(absl::GetFlag(FLAGS_expert_metrics),

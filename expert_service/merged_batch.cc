@@ -47,7 +47,7 @@ void MergedBatch::AddBatch(const ReceivedBatch& batch, Dtype compute_dtype) {
   AddRows(batch, token_rows_);
   token_rows_ += batch.total_rows;
   for (const uint32_t expert : batch.expert_ids) {
-    experts_.push_back(batch.hosted->experts[expert]->packed());
+    experts_.push_back(batch.packed(expert));
     ++assignments_[expert];
   }
   weights_.insert(weights_.end(), batch.weights.begin(), batch.weights.end());

@@ -43,6 +43,25 @@ inline constexpr telemetry::HistogramInfo kLoadDurationSeconds = {
     "expertmesh_expert_load_duration_seconds", "",
     "Time to load experts: what was asked for at once"};
 
+// What it keeps in memory, when that is not all (--memory).
+
+inline constexpr telemetry::CounterInfo kCacheHitsTotal = {
+    "expertmesh_expert_cache_hits_total", "",
+    "Experts that a batch needed and that were in memory (with --memory)"};
+inline constexpr telemetry::CounterInfo kCacheMissesTotal = {
+    "expertmesh_expert_cache_misses_total", "",
+    "Experts that a batch needed and that were not in memory (with --memory)"};
+inline constexpr telemetry::CounterInfo kCacheLoadedBytesTotal = {
+    "expertmesh_expert_cache_loaded_bytes_total", "",
+    "Weights packed since a batch needed them (with --memory)"};
+inline constexpr telemetry::HistogramInfo kCacheStallSeconds = {
+    "expertmesh_expert_cache_stall_seconds", "",
+    "Time that a batch waited for experts that were not in memory (with --memory)"};
+inline constexpr telemetry::GaugeInfo kCacheResidentBytes = {
+    "expertmesh_expert_cache_resident_bytes", "", "Packed weights in memory (with --memory)"};
+inline constexpr telemetry::GaugeInfo kCacheLimitBytes = {
+    "expertmesh_expert_cache_limit_bytes", "", "Most packed weights in memory (with --memory)"};
+
 // What went wrong.
 
 inline constexpr telemetry::CounterInfo kRejectedTotal = {

@@ -95,12 +95,20 @@ absl::StatusOr<std::unique_ptr<Node>> Node::Create(
     return absl::InvalidArgumentError(
         absl::StrCat("load_threads is ", options.load_threads, "; must be at least 1"));
   }
-  return std::unique_ptr<Node>(
-      new Node(options, std::move(checkpoint), backend, clock, std::move(registry)));
+  std::unique_ptr<ResidentExperts> resident;
+  if (options.memory_bytes > 0) {
+    ASSIGN_OR_RETURN(resident,
+                     ResidentExperts::Create(
+                         {options.memory_bytes, options.memory_policy, options.load_threads, clock},
+                         checkpoint->model(), ExpertPacker(checkpoint, backend), *registry));
+  }
+  return std::unique_ptr<Node>(new Node(options, std::move(checkpoint), backend, clock,
+                                        std::move(registry), std::move(resident)));
 }
 
 Node::Node(const NodeOptions& options, std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
-           experts::Backend* backend, Clock* clock, std::shared_ptr<prometheus::Registry> registry)
+           experts::Backend* backend, Clock* clock, std::shared_ptr<prometheus::Registry> registry,
+           std::unique_ptr<ResidentExperts> resident)
     : options_(options),
       instance_id_(MakeInstanceId()),
       checkpoint_(std::move(checkpoint)),
@@ -108,13 +116,19 @@ Node::Node(const NodeOptions& options, std::shared_ptr<const checkpoint::MoeChec
       clock_(clock),
       metrics_(std::move(registry), options.expert_metrics, clock),
       reply_sender_(options.reply_frame_bytes, &metrics_),
+      resident_(std::move(resident)),
       hosted_(checkpoint_, backend,
-              {options.memory_limit_bytes, options.load_threads, clock, options.cpu_time},
+              {options.memory_limit_bytes, options.load_threads, clock, options.cpu_time,
+               resident_.get()},
               [this] { OnHostedChange(); }),
-      executor_(MakeExecutorOptions(), backend, clock, &reply_sender_, &metrics_) {}
+      executor_(MakeExecutorOptions(), backend, clock, &reply_sender_, &metrics_, resident_.get()) {
+}
 
 Node::~Node() {
   hosted_.Stop();
+  if (resident_ != nullptr) {
+    resident_->Stop();
+  }
   executor_.Stop();
 }
 

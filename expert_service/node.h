@@ -62,8 +62,13 @@ struct NodeOptions {
   size_t max_open_bytes = 0;
   // As ExecutorOptions::inline_parameters.
   uint64_t inline_parameters = 0;
-  // Packed weights; 0: no limit.
+  // Packed weights of all that is hosted; 0: no limit.
   uint64_t memory_limit_bytes = 0;
+  // Packed weights in memory: what is hosted beyond is packed from the checkpoint when it is needed
+  // (resident_experts.h). 0: all are.
+  uint64_t memory_bytes = 0;
+  // Which experts stay in memory, then: a name of expert_cache::CachePolicyNames().
+  std::string memory_policy = "frequency";
   // Which experts have a series of their own.
   telemetry::ExpertMetricsOptions expert_metrics;
   // Threads that pack weights at the same time; at least 1.
@@ -113,7 +118,8 @@ class Node final : public NodeEndpoint {
 
  private:
   Node(const NodeOptions& options, std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
-       experts::Backend* backend, Clock* clock, std::shared_ptr<prometheus::Registry> registry);
+       experts::Backend* backend, Clock* clock, std::shared_ptr<prometheus::Registry> registry,
+       std::unique_ptr<ResidentExperts> resident);
 
   AssemblyLimits MakeAssemblyLimits() const;
   ExecutorOptions MakeExecutorOptions() const;
@@ -140,6 +146,7 @@ class Node final : public NodeEndpoint {
   uint64_t version_ ABSL_GUARDED_BY(mutex_) = 1;
   uint64_t highest_term_ ABSL_GUARDED_BY(mutex_) = 0;
 
+  const std::unique_ptr<ResidentExperts> resident_;  // Null: all experts are in memory.
   HostedExperts hosted_;
   Executor executor_;  // Last: its batches use all of the above.
 };

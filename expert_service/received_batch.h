@@ -9,6 +9,7 @@
 
 #include "absl/time/time.h"
 #include "common/wire/message_codec.h"
+#include "expert_service/expert_lease.h"
 #include "expert_service/hosted_experts.h"
 #include "expert_service/stage_times.h"
 
@@ -45,11 +46,17 @@ struct ReceivedBatch {
   std::vector<float> weights;
   // The experts it was accepted with: they live until the batch is done.
   std::shared_ptr<const HostedLayer> hosted;
+  // Where not all that is hosted is in memory: those that it needs, once they are.
+  ExpertLease lease;
   // Received bytes it keeps alive.
   size_t bytes = 0;
 
   // Rows of partials that answer it.
   size_t answer_rows() const { return per_assignment ? expert_ids.size() : total_rows; }
+  // One of its experts, in memory.
+  const experts::PackedExpert* packed(uint32_t expert) const {
+    return lease.empty() ? hosted->experts[expert]->packed() : lease.packed(expert);
+  }
 };
 
 }  // namespace expertmesh::node

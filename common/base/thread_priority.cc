@@ -5,10 +5,17 @@
 
 namespace expertmesh {
 
-void LetOtherThreadsGoFirst() {
+namespace {
+
+void BeAsNiceAs(int value) {
   // On Linux a thread has a nice value of its own. What a kernel refuses is only less gentle.
-  constexpr int kLowest = 19;
-  setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), kLowest);
+  setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), value);
 }
+
+}  // namespace
+
+void LetOtherThreadsGoFirst() { BeAsNiceAs(19); }
+
+void LetOtherThreadsHaveMost() { BeAsNiceAs(10); }
 
 }  // namespace expertmesh

@@ -8,6 +8,10 @@ namespace expertmesh {
 // at all, so that what it holds is let go of. For good: there is no way back without privileges.
 void LetOtherThreadsGoFirst();
 
+// From now on this thread gets about a tenth of a CPU that others want, and all of one that they do
+// not. For good, too.
+void LetOtherThreadsHaveMost();
+
 }  // namespace expertmesh
 
 #endif  // EXPERTMESH_COMMON_BASE_THREAD_PRIORITY_H_

@@ -2,39 +2,41 @@
 
 #include <algorithm>
 
+#include "common/base/check.h"
+
 namespace expertmesh::expert_cache {
 
-ExpertCache::ExpertCache(std::vector<CachedLayer> layers, uint64_t capacity_bytes,
+ExpertCache::ExpertCache(absl::Span<const uint32_t> experts, uint64_t capacity_bytes,
                          std::unique_ptr<CachePolicy> policy)
-    : layers_(std::move(layers)), capacity_bytes_(capacity_bytes), policy_(std::move(policy)) {
-  for (const CachedLayer& layer : layers_) {
-    held_.emplace_back(layer.experts);
+    : capacity_bytes_(capacity_bytes), policy_(std::move(policy)) {
+  for (const uint32_t count : experts) {
+    held_.emplace_back(count);
   }
 }
 
-void ExpertCache::Use(size_t layer, absl::Span<const uint32_t> experts,
-                      std::vector<uint32_t>* missed, std::vector<CachedExpert>* dropped) {
-  missed->clear();
+void ExpertCache::Add(size_t layer, uint32_t expert, uint64_t bytes) {
+  EXPERTMESH_CHECK(bytes > 0 && !Has(layer, expert));
+  held_[layer][expert] = bytes;
+  bytes_ += bytes;
+}
+
+void ExpertCache::Remove(size_t layer, uint32_t expert) {
+  bytes_ -= held_[layer][expert];
+  held_[layer][expert] = 0;
+}
+
+void ExpertCache::MakeRoom(uint64_t bytes, size_t layer, absl::Span<const uint32_t> kept,
+                           std::vector<CachedExpert>* dropped) {
   dropped->clear();
-  for (const uint32_t expert : experts) {
-    if (!held_[layer][expert]) {
-      missed->push_back(expert);
-      held_[layer][expert] = true;
-      bytes_ += layers_[layer].expert_bytes;
-    }
+  if (HasRoom(bytes)) {
+    return;
   }
-  policy_->Use(layer, experts);
-  if (bytes_ > capacity_bytes_) {
-    Shrink(dropped);
-  }
-}
-
-void ExpertCache::Shrink(std::vector<CachedExpert>* dropped) {
   candidates_.clear();
-  for (size_t layer = 0; layer < layers_.size(); ++layer) {
-    for (uint32_t expert = 0; expert < layers_[layer].experts; ++expert) {
-      if (held_[layer][expert]) {
-        candidates_.emplace_back(policy_->Worth(layer, expert), CachedExpert{layer, expert});
+  for (size_t at = 0; at < held_.size(); ++at) {
+    for (uint32_t expert = 0; expert < held_[at].size(); ++expert) {
+      const bool may_go = at != layer || std::find(kept.begin(), kept.end(), expert) == kept.end();
+      if (Has(at, expert) && may_go) {
+        candidates_.emplace_back(policy_->Worth(at, expert), CachedExpert{at, expert});
       }
     }
   }
@@ -45,12 +47,11 @@ void ExpertCache::Shrink(std::vector<CachedExpert>* dropped) {
                                               : a.second.expert > b.second.expert;
   };
   std::make_heap(candidates_.begin(), candidates_.end(), later);
-  while (bytes_ > capacity_bytes_) {
+  while (!HasRoom(bytes) && !candidates_.empty()) {
     std::pop_heap(candidates_.begin(), candidates_.end(), later);
     const CachedExpert expert = candidates_.back().second;
     candidates_.pop_back();
-    held_[expert.layer][expert.expert] = false;
-    bytes_ -= layers_[expert.layer].expert_bytes;
+    Remove(expert.layer, expert.expert);
     dropped->push_back(expert);
   }
 }

@@ -13,12 +13,6 @@
 
 namespace expertmesh::expert_cache {
 
-struct CachedLayer {
-  uint32_t experts = 0;
-  // An expert in memory.
-  uint64_t expert_bytes = 0;
-};
-
 // An expert of a layer, which is named by its place.
 struct CachedExpert {
   size_t layer = 0;
@@ -30,26 +24,31 @@ struct CachedExpert {
 // Only keeps the books: who has the weights loads and frees them. Begins empty. Not thread-safe.
 class ExpertCache {
  public:
-  // `policy` knows the same layers. Never null.
-  ExpertCache(std::vector<CachedLayer> layers, uint64_t capacity_bytes,
+  // `experts`: how many each layer has; `policy` knows the same layers, and is never null.
+  ExpertCache(absl::Span<const uint32_t> experts, uint64_t capacity_bytes,
               std::unique_ptr<CachePolicy> policy);
 
-  // A batch of `layer` uses these of its experts, each named once. `missed` becomes those that were
-  // not there, `dropped` what is not kept: while there is too much, what the policy finds worth
-  // least goes, which may be what was loaded just now.
-  void Use(size_t layer, absl::Span<const uint32_t> experts, std::vector<uint32_t>* missed,
-           std::vector<CachedExpert>* dropped);
+  // A batch of `layer` uses these of its experts, each named once.
+  void Use(size_t layer, absl::Span<const uint32_t> experts) { policy_->Use(layer, experts); }
 
-  bool Has(size_t layer, uint32_t expert) const { return held_[layer][expert]; }
+  // Drops what the policy finds worth least until so many more bytes fit, or until nothing is left
+  // that may go: `kept`, experts of `layer`, may not. `dropped` becomes those that went.
+  void MakeRoom(uint64_t bytes, size_t layer, absl::Span<const uint32_t> kept,
+                std::vector<CachedExpert>* dropped);
+
+  // An expert that is not there is from now on. For more than the capacity only until MakeRoom.
+  void Add(size_t layer, uint32_t expert, uint64_t bytes);
+  // It is there no more, if it was.
+  void Remove(size_t layer, uint32_t expert);
+
+  bool Has(size_t layer, uint32_t expert) const { return held_[layer][expert] != 0; }
+  bool HasRoom(uint64_t bytes) const { return bytes_ + bytes <= capacity_bytes_; }
   uint64_t bytes() const { return bytes_; }
 
  private:
-  void Shrink(std::vector<CachedExpert>* dropped);
-
-  const std::vector<CachedLayer> layers_;
   const uint64_t capacity_bytes_;
   const std::unique_ptr<CachePolicy> policy_;
-  std::vector<std::vector<bool>> held_;
+  std::vector<std::vector<uint64_t>> held_;  // Bytes; 0: not there.
   uint64_t bytes_ = 0;
   // Working memory: what may go, with its worth.
   std::vector<std::pair<double, CachedExpert>> candidates_;

@@ -63,16 +63,20 @@ class OfflinePolicy final : public expert_cache::CachePolicy {
   size_t batch_ = 0;
 };
 
+std::vector<uint32_t> ExpertsOf(const CacheTrace& trace) {
+  std::vector<uint32_t> experts;
+  for (const balance::RecordedLayer& layer : trace.layers()) {
+    experts.push_back(layer.num_experts);
+  }
+  return experts;
+}
+
 absl::StatusOr<std::unique_ptr<expert_cache::CachePolicy>> MakePolicy(absl::string_view name,
                                                                       const CacheTrace& trace) {
   if (name == kOfflinePolicy) {
     return std::make_unique<OfflinePolicy>(trace);
   }
-  std::vector<uint32_t> experts;
-  for (const balance::RecordedLayer& layer : trace.layers()) {
-    experts.push_back(layer.num_experts);
-  }
-  return expert_cache::MakeCachePolicy(name, experts);
+  return expert_cache::MakeCachePolicy(name, ExpertsOf(trace));
 }
 
 }  // namespace
@@ -131,20 +135,23 @@ absl::StatusOr<CacheOutcome> RunCache(const CacheTrace& trace,
                                       absl::Span<const uint64_t> expert_bytes,
                                       uint64_t capacity_bytes, absl::string_view policy) {
   ASSIGN_OR_RETURN(std::unique_ptr<expert_cache::CachePolicy> made, MakePolicy(policy, trace));
-  std::vector<expert_cache::CachedLayer> layers;
-  for (size_t layer = 0; layer < trace.layers().size(); ++layer) {
-    layers.push_back({trace.layers()[layer].num_experts, expert_bytes[layer]});
-  }
-  expert_cache::ExpertCache cache(std::move(layers), capacity_bytes, std::move(made));
+  expert_cache::ExpertCache cache(ExpertsOf(trace), capacity_bytes, std::move(made));
   CacheOutcome outcome;
-  std::vector<uint32_t> missed;
   std::vector<expert_cache::CachedExpert> dropped;
   for (size_t batch = 0; batch < trace.batches(); ++batch) {
     const size_t layer = trace.layer(batch);
-    cache.Use(layer, trace.experts(batch), &missed, &dropped);
+    uint64_t missed = 0;
+    for (const uint32_t expert : trace.experts(batch)) {
+      if (!cache.Has(layer, expert)) {
+        cache.Add(layer, expert, expert_bytes[layer]);
+        ++missed;
+      }
+    }
+    cache.Use(layer, trace.experts(batch));
+    cache.MakeRoom(0, layer, {}, &dropped);
     outcome.uses += trace.experts(batch).size();
-    outcome.hits += trace.experts(batch).size() - missed.size();
-    outcome.loaded_bytes += missed.size() * expert_bytes[layer];
+    outcome.hits += trace.experts(batch).size() - missed;
+    outcome.loaded_bytes += missed * expert_bytes[layer];
   }
   return outcome;
 }

@@ -192,5 +192,28 @@ TEST_F(BatchQueueTest, AllCanBeTakenOut) {
   EXPECT_TRUE(queue_.CheckRoom(*Make({.id = 2, .bytes = 1000}).batch).ok());
 }
 
+TEST_F(BatchQueueTest, WhatIsParkedCountsAndIsInNoLine) {
+  const uint64_t first = queue_.Park(Make({.id = 1, .rows = 20, .stream = 1}));
+  const uint64_t second = queue_.Park(Make({.id = 2, .rows = 10, .stream = 2}));
+  EXPECT_TRUE(queue_.empty());
+  EXPECT_EQ(queue_.batches(), 2);
+  EXPECT_EQ(queue_.rows(), 30);
+  EXPECT_EQ(queue_.rows_in_line(), 0);
+  EXPECT_FALSE(queue_.CheckRoom(*Make({.id = 3, .rows = 11}).batch).ok());
+  Add({.id = 3, .rows = 4});
+  EXPECT_EQ(queue_.rows_in_line(), 4);
+  queue_.Add(*queue_.Unpark(second));
+  EXPECT_FALSE(queue_.Unpark(second).has_value());
+  EXPECT_EQ(queue_.rows(), 34);
+  EXPECT_THAT(Take(0), ElementsAre(3, 2));
+  EXPECT_EQ(queue_.rows(), 20);
+  EXPECT_THAT(IdsOf(queue_.TakeStream(1)), ElementsAre(1));
+  EXPECT_FALSE(queue_.Unpark(first).has_value());
+  queue_.Park(Make({.id = 4}));
+  EXPECT_THAT(IdsOf(queue_.TakeAll()), ElementsAre(4));
+  EXPECT_EQ(queue_.rows(), 0);
+  EXPECT_EQ(queue_.batches(), 0);
+}
+
 }  // namespace
 }  // namespace expertmesh::node

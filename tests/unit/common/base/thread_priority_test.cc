@@ -20,7 +20,13 @@ TEST(ThreadPriorityTest, IsThatOfTheThreadAlone) {
     gentle = NiceOfThisThread();
   }).join();
   std::thread([&neighbour] { neighbour = NiceOfThisThread(); }).join();
+  int less = 0;
+  std::thread([&less] {
+    LetOtherThreadsHaveMost();
+    less = NiceOfThisThread();
+  }).join();
   EXPECT_EQ(gentle, 19);
+  EXPECT_EQ(less, 10);
   EXPECT_EQ(neighbour, before);
   EXPECT_EQ(NiceOfThisThread(), before);
 }

@@ -1,0 +1,22 @@
+#include "expert_service/hosted_expert.h"
+
+#include <utility>
+
+namespace expertmesh::node {
+
+HostedExpert::HostedExpert(Parts parts, std::shared_ptr<const experts::PackedExpert> packed)
+    : parts_(std::move(parts)), packed_(std::move(packed)) {
+  if (parts_.resident != nullptr) {
+    parts_.resident->Host(this, std::move(packed_));
+  }
+}
+
+HostedExpert::~HostedExpert() {
+  if (parts_.resident != nullptr) {
+    parts_.resident->Forget(this);
+  }
+  packed_.reset();
+  parts_.ledger->RemoveEntry(parts_.ledger_id);
+}
+
+}  // namespace expertmesh::node
