@@ -23,7 +23,7 @@ class ExpertLease {
     experts_.emplace_back(expert, std::move(packed));
   }
 
-  // Of an expert that was added.
+  // The expert was added.
   const experts::PackedExpert* packed(uint32_t expert) const {
     const auto found =
         std::lower_bound(experts_.begin(), experts_.end(), expert,

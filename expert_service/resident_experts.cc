@@ -120,7 +120,7 @@ void ResidentExperts::Host(const HostedExpert* expert, Packed packed) {
   {
     const absl::MutexLock lock(&mutex_);
     Slot& slot = SlotOf(*expert);
-    freed = std::move(slot.packed);  // Of one that is no longer offered and not gone yet.
+    freed = std::move(slot.packed);  // Another, no longer offered, has not gone yet.
     if (packed == nullptr) {
       cache_.Remove(place, expert->source().expert);
     } else if (!cache_.Has(place, expert->source().expert)) {

@@ -109,7 +109,7 @@ class ResidentExperts {
     Waiting batch;
     std::vector<Packed> packed;   // [experts of the batch]
     std::vector<size_t> missing;  // Places in `packed`.
-    size_t next = 0;              // Of `missing`, the next to pack.
+    size_t next = 0;              // Place in `missing` of the next to pack.
     size_t unfinished = 0;
     absl::Status status;
   };

@@ -1,4 +1,4 @@
-// Memory for packed weights that may not pass a limit, whoever still holds some of it.
+// Memory for packed weights that may not pass a limit, also while batches still hold some of it.
 #ifndef EXPERTMESH_EXPERT_SERVICE_WEIGHT_MEMORY_H_
 #define EXPERTMESH_EXPERT_SERVICE_WEIGHT_MEMORY_H_
 

@@ -114,12 +114,17 @@ void MappedFile::WillNeed(size_t offset, size_t count) const {
 }
 
 void MappedFile::DontNeed(size_t offset, size_t count) const {
-  const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-  const size_t begin = (offset + page - 1) / page * page;
-  const size_t end = (offset + count) / page * page;
-  if (begin < end && end <= size_) {
-    madvise(const_cast<uint8_t*>(data_) + begin, end - begin, MADV_DONTNEED);
+  // A fault maps up to so much around it: what lies next to the bytes came along, and comes again
+  // for who reads it.
+  constexpr size_t kFaultAround = 64 << 10;
+  if (count == 0 || offset >= size_) {
+    return;
   }
+  const size_t begin = offset / kFaultAround * kFaultAround;
+  const size_t end =
+      (offset + std::min(count, size_ - offset) + kFaultAround - 1) / kFaultAround * kFaultAround;
+  // Past the end of the file there is nothing, up to the end of its last page.
+  madvise(const_cast<uint8_t*>(data_) + begin, std::min(end, size_) - begin, MADV_DONTNEED);
 }
 
 }  // namespace expertmesh::checkpoint

@@ -50,8 +50,8 @@ class MappedFile {
   // Starts reading [offset, offset + count) into memory, in large pieces, without waiting.
   void WillNeed(size_t offset, size_t count) const;
 
-  // Whole pages of [offset, offset + count) need not stay in this process; they are read again when
-  // somebody looks at them.
+  // [offset, offset + count), and what the system read around it, need not stay in this process; it
+  // is read again when somebody looks at it.
   void DontNeed(size_t offset, size_t count) const;
 
  private:

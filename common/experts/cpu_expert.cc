@@ -160,11 +160,18 @@ absl::StatusOr<std::shared_ptr<const CpuExpert>> CpuExpert::Pack(
   return expert;
 }
 
+// Panel by panel: what lies between stays in the cache, and a thread keeps a few MB for it at most.
 void CpuExpert::PackMatrices(const ExpertWeights& weights) {
-  uint8_t* const packed = memory_.data();
-  WeightPacker packer;
-  packer.PackUp(sizes_, weights, *up_, up_->splits()[0], 0, packed);
-  packer.PackDown(weights, *down_, down_->splits()[0], 0, packed + up_->bytes());
+  thread_local WeightPacker packer;
+  uint8_t* packed = memory_.data();
+  const MatmulShape::Split& up = up_->splits().back();
+  for (size_t panel = 0; panel < up.panels; ++panel, packed += up_->PanelBytes(up)) {
+    packer.PackUp(sizes_, weights, *up_, up, panel, packed);
+  }
+  const MatmulShape::Split& down = down_->splits().back();
+  for (size_t panel = 0; panel < down.panels; ++panel, packed += down_->PanelBytes(down)) {
+    packer.PackDown(weights, *down_, down, panel, packed);
+  }
 }
 
 void CpuExpert::CopyMatrices(const ExpertWeights& weights) {

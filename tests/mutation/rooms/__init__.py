@@ -11,6 +11,7 @@ from rooms import (
     client_library,
     controller,
     decoder,
+    expert_cache,
     experts,
     gate,
     matmul,
@@ -31,6 +32,7 @@ MUTATIONS = (
     base.MUTATIONS
     + gate.MUTATIONS
     + experts.MUTATIONS
+    + expert_cache.MUTATIONS
     + matmul.MUTATIONS
     + tensor.MUTATIONS
     + tokenizer.MUTATIONS

@@ -93,7 +93,7 @@ MUTATIONS = (
     ),
     Mutation(
         "shared experts are packed in the width of the others",
-        "HostedExperts::PackOne",
+        "ExpertPacker::Read",
         replace_argument("hostable_expert", 1, "0"),
         "hosted_experts_test",
     ),

@@ -248,6 +248,21 @@ TEST_P(NodeMemoryOnceTest, OtherBytesThanAtTheStartAreNotUsed) {
   ExpectRight(Use(2, 4, {2}));
 }
 
+TEST_P(NodeMemoryOnceTest, WhatIsUnloadedIsFreeForOthers) {
+  StartAndLoad(10);
+  internal::v1::UnloadExpertsRequest request;
+  request.add_experts()->set_layer(1);
+  request.mutable_experts(0)->mutable_experts()->Add(kAll.begin(), kAll.end());
+  ASSERT_TRUE(node_->UnloadExperts(request).ok());
+  EXPECT_EQ(backend_.alive(), 0);
+  EXPECT_EQ(Metric("resident_bytes"), "0");
+  Send(stream_.get(), Use(1, 4, kAll));
+  ExpectRight(Use(1, 4, kAll));
+  Send(stream_.get(), Use(2, 4, kAll));
+  ExpectRight(Use(2, 4, kAll));
+  EXPECT_EQ(backend_.packed(), 20);
+}
+
 TEST_P(NodeMemoryOnceTest, WhatWasAcceptedIsAnsweredThoughItIsUnloaded) {
   StartAndLoad(10);
   HoldPacking();
