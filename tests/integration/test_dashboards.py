@@ -44,6 +44,8 @@ FLAGS = [
     # As long as no fault is wanted there is none: not on a slow machine either.
     "--attempt-timeout=2s",
 ]
+# A node that has memory for little more than a layer.
+SMALL = ["--memory", str(14 * 24576)]
 INTERVAL = "500ms"
 
 
@@ -129,7 +131,7 @@ def refuse_batch(node):
 def _serving(tmp_path_factory, checkpoint):
     folder = tmp_path_factory.mktemp("dashboards")
     with Mesh(folder) as mesh:
-        mesh.start_nodes(checkpoint.path, [[], []])
+        mesh.start_nodes(checkpoint.path, [[], SMALL])
         with BadNode(mesh.nodes[0]) as bad:
             mesh.start_router(checkpoint.path, *FLAGS, nodes=[bad.address, mesh.nodes[1].address])
             mesh.wait_ready()

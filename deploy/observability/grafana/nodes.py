@@ -166,12 +166,50 @@ def _holds():
     )
 
 
+def _memory():
+    yield graph(
+        "Experts found in memory",
+        "percentunit",
+        Query(
+            "sum by (instance) (rate(expertmesh_expert_cache_hits_total{@}[@])) / (sum by (instance) "
+            "(rate(expertmesh_expert_cache_hits_total{@}[@])) + sum by (instance) "
+            "(rate(expertmesh_expert_cache_misses_total{@}[@])))",
+            "{{instance}}",
+        ),
+        note="As a share of all that batches needed.",
+        width=THIRD,
+    )
+    yield graph(
+        "Batches wait for experts, p99",
+        "s",
+        quantile(0.99, "expertmesh_expert_cache_stall_seconds", "instance", legend="{{instance}}"),
+        width=THIRD,
+    )
+    yield graph(
+        "Weights packed again",
+        "Bps",
+        Query("sum by (instance) (rate(expertmesh_expert_cache_loaded_bytes_total{@}[@]))", "{{instance}}"),
+        width=THIRD,
+    )
+    yield graph(
+        "Packed weights in memory, of those allowed",
+        "percentunit",
+        Query(
+            "sum by (instance) (expertmesh_expert_cache_resident_bytes{@}) / sum by (instance) "
+            "(expertmesh_expert_cache_limit_bytes{@})",
+            "{{instance}}",
+        ),
+        width=THIRD,
+    )
+
+
 ROWS = {
     "Are they there?": _there,
     "Are they full, or slow?": _full,
     "Are they wrong?": _wrong,
     "What goes over their links?": _links,
     "What do they hold?": _holds,
+    "Is their memory enough for it (--memory)?": _memory,
 }
 # Closed at first: what is asked for seldom.
-CLOSED = ("What do they hold?",)
+CLOSED = ("What do they hold?", "Is their memory enough for it (--memory)?")
