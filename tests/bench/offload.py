@@ -7,7 +7,9 @@
 A decoder's steps, one token each, go through all layers, one after the other. Experts are as popular as Zipf's law says
 (the r-th as 1 / r^exponent, other ones in each layer). Prints, for each policy of --memory-policy,
 
-  hit rate    of the node, and of the best that could be done on the same steps (expertmesh replay --cache, optimum)
+  hit rate    of the node; of the same policy, and of the best that could be done by who knows what comes, on the same steps
+              (expertmesh replay --cache: optimum); and of who knows how popular experts are, and no more: draws that do
+              not depend on one another give no policy more to go by
   equal       answers that have the same bits as those of the node that has everything
   tokens/s    as a share of the other node's, the median of rounds in turns
   resident    the most memory of the node's process, as a share of the limit, and what of it is not weights
@@ -54,8 +56,10 @@ def gates(model):
 class Steps:
     """Hidden states whose gates choose the experts that are wanted."""
 
-    def __init__(self, model, exponent, seed):
+    def __init__(self, model, exponent, top_k, seed):
         self._random = np.random.default_rng(seed)
+        self._top_k = top_k
+        self.uses = []  # (layer, place in the order of popularity) of every expert that was drawn.
         self._inverse = {layer: np.linalg.pinv(gate) for layer, gate in gates(model).items()}
         self.layers = sorted(self._inverse)
         experts = next(iter(self._inverse.values())).shape[1]
@@ -70,10 +74,18 @@ class Steps:
 
     def next(self):
         """One hidden state for each layer; the experts with the highest scores are a draw by popularity."""
-        return [
-            (layer, self.of_scores(layer, self.popularity[layer] + self._random.gumbel(size=p.size)))
-            for layer, p in self.popularity.items()
-        ]
+        step = []
+        for layer, popularity in self.popularity.items():
+            scores = popularity + self._random.gumbel(size=popularity.size)
+            drawn = np.argsort(-scores)[: self._top_k]
+            self.uses += [(layer, np.count_nonzero(popularity > popularity[expert])) for expert in drawn]
+            step.append((layer, self.of_scores(layer, scores)))
+        return step
+
+    def share_of_popular(self, share):
+        """Uses of the experts that are kept by who knows the popularity and has memory for so many of them."""
+        kept = share * len(next(iter(self.popularity.values())))
+        return sum(place < kept for _, place in self.uses) / len(self.uses)
 
     def rank(self, layer, first, count):
         """For the experts with these places in the order of popularity."""
@@ -154,7 +166,7 @@ def walk(policy, options, folder, model, limit, everything):
     recording = folder / f"{policy}.rec"
     flags = ("--memory", limit, "--memory-policy", policy)
     system = System(folder / policy, model, *flags, router_flags=("--record-routing", recording))
-    steps = Steps(model, options.exponent, seed=1)
+    steps = Steps(model, options.exponent, options.top_k, seed=1)
     ratios, equal, total = [], 0, 0
     for _ in range(options.rounds):
         drawn = [steps.next() for _ in range(options.steps)]
@@ -168,8 +180,9 @@ def walk(policy, options, folder, model, limit, everything):
     system.close()
     best, same = (replayed(model, recording, limit, name) for name in ("optimum", policy))
     print(
-        f"{policy}: hit rate {hits / (hits + misses):.3f} (replayed {same:.3f}, optimum {best:.3f}), equal {equal} of "
-        f"{total}, tokens/s {statistics.median(ratios):.2f}, resident {resident / limit:.2f} of the limit "
+        f"{policy}: hit rate {hits / (hits + misses):.3f} (replayed {same:.3f}, optimum {best:.3f}, popularity known "
+        f"{steps.share_of_popular(options.share):.3f}), equal {equal} of {total}, tokens/s "
+        f"{statistics.median(ratios):.2f}, resident {resident / limit:.2f} of the limit "
         f"({(resident - limit) / 2**20:.0f} MiB beside it)",
         flush=True,
     )
@@ -178,7 +191,7 @@ def walk(policy, options, folder, model, limit, everything):
 def tails(policy, options, folder, model, limit, everything):
     """p99 of requests that find their experts, beside others that do not."""
     system = System(folder / f"tails-{policy}", model, "--memory", limit, "--memory-policy", policy)
-    steps = Steps(model, options.exponent, seed=1)
+    steps = Steps(model, options.exponent, options.top_k, seed=1)
     for _ in range(20):  # What is popular is known to be.
         system.client.forward(steps.layers[0], steps.rank(steps.layers[0], 0, options.top_k))
     ratios = []

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree
@@ -221,6 +222,21 @@ def test_two_builds_in_turns():
     for line in versus("build", build):
         # The same programs, so the same bytes, but for heartbeats: of few tokens in a busy second they are a part.
         assert float(line[-1]) == pytest.approx(1, abs=0.02 if line[0] == "64" else 0.2), line
+
+
+def test_experts_beyond_the_memory():
+    small = ["--layers", "5", "--experts", "16", "--d-model", "64", "--intermediate", "64", "--top-k", "2"]
+    command = [sys.executable, HERE / "offload.py", *small, "--steps", "30", "--rounds", "1", "--seconds", "0.2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2 * len(("lru", "frequency", "predictive")), lines
+    for line in lines[::2]:
+        rates = re.search(r"hit rate ([\d.]+) \(replayed ([\d.]+), optimum ([\d.]+)", line)
+        node, replayed, optimum = map(float, rates.groups())
+        # A replay may drop what it has just loaded; a node keeps that until it is computed.
+        assert 0 < node < 1 and abs(node - replayed) < 0.1 and replayed <= optimum + 0.001
+        assert "equal 150 of 150" in line
 
 
 def test_a_simulation_is_compared_with_what_it_simulates():
