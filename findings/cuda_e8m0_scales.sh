@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# CUDA 13.5's cuda_fp8.h and cuda_fp4.h (wheel nvidia-cuda-runtime 13.5.37, on the host) and ml_dtypes 0.6.0 make
+# The headers of CUDA 13.5 for FP8 and FP4 (wheel nvidia-cuda-runtime 13.5.37, on the host) and ml_dtypes 0.6.0 make
 # different block scales of the same numbers. E8M0 has powers of two alone: CUDA's constructor takes the next one above,
 # ml_dtypes the nearest, so of the numbers between two powers every second one gets a scale that is twice the other's. A
 # zero becomes 2^-127 with CUDA and a negative number the scale of its magnitude; ml_dtypes makes both NaN, which is what E8M0
