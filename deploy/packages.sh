@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
 # The Debian and Ubuntu packages that Expertmesh needs; the one place that names them.
 #
-#   deploy/packages.sh list    [--tests] [--stubs] [--observability] [--training]   print them, one a line
-#   deploy/packages.sh install [--tests] [--stubs] [--observability] [--training]   install those that are missing
-#                                                                                   (with sudo when not root)
+#   deploy/packages.sh list    [--tests] [--stubs] [--observability] [--training] [--cuda]
+#       prints them, one a line
+#   deploy/packages.sh install [--tests] [--stubs] [--observability] [--training] [--cuda]
+#       installs those that are missing (with sudo when not root)
 #
 # --tests adds what only tests/run.sh uses, --stubs the toolchains of client/stubs (Node.js, Go, Java with
 # Maven, and Rust: client/stubs says which of them a release has too old), --observability those that
 # deploy/observability is made with and looked at with (Go, Java with Maven, a browser),
-# --training the text that client/python/examples/train_demo.py reads.
+# --training the text that client/python/examples/train_demo.py reads. --cuda brings the CUDA toolkit, which is none of
+# them, by deploy/cuda.sh, where there is none of the system.
 # Known: Debian 12 and 13, Ubuntu 24.04.
 set -euo pipefail
 
 usage() {
-  sed -n '4,6s/^# *//p' "$0"
+  sed -n '4,7s/^# *//p' "$0"
 }
 
 build_packages() {
@@ -150,7 +152,7 @@ apt_failed() {
   exit 1
 }
 
-tests=0 stubs=0 observability=0 training=0
+tests=0 stubs=0 observability=0 training=0 cuda=0
 action=${1:-}
 if (($#)); then
   shift
@@ -161,6 +163,7 @@ for flag in "$@"; do
     --stubs) stubs=1 ;;
     --observability) observability=1 ;;
     --training) training=1 ;;
+    --cuda) cuda=1 ;;
     *)
       echo "$0: unknown flag $flag" >&2
       usage >&2
@@ -170,7 +173,12 @@ for flag in "$@"; do
 done
 case $action in
   list) wanted ;;
-  install) install_missing ;;
+  install)
+    install_missing
+    if ((cuda)); then
+      "$(dirname "${BASH_SOURCE[0]}")/cuda.sh" install
+    fi
+    ;;
   -h | --help) usage ;;
   *)
     usage >&2

@@ -1,4 +1,4 @@
-// Metrics of a node that keeps a part of its experts in memory; other nodes do not have them.
+// Metrics of a node that keeps a part of its experts in memory.
 #ifndef EXPERTMESH_EXPERT_SERVICE_CACHE_METRICS_H_
 #define EXPERTMESH_EXPERT_SERVICE_CACHE_METRICS_H_
 

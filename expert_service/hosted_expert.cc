@@ -5,15 +5,11 @@
 namespace expertmesh::node {
 
 HostedExpert::HostedExpert(Parts parts, std::shared_ptr<const experts::PackedExpert> packed)
-    : parts_(std::move(parts)), packed_(std::move(packed)) {
-  if (parts_.resident != nullptr) {
-    parts_.resident->Host(this, std::move(packed_));
-  }
-}
+    : parts_(std::move(parts)), packed_(std::move(packed)) {}
 
 HostedExpert::~HostedExpert() {
-  if (parts_.resident != nullptr) {
-    parts_.resident->Forget(this);
+  if (parts_.on_gone) {
+    parts_.on_gone(this);
   }
   packed_.reset();
   parts_.ledger->RemoveEntry(parts_.ledger_id);

@@ -3,13 +3,13 @@
 #define EXPERTMESH_EXPERT_SERVICE_HOSTED_EXPERT_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
 #include "common/experts/backend.h"
 #include "expert_service/expert_packer.h"
 #include "expert_service/memory_ledger.h"
-#include "expert_service/resident_experts.h"
 
 namespace expertmesh::node {
 
@@ -22,11 +22,11 @@ class HostedExpert {
     ExpertSource source;
     uint64_t bytes = 0;
     uint64_t digest = 0;
-    // Null where all that is hosted is in memory.
-    ResidentExperts* resident = nullptr;
+    // Called when it is about to go; may be empty.
+    std::function<void(const HostedExpert*)> on_gone = nullptr;
   };
 
-  // `packed` may be null where `resident` is not.
+  // `packed` is null where ResidentExperts have it.
   HostedExpert(Parts parts, std::shared_ptr<const experts::PackedExpert> packed);
   ~HostedExpert();
   HostedExpert(const HostedExpert&) = delete;

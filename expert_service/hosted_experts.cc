@@ -112,7 +112,7 @@ absl::Status HostedExperts::CheckLayersFit(absl::Span<const Item> items, const L
     if (all > options_.resident->limit_bytes()) {
       return absl::ResourceExhaustedError(absl::StrCat(
           "layer ", layer, " takes ", all, " bytes, and all of it may be needed at once, but ",
-          "--memory is ", options_.resident->limit_bytes(),
+          "--memory (of a GPU: --device-memory) is ", options_.resident->limit_bytes(),
           "; allow more, or host fewer experts of the layer on this node"));
     }
   }
@@ -196,11 +196,17 @@ absl::Status HostedExperts::PackOne(Item* item) {
 
 absl::Status HostedExperts::ReadOne(Item* item, bool pack) {
   ASSIGN_OR_RETURN(ExpertPacker::Packed read, packer_.Read(item->source, pack));
-  HostedExpert::Parts parts = {ledger_,    0,           item->source,
-                               read.bytes, read.digest, options_.resident};
+  HostedExpert::Parts parts = {ledger_, 0, item->source, read.bytes, read.digest};
   RETURN_IF_ERROR(ledger_->AddEntry(item->reserved_bytes, {read.bytes, read.checkpoint_bytes},
                                     &parts.ledger_id));
-  item->loaded = std::make_shared<const HostedExpert>(std::move(parts), std::move(read.expert));
+  ResidentExperts* const resident = options_.resident;
+  if (resident == nullptr) {
+    item->loaded = std::make_shared<const HostedExpert>(std::move(parts), std::move(read.expert));
+    return absl::OkStatus();
+  }
+  parts.on_gone = [resident](const HostedExpert* expert) { resident->Forget(expert); };
+  item->loaded = std::make_shared<const HostedExpert>(std::move(parts), nullptr);
+  resident->Host(item->loaded.get(), std::move(read.expert));
   return absl::OkStatus();
 }
 

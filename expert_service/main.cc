@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/clock.h"
@@ -18,14 +19,16 @@
 #include "common/base/usage.h"
 #include "common/base/version.h"
 #include "common/checkpoint/moe_checkpoint.h"
-#include "common/experts/backend_factory.h"
 #include "common/experts/compute_dtype.h"
+#include "common/experts/device.h"
 #include "common/experts/weight_storage.h"
 #include "common/net/grpc_logging.h"
 #include "common/telemetry/expert_series.h"
 #include "common/telemetry/grpc_server_metrics.h"
 #include "common/telemetry/logging.h"
 #include "common/telemetry/metrics.h"
+#include "expert_service/device_loss.h"
+#include "expert_service/device_metrics.h"
 #include "expert_service/expert_selection.h"
 #include "expert_service/node.h"
 #include "expert_service/node_server.h"
@@ -46,6 +49,19 @@ ABSL_FLAG(bool, shared_experts, false,
 ABSL_FLAG(std::string, slice, "", "i/n: hold the i-th of n parts of the intermediate dimension");
 ABSL_FLAG(std::string, compute_dtype, "auto",
           "f32, bf16, or auto: bf16 for a BF16 checkpoint, else f32");
+// Not auto by default: nodes that share a machine would meet on its first GPU.
+ABSL_FLAG(
+    std::string, device, "cpu",
+    "What computes: cpu; cuda:N, the N-th GPU (from 0) that this process can see; or auto, the "
+    "first GPU where there is one, else the CPU");
+ABSL_FLAG(
+    uint64_t, device_memory, 0,
+    "Most bytes of a GPU's memory that weights may take, at least those of the largest layer: "
+    "experts beyond are uploaded when they are needed, as with --memory; 0: all are there");
+ABSL_FLAG(
+    std::string, device_product, "fixed-order",
+    "Who multiplies on a GPU: fixed-order, kernels with which a row's bits do not depend on its "
+    "batch; or cublas, with which the last bits may");
 ABSL_FLAG(int, threads, 0,
           "Threads that compute and load; 0: one per core that affinity and CPU quota allow");
 ABSL_FLAG(std::string, weights, "expanded",
@@ -92,6 +108,10 @@ namespace {
 constexpr absl::Duration kDrainLinger = absl::Milliseconds(200);
 // For answers that are queued when everything is computed.
 constexpr absl::Duration kShutdownGrace = absl::Seconds(2);
+// So long a node that has lost its device may take to answer, with errors, what is under way, and
+// to end.
+constexpr absl::Duration kLostDrain = absl::Seconds(1);
+constexpr absl::Duration kLostEnd = absl::Seconds(5);
 
 absl::Status CheckFlags(const std::vector<char*>& rest) {
   if (rest.size() > 1) {
@@ -141,7 +161,6 @@ absl::StatusOr<NodeOptions> OptionsFromFlags(const ModelDescription& model, int 
   options.reply_frame_bytes = std::min(options.reply_frame_bytes, options.max_frame_bytes);
   options.inline_parameters = absl::GetFlag(FLAGS_inline_parameters);
   options.memory_limit_bytes = absl::GetFlag(FLAGS_memory_limit_bytes);
-  options.memory_bytes = absl::GetFlag(FLAGS_memory);
   options.memory_policy = absl::GetFlag(FLAGS_memory_policy);
   options.load_threads = threads;
   ASSIGN_OR_RETURN(options.expert_metrics,
@@ -191,21 +210,60 @@ absl::Status LoadAndLog(Node* node, const std::vector<LayerExperts>& selection) 
   return status;
 }
 
-// Serves until a signal comes, then finishes what is in flight.
-absl::Status ServeUntilSignal(Node* node, NodeServer* server,
+// Serves until a signal comes or the device is lost, then finishes what is in flight.
+absl::Status ServeUntilSignal(Node* node, NodeServer* server, const DeviceLoss& device_loss,
                               const std::vector<LayerExperts>& selection) {
   absl::Status loaded;
   std::thread loading([&] { loaded = LoadAndLog(node, selection); });
   const int signal = WaitForStopSignal();
-  const absl::Duration timeout = absl::GetFlag(FLAGS_drain_timeout);
-  spdlog::info("signal {}: finishing what is in flight, at most {}", signal,
-               absl::FormatDuration(timeout));
+  const absl::Status lost = device_loss.status();
+  absl::Duration timeout = absl::GetFlag(FLAGS_drain_timeout);
+  if (lost.ok()) {
+    spdlog::info("signal {}: finishing what is in flight, at most {}", signal,
+                 absl::FormatDuration(timeout));
+  } else {
+    EndProcessAfter(kLostEnd);
+    timeout = std::min(timeout, kLostDrain);
+  }
   if (!node->Drain(kDrainLinger, Clock::Real()->Now() + timeout)) {
     spdlog::warn("batches were left unanswered after {}", absl::FormatDuration(timeout));
   }
   server->Shutdown(kShutdownGrace);
   loading.join();
+  RETURN_IF_ERROR(lost);
   return absl::IsCancelled(loaded) ? absl::OkStatus() : loaded;
+}
+
+absl::StatusOr<experts::Device> DeviceFromFlags(Dtype checkpoint_dtype, int threads,
+                                                DeviceLoss* device_loss) {
+  experts::DeviceOptions options;
+  ASSIGN_OR_RETURN(
+      options.backend.compute_dtype,
+      experts::ChooseComputeDtype(absl::GetFlag(FLAGS_compute_dtype), checkpoint_dtype));
+  options.backend.threads = threads;
+  ASSIGN_OR_RETURN(options.backend.weights,
+                   experts::ParseWeightStorage(absl::GetFlag(FLAGS_weights)));
+  ASSIGN_OR_RETURN(options.product,
+                   experts::ParseDeviceProduct(absl::GetFlag(FLAGS_device_product)));
+  options.memory_bytes = absl::GetFlag(FLAGS_device_memory);
+  options.on_lost = [device_loss](const absl::Status& why) { device_loss->Lost(why); };
+  ASSIGN_OR_RETURN(experts::Device device, experts::OpenDevice(absl::GetFlag(FLAGS_device),
+                                                               ProgramVersion().Text(), options));
+  if (!device.note.empty()) {
+    spdlog::warn("computing on the CPU: {}", device.note);
+  }
+  return device;
+}
+
+// Most bytes of packed weights where `backend` has them.
+absl::StatusOr<uint64_t> MemoryFromFlags(const experts::Backend& backend) {
+  const bool cpu = backend.name() == "cpu";
+  const uint64_t memory = absl::GetFlag(FLAGS_memory);
+  if (!cpu && memory > 0 && absl::GetFlag(FLAGS_device) != "auto") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--memory=", memory, " is for --device=cpu; use --device-memory"));
+  }
+  return cpu ? memory : absl::GetFlag(FLAGS_device_memory);
 }
 
 absl::Status Run(const std::vector<char*>& rest) {
@@ -228,22 +286,20 @@ absl::Status Run(const std::vector<char*>& rest) {
                    SelectExperts(selection_flags, checkpoint->model()));
   const int threads =
       absl::GetFlag(FLAGS_threads) > 0 ? absl::GetFlag(FLAGS_threads) : AvailableCores();
-  experts::BackendOptions backend_options;
-  ASSIGN_OR_RETURN(
-      backend_options.compute_dtype,
-      experts::ChooseComputeDtype(absl::GetFlag(FLAGS_compute_dtype), checkpoint->model().dtype));
-  backend_options.threads = threads;
-  ASSIGN_OR_RETURN(backend_options.weights,
-                   experts::ParseWeightStorage(absl::GetFlag(FLAGS_weights)));
-  ASSIGN_OR_RETURN(const std::unique_ptr<experts::Backend> backend,
-                   experts::MakeBackend("cpu", backend_options));
+  DeviceLoss device_loss(RequestStop);
+  ASSIGN_OR_RETURN(const experts::Device device,
+                   DeviceFromFlags(checkpoint->model().dtype, threads, &device_loss));
 
   const auto registry = std::make_shared<prometheus::Registry>();
   telemetry::RegisterProcessMetrics("expertmesh-expert", ProgramVersion(), *registry);
-  ASSIGN_OR_RETURN(const NodeOptions options, OptionsFromFlags(checkpoint->model(), threads));
-  ASSIGN_OR_RETURN(const std::unique_ptr<Node> node,
-                   Node::Create(options, checkpoint, backend.get(), Clock::Real(), registry));
+  ASSIGN_OR_RETURN(NodeOptions options, OptionsFromFlags(checkpoint->model(), threads));
+  ASSIGN_OR_RETURN(options.memory_bytes, MemoryFromFlags(*device.backend));
+  ASSIGN_OR_RETURN(
+      const std::unique_ptr<Node> node,
+      Node::Create(options, checkpoint, device.backend.get(), Clock::Real(), registry));
   RETURN_IF_ERROR(node->CheckLoad(selection));
+  device_loss.Tell(node.get());
+  const absl::Cleanup forget_node = [&device_loss] { device_loss.Tell(nullptr); };
 
   telemetry::GrpcServerMetrics calls(*registry);
   NodeServerOptions server_options;
@@ -258,14 +314,16 @@ absl::Status Run(const std::vector<char*>& rest) {
   if (const std::string address = absl::GetFlag(FLAGS_metrics_listen); !address.empty()) {
     ASSIGN_OR_RETURN(metrics, telemetry::MetricsServer::Start(address, registry));
     metrics->Add(node->computed());
+    metrics->Add(std::make_shared<DeviceMetrics>(device.stats));
   }
   const IdleMemory idle_memory(nullptr, Clock::Real());
   const int metrics_port = metrics == nullptr ? 0 : metrics->port();
   RETURN_IF_ERROR(WritePortFile(absl::GetFlag(FLAGS_port_file), server->port(), metrics_port));
-  spdlog::info("{}: {} ({}, {}) on port {}, metrics on port {}", options.node_id,
+  spdlog::info("{}: {} ({}, {} by {}) on port {}, metrics on port {}", options.node_id,
                absl::GetFlag(FLAGS_model), checkpoint->model().family,
-               std::string(NameOf(backend->compute_dtype())), server->port(), metrics_port);
-  return ServeUntilSignal(node.get(), server.get(), selection);
+               std::string(NameOf(device.backend->compute_dtype())), device.info.name,
+               server->port(), metrics_port);
+  return ServeUntilSignal(node.get(), server.get(), device_loss, selection);
 }
 
 }  // namespace

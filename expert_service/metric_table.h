@@ -43,30 +43,41 @@ inline constexpr telemetry::HistogramInfo kLoadDurationSeconds = {
     "expertmesh_expert_load_duration_seconds", "",
     "Time to load experts: what was asked for at once"};
 
+inline constexpr telemetry::GaugeInfo kDeviceMemoryUsedBytes = {
+    "expertmesh_expert_device_memory_used_bytes", "",
+    "Memory of the GPU in use, by whichever process; 0 with --device=cpu"};
+inline constexpr telemetry::GaugeInfo kDeviceMemoryTotalBytes = {
+    "expertmesh_expert_device_memory_total_bytes", "",
+    "Memory that the GPU has; 0 with --device=cpu"};
+
 // What it keeps in memory, when that is not all (--memory).
 
 inline constexpr telemetry::CounterInfo kCacheHitsTotal = {
     "expertmesh_expert_cache_hits_total", "",
-    "Experts that a batch needed and that were in memory (with --memory)"};
+    "With --memory: experts that a batch needed and that were in memory"};
 inline constexpr telemetry::CounterInfo kCacheMissesTotal = {
     "expertmesh_expert_cache_misses_total", "",
-    "Experts that a batch needed and that were not in memory (with --memory)"};
+    "With --memory: experts that a batch needed and that were not in memory"};
 inline constexpr telemetry::CounterInfo kCacheLoadedBytesTotal = {
     "expertmesh_expert_cache_loaded_bytes_total", "",
-    "Weights packed since a batch needed them (with --memory)"};
+    "With --memory: weights packed since a batch needed them"};
 inline constexpr telemetry::HistogramInfo kCacheStallSeconds = {
     "expertmesh_expert_cache_stall_seconds", "",
-    "Time that a batch waited for experts that were not in memory (with --memory)"};
+    "With --memory: time that a batch waited for experts that were not in memory"};
 inline constexpr telemetry::GaugeInfo kCacheResidentBytes = {
-    "expertmesh_expert_cache_resident_bytes", "", "Packed weights in memory (with --memory)"};
+    "expertmesh_expert_cache_resident_bytes", "", "With --memory: packed weights in memory"};
 inline constexpr telemetry::GaugeInfo kCacheLimitBytes = {
-    "expertmesh_expert_cache_limit_bytes", "", "Most packed weights in memory (with --memory)"};
+    "expertmesh_expert_cache_limit_bytes", "", "With --memory: most packed weights in memory"};
 
 // What went wrong.
 
 inline constexpr telemetry::CounterInfo kRejectedTotal = {
     "expertmesh_expert_rejected_total", "reason",
     "Batches answered with an error, or dropped because their stream is gone"};
+inline constexpr telemetry::CounterInfo kDeviceErrorsTotal = {
+    "expertmesh_expert_device_errors_total", "kind",
+    "Calls of the GPU that failed: memory (there was not enough), hardware (ECC, NVLink, the "
+    "device), other"};
 inline constexpr telemetry::CounterInfo kNonfiniteTokensTotal = {
     "expertmesh_expert_nonfinite_tokens_total", "",
     "Token rows received with NaN or infinite values"};

@@ -15,12 +15,18 @@
 namespace expertmesh::node {
 namespace {
 
+absl::Status DeviceLostError() {
+  return absl::UnavailableError("this node has lost its device; ask another one");
+}
+
 // One stream of a router.
 class ComputeHandler final : public StreamHandler {
  public:
-  ComputeHandler(Executor* executor, const ReplySender* reply_sender, BatchAssembler assembler,
+  ComputeHandler(Executor* executor, const std::atomic<bool>* device_lost,
+                 const ReplySender* reply_sender, BatchAssembler assembler,
                  std::shared_ptr<FrameSink> replies)
       : executor_(executor),
+        device_lost_(device_lost),
         reply_sender_(reply_sender),
         assembler_(std::move(assembler)),
         replies_(std::move(replies)),
@@ -32,7 +38,8 @@ class ComputeHandler final : public StreamHandler {
     BatchAssembler::Outcome outcome = assembler_.Add(frame);
     absl::Status status = outcome.status;
     if (outcome.batch != nullptr) {
-      status = executor_->Enqueue(stream_, std::move(outcome.batch));
+      status =
+          *device_lost_ ? DeviceLostError() : executor_->Enqueue(stream_, std::move(outcome.batch));
     }
     if (!status.ok()) {
       reply_sender_->SendError(*replies_, outcome.batch_id, status);
@@ -41,6 +48,7 @@ class ComputeHandler final : public StreamHandler {
 
  private:
   Executor* const executor_;
+  const std::atomic<bool>* const device_lost_;
   const ReplySender* const reply_sender_;
   BatchAssembler assembler_;
   const std::shared_ptr<FrameSink> replies_;
@@ -95,12 +103,15 @@ absl::StatusOr<std::unique_ptr<Node>> Node::Create(
     return absl::InvalidArgumentError(
         absl::StrCat("load_threads is ", options.load_threads, "; must be at least 1"));
   }
+  // Its series are there, with 0, where all is in memory, too.
+  auto cache_metrics = std::make_shared<CacheMetrics>(*registry, options.memory_bytes);
   std::unique_ptr<ResidentExperts> resident;
   if (options.memory_bytes > 0) {
-    ASSIGN_OR_RETURN(resident,
-                     ResidentExperts::Create(
-                         {options.memory_bytes, options.memory_policy, options.load_threads, clock},
-                         checkpoint->model(), ExpertPacker(checkpoint, backend), *registry));
+    ASSIGN_OR_RETURN(
+        resident,
+        ResidentExperts::Create(
+            {options.memory_bytes, options.memory_policy, options.load_threads, clock},
+            checkpoint->model(), ExpertPacker(checkpoint, backend), std::move(cache_metrics)));
   }
   return std::unique_ptr<Node>(new Node(options, std::move(checkpoint), backend, clock,
                                         std::move(registry), std::move(resident)));
@@ -195,7 +206,7 @@ bool Node::Drain(absl::Duration linger, absl::Time deadline) {
 void Node::SetState(v1::NodeState state, std::string message) {
   {
     const absl::MutexLock lock(&mutex_);
-    if (state_ == v1::NODE_STATE_DRAINING || state_ == state) {
+    if (device_lost_ || state_ == v1::NODE_STATE_DRAINING || state_ == state) {
       return;
     }
     state_ = state;
@@ -203,6 +214,20 @@ void Node::SetState(v1::NodeState state, std::string message) {
     ++version_;
   }
   metrics_.SetState(state);
+  notifier_.Notify();
+}
+
+void Node::LoseDevice(const absl::Status& why) {
+  {
+    const absl::MutexLock lock(&mutex_);
+    if (device_lost_.exchange(true)) {
+      return;
+    }
+    state_ = v1::NODE_STATE_FAILED;
+    message_ = std::string(why.message());
+    ++version_;
+  }
+  metrics_.SetState(v1::NODE_STATE_FAILED);
   notifier_.Notify();
 }
 
@@ -244,8 +269,10 @@ v1::NodeDescription Node::Describe() const {
   response.set_d_model(checkpoint_->model().d_model);
   response.set_backend(std::string(backend_->name()));
   response.set_compute_dtype(ToWire(backend_->compute_dtype()));
-  for (v1::HostedExperts& hosted : hosted_.Describe()) {
-    *response.add_hosted() = std::move(hosted);
+  if (!device_lost_) {
+    for (v1::HostedExperts& hosted : hosted_.Describe()) {
+      *response.add_hosted() = std::move(hosted);
+    }
   }
   *response.mutable_memory() = Memory();
   response.set_max_batch_rows(options_.max_batch_rows);
@@ -274,7 +301,7 @@ std::unique_ptr<StatusSubscription> Node::Subscribe(std::function<void()> on_cha
 
 std::unique_ptr<StreamHandler> Node::OpenCompute(std::shared_ptr<FrameSink> replies) {
   return std::make_unique<ComputeHandler>(
-      &executor_, &reply_sender_,
+      &executor_, &device_lost_, &reply_sender_,
       BatchAssembler(MakeAssemblyLimits(), &checkpoint_->model(), &hosted_, clock_),
       std::move(replies));
 }
@@ -300,6 +327,9 @@ absl::StatusOr<internal::v1::LoadExpertsResponse> Node::LoadExperts(
     if (state_ == v1::NODE_STATE_DRAINING) {
       return absl::UnavailableError("this node is draining; load the experts on another one");
     }
+  }
+  if (device_lost_) {
+    return DeviceLostError();
   }
   const std::vector<LayerExperts> wanted = FromProto(request.experts());
   const absl::Time begin = clock_->Now();

@@ -11,6 +11,7 @@
 #ifndef EXPERTMESH_EXPERT_SERVICE_NODE_H_
 #define EXPERTMESH_EXPERT_SERVICE_NODE_H_
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -101,6 +102,11 @@ class Node final : public NodeEndpoint {
   // A running Load ends with CANCELLED. True when nothing was left unanswered.
   bool Drain(absl::Duration linger, absl::Time deadline);
 
+  // What computes is lost for good: FAILED with the reason, for ever. The node holds nothing any
+  // more as routers see it, and batches, those under way among them, are answered with UNAVAILABLE.
+  // Does not block.
+  void LoseDevice(const absl::Status& why);
+
   // What is read at a scrape, beside the registry.
   std::shared_ptr<const prometheus::Collectable> computed() const { return metrics_.computed(); }
 
@@ -123,7 +129,7 @@ class Node final : public NodeEndpoint {
 
   AssemblyLimits MakeAssemblyLimits() const;
   ExecutorOptions MakeExecutorOptions() const;
-  // LOADING only leads to READY or FAILED, DRAINING to nothing.
+  // LOADING only leads to READY or FAILED; DRAINING, and a lost device, to nothing.
   void SetState(v1::NodeState state, std::string message);
   void OnHostedChange();
   // TERM_PASSED when a higher term was seen; else it is the highest.
@@ -145,6 +151,7 @@ class Node final : public NodeEndpoint {
   std::string message_ ABSL_GUARDED_BY(mutex_);
   uint64_t version_ ABSL_GUARDED_BY(mutex_) = 1;
   uint64_t highest_term_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::atomic<bool> device_lost_ = false;  // Set under mutex_.
 
   const std::unique_ptr<ResidentExperts> resident_;  // Null: all experts are in memory.
   HostedExperts hosted_;

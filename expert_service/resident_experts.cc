@@ -8,7 +8,6 @@
 #include "common/base/status_context.h"
 #include "common/base/status_macros.h"
 #include "common/base/thread_priority.h"
-#include "expert_service/hosted_expert.h"
 
 namespace expertmesh::node {
 namespace {
@@ -29,24 +28,24 @@ absl::Status StoppedError() {
 
 absl::StatusOr<std::unique_ptr<ResidentExperts>> ResidentExperts::Create(
     const ResidentExpertsOptions& options, const ModelDescription& model, ExpertPacker packer,
-    prometheus::Registry& registry) {
+    std::shared_ptr<CacheMetrics> metrics) {
   if (options.limit_bytes < 1 || options.threads < 1) {
     return absl::InvalidArgumentError("limit_bytes and threads must be at least 1");
   }
   const std::vector<uint32_t> experts = ExpertsOf(model);
   ASSIGN_OR_RETURN(std::unique_ptr<expert_cache::CachePolicy> policy,
                    expert_cache::MakeCachePolicy(options.policy, experts));
-  return std::unique_ptr<ResidentExperts>(
-      new ResidentExperts(options, model, std::move(packer), std::move(policy), registry));
+  return std::unique_ptr<ResidentExperts>(new ResidentExperts(
+      options, model, std::move(packer), std::move(policy), std::move(metrics)));
 }
 
 ResidentExperts::ResidentExperts(const ResidentExpertsOptions& options,
                                  const ModelDescription& model, ExpertPacker packer,
                                  std::unique_ptr<expert_cache::CachePolicy> policy,
-                                 prometheus::Registry& registry)
+                                 std::shared_ptr<CacheMetrics> metrics)
     : packer_(std::move(packer)),
       clock_(options.clock),
-      metrics_(registry, options.limit_bytes),
+      metrics_(std::move(metrics)),
       memory_(WeightMemory::Create(options.limit_bytes)),
       cache_(ExpertsOf(model), options.limit_bytes, std::move(policy)) {
   for (const MoeLayerDescription& layer : model.layers) {
@@ -128,7 +127,7 @@ void ResidentExperts::Host(const HostedExpert* expert, Packed packed) {
     }
     slot = {expert, std::move(packed)};
   }
-  metrics_.SetResident(memory_->used_bytes());
+  metrics_->SetResident(memory_->used_bytes());
 }
 
 void ResidentExperts::Forget(const HostedExpert* expert) {
@@ -144,7 +143,7 @@ void ResidentExperts::Forget(const HostedExpert* expert) {
     slot = {};
   }
   freed.reset();
-  metrics_.SetResident(memory_->used_bytes());
+  metrics_->SetResident(memory_->used_bytes());
 }
 
 ResidentExperts::Packed ResidentExperts::Find(const HostedLayer& layer, uint32_t expert) {
@@ -178,7 +177,7 @@ bool ResidentExperts::TryAcquire(const HostedLayer& layer, absl::Span<const uint
     }
     all = hits == experts.size() && Lease(layer, experts, lease);
   }
-  metrics_.CountUses(hits, experts.size() - hits);
+  metrics_->CountUses(hits, experts.size() - hits);
   return all;
 }
 
@@ -196,7 +195,7 @@ void ResidentExperts::Await(std::shared_ptr<const HostedLayer> layer, std::vecto
 }
 
 void ResidentExperts::Answer(Waiting batch, absl::StatusOr<ExpertLease> answer, Outside* outside) {
-  metrics_.RecordStall(clock_->Now() - batch.since);
+  metrics_->RecordStall(clock_->Now() - batch.since);
   outside->answers.emplace_back(std::move(batch.done), std::move(answer));
   outside->layers.push_back(std::move(batch.layer));
 }
@@ -306,7 +305,7 @@ absl::StatusOr<ResidentExperts::Packed> ResidentExperts::Pack(const HostedExpert
         "its bytes in the checkpoint are not those of the start; restart the node");
   }
   if (read.ok()) {
-    metrics_.CountLoaded(expert.bytes());
+    metrics_->CountLoaded(expert.bytes());
     return memory_->Count(std::move(read->expert), expert.bytes());
   }
   memory_->Free(expert.bytes());
@@ -341,7 +340,7 @@ void ResidentExperts::Finish(Outside* outside) {
       ++waiting;
     }
   }
-  metrics_.SetResident(memory_->used_bytes());
+  metrics_->SetResident(memory_->used_bytes());
 }
 
 }  // namespace expertmesh::node

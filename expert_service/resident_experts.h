@@ -30,12 +30,10 @@
 #include "expert_service/cache_metrics.h"
 #include "expert_service/expert_lease.h"
 #include "expert_service/expert_packer.h"
+#include "expert_service/hosted_expert.h"
 #include "expert_service/weight_memory.h"
 
 namespace expertmesh::node {
-
-class HostedExpert;
-struct HostedLayer;
 
 struct ResidentExpertsOptions {
   // Most bytes of packed weights in memory; at least 1.
@@ -57,7 +55,7 @@ class ResidentExperts {
   // INVALID_ARGUMENT names the option.
   static absl::StatusOr<std::unique_ptr<ResidentExperts>> Create(
       const ResidentExpertsOptions& options, const ModelDescription& model, ExpertPacker packer,
-      prometheus::Registry& registry);
+      std::shared_ptr<CacheMetrics> metrics);
   // Stop().
   ~ResidentExperts();
 
@@ -122,7 +120,7 @@ class ResidentExperts {
 
   ResidentExperts(const ResidentExpertsOptions& options, const ModelDescription& model,
                   ExpertPacker packer, std::unique_ptr<expert_cache::CachePolicy> policy,
-                  prometheus::Registry& registry);
+                  std::shared_ptr<CacheMetrics> metrics);
 
   size_t PlaceOf(uint32_t layer) const { return place_of_layer_.at(layer); }
   Slot& SlotOf(const HostedExpert& expert) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -151,7 +149,7 @@ class ResidentExperts {
 
   const ExpertPacker packer_;
   Clock* const clock_;
-  CacheMetrics metrics_;
+  const std::shared_ptr<CacheMetrics> metrics_;
   const std::shared_ptr<WeightMemory> memory_;
   absl::flat_hash_map<uint32_t, size_t> place_of_layer_;
 

@@ -2,6 +2,7 @@
 # Installs what is missing, builds, and runs all tests; ends with ctest's summary.
 #
 #   tests/run.sh [--quick] [--asan] [--tsan] [--with-transformers] [--mutation] [--observability]
+#   tests/run.sh --gpu
 #
 #   --quick               unit tests only
 #   --asan, --tsan        with AddressSanitizer and UndefinedBehaviorSanitizer, or ThreadSanitizer,
@@ -12,6 +13,9 @@
 #                         (tests/mutation/rooms lists them), in the release build
 #   --observability       also deploy/observability with the real collector, Jaeger, Zipkin and Prometheus, which
 #                         are built the first time (15 minutes), beside the release build
+#   --gpu                 nothing but what needs a GPU of NVIDIA: the conformance of the CUDA backend on it, under
+#                         compute-sanitizer too where there is one, and its speed against the device's peak as
+#                         build/release/gpu.html
 #
 # What depends on the CPU's instruction set runs once for each that this CPU has: everything with the
 # widest, then, in the release build, the unit tests and those labelled isa with each narrower one
@@ -21,7 +25,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 
-quick=0 with_transformers=0 mutation=0 observability=0 presets=()
+quick=0 with_transformers=0 mutation=0 observability=0 gpu=0 presets=()
 for flag in "$@"; do
   case $flag in
     --quick) quick=1 ;;
@@ -30,13 +34,14 @@ for flag in "$@"; do
     --with-transformers) with_transformers=1 ;;
     --mutation) mutation=1 ;;
     --observability) observability=1 ;;
+    --gpu) gpu=1 ;;
     -h | --help)
       sed -n '2,/^set -euo/{/^set -euo/d;s/^# \{0,1\}//p;}' "$0"
       exit 0
       ;;
     *)
       echo "tests/run.sh: unknown flag $flag" >&2
-      sed -n '4s/^# *//p' "$0" >&2
+      sed -n '4,5s/^# *//p' "$0" >&2
       exit 2
       ;;
   esac
@@ -49,6 +54,15 @@ fi
 # instrumented, so ThreadSanitizer must not judge what it cannot see of them.
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-halt_on_error=1:print_stacktrace=1}
 export TSAN_OPTIONS=${TSAN_OPTIONS:-ignore_noninstrumented_modules=1}
+
+# Kernels are compiled by the release build of a whole run; by that of a quick one where there is a toolkit already.
+cuda_of() { # preset
+  if [[ $1 == release ]] && ((!quick)); then
+    echo on
+  else
+    echo auto
+  fi
+}
 
 # Says which CPU this is, and sets `narrower`: the instruction sets to run beside the widest.
 narrower=()
@@ -71,7 +85,7 @@ describe_cpu() { # preset
 
 configure() { # preset
   cmake --preset "$1" -DEXPERTMESH_TESTS=ON \
-    -DEXPERTMESH_PYTHON="$root/build/venv/bin/python" >"build/configure-$1.log" 2>&1 ||
+    -DEXPERTMESH_PYTHON="$root/build/venv/bin/python" -DEXPERTMESH_CUDA="$(cuda_of "$1")" >"build/configure-$1.log" 2>&1 ||
     {
       tail -n 30 "build/configure-$1.log" >&2
       return 1
@@ -117,9 +131,29 @@ run_preset() { # preset
   done
 }
 
+if ((gpu)); then
+  if (($# != 1)); then
+    echo "tests/run.sh --gpu: goes with no other flag" >&2
+    exit 2
+  fi
+  # WSL has another one.
+  if [[ ! -e /dev/nvidiactl && ! -e /dev/dxg ]]; then
+    echo "tests/run.sh --gpu: this machine has no GPU of NVIDIA (no /dev/nvidiactl)" >&2
+    exit 1
+  fi
+  deploy/packages.sh install --tests --cuda
+  deploy/venv.sh
+  configure release
+  cmake --build build/release --target expertmesh_cuda_module gpu_conformance_test gpu-layers
+  exec tests/cuda/gpu/run.sh build/release
+fi
+
 package_flags=(--tests)
 if ((!quick)); then
   package_flags+=(--stubs)
+fi
+if ((!quick)) && { [[ " ${presets[*]} " == *' release '* ]] || ((with_transformers + mutation + observability)); }; then
+  package_flags+=(--cuda)
 fi
 if ((observability)); then
   package_flags+=(--observability)

@@ -2,13 +2,14 @@
 #ifndef EXPERTMESH_COMMON_BASE_FAST_EXP_H_
 #define EXPERTMESH_COMMON_BASE_FAST_EXP_H_
 
-#include <bit>
 #include <cstdint>
+
+#include "common/base/host_device.h"
 
 namespace expertmesh {
 
 // exp(x), relative error about 1e-7; infinite from 88.8, flushed to 0 below -87; NaN stays NaN.
-inline __attribute__((always_inline)) float FastExp(float x) {
+EXPERTMESH_HOST_DEVICE_INLINE float FastExp(float x) {
   x = x < -87.0f ? -87.0f : x;
   x = x > 88.8f ? 88.8f : x;
   // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits of the sum.
@@ -25,8 +26,9 @@ inline __attribute__((always_inline)) float FastExp(float x) {
   p = p * r + 5.0000001201e-1f;
   p = (p * r) * r + r + 1.0f;
   // Two factors: 2^128 alone is no float.
-  const uint32_t exponent = std::bit_cast<uint32_t>(shifted) - std::bit_cast<uint32_t>(kMagic);
-  const float half = std::bit_cast<float>((exponent - 1u + 127u) << 23);
+  const uint32_t exponent =
+      __builtin_bit_cast(uint32_t, shifted) - __builtin_bit_cast(uint32_t, kMagic);
+  const float half = __builtin_bit_cast(float, (exponent - 1u + 127u) << 23);
   return (p * half) * 2.0f;
 }
 

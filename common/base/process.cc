@@ -125,6 +125,8 @@ int WaitForStopSignal() {
   return signal;
 }
 
+void RequestStop() { EXPERTMESH_CHECK(kill(getpid(), SIGTERM) == 0); }
+
 absl::Status WritePortFile(const std::string& path, int grpc_port, int metrics_port) {
   if (path.empty()) {
     return absl::OkStatus();

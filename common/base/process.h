@@ -37,6 +37,9 @@ void BlockStopSignals();
 // Waits for a blocked SIGINT or SIGTERM and returns its number.
 int WaitForStopSignal();
 
+// Has WaitForStopSignal return SIGTERM, as if somebody had sent it.
+void RequestStop();
+
 // Writes "grpc_port metrics_port\n" to `path`, atomically, so that a parent that started this
 // process with port 0 learns the ports. Does nothing when `path` is empty. UNAVAILABLE naming the
 // path when it cannot be written.

@@ -1,6 +1,5 @@
 #include "common/experts/cpu_backend.h"
 
-#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <utility>
@@ -12,6 +11,8 @@
 #include "absl/synchronization/mutex.h"
 #include "common/base/process.h"
 #include "common/base/status_macros.h"
+#include "common/experts/check_batch.h"
+#include "common/experts/check_expert.h"
 #include "common/experts/cpu_compute.h"
 #include "common/experts/cpu_expert.h"
 #include "common/experts/matmul.h"
@@ -88,7 +89,8 @@ absl::StatusOr<CpuBackend::Prepared> CpuBackend::Prepare(const ExpertOptions& op
                                                          const ExpertWeights& weights,
                                                          IntermediateSlice slice) {
   Prepared prepared;
-  ASSIGN_OR_RETURN(prepared.sizes, CheckExpert(options, weights, slice));
+  RETURN_IF_ERROR(CheckExpert(options, weights, slice));
+  prepared.sizes = {options.d_model, options.intermediate_size / slice.count, options.gated};
   prepared.weights = SliceOf(weights, slice);
   const ExpertSizes& sizes = prepared.sizes;
   prepared.up = ShapeOf(sizes.up_inner(), sizes.up_columns());
@@ -137,33 +139,6 @@ void CpuBackend::EndSubmit() {
 void CpuBackend::EndTurn() {
   const absl::MutexLock lock(&mutex_);
   computing_ = false;
-}
-
-absl::Status CheckBatch(const GroupedBatch& batch) {
-  if (batch.row_begin.size() != batch.rows + 1 || batch.row_begin.front() != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("row_begin must have rows + 1 = ", batch.rows + 1, " entries from 0 but has ",
-                     batch.row_begin.size()));
-  }
-  if (!std::is_sorted(batch.row_begin.begin(), batch.row_begin.end())) {
-    return absl::InvalidArgumentError("row_begin must not decrease");
-  }
-  if (!batch.hidden_row_of.empty() && batch.hidden_row_of.size() != batch.rows) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("hidden_row_of must be empty or have rows = ", batch.rows, " entries but has ",
-                     batch.hidden_row_of.size()));
-  }
-  const size_t assignments = batch.row_begin.back();
-  if (batch.experts.size() != assignments || batch.weights.size() != assignments) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("row_begin speaks of ", assignments, " assignments, but there are ",
-                     batch.experts.size(), " experts and ", batch.weights.size(), " weights"));
-  }
-  if (batch.rows > 0 &&
-      (batch.d_model == 0 || batch.hidden_states == nullptr || batch.partials == nullptr)) {
-    return absl::InvalidArgumentError("d_model, hidden_states and partials must be set");
-  }
-  return absl::OkStatus();
 }
 
 void CpuBackend::Submit(const GroupedBatch& batch, Completion done) {

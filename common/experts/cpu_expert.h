@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <memory>
 
-#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/experts/backend.h"
 #include "common/experts/elementwise.h"
@@ -18,10 +17,6 @@
 #include "common/model/model_description.h"
 
 namespace expertmesh::experts {
-
-// Checks everything but values. INVALID_ARGUMENT names the matrix or option.
-absl::StatusOr<ExpertSizes> CheckExpert(const ExpertOptions& options, const ExpertWeights& weights,
-                                        IntermediateSlice slice);
 
 class CpuExpert final : public PackedExpert {
  public:

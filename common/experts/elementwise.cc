@@ -1,7 +1,7 @@
 #include "common/experts/elementwise.h"
 
 #include "common/base/cpu_features.h"
-#include "common/base/fast_exp.h"
+#include "common/experts/activation_functions.h"
 #include "common/tensor/dtype.h"
 
 // Compiled with -ffp-contract=off (see CMakeLists.txt). One body for all instruction sets: each
@@ -10,26 +10,6 @@
 
 namespace expertmesh::experts {
 namespace {
-
-// Activations: of a gate and an up value, or of one value alone. NaN stays NaN in all of them.
-struct Silu {
-  EXPERTMESH_INLINE float operator()(float x) const { return x / (1.0f + FastExp(-x)); }
-  EXPERTMESH_INLINE float operator()(float gate, float up) const { return (*this)(gate)*up; }
-};
-struct Relu {
-  EXPERTMESH_INLINE float operator()(float x) const { return x < 0.0f ? 0.0f : x; }
-  EXPERTMESH_INLINE float operator()(float gate, float up) const { return (*this)(gate)*up; }
-};
-struct ClampedSwiglu {
-  float limit;
-  float alpha;
-  EXPERTMESH_INLINE float operator()(float gate, float up) const {
-    gate = gate > limit ? limit : gate;
-    up = up > limit ? limit : up;
-    up = up < -limit ? -limit : up;
-    return gate / (1.0f + FastExp(-(alpha * gate))) * (up + 1.0f);
-  }
-};
 
 EXPERTMESH_INLINE void Store(float value, float* out) { *out = value; }
 EXPERTMESH_INLINE void Store(float value, uint16_t* out) { *out = BF16FromFloat(value); }

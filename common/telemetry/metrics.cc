@@ -63,6 +63,17 @@ prometheus::MetricFamily FamilyOf(const CounterInfo& info) {
   return family;
 }
 
+prometheus::MetricFamily GaugeOf(const GaugeInfo& info, double value) {
+  prometheus::MetricFamily family;
+  family.name = info.name;
+  family.help = info.help;
+  family.type = prometheus::MetricType::Gauge;
+  prometheus::ClientMetric metric;
+  metric.gauge.value = value;
+  family.metric.push_back(std::move(metric));
+  return family;
+}
+
 void AddCounter(double value, const prometheus::Labels& labels, prometheus::MetricFamily* family) {
   prometheus::ClientMetric metric;
   for (const auto& [name, label] : labels) {
@@ -104,27 +115,16 @@ prometheus::MetricFamily Counted(const CounterInfo& info,
   return family;
 }
 
-prometheus::MetricFamily Gauged(const GaugeInfo& info, uint64_t value) {
-  prometheus::MetricFamily family;
-  family.name = info.name;
-  family.help = info.help;
-  family.type = prometheus::MetricType::Gauge;
-  prometheus::ClientMetric metric;
-  metric.gauge.value = static_cast<double>(value);
-  family.metric.push_back(std::move(metric));
-  return family;
-}
-
 // What belongs to the process as a whole.
 std::vector<prometheus::MetricFamily> ReadProcess() {
   return {
-      Gauged(table::kResidentBytes, ResidentBytes()),
+      GaugeOf(table::kResidentBytes, ResidentBytes()),
       Counted(table::kMessageBytesTotal, {{{{"direction", "sent"}}, message_bytes.sent},
                                           {{{"direction", "received"}}, message_bytes.received}}),
       Counted(table::kTensorCopiedBytesTotal, {{{}, copied_tensor_bytes}}),
-      Gauged(table::kBufferedBytes, message_bytes.buffered),
+      GaugeOf(table::kBufferedBytes, message_bytes.buffered),
       Counted(table::kReturnedBytesTotal, {{{}, returned_bytes}}),
-      Gauged(table::kConnections, connection_counts.open),
+      GaugeOf(table::kConnections, connection_counts.open),
       Counted(table::kConnectionsRefusedTotal,
               {{{{"reason", "descriptors"}}, connection_counts.refused_for_descriptors},
                {{{"reason", "number"}}, connection_counts.refused_for_number},

@@ -56,6 +56,8 @@ TracedHistogram AddTraced(prometheus::Family<prometheus::Histogram>& family, Exe
 // For a Collectable: a family without a series yet, and a series of it.
 prometheus::MetricFamily FamilyOf(const CounterInfo& info);
 void AddCounter(double value, const prometheus::Labels& labels, prometheus::MetricFamily* family);
+// A family of one series without labels.
+prometheus::MetricFamily GaugeOf(const GaugeInfo& info, double value);
 
 // From 10 us to 10 s: an expert call takes well under a millisecond, a queue under overload
 // seconds.

@@ -181,6 +181,27 @@ function(expertmesh_test name)
   set_tests_properties(unit.${name} PROPERTIES LABELS unit TIMEOUT ${EXPERTMESH_HANG_SECONDS})
 endfunction()
 
+# expertmesh_cuda_host_library(NAME SOURCES a.cc ... KERNELS b.cu ... DEPS ...): static library
+# expertmesh_NAME, alias expertmesh::NAME, of CUDA code, host code and kernels, compiled for the CPU against
+# tests/cuda_host in place of the toolkit.
+function(expertmesh_cuda_host_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;KERNELS;DEPS" ${ARGN})
+  set_source_files_properties(${ARG_KERNELS} PROPERTIES LANGUAGE CXX)
+  add_library(expertmesh_${name} STATIC ${ARG_SOURCES} ${ARG_KERNELS})
+  add_library(expertmesh::${name} ALIAS expertmesh_${name})
+  target_link_libraries(expertmesh_${name}
+    PUBLIC expertmesh::cuda_host ${ARG_DEPS} PRIVATE expertmesh::options)
+  target_compile_options(expertmesh_${name} PRIVATE -O2)
+endfunction()
+
+# expertmesh_cuda_host_test(NAME SOURCES ... KERNELS b.cu ... DEPS ...): as expertmesh_test, with
+# kernels, and against tests/cuda_host.
+function(expertmesh_cuda_host_test name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;KERNELS;DEPS" ${ARGN})
+  set_source_files_properties(${ARG_KERNELS} PROPERTIES LANGUAGE CXX)
+  expertmesh_test(${name} SOURCES ${ARG_SOURCES} ${ARG_KERNELS} DEPS expertmesh::cuda_host ${ARG_DEPS})
+endfunction()
+
 # expertmesh_benchmark(NAME SOURCES ... DEPS ...): Google Benchmark binary, not a test.
 function(expertmesh_benchmark name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})

@@ -107,7 +107,8 @@ def rows(text):
 
 
 def programs(block):
-    """First word of each command line of a block, without its folder."""
-    text = re.sub(r"\\\n", " ", block.text)
+    """First word of each command line of a block, without its folder and what is set for it alone."""
+    text = re.sub(r"\\\n *", " ", block.text)
+    text = re.sub(r"^(?:\w+=\S* +)+", "", text, flags=re.MULTILINE)
     names = [line.split()[0] for line in text.splitlines() if line.strip() and line[0] not in " #"]
     return {pathlib.PurePath(name).name for name in names}

@@ -28,7 +28,7 @@ def cmake(*arguments):
 def configured(tmp_path):
     """A build folder with nothing built."""
     folder = tmp_path / "build"
-    cmake("-S", ROOT, "-B", folder, "-DEXPERTMESH_TESTS=OFF")
+    cmake("-S", ROOT, "-B", folder, "-DEXPERTMESH_TESTS=OFF", "-DEXPERTMESH_CUDA=off")
     return folder
 
 

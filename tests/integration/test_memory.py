@@ -48,7 +48,7 @@ def test_answers_are_those_of_a_node_that_has_everything(mesh, checkpoint, every
 
 
 def test_a_layer_must_fit(mesh, checkpoint):
-    with pytest.raises(ProcessError, match="layer 0 takes .* --memory is"):
+    with pytest.raises(ProcessError, match="layer 0 takes .* --memory .* is 7372800;"):
         mesh.start_node(checkpoint.path, "--memory", 15 * EXPERT_BYTES)
 
 

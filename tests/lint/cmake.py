@@ -6,7 +6,8 @@ import re
 
 COMMAND = re.compile(r"^[ \t]*(\w+)[ \t]*\(([^()]*)\)", re.MULTILINE)
 COMMENT = re.compile(r"#[^\n]*")
-KEYWORDS = ("SOURCES", "PUBLIC", "DEPS")
+DECLARATIONS = ("expertmesh_library", "expertmesh_binary", "expertmesh_cuda_sources", "expertmesh_cuda_library")
+KEYWORDS = ("SOURCES", "HOST", "KERNELS", "PUBLIC", "DEPS")
 
 
 @dataclasses.dataclass
@@ -55,7 +56,9 @@ def _read(root, folder, found):
         name, arguments = command.group(1), command.group(2).split()
         if name == "add_subdirectory":
             _read(root, (pathlib.PurePosixPath(folder) / arguments[0]).as_posix(), found)
-        elif name in ("expertmesh_library", "expertmesh_binary"):
+        elif name in DECLARATIONS:
+            if name == "expertmesh_cuda_sources":  # Named after its folder.
+                arguments = [pathlib.PurePosixPath(folder).name, *arguments]
             line = text.count("\n", 0, command.start(1)) + 1
             room = found.setdefault(folder, Room(folder, []))
             position = sum(len(each.targets) for each in found.values())
@@ -63,8 +66,8 @@ def _read(root, folder, found):
             room.targets.append(
                 Target(
                     name=arguments[0],
-                    is_library=name == "expertmesh_library",
-                    sources=lists["SOURCES"],
+                    is_library=name != "expertmesh_binary",
+                    sources=[*lists["SOURCES"], *lists["HOST"], *lists["KERNELS"]],
                     public=lists["PUBLIC"],
                     span=(command.start(1), command.end()),
                     line=line,

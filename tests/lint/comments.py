@@ -7,7 +7,7 @@ import re
 import tokenize
 
 # Whose comments begin with //.
-SLASHES = (".h", ".cc", ".inc", ".proto", ".go", ".java", ".ts")
+SLASHES = (".h", ".cc", ".cu", ".inc", ".proto", ".go", ".java", ".ts")
 # Whose comments begin with #.
 HASHES = (".sh", ".cmake", "CMakeLists.txt")
 PYTHON = (".py",)

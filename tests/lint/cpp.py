@@ -12,12 +12,13 @@ import tree_sitter_cpp
 
 from tree import Problem
 
-SUFFIXES = (".h", ".cc", ".inc")
+SUFFIXES = (".h", ".cc", ".cu", ".inc")
 
 # A macro that the parser stumbles over belongs here. Its arguments are blanked out as well.
 MACROS = (
-    rb"(?<!= )\b(?:ABSL_[A-Z_]+|HWY_(?:INLINE|NOINLINE|ATTR)|EXPERTMESH_[A-Z0-9_]+|__attribute__|__restrict"
-    rb"|ASSIGN_OR_RETURN|REAL)\b"
+    rb"(?<!= )\b(?:ABSL_[A-Z_]+|HWY_(?:INLINE|NOINLINE|ATTR)|EXPERTMESH_[A-Z0-9_]+|__attribute__"
+    rb"|__restrict(?:__)?|__(?:device|host|global|shared|align|forceinline|launch_bounds)__"
+    rb"|ASSIGN_OR_RETURN|REAL)(?!\w)"
 )
 # Both branches of an #if are parsed.
 DIRECTIVES = re.compile(rb"^[ \t]*#(?:[^\n]*\\\n)*[^\n]*", re.MULTILINE)

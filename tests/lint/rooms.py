@@ -4,7 +4,7 @@ Usage: rooms.py [TREE]             checks
        rooms.py [TREE] --suggest   prints, for each room, the PUBLIC that its includes need
        rooms.py [TREE] --write     writes that into the CMakeLists.txt files
 
-A room is a folder whose CMakeLists.txt declares an expertmesh_library or expertmesh_binary; folders below
+A room is a folder whose CMakeLists.txt declares an expertmesh_library or expertmesh_binary, or a part of the CUDA backend; folders below
 belong to it unless they are rooms themselves.
 
  1. Outside of a room, only the headers under PUBLIC of its libraries are included. Its tests, in the

@@ -61,6 +61,22 @@ def test_a_private_header_by_a_relative_path(written):
     assert problem.startswith("common/wire/frame.cc:1 common/base/ticks.h is private to common/base")
 
 
+def test_parts_of_the_cuda_backend_are_rooms(written):
+    changes = {
+        "common/CMakeLists.txt": HOUSE["common/CMakeLists.txt"] + "add_subdirectory(cuda)\nadd_subdirectory(module)\n",
+        "common/cuda/CMakeLists.txt": "expertmesh_cuda_sources(\n  HOST a.cc KERNELS b.cu\n  PUBLIC a.h)\n",
+        "common/cuda/a.h": "",
+        "common/cuda/b.h": "",
+        "common/cuda/b.cu": '#include "common/cuda/b.h"\n#include "common/base/ticks.h"\n',
+        "common/module/CMakeLists.txt": "expertmesh_cuda_library(all DEPS x)\n",
+        "common/module/main.cc": '#include "common/cuda/a.h"\n#include "common/cuda/b.h"\n',
+    }
+    assert [problem.split(" is private")[0] for problem in found(written, changes)] == [
+        "common/cuda/b.cu:2 common/base/ticks.h",
+        "common/module/main.cc:2 common/cuda/b.h",
+    ]
+
+
 @pytest.mark.parametrize("path", ["tests/unit/common/wire/frame_test.cc", "tests/bench/main.cc"])
 def test_a_private_header_from_tests_of_something_else(written, path):
     (problem,) = found(written, {path: '#include "common/base/ticks.h"\n'})

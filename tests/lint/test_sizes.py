@@ -47,6 +47,12 @@ def test_lines_of_a_signature_count(written):
     assert found(written({"common/a.cc": code})) == ["common/a.cc:1 the function Run has 61 lines"]
 
 
+def test_kernels_count(written):
+    kernel = "template <bool kUp>\n__global__ void __launch_bounds__(kThreads) Add(P p) {\n"
+    code = f"namespace a {{\n{kernel}  __shared__ __align__(16) float x[8];\n{lines(58)}}}\n}}\n"
+    assert found(written({"common/a.cu": code})) == ["common/a.cu:3 the function Add has 61 lines"]
+
+
 def test_methods_in_classes_and_templates(written):
     code = f"template <typename T>\nclass A {{\n  T Run() {{\n{lines(59)}  }}\n}};\n"
     assert found(written({"common/a.h": code})) == ["common/a.h:3 the function Run has 61 lines"]

@@ -10,6 +10,9 @@ import threading
 
 from mutation import ROOT, Broken
 
+# Files that are compiled; others are included.
+SOURCES = (".cc", ".cu")
+
 
 class Build:
     """A build folder, configured with tests and up to date."""
@@ -51,7 +54,7 @@ class Build:
         changed.parent.mkdir(parents=True)
         changed.write_bytes(text)
         # A source may include itself, once for each instruction set.
-        included = path.suffix != ".cc" or str(path.relative_to(self.root)).encode() in text
+        included = path.suffix not in SOURCES or str(path.relative_to(self.root)).encode() in text
         objects = {}
         for number, compiled in enumerate(self._objects(test, path)):
             objects[compiled] = folder / f"{number}.o"
@@ -62,8 +65,12 @@ class Build:
 
     def _objects(self, test, path):
         """The objects that are to be compiled again when the file changes."""
-        if path.suffix == ".cc":
-            found = [compiled for compiled, source in self.sources.items() if source == path][:1]
+        if path.suffix in SOURCES:
+            found = [compiled for compiled, source in self.sources.items() if source == path]
+            if len(found) > 1:  # For a GPU, too.
+                linked = self._linked(test)
+                found = [compiled for compiled in found if compiled in linked]
+            found = found[:1]
         else:
             linked = self._linked(test)
             found = [name for name in linked if path in self._dependencies().get(name, ())]

@@ -19,7 +19,7 @@ try:
 except ImportError as error:
     raise SystemExit(f"{error}: deploy/venv.sh installs it into build/venv") from error
 
-SUFFIXES = (".cc", ".h", ".inc")
+SUFFIXES = (".cc", ".cu", ".h", ".inc")
 # Top folders without code that tests are about.
 SKIPPED = ("build", "tests")
 MOST_SIMILAR = 5
@@ -35,6 +35,10 @@ _TOKEN = re.compile(
     |^[ \t]*\#(?:\\\n|[^\n])*
     |(?P<macro>\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b)""",
     re.DOTALL | re.MULTILINE | re.VERBOSE,
+)
+# Words of CUDA that are no C++.
+_CUDA = re.compile(
+    rb"__(?:global|device|host|forceinline|noinline|shared|constant)__|__launch_bounds__\([^()]*\)"
 )
 _SPACE_AND_NAME = re.compile(rb"\s+[A-Za-z_]")
 _BRACKETS = re.compile(rb"[()\[\]{},]")
@@ -80,6 +84,8 @@ def without_macros(text):
         elif not match.group().lstrip().startswith(b"#"):
             _blank(code, match.start(), match.end())
     parsed = bytearray(text)
+    for match in _CUDA.finditer(code):
+        _blank(parsed, match.start(), match.end())
     for match in macros:
         begin, end, name = match.start(), match.end(), match.group()
         if code[end : end + 1] == b"(":

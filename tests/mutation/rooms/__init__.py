@@ -10,6 +10,7 @@ from rooms import (
     checkpoint,
     client_library,
     controller,
+    cuda,
     decoder,
     expert_cache,
     experts,
@@ -33,6 +34,7 @@ MUTATIONS = (
     + gate.MUTATIONS
     + experts.MUTATIONS
     + expert_cache.MUTATIONS
+    + cuda.MUTATIONS
     + matmul.MUTATIONS
     + tensor.MUTATIONS
     + tokenizer.MUTATIONS

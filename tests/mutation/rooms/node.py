@@ -127,4 +127,58 @@ MUTATIONS = (
         force(False, touches="permit"),
         "node_term_test",
     ),
+    Mutation(
+        "a lost device leaves the node's state as it was",
+        "Node::LoseDevice",
+        delete_statement(touches="NODE_STATE_FAILED", nth=1),
+        "device_loss_test",
+    ),
+    Mutation(
+        "a node that drains says no more that its device is lost",
+        "Node::SetState",
+        force(False, touches="device_lost_"),
+        "device_loss_test",
+    ),
+    Mutation(
+        "a node without its device is still said to hold experts",
+        "Node::Describe",
+        force(True, touches="device_lost_"),
+        "device_loss_test",
+    ),
+    Mutation(
+        "a node without its device takes new experts",
+        "Node::LoadExperts",
+        force(False, touches="device_lost_"),
+        "device_loss_test",
+    ),
+    Mutation(
+        "a device is lost again and again",
+        "DeviceLoss::Lost",
+        force(False, touches="why_"),
+        "device_loss_test",
+    ),
+    Mutation(
+        "a node that starts does not hear of a device that is lost already",
+        "DeviceLoss::Tell",
+        force(False, touches="why_"),
+        "device_loss_test",
+    ),
+    Mutation(
+        "a module of another build is used",
+        "OpenModule",
+        force(False, touches="build"),
+        "device_test",
+    ),
+    Mutation(
+        "a number of a GPU is not compared with those that there are",
+        "OpenGpu",
+        force(False, touches="device"),
+        "device_test",
+    ),
+    Mutation(
+        "auto takes the CPU whatever is wrong with the GPU",
+        "OpenDevice",
+        force(False, touches="IsUnavailable"),
+        "device_test",
+    ),
 )

@@ -187,7 +187,7 @@ TEST_P(NodeMemoryOnceTest, ALayerThatDoesNotFitIsRefused) {
   Start(9);
   const absl::Status status = Load();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("--memory is"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("--device-memory) is"));
   EXPECT_EQ(backend_.packed(), 0);
   // What is loaded later counts, too.
   Start(4);

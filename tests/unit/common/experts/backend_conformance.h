@@ -34,7 +34,20 @@ struct BackendCase {
   double tolerance = 0.0;
   // Packed experts hold weights as they are stored, and not in the compute type.
   bool stores_checkpoint_bytes = false;
+  // Whether a row's bits depend on nothing but the row: false of a backend that multiplies by
+  // somebody else's library.
+  bool bits_of_rows = true;
+  // Assignments times parameters that one batch of the longest tests may have. A backend that is
+  // executed by other means than its own is too slow for all of them.
+  double most_work = std::numeric_limits<double>::infinity();
 };
+
+// At the head of tests that compare a row's bits in several batches.
+#define SKIP_UNLESS_BITS_ARE_OF_ROWS()                  \
+  if (!GetParam().bits_of_rows) {                       \
+    GTEST_SKIP() << "this backend does not promise it"; \
+  }                                                     \
+  static_assert(true, "")
 
 inline void PrintTo(const BackendCase& param, std::ostream* os) { *os << param.name; }
 
@@ -100,6 +113,10 @@ class BackendConformance : public testing::TestWithParam<BackendCase> {
       packed.push_back(*std::move(one));
     }
     return packed;
+  }
+
+  static bool TooMuchWork(size_t assignments, size_t d, size_t i) {
+    return static_cast<double>(assignments * d * i) > GetParam().most_work;
   }
 
   std::vector<float> RandomRow(size_t d) {
