@@ -232,8 +232,7 @@ void ResidentExperts::Serve(Outside* outside) {
            outside);
     return;
   }
-  serving_.emplace();
-  serving_->batch = std::move(batch);
+  serving_.emplace(std::move(batch));
   FindMissing(outside);
   if (serving_->missing.empty()) {
     Finish(outside);

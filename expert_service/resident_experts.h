@@ -15,6 +15,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -104,6 +105,8 @@ class ResidentExperts {
   };
   // The one that is served.
   struct Serving {
+    explicit Serving(Waiting its_batch) : batch(std::move(its_batch)) {}
+
     Waiting batch;
     std::vector<Packed> packed;   // [experts of the batch]
     std::vector<size_t> missing;  // Places in `packed`.
