@@ -16,6 +16,16 @@ absl::StatusOr<ExpertPacker::Packed> ExpertPacker::Read(const ExpertSource& sour
                                                         bool pack) const {
   ASSIGN_OR_RETURN(const ExpertWeights weights,
                    checkpoint_->Hostable(source.layer->layer, source.expert));
+  absl::StatusOr<Packed> packed = Read(source, weights, pack);
+  if (releases_) {
+    checkpoint_->Release(weights);
+  }
+  return packed;
+}
+
+absl::StatusOr<ExpertPacker::Packed> ExpertPacker::Read(const ExpertSource& source,
+                                                        const ExpertWeights& weights,
+                                                        bool pack) const {
   const ExpertOptions options = source.layer->hostable_expert(source.expert);
   Packed packed;
   if (pack) {
@@ -30,13 +40,6 @@ absl::StatusOr<ExpertPacker::Packed> ExpertPacker::Read(const ExpertSource& sour
   packed.digest = checkpoint::DigestOf(stored);
   RETURN_IF_ERROR(checkpoint_->ConfirmRead(stored));
   return packed;
-}
-
-void ExpertPacker::Release(const ExpertSource& source) const {
-  const auto weights = checkpoint_->Hostable(source.layer->layer, source.expert);
-  if (weights.ok()) {
-    checkpoint_->Release(*weights);
-  }
 }
 
 }  // namespace expertmesh::node

@@ -32,10 +32,11 @@ class ExpertPacker {
     uint64_t digest = 0;
   };
 
-  // `backend` must outlive it.
+  // `backend` must outlive it. `releases`: what was read of an expert does not stay in the memory
+  // of this process.
   ExpertPacker(std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint,
-               experts::Backend* backend)
-      : checkpoint_(std::move(checkpoint)), backend_(backend) {}
+               experts::Backend* backend, bool releases)
+      : checkpoint_(std::move(checkpoint)), backend_(backend), releases_(releases) {}
 
   // What the expert will hold once it is packed; reads no weights.
   //   NOT_FOUND         there is no such expert, or the file that has it is missing.
@@ -46,12 +47,13 @@ class ExpertPacker {
   // meanwhile; further errors as from Backend::Pack.
   absl::StatusOr<Packed> Read(const ExpertSource& source, bool pack) const;
 
-  // What was read of it need not stay in the memory of this process.
-  void Release(const ExpertSource& source) const;
-
  private:
+  absl::StatusOr<Packed> Read(const ExpertSource& source, const ExpertWeights& weights,
+                              bool pack) const;
+
   const std::shared_ptr<const checkpoint::MoeCheckpoint> checkpoint_;
   experts::Backend* const backend_;
+  const bool releases_;
 };
 
 }  // namespace expertmesh::node

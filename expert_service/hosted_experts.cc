@@ -32,7 +32,7 @@ HostedExperts::HostedExperts(std::shared_ptr<const checkpoint::MoeCheckpoint> ch
                              experts::Backend* backend, HostedExpertsOptions options,
                              std::function<void()> on_change)
     : checkpoint_(std::move(checkpoint)),
-      packer_(checkpoint_, backend),
+      packer_(checkpoint_, backend, options.resident != nullptr),
       options_(std::move(options)),
       on_change_(std::move(on_change)),
       ledger_(std::make_shared<MemoryLedger>(options.memory_limit_bytes)),
@@ -185,11 +185,8 @@ absl::Status HostedExperts::PackOne(Item* item) {
   ResidentExperts* const resident = options_.resident;
   const bool pack = resident == nullptr || resident->KeepRoom(source, item->reserved_bytes);
   const absl::Status status = ReadOne(item, pack);
-  if (resident != nullptr) {
-    packer_.Release(source);
-    if (pack && !status.ok()) {
-      resident->GiveBackRoom(source, item->reserved_bytes);
-    }
+  if (resident != nullptr && pack && !status.ok()) {
+    resident->GiveBackRoom(source, item->reserved_bytes);
   }
   return status;
 }

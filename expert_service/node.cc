@@ -107,11 +107,11 @@ absl::StatusOr<std::unique_ptr<Node>> Node::Create(
   auto cache_metrics = std::make_shared<CacheMetrics>(*registry, options.memory_bytes);
   std::unique_ptr<ResidentExperts> resident;
   if (options.memory_bytes > 0) {
-    ASSIGN_OR_RETURN(
-        resident,
-        ResidentExperts::Create(
-            {options.memory_bytes, options.memory_policy, options.load_threads, clock},
-            checkpoint->model(), ExpertPacker(checkpoint, backend), std::move(cache_metrics)));
+    ASSIGN_OR_RETURN(resident,
+                     ResidentExperts::Create(
+                         {options.memory_bytes, options.memory_policy, options.load_threads, clock},
+                         checkpoint->model(), ExpertPacker(checkpoint, backend, /*releases=*/true),
+                         std::move(cache_metrics)));
   }
   return std::unique_ptr<Node>(new Node(options, std::move(checkpoint), backend, clock,
                                         std::move(registry), std::move(resident)));

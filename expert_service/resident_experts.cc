@@ -152,33 +152,31 @@ ResidentExperts::Packed ResidentExperts::Find(const HostedLayer& layer, uint32_t
   return slot.hosted == hosted ? slot.packed : nullptr;
 }
 
-bool ResidentExperts::Lease(const HostedLayer& layer, absl::Span<const uint32_t> experts,
-                            ExpertLease* lease) {
+size_t ResidentExperts::Lease(const HostedLayer& layer, absl::Span<const uint32_t> experts,
+                              ExpertLease* lease) {
+  size_t found = 0;
   for (const uint32_t expert : experts) {
-    Packed packed = Find(layer, expert);
-    if (packed == nullptr) {
-      lease->Release();
-      return false;
+    if (Packed packed = Find(layer, expert); packed != nullptr) {
+      lease->Add(expert, std::move(packed));
+      ++found;
     }
-    lease->Add(expert, std::move(packed));
   }
-  return true;
+  if (found < experts.size()) {
+    lease->Release();
+  }
+  return found;
 }
 
 bool ResidentExperts::TryAcquire(const HostedLayer& layer, absl::Span<const uint32_t> experts,
                                  ExpertLease* lease) {
   size_t hits = 0;
-  bool all = false;
   {
     const absl::MutexLock lock(&mutex_);
     cache_.Use(PlaceOf(layer.description->layer), experts);
-    for (const uint32_t expert : experts) {
-      hits += Find(layer, expert) != nullptr ? 1 : 0;
-    }
-    all = hits == experts.size() && Lease(layer, experts, lease);
+    hits = Lease(layer, experts, lease);
   }
   metrics_->CountUses(hits, experts.size() - hits);
-  return all;
+  return hits == experts.size();
 }
 
 void ResidentExperts::Await(std::shared_ptr<const HostedLayer> layer, std::vector<uint32_t> experts,
@@ -298,7 +296,6 @@ absl::StatusOr<ResidentExperts::Packed> ResidentExperts::Pack(const HostedExpert
     return StoppedError();
   }
   absl::StatusOr<ExpertPacker::Packed> read = packer_.Read(expert.source(), /*pack=*/true);
-  packer_.Release(expert.source());
   if (read.ok() && read->digest != expert.digest()) {
     read = absl::InternalError(
         "its bytes in the checkpoint are not those of the start; restart the node");
@@ -332,7 +329,7 @@ void ResidentExperts::Finish(Outside* outside) {
   // Others may have waited for the same.
   for (auto waiting = waiting_.begin(); waiting != waiting_.end();) {
     ExpertLease lease;
-    if (Lease(*waiting->layer, waiting->experts, &lease)) {
+    if (Lease(*waiting->layer, waiting->experts, &lease) == waiting->experts.size()) {
       Answer(std::move(*waiting), std::move(lease), outside);
       waiting = waiting_.erase(waiting);
     } else {

@@ -129,8 +129,8 @@ class ResidentExperts {
   Slot& SlotOf(const HostedExpert& expert) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Null where it is not there.
   Packed Find(const HostedLayer& layer, uint32_t expert) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Whether all are there; they are in `lease`, then.
-  bool Lease(const HostedLayer& layer, absl::Span<const uint32_t> experts, ExpertLease* lease)
+  // How many are there; if all, they are in `lease`.
+  size_t Lease(const HostedLayer& layer, absl::Span<const uint32_t> experts, ExpertLease* lease)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Answer(Waiting batch, absl::StatusOr<ExpertLease> answer, Outside* outside)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
