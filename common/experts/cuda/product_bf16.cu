@@ -12,6 +12,7 @@
 #include "common/experts/cuda/device_types.h"
 #include "common/experts/cuda/epilogue.h"
 #include "common/experts/cuda/kernels.h"
+#include "common/experts/cuda/product_parameters.h"
 
 namespace expertmesh::experts {
 namespace {
@@ -30,30 +31,7 @@ constexpr uint32_t kStepBytes = 2 * kFragmentBytes;
 constexpr uint32_t kWarps = 4;
 constexpr uint32_t kThreads = 32 * kWarps;
 
-struct ProductParameters {
-  const DeviceExpert* experts;
-  const TokenTile* tiles;
-  const __nv_bfloat16* input;
-  const uint32_t* row_of;
-  void* output;
-  uint32_t input_stride;
-  uint32_t output_stride;
-
-  template <typename F>
-  void ForEachPointer(F f) const {
-    f(experts);
-    f(tiles);
-    f(input);
-    f(row_of);
-    f(output);
-  }
-};
-
-__device__ __forceinline__ const __nv_bfloat16* InputRow(const ProductParameters& parameters,
-                                                         uint32_t position) {
-  const uint32_t row = parameters.row_of == nullptr ? position : parameters.row_of[position];
-  return parameters.input + static_cast<size_t>(row) * parameters.input_stride;
-}
+using Parameters = ProductParameters<__nv_bfloat16>;
 
 // The two instructions of one step.
 __device__ __forceinline__ void MultiplyStep(float (&sums)[4], const uint4& first,
@@ -68,9 +46,9 @@ __device__ __forceinline__ void MultiplyStep(float (&sums)[4], const uint4& firs
 
 // A lane has two rows of the fragment, and of each two tokens.
 template <bool kUp>
-__device__ __forceinline__ void StoreSums(const ProductParameters& parameters,
-                                          const DeviceExpert& expert, const TokenTile& tile,
-                                          uint32_t fragment, uint32_t first_token, uint32_t lane,
+__device__ __forceinline__ void StoreSums(const Parameters& parameters, const DeviceExpert& expert,
+                                          const TokenTile& tile, uint32_t fragment,
+                                          uint32_t first_token, uint32_t lane,
                                           const float (&sums)[4]) {
   const uint32_t row = fragment * kFragmentRows + lane / 4;
   for (uint32_t i = 0; i < 2; ++i) {
@@ -124,7 +102,7 @@ struct Operands {
 // For up to 8 rows of an expert: each weight goes once from memory to the registers of one warp,
 // which has one fragment of rows and the whole inner dimension.
 template <bool kUp>
-__global__ void __launch_bounds__(kThreads) NarrowProductBf16(ProductParameters parameters) {
+__global__ void __launch_bounds__(kThreads) NarrowProductBf16(Parameters parameters) {
   const TokenTile tile = parameters.tiles[blockIdx.y];
   const DeviceExpert& expert = parameters.experts[tile.expert];
   const DeviceMatrix& matrix = kUp ? expert.up : expert.down;
@@ -137,7 +115,7 @@ __global__ void __launch_bounds__(kThreads) NarrowProductBf16(ProductParameters 
   const uint8_t* weights = static_cast<const uint8_t*>(matrix.values) +
                            static_cast<size_t>(fragment) * steps * kStepBytes + lane * 16;
   const uint32_t token = lane / 4 < tile.count ? lane / 4 : tile.count - 1;
-  const __nv_bfloat16* input = InputRow(parameters, tile.begin + token) + lane % 4 * 8;
+  const __nv_bfloat16* input = parameters.InputRow(tile.begin + token) + lane % 4 * 8;
 
   float sums[4] = {0.0f, 0.0f, 0.0f, 0.0f};
   Operands current, next;
@@ -254,7 +232,7 @@ __device__ __forceinline__ void MultiplyStage(const uint8_t* stage, uint32_t lan
 }
 
 template <uint32_t kTokens>
-__device__ __forceinline__ StageCopies<kTokens> CopiesOf(const ProductParameters& parameters,
+__device__ __forceinline__ StageCopies<kTokens> CopiesOf(const Parameters& parameters,
                                                          const TokenTile& tile,
                                                          const DeviceMatrix& matrix,
                                                          uint32_t first_fragment) {
@@ -269,13 +247,13 @@ __device__ __forceinline__ StageCopies<kTokens> CopiesOf(const ProductParameters
   for (uint32_t c = 0; c < StageCopies<kTokens>::kCopies; ++c) {
     const uint32_t wanted = threadIdx.x / 8 + c * kCopiedTokens;
     const uint32_t token = wanted < tile.count ? wanted : tile.count - 1;
-    copies.from[c] = InputRow(parameters, tile.begin + token) + threadIdx.x % 8 * 8;
+    copies.from[c] = parameters.InputRow(tile.begin + token) + threadIdx.x % 8 * 8;
   }
   return copies;
 }
 
 template <bool kUp, uint32_t kTokens>
-__global__ void __launch_bounds__(kThreads) WideProductBf16(ProductParameters parameters) {
+__global__ void __launch_bounds__(kThreads) WideProductBf16(Parameters parameters) {
   using Shape = WideShape<kTokens>;
   const TokenTile tile = parameters.tiles[blockIdx.y];
   const DeviceExpert& expert = parameters.experts[tile.expert];
@@ -328,13 +306,6 @@ __global__ void __launch_bounds__(kThreads) WideProductBf16(ProductParameters pa
   }
 }
 
-ProductParameters ParametersOf(const ProductArguments& arguments) {
-  return {
-      arguments.experts,      arguments.tiles,  static_cast<const __nv_bfloat16*>(arguments.input),
-      arguments.row_of,       arguments.output, arguments.input_stride,
-      arguments.output_stride};
-}
-
 // A block for every `rows` packed rows and every tile.
 cuda::LaunchShape ShapeOf(const ProductArguments& arguments, uint32_t rows, size_t shared_bytes) {
   return {dim3((arguments.most_rows + rows - 1) / rows, arguments.tile_count), dim3(kThreads),
@@ -359,7 +330,7 @@ cudaError_t LaunchWide(Stage stage, const ProductArguments& arguments, cudaStrea
   return cuda::Launch(
       stage == Stage::kUp ? &WideProductBf16<true, kTokens> : &WideProductBf16<false, kTokens>,
       ShapeOf(arguments, kBlockFragments * kFragmentRows, WideShape<kTokens>::kSharedBytes), stream,
-      ParametersOf(arguments));
+      Parameters(arguments));
 }
 
 }  // namespace
@@ -371,8 +342,7 @@ cudaError_t PrepareKernels() {
 
 cudaError_t LaunchNarrowBf16(Stage stage, const ProductArguments& arguments, cudaStream_t stream) {
   return cuda::Launch(stage == Stage::kUp ? &NarrowProductBf16<true> : &NarrowProductBf16<false>,
-                      ShapeOf(arguments, kWarps * kFragmentRows, 0), stream,
-                      ParametersOf(arguments));
+                      ShapeOf(arguments, kWarps * kFragmentRows, 0), stream, Parameters(arguments));
 }
 
 cudaError_t LaunchWideBf16(Stage stage, const ProductArguments& arguments, cudaStream_t stream) {

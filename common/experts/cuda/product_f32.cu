@@ -8,6 +8,7 @@
 #include "common/experts/cuda/device_types.h"
 #include "common/experts/cuda/epilogue.h"
 #include "common/experts/cuda/kernels.h"
+#include "common/experts/cuda/product_parameters.h"
 
 namespace expertmesh::experts {
 namespace {
@@ -24,24 +25,7 @@ constexpr uint32_t kStageInner = 64;
 constexpr uint32_t kStageLoads = kStageInner / kLoadInner;
 static_assert(kGroupRows == kPackedStep && kPackedStep % kStageInner == 0);
 
-struct ProductParameters {
-  const DeviceExpert* experts;
-  const TokenTile* tiles;
-  const float* input;
-  const uint32_t* row_of;
-  void* output;
-  uint32_t input_stride;
-  uint32_t output_stride;
-
-  template <typename F>
-  void ForEachPointer(F f) const {
-    f(experts);
-    f(tiles);
-    f(input);
-    f(row_of);
-    f(output);
-  }
-};
+using Parameters = ProductParameters<float>;
 
 __device__ __forceinline__ float4 Load4(const float* from) {
   return *reinterpret_cast<const float4*>(from);
@@ -55,23 +39,19 @@ __device__ __forceinline__ float MultiplyAdd4(const float4& a, const float4& b, 
 }
 
 template <uint32_t kTokens>
-__device__ __forceinline__ void LoadStage(const ProductParameters& parameters,
-                                          const TokenTile& tile, uint32_t inner,
-                                          float4 (&tokens)[kTokens][kStageLoads]) {
+__device__ __forceinline__ void LoadStage(const Parameters& parameters, const TokenTile& tile,
+                                          uint32_t inner, float4 (&tokens)[kTokens][kStageLoads]) {
   for (uint32_t i = threadIdx.x; i < kTokens * kStageLoads; i += kThreads) {
     const uint32_t wanted = i / kStageLoads;
     const uint32_t token = wanted < tile.count ? wanted : tile.count - 1;
-    const uint32_t position = tile.begin + token;
-    const uint32_t row = parameters.row_of == nullptr ? position : parameters.row_of[position];
-    const float* const from =
-        parameters.input + static_cast<size_t>(row) * parameters.input_stride + inner;
+    const float* const from = parameters.InputRow(tile.begin + token) + inner;
     tokens[wanted][i % kStageLoads] = Load4(from + i % kStageLoads * kLoadInner);
   }
 }
 
 // A warp has one group of rows, its lanes rows `lane` and `lane + 32` of it for all tokens.
 template <bool kUp, uint32_t kTokens>
-__global__ void __launch_bounds__(kThreads) ProductF32(ProductParameters parameters) {
+__global__ void __launch_bounds__(kThreads) ProductF32(Parameters parameters) {
   __shared__ float4 tokens[kTokens][kStageLoads];
   const TokenTile tile = parameters.tiles[blockIdx.y];
   const DeviceExpert& expert = parameters.experts[tile.expert];
@@ -124,13 +104,9 @@ cudaError_t LaunchF32(Stage stage, const ProductArguments& arguments, cudaStream
   const cuda::LaunchShape shape = {
       dim3((arguments.most_rows + kBlockRows - 1) / kBlockRows, arguments.tile_count),
       dim3(kThreads)};
-  const ProductParameters parameters = {
-      arguments.experts,      arguments.tiles,  static_cast<const float*>(arguments.input),
-      arguments.row_of,       arguments.output, arguments.input_stride,
-      arguments.output_stride};
   return cuda::Launch(
       stage == Stage::kUp ? &ProductF32<true, kTokens> : &ProductF32<false, kTokens>, shape, stream,
-      parameters);
+      Parameters(arguments));
 }
 
 }  // namespace
